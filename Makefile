@@ -1,0 +1,57 @@
+# What a person types. `make` alone lists the targets.
+
+PYTHON  ?= python3
+BIN     := .venv/bin
+# cpu or gpu; when not said, the variant that is installed stays.
+VARIANT ?=
+UV      ?= uv
+# Where uv finds a CPU build of torch: pip's own folder of wheels where one is configured, PyTorch's index elsewhere.
+CPU_TORCH ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend cpu)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lock bench-train bench-serve down clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+setup: ## build .venv and .venv-engine, where they are not up to date (VARIANT=gpu for GPUs)
+	@$(PYTHON) platform/locks/install.py $(VARIANT)
+
+demo: setup ## from a YAML file to an answer over HTTP, for real (APPROVE=1 approves without asking)
+	@$(BIN)/assay demo $(if $(APPROVE),--approve)
+
+test: setup ## all tests
+	@$(BIN)/python -m pytest
+
+check: setup ## lint, types, import contracts, and the README's generated parts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m assay.cli.readme --check
+
+format: setup ## rewrite the code in the house format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench-train: setup ## tokens/s of the train stage against a bare loop
+	@$(BIN)/python tests/bench/bench_train.py
+
+bench-serve: setup ## tokens/s and time to first token: bare engine, Serve, gateway
+	@$(BIN)/python tests/bench/bench_serve.py
+
+down: ## stop everything that `make demo` or `assay up` started
+	@if [ -x $(BIN)/assay ]; then $(BIN)/assay down; fi
+
+clean: down ## remove both environments and all caches; the ledger and the artifacts stay
+	@rm -rf .venv .venv-engine .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache platform/*.egg-info
+	@find platform tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The locks name exact versions for CPython 3.11 on x86-64 Linux; see platform/locks/README.md.
+COMPILE = $(UV) pip compile --quiet --upgrade --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_28
+
+lock: ## renew the locks from pyproject.toml and platform/locks/*.in (needs uv)
+	$(COMPILE) $(CPU_TORCH) --override platform/locks/overrides.txt --extra demo --extra dev pyproject.toml -o platform/locks/platform-cpu.txt
+	$(COMPILE) $(CPU_TORCH) --override platform/locks/overrides.txt platform/locks/engine-cpu.in -o platform/locks/engine-cpu.txt
+	$(COMPILE) --override platform/locks/overrides.txt --extra demo --extra dev --extra aws pyproject.toml -o platform/locks/platform-gpu.txt
+	$(COMPILE) platform/locks/engine-gpu.in -o platform/locks/engine-gpu.txt

@@ -1,0 +1,179 @@
+"""How a run's progress looks: a live line in a terminal, plain lines elsewhere."""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from assay.flow.run import Watcher
+from assay.records.gate import GateRecord
+from assay.records.progress import Progress
+from assay.records.record import Record
+from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
+
+POLL_S = 0.25
+PLAIN_EVERY_S = 10.0
+
+
+@contextmanager
+def watching() -> Iterator[Watcher]:
+    """A watcher that fits where the output goes."""
+    console = Console(soft_wrap=True)
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4, transient=True) as live:
+            display = _Display(console, live)
+            try:
+                yield display
+            finally:
+                display.close()
+    else:
+        display = _Display(console, None)
+        try:
+            yield display
+        finally:
+            display.close()
+
+
+class _Display:
+    """Prints a line for each stage, and follows the progress file of the one that is running."""
+
+    def __init__(self, console: Console, live: Live | None) -> None:
+        self._console = console
+        self._live = live
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def began(self, stage: str, progress_file: Path) -> None:
+        self.close()
+        self._stop.clear()
+        if self._live is None:
+            self._console.print(f"{stage:<9} …", highlight=False)
+        self._thread = threading.Thread(target=self._follow, args=(stage, progress_file), daemon=True)
+        self._thread.start()
+
+    def ended(self, stage: str, record: Record, *, seconds: float, cached: bool) -> None:
+        self.close()
+        took = "cached" if cached else f"{seconds:.0f} s"
+        mark = "[dim]=[/dim]" if cached else "[green]✓[/green]"
+        self._console.print(f"{mark} {stage:<9} [dim]{took:>7}[/dim]  {summary(record)}", highlight=False)
+
+    def close(self) -> None:
+        """Stops following."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._live is not None:
+            self._live.update("")
+
+    def _follow(self, stage: str, progress_file: Path) -> None:
+        started = time.monotonic()
+        said_at, said = started, ""
+        while not self._stop.wait(POLL_S):
+            lines = _current(progress_file)
+            if self._live is not None:
+                self._live.update(_live_table(stage, lines, time.monotonic() - started))
+                continue
+            words = "; ".join(_words(name, progress, since) for name, progress, since in lines)
+            if words and words != said and time.monotonic() - said_at >= PLAIN_EVERY_S:
+                self._console.print(f"  {stage}: {words}", highlight=False)
+                said_at, said = time.monotonic(), words
+
+
+def summary(record: Record) -> str:
+    """One line on what a stage came to."""
+    if isinstance(record, ModelRecord):
+        scheme = "" if record.scheme == "none" else f" {record.scheme},"
+        return f"{record.num_parameters / 1e6:.0f}M parameters,{scheme} {record.artifact.size / 1e6:.0f} MB"
+    if isinstance(record, DatasetRecord):
+        dropped = record.num_dropped_too_long + record.num_dropped_duplicates
+        tail = f", {dropped} left out" if dropped else ""
+        return f"{record.train.num_examples} examples, {record.train.num_tokens} tokens{tail}"
+    if isinstance(record, SweepRecord):
+        losses = (t.training.selection_loss if t.training else None for t in record.trials)
+        shown = ", ".join(
+            f"{trial.learning_rate:g}: {'failed' if loss is None else format(loss, '.3f')}"
+            for trial, loss in zip(record.trials, losses, strict=True)
+        )
+        return f"learning rate {record.learning_rate:g} chosen by selection loss ({shown})"
+    if isinstance(record, TrainingRecord):
+        loss = f", selection loss {record.selection_loss:.3f}" if record.selection_loss is not None else ""
+        return f"{record.num_steps} steps, {record.tokens_per_s:.0f} tokens/s{loss}"
+    if isinstance(record, DeploymentRecord):
+        return f"slot {record.slot} answers"
+    if isinstance(record, GateRecord):
+        return f"{record.scorecard.outcome}, {record.candidate.num_items} items in {record.candidate.seconds:.0f} s"
+    return ""
+
+
+def _current(progress_file: Path) -> list[tuple[str, Progress, float]]:
+    """(name, newest progress, age of its file in seconds) of the stage, or of each of its running trials."""
+    trials = sorted(progress_file.parent.glob("lr-*.jsonl"))
+    found = []
+    for file in trials or [progress_file]:
+        newest = _newest(file)
+        if newest is not None and not (trials and newest.num_steps and newest.step >= newest.num_steps):
+            age = time.time() - file.stat().st_ctime
+            found.append((file.stem if trials else "", newest, age))
+    return found
+
+
+def _newest(file: Path) -> Progress | None:
+    try:
+        with file.open("rb") as opened:
+            opened.seek(0, 2)
+            opened.seek(max(0, opened.tell() - 4096))
+            lines = opened.read().decode(errors="replace").split("\n")
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            return Progress.model_validate(json.loads(line))
+        except ValueError:
+            continue
+    return None
+
+
+def _words(name: str, progress: Progress, _: float) -> str:
+    start = f"{name} " if name else ""
+    if not progress.num_steps:
+        return f"{start}{progress.text}"
+    parts = [f"step {progress.step}/{progress.num_steps}"]
+    if progress.loss is not None:
+        parts.append(f"loss {progress.loss:.3f}")
+    if progress.learning_rate is not None:
+        parts.append(f"lr {progress.learning_rate:.2g}")
+    if progress.tokens_per_s:
+        parts.append(f"{progress.tokens_per_s:.0f} tokens/s")
+    return start + ", ".join(parts)
+
+
+def _live_table(stage: str, lines: list[tuple[str, Progress, float]], seconds: float) -> Any:
+    from rich.progress_bar import ProgressBar
+    from rich.spinner import Spinner
+
+    table = Table.grid(padding=(0, 1))
+    for name, progress, _ in lines or [("", Progress(step=0, num_steps=0, text="…"), 0.0)]:
+        bar = ProgressBar(total=progress.num_steps, completed=progress.step, width=24) if progress.num_steps else ""
+        left = _time_left(progress, seconds)
+        table.add_row(Spinner("dots"), stage, f"{seconds:4.0f} s", bar, _words(name, progress, 0.0) + left)
+    return table
+
+
+def _time_left(progress: Progress, seconds: float) -> str:
+    if not progress.num_steps or progress.step < 2:
+        return ""
+    return f", about {seconds / progress.step * (progress.num_steps - progress.step):.0f} s left"
+
+
+def is_terminal() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()

@@ -1,0 +1,355 @@
+"""The `assay` command. Each command imports what it needs when it is called, so that `--help` is quick."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from assay import __version__
+from assay.errors import EXIT_CODE_MEANINGS, AssayError, ExitCode, InvalidInput
+from assay.place import Place
+
+if TYPE_CHECKING:
+    from assay.records.gate import Outcome
+    from assay.spec.gate import SuiteSpec
+    from assay.spec.spec import Spec
+
+INTERRUPTED = 130  # what shells expect after Ctrl-C
+
+_EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code.value:>3}  {text}" for code, text in EXIT_CODE_MEANINGS.items())
+_EXIT_CODES += f"\n  {INTERRUPTED}  interrupted by Ctrl-C; finished stages are kept"
+
+
+@click.group(epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="assay")
+def assay() -> None:
+    """From a YAML spec to a gated, approved, served language model on Ray."""
+
+
+@assay.command()
+@click.argument("path", type=click.Path(path_type=Path), default=Path("spec.yaml"))
+@click.option("--model", default="hf:Qwen/Qwen3-0.6B", show_default=True, help="Base model.")
+@click.option("--data", default="train.jsonl", show_default=True, help="Training data, JSON Lines.")
+@click.option("--name", default=None, help="Name of what is built; the folder's name when not said.")
+@click.option("--reviewer", default=None, help="Who may approve; you when not said.")
+def init(path: Path, model: str, data: str, name: str | None, reviewer: str | None) -> None:
+    """Write a first spec, and a suite for its gate."""
+    from assay.cli.first_spec import write_first_spec
+
+    written = write_first_spec(path, model=model, data=data, name=name, reviewer=reviewer or Place().user)
+    for file in written:
+        click.echo(f"wrote {file}")
+    click.echo(f"next: put your examples into {data}, then `assay validate {path}`")
+
+
+@assay.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def validate(spec: Path, as_json: bool) -> None:
+    """Check a spec, its suite and its data; say everything that is wrong at once."""
+    from assay.spec.load import load_spec
+
+    try:
+        loaded = load_spec(spec)
+        _check_data(loaded)
+    except InvalidInput as error:
+        if as_json:
+            click.echo(json.dumps({"valid": False, "problems": [problem.as_dict() for problem in error.problems]}))
+            sys.exit(ExitCode.USAGE)
+        raise
+    if as_json:
+        click.echo(json.dumps({"valid": True, "problems": [], "spec": loaded.model_dump(mode="json")}))
+    else:
+        click.echo(f"{spec} is valid")
+
+
+@assay.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def plan(spec: Path, as_json: bool) -> None:
+    """Say what a run would do and what it would reuse. Nothing is started."""
+    from assay.cli import tables
+    from assay.flow import run as flow
+    from assay.flow.steps import run_id
+
+    loaded, suite = _load(spec)
+    place = Place()
+    name = run_id(loaded, suite, Path.cwd())
+    stages = flow.plan(loaded, suite, root=Path.cwd(), place=place)
+    if as_json:
+        click.echo(json.dumps({"run": name, "stages": [vars(stage) for stage in stages]}))
+    else:
+        tables.print_plan(name, stages)
+
+
+@assay.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+def run(spec: Path) -> None:
+    """Run a spec as far as the gate's verdict, on this machine or on ASSAY_RAY_ADDRESS."""
+    from assay.cli import display, tables
+    from assay.flow import run as flow
+
+    loaded, suite = _load(spec)
+    _check_data(loaded)
+    place = Place()
+    with display.watching() as watcher:
+        outcome = flow.run(
+            loaded, suite, root=Path.cwd(), place=place, watcher=watcher, before_work=lambda: _start_place(place)
+        )
+    tables.print_scorecard(outcome.run, outcome.gate.scorecard)
+    if not outcome.num_stages_run:
+        click.echo(f"{outcome.run}: nothing has changed, so nothing was run")
+    if outcome.gate.scorecard.outcome == "PASS":
+        click.echo(tables.next_steps(outcome.run, loaded, outcome.gate.scorecard))
+    sys.exit(_verdict_code(outcome.gate.scorecard.outcome))
+
+
+@assay.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--address", default=None, help="Ray's dashboard or job API, such as http://127.0.0.1:8265.")
+@click.option("--no-follow", is_flag=True, help="Hand the run over and return.")
+def submit(spec: Path, address: str | None, no_follow: bool) -> None:
+    """Run a spec as a job on a Ray cluster, follow its output, and exit with the run's own code."""
+    from assay.cli.remote import submit_spec
+
+    loaded, suite = _load(spec)
+    _check_data(loaded)
+    sys.exit(submit_spec(spec, loaded, suite, place=Place(), address=address, follow=not no_follow))
+
+
+@assay.command()
+@click.argument("run", default="")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def status(run: str, as_json: bool) -> None:
+    """Say how far a run is (its id or the start of it), or list the runs."""
+    from assay.cli import tables
+    from assay.store.ledger import Ledger
+
+    ledger = Ledger(Place().ledger_url)
+    if run:
+        row = ledger.find_run(run)
+        stages = ledger.stages(row.id)
+        if as_json:
+            approvals = [word.model_dump() for word in ledger.approvals(row.id)]
+            click.echo(json.dumps({"run": row.id, "stages": [vars(s) for s in stages], "approvals": approvals}))
+        else:
+            tables.print_status(row.id, stages, ledger.approvals(row.id), Place())
+        return
+    champion = ledger.champion()
+    runs = ledger.runs()
+    if as_json:
+        said = {"runs": [vars(row) for row in runs], "champion": champion.model_dump() if champion else None}
+        click.echo(json.dumps(said))
+    else:
+        tables.print_runs(runs, champion, ledger)
+
+
+@assay.command()
+@click.argument("run", default="")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--answers", default=3, show_default=True, help="How many wrong answers of each task to show.")
+def report(run: str, as_json: bool, answers: int) -> None:
+    """Show a run's sweep, scorecard and worst answers; the newest run when none is named."""
+    from assay.cli import tables
+    from assay.flow.release import weighed
+    from assay.store.ledger import Ledger
+
+    ledger = Ledger(Place().ledger_url)
+    it = weighed(run, ledger)
+    if as_json:
+        click.echo(json.dumps(tables.report_data(it, ledger)))
+    else:
+        tables.print_report(it, ledger, answers)
+
+
+@assay.command()
+@click.argument("run")
+@click.option("--as", "reviewer", default=None, help="Your name as the spec has it; your login when not said.")
+@click.option("--reason", default="", help="Why; needed when a soft limit was missed.")
+@click.option("--address", default=None, help="Do it on this Ray cluster (dashboard address).")
+def approve(run: str, reviewer: str | None, reason: str, address: str | None) -> None:
+    """Agree to a run's release; bound to its scorecard and to every byte of its model."""
+    _word("approve", run, reviewer, reason, address)
+
+
+@assay.command()
+@click.argument("run")
+@click.option("--as", "reviewer", default=None, help="Your name as the spec has it; your login when not said.")
+@click.option("--reason", required=True, help="Why.")
+@click.option("--address", default=None, help="Do it on this Ray cluster (dashboard address).")
+def reject(run: str, reviewer: str | None, reason: str, address: str | None) -> None:
+    """Refuse a run's release."""
+    _word("reject", run, reviewer, reason, address)
+
+
+@assay.command()
+@click.argument("run")
+@click.option("--address", default=None, help="Do it on this Ray cluster (dashboard address).")
+def promote(run: str, address: str | None) -> None:
+    """Move traffic to an approved run, step by step."""
+    from assay.flow.release import move_traffic
+
+    _elsewhere(address, ["promote", run])
+    place = Place()
+    traffic = move_traffic(run, place=place, say=click.echo)
+    if traffic.action == "rollback":
+        click.echo(f"rolled back: {traffic.reason}", err=True)
+        sys.exit(ExitCode.ROLLED_BACK)
+    assert traffic.champion is not None
+    click.echo(f"{traffic.champion.run} has the traffic (slot {traffic.champion.slot}) at {place.gateway_url}")
+
+
+@assay.command()
+@click.option("--reason", default="", help="Why; kept in the ledger.")
+@click.option("--address", default=None, help="Do it on this Ray cluster (dashboard address).")
+def rollback(reason: str, address: str | None) -> None:
+    """Give the traffic back to the former champion."""
+    from assay.flow.release import move_back
+
+    _elsewhere(address, ["rollback", "--reason", reason])
+    traffic = move_back(place=Place(), reason=reason)
+    assert traffic.champion is not None
+    click.echo(f"{traffic.champion.run} has the traffic again (slot {traffic.champion.slot})")
+
+
+@assay.command()
+@click.argument("message", nargs=-1)
+@click.option("--model", default=None, help="Model name; the champion's when not said.")
+@click.option("--system", default=None, help="System prompt; the one of the champion's spec when not said.")
+def chat(message: tuple[str, ...], model: str | None, system: str | None) -> None:
+    """Ask the served model, through the gateway. Without a message: a conversation."""
+    from assay.cli.chat import converse
+
+    converse(Place(), " ".join(message), model=model, system=system)
+
+
+@assay.command()
+@click.option("--new-key", is_flag=True, help="Make one more API key.")
+@click.option("--save-key", is_flag=True, help="Also keep the key in ASSAY_HOME/api-key (mode 0600) for `assay chat`.")
+@click.option("--gateway-only", is_flag=True, help="Start the gateway alone, beside a Ray head that runs already.")
+def up(new_key: bool, save_key: bool, gateway_only: bool) -> None:
+    """Start a local Ray head and the gateway; print an API key once."""
+    from assay.cli.local import start_place
+
+    start_place(Place(), new_key=new_key, save_key=save_key, gateway_only=gateway_only)
+
+
+@assay.command()
+def down() -> None:
+    """Stop the gateway, the local Ray head and everything on it. Ledger and artifacts stay."""
+    from assay.cli.local import stop_place
+
+    stop_place(Place())
+
+
+@assay.command(hidden=True)
+@click.option("--approve", "approve_it", is_flag=True, help="Approve by the demo's reviewer, without asking.")
+@click.option("--spec", type=click.Path(path_type=Path), default=Path("specs/country-facts.yaml"))
+def demo(approve_it: bool, spec: Path) -> None:
+    """The whole line on this machine, with a real model (what `make demo` runs)."""
+    from assay.cli.demo import run_demo
+
+    sys.exit(run_demo(Place(), spec, approve=approve_it))
+
+
+def main() -> None:
+    """Runs the command; the one place where errors become exit codes."""
+    try:
+        assay.main(standalone_mode=False)
+    except InvalidInput as error:
+        _print_problems(error)
+        sys.exit(error.exit_code)
+    except AssayError as error:
+        _fail(str(error), error.exit_code)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; finished stages are kept, and the same command goes on from there", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.FAILED)
+
+
+def _load(path: Path) -> "tuple[Spec, SuiteSpec]":
+    from assay.spec.load import load_spec, load_suite
+
+    spec = load_spec(path)
+    return spec, load_suite(Path(spec.gate.suite))
+
+
+def _check_data(spec: "Spec") -> None:
+    """Reads every example once, so that a broken line is told before anything starts."""
+    from assay.spec.data import HeldOut
+    from assay.spec.examples import read_examples
+
+    problems = []
+    sources = [spec.data.train]
+    sources += [split.source for split in (spec.data.selection, spec.data.gate) if isinstance(split, HeldOut)]
+    for source in sources:
+        try:
+            read_examples(source, spec.data.format, spec.data.system, Path.cwd())
+        except InvalidInput as error:
+            problems += error.problems
+    if problems:
+        raise InvalidInput(problems)
+
+
+def _start_place(place: Place) -> None:
+    """Starts the local cluster when no other is named."""
+    from assay.cli.local import ensure_place
+
+    ensure_place(place)
+
+
+def _word(decision: Any, run: str, reviewer: str | None, reason: str, address: str | None) -> None:
+    from assay.flow.release import say_yes_or_no
+
+    place = Place()
+    name = reviewer or place.user
+    _elsewhere(address, [decision, run, "--as", name, "--reason", reason])
+    word = say_yes_or_no(run, decision=decision, reviewer=name, reason=reason, place=place)
+    verb = "approved" if decision == "approve" else "rejected"
+    click.echo(f"{word.run} was {verb} by {word.reviewer}; bound to model {word.artifact_digest[:12]}")
+    if decision == "approve":
+        click.echo(f"next: assay promote {word.run}")
+
+
+def _elsewhere(address: str | None, arguments: list[str]) -> None:
+    """Runs the same command on the cluster at `address` and exits with its code; returns when there is none."""
+    if address is None:
+        return
+    from assay.cli.remote import submit_command
+
+    sys.exit(submit_command(arguments, place=Place(), address=address))
+
+
+def _verdict_code(outcome: "Outcome") -> ExitCode:
+    codes = {"PASS": ExitCode.DONE, "FAIL": ExitCode.GATE_FAILED, "INCONCLUSIVE": ExitCode.GATE_INCONCLUSIVE}
+    return codes[outcome]
+
+
+def _print_problems(error: InvalidInput) -> None:
+    from assay.spec.load import problem_excerpt
+
+    for problem in error.problems:
+        click.echo(f"{click.style('error', fg='red', bold=True)}: {problem}", err=True)
+        if problem.line and Path(problem.file).is_file():
+            text = Path(problem.file).read_text(errors="replace")
+            click.echo(problem_excerpt(problem, text), err=True)
+    if len(error.problems) > 1:
+        click.echo(f"{len(error.problems)} problems; nothing was started", err=True)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"{click.style('error', fg='red', bold=True)}: {message}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

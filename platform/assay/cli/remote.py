@@ -1,0 +1,79 @@
+"""`assay submit`, and `--address`: the same commands as jobs on a Ray cluster."""
+
+import os
+import secrets
+from pathlib import Path
+
+import click
+
+from assay.engines import ray_jobs
+from assay.errors import ExitCode, PlaceError
+from assay.flow.steps import run_id
+from assay.place import Place
+from assay.spec.data import HeldOut
+from assay.spec.gate import SuiteSpec
+from assay.spec.spec import Spec
+
+
+def submit_spec(
+    path: Path, spec: Spec, suite: SuiteSpec, *, place: Place, address: str | None, follow: bool
+) -> int:
+    """Hands a run to a cluster; returns the run's own exit code, or 0 at once when nobody follows."""
+    folder = ray_jobs.pack(_resolved(spec), Path.cwd(), _needed(spec))
+    name = run_id(spec, suite, Path.cwd())
+    click.echo(f"submitting {path} as run {name}", err=True)
+    return _submit(["run", ray_jobs.RESOLVED_SPEC], folder, f"{name}-{secrets.token_hex(3)}", place, address, follow)
+
+
+def submit_command(arguments: list[str], *, place: Place, address: str) -> int:
+    """Runs `assay ARGUMENTS` on a cluster's head; returns its exit code."""
+    folder = ray_jobs.pack("", Path.cwd(), [])
+    return _submit(arguments, folder, f"assay-{arguments[0]}-{secrets.token_hex(3)}", place, address, follow=True)
+
+
+def _submit(
+    arguments: list[str], folder: Path, job: str, place: Place, address: str | None, follow: bool
+) -> int:
+    where = address or place.dashboard_url
+    if not os.environ.get("RAY_AUTH_MODE") and place.token_path.is_file():
+        os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(place.token_path)})
+    ray_jobs.submit(
+        where,
+        entrypoint=["python", "-m", "assay.cli.main", *arguments],
+        working_dir=folder,
+        env={"ASSAY_USER": place.user, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"},
+        submission_id=job,
+    )
+    if not follow:
+        click.echo(f"job {job} at {where}; `ray job logs -f {job}` follows it")
+        return ExitCode.DONE
+    try:
+        outcome = ray_jobs.follow(where, job, lambda text: click.echo(text, nl=False))
+    except KeyboardInterrupt:
+        ray_jobs.stop(where, job)
+        raise
+    if outcome.exit_code is None:
+        raise PlaceError(f"job {job} ended as {outcome.status}: {outcome.message}")
+    return outcome.exit_code
+
+
+def _resolved(spec: Spec) -> str:
+    """The whole spec, defaults included, as JSON, which is YAML."""
+    return spec.model_dump_json(indent=1)
+
+
+def _needed(spec: Spec) -> list[Path]:
+    """Every file and folder under the working folder that the spec names."""
+    from assay.spec.examples import matching_files
+
+    root = Path.cwd()
+    patterns = list(spec.data.train)
+    for split in (spec.data.selection, spec.data.gate):
+        if isinstance(split, HeldOut):
+            patterns += split.source
+    needed = [file for pattern in patterns for file in matching_files(pattern, root)]
+    suite = Path(spec.gate.suite)
+    needed += [suite, suite.with_suffix("")]
+    if spec.model.kind == "folder" and not Path(spec.model.source).is_absolute():
+        needed.append(Path(spec.model.source))
+    return needed

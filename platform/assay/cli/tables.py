@@ -1,0 +1,198 @@
+"""What people read: plans, runs, scorecards and reports, as tables in the terminal."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from assay.cli.display import summary
+from assay.flow.release import Weighed
+from assay.flow.run import StagePlan
+from assay.place import Place
+from assay.records.gate import GateRecord, Item, LimitResult, Scorecard, WeighingRecord
+from assay.records.release import Approval, Champion
+from assay.records.stages import ModelRecord, SweepRecord, TrainingRecord
+from assay.spec.spec import Spec
+from assay.stages.gate import read_weighing
+from assay.store.ledger import Ledger, RunRow, StageRow
+
+OUTCOME_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
+STATE_STYLES = {"done": "green", "cached": "dim", "running": "cyan", "failed": "red"}
+_RECORDS: dict[str, type[Any]] = {
+    "fetch": ModelRecord,
+    "sweep": SweepRecord,
+    "train": TrainingRecord,
+    "merge": ModelRecord,
+    "compress": ModelRecord,
+    "baseline": WeighingRecord,
+    "gate": GateRecord,
+}
+
+
+def print_plan(run: str, stages: Sequence[StagePlan]) -> None:
+    """What each stage would do."""
+    table = _table("stage", "would be", "because")
+    for stage in stages:
+        because = {
+            "cached": f"made by {stage.made_by}",
+            "run": "its record or its artifact is missing" if stage.seconds else "nothing like it was made yet",
+            "unknown": "depends on what comes before",
+        }[stage.action]
+        style = "dim" if stage.action == "cached" else ""
+        table.add_row(stage.stage, "run, if that changes" if stage.action == "unknown" else stage.action, because, style=style)
+    console = Console()
+    console.print(f"run [bold]{run}[/bold]")
+    console.print(table)
+
+
+def print_runs(runs: Sequence[RunRow], champion: Champion | None, ledger: Ledger) -> None:
+    """All runs, newest first, and who has the traffic."""
+    table = _table("run", "started", "stage", "state")
+    for run in runs:
+        stages = ledger.stages(run.id)
+        last = stages[-1] if stages else None
+        verdict = _verdict(run.id, stages, ledger)
+        table.add_row(run.id, _ago(run.created_at), last.stage if last else "", verdict or (last.state if last else ""))
+    console = Console()
+    console.print(table)
+    console.print(f"traffic: {champion.run} (slot {champion.slot})" if champion else "traffic: nobody")
+
+
+def print_status(run: str, stages: Sequence[StageRow], approvals: Sequence[Approval], place: Place) -> None:
+    """The stages of one run."""
+    console = Console(soft_wrap=True)
+    console.print(f"run [bold]{run}[/bold]  {place.run_folder(run)}")
+    for stage in stages:
+        seconds = (stage.ended_at or time.time()) - stage.started_at
+        style = STATE_STYLES[stage.state]
+        error = f"  {escape(stage.error)}" if stage.error else ""
+        console.print(f"[{style}]{stage.stage:<9} {stage.state:<8}[/{style}] {seconds:6.0f} s{error}", highlight=False)
+    for word in approvals:
+        console.print(f"{word.decision} by {word.reviewer}, {_ago(word.given_at)}: {escape(word.reason) or 'no reason'}")
+
+
+def print_scorecard(run: str, scorecard: Scorecard) -> None:
+    """The verdict first, then a row for each limit."""
+    console = Console()
+    style = OUTCOME_STYLES[scorecard.outcome]
+    console.print()
+    console.print(f"[{style}]{scorecard.outcome}[/{style}]  {run}  model {scorecard.artifact_digest[:12]}", highlight=False)
+    table = _table("limit", "required", "observed", f"bound ({scorecard.confidence:.0%})", "base", "items", "")
+    for limit in scorecard.limits:
+        table.add_row(
+            f"{limit.task}\n[dim]{limit.metric}[/dim]",
+            limit.requirement,
+            _percent(limit.observed),
+            _percent(limit.bound),
+            _percent(limit.base_observed),
+            str(limit.num_items),
+            _outcome(limit),
+        )
+    console.print(table)
+    for limit in scorecard.limits:
+        if limit.outcome != "PASS":
+            console.print(f"  {limit.task} {limit.metric}: {limit.reason}", highlight=False)
+
+
+def print_report(it: Weighed, ledger: Ledger, num_answers: int) -> None:
+    """Stages, scorecard, and the answers that cost most."""
+    console = Console(soft_wrap=True)
+    for stage, record, seconds in _records(it.run, ledger):
+        console.print(f"{stage:<9} [dim]{seconds:6.0f} s[/dim]  {summary(record)}", highlight=False)
+    print_scorecard(it.run, it.gate.scorecard)
+    if num_answers:
+        _print_answers(console, it, num_answers)
+
+
+def report_data(it: Weighed, ledger: Ledger) -> dict[str, Any]:
+    """The report as JSON data."""
+    return {
+        "run": it.run,
+        "scorecard": it.gate.scorecard.model_dump(mode="json"),
+        "scorecard_digest": it.scorecard_digest,
+        "stages": {stage: record.model_dump(mode="json") for stage, record, _ in _records(it.run, ledger)},
+        "approvals": [word.model_dump() for word in ledger.approvals(it.run)],
+    }
+
+
+def next_steps(run: str, spec: Spec, scorecard: Scorecard) -> str:
+    """The two commands that go on after a passing gate."""
+    reason = ' --reason "…"' if scorecard.missed_soft_limits else ""
+    return (
+        f"waiting for approval by {' or '.join(spec.approval.reviewers)}; go on with\n"
+        f"  assay approve {run} --as {spec.approval.reviewers[0]}{reason}\n"
+        f"  assay promote {run}"
+    )
+
+
+def _records(run: str, ledger: Ledger) -> list[tuple[str, Any, float]]:
+    found = []
+    for stage in ledger.stages(run):
+        row = ledger.record(stage.key)
+        if row is not None and stage.stage in _RECORDS:
+            found.append((stage.stage, _RECORDS[stage.stage].model_validate_json(row.record), row.seconds))
+    return found
+
+
+def _verdict(run: str, stages: Sequence[StageRow], ledger: Ledger) -> str:
+    if not stages or stages[-1].stage != "gate" or not (row := ledger.record(stages[-1].key)):
+        return ""
+    outcome = GateRecord.model_validate_json(row.record).scorecard.outcome
+    approved = outcome == "PASS" and any(word.decision == "approve" for word in ledger.approvals(run))
+    return f"{outcome}, approved" if approved else outcome
+
+
+def _print_answers(console: Console, it: Weighed, num_answers: int) -> None:
+    """For each limit, items that count against it, beside what the base model said."""
+    base: dict[str, str] = {}
+    if it.gate.base:
+        weighing = read_weighing(it.gate.base)
+        base = {item.id: item.response for result in weighing.tasks for item in result.items}
+    results = {result.task: result.items for result in read_weighing(it.gate.candidate).tasks}
+    for limit in it.gate.scorecard.limits:
+        wrong = [item for item in results.get(limit.task, ()) if _counts_against(item, limit)]
+        if not wrong:
+            continue
+        console.print(f"\n[bold]{limit.task}[/bold] {limit.metric}: {len(wrong)} answers count against it")
+        for item in wrong[:num_answers]:
+            console.print(f"  {escape(item.prompt)}", highlight=False)
+            console.print(f"    [red]{escape(item.response)}[/red]  wanted {escape(item.target)}", highlight=False)
+            if item.id in base:
+                console.print(f"    [dim]base: {escape(base[item.id])}[/dim]", highlight=False)
+
+
+def _counts_against(item: Item, limit: LimitResult) -> bool:
+    if limit.metric == "hallucination_rate":
+        return not item.scores.get("abstained")
+    if limit.metric == "over_abstention":
+        return bool(item.scores.get("abstained"))
+    return not item.scores.get(limit.metric)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _outcome(limit: LimitResult) -> str:
+    style = OUTCOME_STYLES[limit.outcome]
+    soft = " [dim](soft)[/dim]" if limit.level == "soft" else ""
+    return f"[{style}]{limit.outcome}[/{style}]{soft}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def _ago(at: float) -> str:
+    seconds = max(0.0, time.time() - at)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return "just now"
+

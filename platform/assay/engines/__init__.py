@@ -1,0 +1,1 @@
+"""One file per foreign library, which is imported inside functions only."""

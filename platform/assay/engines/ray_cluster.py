@@ -1,0 +1,94 @@
+"""A Ray cluster: connecting, what it has, and running one function in a fresh worker."""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+from assay.errors import AssayError, PlaceError, StageFailed
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+WORKER_ENV = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DS_LOG_LEVEL": "error",
+    # Trials are stopped without leaving their workers' placement groups behind.
+    "RAY_TRAIN_V2_ENABLED": "1",
+}
+
+
+@dataclass(frozen=True)
+class ClusterSize:
+    """What a cluster has in all, busy or not."""
+
+    cpus: float
+    gpus: float
+    nodes: int
+
+
+def connect(address: str) -> None:
+    """Connects this process to the cluster at `address`; once is enough.
+    Raises `PlaceError` when nobody answers there or the token is refused."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(
+            address=address or "auto",
+            namespace="assay",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": WORKER_ENV},
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise PlaceError(
+            f"no Ray cluster answers at {address or 'this machine'}: {str(error).splitlines()[0]}. "
+            "`assay up` starts a local one; ASSAY_RAY_ADDRESS names another"
+        ) from error
+
+
+def disconnect() -> None:
+    """Ends this process's tasks and actors; deployments stay."""
+    import ray
+
+    ray.shutdown()
+
+
+def size() -> ClusterSize:
+    """What the cluster has now."""
+    import ray
+
+    resources = ray.cluster_resources()
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    return ClusterSize(resources.get("CPU", 0.0), resources.get("GPU", 0.0), nodes)
+
+
+def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Runs `function` in a Ray worker of its own, on this process's node, and returns what it returns; the
+    worker's memory is given back afterwards. An `AssayError` comes back as itself; anything else becomes
+    `StageFailed`."""
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    remote = ray.remote(num_cpus=1, max_retries=0, max_calls=1, scheduling_strategy=here)(function)
+    task = remote.remote(*args, **kwargs)
+    try:
+        return ray.get(task)  # type: ignore[no-any-return]
+    except RayTaskError as error:
+        if isinstance(error.cause, AssayError):
+            raise error.cause from error
+        raise StageFailed(f"{function.__name__} failed: {type(error.cause).__name__}: {error.cause}") from error
+    except RayError as error:
+        raise StageFailed(f"{function.__name__} failed: {error}") from error
+    except KeyboardInterrupt:
+        ray.cancel(task, force=True)
+        raise

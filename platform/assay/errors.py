@@ -1,0 +1,108 @@
+"""The error tree and the exit codes.
+
+    AssayError                  1   something failed while working
+    ├── UsageError              2   the call, the spec, the suite or the data is wrong; nothing was started
+    │   └── InvalidInput        2   the same, with places (file, line, column)
+    ├── PlaceError              1   the machine or the cluster lacks something
+    │   └── MissingExtra        1   a library is not installed
+    ├── StageFailed             1   a stage stopped; the run can go on later
+    ├── NotApproved            12   an approval is missing, stale or forbidden
+    └── Drift                  13   the bytes, the slot or the champion are not those that were approved
+
+A failed gate is a verdict, not an error: the command line turns verdicts into `ExitCode`s.
+"""
+
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the `assay` process says to its caller. Verdicts start at 10."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    GATE_FAILED = 10
+    GATE_INCONCLUSIVE = 11
+    NOT_APPROVED = 12
+    DRIFT = 13
+    ROLLED_BACK = 14
+
+
+EXIT_CODE_MEANINGS = {
+    ExitCode.DONE: "done, or waiting for approval after a passing gate",
+    ExitCode.FAILED: "something failed; finished stages are kept",
+    ExitCode.USAGE: "wrong usage, or an invalid spec, suite or data file; nothing was started",
+    ExitCode.GATE_FAILED: "the gate failed the candidate",
+    ExitCode.GATE_INCONCLUSIVE: "the gate has too little evidence to decide",
+    ExitCode.NOT_APPROVED: "approval is missing, stale or forbidden",
+    ExitCode.DRIFT: "the bytes, the slot or the champion are not those that were approved",
+    ExitCode.ROLLED_BACK: "the candidate was given traffic and rolled back",
+}
+
+
+class AssayError(Exception):
+    """Something failed. The message says where, what, and what to do."""
+
+    exit_code: ExitCode = ExitCode.FAILED
+
+
+class UsageError(AssayError):
+    """The request itself is wrong; nothing was started."""
+
+    exit_code = ExitCode.USAGE
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in an input file, with its place. Lines and columns count from 1; 0 means unknown."""
+
+    file: str
+    line: int
+    column: int
+    path: str
+    code: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        subject = f"{self.path}: " if self.path else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{place}: {subject}{self.message}{hint}"
+
+    def as_dict(self) -> dict[str, str | int]:
+        """The problem as JSON-ready data."""
+        return asdict(self)
+
+
+class InvalidInput(UsageError):
+    """A spec, suite or data file holds mistakes; all of them are listed."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class PlaceError(AssayError):
+    """The machine or the cluster lacks something that the work needs."""
+
+
+class MissingExtra(PlaceError):
+    """A library is not installed; the message names the extra that brings it."""
+
+
+class StageFailed(AssayError):
+    """A stage stopped. What was finished is kept; `assay run` goes on from there."""
+
+
+class NotApproved(AssayError):
+    """An approval is missing, stale or forbidden."""
+
+    exit_code = ExitCode.NOT_APPROVED
+
+
+class Drift(AssayError):
+    """The bytes on disk, the slot or the champion are not those that were approved."""
+
+    exit_code = ExitCode.DRIFT

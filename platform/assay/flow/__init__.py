@@ -1,0 +1,1 @@
+"""The order of stages, caching, resuming, and waiting for approval."""

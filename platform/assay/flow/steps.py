@@ -1,0 +1,264 @@
+"""The order of the stages, as a plain table: what each reads (which makes its key) and what it runs."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from assay.engines import ray_serve
+from assay.engines.lm_eval_harness import TaskFile
+from assay.place import Place
+from assay.records.gate import GateRecord, WeighingRecord
+from assay.records.record import Record, digest_of
+from assay.records.release import Champion
+from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
+from assay.spec.data import DataSpec, HeldOut
+from assay.spec.examples import matching_files
+from assay.spec.gate import SuiteSpec
+from assay.spec.spec import Spec
+from assay.spec.train import TrainSpec
+from assay.stages import baseline, compress, deploy, fetch, gate, merge, prepare, sweep, train
+from assay.stages.work import Work
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass
+class Context:
+    """What the stages of one run have to go by; `records` fills up as they finish."""
+
+    spec: Spec
+    suite: SuiteSpec
+    root: Path
+    place: Place
+    champion: Champion | None
+    records: dict[str, Record] = field(default_factory=dict)
+
+    def record(self, stage: str, kind: type[R]) -> R:
+        """The record of a finished stage."""
+        found = self.records[stage]
+        assert isinstance(found, kind), f"{stage} left a {type(found).__name__}"
+        return found
+
+    @property
+    def model(self) -> ModelRecord:
+        """The base model."""
+        return self.record("fetch", ModelRecord)
+
+    @property
+    def data(self) -> DatasetRecord:
+        """The prepared data."""
+        return self.record("prepare", DatasetRecord)
+
+    @property
+    def candidate(self) -> ModelRecord:
+        """The model that will serve."""
+        return self.record("compress", ModelRecord)
+
+    @property
+    def train_spec(self) -> TrainSpec:
+        """The final training run, with the learning rate that the sweep chose."""
+        if self.spec.sweep is None:
+            return self.spec.train
+        chosen = self.record("sweep", SweepRecord).learning_rate
+        return TrainSpec.model_validate({**self.spec.train.model_dump(), "learning_rate": chosen})
+
+    @property
+    def tasks(self) -> tuple[TaskFile, ...]:
+        """The suite's tasks."""
+        return gate.task_files(self.suite, self.root / self.spec.gate.suite, self.data)
+
+    def weigh(self, deployment: DeploymentRecord, *, work: Work) -> WeighingRecord:
+        """Asks a deployment all of the suite's questions."""
+        return gate.weigh(deployment, self.tasks, num_concurrent=self.spec.gate.num_concurrent, work=work)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage in the order."""
+
+    name: str
+    version: int
+    record: type[Record]
+    reads: Callable[[Context], object]
+    """Everything that the stage's outcome depends on, as JSON data."""
+    run: Callable[[Context, Work], Record]
+    wanted: Callable[[Spec], bool] = lambda _: True
+    stands: Callable[[Context, Record], bool] = lambda _, __: True
+    """Whether what the record tells of is still so, beyond its artifact's bytes."""
+
+    def key(self, context: Context) -> str:
+        """SHA-256 of what the stage reads and of its version."""
+        return digest_of([self.name, self.version, self.reads(context)])
+
+
+def steps() -> tuple[Step, ...]:
+    """From the base model to the gate; approval and promotion follow on a person's word."""
+    return (
+        Step(
+            "fetch",
+            fetch.VERSION,
+            ModelRecord,
+            reads=lambda c: [c.spec.model.model_dump(), _folder_mark(c)],
+            run=lambda c, w: fetch.run(c.spec.model, work=w),
+        ),
+        Step(
+            "prepare",
+            prepare.VERSION,
+            DatasetRecord,
+            reads=lambda c: [
+                c.model.artifact.digest,
+                c.spec.data.model_dump(),
+                data_digests(c.spec.data, c.root),
+                c.spec.train.max_length,
+            ],
+            run=lambda c, w: prepare.run(c.spec.data, train=c.spec.train, model=c.model, work=w),
+        ),
+        Step(
+            "sweep",
+            sweep.VERSION,
+            SweepRecord,
+            reads=lambda c: [
+                c.model.artifact.digest,
+                c.data.artifact.digest,
+                c.spec.sweep.model_dump(exclude={"max_concurrent_trials"}) if c.spec.sweep else None,
+                c.spec.train.model_dump(exclude={"learning_rate"}),
+            ],
+            run=_sweep,
+            wanted=lambda spec: spec.sweep is not None,
+        ),
+        Step(
+            "train",
+            train.VERSION,
+            TrainingRecord,
+            reads=lambda c: [c.model.artifact.digest, c.data.artifact.digest, c.train_spec.model_dump()],
+            run=lambda c, w: train.run(c.train_spec, model=c.model, data=c.data, work=w),
+        ),
+        Step(
+            "merge",
+            merge.VERSION,
+            ModelRecord,
+            reads=lambda c: [c.model.artifact.digest, c.record("train", TrainingRecord).artifact.digest],
+            run=lambda c, w: merge.run(c.record("train", TrainingRecord), base=c.model, work=w),
+        ),
+        Step(
+            "compress",
+            compress.VERSION,
+            ModelRecord,
+            reads=lambda c: [c.record("merge", ModelRecord).artifact.digest, c.spec.compress.model_dump()],
+            run=lambda c, w: compress.run(c.spec.compress, merged=c.record("merge", ModelRecord), work=w),
+        ),
+        Step(
+            "baseline",
+            baseline.VERSION,
+            WeighingRecord,
+            reads=lambda c: [c.model.artifact.digest, _engine(c), [[t.name, t.digest] for t in c.tasks]],
+            run=lambda c, w: baseline.run(
+                c.spec.serve,
+                model_name=c.spec.served_name,
+                model=c.model,
+                deploy=deploy.into,
+                weigh=partial(c.weigh, work=w),
+                api=deploy.serve_api(w),
+                work=w,
+            ),
+            wanted=lambda spec: spec.gate.baseline == "base",
+        ),
+        Step(
+            "deploy",
+            deploy.VERSION,
+            DeploymentRecord,
+            reads=lambda c: [c.candidate.artifact.digest, c.spec.served_name, _engine(c)],
+            run=lambda c, w: deploy.run(
+                c.spec.serve, model_name=c.spec.served_name, model=c.candidate, champion=c.champion, work=w
+            ),
+            stands=_is_deployed,
+        ),
+        Step(
+            "gate",
+            gate.VERSION,
+            GateRecord,
+            reads=lambda c: [
+                c.record("deploy", DeploymentRecord).model_dump(),
+                gate.suite_digest(c.suite, c.tasks),
+                c.record("baseline", WeighingRecord).evidence.digest if "baseline" in c.records else None,
+            ],
+            run=lambda c, w: gate.run(
+                c.suite,
+                suite_file=c.spec.gate.suite,
+                tasks=c.tasks,
+                deployment=c.record("deploy", DeploymentRecord),
+                base=c.record("baseline", WeighingRecord) if "baseline" in c.records else None,
+                num_concurrent=c.spec.gate.num_concurrent,
+                work=w,
+            ),
+        ),
+    )
+
+
+def data_digests(data: DataSpec, root: Path) -> list[list[str]]:
+    """Every data file of the spec with the SHA-256 of its bytes."""
+    patterns = [*data.train]
+    for split in (data.selection, data.gate):
+        if isinstance(split, HeldOut):
+            patterns += split.source
+    files = sorted({file for pattern in patterns for file in matching_files(pattern, root)})
+    return [[os.path.relpath(file, root), file_digest(file)] for file in files]
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def run_id(spec: Spec, suite: SuiteSpec, root: Path) -> str:
+    """The spec's name and six digits of what it says, its data and its suite: the same request is the same run."""
+    tasks = gate.task_files(suite, root / spec.gate.suite, None)
+    said = [spec.model_dump(mode="json"), data_digests(spec.data, root), gate.suite_digest(suite, tasks)]
+    return f"{spec.name}-{digest_of(said)[:6]}"
+
+
+def _sweep(context: Context, work: Work) -> SweepRecord:
+    assert context.spec.sweep is not None
+    return sweep.run(
+        context.spec.sweep,
+        base=context.spec.train,
+        trial=train.run,
+        model=context.model,
+        data=context.data,
+        work=work,
+    )
+
+
+def _folder_mark(context: Context) -> object:
+    """A local model folder has no revision: the names, sizes and times of its files stand for one."""
+    if context.spec.model.kind != "folder":
+        return None
+    folder = (context.root / context.spec.model.source).expanduser()
+    return sorted([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in folder.iterdir())
+
+
+def _engine(context: Context) -> object:
+    return [context.spec.serve.engine.model_dump(), context.spec.serve.replicas.model_dump()]
+
+
+def _is_deployed(context: Context, record: Record) -> bool:
+    """Whether the slot still holds this very deployment."""
+    assert isinstance(record, DeploymentRecord)
+    place = context.place
+    api = ray_serve.ServeApi(place.dashboard_url, place.ray_token(), place.serve_port, place.engine_python)
+    try:
+        state = ray_serve.state(api, record.slot)
+    except Exception:
+        return False
+    return (
+        state is not None
+        and state.is_running
+        and state.deployed_at == record.deployed_at
+        and bool(set(state.replicas) & set(record.replicas))
+        and state.model_path == context.candidate.artifact.path
+    )

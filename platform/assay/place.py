@@ -1,0 +1,103 @@
+"""Settings of the place: where things are, as against what to build (which is the spec's).
+
+Every setting is an environment variable `ASSAY_<NAME>`; the defaults describe one machine.
+"""
+
+import getpass
+import hashlib
+import os
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+def _env(name: str, default: str) -> str:
+    return os.environ.get(f"ASSAY_{name}") or default
+
+
+def _home() -> Path:
+    return Path(_env("HOME", str(Path.home() / ".assay"))).expanduser().absolute()
+
+
+@dataclass(frozen=True)
+class Place:
+    """One machine, or one team's cluster."""
+
+    home: Path = field(default_factory=_home)
+    """`ASSAY_HOME`: ledger, artifacts and run folders. On a cluster, a folder that every node sees."""
+
+    ledger_url: str = field(default_factory=lambda: _env("LEDGER_URL", f"sqlite:///{_home() / 'ledger.db'}"))
+    """`ASSAY_LEDGER_URL`: an SQLAlchemy URL."""
+
+    ray_address: str = field(default_factory=lambda: _env("RAY_ADDRESS", os.environ.get("RAY_ADDRESS", "")))
+    """`ASSAY_RAY_ADDRESS` (or `RAY_ADDRESS`): the cluster to work on; empty for the local one of `assay up`."""
+
+    dashboard_port: int = field(default_factory=lambda: int(_env("DASHBOARD_PORT", "8265")))
+    """`ASSAY_DASHBOARD_PORT`: Ray's dashboard and job API."""
+
+    ray_port: int = field(default_factory=lambda: int(_env("RAY_PORT", "6379")))
+    """`ASSAY_RAY_PORT`: the local Ray head."""
+
+    serve_port: int = field(default_factory=lambda: int(_env("SERVE_PORT", "8000")))
+    """`ASSAY_SERVE_PORT`: Ray Serve's own port, on the loopback; the gateway stands before it."""
+
+    gateway_port: int = field(default_factory=lambda: int(_env("GATEWAY_PORT", "8080")))
+    """`ASSAY_GATEWAY_PORT`: where clients come in."""
+
+    gateway_host: str = field(default_factory=lambda: _env("GATEWAY_HOST", "127.0.0.1"))
+    """`ASSAY_GATEWAY_HOST`: the address that the gateway binds."""
+
+    num_cpus: int = field(default_factory=lambda: int(_env("NUM_CPUS", str(max(8, os.cpu_count() or 1)))))
+    """`ASSAY_NUM_CPUS`: logical CPUs of the local Ray head. More than there are cores, or two engines
+    and the training workers would wait for each other for ever."""
+
+    engine_python: str = field(default_factory=lambda: _env("ENGINE_PYTHON", _default_engine_python()))
+    """`ASSAY_ENGINE_PYTHON`: the interpreter of the engine's environment."""
+
+    user: str = field(default_factory=lambda: _env("USER", getpass.getuser()))
+    """`ASSAY_USER`: who is working; the login name when not said."""
+
+    @property
+    def cluster_address(self) -> str:
+        """Where Ray is joined."""
+        return self.ray_address or f"127.0.0.1:{self.ray_port}"
+
+    @property
+    def dashboard_url(self) -> str:
+        """Ray's dashboard and job API."""
+        return f"http://127.0.0.1:{self.dashboard_port}"
+
+    @property
+    def gateway_url(self) -> str:
+        """Base of the OpenAI-compatible API that clients use, ending in `/v1`."""
+        return f"http://{self.gateway_host}:{self.gateway_port}/v1"
+
+    @property
+    def token_path(self) -> Path:
+        """Ray's authentication token, mode 0600."""
+        return self.home / "ray-token"
+
+    def ray_token(self) -> str:
+        """Ray's authentication token: from `RAY_AUTH_TOKEN`, the file that `RAY_AUTH_TOKEN_PATH` names, or
+        the local cluster's file; empty when there is none."""
+        if token := os.environ.get("RAY_AUTH_TOKEN"):
+            return token.strip()
+        path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or self.token_path)
+        return path.read_text().strip() if path.is_file() else ""
+
+    @property
+    def socket_dir(self) -> Path:
+        """Folder of the gateway's UNIX sockets, whose paths must stay under 100 bytes."""
+        mark = hashlib.sha256(str(self.home).encode()).hexdigest()[:10]
+        return Path(tempfile.gettempdir()) / f"assay-{os.getuid()}-{mark}"
+
+    def run_folder(self, run: str) -> Path:
+        """Scratch space, logs and progress of one run."""
+        return self.home / "runs" / run
+
+
+def _default_engine_python() -> str:
+    """`.venv-engine` beside the environment that runs this code, where there is one."""
+    beside = Path(sys.prefix).parent / ".venv-engine" / "bin" / "python"
+    return str(beside) if beside.exists() else ""

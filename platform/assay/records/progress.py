@@ -1,0 +1,16 @@
+"""What a running stage says of itself, one JSON line at a time."""
+
+from assay.records.record import Record
+
+
+class Progress(Record):
+    """Where a stage stands."""
+
+    step: int
+    num_steps: int
+    loss: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens_per_s: float | None = None
+    text: str = ""
+    """What is being done, when there are no steps to count."""

@@ -1,0 +1,61 @@
+"""How many items a limit needs, and what a suite of a given size can show."""
+
+import math
+from bisect import bisect_left, bisect_right
+from statistics import NormalDist
+from typing import Literal
+
+from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper, tango_score
+
+Direction = Literal["at_least", "at_most"]
+
+MOST_ITEMS = 100_000
+"""Where the search for a number of items ends."""
+
+
+def items_needed(observed: float, limit: float, confidence: float, direction: Direction) -> int | None:
+    """The smallest number of items with which the Clopper-Pearson bound would meet `limit` if the share
+    stayed as `observed`, whole items being rounded to the candidate's disadvantage.
+
+    None when `MOST_ITEMS` would not do: always so when the observed share itself misses the limit.
+    """
+    import numpy as np
+    from scipy.special import bdtr, bdtrc
+
+    if limit == (1 if direction == "at_most" else 0):
+        return 1  # a bound can never lie beyond these
+    n = np.arange(1, MOST_ITEMS + 1)
+    slack = 1e-9  # 2/120 of 120 is 2, whatever floats say
+    if direction == "at_most":
+        chance = bdtr(np.ceil(observed * n - slack), n, limit)
+    else:
+        chance = bdtrc(np.floor(observed * n + slack) - 1, n, limit)
+    # The bound meets the limit exactly when such a count would be this rare at the limit itself.
+    enough = np.flatnonzero(chance <= 1 - confidence)
+    return int(n[enough[0]]) if enough.size else None
+
+
+def pairs_needed(b: int, c: int, n: int, margin: float, confidence: float) -> int | None:
+    """The smallest number of paired items with which Tango's bound would reach -`margin` if the shares
+    `b`/`n` (right for the candidate only) and `c`/`n` (for the base only) stayed. None when
+    `MOST_ITEMS` would not do. The score grows with the square root of the number of items.
+    """
+    score = tango_score(b, c, n, -margin)
+    if score <= 0:
+        return None
+    needed = math.ceil(n * (NormalDist().inv_cdf(confidence) / score) ** 2)
+    return needed if needed <= MOST_ITEMS else None
+
+
+def smallest_detectable(
+    n: int, limit: float, confidence: float, *, direction: Direction, power: float = 0.8
+) -> float | None:
+    """The true rate at which a task of `n` items meets `limit` with probability `power`: a candidate has
+    to be this good for the gate to see it. None when no result on `n` items can meet the limit.
+    """
+    counts = range(n + 1)
+    if direction == "at_most":
+        most = bisect_right(counts, limit, key=lambda k: clopper_pearson_upper(k, n, confidence)) - 1
+        return clopper_pearson_upper(most, n, 1 - power) if most >= 0 else None
+    fewest = bisect_left(counts, limit, key=lambda k: clopper_pearson_lower(k, n, confidence))
+    return clopper_pearson_lower(fewest, n, 1 - power) if fewest <= n else None

@@ -1,0 +1,166 @@
+"""Whether a candidate may have traffic: the verdict, the reviewers' words, and the same bytes as weighed."""
+
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+from assay.errors import Drift, NotApproved
+from assay.records.gate import Scorecard
+from assay.records.release import Approval
+from assay.spec.approval import ApprovalSpec
+
+CLOCK_SKEW_S = 60.0
+"""How far ahead an approver's clock may be."""
+
+
+def check_approval(
+    run: str,
+    approval_spec: ApprovalSpec,
+    scorecard: Scorecard,
+    scorecard_digest: str,
+    starters: Collection[str],
+    approvals: Sequence[Approval],
+    now: float,
+) -> None:
+    """Refuse with NotApproved unless enough reviewers approve this scorecard of this artifact, and no
+    reviewer rejects it. A reviewer's last word counts: a rejection stands until its author approves.
+
+    `starters` are the people who started the run; `now` is in seconds since the epoch.
+    """
+    if scorecard.outcome != "PASS":
+        raise NotApproved(f"run {run} cannot be promoted: the gate's verdict is {scorecard.outcome}, not PASS")
+    words = [word for word in approvals if word.run == run]
+    faults: dict[str, str] = {}
+    valid: set[str] = set()
+    for word in _last_words(words, scorecard.artifact_digest, scorecard_digest):
+        if word.decision == "reject" and word.reviewer in approval_spec.reviewers:
+            reason = f": {word.reason.strip()}" if word.reason.strip() else ""
+            raise NotApproved(f"run {run} was rejected by {word.reviewer}{reason}")
+        if fault := _fault(word, approval_spec, scorecard, scorecard_digest, starters, now):
+            faults[word.reviewer] = fault
+        else:
+            valid.add(word.reviewer)
+    if len(valid) < approval_spec.required:
+        raise NotApproved(_shortfall(run, approval_spec, valid, faults))
+
+
+def check_reviewer(
+    approval_spec: ApprovalSpec,
+    reviewer: str,
+    starters: Collection[str],
+    decision: Literal["approve", "reject"],
+    reason: str,
+    scorecard: Scorecard,
+) -> None:
+    """Refuse with NotApproved a word that may not be given. Every named reviewer may always reject."""
+    if fault := _reviewer_fault(approval_spec, reviewer, starters, decision):
+        raise NotApproved(f"{reviewer} cannot {decision}: {fault}")
+    if decision == "reject":
+        return
+    if scorecard.outcome != "PASS":
+        raise NotApproved(f"there is nothing to approve: the gate's verdict is {scorecard.outcome}, not PASS")
+    if scorecard.missed_soft_limits and not reason.strip():
+        raise NotApproved(f"a reason is needed, because {_missed(scorecard)}")
+
+
+def check_same_deployment(
+    scorecard: Scorecard,
+    deployed_at: float | None,
+    replicas: Collection[str],
+    slot_digest: str | None,
+    disk_digest: str | None,
+) -> None:
+    """Refuse with Drift unless the deployment that was weighed still stands, with the bytes that were weighed.
+
+    A replica that was weighed must be among those that stand; autoscaling may have added others from the
+    same bytes. None stands for a slot that is empty, or an artifact that is gone.
+    """
+    weighed = scorecard.artifact_digest
+    differences = []
+    if disk_digest != weighed:
+        differences.append(f"the artifact on disk is {_short(disk_digest)}, weighed was {_short(weighed)}")
+    if slot_digest != weighed:
+        differences.append(f"slot {scorecard.deployment_slot} serves {_short(slot_digest)}, not {_short(weighed)}")
+    if deployed_at != scorecard.deployed_at:
+        differences.append(f"slot {scorecard.deployment_slot} was deployed anew after it was weighed")
+    if not set(replicas) & set(scorecard.replicas):
+        differences.append(f"replicas {_listed(scorecard.replicas)} were weighed, now there are {_listed(replicas)}")
+    if differences:
+        raise Drift("; ".join(differences) + "; run `assay run SPEC` again to weigh it anew")
+
+
+def _last_words(words: Sequence[Approval], artifact_digest: str, scorecard_digest: str) -> list[Approval]:
+    """Each reviewer's last word on this scorecard, or on another one where there is none on this.
+    Of two at the same time the rejection counts."""
+
+    def weight(word: Approval) -> tuple[bool, float, bool]:
+        here = (word.artifact_digest, word.scorecard_digest) == (artifact_digest, scorecard_digest)
+        return here, word.given_at, word.decision == "reject"
+
+    last = {word.reviewer: word for word in sorted(words, key=weight)}
+    return [
+        word
+        for word in last.values()
+        if word.decision == "approve" or weight(word)[0]  # a rejection of another scorecard is history
+    ]
+
+
+def _fault(
+    word: Approval,
+    approval_spec: ApprovalSpec,
+    scorecard: Scorecard,
+    scorecard_digest: str,
+    starters: Collection[str],
+    now: float,
+) -> str:
+    """Why an approval does not count; empty when it does."""
+    if fault := _reviewer_fault(approval_spec, word.reviewer, starters, word.decision):
+        return fault
+    if word.artifact_digest != scorecard.artifact_digest:
+        return f"it is for artifact {_short(word.artifact_digest)}, this is {_short(scorecard.artifact_digest)}"
+    if word.scorecard_digest != scorecard_digest:
+        return f"it is for scorecard {_short(word.scorecard_digest)}, this is {_short(scorecard_digest)}"
+    age_s = now - word.given_at
+    if age_s > approval_spec.expires:
+        return f"it expired {_hours(age_s - approval_spec.expires)} ago"
+    if not age_s >= -CLOCK_SKEW_S:
+        return "it is dated in the future"
+    if scorecard.missed_soft_limits and not word.reason.strip():
+        return f"it gives no reason, although {_missed(scorecard)}"
+    return ""
+
+
+def _reviewer_fault(
+    approval_spec: ApprovalSpec, reviewer: str, starters: Collection[str], decision: Literal["approve", "reject"]
+) -> str:
+    if reviewer not in approval_spec.reviewers:
+        return f"the spec's reviewers are {_listed(approval_spec.reviewers)}"
+    if decision == "approve" and reviewer in starters and not approval_spec.allow_self_approval:
+        return "they started this run, and the spec does not allow self-approval"
+    return ""
+
+
+def _shortfall(run: str, approval_spec: ApprovalSpec, valid: set[str], faults: dict[str, str]) -> str:
+    """What is missing, what does not count and why, and who can help."""
+    have = f"has {len(valid)} of the {approval_spec.required} approvals needed" if valid else "is not approved"
+    parts = [f"run {run} {have}"]
+    parts += [f"{reviewer}'s word does not count: {fault}" for reviewer, fault in sorted(faults.items())]
+    others = [reviewer for reviewer in approval_spec.reviewers if reviewer not in valid]
+    parts.append(f"`assay approve {run}` is for {_listed(others)}")
+    return "; ".join(parts)
+
+
+def _missed(scorecard: Scorecard) -> str:
+    missed = [f"{result.task} ({result.metric} {result.requirement})" for result in scorecard.missed_soft_limits]
+    return f"soft limits are missed: {', '.join(missed)}"
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "nothing"
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.0f} minutes"

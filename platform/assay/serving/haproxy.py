@@ -1,0 +1,211 @@
+"""The gateway's HAProxy configuration, rendered from a record. Pure: no files, no processes.
+
+A request passes two hops of one process. The front checks key, path and size and picks a slot by weight;
+the slot's own hop, behind a UNIX socket, puts the slot's prefix before the path and forwards to Ray Serve.
+The prefix cannot be put in front: there the slot has not been picked yet.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SLOTS = ("blue", "green")
+"""The slots that can have traffic."""
+
+BACKEND = "slots"
+"""The HAProxy backend whose servers are the slots."""
+
+SERVER = "serve"
+"""The server of a slot's own hop: Ray Serve."""
+
+KEYS_MAP = "keys.map"
+"""Map file of API keys, a line each: SHA-256 in lower-case hex, a space, the key's label. HAProxy runs in
+the folder that holds it, and its map commands use this name."""
+
+MAX_WEIGHT = 256
+"""HAProxy's highest weight."""
+
+_FAILURES = {
+    400: ("bad_request", "the request is not valid HTTP"),
+    408: ("request_timeout", "the request did not arrive in time"),
+    500: ("gateway_error", "the gateway failed"),
+    502: ("bad_gateway", "the model's server broke off or sent an invalid answer"),
+    503: ("unreachable", "the model's server cannot be reached"),
+    504: ("timeout", "the model's server did not answer in time"),
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the gateway bears."""
+
+    max_body_bytes: int = 1024 * 1024
+    """Largest request body."""
+
+    max_connections: int = 1000
+    """Client connections at once; further ones wait in the kernel."""
+
+    header_timeout_s: int = 10
+    """A client must have sent its whole header by then."""
+
+    client_timeout_s: int = 30
+    """Longest silence of a client that is sending a body or should be reading an answer."""
+
+    keep_alive_s: int = 60
+    """How long an idle connection is kept for the client's next request."""
+
+    connect_timeout_s: int = 5
+    """Longest wait for Ray Serve to take a connection."""
+
+    server_timeout_s: int = 600
+    """Longest silence of an engine: all of the generation, where the answer is not streamed."""
+
+
+@dataclass(frozen=True)
+class GatewayConfig:
+    """All that the configuration depends on."""
+
+    host: str
+    port: int
+    serve_port: int
+    """Ray Serve's port on the loopback."""
+
+    socket_dir: Path
+    weights: Mapping[str, int]
+    """Share of each of `SLOTS`, 0 (nothing is sent) to 256."""
+
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        """Refuse weights that HAProxy would misread."""
+        check_weights(self.weights)
+
+
+def check_weights(weights: Mapping[str, int]) -> None:
+    """Raise ValueError unless `weights` gives every slot a whole number from 0 to 256."""
+    if set(weights) != set(SLOTS):
+        raise ValueError(f"weights are given for {', '.join(SLOTS)}, not for {', '.join(weights) or 'nothing'}")
+    for slot, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int) or not 0 <= weight <= MAX_WEIGHT:
+            raise ValueError(f"weight of {slot}: {weight!r} is not a whole number from 0 to {MAX_WEIGHT}")
+
+
+def admin_socket(socket_dir: Path) -> Path:
+    """HAProxy's own command socket."""
+    return socket_dir / "admin.sock"
+
+
+def render(config: GatewayConfig) -> str:
+    """The text of `haproxy.cfg`."""
+    blocks = [_global(config), _defaults(config), _front(config), _backend(config)]
+    blocks += [_slot(config, slot) for slot in SLOTS]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _global(config: GatewayConfig) -> str:
+    # Each request holds two of the process's connections, one in each hop. Without noreuseport the gateway
+    # of another place could share the port, and each would get half of the other's requests.
+    return f"""global
+    log stdout format raw local0 info
+    maxconn {2 * config.limits.max_connections + 16}
+    nbthread 2
+    noreuseport
+    stats socket unix@{_quoted(admin_socket(config.socket_dir))} mode 600 level admin
+    stats timeout 30s"""
+
+
+def _defaults(config: GatewayConfig) -> str:
+    # http-no-delay: without it streamed tokens wait in the kernel for more to send.
+    # abortonclose: a client that has gone away frees its place in the engine.
+    # No redispatch: a slot's failures must count against that slot.
+    limits = config.limits
+    errors = "\n".join(
+        f"    http-error status {status} content-type application/json string {_error(status, code, message)}"
+        for status, (code, message) in _FAILURES.items()
+    )
+    return f"""defaults
+    mode http
+    log global
+    option httplog
+    option dontlog-normal
+    option http-no-delay
+    option abortonclose
+    no option redispatch
+    retries 2
+    retry-on conn-failure
+    timeout http-request {limits.header_timeout_s}s
+    timeout client {limits.client_timeout_s}s
+    timeout http-keep-alive {limits.keep_alive_s}s
+    timeout connect {limits.connect_timeout_s}s
+    timeout queue {limits.connect_timeout_s}s
+    timeout server {limits.server_timeout_s}s
+{errors}"""
+
+
+def _front(config: GatewayConfig) -> str:
+    # proto h1: in HTTP/1.1 a body without Content-Length always shows as Transfer-Encoding.
+    # No "..": a path must not climb from the slot that was picked into another one.
+    limit = config.limits.max_body_bytes
+    traffic = ",".join(f'"{slot}":%[srv_uweight({BACKEND}/{slot})]' for slot in SLOTS)
+    traffic = f"'{{\"traffic\":{{{traffic}}}}}'"
+    idle = "\n".join(f"    acl {slot}_idle srv_uweight({BACKEND}/{slot}) eq 0" for slot in SLOTS)
+    no_traffic = " ".join(f"{slot}_idle" for slot in SLOTS)
+    return f"""frontend gateway
+    bind {config.host}:{config.port} proto h1
+    maxconn {config.limits.max_connections}
+    acl healthz path /healthz
+{idle}
+    acl known_key http_auth_bearer,sha2(256),hex,lower,map_str({KEYS_MAP}) -m found
+    acl api_path path_beg /v1/
+    acl climbing path,url_dec -m sub ..
+    acl unsized req.hdr(transfer-encoding) -m found
+    acl too_large req.hdr_val(content-length) gt {limit}
+    http-request set-log-level silent if healthz
+    http-request return status 503 content-type application/json lf-string {traffic} if healthz {no_traffic}
+    http-request return status 200 content-type application/json lf-string {traffic} if healthz
+    {_refuse(401, "invalid_api_key", "the API key is missing or wrong: Authorization: Bearer KEY", "!known_key")}
+    {_refuse(404, "not_found", "no such path; the API is under /v1/", "!api_path or climbing")}
+    {_refuse(411, "length_required", "the request has no Content-Length", "unsized")}
+    {_refuse(413, "too_large", f"the request body is larger than {limit} bytes", "too_large")}
+    {_refuse(503, "no_traffic", "no model has traffic yet", no_traffic)}
+    http-request del-header Authorization
+    default_backend {BACKEND}"""
+
+
+def _backend(config: GatewayConfig) -> str:
+    servers = "\n".join(
+        f"    server {slot} unix@{_quoted(_slot_socket(config, slot))} weight {config.weights[slot]}" for slot in SLOTS
+    )
+    return f"""backend {BACKEND}
+    balance roundrobin
+{servers}"""
+
+
+def _slot(config: GatewayConfig, slot: str) -> str:
+    return f"""listen {slot}
+    bind unix@{_quoted(_slot_socket(config, slot))} mode 600
+    http-request replace-path ^/v1/(.*)$ /{slot}/v1/\\1
+    http-after-response set-header X-Assay-Slot {slot}
+    server {SERVER} 127.0.0.1:{config.serve_port}"""
+
+
+def _slot_socket(config: GatewayConfig, slot: str) -> Path:
+    return config.socket_dir / f"{slot}.sock"
+
+
+def _refuse(status: int, code: str, message: str, condition: str) -> str:
+    answer = f"status {status} content-type application/json string {_error(status, code, message)}"
+    return f"http-request return {answer} if {condition}"
+
+
+def _error(status: int, code: str, message: str) -> str:
+    """An error body in the shape of OpenAI's API, quoted for the configuration."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    return _quoted(json.dumps(body))
+
+
+def _quoted(text: str | Path) -> str:
+    """`text` as one word of the configuration."""
+    return "'" + str(text).replace("'", "'\\''") + "'"

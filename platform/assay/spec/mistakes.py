@@ -1,0 +1,224 @@
+"""Pydantic's errors in the user's own terms: one problem for each mistake, with its place and a hint."""
+
+import re
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from pydantic_core import ErrorDetails
+
+from assay.errors import Problem
+from assay.spec.block import Block
+from assay.spec.shape import (
+    annotation_at,
+    choices,
+    expected,
+    field_at,
+    key_hint,
+    keys_at,
+    leaves,
+    takes_share,
+    tuple_item,
+)
+from assay.spec.yaml import Document, Location, Place, Value
+
+
+def mistakes(cls: type[Block], document: Document, file: str, errors: Iterable[ErrorDetails]) -> list[Problem]:
+    """What is wrong with a document as a `cls`, given pydantic's `errors`."""
+    findings = _without_echoes(cls, _one_per_union(_finding(error, document.value) for error in errors))
+    told = [_told(cls, document.value, finding) for finding in findings]
+    told += [_wrong_kind(cls, document.value, location) for location in _misplaced_truths(cls, document.value, ())]
+    problems: dict[Location, Problem] = {}
+    for mistake in told:
+        place = _place(document, mistake)
+        path = ".".join(str(part) for part in mistake.location)
+        problem = Problem(file, *place, path, mistake.code, mistake.message, mistake.hint)
+        problems.setdefault(mistake.location, problem)
+    return list(problems.values())
+
+
+class _Finding(NamedTuple):
+    """One of pydantic's errors, with its location in the user's own terms."""
+
+    location: Location
+    tags: tuple[tuple[Location, str], ...]
+    """Names that pydantic put into the location, such as a union's branch, and where."""
+    error: ErrorDetails
+
+
+def _finding(error: ErrorDetails, value: Value) -> _Finding:
+    """Follow the error's location through the user's own data, and set aside what is not there."""
+    location: Location = ()
+    tags: list[tuple[Location, str]] = []
+    for index, part in enumerate(error["loc"]):
+        is_missing = error["type"] == "missing" and index == len(error["loc"]) - 1
+        if isinstance(value, dict) and (part in value or is_missing):
+            value = value.get(str(part))
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            tags.append((location, str(part)))
+            continue
+        location = (*location, part)
+    return _Finding(location, tuple(tags), error)
+
+
+def _one_per_union(findings: Iterable[_Finding]) -> list[_Finding]:
+    """Of the branches of a union, the one that the user most probably meant."""
+    kept: list[_Finding] = []
+    groups: dict[Location, dict[str, list[_Finding]]] = {}
+    for finding in findings:
+        if finding.tags:
+            place, tag = finding.tags[0]
+            groups.setdefault(place, {}).setdefault(tag, []).append(finding)
+        else:
+            kept.append(finding)
+    for place, branches in groups.items():
+        meant = [branch for branch in branches.values() if not all(_wrong_shape(one, place) for one in branch)]
+        kept += meant[0] if meant else next(iter(branches.values()))[:1]
+    return kept
+
+
+def _wrong_shape(finding: _Finding, place: Location) -> bool:
+    """Whether the value is of a kind that this branch does not take at all."""
+    return finding.location == place and finding.error["type"].endswith(("_type", "_parsing", "literal_error"))
+
+
+def _without_echoes(cls: type[Block], findings: list[_Finding]) -> list[_Finding]:
+    """Leave out the missing key that was only misspelt: the unknown key beside it says so already."""
+    meant = set()
+    for location, _, error in findings:
+        if error["type"] == "extra_forbidden" and (key := key_hint(cls, location)[1]):
+            meant.add((*location[:-1], key))
+    return [one for one in findings if not (one.error["type"] == "missing" and one.location in meant)]
+
+
+def _misplaced_truths(cls: type[Block], value: Value, location: Location) -> Iterator[Location]:
+    """Where `true` or `false` stands for something else; pydantic would read them as 1 and 0."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _misplaced_truths(cls, inner, (*location, key))
+    elif isinstance(value, bool):
+        annotation = annotation_at(cls, location)
+        if annotation is not None and bool not in leaves(annotation):
+            yield location
+
+
+class _Mistake(NamedTuple):
+    location: Location
+    code: str
+    message: str
+    hint: str = ""
+
+
+def _told(cls: type[Block], document: Value, finding: _Finding) -> _Mistake:
+    """One finding in words."""
+    location, error = finding.location, finding.error
+    kind, context = error["type"], error.get("ctx", {})
+    annotation, field = annotation_at(cls, location), field_at(cls, location)
+    value = _value_at(document, location)
+    about = _first_sentence(field.description or "") if field else ""
+    if kind == "extra_forbidden":
+        return _Mistake(location, "unknown_key", "unknown key", key_hint(cls, location)[0])
+    if kind == "missing" and isinstance(value, list):
+        return _Mistake(location, "length", f"expected at least {len(value) + 1} values, found {len(value)}")
+    if kind == "missing":
+        return _Mistake(location, "missing", f"missing; needs {expected(annotation)}", about)
+    if kind == "value_error":
+        return _Mistake(location, "value", str(context["error"]))
+    if kind in _BOUNDS:
+        (bound,) = context.values()
+        message = f"expected a number {_BOUNDS[kind]} {bound:g}, found {_shown(value)}"
+        return _Mistake(location, "range", message, _share_hint(annotation, value))
+    if kind in ("too_short", "too_long"):
+        bound = f"least {context['min_length']}" if kind == "too_short" else f"most {context['max_length']}"
+        message = f"expected at {bound} values, found {context['actual_length'] or 'none'}"
+        return _Mistake(location, "length", message.replace(" 1 values", " 1 value"))
+    if kind == "string_pattern_mismatch":
+        return _Mistake(location, "value", f"{_shown(value)} is not allowed", about)
+    if annotation is not None and (kind.endswith(("_type", "_parsing")) or kind in ("literal_error", "int_from_float")):
+        return _wrong_kind(cls, document, location)
+    return _Mistake(location, "value", error["msg"])
+
+
+def _wrong_kind(cls: type[Block], document: Value, location: Location) -> _Mistake:
+    value = _value_at(document, location)
+    message = f"expected {expected(annotation_at(cls, location))}, found {_shown(value)}"
+    return _Mistake(location, "type", message, _value_hint(cls, location, value))
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(text.split()).split(". ")[0].removesuffix(".")
+
+
+_BOUNDS = {
+    "greater_than": "greater than",
+    "greater_than_equal": "of at least",
+    "less_than": "less than",
+    "less_than_equal": "of at most",
+}
+
+
+def _share_hint(annotation: Any, value: Value) -> str:
+    if not takes_share(annotation):
+        return ""
+    if isinstance(value, int | float) and 1 < value <= 100:
+        return f"did you mean {value:g}%?"
+    return "a share is written 5% or 0.05"
+
+
+def _value_hint(cls: type[Block], location: Location, value: Value) -> str:
+    """What was probably meant instead of a value of the wrong kind."""
+    annotation, field = annotation_at(cls, location), field_at(cls, location)
+    items = leaves(tuple_item(annotation))
+    if value is None:
+        return "" if field is None or field.is_required() else "leave the key out to take its default"
+    if isinstance(value, str):
+        offered = {name.lower(): name for name in [*choices(annotation), *keys_at(cls, location)]}
+        close = get_close_matches(value.lower(), offered, 1, 0.5)
+        close = close or [name for name in offered if name.startswith(value.lower())]
+        if close:
+            return f"did you mean `{offered[close[0]]}`?"
+    if (isinstance(value, str) and items == [str]) or (isinstance(value, int | float) and items == [float]):
+        return f"for a single value write [{value}]"
+    return "put it in quotes" if annotation is str and isinstance(value, int | float) else ""
+
+
+def _place(document: Document, mistake: _Mistake) -> Place:
+    """Where a mistake stands: an unknown key at the key, and a rule between keys at the first that it names."""
+    positions, location = document.positions, mistake.location
+    if mistake.code == "unknown_key":
+        return positions.of_key(location)
+    value = _value_at(document.value, location)
+    if mistake.code == "value" and isinstance(value, dict):
+        named = next((word for word in re.findall(r"\w+", mistake.message) if word in value), None)
+        if named is not None:
+            return positions.of_key((*location, named))
+    if mistake.code == "missing" or isinstance(value, dict | list):
+        return positions.of_key(location[:-1] if mistake.code == "missing" else location)
+    return positions.of_value(location)
+
+
+def _value_at(value: Value, location: Location) -> Value:
+    for part in location:
+        if isinstance(value, dict):
+            value = value.get(str(part))
+        else:
+            value = value[part] if isinstance(value, list) and isinstance(part, int) and part < len(value) else None
+    return value
+
+
+def _shown(value: Value) -> str:
+    """A value as the user would have written it, shortened."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "a block of keys"
+        case list():
+            return "a list"
+        case str():
+            return repr(value if len(value) <= 60 else f"{value[:57]}...")
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,58 @@
+"""The `model:` block: where the base model comes from."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, field_validator
+
+from assay.spec.block import Block
+
+SourceKind = Literal["hf", "package", "folder"]
+
+
+class ModelSpec(Block):
+    """The base model. A plain string stands for `source`."""
+
+    source: str
+    """`hf:ORG/NAME` or `hf:ORG/NAME@REVISION` from the Hugging Face hub, `package:NAME/FILE` for a file
+    inside an installed Python package (safetensors folder or GGUF file), or a local folder."""
+
+    revision: str | None = None
+    """Commit, tag or branch on the hub; the same as `@REVISION` in `source`."""
+
+    @field_validator("source")
+    @classmethod
+    def _known_form(cls, source: str) -> str:
+        if source.startswith("hf:") and not re.fullmatch(r"hf:[\w.-]+/[\w.-]+(@[\w./-]+)?", source):
+            raise ValueError("write a hub model as hf:ORG/NAME or hf:ORG/NAME@REVISION")
+        if source.startswith("package:") and not re.fullmatch(r"package:[\w.-]+/[^/].*", source):
+            raise ValueError("write a packaged model as package:NAME/FILE")
+        if re.match(r"^[a-z0-9]+://", source):
+            raise ValueError("a model comes from hf:ORG/NAME, package:NAME/FILE or a local folder")
+        if not source.strip():
+            raise ValueError("name a model: hf:ORG/NAME, package:NAME/FILE or a local folder")
+        return source
+
+    @property
+    def kind(self) -> SourceKind:
+        """Which of the three forms `source` has."""
+        if self.source.startswith("hf:"):
+            return "hf"
+        return "package" if self.source.startswith("package:") else "folder"
+
+    @property
+    def name(self) -> str:
+        """`source` without its prefix and revision."""
+        return self.source.removeprefix("hf:").removeprefix("package:").split("@")[0]
+
+    @property
+    def wanted_revision(self) -> str | None:
+        """The hub revision asked for, from either place where it can be written."""
+        return self.revision or (self.source.split("@")[1] if "@" in self.source else None)
+
+
+def _from_string(value: Any) -> Any:
+    return {"source": value} if isinstance(value, str) else value
+
+
+ModelField = Annotated[ModelSpec, BeforeValidator(_from_string)]

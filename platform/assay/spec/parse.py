@@ -1,0 +1,60 @@
+"""From a file to a validated block, with every mistake at its place."""
+
+import os
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+from assay.errors import InvalidInput, Problem
+from assay.spec.block import Block
+from assay.spec.mistakes import mistakes
+from assay.spec.yaml import MAX_BYTES, Document, read_yaml
+
+B = TypeVar("B", bound=Block)
+
+
+class Parsed(NamedTuple, Generic[B]):
+    """A file that was read: its block if that could be built, and its mistakes."""
+
+    block: B | None
+    document: Document
+    problems: list[Problem]
+
+
+def parse(path: Path, cls: type[B]) -> Parsed[B]:
+    """Read a YAML file as a `cls`. Raises InvalidInput where there is nothing that could be validated."""
+    file = str(path)
+    document = read_yaml(_bytes(path), file)
+    if document.value is None:
+        raise InvalidInput(document.problems or [Problem(file, 0, 0, "", "empty", "the file is empty")])
+    block, error = _block(cls, document)
+    found = mistakes(cls, document, file, error.errors(include_url=False) if error else [])
+    known = {(problem.line, problem.column) for problem in document.problems}
+    new = [problem for problem in found if (problem.line, problem.column) not in known]
+    return Parsed(block, document, in_order([*document.problems, *new]))
+
+
+def in_order(problems: list[Problem]) -> list[Problem]:
+    """The same problems as they stand in their files."""
+    return sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
+
+
+def _block(cls: type[B], document: Document) -> tuple[B | None, ValidationError | None]:
+    try:
+        return cls.model_validate(document.value), None
+    except ValidationError as error:
+        return None, error
+
+
+def _bytes(path: Path) -> bytes:
+    file = str(path)
+    if not os.path.isfile(path):
+        what = "this is a folder, not a file" if os.path.isdir(path) else "there is no such file"
+        raise InvalidInput([Problem(file, 0, 0, "", "no_file", what)])
+    try:
+        with path.open("rb") as stream:
+            return stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        message = f"the file cannot be read: {error.strerror}"
+        raise InvalidInput([Problem(file, 0, 0, "", "no_file", message)]) from error

@@ -1,0 +1,181 @@
+"""What may stand where: the blocks' own annotations, asked by location, and put into words."""
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic.fields import FieldInfo
+
+from assay.spec.block import Block, Duration, Fraction, Paths
+from assay.spec.data import Split
+from assay.spec.model import ModelField
+from assay.spec.yaml import Location
+
+SYNONYMS = {
+    "base_model": "model",
+    "batch_size": "global_batch_size",
+    "dataset": "data",
+    "epochs": "num_epochs",
+    "gradient_clipping": "max_grad_norm",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "lora_r": "r",
+    "lr": "learning_rate",
+    "max_seq_length": "max_length",
+    "num_train_epochs": "num_epochs",
+    "per_device_train_batch_size": "micro_batch_size",
+    "quantization": "compress",
+    "rank": "r",
+    "train_batch_size": "global_batch_size",
+    "warmup": "warmup_ratio",
+}
+"""What other tools call a key, and what it is called here."""
+
+
+def annotation_at(cls: type[Block], location: Location) -> Any:
+    """The annotation of what stands at `location` in a `cls`; None for a place that the blocks do not know."""
+    current: Any = cls
+    for part in location:
+        if isinstance(part, int):
+            current = _part(current, tuple) or current  # a single value may stand for a list of one
+        elif block := next((leaf for leaf in leaves(current) if part in _hints(leaf)), None):
+            current = _hints(block)[part]
+        else:
+            current = _part(current, dict)
+    return current
+
+
+def field_at(cls: type[Block], location: Location) -> FieldInfo | None:
+    """The field that a location ends in, if it ends in one."""
+    if not location:
+        return None
+    blocks = (leaf for leaf in leaves(annotation_at(cls, location[:-1])) if location[-1] in _hints(leaf))
+    return next((block.model_fields[location[-1]] for block in blocks), None)
+
+
+def leaves(annotation: Any) -> list[Any]:
+    """The plain types in an annotation; for a Literal, the types of its values."""
+    if get_origin(annotation) is Literal:
+        return [type(value) for value in get_args(annotation)]
+    if get_origin(annotation) is dict:
+        return [dict]
+    inner = [leaf for part in _args(annotation) for leaf in leaves(part)]
+    return inner or [annotation]
+
+
+def keys_at(cls: type[Block], location: Location) -> list[str]:
+    """The keys that the block at `location` knows."""
+    return [key for block in leaves(annotation_at(cls, location)) for key in _hints(block)]
+
+
+def expected(annotation: Any) -> str:
+    """What an annotation accepts, in words."""
+    for special, words in _SPECIAL:
+        if annotation == special:
+            return words
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return expected(parts[0])
+    if origin is Literal:
+        *most, last = map(str, parts)
+        return f"{', '.join(most)} or {last}" if most else last
+    if origin in (Union, UnionType):
+        return " or ".join(expected(part) for part in parts if part is not type(None))
+    if isinstance(annotation, type) and issubclass(annotation, Block):
+        needed = [key for key, field in annotation.model_fields.items() if field.is_required()]
+        return "a block with " + " and ".join(f"`{key}`" for key in needed) if needed else "a block of keys"
+    if origin is tuple and leaves(parts[0])[0] not in _PLAIN:
+        return f"{expected(parts[0])} or a list of them"
+    return _PLAIN.get(origin or annotation, "another value")
+
+
+def choices(annotation: Any) -> list[str]:
+    """The fixed texts that an annotation offers."""
+    if get_origin(annotation) is Literal:
+        return [value for value in get_args(annotation) if isinstance(value, str)]
+    return [choice for part in _args(annotation) for choice in choices(part)]
+
+
+def tuple_item(annotation: Any) -> Any:
+    """The annotation of a list's items; None where no list may stand."""
+    return _part(annotation, tuple)
+
+
+def takes_share(annotation: Any) -> bool:
+    """Whether a percentage may stand here."""
+    return annotation == Fraction or any(takes_share(part) for part in _args(annotation))
+
+
+def key_hint(cls: type[Block], location: Location) -> tuple[str, str]:
+    """For an unknown key: the hint, and the key of the same block that was probably meant, if any."""
+    own, homes = keys_at(cls, location[:-1]), _homes(cls)
+    wanted = str(location[-1]).replace("-", "_").lower()
+    wanted = SYNONYMS.get(wanted, wanted)
+    if wanted not in own and wanted in homes:
+        return f"`{wanted}` belongs {' or '.join(homes[wanted])}", ""
+    if close := get_close_matches(wanted, own, 1, 0.7):
+        return f"did you mean `{close[0]}`?", close[0]
+    if close := get_close_matches(wanted, homes, 1, 0.8):
+        return f"did you mean `{close[0]}`? It belongs {' or '.join(homes[close[0]])}", ""
+    return (f"the keys here are {', '.join(own)}" if len(own) <= 10 else ""), ""
+
+
+@cache
+def _homes(cls: type[Block]) -> dict[str, list[str]]:
+    """Every key, and where it belongs."""
+    found: dict[str, list[str]] = {}
+    for home, key in _all_keys(cls, ""):
+        found.setdefault(key, []).append(f"under `{home}:`" if home else "at the top level")
+    return found
+
+
+def _all_keys(cls: type[Block], home: str) -> Iterator[tuple[str, str]]:
+    for key, annotation in _hints(cls).items():
+        yield home, key
+        inner = f"{home}.{key}" if home else key
+        if values := _part(annotation, dict):
+            inner, annotation = f"{inner}.NAME", values
+        for leaf in leaves(annotation):
+            yield from _all_keys(leaf, inner)
+
+
+def _part(annotation: Any, collection: type) -> Any:
+    """The annotation of what a dict or a tuple holds; None if there is none in `annotation`."""
+    if get_origin(annotation) is collection:
+        return get_args(annotation)[1 if collection is dict else 0]
+    return next((part for inner in _args(annotation) if (part := _part(inner, collection))), None)
+
+
+def _args(annotation: Any) -> tuple[Any, ...]:
+    """The annotations inside an annotation."""
+    if get_origin(annotation) is Literal:
+        return ()
+    return get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+
+
+@cache
+def _hints(leaf: Any) -> dict[str, Any]:
+    """Field annotations of a block, with what is inside `Annotated`; empty for anything else."""
+    if not (isinstance(leaf, type) and issubclass(leaf, Block)):
+        return {}
+    hints = get_type_hints(leaf, include_extras=True)
+    return {name: hints[name] for name in leaf.model_fields}
+
+
+_SPECIAL: list[tuple[Any, str]] = [
+    (Fraction, "a share such as 5% or 0.05"),
+    (Duration, "a time such as 500ms, 30s, 10m or 72h"),
+    (Split, "a share such as 5%, or files"),
+    (Paths, "a path, a glob, or a list of them"),
+    (ModelField, "hf:ORG/NAME, package:NAME/FILE or a local folder"),
+]
+_PLAIN: dict[Any, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple: "a list",
+    dict: "a block of keys",
+}

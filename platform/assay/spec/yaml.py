@@ -1,0 +1,305 @@
+"""YAML as plain values with places: the core schema of YAML 1.2, and nothing that can surprise or explode.
+
+`1e-5` is a number; `no`, `on` and `yes` are text. Tags, duplicate keys, keys that are not text, several
+documents and control characters are refused; so is a file that is large, deep, or grows large through aliases.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import NoReturn
+
+import yaml
+
+from assay.errors import InvalidInput, Problem
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 50
+MAX_NODES = 10_000
+MAX_DIGITS = 100
+
+Location = tuple[str | int, ...]
+"""Keys and list indices from the root to a value, such as `("train", "learning_rate")`."""
+
+Place = tuple[int, int]
+"""Line and column, from 1."""
+
+Scalar = str | int | float | bool | None
+Value = Scalar | list["Value"] | dict[str, "Value"]
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where keys and values stand in the text."""
+
+    keys: dict[Location, Place] = field(default_factory=dict)
+    values: dict[Location, Place] = field(default_factory=dict)
+
+    def of_key(self, location: Location) -> Place:
+        """Place of a key, or of the nearest thing around it."""
+        return self.keys.get(location) or self.of_value(location)
+
+    def of_value(self, location: Location) -> Place:
+        """Place of a value, or of the nearest key around it; (0, 0) in an empty text."""
+        if location in self.values:
+            return self.values[location]
+        around = (location[:length] for length in range(len(location) - 1, 0, -1))
+        return next((self.keys[outer] for outer in around if outer in self.keys), self.values.get((), (0, 0)))
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that was read: its value, the places, and the mistakes that did not stop the reading."""
+
+    value: Value
+    positions: Positions
+    problems: list[Problem]
+
+
+def read_yaml(data: bytes, file: str) -> Document:
+    """Read one YAML document; an empty text is None. Raises InvalidInput where reading cannot go on."""
+    return _Reader(_decoded(data, file), file).document()
+
+
+def _decoded(data: bytes, file: str) -> str:
+    if len(data) > MAX_BYTES:
+        raise InvalidInput([Problem(file, 0, 0, "", "too_large", "the file is larger than 1 MiB")])
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - data.rfind(b"\n", 0, error.start)
+        message, hint = "this is not UTF-8", "save the file as UTF-8"
+        raise InvalidInput([Problem(file, line, column, "", "encoding", message, hint)]) from None
+    if found := _CONTROL.search(text):
+        line, column = _place_at(text, found.start())
+        message = f"the control character U+{ord(found[0]):04X}"
+        raise InvalidInput([Problem(file, line, column, "", "control_character", message, "remove it")])
+    return text
+
+
+def _place_at(text: str, offset: int) -> Place:
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+
+
+@dataclass
+class _Node:
+    place: Place
+
+
+@dataclass
+class _Scalar(_Node):
+    value: Scalar
+
+
+@dataclass
+class _Sequence(_Node):
+    items: list[_Node]
+
+
+@dataclass
+class _Mapping(_Node):
+    pairs: list[tuple[str, Place, _Node]]
+
+
+class _Reader:
+    """Turns the parser's events into nodes (an alias shares its anchor's), and the nodes into plain values."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self.text = text
+        self.file = file
+        self.problems: list[Problem] = []
+        self.anchors: dict[str, _Node | None] = {}
+        self.num_nodes = 0
+        self.events = self._events()
+
+    def document(self) -> Document:
+        root: _Node | None = None
+        for event in self.events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                if root is not None:
+                    self._stop(_place(event), "several documents in one file", "keep one, and remove the line `---`")
+                root = self._node(next(self.events), depth=1)
+        self.num_nodes = 0
+        positions = Positions()
+        value = None if root is None else self._build(root, (), positions)
+        return Document(value, positions, self.problems)
+
+    def _events(self) -> Iterator[yaml.Event]:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        try:
+            yield from yaml.parse(self.text, Loader=loader)
+        except yaml.MarkedYAMLError as error:
+            self._stop(*_explained(error, self.text))
+        except (yaml.YAMLError, UnicodeError) as error:
+            self._stop((1, 1), f"this is not YAML: {' '.join(str(error).split())}")
+
+    def _node(self, event: yaml.Event, depth: int) -> _Node:
+        place = _place(event)
+        self._count(place, depth)
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event.anchor or "", place)
+        assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
+        if event.tag:
+            shown = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self._note(place, "tag", f"the tag `{shown}` is refused", "remove it, or put the text in quotes")
+        if event.anchor:
+            self.anchors[event.anchor] = None
+        node: _Node
+        if isinstance(event, yaml.ScalarEvent):
+            node = _Scalar(place, self._scalar(event))
+        elif isinstance(event, yaml.SequenceStartEvent):
+            node = _Sequence(place, [self._node(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)])
+        else:
+            node = _Mapping(place, self._pairs(depth + 1))
+        if event.anchor:
+            self.anchors[event.anchor] = node
+        return node
+
+    def _alias(self, name: str, place: Place) -> _Node:
+        if name not in self.anchors:
+            self._stop(place, f"`*{name}` names nothing before it", "put text that begins with * in quotes")
+        target = self.anchors[name]
+        if target is None:
+            self._stop(place, f"`*{name}` stands inside the very value that it names", "write the value out")
+        return replace(target, place=place)
+
+    def _pairs(self, depth: int) -> list[tuple[str, Place, _Node]]:
+        pairs: list[tuple[str, Place, _Node]] = []
+        first_lines: dict[str, int] = {}
+        for event in self._until(yaml.MappingEndEvent):
+            key_node = self._node(event, depth)
+            value_node = self._node(next(self.events), depth)
+            key = key_node.value if isinstance(key_node, _Scalar) else None
+            if not isinstance(key, str):
+                self._note(key_node.place, "key", "a key must be text", "put it in quotes")
+            elif key == "<<":
+                self._note(key_node.place, "key", "merge keys (`<<`) are refused", "write the keys out")
+            elif key in first_lines:
+                hint = f"it stands on line {first_lines[key]} already"
+                self._note(key_node.place, "duplicate_key", f"`{key}` is written twice in one block", hint)
+            else:
+                first_lines[key] = key_node.place[0]
+                pairs.append((key, key_node.place, value_node))
+        return pairs
+
+    def _until(self, end: type[yaml.Event]) -> Iterator[yaml.Event]:
+        for event in self.events:
+            if isinstance(event, end):
+                return
+            yield event
+
+    def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
+        text: str = event.value
+        if _CONTROL.search(text):
+            self._note(_place(event), "control_character", "text with a control character", "remove the escape")
+            return _CONTROL.sub("", text)
+        if not event.implicit[0]:  # quoted, or a block of text
+            return text
+        try:
+            return _plain(text)
+        except ValueError as error:
+            self._note(_place(event), "number", str(error), "put it in quotes if it is meant as text")
+            return None
+
+    def _build(self, node: _Node, location: Location, positions: Positions) -> Value:
+        """The plain value of `node`, with its places noted; what an alias repeats is counted again."""
+        self._count(node.place, len(location) + 1)
+        positions.values[location] = node.place
+        match node:
+            case _Mapping():
+                built: dict[str, Value] = {}
+                for key, place, child in node.pairs:
+                    inner = (*location, key)
+                    positions.keys[inner] = place
+                    built[key] = self._build(child, inner, positions)
+                return built
+            case _Sequence():
+                return [self._build(child, (*location, index), positions) for index, child in enumerate(node.items)]
+            case _Scalar():
+                return node.value
+        raise AssertionError(node)
+
+    def _count(self, place: Place, depth: int) -> None:
+        self.num_nodes += 1
+        if depth > MAX_DEPTH:
+            self._stop(place, f"nested more than {MAX_DEPTH} levels deep")
+        if self.num_nodes > MAX_NODES:
+            self._stop(place, f"more than {MAX_NODES:,} values in one file (an alias counts as often as it is used)")
+
+    def _note(self, place: Place, code: str, message: str, hint: str) -> None:
+        self.problems.append(Problem(self.file, *place, "", code, message, hint))
+
+    def _stop(self, place: Place, message: str, hint: str = "") -> NoReturn:
+        raise InvalidInput([*self.problems, Problem(self.file, *place, "", "yaml", message, hint)]) from None
+
+
+def _place(event: yaml.Event) -> Place:
+    mark = event.start_mark
+    return (mark.line + 1, mark.column + 1) if mark else (0, 0)
+
+
+def _plain(text: str) -> Scalar:
+    """What an unquoted scalar means in the core schema of YAML 1.2 (section 10.3.2)."""
+    if _NULL.fullmatch(text):
+        return None
+    if _BOOL.fullmatch(text):
+        return text.lower() == "true"
+    if _NOT_FINITE.fullmatch(text):
+        raise ValueError(f"`{text}` is not a finite number")
+    if not (integer := _INT.fullmatch(text)) and not _FLOAT.fullmatch(text):
+        return text
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number of more than {MAX_DIGITS} characters")
+    if integer:
+        return int(text, {"o": 8, "x": 16}.get(text[1:2], 10))
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"`{text}` is too large for a number")
+    return number
+
+
+_NULL = re.compile(r"null|Null|NULL|~|")
+_BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
+
+
+def _explained(error: yaml.MarkedYAMLError, text: str) -> tuple[Place, str, str]:
+    """A syntax error as its place, what is wrong, and what to do."""
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line, mark.column) if mark else (0, 0)
+    shown = text.split("\n")[line] if line < text.count("\n") + 1 else ""
+    if "\t" in shown[: len(shown) - len(shown.lstrip())]:
+        return (line + 1, shown.index("\t") + 1), "a tab in the indentation", "indent with spaces"
+    problem = str(error.problem)
+    for pattern, at_opening, message, hint in _SYNTAX_ERRORS:
+        if pattern in f"{error.context}: {problem}":
+            if at_opening and error.context_mark:
+                line, column = error.context_mark.line, error.context_mark.column
+            return (line + 1, column + 1), message, hint
+    return (line + 1, column + 1), f"this is not YAML: {problem}", ""
+
+
+_SYNTAX_ERRORS = (
+    # what libyaml says, whether the place is where it began, what we say, what to do
+    ("quoted scalar: found unexpected", True, "the quote that opens here is never closed", "close it"),
+    ("unknown escape", False, "an unknown escape in double quotes", "use single quotes, or double the backslash"),
+    ("flow sequence", True, "the list that opens here with `[` is not closed with `]`", "check commas and quotes"),
+    ("flow mapping", True, "the block that opens here with `{` is not closed with `}`", "check commas and quotes"),
+    ("scanning an alias", True, "text cannot begin with *", "put it in quotes"),
+    ("scanning an anchor", True, "text cannot begin with &", "put it in quotes"),
+    ("cannot start any token", False, "text cannot begin with this character", "put it in quotes"),
+    ("mapping values are not allowed", False, "a colon that cannot stand here",
+     "check the indentation, or put text that holds `: ` in quotes"),
+    ("could not find expected ':'", True, "a colon is missing: expected `key: value`", "check the indentation"),
+    ("sequence entries are not allowed", False, "a list item cannot begin here", "put `- ` on a line of its own"),
+    ("did not find expected '-' indicator", False, "expected another `- ` item of the list here",
+     "check the indentation"),
+    ("did not find expected key", False, "expected `key: value` here", "check the indentation and the quotes"),
+    ("did not find expected node content", False, "expected a value here", "check the brackets"),
+    ("invalid Unicode", False, "an escape that is no character", "write the character itself"),
+    ("did not find expected <document start>", False, "expected `key: value` here", "check the indentation"),
+)  # fmt: skip

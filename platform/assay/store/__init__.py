@@ -1,0 +1,1 @@
+"""The ledger (SQL) and the artifact store (content-addressed folders)."""

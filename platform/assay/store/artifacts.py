@@ -1,0 +1,135 @@
+"""The artifact store: folders of files, addressed by the digest of their manifest, never changed once in."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from assay.errors import Drift, PlaceError
+from assay.records.artifact import Artifact, ArtifactKind, FileEntry, Manifest
+from assay.records.record import canonical_json, digest_of
+
+CHUNK_BYTES = 1 << 20
+
+
+class ArtifactStore:
+    """Artifacts under one folder: `<digest>/` holds the files, `<digest>.json` their manifest."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, folder: Path, kind: ArtifactKind) -> Artifact:
+        """Moves `folder` into the store and returns the artifact. Atomic: a crash leaves either the whole
+        artifact or none. Raises `PlaceError` when the disk is full or may not be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            manifest = _manifest(folder, kind)
+            digest = digest_of(manifest.model_dump())
+            _flush(folder)
+            target = self.folder / digest
+            if target.exists():
+                shutil.rmtree(folder if _matches(target, manifest) else target)
+            if not target.exists():
+                os.replace(folder, target)
+            _write_atomically(self._manifest_path(digest), canonical_json(manifest.model_dump()))
+            self._remember_stats(digest)
+        except OSError as error:
+            raise PlaceError(f"cannot write the artifact to {self.folder}: {error.strerror or error}") from error
+        return self._artifact(digest, manifest)
+
+    def is_intact(self, artifact: Artifact) -> bool:
+        """Whether every byte is as it was put. Files whose size and time of change are as they were left
+        are taken at their word; all others are read. `verify` reads all."""
+        try:
+            manifest = self._manifest(artifact.digest)
+            remembered = json.loads(self._stats_path(artifact.digest).read_text())
+        except (OSError, ValueError):
+            return self._is_whole(artifact)
+        folder = self.folder / artifact.digest
+        if _stats(folder) == remembered and set(remembered) == set(manifest.files):
+            return True
+        return self._is_whole(artifact)
+
+    def verify(self, artifact: Artifact) -> None:
+        """Reads every byte; raises `Drift` naming the first file that is not what was put."""
+        try:
+            manifest = self._manifest(artifact.digest)
+        except (OSError, ValueError) as error:
+            raise Drift(f"the manifest of artifact {artifact.digest[:12]} is missing or damaged: {error}") from error
+        folder = self.folder / artifact.digest
+        there = {path.relative_to(folder).as_posix() for path in _files(folder)}
+        for name in sorted(there ^ set(manifest.files)):
+            raise Drift(f"{folder / name} {'was added to' if name in there else 'is missing from'} the artifact")
+        for name, entry in manifest.files.items():
+            if _entry(folder / name) != entry:
+                raise Drift(f"{folder / name} is not what was weighed: its SHA-256 has changed")
+
+    def _is_whole(self, artifact: Artifact) -> bool:
+        try:
+            self.verify(artifact)
+        except Drift:
+            return False
+        self._remember_stats(artifact.digest)
+        return True
+
+    def _artifact(self, digest: str, manifest: Manifest) -> Artifact:
+        size = sum(entry.size for entry in manifest.files.values())
+        return Artifact(digest=digest, kind=manifest.kind, path=str(self.folder / digest), size=size)
+
+    def _manifest(self, digest: str) -> Manifest:
+        manifest = Manifest.model_validate_json(self._manifest_path(digest).read_text())
+        if digest_of(manifest.model_dump()) != digest:
+            raise ValueError("its digest does not match")
+        return manifest
+
+    def _manifest_path(self, digest: str) -> Path:
+        return self.folder / f"{digest}.json"
+
+    def _stats_path(self, digest: str) -> Path:
+        return self.folder / f"{digest}.stat"
+
+    def _remember_stats(self, digest: str) -> None:
+        _write_atomically(self._stats_path(digest), json.dumps(_stats(self.folder / digest)))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if not path.is_dir())
+
+
+def _manifest(folder: Path, kind: ArtifactKind) -> Manifest:
+    return Manifest(kind=kind, files={path.relative_to(folder).as_posix(): _entry(path) for path in _files(folder)})
+
+
+def _matches(folder: Path, manifest: Manifest) -> bool:
+    return _manifest(folder, manifest.kind) == manifest
+
+
+def _entry(path: Path) -> FileEntry:
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            sha256.update(chunk)
+    return FileEntry(sha256=sha256.hexdigest(), size=path.stat().st_size)
+
+
+def _stats(folder: Path) -> dict[str, list[int]]:
+    found = {}
+    for path in _files(folder):
+        stat = path.stat()
+        found[path.relative_to(folder).as_posix()] = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    return found
+
+
+def _flush(folder: Path) -> None:
+    """Asks the kernel to put the files on the disk before their record says that they exist."""
+    for path in _files(folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    os.replace(draft, path)

@@ -1,0 +1,282 @@
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assay.records.gate import Item, LimitResult, TaskResult, Weighing
+from assay.rules.gate import overall, weigh_limits
+from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper
+from assay.spec.gate import SuiteSpec
+
+
+def task_of(values: Sequence[float], metric: str = "exact_match", task: str = "facts", first: int = 0) -> TaskResult:
+    items = tuple(
+        Item(id=f"item-{first + i}", prompt="?", target="!", response="", scores={metric: value})
+        for i, value in enumerate(values)
+    )
+    return TaskResult(task=task, digest="task", items=items)
+
+
+def weighing(*tasks: TaskResult) -> Weighing:
+    return Weighing(artifact_digest="a", model_name="m", tasks=tasks, seconds=1.0, num_requests=1)
+
+
+def share(hits: int, n: int, metric: str = "exact_match") -> Weighing:
+    return weighing(task_of([1.0] * hits + [0.0] * (n - hits), metric))
+
+
+def decide(candidate: Weighing, base: Weighing | None = None, confidence: float = 0.95, **limit: Any) -> LimitResult:
+    suite = SuiteSpec.model_validate({"confidence": confidence, "limits": {"facts": limit}})
+    (result,) = weigh_limits(suite, candidate, base)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "limit", "outcome"),
+    [
+        (87, 90, {"at_least": 0.85}, "PASS"),
+        (78, 90, {"at_least": 0.85}, "INCONCLUSIVE"),  # 86.7% observed, but not proven
+        (74, 90, {"at_least": 0.85}, "INCONCLUSIVE"),  # 82.2% observed, but 85% is not excluded
+        (60, 90, {"at_least": 0.85}, "FAIL"),
+        (5, 5, {"at_least": 0.85}, "INCONCLUSIVE"),
+        (0, 5, {"at_least": 0.85}, "FAIL"),
+        (90, 90, {"at_least": 0.85}, "PASS"),
+        (90, 90, {"at_least": 1.0}, "INCONCLUSIVE"),  # no sample proves perfection
+        (89, 90, {"at_least": 1.0}, "FAIL"),
+        (0, 1, {"at_least": 0.0}, "PASS"),
+        (0, 120, {"at_most": 0.05}, "PASS"),
+        (2, 120, {"at_most": 0.05}, "INCONCLUSIVE"),
+        (2, 120, {"at_most": 0.10}, "PASS"),
+        (30, 120, {"at_most": 0.10}, "FAIL"),
+        (0, 5, {"at_most": 0.10}, "INCONCLUSIVE"),
+        (0, 120, {"at_most": 0.0}, "INCONCLUSIVE"),
+        (1, 120, {"at_most": 0.0}, "FAIL"),
+        (1, 1, {"at_most": 1.0}, "PASS"),
+    ],
+)
+def test_a_proportion_is_decided_by_its_bounds(hits: int, n: int, limit: dict[str, float], outcome: str) -> None:
+    result = decide(share(hits, n), **limit)
+    assert (result.outcome, result.num_items, result.observed) == (outcome, n, hits / n)
+    upper, lower = clopper_pearson_upper(hits, n, 0.95), clopper_pearson_lower(hits, n, 0.95)
+    assert result.bound == (upper if "at_most" in limit else lower)
+
+
+@given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0, 1), st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_a_pass_always_has_its_bound_and_a_fail_its_opposite(kn: tuple[int, int], limit: float, most: bool) -> None:
+    k, n = kn
+    lower, upper = clopper_pearson_lower(k, n, 0.95), clopper_pearson_upper(k, n, 0.95)
+    result = decide(share(k, n), **{"at_most" if most else "at_least": limit})
+    met, excluded = (upper <= limit, lower > limit) if most else (lower >= limit, upper < limit)
+    assert (result.outcome == "PASS") == met
+    assert (result.outcome == "FAIL") == excluded
+
+
+@pytest.mark.parametrize(
+    ("candidate", "limit", "reason"),
+    [
+        (share(2, 120), {"at_most": 0.10}, "2 of 120 items; with 95% confidence at most 5.2%, allowed 10.0%"),
+        (share(30, 120), {"at_most": 0.10}, "30 of 120 items; with 95% confidence at least 18.6%, allowed 10.0%"),
+        (
+            share(2, 120),
+            {"at_most": 0.05},
+            "2 of 120 items; with 95% confidence at most 5.2%, allowed 5.0%; "
+            "about 153 items would settle it at this share",
+        ),
+        (
+            share(74, 90),
+            {"at_least": 0.85},
+            "74 of 90 items; with 95% confidence at least 74.3%, required 85.0%; "
+            "more items would not settle it at this share",
+        ),
+    ],
+)
+def test_the_reason_is_a_sentence_with_numbers(candidate: Weighing, limit: dict[str, float], reason: str) -> None:
+    assert decide(candidate, **limit).reason == reason
+
+
+@pytest.mark.parametrize("n", range(20, 140, 20))
+def test_the_reason_never_shows_a_bound_equal_to_the_limit_that_it_misses(n: int) -> None:
+    reason = decide(share(0, n), at_most=clopper_pearson_upper(0, n, 0.95) - 1e-5).reason
+    bound, allowed = re.findall(r"([\d.]+)%[,;]", reason)
+    assert float(bound) > float(allowed)
+
+
+@pytest.mark.parametrize(
+    ("metric", "abstained", "observed", "outcome"),
+    [
+        ("hallucination_rate", 118, 2 / 120, "PASS"),
+        ("hallucination_rate", 0, 1.0, "FAIL"),
+        ("over_abstention", 118, 118 / 120, "FAIL"),
+        ("over_abstention", 0, 0.0, "PASS"),
+    ],
+)
+def test_abstentions_are_counted_for_and_against(metric: str, abstained: int, observed: float, outcome: str) -> None:
+    result = decide(share(abstained, 120, "abstained"), metric=metric, at_most=0.10)
+    assert (result.observed, result.outcome) == (pytest.approx(observed), outcome)
+
+
+def test_a_model_that_always_abstains_fails() -> None:
+    suite = SuiteSpec.model_validate(
+        {
+            "limits": {
+                "unanswerable": {"metric": "hallucination_rate", "at_most": 0.05},
+                "answerable": {"metric": "over_abstention", "at_most": 0.10},
+            }
+        }
+    )
+    silent = weighing(*(task_of([1.0] * 100, "abstained", task) for task in ("unanswerable", "answerable")))
+    results = weigh_limits(suite, silent, None)
+    assert [result.outcome for result in results] == ["PASS", "FAIL"]
+    assert overall(results) == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "limit", "num_items", "reason"),
+    [
+        (weighing(), {"at_least": 0.0}, 0, "task facts was not weighed on the candidate"),
+        (weighing(task_of([1.0]), task_of([1.0])), {"at_least": 0.0}, 2, "weighed twice on the candidate"),
+        (share(0, 0), {"at_most": 1.0}, 0, "has no items on the candidate"),
+        (
+            share(9, 9),
+            {"metric": "exact_mtach", "at_least": 0.0},
+            9,
+            "9 of 9 items have no score exact_mtach .*: exact_match",
+        ),
+        (share(9, 9), {"metric": "over_abstention", "at_most": 1.0}, 9, "have no score abstained"),
+        (weighing(task_of([1.0, math.nan])), {"at_least": 0.0}, 2, "1 of 2 items .* neither 0 nor 1"),
+        (weighing(task_of([1.0, math.inf])), {"at_least": 0.0}, 2, "neither 0 nor 1"),
+        (weighing(task_of([1.0, 0.5, -1.0])), {"at_least": 0.0}, 3, "2 of 3 items .* neither 0 nor 1"),
+    ],
+)
+def test_what_cannot_be_read_never_passes(
+    candidate: Weighing, limit: dict[str, Any], num_items: int, reason: str
+) -> None:
+    result = decide(candidate, **limit)
+    assert (result.outcome, result.num_items, result.observed, result.bound) == ("INCONCLUSIVE", num_items, None, None)
+    assert re.search(reason, result.reason)
+
+
+def test_a_question_asked_many_times_is_evidence_once() -> None:
+    one = task_of([1.0]).items
+    repeated = weighing(TaskResult(task="facts", digest="task", items=one * 200))
+    result = decide(repeated, at_least=0.85)
+    assert (result.outcome, result.num_items) == ("INCONCLUSIVE", 1)
+    assert decide(repeated, repeated, no_worse_than="base", margin=0.01).outcome == "INCONCLUSIVE"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "margin", "outcome"),
+    [
+        ([1.0] * 10, [1.0] * 10, 0.01, "INCONCLUSIVE"),  # ten items that agree cannot show one point
+        ([0.0] * 10, [0.0] * 10, 0.01, "INCONCLUSIVE"),
+        ([1.0] * 300, [1.0] * 300, 0.01, "PASS"),
+        ([1.0] * 93 + [0.0] * 7, [1.0] * 100, 0.10, "INCONCLUSIVE"),
+        ([1.0] * 98 + [0.0] * 2, [1.0] * 100, 0.10, "PASS"),
+        ([1.0] * 60 + [0.0] * 40, [1.0] * 100, 0.10, "FAIL"),
+        ([0.0] * 100, [1.0] * 100, 0.10, "FAIL"),
+        ([1.0] * 100, [0.0] * 100, 0.0, "PASS"),
+        ([1.0] * 100, [1.0] * 100, 0.0, "INCONCLUSIVE"),  # equal is not proven better
+    ],
+)
+def test_a_comparison_is_decided_item_by_item(
+    ours: list[float], theirs: list[float], margin: float, outcome: str
+) -> None:
+    result = decide(weighing(task_of(ours)), weighing(task_of(theirs)), no_worse_than="base", margin=margin)
+    assert result.outcome == outcome
+    assert result.observed == pytest.approx((sum(ours) - sum(theirs)) / len(ours))
+    assert result.base_observed == sum(theirs) / len(theirs)
+    assert (result.requirement, result.limit) == (f">= base - {margin:.1%}", -margin)
+    assert result.bound is not None
+    assert (result.bound >= result.limit) == (outcome == "PASS")
+
+
+@pytest.mark.parametrize("metric", ["hallucination_rate", "over_abstention"])
+def test_fewer_is_better_where_the_metric_counts_faults(metric: str) -> None:
+    kept, dropped = [1.0] * 100, [1.0] * 40 + [0.0] * 60
+    fewer, more = (kept, dropped) if metric == "hallucination_rate" else (dropped, kept)
+
+    def compare(ours: list[float], theirs: list[float]) -> LimitResult:
+        candidate, base = weighing(task_of(ours, "abstained")), weighing(task_of(theirs, "abstained"))
+        return decide(candidate, base, metric=metric, no_worse_than="base", margin=0.10)
+
+    better, worse = compare(fewer, more), compare(more, fewer)
+    assert (better.outcome, worse.outcome) == ("PASS", "FAIL")
+    assert (better.observed, worse.observed) == (pytest.approx(-0.6), pytest.approx(0.6))
+    assert better.bound is not None
+    assert worse.bound is not None
+    assert better.bound < better.limit == 0.10 < worse.bound
+    assert better.requirement == "<= base + 10.0%"
+
+
+def test_the_reason_of_a_comparison() -> None:
+    base = weighing(task_of([1.0] * 100))
+    equal = decide(weighing(task_of([1.0] * 100)), base, no_worse_than="base", margin=0.02)
+    assert equal.reason == (
+        "100 of 100 items, base model 100 (0 better, 0 worse); with 95% confidence the difference is at least "
+        "-2.6%, allowed -2.0%; about 133 items would settle it at this share"
+    )
+    worse = decide(weighing(task_of([1.0] * 60 + [0.0] * 40)), base, no_worse_than="base", margin=0.1)
+    assert "the difference is at most -32.3%, allowed -10.0%" in worse.reason
+
+
+@pytest.mark.parametrize(
+    ("base", "reason"),
+    [
+        (None, "the base model was not weighed"),
+        (weighing(), "task facts was not weighed on the base model"),
+        (weighing(task_of([1.0] * 99)), "1 of the candidate's 100 are missing on the base model, 0 of"),
+        (weighing(task_of([1.0] * 101)), "0 of the candidate's 100 are missing on the base model, 1 of"),
+        (weighing(task_of([1.0] * 100, first=1)), "1 of the candidate's 100 .*, 1 of the base model's 100"),
+        (weighing(task_of([math.nan] * 100)), "on the base model that is neither 0 nor 1"),
+        (weighing(task_of([1.0] * 100).model_copy(update={"digest": "other"})), "another version of the task"),
+    ],
+)
+def test_a_comparison_needs_the_same_items_on_both_sides(base: Weighing | None, reason: str) -> None:
+    result = decide(share(100, 100), base, no_worse_than="base", margin=0.5)
+    assert (result.outcome, result.num_items) == ("INCONCLUSIVE", 100)
+    assert re.search(reason, result.reason)
+
+
+def test_the_base_models_share_stands_beside_a_fixed_limit_when_its_items_are_the_same() -> None:
+    assert decide(share(87, 90), share(41, 90), at_least=0.85).base_observed == 41 / 90
+    assert decide(share(87, 90), share(41, 89), at_least=0.85).base_observed is None
+
+
+def test_every_limit_of_every_task_is_decided_in_order() -> None:
+    suite = SuiteSpec.model_validate(
+        {"limits": {"facts": [{"at_least": 0.5}, {"at_most": 0.5, "level": "soft"}], "other": {"at_least": 0.5}}}
+    )
+    results = weigh_limits(suite, share(90, 90), None)
+    assert [(r.task, r.requirement, r.level, r.outcome) for r in results] == [
+        ("facts", ">= 50.0%", "hard", "PASS"),
+        ("facts", "<= 50.0%", "soft", "FAIL"),
+        ("other", ">= 50.0%", "hard", "INCONCLUSIVE"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hard", "soft", "outcome"),
+    [
+        (["PASS", "PASS"], [], "PASS"),
+        (["PASS"], ["FAIL", "INCONCLUSIVE"], "PASS"),
+        (["PASS", "INCONCLUSIVE"], ["PASS"], "INCONCLUSIVE"),
+        (["INCONCLUSIVE", "FAIL"], ["PASS"], "FAIL"),
+        ([], ["PASS"], "INCONCLUSIVE"),
+        ([], [], "INCONCLUSIVE"),
+    ],
+)
+def test_hard_limits_alone_make_the_verdict(hard: list[str], soft: list[str], outcome: str) -> None:
+    (some,) = weigh_limits(SuiteSpec.model_validate({"limits": {"facts": {"at_least": 0.5}}}), share(9, 9), None)
+    results = [some.model_copy(update={"level": "hard", "outcome": each}) for each in hard]
+    results += [some.model_copy(update={"level": "soft", "outcome": each}) for each in soft]
+    assert overall(results) == outcome
+
+
+def test_a_low_confidence_lets_no_failing_candidate_through() -> None:
+    # Under 50% the one-sided bounds cross, so that both tests could be met.
+    assert decide(share(50, 100), confidence=0.2, at_least=0.5).outcome == "FAIL"
