@@ -8,6 +8,9 @@ UV      ?= uv
 # Where uv finds a CPU build of torch: pip's own folder of wheels where one is configured, PyTorch's index elsewhere.
 CPU_TORCH ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backend cpu)
 
+# Some containers set it. Without byte code on disk every Ray process would compile torch anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format lock bench-train bench-serve down clean
 

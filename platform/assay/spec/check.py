@@ -101,7 +101,7 @@ class _Check:
         return [self._problem(("model", "source"), "no_model", *found)] if found else []
 
     def _local_fault(self, source: str) -> tuple[str, str] | None:
-        folder = self.root / source
+        folder = self.root / os.path.expanduser(source)
         if os.path.isdir(folder):
             return _folder_fault(folder)
         what = "is a file, not a folder" if os.path.isfile(folder) else "does not exist"
