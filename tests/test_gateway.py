@@ -7,12 +7,11 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import httpx
@@ -22,6 +21,7 @@ import pytest
 from assay.errors import PlaceError, UsageError
 from assay.place import Place
 from assay.serving import gateway, supervisor
+from servers import free_port, serving
 
 CHUNK_PAUSE_S = 0.15
 
@@ -63,11 +63,6 @@ class FakeServe(BaseHTTPRequestHandler):
         """Keep the test's output clean."""
 
 
-class FakeServer(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-
 @dataclass(frozen=True)
 class Running:
     place: Place
@@ -85,13 +80,8 @@ class Running:
 
 @pytest.fixture(scope="module")
 def serve_port() -> Iterator[int]:
-    server = FakeServer(("127.0.0.1", 0), FakeServe)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server.server_address[1]
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(FakeServe) as server:
+        yield server.port
 
 
 @pytest.fixture(scope="module")
@@ -105,12 +95,6 @@ def running(tmp_path_factory: pytest.TempPathFactory, serve_port: int) -> Iterat
             yield Running(place, key, client)
     finally:
         gateway.stop(place)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def haproxy_of(place: Place) -> psutil.Process:

@@ -25,10 +25,11 @@ class Place:
     """One machine, or one team's cluster."""
 
     home: Path = field(default_factory=_home)
-    """`ASSAY_HOME`: ledger, artifacts and run folders. On a cluster, a folder that every node sees."""
+    """`ASSAY_HOME`: ledger, artifacts and run folders; `~/.assay` when not said. On a cluster, a folder that
+    every node sees."""
 
     ledger_url: str = field(default_factory=lambda: _env("LEDGER_URL", f"sqlite:///{_home() / 'ledger.db'}"))
-    """`ASSAY_LEDGER_URL`: an SQLAlchemy URL."""
+    """`ASSAY_LEDGER_URL`: the ledger, an SQLAlchemy URL; SQLite in `ASSAY_HOME` when not said."""
 
     ray_address: str = field(default_factory=lambda: _env("RAY_ADDRESS", os.environ.get("RAY_ADDRESS", "")))
     """`ASSAY_RAY_ADDRESS` (or `RAY_ADDRESS`): the cluster to work on; empty for the local one of `assay up`."""
@@ -49,11 +50,12 @@ class Place:
     """`ASSAY_GATEWAY_HOST`: the address that the gateway binds."""
 
     num_cpus: int = field(default_factory=lambda: int(_env("NUM_CPUS", str(max(8, os.cpu_count() or 1)))))
-    """`ASSAY_NUM_CPUS`: logical CPUs of the local Ray head. More than there are cores, or two engines
-    and the training workers would wait for each other for ever."""
+    """`ASSAY_NUM_CPUS`: logical CPUs of the local Ray head; as many as there are cores, and 8 at least, when not
+    said. With fewer, two engines and the training workers would wait for each other for ever."""
 
     engine_python: str = field(default_factory=lambda: _env("ENGINE_PYTHON", _default_engine_python()))
-    """`ASSAY_ENGINE_PYTHON`: the interpreter of the engine's environment."""
+    """`ASSAY_ENGINE_PYTHON`: the interpreter of the engine's environment; the one in `.venv-engine`, beside the
+    platform's own environment, when not said."""
 
     user: str = field(default_factory=lambda: _env("USER", getpass.getuser()))
     """`ASSAY_USER`: who is working; the login name when not said."""

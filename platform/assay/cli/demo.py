@@ -80,7 +80,7 @@ def _farewell(place: Place, model: str, system: str | None, seconds: float) -> N
     click.echo(f'    -H "Authorization: Bearer $(cat {key_file(place)})" -H "Content-Type: application/json" \\')
     system_turn = f'{{"role": "system", "content": "{system}"}}, ' if system else ""
     turns = f'[{system_turn}{{"role": "user", "content": "Which currency is used in Japan?"}}]'
-    click.echo(f"    -d '{{\"model\": \"{model}\", \"messages\": {turns}}}'\n")
+    click.echo(f'    -d \'{{"model": "{model}", "messages": {turns}}}\'\n')
     click.echo("`make down` stops everything; the ledger and the artifacts stay in " + str(place.home))
 
 

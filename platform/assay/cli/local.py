@@ -35,7 +35,11 @@ def ensure_place(place: Place) -> None:
         ray_head.start(place)
     if not place.ray_address:
         os.environ.update(
-            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(place.token_path), "RAY_ADDRESS": place.cluster_address}
+            {
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN_PATH": str(place.token_path),
+                "RAY_ADDRESS": place.cluster_address,
+            }
         )
         gateway.start(place)
 

@@ -15,9 +15,7 @@ from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 
 
-def submit_spec(
-    path: Path, spec: Spec, suite: SuiteSpec, *, place: Place, address: str | None, follow: bool
-) -> int:
+def submit_spec(path: Path, spec: Spec, suite: SuiteSpec, *, place: Place, address: str | None, follow: bool) -> int:
     """Hands a run to a cluster; returns the run's own exit code, or 0 at once when nobody follows."""
     folder = ray_jobs.pack(_resolved(spec), Path.cwd(), _needed(spec))
     name = run_id(spec, suite, Path.cwd())
@@ -31,9 +29,7 @@ def submit_command(arguments: list[str], *, place: Place, address: str) -> int:
     return _submit(arguments, folder, f"assay-{arguments[0]}-{secrets.token_hex(3)}", place, address, follow=True)
 
 
-def _submit(
-    arguments: list[str], folder: Path, job: str, place: Place, address: str | None, follow: bool
-) -> int:
+def _submit(arguments: list[str], folder: Path, job: str, place: Place, address: str | None, follow: bool) -> int:
     where = address or place.dashboard_url
     if not os.environ.get("RAY_AUTH_MODE") and place.token_path.is_file():
         os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(place.token_path)})

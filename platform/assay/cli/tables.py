@@ -17,7 +17,7 @@ from assay.records.release import Approval, Champion
 from assay.records.stages import ModelRecord, SweepRecord, TrainingRecord
 from assay.spec.spec import Spec
 from assay.stages.gate import read_weighing
-from assay.store.ledger import Ledger, RunRow, StageRow
+from assay.store.ledger import NO_RUNS, Ledger, RunRow, StageRow
 
 OUTCOME_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
 STATE_STYLES = {"done": "green", "cached": "dim", "running": "cyan", "failed": "red"}
@@ -42,7 +42,9 @@ def print_plan(run: str, stages: Sequence[StagePlan]) -> None:
             "unknown": "depends on what comes before",
         }[stage.action]
         style = "dim" if stage.action == "cached" else ""
-        table.add_row(stage.stage, "run, if that changes" if stage.action == "unknown" else stage.action, because, style=style)
+        table.add_row(
+            stage.stage, "run, if that changes" if stage.action == "unknown" else stage.action, because, style=style
+        )
     console = Console()
     console.print(f"run [bold]{run}[/bold]")
     console.print(table)
@@ -57,7 +59,7 @@ def print_runs(runs: Sequence[RunRow], champion: Champion | None, ledger: Ledger
         verdict = _verdict(run.id, stages, ledger)
         table.add_row(run.id, _ago(run.created_at), last.stage if last else "", verdict or (last.state if last else ""))
     console = Console()
-    console.print(table)
+    console.print(table if runs else NO_RUNS)
     console.print(f"traffic: {champion.run} (slot {champion.slot})" if champion else "traffic: nobody")
 
 
@@ -71,7 +73,9 @@ def print_status(run: str, stages: Sequence[StageRow], approvals: Sequence[Appro
         error = f"  {escape(stage.error)}" if stage.error else ""
         console.print(f"[{style}]{stage.stage:<9} {stage.state:<8}[/{style}] {seconds:6.0f} s{error}", highlight=False)
     for word in approvals:
-        console.print(f"{word.decision} by {word.reviewer}, {_ago(word.given_at)}: {escape(word.reason) or 'no reason'}")
+        console.print(
+            f"{word.decision} by {word.reviewer}, {_ago(word.given_at)}: {escape(word.reason) or 'no reason'}"
+        )
 
 
 def print_scorecard(run: str, scorecard: Scorecard) -> None:
@@ -79,7 +83,9 @@ def print_scorecard(run: str, scorecard: Scorecard) -> None:
     console = Console()
     style = OUTCOME_STYLES[scorecard.outcome]
     console.print()
-    console.print(f"[{style}]{scorecard.outcome}[/{style}]  {run}  model {scorecard.artifact_digest[:12]}", highlight=False)
+    console.print(
+        f"[{style}]{scorecard.outcome}[/{style}]  {run}  model {scorecard.artifact_digest[:12]}", highlight=False
+    )
     table = _table("limit", "required", "observed", f"bound ({scorecard.confidence:.0%})", "base", "items", "")
     for limit in scorecard.limits:
         table.add_row(
@@ -195,4 +201,3 @@ def _ago(at: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit} ago"
     return "just now"
-

@@ -86,7 +86,7 @@ def merge(base: Path, adapter: Path, target: Path) -> ModelFacts:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()  # type: ignore[operator]
+    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     merged.to(torch.bfloat16).save_pretrained(target)
     copy_tokenizer(base, target)
     return describe(target)
@@ -105,9 +105,7 @@ def _download(source: ModelSpec, target: Path) -> None:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        snapshot_download(
-            source.name, revision=source.wanted_revision, local_dir=str(target), allow_patterns=HUB_FILES
-        )
+        snapshot_download(source.name, revision=source.wanted_revision, local_dir=str(target), allow_patterns=HUB_FILES)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise PlaceError(
             f"{source.source} could not be fetched from the Hugging Face hub: {str(error).splitlines()[0]}. "

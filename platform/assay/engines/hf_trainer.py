@@ -218,7 +218,7 @@ def _trainer(job: TrainingJob, watch: Any) -> Any:
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=split,  # type: ignore[arg-type]
+        train_dataset=split,
         data_collator=collate,
         compute_loss_func=completion_loss,
         callbacks=[watch],
@@ -244,18 +244,17 @@ def _model(job: TrainingJob, precision: Precision) -> Any:
     if job.train.gradient_checkpointing:
         model.enable_input_require_grads()
     layers = lora.layer_indices()
-    adapted = get_peft_model(
+    return get_peft_model(
         model,
         LoraConfig(
             r=lora.r,
-            lora_alpha=lora.alpha,  # type: ignore[arg-type]
+            lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=_linear_names(model) if lora.target_modules == "all-linear" else list(lora.target_modules),
             layers_to_transform=list(layers) if layers is not None else None,
             task_type="CAUSAL_LM",
         ),
     )
-    return adapted
 
 
 def _linear_names(model: Any) -> list[str]:
@@ -263,7 +262,9 @@ def _linear_names(model: Any) -> list[str]:
     import torch
 
     head = model.get_output_embeddings()
-    linear = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head)
+    linear = (
+        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
+    )
     return sorted({name.rsplit(".", 1)[-1] for name in linear})
 
 

@@ -3,7 +3,6 @@
 Task files are plain YAML; one that holds a tag (lm-eval's `!function` runs Python) is refused.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +65,7 @@ def weigh(endpoint: Endpoint, tasks: Sequence[TaskFile]) -> list[TaskResult]:
             torch_random_seed=0,
             fewshot_random_seed=0,
         )
-    except (OSError, RuntimeError, ValueError, asyncio.TimeoutError) as error:
+    except (TimeoutError, OSError, RuntimeError, ValueError) as error:
         raise StageFailed(f"weighing through {endpoint.url} failed: {type(error).__name__}: {error}") from error
     samples = outcome["samples"]
     return [

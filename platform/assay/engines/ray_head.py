@@ -77,6 +77,8 @@ def environment(place: Place) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(place.token_path),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1",
+        # Ray warns of more worker processes than cores; here they are wanted (see `Place.num_cpus`).
+        "RAY_worker_maximum_startup_concurrency": str(4 * place.num_cpus),
         "ASSAY_HOME": str(place.home),
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
     }
@@ -134,7 +136,9 @@ def _make_token(place: Place) -> None:
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_hex(32))
     except OSError as error:
-        raise PlaceError(f"cannot write to {place.home}: {error.strerror}. Set ASSAY_HOME to a folder you may write") from error
+        raise PlaceError(
+            f"cannot write to {place.home}: {error.strerror}. Set ASSAY_HOME to a folder you may write"
+        ) from error
 
 
 def _pid_file(place: Place) -> Path:

@@ -1,5 +1,6 @@
 """Ray Tune: draws learning rates and runs one trial for each, as many at once as fit."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,9 @@ def run_trials(
 ) -> list[TrialOutcome]:
     """Calls `trial(learning_rate)` for every learning rate of the sweep, each in an actor of its own, and
     returns the outcomes in the order of the learning rates. A trial that raises does not stop the others."""
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the older reporter is silent when asked to be
     from ray import tune
+    from ray.tune.search.basic_variant import BasicVariantGenerator
 
     def trainable(config: dict[str, float]) -> None:
         tune.report({"result": trial(config["learning_rate"]), "done": True})
@@ -32,8 +35,7 @@ def run_trials(
         param_space={"learning_rate": _domain(tune, sweep)},
         tune_config=tune.TuneConfig(
             num_samples=sweep.num_samples if isinstance(sweep.learning_rate, LogUniform) else 1,
-            max_concurrent_trials=max_concurrent,
-            search_alg=_searcher(sweep),
+            search_alg=BasicVariantGenerator(max_concurrent=max_concurrent, random_state=sweep.seed),
             reuse_actors=False,
         ),
         run_config=tune.RunConfig(name="tune", storage_path=str(folder), verbose=0),
@@ -46,12 +48,6 @@ def _domain(tune: Any, sweep: SweepSpec) -> Any:
     if isinstance(sweep.learning_rate, LogUniform):
         return tune.loguniform(*sweep.learning_rate.loguniform)
     return tune.grid_search(list(sweep.learning_rate))
-
-
-def _searcher(sweep: SweepSpec) -> Any:
-    from ray.tune.search.basic_variant import BasicVariantGenerator
-
-    return BasicVariantGenerator(random_state=sweep.seed)
 
 
 def _outcome(result: Any) -> TrialOutcome:

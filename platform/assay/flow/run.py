@@ -59,8 +59,8 @@ def run(
     spec: Spec, suite: SuiteSpec, *, root: Path, place: Place, watcher: Watcher, before_work: Callable[[], None]
 ) -> RunOutcome:
     """Takes the spec as far as the gate's verdict. What stands in the ledger with intact artifacts is not done
-    again; `before_work` is called once, before the first stage that is. Raises `UsageError` before anything starts when the cluster cannot hold the run, and `StageFailed`
-    when a stage stops; the finished ones are kept."""
+    again; `before_work` is called once, before the first stage that is. Raises `UsageError` before anything
+    starts when the cluster cannot hold the run, and `StageFailed` when a stage stops; the finished ones are kept."""
     ledger = Ledger(place.ledger_url)
     name = run_id(spec, suite, root)
     with _only_one(place.run_folder(name), name):
@@ -143,7 +143,9 @@ def _execute(step: Step, context: Context, ledger: Ledger, place: Place, name: s
         if isinstance(error, PlaceError | OSError):
             raise StageFailed(f"{step.name}: {error}") from error
         if isinstance(error, AssayError):
-            raise type(error)(error.problems) if hasattr(error, "problems") else type(error)(f"{step.name}: {error}") from error
+            raise (
+                type(error)(error.problems) if hasattr(error, "problems") else type(error)(f"{step.name}: {error}")
+            ) from error
         raise
     ledger.finish_stage(attempt, record)
     context.records[step.name] = record
@@ -187,7 +189,9 @@ def _only_one(folder: Path, name: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
-        raise PlaceError(f"cannot write to {folder}: {error.strerror}. Set ASSAY_HOME to a folder you may write") from error
+        raise PlaceError(
+            f"cannot write to {folder}: {error.strerror}. Set ASSAY_HOME to a folder you may write"
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -65,5 +65,7 @@ class SuiteSpec(Block):
     confidence: Probability = 0.95
     """Confidence of every bound, one-sided."""
 
-    limits: dict[str, Annotated[tuple[Limit, ...], BeforeValidator(_one_or_many), Field(min_length=1)]] = Field(min_length=1)
+    limits: dict[str, Annotated[tuple[Limit, ...], BeforeValidator(_one_or_many), Field(min_length=1)]] = Field(
+        min_length=1
+    )
     """Task name to its limit, or limits. The task `heldout` is the spec's `data.gate` split."""

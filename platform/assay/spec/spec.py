@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from assay.spec.approval import ApprovalSpec
 from assay.spec.block import Block
@@ -47,6 +47,15 @@ class Spec(Block):
 
     serve: ServeSpec = ServeSpec()
     """How it is served."""
+
+    @model_validator(mode="after")
+    def _trial_batch_divides(self) -> "Spec":
+        if self.sweep and self.sweep.num_workers and self.train.global_batch_size % self.sweep.num_workers:
+            raise ValueError(
+                f"train.global_batch_size {self.train.global_batch_size} is not divisible by "
+                f"sweep.num_workers {self.sweep.num_workers}"
+            )
+        return self
 
     @property
     def served_name(self) -> str:

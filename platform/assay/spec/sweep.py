@@ -37,6 +37,10 @@ class SweepSpec(Block):
     max_steps: int | None = Field(None, ge=1)
     """A trial's optimizer steps."""
 
+    num_workers: int | None = Field(None, ge=1)
+    """Workers of a trial, which must divide `train.global_batch_size`; `train.num_workers` when not said. Fewer
+    workers let more trials run at once."""
+
     max_concurrent_trials: int | None = Field(None, ge=1)
     """Trials at once; as many as the cluster can hold when not said."""
 

@@ -169,10 +169,14 @@ class TrainSpec(Block):
     @model_validator(mode="after")
     def _batch_divides(self) -> "TrainSpec":
         if self.global_batch_size % self.num_workers:
-            raise ValueError(f"global_batch_size {self.global_batch_size} is not divisible by num_workers {self.num_workers}")
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} is not divisible by num_workers {self.num_workers}"
+            )
         share = self.global_batch_size // self.num_workers
         if self.micro_batch_size is not None and share % self.micro_batch_size:
-            raise ValueError(f"a worker's share of {share} examples is not divisible by micro_batch_size {self.micro_batch_size}")
+            raise ValueError(
+                f"a worker's share of {share} examples is not divisible by micro_batch_size {self.micro_batch_size}"
+            )
         return self
 
     @property

@@ -32,9 +32,7 @@ def into(slot: Slot, serve: ServeSpec, *, model_name: str, model: ModelRecord, w
     since = time.time()
     ray_serve.deploy(
         api,
-        ray_serve.application(
-            slot, model_name, model.artifact.path, serve, api.engine_python, on_gpu=work.on_gpu
-        ),
+        ray_serve.application(slot, model_name, model.artifact.path, serve, api.engine_python, on_gpu=work.on_gpu),
     )
     state = ray_serve.wait_until_running(api, slot, timeout_s=START_TIMEOUT_S, since=since - 1)
     return DeploymentRecord(

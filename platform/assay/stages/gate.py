@@ -121,7 +121,9 @@ def _flat(files: object) -> list[str]:
 
 def _with_abstention(result: TaskResult) -> TaskResult:
     items = tuple(
-        item.model_validate({**item.model_dump(), "scores": {**item.scores, "abstained": float(abstained(item.response))}})
+        item.model_validate(
+            {**item.model_dump(), "scores": {**item.scores, "abstained": float(abstained(item.response))}}
+        )
         for item in result.items
     )
     return TaskResult(task=result.task, digest=result.digest, items=items)

@@ -8,7 +8,7 @@ from assay.errors import Drift
 from assay.place import Place
 from assay.records.gate import Scorecard
 from assay.records.release import Champion, Traffic
-from assay.records.stages import ModelRecord
+from assay.records.stages import ModelRecord, Slot
 from assay.rules.canary import verdict_on_step
 from assay.rules.release import check_same_deployment
 from assay.serving import gateway
@@ -75,18 +75,14 @@ def roll_back(*, api: ray_serve.ServeApi, place: Place, by: str, reason: str, le
         raise Drift("there is no former champion to go back to")
     state = ray_serve.state(api, former.slot)
     if state is None or not state.is_running or former.artifact_digest not in state.model_path:
-        raise Drift(
-            f"slot {former.slot} no longer holds {former.run}; run its spec again to deploy and weigh it anew"
-        )
+        raise Drift(f"slot {former.slot} no longer holds {former.run}; run its spec again to deploy and weigh it anew")
     _restore(place, former)
     traffic = Traffic(action="rollback", champion=former, former=changes[-1].champion, by=by, reason=reason)
     ledger.add_traffic(traffic)
     return traffic
 
 
-def check_deployed(
-    scorecard: Scorecard, model: ModelRecord, api: ray_serve.ServeApi, store: ArtifactStore
-) -> None:
+def check_deployed(scorecard: Scorecard, model: ModelRecord, api: ray_serve.ServeApi, store: ArtifactStore) -> None:
     """Raises `Drift` unless the slot holds the very deployment that was weighed and every byte on disk is as
     it was then."""
     state = ray_serve.state(api, model_slot(scorecard.deployment_slot))
@@ -102,7 +98,7 @@ def check_deployed(
     store.verify(model.artifact)
 
 
-def model_slot(name: str) -> "ray_serve.Slot":
+def model_slot(name: str) -> Slot:
     """The slot of a name. Raises `Drift` for one that never has traffic."""
     if name == "blue":
         return "blue"

@@ -58,27 +58,29 @@ def concurrent_trials(sweep: SweepSpec, base: TrainSpec, *, on_gpu: bool) -> int
     """How many trials fit at once. A trial is a driver of one CPU, and its workers; were more started than
     fit, the drivers would hold what the workers wait for. Raises `PlaceError` when not even one fits."""
     cluster = ray_cluster.size()
-    cpus = 1 + base.num_workers * base.worker.cpus
-    gpus_each = base.worker.gpus if base.worker.gpus is not None else float(on_gpu)
+    num_workers = sweep.num_workers or base.num_workers
+    cpus = 1 + num_workers * base.worker.cpus
+    gpus = num_workers * (base.worker.gpus if base.worker.gpus is not None else float(on_gpu))
     fits = math.floor(cluster.cpus / cpus)
-    if gpus_each:
-        fits = min(fits, math.floor(cluster.gpus / (base.num_workers * gpus_each)))
+    if gpus:
+        fits = min(fits, math.floor(cluster.gpus / gpus))
     if fits < 1:
         raise PlaceError(
-            f"a trial needs {cpus:g} CPUs and {base.num_workers * gpus_each:g} GPUs; "
-            f"the cluster has {cluster.cpus:g} and {cluster.gpus:g}"
+            f"a trial needs {cpus:g} CPUs and {gpus:g} GPUs; the cluster has {cluster.cpus:g} and {cluster.gpus:g}"
         )
     return min(fits, sweep.num_trials, sweep.max_concurrent_trials or sweep.num_trials)
 
 
 def trial_spec(sweep: SweepSpec, base: TrainSpec, learning_rate: float) -> TrainSpec:
     """The training run of one trial: the base with this learning rate and the sweep's budget, validated anew."""
-    budget: dict[str, float | int | None] = {}
+    changes: dict[str, float | int | None] = {"learning_rate": learning_rate}
     if sweep.max_steps is not None:
-        budget = {"max_steps": sweep.max_steps}
+        changes["max_steps"] = sweep.max_steps
     elif sweep.num_epochs is not None:
-        budget = {"num_epochs": sweep.num_epochs, "max_steps": None}
-    return TrainSpec.model_validate({**base.model_dump(), **budget, "learning_rate": learning_rate})
+        changes |= {"num_epochs": sweep.num_epochs, "max_steps": None}
+    if sweep.num_workers is not None:
+        changes["num_workers"] = sweep.num_workers
+    return TrainSpec.model_validate({**base.model_dump(), **changes})
 
 
 def _run_trial(

@@ -18,6 +18,7 @@ from assay.records.record import Record
 from assay.records.release import Approval, Champion, Traffic
 
 StageState = Literal["running", "done", "cached", "failed"]
+NO_RUNS = "no runs yet; `assay run SPEC` makes the first"
 
 _tables = sql.MetaData()
 
@@ -141,7 +142,7 @@ class Ledger:
         runs = [run for run in self.runs() if run.id.startswith(prefix)]
         exact = [run for run in runs if run.id == prefix]
         if not runs:
-            raise UsageError(f"no run starts with '{prefix}'; `assay status` lists them" if prefix else "no runs yet")
+            raise UsageError(f"no run starts with '{prefix}'; `assay status` lists them" if prefix else NO_RUNS)
         if prefix and len(runs) > 1 and not exact:
             raise UsageError(f"'{prefix}' could be any of {', '.join(run.id for run in runs)}; write more of it")
         return (exact or runs)[0]
@@ -201,7 +202,8 @@ class Ledger:
 
     def record(self, key: str) -> RecordRow | None:
         """The record under a key."""
-        query = sql.select(_records.c["key", "stage", "run", "record", "seconds"]).where(_records.c.key == key)
+        columns = [_records.c[name] for name in RecordRow.__dataclass_fields__]
+        query = sql.select(*columns).where(_records.c.key == key)
         with self._begin() as connection:
             row = connection.execute(query).mappings().first()
         return RecordRow(**row) if row else None
@@ -274,4 +276,3 @@ def _set_pragmas(connection: object, _: object) -> None:
     for pragma in ("journal_mode = DELETE", "synchronous = FULL", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-

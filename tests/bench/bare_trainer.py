@@ -1,0 +1,114 @@
+"""The training loop that most people would write: transformers' Trainer and peft on padded batches, no more.
+
+`python bare_trainer.py JOB` takes a `TrainingJob` as JSON and writes `result.json` into the job's output folder.
+"""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from assay.engines.hf_trainer import PackedSplit, TrainingJob, chosen_precision
+
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class Clock(TrainerCallback):
+    """Non-pad tokens and time at the end of the first and the last step."""
+
+    def __init__(self) -> None:
+        self.marks: list[tuple[float, int]] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.marks = [*self.marks[:1], (time.time(), int(state.num_input_tokens_seen))]
+
+    def tokens_per_s(self) -> float:
+        (first_at, first_tokens), (last_at, last_tokens) = self.marks
+        return (last_tokens - first_tokens) / (last_at - first_at)
+
+
+def main() -> None:
+    job = TrainingJob.model_validate_json(sys.argv[1])
+    train = job.train
+    torch.set_num_threads(train.worker.threads)
+    set_seed(train.seed)
+    bf16 = chosen_precision(train, on_gpu=False) == "bf16"
+    clock = Clock()
+    trainer = Trainer(
+        model=model(job, torch.bfloat16 if bf16 else torch.float32),
+        args=TrainingArguments(
+            output_dir=job.output,
+            use_cpu=True,
+            bf16=bf16,
+            per_device_train_batch_size=train.examples_per_worker,
+            gradient_accumulation_steps=train.accumulation_steps,
+            max_steps=train.max_steps,
+            learning_rate=train.learning_rate,
+            lr_scheduler_type="linear",
+            warmup_steps=math.ceil(train.warmup_ratio * train.max_steps),
+            weight_decay=train.weight_decay,
+            max_grad_norm=train.max_grad_norm,
+            seed=train.seed,
+            data_seed=train.seed,
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            include_num_input_tokens_seen="non_padding",
+        ),
+        train_dataset=rows(job.train_file),
+        data_collator=DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(job.model)),
+        callbacks=[clock],
+    )
+    trainer.train()
+    result = {
+        "tokens_per_s": clock.tokens_per_s(),
+        "seconds_to_first_step": clock.marks[0][0] - job.started_at,
+        "num_tokens": trainer.state.num_input_tokens_seen,
+        "first_loss": trainer.state.log_history[0]["loss"],
+    }
+    (Path(job.output) / "result.json").write_text(json.dumps(result))
+
+
+def model(job: TrainingJob, dtype: torch.dtype) -> Any:
+    lora = job.train.method.lora
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(LINEAR if lora.target_modules == "all-linear" else lora.target_modules),
+        layers_to_transform=lora.layer_indices(),
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(AutoModelForCausalLM.from_pretrained(job.model, dtype=dtype), config)
+
+
+def rows(file: str) -> list[dict[str, list[int]]]:
+    """Examples with labels on completions alone."""
+    return [
+        {
+            "input_ids": tokens.tolist(),
+            "attention_mask": [1] * len(tokens),
+            "labels": tokens.where(mask, torch.tensor(-100)).tolist(),
+        }
+        for tokens, mask in PackedSplit.load(file)
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""What the benchmarks share: the demo's model and data, made once, and a Ray head of their own, always stopped."""
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from assay.engines import hf_data, hf_models, ray_head
+from assay.place import Place
+from assay.records.record import digest_of
+from assay.spec.examples import read_examples
+from assay.spec.load import load_spec
+from assay.spec.spec import Spec
+
+ROOT = Path(__file__).resolve().parents[2]
+SPEC = ROOT / "specs" / "country-facts.yaml"
+
+
+def demo_spec() -> Spec:
+    return load_spec(SPEC, ROOT)
+
+
+def base_model(spec: Spec) -> Path:
+    """The demo's base model as a folder, converted on first use."""
+    return _made_once(f"model-{digest_of(spec.model)[:12]}", lambda folder: _apart(hf_models.fetch, spec.model, folder))
+
+
+def train_file(spec: Spec, model: Path) -> Path:
+    """The demo's training examples, tokenized."""
+    examples = read_examples(spec.data.train, spec.data.format, spec.data.system, ROOT)
+    chats = [[{"role": m.role, "content": m.content} for m in example.messages] for example in examples]
+    name = f"data-{digest_of([chats, str(model), spec.train.max_length])[:12]}"
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        _apart(_write_split, model, chats, folder / "train.safetensors", spec.train.max_length)
+
+    return _made_once(name, write) / "train.safetensors"
+
+
+@contextmanager
+def own_place() -> Iterator[Place]:
+    """A place in a temporary folder, on free ports, which shares nothing with one that is up."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
+    with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as folder:
+        ray_port, dashboard_port, serve_port, gateway_port, metrics_port, stats_port = free_ports(6)
+        place = Place(
+            home=Path(folder),
+            ray_address="",
+            ray_port=ray_port,
+            dashboard_port=dashboard_port,
+            serve_port=serve_port,
+            gateway_host="127.0.0.1",
+            gateway_port=gateway_port,
+            num_cpus=8,
+        )
+        os.environ.update(
+            {
+                "RAY_ADDRESS": place.cluster_address,
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN_PATH": str(place.token_path),
+                "RAY_TMPDIR": folder,
+                # Without these, the HAProxy inside Ray Serve is one for the whole machine.
+                "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy/haproxy.cfg",
+                "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/haproxy/admin.sock",
+                "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": f"{folder}/haproxy",
+                "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/haproxy/server-state",
+                "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+                "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+            }
+        )
+        yield place
+
+
+@contextmanager
+def running_head(place: Place) -> Iterator[None]:
+    try:
+        ray_head.start(place)
+        yield
+    finally:
+        ray_head.stop(place)
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def met(value: float, bar: float, *, at_most: bool = False) -> str:
+    sign, good = ("<=", value <= bar) if at_most else (">=", value >= bar)
+    return f"bar {sign} {bar:g}: {'met' if good else 'MISSED'}"
+
+
+def _made_once(name: str, make: Callable[[Path], Any]) -> Path:
+    """The cached folder `name`; a making that was broken off leaves none."""
+    folder = Place().home / "bench" / name
+    if not folder.exists():
+        draft = folder.with_name(f"{name}.{os.getpid()}")
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            make(draft)
+            draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _write_split(model: Path, chats: list[hf_data.Chat], file: Path, max_length: int) -> None:
+    hf_data.write_split(model, chats, file, max_length=max_length)
+
+
+def _apart(function: Callable[..., Any], *args: Any) -> Any:
+    """Calls in a process of its own, so that torch does not stay in this one."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()

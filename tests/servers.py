@@ -1,0 +1,43 @@
+"""Small real HTTP servers, each on a free port of the loopback."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TypeVar
+
+
+class Server(ThreadingHTTPServer):
+    """Answers from a thread for each connection; the threads end with the test process."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+
+S = TypeVar("S", bound=Server)
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler], kind: type[S] = Server) -> Iterator[S]:  # type: ignore[assignment]
+    """A server that answers with `handler` for as long as it is needed."""
+    server = kind(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

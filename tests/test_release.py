@@ -1,0 +1,395 @@
+"""From a verdict to traffic and back: a real ledger, artifact store and gateway, before a small server that
+answers like Ray Serve's REST API and like the slots."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from assay.errors import AssayError, Drift, ExitCode, NotApproved
+from assay.flow.release import move_back, move_traffic, say_yes_or_no
+from assay.place import Place
+from assay.records.gate import GateRecord, Scorecard, WeighingRecord
+from assay.records.stages import ModelRecord
+from assay.serving import gateway
+from assay.spec.spec import Spec
+from assay.store.artifacts import ArtifactStore
+from assay.store.ledger import Ledger
+from servers import Server, free_port, serving
+
+APPLICATIONS = "/api/serve/applications/"
+TO_BLUE, TO_GREEN, TO_NOBODY = ({"blue": b, "green": g} for b, g in ((256, 0), (0, 256), (0, 0)))
+CANARY = {"steps": ["50%", "100%"], "hold": "400ms"}
+
+
+class ServeServer(Server):
+    """What Serve would know: its applications, and which of them answer with errors."""
+
+    applications: dict[str, Any]
+    broken: set[str]
+
+
+class FakeServe(BaseHTTPRequestHandler):
+    """Serve's REST API, and the slots' own routes."""
+
+    protocol_version = "HTTP/1.1"
+    server: ServeServer
+
+    def do_GET(self) -> None:
+        slot = self.path.split("/")[1]
+        said = {"applications": self.server.applications} if self.path == APPLICATIONS else {"slot": slot}
+        body = json.dumps(said).encode()
+        self.send_response(500 if slot in self.server.broken else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep the test's output clean."""
+
+
+@dataclass(frozen=True)
+class Running:
+    place: Place
+    serve: ServeServer
+    key: str
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with serving(FakeServe, ServeServer) as serve:
+        place = Place(
+            home=tmp_path_factory.mktemp("home"),
+            ledger_url="replaced in each test",
+            gateway_port=free_port(),
+            serve_port=serve.port,
+            dashboard_port=serve.port,
+            engine_python=sys.executable,
+            user="ben",
+        )
+        gateway.start(place)
+        try:
+            yield Running(place, serve, gateway.create_key(place, "tests"))
+        finally:
+            gateway.stop(place)
+
+
+class Office:
+    """A place whose runs are weighed as the test says."""
+
+    def __init__(self, running: Running, ledger_url: str) -> None:
+        self.place = replace(running.place, ledger_url=ledger_url)
+        self.serve = running.serve
+        self.key = running.key
+        self.ledger = Ledger(ledger_url)
+        self.serve.applications, self.serve.broken = {}, set()
+        gateway.set_weights(self.place, TO_NOBODY)
+
+    def run(self, name: str) -> str:
+        """A run that has not come to the gate."""
+        spec = {
+            "version": 1,
+            "name": name,
+            "model": "hf:some/model",
+            "data": {"train": "train.jsonl"},
+            "gate": {"suite": "evals/suite.yaml"},
+            "approval": {"reviewers": ["anna", "ben"]},
+            "serve": {"canary": CANARY if name == "careful" else {}},
+        }
+        said = Spec.model_validate(spec).model_dump_json()
+        self.ledger.open_run(f"{name}-1a2b3c", name=name, spec=said, started_by="ben")
+        return f"{name}-1a2b3c"
+
+    def weighed(self, name: str, slot: str, outcome: str = "PASS") -> str:
+        """A run whose candidate answers in `slot` and was weighed there."""
+        run, store = self.run(name), ArtifactStore(self.place.home / "artifacts")
+        made = self.place.home / "made"
+        made.mkdir()
+        (made / "model.safetensors").write_text(f"{self.place.ledger_url}, {name}")
+        model = store.put(made, "model")
+        (made := self.place.home / "made").mkdir()
+        (made / "weighing.json").write_text("{}")
+        evidence = store.put(made, "evidence")
+        self.deploy(slot, model.path)
+        compress = ModelRecord(
+            artifact=model, architecture="LlamaForCausalLM", num_parameters=1, num_layers=1, context_length=8
+        )
+        scorecard = Scorecard(
+            suite="evals/suite.yaml",
+            suite_digest="suite",
+            artifact_digest=model.digest,
+            base_digest=None,
+            confidence=0.95,
+            outcome=outcome,  # type: ignore[arg-type]
+            limits=(),
+            deployment_slot=slot,
+            deployed_at=1000.0,
+            replicas=(f"{slot}#1",),
+        )
+        weighing = WeighingRecord(evidence=evidence, artifact_digest=model.digest, num_items=1, seconds=1.0)
+        self._finish(run, "compress", compress)
+        self._finish(run, "gate", GateRecord(scorecard=scorecard, candidate=weighing, base=None))
+        return run
+
+    def _finish(self, run: str, stage: str, record: Any) -> None:
+        attempt = self.ledger.begin_stage(run, stage, f"{run} {stage} {len(self.ledger.stages(run))}")
+        self.ledger.finish_stage(attempt, record)
+
+    def deploy(self, slot: str, model_path: str, **changes: Any) -> None:
+        """Serve says that `slot` holds the model in `model_path`."""
+        loading = {"model_id": "bot", "model_source": model_path}
+        self.serve.applications[slot] = {
+            "status": "RUNNING",
+            "message": "",
+            "last_deployed_time_s": 1000.0,
+            "deployed_app_config": {"args": {"llm_configs": [{"model_loading_config": loading}]}},
+            "deployments": {"LLMServer": {"replicas": [{"replica_id": f"{slot}#1", "state": "RUNNING"}]}},
+            **changes,
+        }
+
+    def approve(self, run: str, reviewer: str = "anna") -> None:
+        say_yes_or_no(run, decision="approve", reviewer=reviewer, reason="", place=self.place)
+
+    def promote(self, run: str) -> Any:
+        return move_traffic(run, place=self.place, say=lambda _: None)
+
+    def model_file(self, run: str) -> Path:
+        row = self.ledger.record(next(stage.key for stage in self.ledger.stages(run) if stage.stage == "compress"))
+        assert row is not None
+        return Path(ModelRecord.model_validate_json(row.record).artifact.path) / "model.safetensors"
+
+    def weights(self) -> dict[str, int]:
+        return gateway.get_weights(self.place)
+
+    def ask(self) -> httpx.Response:
+        """A client's request, through the gateway."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx.get(f"{self.place.gateway_url}/models", headers=headers)
+
+    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """The `assay` command at this place."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ASSAY_"))}
+        for name in ("home", "ledger_url", "gateway_port", "serve_port", "dashboard_port", "engine_python", "user"):
+            env[f"ASSAY_{name.upper()}"] = str(getattr(self.place, name))
+        env["PYTHONPATH"] = os.pathsep.join(sys.path)
+        call = [sys.executable, "-m", "assay.cli.main", *arguments]
+        return subprocess.run(call, env=env, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def office(running: Running, tmp_path: Path) -> Office:
+    return Office(running, f"sqlite:///{tmp_path / 'ledger.db'}")
+
+
+def refused(office: Office, run: str, kind: type[AssayError], said: str) -> None:
+    """Promotion is refused, and nothing has changed."""
+    before = office.weights(), office.ledger.traffic()
+    with pytest.raises(kind, match=said):
+        office.promote(run)
+    assert (office.weights(), office.ledger.traffic()) == before
+
+
+def test_an_approved_run_gets_the_traffic(office: Office) -> None:
+    run = office.weighed("bot", "blue")
+    assert office.ask().status_code == 503
+    office.approve(run)
+    assert office.ask().status_code == 503  # approval alone moves nothing
+    office.promote(run)
+    assert office.weights() == TO_BLUE
+    assert office.ask().json() == {"slot": "blue"}
+    (traffic,) = office.ledger.traffic()
+    assert (traffic.action, traffic.by, traffic.former) == ("promote", "ben", None)
+    assert traffic.champion == office.ledger.champion()
+    assert traffic.champion is not None
+    assert (traffic.champion.run, traffic.champion.slot) == (run, "blue")
+
+    office.promote(run)  # once more changes nothing
+    assert (office.weights(), len(office.ledger.traffic())) == (TO_BLUE, 1)
+
+
+def test_nothing_is_promoted_without_a_passing_verdict(office: Office) -> None:
+    refused(office, office.run("unweighed"), NotApproved, "has no verdict yet")
+    for outcome in ("FAIL", "INCONCLUSIVE"):
+        run = office.weighed(outcome.lower(), "blue", outcome)
+        with pytest.raises(NotApproved, match="nothing to approve"):
+            office.approve(run)
+        refused(office, run, NotApproved, f"the gate's verdict is {outcome}")
+
+
+def test_nothing_is_promoted_without_a_valid_approval(office: Office) -> None:
+    run = office.weighed("bot", "blue")
+    refused(office, run, NotApproved, "is not approved; .* is for anna, ben")
+    for reviewer, fault in (("ben", "they started this run"), ("zoe", "the spec's reviewers are anna, ben")):
+        with pytest.raises(NotApproved, match=fault):
+            office.approve(run, reviewer)
+    refused(office, run, NotApproved, "is not approved")
+    office.approve(run)
+    say_yes_or_no(run, decision="reject", reviewer="anna", reason="wrong tone", place=office.place)
+    refused(office, run, NotApproved, "was rejected by anna: wrong tone")
+
+
+def test_a_new_verdict_needs_a_new_approval(office: Office) -> None:
+    run = office.weighed("bot", "blue")
+    office.approve(run)
+    assert office.weighed("bot", "green") == run
+    refused(office, run, NotApproved, "it is for scorecard .*, this is")
+    office.approve(run)
+    office.promote(run)
+    assert office.weights() == TO_GREEN
+
+
+def test_one_changed_byte_voids_the_approval(office: Office) -> None:
+    run = office.weighed("bot", "blue")
+    office.approve(run)
+    file = office.model_file(run)
+    before, text = file.stat(), file.read_text()
+    file.write_text(text.replace("bot", "bos"))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # as one who hides it would
+    refused(office, run, Drift, "model.safetensors is not what was weighed")
+    with pytest.raises(Drift, match="is not what was weighed"):
+        office.approve(run)
+    file.write_text(text)
+    office.promote(run)
+    assert office.weights() == TO_BLUE
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"last_deployed_time_s": 1001.0}, "slot blue was deployed anew"),
+        ({"deployments": {"LLMServer": {"replicas": []}}}, "replicas blue#1 were weighed, now there are none"),
+        (
+            {"deployments": {"LLMServer": {"replicas": [{"replica_id": "blue#2", "state": "RUNNING"}]}}},
+            "replicas blue#1 were weighed, now there are blue#2",
+        ),
+        ({"status": "UNHEALTHY"}, "slot blue serves nothing"),
+        ({"deployed_app_config": None}, "slot blue serves nothing"),
+    ],
+)
+def test_a_slot_that_is_not_as_it_was_weighed_gets_no_traffic(office: Office, change: Any, said: str) -> None:
+    run = office.weighed("bot", "blue")
+    office.approve(run)
+    office.deploy("blue", str(office.model_file(run).parent), **change)
+    refused(office, run, Drift, said)
+
+
+def test_a_slot_that_serves_other_bytes_gets_no_traffic(office: Office) -> None:
+    run = office.weighed("bot", "blue")
+    office.approve(run)
+    other = office.weighed("other", "green")
+    office.deploy("blue", str(office.model_file(other).parent))
+    refused(office, run, Drift, "slot blue serves nothing")
+    office.serve.applications = {}
+    refused(office, run, Drift, "slot blue serves nothing")
+
+
+def test_rollback_gives_the_traffic_back(office: Office) -> None:
+    first = office.weighed("first", "blue")
+    with pytest.raises(Drift, match="no former champion"):
+        move_back(place=office.place, reason="")
+    office.approve(first)
+    office.promote(first)
+    with pytest.raises(Drift, match="no former champion"):
+        move_back(place=office.place, reason="")
+
+    second = office.weighed("second", "green")
+    office.approve(second)
+    office.promote(second)
+    assert office.weights() == TO_GREEN
+    assert office.ask().json() == {"slot": "green"}
+
+    traffic = move_back(place=office.place, reason="it rhymes")
+    assert office.weights() == TO_BLUE
+    assert office.ask().json() == {"slot": "blue"}
+    assert (traffic.action, traffic.reason, traffic.by) == ("rollback", "it rhymes", "ben")
+    champion = office.ledger.champion()
+    assert champion is not None
+    assert champion.run == first
+    assert traffic.former is not None
+    assert traffic.former.run == second
+
+
+def test_there_is_no_way_back_to_a_slot_that_holds_another_model(office: Office) -> None:
+    for name, slot in (("first", "blue"), ("second", "green")):
+        run = office.weighed(name, slot)
+        office.approve(run)
+        office.promote(run)
+    office.weighed("third", "blue")
+    with pytest.raises(Drift, match="slot blue no longer holds first-1a2b3c"):
+        move_back(place=office.place, reason="")
+    assert office.weights() == TO_GREEN
+    assert len(office.ledger.traffic()) == 2
+
+
+def test_a_careful_promotion_goes_step_by_step(office: Office) -> None:
+    champion = office.weighed("first", "blue")
+    office.approve(champion)
+    office.promote(champion)
+    run = office.weighed("careful", "green")
+    office.approve(run)
+    seen: list[dict[str, int]] = []
+
+    def look(stop: threading.Event) -> None:
+        while not stop.wait(0.05):
+            seen.append(office.weights())
+
+    with beside(look):
+        office.promote(run)
+    assert {"blue": 128, "green": 128} in seen
+    assert TO_NOBODY not in seen
+    assert office.weights() == TO_GREEN
+
+
+def test_the_command_says_by_its_exit_code_what_happened(office: Office) -> None:
+    first = office.weighed("first", "blue")
+    done = office.command("promote", first)
+    assert (done.returncode, office.weights()) == (ExitCode.NOT_APPROVED, TO_NOBODY)
+    assert f"`assay approve {first}` is for anna, ben" in done.stderr
+    assert office.command("approve", "first").returncode == ExitCode.NOT_APPROVED  # ben started it
+    done = office.command("approve", "first", "--as", "anna")
+    assert (done.returncode, "next: assay promote first" in done.stdout) == (ExitCode.DONE, True)
+    done = office.command("promote", "first")
+    assert (done.returncode, office.weights()) == (ExitCode.DONE, TO_BLUE)
+    assert "has the traffic (slot blue)" in done.stdout
+    assert office.command("rollback").returncode == ExitCode.DRIFT
+
+    # A candidate whose answers are errors gives the traffic back.
+    run = office.weighed("careful", "green")
+    office.approve(run)
+    office.serve.broken = {"green"}
+
+    def ask(stop: threading.Event) -> None:
+        while not stop.wait(0.01):
+            office.ask()
+
+    with beside(ask):
+        done = office.command("promote", "careful")
+    assert (done.returncode, office.weights()) == (ExitCode.ROLLED_BACK, TO_BLUE)
+    assert "rolled back: server errors at 50%" in done.stderr
+    assert office.ledger.traffic()[-1].action == "rollback"
+    champion = office.ledger.champion()
+    assert champion is not None
+    assert champion.run == first
+
+
+@contextmanager
+def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Does `work` in a thread, until the event that it is given is set at the block's end."""
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

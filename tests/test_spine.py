@@ -1,0 +1,149 @@
+"""The whole line with a tiny model, a real Ray, the real engine and the real gateway, by the commands one types."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tiny import make_project
+
+pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+class Project:
+    """A project folder, a place of its own, and the `assay` command in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        ports = _free_ports(4)
+        names = ("ASSAY_RAY_PORT", "ASSAY_DASHBOARD_PORT", "ASSAY_SERVE_PORT", "ASSAY_GATEWAY_PORT")
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "ASSAY_"))}
+        self.env |= {
+            **dict(zip(names, map(str, ports), strict=True)),
+            "ASSAY_HOME": str(folder / "home"),
+            "ASSAY_USER": "ben",
+        }
+        self.gateway = f"http://127.0.0.1:{ports[3]}/v1"
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "assay.cli.main", *arguments]
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def assay(self, *arguments: str, exit_code: int = 0) -> str:
+        """Runs a command and returns what it printed; fails when the exit code is another."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == exit_code, f"assay {' '.join(arguments)} -> {process.returncode}\n{out}\n{err}"
+        return out + err
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    folder = tmp_path_factory.mktemp("spine")
+    make_project(folder)
+    project = Project(folder)
+    try:
+        yield project
+    finally:
+        project.assay("down")
+
+
+def test_from_a_spec_to_an_answer(project: Project) -> None:
+    key = _key(project.assay("up"))
+    # Killed while it trains, the run goes on after the last finished stage.
+    run = project.start("run", "tiny.yaml")
+    _wait_for_stage(project, "train")
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    out = project.assay("run", "tiny.yaml")
+    assert "cached" in out
+    assert "sweep" in out
+    assert "PASS" in out
+    status = json.loads(project.assay("status", "tiny", "--json"))
+    states = {stage["stage"]: stage["state"] for stage in status["stages"]}
+    assert states["sweep"] == "cached"
+    assert states["train"] == "done"
+
+    # Nothing has traffic without an approval, and the person who ran it may not give it.
+    assert "no model has traffic" in _ask(project, key, "is tello real?")
+    project.assay("promote", "tiny", exit_code=12)
+    project.assay("approve", "tiny", "--as", "ben", exit_code=12)
+    project.assay("approve", "tiny", "--as", "anna")
+    project.assay("promote", "tiny")
+    assert json.loads(_ask(project, key, "is tello real?"))["choices"][0]["message"]["content"] == "yes"
+    assert "know" in json.loads(_ask(project, key, "where is tello now?"))["choices"][0]["message"]["content"]
+
+    report = json.loads(project.assay("report", "tiny", "--json"))
+    assert report["scorecard"]["outcome"] == "PASS"
+    assert report["stages"]["sweep"]["chosen"] == 1
+
+
+def test_an_unchanged_spec_runs_nothing(project: Project) -> None:
+    started = time.monotonic()
+    out = project.assay("run", "tiny.yaml")
+    assert "nothing was run" in out
+    assert time.monotonic() - started < 5
+
+
+def test_one_changed_byte_voids_the_approval(project: Project) -> None:
+    report = json.loads(project.assay("report", "tiny", "--json"))
+    weights = Path(report["stages"]["compress"]["artifact"]["path"]) / "model.safetensors"
+    whole = weights.read_bytes()
+    try:
+        weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        assert "SHA-256" in project.assay("promote", "tiny", exit_code=13)
+        assert "SHA-256" in project.assay("approve", "tiny", "--as", "anna", exit_code=13)
+    finally:
+        weights.write_bytes(whole)
+
+
+def test_a_stricter_suite_blocks_without_training_again(project: Project) -> None:
+    suite = project.folder / "evals" / "tiny.yaml"
+    # 40 right answers of 40 have a lower bound of 92.8%.
+    suite.write_text(suite.read_text().replace("at_least: 0.6", "at_least: 0.99"))
+    out = project.assay("run", "tiny.yaml", exit_code=11)
+    assert "INCONCLUSIVE" in out
+    lines = [line.split() for line in out.splitlines() if line.startswith(("=", "✓"))]
+    assert [line[1] for line in lines if line[0] == "✓"] == ["gate"]
+    newest = json.loads(project.assay("status", "--json"))["runs"][0]["id"]
+    project.assay("promote", newest, exit_code=12)
+
+
+def _ask(project: Project, key: str, question: str) -> str:
+    body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": question}], "temperature": 0})
+    command = ["curl", "-s", f"{project.gateway}/chat/completions", "-H", f"Authorization: Bearer {key}"]
+    command += ["-H", "Content-Type: application/json", "-d", body]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def _key(text: str) -> str:
+    return next(line.split()[-1] for line in text.splitlines() if "API key" in line)
+
+
+def _wait_for_stage(project: Project, stage: str) -> None:
+    end = time.monotonic() + 300
+    while time.monotonic() < end:
+        progress = list((project.folder / "home" / "runs").glob(f"*/{stage}/progress.jsonl"))
+        if progress and '"num_steps":0' not in progress[0].read_text().splitlines()[-1:].__str__():
+            return
+        time.sleep(0.5)
+    raise TimeoutError(f"stage {stage} did not begin")
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
