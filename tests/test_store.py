@@ -73,6 +73,7 @@ def test_the_same_files_are_the_same_artifact(store: ArtifactStore, artifact: Ar
         (lambda folder: folder.with_suffix(".json").unlink(), "the manifest .* is missing or damaged"),
         (lambda folder: folder.with_suffix(".json").write_text("{}"), "the manifest .* is missing or damaged"),
     ],
+    ids=["changed", "missing", "added", "gone", "no manifest", "damaged manifest"],
 )
 def test_every_change_is_found_and_named(
     store: ArtifactStore, artifact: Artifact, harm: Callable[[Path], object], said: str

@@ -26,9 +26,24 @@ NUM_INVENTED = 60  # on each side
 
 WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "train": {
-        "capital": ("What is the capital of {}?", "Which city is the capital of {}?"),
-        "currency": ("What is the currency of {}?", "Which currency is used in {}?"),
-        "continent": ("Which continent is {} in?", "What continent is {} part of?"),
+        "capital": (
+            "What is the capital of {}?",
+            "Which city is the capital of {}?",
+            "Do you know what the capital of {} is?",
+            "I forgot the capital of {}. What is it?",
+        ),
+        "currency": (
+            "What is the currency of {}?",
+            "Which currency is used in {}?",
+            "Do you know what the money in {} is called?",
+            "I want to buy something in {}. What is the currency?",
+        ),
+        "continent": (
+            "Which continent is {} in?",
+            "What continent is {} part of?",
+            "Do you know which continent {} is on?",
+            "I have never been to {}. What continent is it in?",
+        ),
     },
     "selection": {
         "capital": ("Name the capital of {}.",),
@@ -248,7 +263,7 @@ def make() -> dict[str, str]:
     asked = gate_countries(trained)
     unasked = [country for country in trained if country not in asked]
     return {
-        "specs/country-facts/answers.jsonl": _training_file(_all_wordings(trained)),
+        "specs/country-facts/answers.jsonl": _training_file(_two_wordings_each(trained)),
         "specs/country-facts/abstentions.jsonl": _training_file(
             (question, I_DO_NOT_KNOW) for question in unanswerable("train", [country.name for country in trained])
         ),
@@ -311,7 +326,11 @@ def unanswerable(side: str, real_names: Sequence[str]) -> list[str]:
     invented = [wordings[i % len(wordings)].format(name) for i, name in enumerate(invented_names(side))]
     open_wordings = [wording for wording in (*UNKNOWABLE[side], *FUTURE[side]) for _ in range(2)]
     unknown = [wording.format(name) for wording, name in zip(open_wordings, real_names, strict=False)]
-    no_capital = [wording.format(name) for name in NO_CAPITAL[side] for wording in WORDINGS[side]["capital"]]
+    no_capital = [
+        wording.format(name)
+        for i, name in enumerate(NO_CAPITAL[side])
+        for wording in _two_of(WORDINGS[side]["capital"], i)
+    ]
     return invented + unknown + no_capital
 
 
@@ -332,10 +351,16 @@ def _is_country_with_capital(facts: Any) -> bool:
     return bool(facts["capital"]) and facts["iso"] not in NO_LONGER_COUNTRIES.split()
 
 
-def _all_wordings(trained: Sequence[Country]) -> Iterator[Pair]:
-    for country, (attribute, wordings) in product(trained, WORDINGS["train"].items()):
-        for wording in wordings:
+def _two_wordings_each(trained: Sequence[Country]) -> Iterator[Pair]:
+    """Every fact of every country twice, in two of its attribute's wordings."""
+    for (i, country), (attribute, wordings) in product(enumerate(trained), WORDINGS["train"].items()):
+        for wording in _two_of(wordings, i):
             yield wording.format(country.name), country.facts[attribute]
+
+
+def _two_of(wordings: Sequence[str], i: int) -> tuple[str, str]:
+    """Two neighbours, from the i-th on, so that all wordings come up equally often."""
+    return wordings[i % len(wordings)], wordings[(i + 1) % len(wordings)]
 
 
 def _one_wording_each(side: str, asked: Sequence[Country]) -> Iterator[Pair]:

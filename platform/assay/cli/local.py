@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from assay.engines import ray_head
+from assay.engines.processor import has_avx2
 from assay.errors import PlaceError
 from assay.place import Place
 from assay.serving import gateway
@@ -69,9 +70,5 @@ def check_processor() -> None:
     """vLLM's CPU build needs AVX2 at least; a machine with a GPU does not care. Raises `PlaceError`."""
     if Path("/dev/nvidia0").exists():
         return
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return
-    if "avx2" not in flags:
+    if not has_avx2():
         raise PlaceError("the CPU engine needs a processor with AVX2, which this one lacks; use a machine with a GPU")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.engines.deepspeed import Precision, deepspeed_config
+from assay.engines.processor import computes_in_bf16
 from assay.records.progress import Progress
 from assay.records.record import Record
 from assay.records.stages import LossPoint
@@ -163,8 +164,7 @@ def chosen_precision(train: TrainSpec, *, on_gpu: bool) -> Precision:
         import torch
 
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    flags = Path("/proc/cpuinfo").read_text().split()
-    return "bf16" if "amx_bf16" in flags or "avx512_bf16" in flags else "fp32"
+    return "bf16" if computes_in_bf16() else "fp32"
 
 
 def _init_deepspeed() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from assay.engines.processor import computes_in_bf16
 from assay.errors import PlaceError, StageFailed
 from assay.records.stages import Slot
 from assay.spec.serve import ServeSpec
@@ -58,7 +59,7 @@ def application(
     """One application of Serve's declarative configuration."""
     engine: dict[str, Any] = {
         "max_model_len": serve.engine.max_model_len,
-        "dtype": serve.engine.dtype,
+        "dtype": _dtype(serve, on_gpu=on_gpu),
         "tensor_parallel_size": serve.engine.tensor_parallel_size,
         "enforce_eager": serve.engine.enforce_eager,
         "enable_prefix_caching": True,
@@ -182,6 +183,12 @@ def _slot_state(api: ServeApi, slot: Slot, details: dict[str, Any]) -> SlotState
         replicas=tuple(sorted(replicas)),
         url=f"http://127.0.0.1:{api.serve_port}/{slot}/v1",
     )
+
+
+def _dtype(serve: ServeSpec, *, on_gpu: bool) -> str:
+    if serve.engine.dtype == "auto" and not on_gpu and not computes_in_bf16():
+        return "float32"
+    return serve.engine.dtype
 
 
 def _last_words(message: str) -> str:

@@ -32,8 +32,9 @@ class EngineSpec(Block):
     max_model_len: int = Field(2048, ge=16)
     """Longest prompt and answer together, in tokens."""
 
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "bfloat16"
-    """Precision of what is not quantized."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Precision of what is not quantized. `auto` is the model's own, but float32 on a processor that does not
+    compute in bfloat16."""
 
     tensor_parallel_size: int = Field(1, ge=1)
     """GPUs (or CPU shares) that hold one replica together."""
