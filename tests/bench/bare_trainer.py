@@ -48,6 +48,8 @@ def main() -> None:
     set_seed(train.seed)
     bf16 = chosen_precision(train, on_gpu=False) == "bf16"
     clock = Clock()
+    tokenizer = AutoTokenizer.from_pretrained(job.model)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     trainer = Trainer(
         model=model(job, torch.bfloat16 if bf16 else torch.float32),
         args=TrainingArguments(
@@ -72,7 +74,7 @@ def main() -> None:
             include_num_input_tokens_seen="non_padding",
         ),
         train_dataset=rows(job.train_file),
-        data_collator=DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(job.model)),
+        data_collator=DataCollatorForSeq2Seq(tokenizer),
         callbacks=[clock],
     )
     trainer.train()

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from common import base_model, demo_spec, met, own_place, running_head, train_file
+from common import base_model, demo_spec, met, own_place, running_head, stop_on_sigterm, train_file
 
 from assay.engines import ray_cluster, ray_train
 from assay.engines.hf_trainer import TrainingJob
@@ -77,6 +77,7 @@ def _run_stage(place: Place, job: TrainingJob) -> Result:
     with running_head(place):
         try:
             ray_cluster.connect(place.cluster_address)
+            stop_on_sigterm()
             outcome = ray_train.fit(_starting_now(job), num_gpus_per_worker=0)
         finally:
             ray_cluster.disconnect()

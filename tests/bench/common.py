@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from assay.engines import hf_data, hf_models, ray_head
+from assay.engines import hf_data, hf_models, ray_cluster, ray_head
 from assay.place import Place
 from assay.records.record import digest_of
 from assay.spec.examples import read_examples
@@ -30,7 +30,9 @@ def demo_spec() -> Spec:
 
 def base_model(spec: Spec) -> Path:
     """The demo's base model as a folder, converted on first use."""
-    return _made_once(f"model-{digest_of(spec.model)[:12]}", lambda folder: _apart(hf_models.fetch, spec.model, folder))
+    return _made_once(
+        f"model-{digest_of(spec.model.model_dump())[:12]}", lambda folder: _apart(hf_models.fetch, spec.model, folder)
+    )
 
 
 def train_file(spec: Spec, model: Path) -> Path:
@@ -49,7 +51,7 @@ def train_file(spec: Spec, model: Path) -> Path:
 @contextmanager
 def own_place() -> Iterator[Place]:
     """A place in a temporary folder, on free ports, which shares nothing with one that is up."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
+    stop_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as folder:
         ray_port, dashboard_port, serve_port, gateway_port, metrics_port, stats_port = free_ports(6)
         place = Place(
@@ -89,6 +91,12 @@ def running_head(place: Place) -> Iterator[None]:
         ray_head.stop(place)
 
 
+def stop_on_sigterm() -> None:
+    """SIGTERM ends this process by an exception, so that what was started is stopped. Ray takes the signal for itself
+    when a process joins a cluster, so this is called again after that."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 def free_ports(count: int) -> list[int]:
     with ExitStack() as held:
         probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
@@ -120,5 +128,9 @@ def _write_split(model: Path, chats: list[hf_data.Chat], file: Path, max_length:
 
 def _apart(function: Callable[..., Any], *args: Any) -> Any:
     """Calls in a process of its own, so that torch does not stay in this one."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_quieten) as pool:
         return pool.submit(function, *args).result()
+
+
+def _quieten() -> None:
+    os.environ.update(ray_cluster.WORKER_ENV)

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from assay.flow.run import Watcher
-from assay.records.gate import GateRecord
+from assay.records.gate import GateRecord, WeighingRecord
 from assay.records.progress import Progress
 from assay.records.record import Record
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
@@ -109,6 +109,8 @@ def summary(record: Record) -> str:
         return f"{record.num_steps} steps, {record.tokens_per_s:.0f} tokens/s{loss}"
     if isinstance(record, DeploymentRecord):
         return f"slot {record.slot} answers"
+    if isinstance(record, WeighingRecord):
+        return f"{record.num_items} items in {record.seconds:.0f} s"
     if isinstance(record, GateRecord):
         return f"{record.scorecard.outcome}, {record.candidate.num_items} items in {record.candidate.seconds:.0f} s"
     return ""

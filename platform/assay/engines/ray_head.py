@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,9 @@ from assay.errors import PlaceError
 from assay.place import Place
 
 START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 10.0
+MARK = "ASSAY_LOCAL_HEAD"
+"""Environment variable that everything started by the head inherits; its value is the place's home."""
 
 # Serve forwards straight to the engine's own HTTP server, with no Python hop for each token.
 SERVE_ENV = {
@@ -55,11 +58,16 @@ def stop(place: Place) -> None:
     """Stops the head and everything that runs on it; does nothing when it does not run."""
     process = _process(place)
     if process is not None:
-        family = [*process.children(recursive=True), process]
         process.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
-        for left in alive:
+    # Some of what runs on the head has left its process tree (Serve's HAProxy, for one); all of it bears the mark.
+    family = _marked(place)
+    for left in family if process is None else ():
+        left.terminate()
+    _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
+    for left in alive:
+        with suppress(psutil.NoSuchProcess):
             left.kill()
+    psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
     _pid_file(place).unlink(missing_ok=True)
 
 
@@ -80,6 +88,7 @@ def environment(place: Place) -> dict[str, str]:
         # Ray warns of more worker processes than cores; here they are wanted (see `Place.num_cpus`).
         "RAY_worker_maximum_startup_concurrency": str(4 * place.num_cpus),
         "ASSAY_HOME": str(place.home),
+        MARK: str(place.home),
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
     }
 
@@ -139,6 +148,16 @@ def _make_token(place: Place) -> None:
         raise PlaceError(
             f"cannot write to {place.home}: {error.strerror}. Set ASSAY_HOME to a folder you may write"
         ) from error
+
+
+def _marked(place: Place) -> list[psutil.Process]:
+    """Every process that was started by our head, by the mark in its environment."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(MARK) == str(place.home) and process.pid != os.getpid():
+                found.append(process)
+    return found
 
 
 def _pid_file(place: Place) -> Path:

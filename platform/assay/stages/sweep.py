@@ -12,7 +12,7 @@ from assay.spec.sweep import SweepSpec
 from assay.spec.train import TrainSpec
 from assay.stages.work import Work
 
-VERSION = 1
+VERSION = 2
 
 Trial = Callable[..., TrainingRecord]
 """`stages.train.run`, handed in by the flow: stages do not import each other."""
@@ -21,7 +21,7 @@ Trial = Callable[..., TrainingRecord]
 def run(
     sweep: SweepSpec, *, base: TrainSpec, trial: Trial, model: ModelRecord, data: DatasetRecord, work: Work
 ) -> SweepRecord:
-    """Runs every trial and chooses the lowest loss on the selection split.
+    """Runs every trial and chooses by the loss on the selection split (see `choose`).
     Raises `StageFailed` when no trial has one."""
     if not data.selection.num_examples:
         raise StageFailed("a sweep needs a selection split; give data.selection a share or files")
@@ -43,15 +43,21 @@ def run(
 
 
 def choose(trials: tuple[TrialRecord, ...]) -> int:
-    """Index of the trial with the lowest selection loss. Raises `StageFailed` when none finished."""
+    """Index of the chosen trial: of those whose selection loss is within one standard error of the lowest, the
+    one with the lowest learning rate. A short trial flatters high rates, and differences within the error are
+    no evidence for them (the one-standard-error rule: Breiman et al., Classification and Regression Trees, 1984).
+    Raises `StageFailed` when none finished."""
     finished = {
-        index: trial.training.selection_loss
+        index: trial.training
         for index, trial in enumerate(trials)
         if trial.training and trial.training.selection_loss is not None
     }
     if not finished:
         raise StageFailed(f"every trial of the sweep failed; the first said: {trials[0].error}")
-    return min(finished, key=lambda index: finished[index])
+    best = min(finished.values(), key=lambda training: training.selection_loss or 0.0)
+    enough = (best.selection_loss or 0.0) + (best.selection_loss_se or 0.0)
+    near = [index for index, training in finished.items() if (training.selection_loss or 0.0) <= enough]
+    return min(near, key=lambda index: finished[index].learning_rate)
 
 
 def concurrent_trials(sweep: SweepSpec, base: TrainSpec, *, on_gpu: bool) -> int:
