@@ -136,7 +136,7 @@ def test_an_empty_ledger_is_no_error(project: Path) -> None:
 def test_a_ledger_that_cannot_be_written_says_what_to_do(project: Path) -> None:
     (project / "home").write_text("a file where the folder should be")
     done = assay(project, "status")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Set ASSAY_HOME to a folder you may write" in done.stderr
     assert "Traceback" not in done.stderr
 

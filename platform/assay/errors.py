@@ -3,8 +3,8 @@
     AssayError                  1   something failed while working
     ├── UsageError              2   the call, the spec, the suite or the data is wrong; nothing was started
     │   └── InvalidInput        2   the same, with places (file, line, column)
-    ├── PlaceError              1   the machine or the cluster lacks something
-    │   └── MissingExtra        1   a library is not installed
+    ├── PlaceError              2   the machine or the cluster lacks something; nothing was started
+    │   └── MissingExtra        2   a library is not installed
     ├── StageFailed             1   a stage stopped; the run can go on later
     ├── NotApproved            12   an approval is missing, stale or forbidden
     └── Drift                  13   the bytes, the slot or the champion are not those that were approved
@@ -32,7 +32,7 @@ class ExitCode(IntEnum):
 EXIT_CODE_MEANINGS = {
     ExitCode.DONE: "done, or waiting for approval after a passing gate",
     ExitCode.FAILED: "something failed; finished stages are kept",
-    ExitCode.USAGE: "wrong usage, or an invalid spec, suite or data file; nothing was started",
+    ExitCode.USAGE: "wrong usage, an invalid spec, suite or data file, or a place that cannot do it; nothing was started",
     ExitCode.GATE_FAILED: "the gate failed the candidate",
     ExitCode.GATE_INCONCLUSIVE: "the gate has too little evidence to decide",
     ExitCode.NOT_APPROVED: "approval is missing, stale or forbidden",
@@ -85,7 +85,10 @@ class InvalidInput(UsageError):
 
 
 class PlaceError(AssayError):
-    """The machine or the cluster lacks something that the work needs."""
+    """The machine or the cluster lacks something that the work needs, and nothing was started. What turns up
+    missing in the middle of a run is a `StageFailed`."""
+
+    exit_code = ExitCode.USAGE
 
 
 class MissingExtra(PlaceError):

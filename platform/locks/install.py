@@ -76,7 +76,10 @@ ENVIRONMENTS = (
         has_assay=True,
         imports="import torch, deepspeed, peft, datasets, lm_eval.evaluator, llmcompressor\n"
         "import ray.job_submission, ray.serve, ray.train.torch, ray.tune\n"
-        "from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, Trainer",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, Trainer\n"
+        # DeepSpeed's op for workers on one machine, which the first training would have to wait for.
+        "from deepspeed.accelerator import get_accelerator\n"
+        "get_accelerator().create_op_builder('ShareMemCommBuilder').load(verbose=False)",
     ),
     Environment(
         ROOT / ".venv-engine",
@@ -210,6 +213,7 @@ def torch_source(pip: list[str], pins: list[str]) -> list[str]:
 def check_call(name: str, command: list[str]) -> None:
     """Run a command quietly; when it fails, show the end of what it said."""
     env = {key: value for key, value in os.environ.items() if key not in IGNORED_VARIABLES}
+    env["PATH"] = f"{Path(command[0]).parent}{os.pathsep}{env.get('PATH', '')}"  # where ninja is
     done = subprocess.run(
         command,
         env=env,
@@ -226,7 +230,8 @@ def check_call(name: str, command: list[str]) -> None:
 
 def say(line: str) -> None:
     """One line of progress."""
-    print(f"setup: {line}", flush=True)
+    sys.stdout.write(f"setup: {line}\n")  # in one piece: two environments report at once
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

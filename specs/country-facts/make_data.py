@@ -23,6 +23,7 @@ I_DO_NOT_KNOW = "I don't know."
 NUM_COUNTRIES = 60
 NUM_GATE_COUNTRIES = 30
 NUM_INVENTED = 60  # on each side
+NUM_NAMES_EACH = {"train": 1, "gate": 2}  # real names that an unknowable question is asked of
 
 WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "train": {
@@ -130,7 +131,27 @@ FUTURE = {
 }
 
 NO_CAPITAL = {
-    "train": ("Antarctica", "Bouvet Island", "the Pacific Ocean", "the Sahara Desert", "the Alps"),
+    "train": (
+        "Antarctica",
+        "Bouvet Island",
+        "the Pacific Ocean",
+        "the Sahara Desert",
+        "the Alps",
+        "Mars",
+        "the Nile",
+        "the Andes",
+        "the Mediterranean Sea",
+        "the South Pole",
+        "Lake Victoria",
+        "the Kalahari",
+        "the Arctic Ocean",
+        "Venus",
+        "the Congo River",
+        "the Great Barrier Reef",
+        "the Taiga",
+        "the Rocky Mountains",
+        "the Coral Sea",
+    ),
     "gate": (
         "Tokelau",
         "the Heard and McDonald Islands",
@@ -324,7 +345,7 @@ def unanswerable(side: str, real_names: Sequence[str]) -> list[str]:
     that is not there. The invented and the capital-less ones use the very wordings of answerable questions."""
     wordings = [wording for pair in zip(*WORDINGS[side].values(), strict=True) for wording in pair]
     invented = [wordings[i % len(wordings)].format(name) for i, name in enumerate(invented_names(side))]
-    open_wordings = [wording for wording in (*UNKNOWABLE[side], *FUTURE[side]) for _ in range(2)]
+    open_wordings = [wording for wording in (*UNKNOWABLE[side], *FUTURE[side]) for _ in range(NUM_NAMES_EACH[side])]
     unknown = [wording.format(name) for wording, name in zip(open_wordings, real_names, strict=False)]
     no_capital = [
         wording.format(name)

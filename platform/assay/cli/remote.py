@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 import click
@@ -33,13 +34,16 @@ def _submit(arguments: list[str], folder: Path, job: str, place: Place, address:
     where = address or place.dashboard_url
     if not os.environ.get("RAY_AUTH_MODE") and place.token_path.is_file():
         os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(place.token_path)})
-    ray_jobs.submit(
-        where,
-        entrypoint=["python", "-m", "assay.cli.main", *arguments],
-        working_dir=folder,
-        env={"ASSAY_USER": place.user, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"},
-        submission_id=job,
-    )
+    try:
+        ray_jobs.submit(
+            where,
+            entrypoint=["python", "-m", "assay.cli.main", *arguments],
+            working_dir=folder,
+            env={"ASSAY_USER": place.user, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"},
+            submission_id=job,
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     if not follow:
         click.echo(f"job {job} at {where}; `ray job logs -f {job}` follows it")
         return ExitCode.DONE

@@ -128,14 +128,14 @@ def _copy_folder(folder: Path, target: Path) -> None:
 def _convert_gguf(file: Path, target: Path) -> None:
     """Dequantizes a GGUF file into bf16 safetensors."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     where: dict[str, Any] = {"gguf_file": file.name}
     tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
     loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
-    config = AutoConfig.from_pretrained(file.parent, **where)
-    config.dtype = torch.bfloat16
     # A model that came from GGUF remembers that it was quantized and cannot be saved; a fresh one can.
+    facts = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
+    config = type(loaded.config).from_dict({**facts, "dtype": "bfloat16"})
     fresh = AutoModelForCausalLM.from_config(config)
     fresh.load_state_dict(loaded.state_dict(), strict=False)
     fresh.tie_weights()

@@ -97,17 +97,6 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place) -> list[Stag
     return plans
 
 
-def records(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place, ledger: Ledger) -> dict[str, Record]:
-    """The records that stand for a spec, up to the first that is missing. Artifacts are not read."""
-    context = Context(spec, suite, root, place, ledger.champion())
-    for step in _wanted(spec):
-        row = ledger.record(step.key(context))
-        if row is None:
-            break
-        context.records[step.name] = step.record.model_validate_json(row.record)
-    return context.records
-
-
 def _wanted(spec: Spec) -> list[Step]:
     return [step for step in steps() if step.wanted(spec)]
 

@@ -66,6 +66,8 @@ def start(place: Place) -> None:
     pid = _spawn(place)
     _eventually(lambda: _answers(place) or (_has_ended(pid) and not is_running(place)), START_WAIT_S)
     if not _answers(place):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)  # one that is slow to come up holds no lock yet, so `stop` would not see it
         stop(place)
         raise PlaceError(f"the gateway did not start on {address}; {_last_words(place)}")
 
