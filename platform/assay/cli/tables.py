@@ -19,6 +19,7 @@ from assay.spec.spec import Spec
 from assay.stages.gate import read_weighing
 from assay.store.ledger import NO_RUNS, Ledger, RunRow, StageRow
 
+PLAIN_WIDTH = 120
 OUTCOME_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
 STATE_STYLES = {"done": "green", "cached": "dim", "running": "cyan", "failed": "red"}
 _RECORDS: dict[str, type[Any]] = {
@@ -45,7 +46,7 @@ def print_plan(run: str, stages: Sequence[StagePlan]) -> None:
         table.add_row(
             stage.stage, "run, if that changes" if stage.action == "unknown" else stage.action, because, style=style
         )
-    console = Console()
+    console = _console()
     console.print(f"run [bold]{run}[/bold]")
     console.print(table)
 
@@ -58,14 +59,14 @@ def print_runs(runs: Sequence[RunRow], champion: Champion | None, ledger: Ledger
         last = stages[-1] if stages else None
         verdict = _verdict(run.id, stages, ledger)
         table.add_row(run.id, _ago(run.created_at), last.stage if last else "", verdict or (last.state if last else ""))
-    console = Console()
+    console = _console()
     console.print(table if runs else NO_RUNS)
     console.print(f"traffic: {champion.run} (slot {champion.slot})" if champion else "traffic: nobody")
 
 
 def print_status(run: str, stages: Sequence[StageRow], approvals: Sequence[Approval], place: Place) -> None:
     """The stages of one run."""
-    console = Console(soft_wrap=True)
+    console = _console()
     console.print(f"run [bold]{run}[/bold]  {place.run_folder(run)}")
     for stage in stages:
         seconds = (stage.ended_at or time.time()) - stage.started_at
@@ -80,7 +81,7 @@ def print_status(run: str, stages: Sequence[StageRow], approvals: Sequence[Appro
 
 def print_scorecard(run: str, scorecard: Scorecard) -> None:
     """The verdict first, then a row for each limit."""
-    console = Console()
+    console = _console()
     style = OUTCOME_STYLES[scorecard.outcome]
     console.print()
     console.print(
@@ -105,7 +106,7 @@ def print_scorecard(run: str, scorecard: Scorecard) -> None:
 
 def print_report(it: Weighed, ledger: Ledger, num_answers: int) -> None:
     """Stages, scorecard, and the answers that cost most."""
-    console = Console(soft_wrap=True)
+    console = _console()
     for stage, record, seconds in _records(it.run, ledger):
         console.print(f"{stage:<9} [dim]{seconds:6.0f} s[/dim]  {summary(record)}", highlight=False)
     print_scorecard(it.run, it.gate.scorecard)
@@ -176,6 +177,12 @@ def _counts_against(item: Item, limit: LimitResult) -> bool:
     if limit.metric == "over_abstention":
         return bool(item.scores.get("abstained"))
     return not item.scores.get(limit.metric)
+
+
+def _console() -> Console:
+    """The terminal as wide as it is; a file or a pipe wide enough for a scorecard."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
 
 
 def _table(*columns: str) -> Table:

@@ -1,6 +1,5 @@
 """From a verdict to traffic: approving, rejecting, promoting and rolling back one run."""
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,18 +35,20 @@ class Weighed:
 
 
 def weighed(run: str, ledger: Ledger) -> Weighed:
-    """The newest verdict of a run. Raises `NotApproved` when the gate has not spoken yet."""
-    row = ledger.find_run(run)
-    keys = {stage.stage: stage.key for stage in ledger.stages(row.id) if stage.state in ("done", "cached")}
-    found = {name: ledger.record(keys[name]) for name in ("gate", "compress") if name in keys}
-    if not found.get("gate") or not found.get("compress"):
-        raise NotApproved(f"run {row.id} has no verdict yet; `assay run` takes it to the gate")
-    return Weighed(
-        row.id,
-        Spec.model_validate(json.loads(row.spec)),
-        GateRecord.model_validate_json(found["gate"].record),  # type: ignore[union-attr]
-        ModelRecord.model_validate_json(found["compress"].record),  # type: ignore[union-attr]
-    )
+    """The newest verdict of a run, named by the start of its id; of the newest run that has one, when the name is
+    empty. Raises `NotApproved` when the gate has not spoken yet."""
+    rows = [ledger.find_run(run)] if run else [ledger.find_run(run), *ledger.runs()]
+    for row in rows:
+        keys = {stage.stage: stage.key for stage in ledger.stages(row.id) if stage.state in ("done", "cached")}
+        verdict, model = (ledger.record(keys[stage]) if stage in keys else None for stage in ("gate", "compress"))
+        if verdict and model:
+            return Weighed(
+                row.id,
+                Spec.model_validate_json(row.spec),
+                GateRecord.model_validate_json(verdict.record),
+                ModelRecord.model_validate_json(model.record),
+            )
+    raise NotApproved(f"run {rows[0].id} has no verdict yet; `assay run` takes it to the gate")
 
 
 def say_yes_or_no(
