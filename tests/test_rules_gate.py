@@ -22,7 +22,7 @@ def task_of(values: Sequence[float], metric: str = "exact_match", task: str = "f
 
 
 def weighing(*tasks: TaskResult) -> Weighing:
-    return Weighing(artifact_digest="a", model_name="m", tasks=tasks, seconds=1.0, num_requests=1)
+    return Weighing(artifact_digest="a", model_name="m", tasks=tasks, seconds=1.0)
 
 
 def share(hits: int, n: int, metric: str = "exact_match") -> Weighing:

@@ -70,11 +70,7 @@ def own_place() -> Iterator[Place]:
                 "RAY_AUTH_MODE": "token",
                 "RAY_AUTH_TOKEN_PATH": str(place.token_path),
                 "RAY_TMPDIR": folder,
-                # Without these, the HAProxy inside Ray Serve is one for the whole machine.
-                "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy/haproxy.cfg",
-                "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/haproxy/admin.sock",
-                "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": f"{folder}/haproxy",
-                "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/haproxy/server-state",
+                # The HAProxy inside Ray Serve has fixed ports otherwise.
                 "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
                 "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
             }
