@@ -154,6 +154,7 @@ def test_a_word_that_may_be_given(reviewer: str, decision: Any, reason: str, car
 
 def test_the_deployment_that_was_weighed_may_be_promoted() -> None:
     check_same_deployment(scorecard(), 900_000.5, ["r2", "r1"], "bytes", "bytes")
+    check_same_deployment(scorecard(), 900_000.5, ["r1", "r3"], "bytes", "bytes")  # autoscaling added and removed
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_the_deployment_that_was_weighed_may_be_promoted() -> None:
         (900_000.5, ["r1", "r2"], "bytez", "bytes", "slot green serves bytez, not bytes"),
         (None, [], None, "bytes", "slot green serves nothing"),
         (900_001.0, ["r1", "r2"], "bytes", "bytes", "slot green was deployed anew"),
-        (900_000.5, ["r1", "r3"], "bytes", "bytes", "replicas r1, r2 were weighed, now there are r1, r3"),
+        (900_000.5, ["r3", "r4"], "bytes", "bytes", "replicas r1, r2 were weighed, now there are r3, r4"),
         (900_000.5, [], "bytes", "bytes", "now there are none"),
     ],
 )
