@@ -28,6 +28,9 @@ MAX_UPLOAD_BYTES = 500 * 10**6
 QUIET_S = 60.0
 """A connection that brings no output for so long is opened anew: it may have been lost without a sign."""
 
+AGENT_WAIT_S = 120.0
+"""How long `submit` waits for the agent of a head that has only just started."""
+
 PATIENCE_S = 600.0
 """How long `follow` tries to reach a cluster that it has already spoken to."""
 
@@ -77,12 +80,20 @@ def submit(address: str, *, entrypoint: list[str], working_dir: Path, env: dict[
     Raises `PlaceError` when the cluster cannot be reached or refuses the job.
     """
     client = _connect(address)
-    with _plain_errors(address):
-        client.submit_job(
-            entrypoint=shlex.join(entrypoint),
-            runtime_env={"working_dir": str(working_dir), "env_vars": env},
-            submission_id=submission_id,
-        )
+    end = time.monotonic() + AGENT_WAIT_S
+    while True:
+        try:
+            with _plain_errors(address):
+                client.submit_job(
+                    entrypoint=shlex.join(entrypoint),
+                    runtime_env={"working_dir": str(working_dir), "env_vars": env},
+                    submission_id=submission_id,
+                )
+            return
+        except PlaceError as error:
+            if "No available agent" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(1.0)
 
 
 def follow(address: str, submission_id: str, write: Callable[[str], None]) -> JobOutcome:
