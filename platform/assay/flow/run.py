@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import ValidationError
+
 from assay.engines import ray_cluster
 from assay.errors import AssayError, PlaceError, StageFailed, UsageError
 from assay.flow.steps import Context, Step, run_id, steps
@@ -88,7 +90,7 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place) -> list[Stag
             plans.append(StagePlan(step.name, "unknown", "", None))
             continue
         row = ledger.record(step.key(context))
-        record = step.record.model_validate_json(row.record) if row else None
+        record = read_record(step, row.record) if row else None
         if row and record and _intact(record, place) and step.stands(context, record):
             context.records[step.name] = record
             plans.append(StagePlan(step.name, "cached", row.run, row.seconds))
@@ -106,8 +108,8 @@ def _reuse(step: Step, context: Context, ledger: Ledger, place: Place, name: str
     row = ledger.record(key)
     if row is None:
         return False
-    record = step.record.model_validate_json(row.record)
-    if not _intact(record, place) or not step.stands(context, record):
+    record = read_record(step, row.record)
+    if record is None or not _intact(record, place) or not step.stands(context, record):
         return False
     ledger.reuse_stage(name, step.name, key)
     context.records[step.name] = record
@@ -140,6 +142,14 @@ def _execute(step: Step, context: Context, ledger: Ledger, place: Place, name: s
     context.records[step.name] = record
     row = ledger.record(key)
     watcher.ended(step.name, record, seconds=row.seconds if row else 0.0, cached=False)
+
+
+def read_record(step: Step, text: str) -> Record | None:
+    """A record from the ledger; None for one that another version wrote in another form: its stage runs again."""
+    try:
+        return step.record.model_validate_json(text)
+    except ValidationError:
+        return None
 
 
 def _intact(record: Record, place: Place) -> bool:

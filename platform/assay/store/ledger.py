@@ -117,8 +117,9 @@ class Ledger:
 
     def __init__(self, url: str) -> None:
         self._url = make_url(url)
-        if self._url.get_backend_name() == "sqlite" and self._url.database:
-            _make_folder(Path(self._url.database).parent)
+        file = self._url.database if self._url.get_backend_name() == "sqlite" else None
+        if file and not file.startswith("file:"):  # SQLite's own URIs say whether the file may be made
+            _make_folder(Path(file).parent)
         self._engine = sql.create_engine(self._url, connect_args=_connect_args(self._url.get_backend_name()))
         if self._url.get_backend_name() == "sqlite":
             sql.event.listen(self._engine, "connect", _set_pragmas)
