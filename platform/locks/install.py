@@ -76,10 +76,7 @@ ENVIRONMENTS = (
         has_assay=True,
         imports="import torch, deepspeed, peft, datasets, lm_eval.evaluator, llmcompressor\n"
         "import ray.job_submission, ray.serve, ray.train.torch, ray.tune\n"
-        "from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, Trainer\n"
-        # DeepSpeed's op for workers on one machine, which the first training would have to wait for.
-        "from deepspeed.accelerator import get_accelerator\n"
-        "get_accelerator().create_op_builder('ShareMemCommBuilder').load(verbose=False)",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, Trainer",
     ),
     Environment(
         ROOT / ".venv-engine",

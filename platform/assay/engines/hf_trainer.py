@@ -4,10 +4,8 @@ A batch is one row: its examples end to end, `position_ids` starting at 0 for ea
 keeps them apart. The output head is computed at the positions that bear loss only.
 """
 
-import contextlib
 import json
 import math
-import os
 import resource
 import time
 from collections.abc import Iterator, Sequence
@@ -168,12 +166,12 @@ def chosen_precision(train: TrainSpec, *, on_gpu: bool) -> Precision:
 
 
 def _init_deepspeed() -> None:
-    """Tells DeepSpeed of Ray's process group before any model is built: ZeRO-3 needs the world size then.
-    DeepSpeed prints what it compiles; that goes to stderr's place, not into the user's output."""
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        import deepspeed
+    """Tells DeepSpeed of Ray's process group before any model is built: ZeRO-3 needs the world size then."""
+    import deepspeed
 
-        deepspeed.init_distributed(verbose=False)
+    # An op for inference, which every worker would compile or load.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(verbose=False)
 
 
 def _trainer(job: TrainingJob, watch: Any) -> Any:

@@ -24,7 +24,7 @@ WORKER_ENV = {
 
 @dataclass(frozen=True)
 class ClusterSize:
-    """What a cluster has in all, busy or not, or would have once its autoscaler has added all it may."""
+    """Processors, accelerators and machines."""
 
     cpus: float
     gpus: float
@@ -62,7 +62,7 @@ def disconnect() -> None:
 
 
 def size() -> ClusterSize:
-    """What the cluster has, and what its autoscaler could add."""
+    """What the cluster has in all, busy or not, with what its autoscaler may add."""
     import ray
     from ray._private.state import state  # the public API does not tell of nodes that are not there yet
 
@@ -70,6 +70,14 @@ def size() -> ClusterSize:
     at_most = state.get_max_resources_from_cluster_config() or {}
     cpus, gpus = (max(now.get(kind, 0.0), float(at_most.get(kind, 0.0))) for kind in ("CPU", "GPU"))
     return ClusterSize(cpus, gpus, sum(1 for node in ray.nodes() if node["Alive"]))
+
+
+def free() -> ClusterSize:
+    """What nobody holds at this moment."""
+    import ray
+
+    now = ray.available_resources()
+    return ClusterSize(now.get("CPU", 0.0), now.get("GPU", 0.0), sum(1 for node in ray.nodes() if node["Alive"]))
 
 
 def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

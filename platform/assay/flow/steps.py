@@ -36,6 +36,8 @@ class Context:
     place: Place
     champion: Champion | None
     records: dict[str, Record] = field(default_factory=dict)
+    started: deploy.Started | None = None
+    """The candidate's deployment, when it was begun before its stage."""
 
     def record(self, stage: str, kind: type[R]) -> R:
         """The record of a finished stage."""
@@ -156,15 +158,7 @@ def steps() -> tuple[Step, ...]:
             baseline.VERSION,
             WeighingRecord,
             reads=lambda c: [c.model.artifact.digest, _engine(c), [[t.name, t.digest] for t in c.tasks]],
-            run=lambda c, w: baseline.run(
-                c.spec.serve,
-                model_name=c.spec.served_name,
-                model=c.model,
-                deploy=deploy.into,
-                weigh=partial(c.weigh, work=w),
-                api=deploy.serve_api(w),
-                work=w,
-            ),
+            run=_baseline,
             wanted=lambda spec: spec.gate.baseline == "base",
         ),
         Step(
@@ -173,7 +167,12 @@ def steps() -> tuple[Step, ...]:
             DeploymentRecord,
             reads=lambda c: [c.candidate.artifact.digest, c.spec.served_name, _engine(c)],
             run=lambda c, w: deploy.run(
-                c.spec.serve, model_name=c.spec.served_name, model=c.candidate, champion=c.champion, work=w
+                c.spec.serve,
+                model_name=c.spec.served_name,
+                model=c.candidate,
+                champion=c.champion,
+                started=c.started,
+                work=w,
             ),
             stands=_is_deployed,
         ),
@@ -232,6 +231,27 @@ def _sweep(context: Context, work: Work) -> SweepRecord:
         data=context.data,
         work=work,
     )
+
+
+def _baseline(context: Context, work: Work) -> WeighingRecord:
+    """Starts the candidate's engine beside the base model's, where there is room for both: an engine's start is
+    work for one core, and much waiting."""
+    serve, name = context.spec.serve, context.spec.served_name
+
+    def deploy_reference() -> DeploymentRecord:
+        reference = deploy.start("reference", serve, model_name=name, model=context.model, work=work)
+        if deploy.has_room_for_two(serve, work):
+            slot = deploy.idle_slot(context.champion)
+            context.started = deploy.start(slot, serve, model_name=name, model=context.candidate, work=work)
+        return deploy.wait(reference, work=work)
+
+    api = deploy.serve_api(work)
+    try:
+        return baseline.run(deploy=deploy_reference, weigh=partial(context.weigh, work=work), api=api)
+    except BaseException:
+        if context.started:
+            ray_serve.remove(api, context.started.slot)
+        raise
 
 
 def _folder_mark(context: Context) -> object:

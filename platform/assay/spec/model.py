@@ -43,12 +43,14 @@ class ModelSpec(Block):
     @property
     def name(self) -> str:
         """`source` without its prefix and revision."""
-        return self.source.removeprefix("hf:").removeprefix("package:").split("@")[0]
+        bare = self.source.removeprefix("hf:").removeprefix("package:")
+        return bare.split("@")[0] if self.kind == "hf" else bare
 
     @property
     def wanted_revision(self) -> str | None:
         """The hub revision asked for, from either place where it can be written."""
-        return self.revision or (self.source.split("@")[1] if "@" in self.source else None)
+        said = self.source.split("@")[1] if self.kind == "hf" and "@" in self.source else None
+        return self.revision or said
 
 
 def _from_string(value: Any) -> Any:

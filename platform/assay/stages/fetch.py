@@ -12,5 +12,5 @@ def run(model: ModelSpec, *, work: Work) -> ModelRecord:
     """Fetches or converts the model once; later runs find it in the store."""
     work.say(f"fetching {model.source}")
     folder = work.fresh_folder("model")
-    facts = ray_cluster.call(hf_models.fetch, model, folder)
+    facts = ray_cluster.call(hf_models.fetch, model, folder, work.root)
     return ModelRecord(artifact=work.store.put(folder, "model"), **facts.model_dump())
