@@ -110,7 +110,7 @@ MISTAKES = [
     ("  num_epochs: 2", "  num_workers: 3", 11, "train", "global_batch_size 16 is not divisible by num_workers 3"),
     ("  schedule: linear", "  schedule: cosin", 12, "train.schedule", "did you mean `cosine`?"),
     ("W8A8", "w8a8", 14, "compress.scheme", "did you mean `W8A8`?"),
-    ("{lora: {r: 8}}", "qlora", 10, "train.method", "did you mean `lora`?"),
+    ("{lora: {r: 8}}", "qlorra", 10, "train.method", "did you mean `qlora`?"),
     ("{lora: {r: 8}}", "{lora: {target_modules: all}}", 10, "train.method.lora.target_modules", "`all-linear`?"),
     ("{lora: {r: 8}}", "{lora: {target_modules: [1]}}", 10, "train.method.lora.target_modules.0", "put it in quotes"),
     ("{lora: {r: 8}}", "{lora: {layers: last}}", 10, "train.method.lora.layers", "write layers as 15-29"),

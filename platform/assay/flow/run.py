@@ -170,7 +170,7 @@ def _prepare_cluster(spec: Spec, place: Place) -> None:
     """Connects, and refuses a run that the cluster could never hold."""
     ray_cluster.connect(place.cluster_address)
     size = ray_cluster.size()
-    train = spec.train
+    train = spec.train_steps[0]
     cpus = train.num_workers * train.worker.cpus + (1 if spec.sweep else 0)
     gpus = train.num_workers * (train.worker.gpus or 0)
     if cpus > size.cpus or gpus > size.gpus:

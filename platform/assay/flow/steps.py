@@ -64,9 +64,9 @@ class Context:
     def train_spec(self) -> TrainSpec:
         """The final training run, with the learning rate that the sweep chose."""
         if self.spec.sweep is None:
-            return self.spec.train
+            return self.spec.train_steps[0]
         chosen = self.record("sweep", SweepRecord).learning_rate
-        return TrainSpec.model_validate({**self.spec.train.model_dump(), "learning_rate": chosen})
+        return TrainSpec.model_validate({**self.spec.train_steps[0].model_dump(), "learning_rate": chosen})
 
     @property
     def tasks(self) -> tuple[TaskFile, ...]:
@@ -115,9 +115,9 @@ def steps() -> tuple[Step, ...]:
                 c.model.artifact.digest,
                 c.spec.data.model_dump(),
                 data_digests(c.spec.data, c.root),
-                c.spec.train.max_length,
+                c.spec.train_steps[0].max_length,
             ],
-            run=lambda c, w: prepare.run(c.spec.data, train=c.spec.train, model=c.model, work=w),
+            run=lambda c, w: prepare.run(c.spec.data, train=c.spec.train_steps[0], model=c.model, work=w),
         ),
         Step(
             "sweep",
@@ -127,7 +127,7 @@ def steps() -> tuple[Step, ...]:
                 c.model.artifact.digest,
                 c.data.artifact.digest,
                 c.spec.sweep.model_dump(exclude={"max_concurrent_trials"}) if c.spec.sweep else None,
-                c.spec.train.model_dump(exclude={"learning_rate"}),
+                c.spec.train_steps[0].model_dump(exclude={"learning_rate"}),
             ],
             run=_sweep,
             wanted=lambda spec: spec.sweep is not None,
@@ -225,7 +225,7 @@ def _sweep(context: Context, work: Work) -> SweepRecord:
     assert context.spec.sweep is not None
     return sweep.run(
         context.spec.sweep,
-        base=context.spec.train,
+        base=context.spec.train_steps[0],
         trial=train.run,
         model=context.model,
         data=context.data,

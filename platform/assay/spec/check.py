@@ -19,6 +19,7 @@ from assay.spec.data import DataSpec, HeldOut
 from assay.spec.examples import matching_files
 from assay.spec.gate import GateSpec, SuiteSpec
 from assay.spec.model import ModelSpec
+from assay.spec.offered import not_offered
 from assay.spec.parse import parse
 from assay.spec.spec import Spec
 from assay.spec.yaml import Document, Location, Positions, Value
@@ -35,7 +36,12 @@ B = TypeVar("B", bound=Block)
 def check_references(spec: Spec, positions: Positions, file: str, root: Path) -> list[Problem]:
     """What a valid spec refers to and is not there, or cannot be used."""
     check = _Check(positions, file, root)
-    return [*check.model(spec.model), *check.data(spec.data), *check.gate(spec.gate, spec.data)]
+    return [
+        *check.model(spec.model),
+        *check.data(spec.data),
+        *check.gate(spec.gate, spec.data),
+        *check.offers(spec),
+    ]
 
 
 def check_blocks(document: Document, file: str, root: Path) -> list[Problem]:
@@ -134,6 +140,10 @@ class _Check:
             message = f"the suite compares {', '.join(compared)} with the base model"
             problems.append(self._problem(("gate", "baseline"), "value", message, "write `baseline: base`"))
         return problems
+
+    def offers(self, spec: Spec) -> list[Problem]:
+        message = "cannot be done yet"
+        return [self._problem(place, "not_offered", f"{what} {message}") for place, what in not_offered(spec)]
 
     def _patterns(self, location: Location, patterns: tuple[str, ...]) -> list[Problem]:
         problems = []

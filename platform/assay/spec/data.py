@@ -2,18 +2,20 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field, model_validator
 
 from assay.spec.block import Block, Fraction, Paths
 
-DataFormat = Literal["auto", "messages", "prompt_completion", "alpaca"]
+DataFormat = Literal[
+    "auto", "messages", "prompt_completion", "alpaca", "sharegpt", "preference", "kto", "text", "classification"
+]
 
 
 class HeldOut(Block):
     """A split that has files of its own."""
 
     source: Paths
-    """JSON Lines files or globs."""
+    """Files or globs."""
 
 
 def _split(value: Any) -> Any:
@@ -27,13 +29,20 @@ Split = Annotated[Fraction | HeldOut, BeforeValidator(_split)]
 
 
 class DataSpec(Block):
-    """The data: JSON Lines of chats, prompts with completions, or Alpaca instructions."""
+    """The data: chats, prompts with completions, preferences, labels or plain text."""
 
     train: Paths
-    """JSON Lines files or globs, relative to the folder where `assay` runs."""
+    """Files or globs (`.jsonl`, `.json`, `.csv`, `.parquet`, `.arrow`), relative to the folder where `assay` runs;
+    URLs such as `s3://bucket/*.jsonl`; or `hf:ORG/NAME@REVISION`, with `:SPLIT` after it."""
+
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field({})
+    """How often each example of one of `train`'s entries is shown, by that entry: 2 doubles, 0.5 takes every
+    second one; 1 when not said."""
 
     format: DataFormat = "auto"
-    """`messages` (chat), `prompt_completion`, `alpaca`, or `auto`: found out from each file's first line."""
+    """`messages`, `sharegpt` (chats), `prompt_completion`, `alpaca`, `preference` (`prompt`, `chosen`, `rejected`),
+    `kto` (`prompt`, `completion`, `label`), `text`, `classification` (`text`, `label`), or `auto`: found out from each
+    file's first example."""
 
     system: str | None = None
     """A system prompt for the examples that bring none."""
@@ -47,3 +56,10 @@ class DataSpec(Block):
 
     split_seed: int = 0
     """Seeds the choice of the held-out shares."""
+
+    @model_validator(mode="after")
+    def _weights_name_sources(self) -> "DataSpec":
+        for name in self.weights:
+            if name not in self.train:
+                raise ValueError(f"weights names {name!r}, which does not stand in train")
+        return self

@@ -75,7 +75,8 @@ def _one_per_union(findings: Iterable[_Finding]) -> list[_Finding]:
             kept.append(finding)
     for place, branches in groups.items():
         meant = [branch for branch in branches.values() if not all(_wrong_shape(one, place) for one in branch)]
-        kept += meant[0] if meant else next(iter(branches.values()))[:1]
+        chosen = meant[0] if meant else next(iter(branches.values()))[:1]
+        kept += _one_per_union(one._replace(tags=one.tags[1:]) for one in chosen)  # a union inside this branch
     return kept
 
 

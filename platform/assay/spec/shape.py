@@ -61,8 +61,8 @@ def leaves(annotation: Any) -> list[Any]:
         return [type(value) for value in get_args(annotation)]
     if get_origin(annotation) is dict:
         return [dict]
-    inner = [leaf for part in _args(annotation) for leaf in leaves(part)]
-    return inner or [annotation]
+    inner = dict.fromkeys(leaf for part in _args(annotation) for leaf in leaves(part))
+    return list(inner) or [annotation]
 
 
 def keys_at(cls: type[Block], location: Location) -> list[str]:

@@ -1,6 +1,7 @@
 """The whole spec: every block under its key."""
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -33,8 +34,8 @@ class Spec(Block):
     sweep: SweepSpec | None = None
     """Learning rates to try first; none when not said."""
 
-    train: TrainSpec = TrainSpec()
-    """The training run."""
+    train: TrainSpec | Annotated[tuple[TrainSpec, ...], Field(min_length=1)] = TrainSpec()
+    """The training run; or a list of them, each of which starts from what the one before it made."""
 
     compress: CompressSpec = CompressSpec()
     """Quantization."""
@@ -49,15 +50,81 @@ class Spec(Block):
     """How it is served."""
 
     @model_validator(mode="after")
-    def _trial_batch_divides(self) -> "Spec":
-        if self.sweep and self.sweep.num_workers and self.train.global_batch_size % self.sweep.num_workers:
-            raise ValueError(
-                f"train.global_batch_size {self.train.global_batch_size} is not divisible by "
-                f"sweep.num_workers {self.sweep.num_workers}"
-            )
+    def _goes_together(self) -> "Spec":
+        for cannot, reason in _contradictions(self):
+            if cannot:
+                raise ValueError(reason)
         return self
+
+    @property
+    def train_steps(self) -> tuple[TrainSpec, ...]:
+        """The training runs in their order; a sweep varies the first."""
+        return self.train if isinstance(self.train, tuple) else (self.train,)
 
     @property
     def served_name(self) -> str:
         """The model's name in the OpenAI-compatible API."""
         return self.serve.model_name or self.name
+
+
+FORMATS = {
+    "sft": ("messages", "prompt_completion", "alpaca", "sharegpt"),
+    "pretrain": ("text",),
+    "classify": ("classification",),
+    "reward": ("preference",),
+    "dpo": ("preference",),
+    "kto": ("kto",),
+    "orpo": ("preference",),
+    "grpo": ("messages", "prompt_completion", "alpaca", "sharegpt"),
+    "distill": ("messages", "prompt_completion", "alpaca", "sharegpt"),
+}
+"""The forms of data that each objective learns from."""
+
+
+def _contradictions(spec: Spec) -> Iterator[tuple[bool, str]]:
+    """What cannot work together, and why. A message names the key that it should be shown at first."""
+    steps = spec.train_steps
+    first, last = steps[0], steps[-1]
+    if spec.sweep and spec.sweep.num_workers:
+        yield (
+            first.global_batch_size % spec.sweep.num_workers > 0,
+            f"train.global_batch_size {first.global_batch_size} is not divisible by sweep.num_workers "
+            f"{spec.sweep.num_workers}",
+        )
+    yield (
+        not last.objective.generates,
+        f"train ends with objective: {last.objective.name}, which makes a model that scores and cannot answer, so that "
+        "nothing could be served; for a classifier that serves use {classify: {head: text}}, and after a reward "
+        "model add a grpo step that uses it",
+    )
+    yield (
+        bool(last.method.prefix_tuning),
+        "train ends with method: prefix_tuning, whose keys and values cannot be added to the weights, and the engine "
+        "serves no prefixes; use prompt_tuning, p_tuning or lora",
+    )
+    scored = False
+    for step in steps:
+        data = step.data or spec.data
+        wanted = FORMATS[step.objective.name]
+        yield (
+            data.format not in ("auto", *wanted),
+            f"train with objective: {step.objective.name} learns from data of the form {' or '.join(wanted)}, and "
+            f"data.format is {data.format}",
+        )
+        asks_scorer = any(
+            one.name == "reward_model" for one in (step.objective.grpo.rewards if step.objective.grpo else ())
+        )
+        yield (
+            asks_scorer and not scored,
+            "train: the reward `reward_model` needs a step with objective: reward before it",
+        )
+        scored = scored or step.objective.reward is not None
+    yield (
+        any(
+            not step.objective.generates or step.method.prefix_tuning
+            for step in steps[:-1]
+            if not step.objective.reward
+        ),
+        "train: only the last step may leave out what the next could start from; a classifier with a linear head and "
+        "a prefix are no model to go on from",
+    )

@@ -1,80 +1,17 @@
 """The `train:` block: one training run. A sweep's trial is one of these, too."""
 
-import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from assay.spec.block import Block, Fraction
+from assay.spec.block import Block, Fraction, Paths
+from assay.spec.data import DataSpec
+from assay.spec.method import LoraSpec, MethodSpec, checked_patterns
+from assay.spec.objective import ObjectiveSpec, SftSpec
 
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 """Step size of the optimizer. The sweep uses this type as well."""
-
-
-class LoraSpec(Block):
-    """Low-rank adapters (Hu et al., 2021), through peft."""
-
-    r: int = Field(16, ge=1, le=1024)
-    """Rank of the adapters."""
-
-    alpha: float = Field(32, gt=0)
-    """The adapter's output is scaled by alpha / r."""
-
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout on the adapter's input."""
-
-    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    """Names of the linear modules to adapt, or all of them but the output head."""
-
-    layers: str | None = None
-    """Which transformer layers get adapters: `15-29`, `0,4,8` or a mix; all when not said. Counts from 0."""
-
-    @field_validator("layers", mode="before")
-    @classmethod
-    def _ranges(cls, value: Any) -> Any:
-        text = str(value) if isinstance(value, int) else value
-        if text is not None and not (isinstance(text, str) and re.fullmatch(r"\d+(-\d+)?(,\s*\d+(-\d+)?)*", text)):
-            raise ValueError("write layers as 15-29, or 0,4,8")
-        return text
-
-    def layer_indices(self) -> tuple[int, ...] | None:
-        """`layers` as sorted indices; None for all."""
-        if self.layers is None:
-            return None
-        found: set[int] = set()
-        for part in self.layers.split(","):
-            first, _, last = part.strip().partition("-")
-            found.update(range(int(first), int(last or first) + 1))
-        return tuple(sorted(found))
-
-
-class MethodSpec(Block):
-    """Which weights are trained; exactly one of the two is set."""
-
-    lora: LoraSpec | None = None
-    """Low-rank adapters on a frozen model."""
-
-    full: bool = False
-    """Every weight."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        """`lora` and `full` alone stand for the method with its defaults."""
-        if value == "lora":
-            return {"lora": {}}
-        return {"full": True} if value == "full" else value
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> "MethodSpec":
-        if (self.lora is not None) == self.full:
-            raise ValueError("choose one method: lora, or full")
-        return self
-
-    @property
-    def name(self) -> str:
-        """`lora` or `full`."""
-        return "full" if self.full else "lora"
 
 
 class DeepSpeedSpec(Block):
@@ -83,11 +20,26 @@ class DeepSpeedSpec(Block):
     zero_stage: Literal[0, 1, 2, 3] = 2
     """0 shards nothing, 1 the optimizer's state, 2 the gradients too, 3 the weights too."""
 
-    offload_optimizer: bool = False
-    """Keep the optimizer's state in CPU memory."""
+    offload_optimizer: bool | Literal["cpu", "nvme"] = False
+    """Keep the optimizer's state in CPU memory (`true` or `cpu`), or on disk (`nvme`)."""
 
-    offload_param: bool = False
-    """Keep the sharded weights in CPU memory; needs ZeRO stage 3."""
+    offload_param: bool | Literal["cpu", "nvme"] = False
+    """Keep the sharded weights in CPU memory, or on disk; needs ZeRO stage 3."""
+
+    nvme_path: str | None = None
+    """Folder on a fast local disk, for `nvme`."""
+
+    quantized_weights: bool = False
+    """ZeRO++: gather weights in 8 bits (Wang et al., 2023); needs stage 3 and GPUs."""
+
+    quantized_gradients: bool = False
+    """ZeRO++: reduce gradients in 4 bits; needs stage 3 and GPUs."""
+
+    hpz_partition_size: int | None = Field(None, ge=1)
+    """ZeRO++: keep a second copy of the weights within so many GPUs of a node; needs stage 3."""
+
+    raw: dict[str, Any] = Field({})
+    """DeepSpeed's own JSON, for experts, merged last. What the spec says elsewhere is refused here."""
 
     @model_validator(mode="after")
     def _offload_needs_sharding(self) -> "DeepSpeedSpec":
@@ -95,7 +47,59 @@ class DeepSpeedSpec(Block):
             raise ValueError("offload_param needs zero_stage: 3")
         if self.offload_optimizer and self.zero_stage == 0:
             raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3")
+        on_disk = "nvme" in (self.offload_optimizer, self.offload_param)
+        if on_disk and self.zero_stage != 3:
+            raise ValueError("offloading to nvme needs zero_stage: 3")
+        if on_disk != (self.nvme_path is not None):
+            raise ValueError("nvme_path and offloading to nvme go together")
+        plus = self.quantized_weights or self.quantized_gradients or self.hpz_partition_size
+        if plus and self.zero_stage != 3:
+            raise ValueError("ZeRO++ (quantized_weights, quantized_gradients, hpz_partition_size) needs zero_stage: 3")
         return self
+
+    @field_validator("raw")
+    @classmethod
+    def _contradicts_nothing(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        for path, elsewhere in SAID_ELSEWHERE.items():
+            value: Any = raw
+            for key in path.split("."):
+                value = value.get(key) if isinstance(value, dict) else None
+            if value is not None:
+                raise ValueError(f"raw sets {path}, which is said by {elsewhere}")
+        return raw
+
+
+SAID_ELSEWHERE = {
+    "train_batch_size": "train.global_batch_size",
+    "train_micro_batch_size_per_gpu": "train.micro_batch_size",
+    "gradient_accumulation_steps": "train.global_batch_size and train.micro_batch_size",
+    "gradient_clipping": "train.max_grad_norm",
+    "bf16.enabled": "train.precision",
+    "fp16.enabled": "train.precision",
+    "optimizer": "train.optimizer, train.learning_rate and train.weight_decay",
+    "scheduler": "train.schedule",
+    "zero_optimization.stage": "train.deepspeed.zero_stage",
+    "zero_optimization.offload_optimizer.device": "train.deepspeed.offload_optimizer",
+    "zero_optimization.offload_param.device": "train.deepspeed.offload_param",
+    "zero_optimization.zero_quantized_weights": "train.deepspeed.quantized_weights",
+    "zero_optimization.zero_quantized_gradients": "train.deepspeed.quantized_gradients",
+    "zero_optimization.zero_hpz_partition_size": "train.deepspeed.hpz_partition_size",
+}
+"""DeepSpeed's keys that other fields of the spec decide."""
+
+
+class EwcSpec(Block):
+    """Elastic weight consolidation (Kirkpatrick et al., 2017): weights that the named data need stay near where
+    they were."""
+
+    data: Paths
+    """Examples of what must not be forgotten."""
+
+    strength: float = Field(1.0, gt=0)
+    """Weight of the penalty, on Fisher information scaled to a mean of 1."""
+
+    num_examples: int = Field(64, ge=1)
+    """Examples that the Fisher information is estimated on."""
 
 
 class WorkerResources(Block):
@@ -112,13 +116,25 @@ class WorkerResources(Block):
 
 
 class TrainSpec(Block):
-    """One supervised fine-tuning run; loss on completions only."""
+    """One training run: which weights (`method`), to what end (`objective`), and how."""
 
     method: MethodSpec = MethodSpec(lora=LoraSpec())
-    """`lora`, `full`, or `{lora: {r: 16, alpha: 32, ...}}`."""
+    """`lora`, `qlora`, `full` or another by its name, or `{lora: {r: 16, alpha: 32, ...}}`."""
+
+    objective: ObjectiveSpec = ObjectiveSpec(sft=SftSpec())
+    """`sft`, `dpo` or another by its name, or `{dpo: {beta: 0.1, ...}}`."""
+
+    data: DataSpec | None = None
+    """Data of this step alone, such as preference pairs; the spec's `data` when not said."""
 
     learning_rate: LearningRate = 2e-4
     """Peak learning rate; a sweep overrides it."""
+
+    group_learning_rates: dict[str, LearningRate] = Field({})
+    """Regular expression on weights' names to a peak learning rate of their own; the first that matches counts."""
+
+    layerwise_lr_decay: float | None = Field(None, gt=0, le=1)
+    """Each layer learns at this share of the rate of the layer above it; the top one at `learning_rate`."""
 
     num_epochs: float = Field(1, gt=0)
     """Passes over the training split."""
@@ -127,7 +143,7 @@ class TrainSpec(Block):
     """Optimizer steps, when it should not be counted in epochs."""
 
     global_batch_size: int = Field(16, ge=1)
-    """Examples in one optimizer step, over all workers."""
+    """Examples (or pairs) in one optimizer step, over all workers."""
 
     micro_batch_size: int | None = Field(None, ge=1)
     """Examples that one worker takes at a time; the rest is accumulated. All of its share when not said."""
@@ -135,17 +151,38 @@ class TrainSpec(Block):
     max_length: int = Field(1024, ge=8)
     """Longest example, in tokens; longer ones are dropped and counted."""
 
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate falls after warm-up."""
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor", "lion", "lion_8bit", "muon"] = "adamw"
+    """`adamw`, `adafactor` and `muon` are torch's; `lion` and those with 8-bit state are bitsandbytes'."""
+
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """How slowly the optimizer's means of gradients and of their squares move (AdamW, Lion)."""
+
+    schedule: Literal["linear", "cosine", "constant", "cosine_with_min", "wsd"] = "linear"
+    """How the learning rate falls after warm-up; `wsd` stays, then falls over the last `decay_ratio` of the steps."""
+
+    min_lr_ratio: Fraction = 0.1
+    """Where `cosine_with_min` and `wsd` end, as a share of the peak."""
+
+    decay_ratio: Fraction = 0.2
+    """For `wsd`."""
 
     warmup_ratio: Fraction = 0.06
     """Share of the steps in which the learning rate rises."""
 
     weight_decay: float = Field(0.0, ge=0)
-    """AdamW's decoupled weight decay."""
+    """The optimizer's decoupled weight decay."""
 
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this norm."""
+
+    neftune_alpha: float | None = Field(None, gt=0)
+    """Noise on the embeddings while training (NEFTune; Jain et al., 2023)."""
+
+    label_smoothing: Fraction = 0.0
+    """Share of the target's probability that is spread over the whole vocabulary."""
+
+    ewc: EwcSpec | None = None
+    """Keep what other data need (elastic weight consolidation)."""
 
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Precision of the forward and backward pass; the optimizer keeps fp32. `auto` is bf16 where the
@@ -165,6 +202,26 @@ class TrainSpec(Block):
 
     seed: int = Field(0, ge=0)
     """Seeds initialization and data order."""
+
+    @field_validator("group_learning_rates")
+    @classmethod
+    def _patterns(cls, rates: dict[str, float]) -> dict[str, float]:
+        checked_patterns(tuple(rates))
+        return rates
+
+    @field_validator("data")
+    @classmethod
+    def _gate_is_sealed_once(cls, data: DataSpec | None) -> DataSpec | None:
+        if data is not None and data.gate is not None:
+            raise ValueError("the gate's split is sealed once, under the spec's own `data`; take `gate` out here")
+        return data
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> "TrainSpec":
+        for cannot, reason in _contradictions(self):
+            if cannot:
+                raise ValueError(reason)
+        return self
 
     @model_validator(mode="after")
     def _batch_divides(self) -> "TrainSpec":
@@ -188,3 +245,55 @@ class TrainSpec(Block):
     def accumulation_steps(self) -> int:
         """Forward passes in one optimizer step."""
         return self.global_batch_size // self.num_workers // self.examples_per_worker
+
+
+def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
+    """What cannot work together, and why."""
+    method, objective, zero = train.method, train.objective, train.deepspeed.zero_stage
+    yield (
+        bool(method.qlora) and zero == 3,
+        "method: qlora keeps the base model in 4-bit blocks, which ZeRO-3 cannot shard; use zero_stage 0, 1 or 2",
+    )
+    yield (
+        bool(method.adalora) and zero == 3,
+        "method: adalora needs whole weights and gradients to move its ranks; use zero_stage 0, 1 or 2",
+    )
+    starts_apart = method.lora is not None and method.lora.init in ("pissa", "olora")
+    yield (
+        starts_apart and zero == 3,
+        "method: lora with init pissa or olora decomposes whole weights, which ZeRO-3 shards; use zero_stage 0, 1 or 2",
+    )
+    yield (
+        method.is_prompt and not objective.generates,
+        f"method: {method.name} learns what stands before a prompt, and objective: {objective.name} trains a new layer "
+        "that would be left as it is; use lora, freeze or full",
+    )
+    yield (
+        method.is_prompt and objective.name in ("dpo", "kto", "orpo", "grpo"),
+        f"method: {method.name} and objective: {objective.name} do not go together; use lora",
+    )
+    yield (
+        train.label_smoothing > 0 and objective.name not in ("sft", "pretrain", "classify", "distill"),
+        f"label_smoothing smooths cross entropy, and objective: {objective.name} has another loss",
+    )
+    yield (train.label_smoothing >= 1, "label_smoothing: 1 leaves nothing of the target")
+    yield (
+        train.ewc is not None and (method.is_prompt or bool(method.qlora) or zero == 3),
+        "ewc needs the weights themselves: use full, freeze, lora or adalora, and zero_stage 0, 1 or 2",
+    )
+    offloads = bool(train.deepspeed.offload_optimizer)
+    yield (
+        offloads and train.optimizer != "adamw",
+        f"deepspeed.offload_optimizer computes AdamW on the CPU; it cannot take optimizer: {train.optimizer}",
+    )
+    yield (
+        train.optimizer == "muon" and zero > 0,
+        "optimizer: muon orthogonalizes whole matrices, which ZeRO splits; use zero_stage: 0",
+    )
+    if objective.grpo is not None:
+        yield (
+            train.examples_per_worker % objective.grpo.num_generations > 0,
+            f"grpo compares num_generations {objective.grpo.num_generations} answers to one prompt, and a worker takes "
+            f"{train.examples_per_worker} at a time; make micro_batch_size (or its share of global_batch_size) a "
+            "multiple of it",
+        )
