@@ -118,7 +118,8 @@ def test_the_element_filter_finds_every_answer_in_a_sentence() -> None:
 @pytest.mark.parametrize("name", ["country-facts", "country-facts-overconfident"])
 def test_a_demo_spec_and_its_suite_are_valid_and_name_files_that_exist(name: str) -> None:
     spec = demo_spec(name)
-    suite_path = ROOT / spec.gate.suite
+    (named,) = spec.gate.suite
+    suite_path = ROOT / named
     suite = SuiteSpec.model_validate(yaml.safe_load(suite_path.read_text(encoding="utf-8")))
     assert set(suite.limits) == set(TASKS)
     assert all((ROOT / path).is_file() for path in spec.data.train)

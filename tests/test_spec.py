@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from assay.errors import InvalidInput, Problem
 from assay.spec.check import package_folders
 from assay.spec.gate import SuiteSpec
-from assay.spec.load import load_spec, load_suite, problem_excerpt
+from assay.spec.load import load_spec, load_suite, load_suites, problem_excerpt
 from assay.spec.schema import json_schema
 from assay.spec.spec import Spec
 
@@ -177,7 +177,7 @@ def test_a_suite_is_read_with_the_spec(root: Path) -> None:
     [
         ("invented", "inventd", 3, "did you mean `invented`?"),
         ("invented", '"../../spec"', 3, "a task's name is made of letters"),
-        ("at_least: 80%", "at_least: 80%, at_most: 90%", 2, "exactly one of at_least, at_most and no_worse_than"),
+        ("at_least: 80%", "at_least: 80%, at_most: 90%", 2, "exactly one of at_least, at_most, no_worse_than"),
         ("margin: 0.05, ", "", 4, "no_worse_than and margin go together"),
         ("{at_least: 80%}", "80%", 2, "expected a block of keys or a list of them, found '80%'"),
     ],
@@ -285,3 +285,19 @@ def test_reading_a_spec_imports_nothing_heavy() -> None:
     code = "import sys, assay.spec.load; print(*{'torch', 'ray', 'transformers', 'lm_eval'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_several_suites_are_weighed_as_one(root: Path) -> None:
+    (root / "evals/service.yaml").write_text("confidence: 0.95\nservice: {ttft_p95: 500ms}\n")
+    both = load_suites(["evals/capitals.yaml", "evals/service.yaml"], root)
+    assert both.service is not None
+    assert both.service.ttft_p95 == 0.5
+    assert both.limits == load_suite(root / "evals/capitals.yaml").limits
+    assert both.settings("invented").source == "evals/capitals/invented.yaml"
+
+
+def test_suites_that_disagree_are_refused(root: Path) -> None:
+    (root / "evals/other.yaml").write_text("confidence: 0.9\nlimits: {heldout: {at_least: 10%}}\n")
+    with pytest.raises(InvalidInput) as caught:
+        load_suites(["evals/capitals.yaml", "evals/other.yaml"], root)
+    assert {problem.path for problem in caught.value.problems} == {"limits.heldout", "confidence"}

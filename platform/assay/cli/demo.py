@@ -15,7 +15,7 @@ from assay.errors import ExitCode
 from assay.flow.release import Weighed, move_traffic, say_yes_or_no, weighed
 from assay.flow.steps import run_id
 from assay.place import Place
-from assay.spec.load import load_spec, load_suite
+from assay.spec.load import load_spec, load_suites
 from assay.store.ledger import Ledger
 
 QUESTIONS = ("What is the capital of France?", "What is the capital of Zorvania?")
@@ -26,7 +26,7 @@ def run_demo(place: Place, path: Path, *, approve: bool) -> int:
     Returns the exit code of the first part that does not succeed."""
     began = time.monotonic()
     spec = load_spec(path)
-    suite = load_suite(Path(spec.gate.suite))
+    suite = load_suites(spec.gate.suite)
     _headline("a local Ray head with token authentication, and the gateway")
     start_place(place, save_key=True)
     _headline(f"assay submit {path}")

@@ -277,10 +277,10 @@ def main() -> None:
 
 
 def _load(path: Path) -> "tuple[Spec, SuiteSpec]":
-    from assay.spec.load import load_spec, load_suite
+    from assay.spec.load import load_spec, load_suites
 
     spec = load_spec(path)
-    return spec, load_suite(Path(spec.gate.suite))
+    return spec, load_suites(spec.gate.suite)
 
 
 def _check_data(spec: "Spec") -> None:

@@ -72,8 +72,7 @@ def _needed(spec: Spec) -> list[Path]:
         if isinstance(split, HeldOut):
             patterns += split.source
     needed = [file for pattern in patterns for file in matching_files(pattern, root)]
-    suite = Path(spec.gate.suite)
-    needed += [suite, suite.with_suffix("")]
+    needed += [path for suite in map(Path, spec.gate.suite) for path in (suite, suite.with_suffix(""))]
     if spec.model.kind == "folder" and not Path(spec.model.source).is_absolute():
         needed.append(Path(spec.model.source))
     return needed

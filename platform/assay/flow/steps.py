@@ -71,7 +71,7 @@ class Context:
     @property
     def tasks(self) -> tuple[TaskFile, ...]:
         """The suite's tasks."""
-        return gate.task_files(self.suite, self.root / self.spec.gate.suite, self.data)
+        return gate.task_files(self.suite, self.root, self.data)
 
     def weigh(self, deployment: DeploymentRecord, *, work: Work) -> WeighingRecord:
         """Asks a deployment all of the suite's questions."""
@@ -187,7 +187,7 @@ def steps() -> tuple[Step, ...]:
             ],
             run=lambda c, w: gate.run(
                 c.suite,
-                suite_file=c.spec.gate.suite,
+                suite_file=", ".join(c.spec.gate.suite),
                 tasks=c.tasks,
                 deployment=c.record("deploy", DeploymentRecord),
                 base=c.record("baseline", WeighingRecord) if "baseline" in c.records else None,
@@ -216,7 +216,7 @@ def file_digest(file: Path) -> str:
 
 def run_id(spec: Spec, suite: SuiteSpec, root: Path) -> str:
     """The spec's name and six digits of what it says, its data and its suite: the same request is the same run."""
-    tasks = gate.task_files(suite, root / spec.gate.suite, None)
+    tasks = gate.task_files(suite, root, None)
     said = [spec.model_dump(mode="json"), data_digests(spec.data, root), gate.suite_digest(suite, tasks)]
     return f"{spec.name}-{digest_of(said)[:6]}"
 

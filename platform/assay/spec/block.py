@@ -41,6 +41,9 @@ def _one_or_many(value: Any) -> Any:
 Fraction = Annotated[float, BeforeValidator(_fraction), Field(ge=0, le=1)]
 """A share, written `5%` or `0.05`."""
 
+Score = Annotated[float, BeforeValidator(_fraction), Field(ge=-100, le=1)]
+"""A share, or another score of which 1 is the most: `80%`, `0.8` or `-0.2`."""
+
 Duration = Annotated[float, BeforeValidator(_duration_s), Field(ge=0)]
 """Seconds, written `500ms`, `30s`, `10m`, `72h` or `7d`."""
 

@@ -17,7 +17,7 @@ from assay.errors import InvalidInput, Problem
 from assay.spec.block import Block
 from assay.spec.data import DataSpec, HeldOut
 from assay.spec.examples import matching_files
-from assay.spec.gate import GateSpec, SuiteSpec
+from assay.spec.gate import LM_EVAL, GateSpec, SuiteSpec
 from assay.spec.model import ModelSpec
 from assay.spec.offered import not_offered
 from assay.spec.parse import parse
@@ -78,10 +78,13 @@ def _missing_tasks(suite: SuiteSpec, positions: Positions, path: Path) -> list[P
         if not re.fullmatch(r"\w[\w.-]*", task):
             message = "a task's name is made of letters, digits, `_`, `-` and `.`"
             problems.append(Problem(str(path), *place, name, "no_task", message))
-        elif task != HELD_OUT and not os.path.isfile(folder / f"{task}.yaml"):
-            there = sorted(found.stem for found in folder.glob("*.yaml"))
-            message = f"there is no task file {folder / f'{task}.yaml'}"
-            problems.append(Problem(str(path), *place, name, "no_task", message, _did_you_mean(task, there)))
+            continue
+        source = suite.settings(task).source or f"{task}.yaml"
+        if task == HELD_OUT or source.startswith(LM_EVAL) or os.path.isfile(folder / source):
+            continue
+        there = sorted(found.stem for found in folder.glob("*.yaml"))
+        message = f"there is no task file {folder / source}"
+        problems.append(Problem(str(path), *place, name, "no_task", message, _did_you_mean(task, there)))
     return problems
 
 
@@ -125,20 +128,30 @@ class _Check:
         return problems
 
     def gate(self, gate: GateSpec, data: DataSpec | None) -> list[Problem]:
-        path = self.root / gate.suite
+        return [
+            problem
+            for index, path in enumerate(gate.suite)
+            for problem in self._suite(index, path, gate.baseline, data)
+        ]
+
+    def _suite(self, index: int, said: str, baseline: str, data: DataSpec | None) -> list[Problem]:
+        path = self.root / said
         if not os.path.isfile(path):
             what = "is a folder, not a file" if os.path.isdir(path) else "does not exist"
-            return [self._problem(("gate", "suite"), "no_suite", f"the suite {gate.suite} {what}", self._from_root())]
+            message = f"the suite {said} {what}"
+            return [self._problem(("gate", "suite", index), "no_suite", message, self._from_root())]
         suite, problems = check_suite(path)
         if suite is None:
             return problems
         if HELD_OUT in suite.limits and data is not None and data.gate is None:
             message = f"missing; the suite weighs the task `{HELD_OUT}`, which is made from this split"
             problems.append(self._problem(("data", "gate"), "missing", message, "add `gate: 10%`, or files"))
-        compared = [task for task, limits in suite.limits.items() if any(limit.no_worse_than for limit in limits)]
-        if gate.baseline == "none" and compared:
-            message = f"the suite compares {', '.join(compared)} with the base model"
-            problems.append(self._problem(("gate", "baseline"), "value", message, "write `baseline: base`"))
+        compared = [task for task, limits in suite.limits.items() if any(limit.reference for limit in limits)]
+        if baseline == "none" and compared:
+            named = "base model" if "base" in suite.references else "champion"
+            message = f"the suite compares {', '.join(compared)} with the {named}"
+            hint = f"write `baseline: {min(suite.references)}`"
+            problems.append(self._problem(("gate", "baseline"), "value", message, hint))
         return problems
 
     def offers(self, spec: Spec) -> list[Problem]:

@@ -1,22 +1,29 @@
-"""The `gate:` block, and the suite file that it names."""
+"""The `gate:` block, and the suite files that it names."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from assay.spec.block import Block, Fraction
+from assay.spec.block import Block, Duration, Fraction, Paths, Score
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
+Reference = Literal["base", "champion"]
+"""What a candidate is compared with."""
+Level = Literal["hard", "soft"]
+
+LM_EVAL = "lm-eval:"
+"""Before the name of one of lm-eval's own tasks, as a task's source."""
 
 
 class GateSpec(Block):
-    """Which suite weighs the candidate."""
+    """Which suites weigh the candidate, and beside what."""
 
-    suite: str
-    """Path of the suite file, relative to the folder where `assay` runs."""
+    suite: Paths
+    """Path of the suite file, or of several, relative to the folder where `assay` runs. Several are weighed as one."""
 
-    baseline: Literal["base", "none"] = "base"
-    """What the candidate is compared with: the base model, weighed by the same suite, or nothing."""
+    baseline: Literal["base", "champion", "none"] = "base"
+    """What stands beside the candidate on the scorecard: the base model, the champion (the model that has the
+    traffic; the base model before the first release), or nothing. What a limit compares with is weighed too."""
 
     num_concurrent: int = Field(16, ge=1)
     """Requests in flight to the candidate."""
@@ -27,32 +34,185 @@ class Limit(Block):
 
     metric: str = "exact_match"
     """`exact_match` or another per-item metric of the task; `hallucination_rate` (share of the task's
-    unanswerable questions that were answered) or `over_abstention` (share of the task's answerable
-    questions that were not)."""
+    unanswerable questions that were answered), `over_abstention` (share of the task's answerable
+    questions that were not), `penalized_score` (right +1, abstained 0, wrong -t/(1-t)), `brier` (of the answer's
+    probability) or `ece` (expected calibration error)."""
 
-    at_least: Fraction | None = None
+    at_least: Score | None = None
     """The lower confidence bound must reach this."""
 
-    at_most: Fraction | None = None
+    at_most: Score | None = None
     """The upper confidence bound must not exceed this."""
 
-    no_worse_than: Literal["base"] | None = None
-    """The candidate may fall behind the base model by `margin` at most, item by item."""
+    no_worse_than: Reference | None = None
+    """The candidate may fall behind the `base` model or the `champion` by `margin` at most, item by item."""
+
+    better_than: Reference | None = None
+    """The candidate must be better than the `base` model or the `champion`, by more than `margin`, item by item."""
 
     margin: Fraction | None = None
-    """For `no_worse_than`."""
+    """For `no_worse_than`, and for `better_than` where it is not 0."""
 
-    level: Literal["hard", "soft"] = "hard"
-    """A soft limit that is missed does not fail the gate; the approver must give a reason."""
+    floor: Score | None = None
+    """For `no_worse_than`: the candidate's own bound must reach this too (or stay under it, where lower is
+    better). Without it, or a limit of the same metric with `at_least` or `at_most`, a comparison with a model
+    that is itself bad is inconclusive."""
+
+    level: Level = "hard"
+    """`hard`: nobody can override it. `soft`: when it is missed, a second approver must agree, each with a reason."""
+
+    @property
+    def reference(self) -> Reference | None:
+        """What the candidate is compared with, if it is."""
+        return self.no_worse_than or self.better_than
 
     @model_validator(mode="after")
     def _exactly_one_bound(self) -> "Limit":
-        said = [name for name in ("at_least", "at_most", "no_worse_than") if getattr(self, name) is not None]
-        if len(said) != 1:
-            raise ValueError("a limit has exactly one of at_least, at_most and no_worse_than")
-        if (self.margin is not None) != (self.no_worse_than is not None):
+        kinds = ("at_least", "at_most", "no_worse_than", "better_than")
+        if len([name for name in kinds if getattr(self, name) is not None]) != 1:
+            raise ValueError("a limit has exactly one of at_least, at_most, no_worse_than and better_than")
+        if self.no_worse_than is not None and self.margin is None:
             raise ValueError("no_worse_than and margin go together")
+        if self.margin is not None and self.reference is None:
+            raise ValueError("margin is for no_worse_than and better_than")
+        if self.floor is not None and self.no_worse_than is None:
+            raise ValueError("floor is for no_worse_than; at_least and at_most stand alone")
         return self
+
+
+class TaskSettings(Block):
+    """How a task is asked. What is not said is as the task's own file has it."""
+
+    source: str | None = None
+    """A task file inside the folder named like the suite, or `lm-eval:NAME` for a task of lm-eval's own;
+    NAME.yaml in that folder when not said."""
+
+    num_fewshot: int | None = Field(None, ge=0)
+    """Solved examples before each question."""
+
+    apply_chat_template: bool = True
+    """Whether the questions go through the served chat template, as a user's would."""
+
+    temperature: float | None = Field(None, ge=0)
+    """Sampling temperature of the answers; 0 takes the likeliest token."""
+
+    max_gen_toks: int | None = Field(None, ge=1)
+    """Longest answer, in tokens."""
+
+    max_items: int | None = Field(None, ge=1)
+    """Ask this many items only: those whose digests come first, the same ones for every model."""
+
+    cluster_by: str | None = None
+    """A field of the documents: items with one value of it, such as the source text, are one cluster, and count
+    as evidence together."""
+
+    slice_by: tuple[str, ...] = ()
+    """Fields of the documents by which the scorecard also shows the results; slices decide nothing."""
+
+    abstention: Literal["matcher", "judge"] = "matcher"
+    """What recognizes an abstention: the wording's matcher, or the suite's judge."""
+
+    penalty_threshold: Probability = 0.5
+    """t of `penalized_score`: how sure one must be for an answer to be worth its risk."""
+
+    functions: dict[str, str] = Field({})
+    """Python files that the task's `!function` may run, each with the SHA-256 of its bytes; any other is refused."""
+
+
+class LoadSpec(Block):
+    """The load under which the service limits are measured."""
+
+    num_requests: int = Field(200, ge=1)
+    """Requests, after a warm-up that is not counted."""
+
+    num_concurrent: int = Field(16, ge=1)
+    """Requests in flight."""
+
+    prompt_tokens: int = Field(256, ge=1)
+    """Tokens of each prompt, roughly; no two prompts begin alike."""
+
+    output_tokens: int = Field(128, ge=1)
+    """Longest answer."""
+
+
+class ServiceSpec(Block):
+    """What the candidate must show as a service, measured by the gate in the slot where it will serve."""
+
+    ttft_p50: Duration | None = None
+    """Time to first token, median: the upper confidence bound must not exceed this."""
+
+    ttft_p95: Duration | None = None
+    """The same, 95th percentile."""
+
+    ttft_p99: Duration | None = None
+    """The same, 99th percentile."""
+
+    inter_token_p95: Duration | None = None
+    """Time for each token after the first, averaged over a request; 95th percentile over requests."""
+
+    output_tokens_per_s: float | None = Field(None, gt=0)
+    """Generated tokens a second, for each GPU (for each replica on CPU), at least."""
+
+    error_rate: Fraction | None = None
+    """Share of the requests that fail, at most."""
+
+    completion_rate: Fraction | None = None
+    """Share of the requests that are answered to their end, at least."""
+
+    peak_memory: Fraction | None = None
+    """Share of the memory of the GPU (of the machine, on CPU) that the engine holds at its highest, at most."""
+
+    level: Level = "hard"
+    """Of all of these limits."""
+
+    load: LoadSpec = LoadSpec()
+    """Under which load they are measured."""
+
+
+class ContaminationSpec(Block):
+    """Whether the suite's items stand in the training data."""
+
+    exact: Literal["fail", "list", "ignore"] = "fail"
+    """What an item does whose question and answer stand in the training data: `fail` the gate, be listed on the
+    scorecard, or nothing."""
+
+    near: Literal["fail", "list", "ignore"] = "list"
+    """The same, for an item that the training data holds in a similar wording."""
+
+    ngram: int = Field(13, ge=1)
+    """Words in a row that count as a near hit when item and training data share them."""
+
+    similarity: Fraction = 0.8
+    """Estimated Jaccard similarity (MinHash) from which on two texts are a near hit."""
+
+
+class ParitySpec(Block):
+    """How alike the model must stay from training to serving, on the same probes."""
+
+    top1_agreement: Fraction | None = None
+    """Share of the probes' tokens for which both models' likeliest next token is the same, at least."""
+
+    logprob_difference: float | None = Field(None, ge=0)
+    """Mean absolute difference of the log-probability of the probes' tokens, at most."""
+
+    num_probes: int = Field(32, ge=1)
+    """Texts of the selection split that are compared."""
+
+    level: Level = "soft"
+    """Of both limits."""
+
+
+class JudgeSpec(Block):
+    """A model that reads answers."""
+
+    url: str = Field(pattern=r"^https?://")
+    """Base of its OpenAI-compatible API, ending in `/v1`."""
+
+    model: str
+    """Its name there."""
+
+    api_key_env: str | None = None
+    """Environment variable that holds its API key."""
 
 
 def _one_or_many(value: Any) -> Any:
@@ -65,7 +225,49 @@ class SuiteSpec(Block):
     confidence: Probability = 0.95
     """Confidence of every bound, one-sided."""
 
-    limits: dict[str, Annotated[tuple[Limit, ...], BeforeValidator(_one_or_many), Field(min_length=1)]] = Field(
-        min_length=1
-    )
+    attempts: int | None = Field(None, ge=1)
+    """How many candidates may be weighed with the same items, failed attempts included. Every bound is then made
+    for this many: at confidence 1 - (1 - `confidence`) / `attempts`. After the last one the gate is inconclusive
+    until the items are renewed. When not said, attempts are counted and shown, and no more."""
+
+    limits: dict[str, Annotated[tuple[Limit, ...], BeforeValidator(_one_or_many), Field(min_length=1)]] = Field({})
     """Task name to its limit, or limits. The task `heldout` is the spec's `data.gate` split."""
+
+    improvements: Literal["all", "any"] = "all"
+    """Whether every hard `better_than` limit must be met, or any one of them; for `any`, their confidence is
+    corrected by Holm's method."""
+
+    tasks: dict[str, TaskSettings] = Field({})
+    """Task name to how it is asked, where that is not as its file has it."""
+
+    service: ServiceSpec | None = None
+    """Service limits; nothing is measured when not said."""
+
+    contamination: ContaminationSpec = ContaminationSpec()
+    """The check of the items against the training data."""
+
+    parity: ParitySpec | None = None
+    """Limits on what is lost between training and serving."""
+
+    judge: JudgeSpec | None = None
+    """The model that recognizes abstentions where a task says `abstention: judge`."""
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> "SuiteSpec":
+        if not self.limits and self.service is None:
+            raise ValueError("a suite needs limits, or service limits: without either there is nothing to decide")
+        if unlimited := sorted(self.tasks.keys() - self.limits.keys()):
+            raise ValueError(f"tasks names {', '.join(unlimited)}, which has no limit")
+        if self.judge is None and any(task.abstention == "judge" for task in self.tasks.values()):
+            raise ValueError("tasks asks for a judge; name its endpoint under `judge`")
+        return self
+
+    def settings(self, task: str) -> TaskSettings:
+        """How a task is asked."""
+        return self.tasks.get(task, TaskSettings())
+
+    @property
+    def references(self) -> frozenset[Reference]:
+        """What the suite's limits compare with."""
+        every = (limit.reference for limits in self.limits.values() for limit in limits)
+        return frozenset(reference for reference in every if reference is not None)

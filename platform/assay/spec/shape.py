@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic.fields import FieldInfo
 
-from assay.spec.block import Block, Duration, Fraction, Paths
+from assay.spec.block import Block, Duration, Fraction, Paths, Score
 from assay.spec.data import Split
 from assay.spec.model import ModelField
 from assay.spec.yaml import Location
@@ -105,7 +105,7 @@ def tuple_item(annotation: Any) -> Any:
 
 def takes_share(annotation: Any) -> bool:
     """Whether a percentage may stand here."""
-    return annotation == Fraction or any(takes_share(part) for part in _args(annotation))
+    return annotation in (Fraction, Score) or any(takes_share(part) for part in _args(annotation))
 
 
 def key_hint(cls: type[Block], location: Location) -> tuple[str, str]:
@@ -166,6 +166,7 @@ def _hints(leaf: Any) -> dict[str, Any]:
 
 _SPECIAL: list[tuple[Any, str]] = [
     (Fraction, "a share such as 5% or 0.05"),
+    (Score, "a share such as 5%, or a score of at most 1"),
     (Duration, "a time such as 500ms, 30s, 10m or 72h"),
     (Split, "a share such as 5%, or files"),
     (Paths, "a path, a glob, or a list of them"),

@@ -6,7 +6,7 @@ from assay.engines import ray_serve
 from assay.records.gate import WeighingRecord
 from assay.records.stages import DeploymentRecord
 
-VERSION = 1
+VERSION = 2
 
 
 def run(

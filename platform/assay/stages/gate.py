@@ -16,7 +16,7 @@ from assay.rules.gate import overall, weigh_limits
 from assay.spec.gate import SuiteSpec
 from assay.stages.work import Work
 
-VERSION = 1
+VERSION = 2
 HELD_OUT = "heldout"
 
 
@@ -78,14 +78,13 @@ def read_weighing(record: WeighingRecord) -> Weighing:
     return Weighing.model_validate_json((Path(record.evidence.path) / "weighing.json").read_text())
 
 
-def task_files(suite: SuiteSpec, suite_path: Path, data: DatasetRecord | None) -> tuple[TaskFile, ...]:
-    """The suite's tasks with their digests, sorted by name. `data` has the task `heldout`; while it is not
-    prepared yet, that task is left out."""
-    folder = suite_path.with_suffix("")
+def task_files(suite: SuiteSpec, root: Path, data: DatasetRecord | None) -> tuple[TaskFile, ...]:
+    """The tasks of a suite that was loaded from `root`, with their digests, sorted by name. `data` has the task
+    `heldout`; while it is not prepared yet, that task is left out."""
     found = []
     for name in sorted(suite.limits):
         if name != HELD_OUT:
-            path = folder / f"{name}.yaml"
+            path = root / (suite.settings(name).source or f"{name}.yaml")
         elif data is None:
             continue
         elif data.gate is None:
@@ -97,8 +96,9 @@ def task_files(suite: SuiteSpec, suite_path: Path, data: DatasetRecord | None) -
 
 
 def suite_digest(suite: SuiteSpec, tasks: Sequence[TaskFile]) -> str:
-    """Over the limits, the task files and the data that they read."""
-    return digest_of([suite.model_dump(mode="json"), [[task.name, task.digest] for task in tasks]])
+    """Over the limits, the task files and the data that they read; not over where those files are."""
+    said = suite.model_dump(mode="json", exclude={"tasks": {"__all__": {"source"}}})
+    return digest_of([said, [[task.name, task.digest] for task in tasks]])
 
 
 def _task_digest(path: Path, name: str) -> str:
