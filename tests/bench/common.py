@@ -31,7 +31,8 @@ def demo_spec() -> Spec:
 def base_model(spec: Spec) -> Path:
     """The demo's base model as a folder, converted on first use."""
     return _made_once(
-        f"model-{digest_of(spec.model.model_dump())[:12]}", lambda folder: _apart(hf_models.fetch, spec.model, folder, Path.cwd())
+        f"model-{digest_of(spec.model.model_dump())[:12]}",
+        lambda folder: _apart(hf_models.fetch, spec.model, folder, Path.cwd()),
     )
 
 
