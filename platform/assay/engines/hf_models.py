@@ -2,6 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +132,9 @@ def _convert_gguf(file: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     where: dict[str, Any] = {"gguf_file": file.name}
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
-    loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
+    with _read_once():
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
+        loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
     # A model that came from GGUF remembers that it was quantized and cannot be saved; a fresh one can.
     facts = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
     config = type(loaded.config).from_dict({**facts, "dtype": "bfloat16"})
@@ -141,3 +145,17 @@ def _convert_gguf(file: Path, target: Path) -> None:
     fresh.to(torch.bfloat16).save_pretrained(target)
     fresh.generation_config.save_pretrained(target)
     tokenizer.save_pretrained(target)
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """transformers parses a GGUF file four times, which is most of the conversion of a small model; here the parsed
+    file is kept."""
+    import gguf
+
+    reader = gguf.GGUFReader
+    gguf.GGUFReader = cache(reader)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader
