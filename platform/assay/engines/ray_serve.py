@@ -15,7 +15,7 @@ from typing import Any
 
 from assay.engines.processor import computes_in_bf16
 from assay.errors import PlaceError, StageFailed
-from assay.records.stages import Slot
+from assay.records.stages import DeploymentRecord, Slot
 from assay.spec.serve import ServeSpec
 
 API = "/api/serve/applications/"
@@ -101,6 +101,19 @@ def state(api: ServeApi, slot: Slot) -> SlotState | None:
     """What the slot holds; None when it is empty or Serve is not running."""
     details = _request(api, "GET").get("applications", {}).get(slot)
     return _slot_state(api, slot, details) if details and details.get("deployed_app_config") else None
+
+
+def holds(api: ServeApi, deployment: DeploymentRecord) -> bool:
+    """Whether the slot still has this very deployment; its replicas may have been restarted meanwhile."""
+    now = state(api, deployment.slot)
+    return now is not None and now.deployed_at == deployment.deployed_at
+
+
+def engine_packages(engine_python: str) -> list[str]:
+    """Name and version of the engine and of what it stands on, from its environment's metadata."""
+    found = Path(engine_python).parents[1].glob("lib/python3*/site-packages/*.dist-info")
+    wanted = ("vllm", "torch", "transformers", "ray", "compressed_tensors")
+    return sorted(folder.stem for folder in found if folder.stem.split("-")[0].startswith(wanted))
 
 
 def deploy(api: ServeApi, wanted: dict[str, Any]) -> None:

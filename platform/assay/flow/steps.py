@@ -20,7 +20,7 @@ from assay.spec.examples import matching_files
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
-from assay.stages import baseline, compress, deploy, fetch, gate, merge, prepare, sweep, train
+from assay.stages import baseline, compress, deploy, fetch, gate, merge, prepare, sweep, train, weigh
 from assay.stages.work import Work
 
 R = TypeVar("R", bound=Record)
@@ -71,11 +71,20 @@ class Context:
     @property
     def tasks(self) -> tuple[TaskFile, ...]:
         """The suite's tasks."""
-        return gate.task_files(self.suite, self.root, self.data)
+        return weigh.tasks_of(self.suite, self.root, self.data)
 
     def weigh(self, deployment: DeploymentRecord, *, work: Work) -> WeighingRecord:
         """Asks a deployment all of the suite's questions."""
-        return gate.weigh(deployment, self.tasks, num_concurrent=self.spec.gate.num_concurrent, work=work)
+        weighed = self.model if deployment.slot == "reference" else self.candidate
+        return weigh.run(
+            deployment,
+            self.tasks,
+            engine=_engine_mark(self),
+            tokenizer=weighed.artifact.path,
+            num_concurrent=self.spec.gate.num_concurrent,
+            work=work,
+            stands=lambda: ray_serve.holds(deploy.serve_api(work), deployment),
+        )
 
 
 @dataclass(frozen=True)
@@ -191,8 +200,7 @@ def steps() -> tuple[Step, ...]:
                 tasks=c.tasks,
                 deployment=c.record("deploy", DeploymentRecord),
                 base=c.record("baseline", WeighingRecord) if "baseline" in c.records else None,
-                num_concurrent=c.spec.gate.num_concurrent,
-                work=w,
+                weigh=partial(c.weigh, work=w),
             ),
         ),
     )
@@ -216,7 +224,7 @@ def file_digest(file: Path) -> str:
 
 def run_id(spec: Spec, suite: SuiteSpec, root: Path) -> str:
     """The spec's name and six digits of what it says, its data and its suite: the same request is the same run."""
-    tasks = gate.task_files(suite, root, None)
+    tasks = weigh.tasks_of(suite, root, None)
     said = [spec.model_dump(mode="json"), data_digests(spec.data, root), gate.suite_digest(suite, tasks)]
     return f"{spec.name}-{digest_of(said)[:6]}"
 
@@ -264,6 +272,12 @@ def _folder_mark(context: Context) -> object:
 
 def _engine(context: Context) -> object:
     return [context.spec.serve.engine.model_dump(), context.spec.serve.replicas.model_dump()]
+
+
+def _engine_mark(context: Context) -> str:
+    """The engine and its settings, as far as they bear on an answer; the number of replicas does not."""
+    place, engine = context.place, context.spec.serve.engine
+    return digest_of([engine.model_dump(), ray_serve.engine_packages(place.engine_python)])
 
 
 def _is_deployed(context: Context, record: Record) -> bool:

@@ -1,0 +1,193 @@
+"""Log-probabilities of given tokens, through an OpenAI-compatible completions API.
+
+Two ways lead to them. `echo` sends prompt and continuation and reads the log-probabilities of the prompt; every server
+has it, and it is slow. vLLM also tells the log-probabilities of any tokens that are named (`logprob_token_ids`) at the
+place after a prompt. So a prompt is sent once for all its one-token continuations, and once more for each further
+place at which longer ones part or go on.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.engines.asking import Ask, Endpoint, Reply, ask_all
+
+Tokens = tuple[int, ...]
+
+PROMPTS_A_REQUEST = 8
+PLACES_A_CONTINUATION = 2.0
+"""How many requests for one place cost as much as one `echo`; with more, continuations are echoed."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A continuation to be scored after a context."""
+
+    context: Tokens
+    continuation: Tokens
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the model makes of a continuation."""
+
+    logprob: float = 0.0
+    """Of the whole continuation, in nats."""
+    is_greedy: bool = False
+    """Whether each of its tokens is the model's likeliest."""
+    error: str = ""
+    """Why it could not be scored: then the rest says nothing."""
+    latency_s: float = 0.0
+    num_tries: int = 0
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What the model said at the place after some tokens."""
+
+    logprobs: dict[int, float]
+    likeliest: int
+    reply: Reply
+
+
+def score(
+    endpoint: Endpoint,
+    pairs: Sequence[Pair],
+    *,
+    answers: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, all_of_them: None,
+) -> list[Score]:
+    """The score of each pair, in order. Raises nothing for a server that fails: the score has the error."""
+    by_place = _worth_asking_by_place(pairs)
+    found = _ask_places(endpoint, [pairs[index] for index in by_place], answers, progress)
+    scores = {index: result for index, result in zip(by_place, found, strict=True) if result is not None}
+    left = [index for index in range(len(pairs)) if index not in scores]
+    echoed = _ask_echo(endpoint, [pairs[index] for index in left], answers, progress)
+    scores |= dict(zip(left, echoed, strict=True))
+    return [scores[index] for index in range(len(pairs))]
+
+
+def _worth_asking_by_place(pairs: Sequence[Pair]) -> list[int]:
+    """Pairs whose context has so many short continuations that asking place by place is cheaper."""
+    groups: dict[Tokens, list[int]] = {}
+    for index, pair in enumerate(pairs):
+        groups.setdefault(pair.context, []).append(index)
+    chosen = []
+    for group in groups.values():
+        places = {place for index in group for place in _places(pairs[index])}
+        if len(places) <= PLACES_A_CONTINUATION * len(group):
+            chosen += group
+    return sorted(chosen)
+
+
+def _places(pair: Pair) -> list[Tokens]:
+    """The tokens before each token of the continuation."""
+    return [pair.context + pair.continuation[:length] for length in range(len(pair.continuation))]
+
+
+def _ask_places(
+    endpoint: Endpoint, pairs: Sequence[Pair], answers: Path | None, progress: Callable[[int, int], None]
+) -> list[Score | None]:
+    """The scores, place by place; None where the server does not tell what was asked for."""
+    wanted: dict[Tokens, set[int]] = {}
+    for pair in pairs:
+        for place, token in zip(_places(pair), pair.continuation, strict=True):
+            wanted.setdefault(place, set()).add(token)
+    batches = _chunks(list(wanted))
+    asks = [
+        Ask(
+            "completions",
+            {
+                "prompt": [list(place) for place in batch],
+                "max_tokens": 1,
+                "temperature": 0,
+                "logprobs": 1,
+                "logprob_token_ids": sorted({token for place in batch for token in wanted[place]}),
+                "return_tokens_as_token_ids": True,
+            },
+        )
+        for batch in batches
+    ]
+    places: dict[Tokens, _Place | None] = {}
+    for batch, reply in zip(batches, ask_all(endpoint, asks, answers=answers, progress=progress), strict=True):
+        read = _read_places(reply, len(batch))
+        places |= dict(zip(batch, read, strict=True))
+    return [_from_places(pair, [places[place] for place in _places(pair)]) for pair in pairs]
+
+
+def _read_places(reply: Reply, num_prompts: int) -> list[_Place | None]:
+    if reply.error.startswith("HTTP 4"):
+        return [None] * num_prompts  # a server that does not know the field
+    if reply.error:
+        return [_Place({}, -1, reply)] * num_prompts
+    choices = sorted(reply.body["choices"], key=lambda choice: choice["index"])
+    read = [_read_place(choice, reply) for choice in choices]
+    return read if len(read) == num_prompts else [None] * num_prompts
+
+
+def _read_place(choice: Any, reply: Reply) -> _Place | None:
+    try:
+        said = {_token_id(name): float(value) for name, value in choice["logprobs"]["top_logprobs"][0].items()}
+        return _Place(said, _token_id(choice["logprobs"]["tokens"][0]), reply)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+
+
+def _token_id(name: str) -> int:
+    """`token_id:42` is 42."""
+    return int(name.removeprefix("token_id:"))
+
+
+def _from_places(pair: Pair, places: Sequence[_Place | None]) -> Score | None:
+    there = [place for place in places if place is not None]
+    if len(there) < len(places):
+        return None
+    latency_s, num_tries = _effort([place.reply for place in there])
+    if errors := [place.reply.error for place in there if place.reply.error]:
+        return Score(error=errors[0], latency_s=latency_s, num_tries=num_tries)
+    steps = list(zip(there, pair.continuation, strict=True))
+    if any(token not in place.logprobs for place, token in steps):
+        return None
+    return Score(
+        logprob=sum(place.logprobs[token] for place, token in steps),
+        is_greedy=all(place.likeliest == token for place, token in steps),
+        latency_s=latency_s,
+        num_tries=num_tries,
+    )
+
+
+def _effort(replies: Sequence[Reply]) -> tuple[float, int]:
+    return sum(reply.latency_s for reply in replies), sum(reply.num_tries for reply in replies)
+
+
+def _ask_echo(
+    endpoint: Endpoint, pairs: Sequence[Pair], answers: Path | None, progress: Callable[[int, int], None]
+) -> list[Score]:
+    distinct = list(dict.fromkeys(pair.context + pair.continuation for pair in pairs))
+    asks = [
+        Ask("completions", {"prompt": list(whole), "max_tokens": 1, "temperature": 0, "logprobs": 1, "echo": True})
+        for whole in distinct
+    ]
+    replies = dict(zip(distinct, ask_all(endpoint, asks, answers=answers, progress=progress), strict=True))
+    return [_from_echo(pair, replies[pair.context + pair.continuation]) for pair in pairs]
+
+
+def _from_echo(pair: Pair, reply: Reply) -> Score:
+    if reply.error:
+        return Score(error=reply.error, latency_s=reply.latency_s, num_tries=reply.num_tries)
+    start, end = len(pair.context), len(pair.context) + len(pair.continuation)
+    try:
+        said = reply.body["choices"][0]["logprobs"]
+        own = [float(value) for value in said["token_logprobs"][start:end]]
+        best = [max(top.values()) for top in said["top_logprobs"][start:end]]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        own, best = [], []
+    if len(own) != end - start:
+        return Score(error="the server tells no log-probabilities of a prompt", num_tries=reply.num_tries)
+    is_greedy = all(mine >= other for mine, other in zip(own, best, strict=True))
+    return Score(sum(own), is_greedy, latency_s=reply.latency_s, num_tries=reply.num_tries)
+
+
+def _chunks(places: Sequence[Tokens]) -> list[Sequence[Tokens]]:
+    return [places[start : start + PROMPTS_A_REQUEST] for start in range(0, len(places), PROMPTS_A_REQUEST)]

@@ -1,0 +1,222 @@
+"""Task files of lm-eval: found by name, read without running anything, and pinned by digest.
+
+A `!function` in a task file names Python code. It is run only where the suite names the file with its SHA-256, and
+what is run are the very bytes that were compared. lm-eval itself is not imported here.
+"""
+
+import hashlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from assay.errors import InvalidInput, MissingExtra, Problem
+from assay.records.record import digest_of
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FunctionRef:
+    """`!function module.name` in a task file: not loaded yet."""
+
+    file: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """One task as it stands on disk."""
+
+    name: str
+    path: Path
+    config: Config
+    """lm-eval's configuration, includes merged, local data files absolute, functions as `FunctionRef`."""
+    digest: str
+    """SHA-256 over the task file, what it includes, its functions' files and its local data files. Data of a hub is
+    pinned when the task is weighed, by its items."""
+    files: dict[str, str]
+    """Each of these files with its SHA-256, by its label."""
+
+
+def find(name: str, folder: Path) -> Path | None:
+    """The task's file in `folder`, or else lm-eval's own task of that name."""
+    own = folder / f"{name}.yaml"
+    if own.is_file():
+        return own
+    return packaged(name)
+
+
+def packaged(name: str) -> Path | None:
+    """lm-eval's own file for a task; None when it has no task of that name."""
+    folder = _packaged_folder()
+    said = re.compile(rf"^[\"']?task[\"']?:\s*[\"']?{re.escape(name)}[\"']?\s*(#.*)?$", re.MULTILINE)
+    files = sorted(folder.rglob("*.yaml"))
+    # A task mostly has the file of its name; only else is every file read.
+    for file in [*(file for file in files if file.stem == name), *files]:
+        if said.search(file.read_text(errors="replace")):
+            return file
+    return None
+
+
+def read(path: Path, name: str, functions: Mapping[str, str]) -> TaskSource:
+    """Reads a task. `functions` are the Python files that the suite allows, by label (`file_label`), with their
+    SHA-256. Raises `InvalidInput` for a file that is no task, for data that cannot be read, and for a function that
+    the suite does not name or names with another digest."""
+    pieces = dict(_pieces(path, seen=()))
+    config: Config = {}
+    for piece in pieces.values():
+        config |= {key: value for key, value in piece.items() if key != "include"}
+    if "group" in config or isinstance(config.get("task"), list):
+        raise _problem(path, f"`{name}` is a group of tasks; write limits on the tasks in it")
+    kwargs = config.get("dataset_kwargs") or {}
+    local: list[Path] = []
+    if "data_files" in kwargs:
+        data_files = _absolute(kwargs["data_files"], path.parent)
+        config["dataset_kwargs"] = {**kwargs, "data_files": data_files}
+        local = [Path(file) for file in _flat(data_files) if not _is_remote(file)]
+    used = sorted({ref.file for ref in _function_refs(config)})
+    digests = {file_label(file, path.parent): _sha256(file, path) for file in used}
+    _check_functions(digests, functions, path)
+    files = {file_label(file, path.parent): _sha256(file, path) for file in [*pieces, *used, *local]}
+    return TaskSource(name, path, {**config, "task": name}, digest_of([sorted(files.values()), sorted(digests)]), files)
+
+
+def file_label(file: Path, folder: Path) -> str:
+    """How a suite names a Python file: by its path in the suite's folder, or from `lm_eval/` on."""
+    if _is_packaged(file):
+        return file.relative_to(_packaged_folder().parents[1]).as_posix()
+    return file.relative_to(folder.absolute()).as_posix() if file.is_relative_to(folder.absolute()) else str(file)
+
+
+def load_functions(config: Config, functions: Mapping[str, str], folder: Path) -> Config:
+    """The configuration with its functions loaded, each file's bytes compared with its digest once more."""
+    loaded: dict[Path, Any] = {}
+
+    def replace(value: Any) -> Any:
+        if isinstance(value, FunctionRef):
+            if value.file not in loaded:
+                loaded[value.file] = _run(value.file, functions[file_label(value.file, folder)])
+            return getattr(loaded[value.file], value.name)
+        if isinstance(value, dict):
+            return {key: replace(inner) for key, inner in value.items()}
+        return [replace(inner) for inner in value] if isinstance(value, list) else value
+
+    return {key: replace(value) for key, value in config.items()}
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML and `!function`, which is read and not run."""
+
+    folder: Path
+
+    def function(self, node: yaml.Node) -> FunctionRef:
+        module, _, name = str(self.construct_scalar(node)).rpartition(".")  # type: ignore[arg-type]
+        return FunctionRef((self.folder / f"{module.replace('.', '/')}.py").absolute(), name)
+
+
+_Loader.add_constructor("!function", _Loader.function)
+
+
+def _pieces(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, Config]]:
+    """The files that make up a task, the included ones first: later ones overrule."""
+    loader = type("_FolderLoader", (_Loader,), {"folder": path.parent})
+    try:
+        config = yaml.load(path.read_text(), Loader=loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise _problem(path, f"cannot be read as a task file: {error}") from error
+    if not isinstance(config, dict):
+        raise _problem(path, "a task file is a YAML mapping")
+    included = config.get("include", [])
+    for name in [included] if isinstance(included, str) else included:
+        inner = (path.parent / name).absolute()
+        if inner in seen:
+            raise _problem(path, f"{name} includes itself")
+        yield from _pieces(inner, (*seen, path.absolute()))
+    yield path.absolute(), config
+
+
+def _check_functions(digests: Mapping[str, str], functions: Mapping[str, str], path: Path) -> None:
+    """Python of a task runs only when the suite names the file and the file is the one it names."""
+    problems = []
+    for label, digest in digests.items():
+        if label not in functions:
+            message = f"the task runs Python from {label}, which the suite does not allow"
+            hint = f"read it, then write `functions: {{{label}: {digest}}}` for the task in the suite"
+            problems.append(Problem(str(path), 0, 0, "", "function", message, hint))
+        elif functions[label] != digest:
+            message = f"{label} is not the file that the suite names: its SHA-256 is {digest}"
+            problems.append(Problem(str(path), 0, 0, "", "function", message, "read what has changed, then renew it"))
+    if problems:
+        raise InvalidInput(problems)
+
+
+def _run(file: Path, digest: str) -> Any:
+    """A module made of exactly the bytes that have the digest."""
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise _problem(file, "has changed since it was compared with the suite's digest")
+    name = f"assay_task_{digest[:16]}"
+    if _is_packaged(file):  # lm-eval's own modules import each other by their place
+        name = ".".join(file.relative_to(_packaged_folder().parents[1]).with_suffix("").parts)
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    exec(compile(content, str(file), "exec"), module.__dict__)
+    return module
+
+
+def _function_refs(value: Any) -> Iterator[FunctionRef]:
+    if isinstance(value, FunctionRef):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _function_refs(inner)
+
+
+@cache
+def _packaged_folder() -> Path:
+    spec = importlib.util.find_spec("lm_eval")
+    if spec is None or spec.origin is None:
+        raise MissingExtra("lm-eval is not installed: run `make setup`")
+    return Path(spec.origin).parent / "tasks"
+
+
+def _is_packaged(file: Path) -> bool:
+    return file.is_relative_to(_packaged_folder())
+
+
+def _is_remote(file: str) -> bool:
+    return re.match(r"\w+://", file) is not None
+
+
+def _absolute(files: Any, folder: Path) -> Any:
+    if isinstance(files, str):
+        return files if _is_remote(files) else str((folder / files).absolute())
+    if isinstance(files, list):
+        return [_absolute(file, folder) for file in files]
+    return {split: _absolute(file, folder) for split, file in files.items()}
+
+
+def _flat(files: Any) -> list[str]:
+    if isinstance(files, str):
+        return [files]
+    return [name for value in (files.values() if isinstance(files, dict) else files) for name in _flat(value)]
+
+
+def _sha256(file: Path, path: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise _problem(path, f"{file} cannot be read: {error.strerror}") from error
+
+
+def _problem(path: Path, message: str) -> InvalidInput:
+    return InvalidInput([Problem(str(path), 0, 0, "", "task", message)])

@@ -1,0 +1,158 @@
+"""Weighing: a deployment is asked every question of a suite, once, and its answers are kept as evidence."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from assay.engines import lm_eval_harness, ray_cluster, task_files
+from assay.engines.asking import Endpoint
+from assay.engines.lm_eval_harness import TaskFile
+from assay.errors import InvalidInput, Problem, StageFailed, UsageError
+from assay.records.gate import Item, TaskResult, Weighing, WeighingRecord
+from assay.records.record import digest_of
+from assay.records.stages import DatasetRecord, DeploymentRecord
+from assay.rules.abstention import abstained
+from assay.spec.gate import LM_EVAL, SuiteSpec, TaskSettings
+from assay.stages.work import Work
+
+VERSION = 2
+HELD_OUT = "heldout"
+NEED_CONFIDENCE = ("brier", "ece")
+"""Metrics that are made of the probability of an answer."""
+
+
+def run(
+    deployment: DeploymentRecord,
+    tasks: Sequence[TaskFile],
+    *,
+    engine: str,
+    tokenizer: str | None,
+    num_concurrent: int,
+    work: Work,
+    api_key: str = "none",
+    stands: Callable[[], bool] = lambda: True,
+) -> WeighingRecord:
+    """Asks the deployment every question and keeps the answers as evidence.
+
+    What the same artifact has answered before, through the same `engine` (a text that tells engines and their settings
+    apart), is not asked again: not by a second weighing, nor after a crash. `tokenizer` is the model's folder. When
+    the deployment does not stand any more at the end, nobody knows who answered: all is thrown away and `StageFailed`
+    is raised."""
+    work.say(f"weighing slot {deployment.slot}")
+    started = time.monotonic()
+    cache = _Cache(work.place.home / "answers" / digest_of([VERSION, deployment.artifact_digest, engine])[:32])
+    results = {task.name: result for task in tasks if (result := cache.get(task))}
+    num_reused = sum(len(result.items) for result in results.values())
+    if open_tasks := [task for task in tasks if task.name not in results]:
+        answered = ray_cluster.call(
+            lm_eval_harness.weigh,
+            Endpoint(deployment.url, deployment.model_name, num_concurrent, api_key),
+            open_tasks,
+            tokenizer=tokenizer,
+            answers=cache.answers,
+            progress_file=work.progress_file,
+        )
+        if not stands():
+            cache.clear()
+            raise StageFailed(f"slot {deployment.slot} got another deployment while it was weighed; run it again")
+        for task, result in zip(open_tasks, answered.tasks, strict=True):
+            results[task.name] = _with_abstention(result)
+            cache.put(task, results[task.name])
+        num_reused += answered.num_reused
+    return _keep(deployment, [results[task.name] for task in tasks], num_reused, time.monotonic() - started, work)
+
+
+def tasks_of(suite: SuiteSpec, root: Path, data: DatasetRecord | None) -> tuple[TaskFile, ...]:
+    """The tasks of a suite that was loaded from `root`, with their digests, sorted by name. `data` has the task
+    `heldout`; while it is not prepared yet, that task is left out. Raises `UsageError` for a task that cannot be
+    had or that runs code which the suite does not allow."""
+    found = []
+    for name in sorted(suite.limits):
+        settings = suite.settings(name)
+        if name == HELD_OUT and data is None:
+            continue
+        path = _held_out(data) if name == HELD_OUT and data else _task_path(name, settings, root)
+        wants_confidence = any(limit.metric in NEED_CONFIDENCE for limit in suite.limits[name])
+        found.append(lm_eval_harness.task_file(name, path, settings, wants_confidence=wants_confidence))
+    return tuple(found)
+
+
+def _task_path(name: str, settings: TaskSettings, root: Path) -> Path:
+    source = settings.source or f"{name}.yaml"
+    if not source.startswith(LM_EVAL):
+        return (root / source).absolute()
+    wanted = source.removeprefix(LM_EVAL)
+    found = task_files.packaged(wanted)
+    if found is None:
+        raise InvalidInput([Problem("", 0, 0, f"tasks.{name}.source", "no_task", f"lm-eval has no task {wanted}")])
+    return found
+
+
+def _held_out(data: DatasetRecord) -> Path:
+    if data.gate is None:
+        raise UsageError("the suite limits `heldout`, but the spec has no data.gate")
+    return Path(data.artifact.path) / HELD_OUT / f"{HELD_OUT}.yaml"
+
+
+class _Cache:
+    """What one artifact has answered through one engine."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.answers = folder / "answers.jsonl"
+
+    def get(self, task: TaskFile) -> TaskResult | None:
+        """The task's finished items; None when there are none that can be read."""
+        try:
+            return TaskResult.model_validate_json(self._path(task).read_text())
+        except (OSError, ValueError):
+            return None
+
+    def put(self, task: TaskFile, result: TaskResult) -> None:
+        """Keeps a finished task. One that the server has failed is asked again next time."""
+        if any(item.error for item in result.items):
+            return
+        draft = self._path(task).with_suffix(".draft")
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(result.model_dump_json())
+        draft.replace(self._path(task))
+
+    def clear(self) -> None:
+        """Forgets the single answers; those of finished tasks are from earlier weighings and stay."""
+        self.answers.unlink(missing_ok=True)
+
+    def _path(self, task: TaskFile) -> Path:
+        return self._folder / f"{digest_of([task.name, task.digest])[:32]}.json"
+
+
+def _with_abstention(result: TaskResult) -> TaskResult:
+    return result.model_copy(update={"items": tuple(_marked(item) for item in result.items)})
+
+
+def _marked(item: Item) -> Item:
+    """The item with the score `abstained`; one without an answer has no scores."""
+    if item.error:
+        return item
+    return item.model_copy(update={"scores": {**item.scores, "abstained": float(abstained(item.response))}})
+
+
+def _keep(
+    deployment: DeploymentRecord, results: Sequence[TaskResult], num_reused: int, seconds: float, work: Work
+) -> WeighingRecord:
+    weighing = Weighing(
+        artifact_digest=deployment.artifact_digest,
+        model_name=deployment.model_name,
+        tasks=tuple(results),
+        seconds=seconds,
+    )
+    folder = work.fresh_folder(f"evidence-{deployment.slot}")
+    (folder / "weighing.json").write_text(weighing.model_dump_json(indent=1))
+    items = [item for result in results for item in result.items]
+    return WeighingRecord(
+        evidence=work.store.put(folder, "evidence"),
+        artifact_digest=deployment.artifact_digest,
+        num_items=len(items),
+        seconds=seconds,
+        num_errors=sum(item.error is not None for item in items),
+        num_reused=num_reused,
+    )
