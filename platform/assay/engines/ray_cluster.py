@@ -80,6 +80,13 @@ def free() -> ClusterSize:
     return ClusterSize(now.get("CPU", 0.0), now.get("GPU", 0.0), sum(1 for node in ray.nodes() if node["Alive"]))
 
 
+def node_ip() -> str:
+    """Address of this process's node."""
+    import ray
+
+    return str(ray.util.get_node_ip_address())
+
+
 def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Runs `function` in a Ray worker of its own, on this process's node, and returns what it returns; the
     worker's memory is given back afterwards. An `AssayError` comes back as itself; anything else becomes

@@ -109,6 +109,18 @@ def holds(api: ServeApi, deployment: DeploymentRecord) -> bool:
     return now is not None and now.deployed_at == deployment.deployed_at
 
 
+def engine_pids(api: ServeApi, slot: Slot) -> list[tuple[str, int]]:
+    """(IP address of the node, process) of each engine replica in the slot that runs."""
+    deployments = _request(api, "GET").get("applications", {}).get(slot, {}).get("deployments", {})
+    return [
+        (str(replica["node_ip"]), int(replica["pid"]))
+        for name, deployment in deployments.items()
+        if name.startswith("LLMServer")
+        for replica in deployment.get("replicas", [])
+        if replica.get("state") == "RUNNING" and replica.get("pid")
+    ]
+
+
 def engine_packages(engine_python: str) -> list[str]:
     """Name and version of the engine and of what it stands on, from its environment's metadata."""
     found = Path(engine_python).parents[1].glob("lib/python3*/site-packages/*.dist-info")

@@ -69,7 +69,7 @@ def run(
         ledger.open_run(name, name=spec.name, spec=spec.model_dump_json(), started_by=place.user)
         context = Context(spec, suite, root, place, ledger.champion())
         num_run = 0
-        for step in _wanted(spec):
+        for step in _wanted(context):
             if _reuse(step, context, ledger, place, name, watcher):
                 continue
             if not num_run:
@@ -85,7 +85,7 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place) -> list[Stag
     ledger = Ledger(place.ledger_url)
     context = Context(spec, suite, root, place, ledger.champion())
     plans: list[StagePlan] = []
-    for step in _wanted(spec):
+    for step in _wanted(context):
         if plans and plans[-1].action != "cached":
             plans.append(StagePlan(step.name, "unknown", "", None))
             continue
@@ -99,8 +99,8 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place) -> list[Stag
     return plans
 
 
-def _wanted(spec: Spec) -> list[Step]:
-    return [step for step in steps() if step.wanted(spec)]
+def _wanted(context: Context) -> list[Step]:
+    return [step for step in steps() if step.wanted(context)]
 
 
 def _reuse(step: Step, context: Context, ledger: Ledger, place: Place, name: str, watcher: Watcher) -> bool:

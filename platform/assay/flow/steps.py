@@ -11,16 +11,16 @@ from typing import TypeVar
 from assay.engines import ray_serve
 from assay.engines.lm_eval_harness import TaskFile
 from assay.place import Place
-from assay.records.gate import GateRecord, WeighingRecord
+from assay.records.gate import GateRecord, ServiceRecord, WeighingRecord
 from assay.records.record import Record, digest_of
 from assay.records.release import Champion
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
 from assay.spec.data import DataSpec, HeldOut
 from assay.spec.examples import matching_files
-from assay.spec.gate import SuiteSpec
+from assay.spec.gate import LoadSpec, SuiteSpec
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
-from assay.stages import baseline, compress, deploy, fetch, gate, merge, prepare, sweep, train, weigh
+from assay.stages import baseline, compress, deploy, fetch, gate, merge, prepare, service, sweep, train, weigh
 from assay.stages.work import Work
 
 R = TypeVar("R", bound=Record)
@@ -168,7 +168,7 @@ def steps() -> tuple[Step, ...]:
             WeighingRecord,
             reads=lambda c: [c.model.artifact.digest, _engine(c), [[t.name, t.digest] for t in c.tasks]],
             run=_baseline,
-            wanted=lambda spec: spec.gate.baseline == "base",
+            wanted=lambda c: c.spec.gate.baseline == "base",
         ),
         Step(
             "deploy",
@@ -186,6 +186,20 @@ def steps() -> tuple[Step, ...]:
             stands=_is_deployed,
         ),
         Step(
+            "service",
+            service.VERSION,
+            ServiceRecord,
+            reads=lambda c: [c.record("deploy", DeploymentRecord).model_dump(), _load(c).model_dump()],
+            run=lambda c, w: service.run(
+                _load(c),
+                deployment=c.record("deploy", DeploymentRecord),
+                gpus_a_replica=c.spec.serve.engine.tensor_parallel_size,
+                api=deploy.serve_api(w),
+                work=w,
+            ),
+            wanted=lambda c: c.suite.service is not None,
+        ),
+        Step(
             "gate",
             gate.VERSION,
             GateRecord,
@@ -193,6 +207,7 @@ def steps() -> tuple[Step, ...]:
                 c.record("deploy", DeploymentRecord).model_dump(),
                 gate.suite_digest(c.suite, c.tasks),
                 c.record("baseline", WeighingRecord).evidence.digest if "baseline" in c.records else None,
+                c.record("service", ServiceRecord).evidence.digest if "service" in c.records else None,
             ],
             run=lambda c, w: gate.run(
                 c.suite,
@@ -201,6 +216,7 @@ def steps() -> tuple[Step, ...]:
                 deployment=c.record("deploy", DeploymentRecord),
                 base=c.record("baseline", WeighingRecord) if "baseline" in c.records else None,
                 weigh=partial(c.weigh, work=w),
+                service=c.record("service", ServiceRecord) if "service" in c.records else None,
             ),
         ),
     )
@@ -272,6 +288,11 @@ def _folder_mark(context: Context) -> object:
 
 def _engine(context: Context) -> object:
     return [context.spec.serve.engine.model_dump(), context.spec.serve.replicas.model_dump()]
+
+
+def _load(context: Context) -> LoadSpec:
+    assert context.suite.service is not None
+    return context.suite.service.load
 
 
 def _engine_mark(context: Context) -> str:

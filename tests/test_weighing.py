@@ -1,0 +1,193 @@
+"""lm-eval's questions and metrics over a server that can be told to fail."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from assay.engines import task_files
+from assay.engines.asking import Endpoint
+from assay.engines.lm_eval_harness import TaskFile, documents, task_file, weigh
+from assay.errors import InvalidInput, UsageError
+from assay.spec.gate import TaskSettings
+from served import Counting, OpenAI, logprobs
+from servers import serving
+from tiny import make_model
+
+QUESTIONS = [
+    {"question": f"what is {i}?", "answer": f"answer to what is {i}?", "source": f"s{i % 3}"} for i in range(12)
+]
+
+
+@pytest.fixture
+def server() -> Iterator[Counting]:
+    with serving(OpenAI, Counting) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    make_model(folder)
+    return folder
+
+
+def endpoint(server: Counting) -> Endpoint:
+    return Endpoint(server.url, "tiny", num_concurrent=4, patience_s=0.3, timeout_s=5)
+
+
+def write_task(folder: Path, name: str = "facts", **more: object) -> Path:
+    lines = "".join(json.dumps(line) + "\n" for line in QUESTIONS)
+    (folder / f"{name}.jsonl").write_text(lines)
+    task = {
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": f"{name}.jsonl"},
+        "test_split": "train",
+        "output_type": "generate_until",
+        "doc_to_text": "{{question}}",
+        "doc_to_target": "{{answer}}",
+        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 16, "do_sample": False},
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+        **more,
+    }
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(task))
+    return folder / f"{name}.yaml"
+
+
+def choice_task(folder: Path) -> Path:
+    choice = {
+        "output_type": "multiple_choice",
+        "doc_to_choice": ["A", "B", "C"],
+        "doc_to_target": 1,
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    return write_task(folder, "letters", **choice)
+
+
+def test_answers_become_scored_items(server: Counting, tmp_path: Path) -> None:
+    settings = TaskSettings(cluster_by="source", slice_by=("source",))
+    task = task_file("facts", write_task(tmp_path), settings)
+    server.answer = lambda question: "wrong" if "7" in question else f"answer to {question}\nand more"
+    answered = weigh(endpoint(server), [task], answers=tmp_path / "answers.jsonl")
+    items = answered.tasks[0].items
+    assert [item.scores for item in items] == [{"exact_match": float(i != 7)} for i in range(12)]
+    assert items[7].response == "wrong"
+    assert items[5].cluster == "s2"
+    assert items[5].slices == {"source": "s2"}
+    assert all(item.latency_s and not item.error for item in items)
+    assert answered.num_sent == 12
+
+    again = weigh(endpoint(server), [task], answers=tmp_path / "answers.jsonl")
+    assert again.tasks == answered.tasks
+    assert (again.num_sent, again.num_reused) == (0, 12)
+    assert len(server.bodies) == 12
+
+
+def test_a_failing_server_makes_errors_and_no_wrong_answers(server: Counting, tmp_path: Path) -> None:
+    server.fault = lambda number: 500 if "what is 3?" in json.dumps(server.bodies[number - 1]) else None
+    items = weigh(endpoint(server), [task_file("facts", write_task(tmp_path))]).tasks[0].items
+    assert [item.scores for item in items] == [{} if i == 3 else {"exact_match": 1.0} for i in range(12)]
+    assert "HTTP 500" in str(items[3].error)
+
+
+def test_choices_are_scored_by_the_model(server: Counting, model: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    result = weigh(endpoint(server), [task_file("letters", choice_task(tmp_path))], tokenizer=str(model)).tasks[0]
+    words = AutoTokenizer.from_pretrained(model)
+    assert len(server.bodies) == 2  # twelve prompts, eight a request; a prompt is sent once for its three choices
+    for item, line in zip(result.items, QUESTIONS, strict=True):
+        chat = [{"role": "user", "content": line["question"]}]
+        context = words.apply_chat_template(chat, tokenize=True, add_generation_prompt=True, return_dict=False)
+        table = logprobs(context)
+        found = {letter: table[words.encode(letter)[0]] for letter in "ABC"}
+        assert item.response == max(found, key=found.__getitem__)
+        assert item.target == "B"
+        assert item.scores["acc"] == float(item.response == "B")
+        assert 1 / 3 <= item.scores["confidence"] <= 1
+
+
+def test_settings_of_the_suite_overrule_the_task(server: Counting, tmp_path: Path) -> None:
+    settings = TaskSettings(temperature=0.5, max_gen_toks=3, max_items=5, apply_chat_template=False)
+    result = weigh(endpoint(server), [task_file("facts", write_task(tmp_path), settings)]).tasks[0]
+    assert len(result.items) == 5
+    assert {(body["temperature"], body["max_tokens"], "prompt" in body) for body in server.bodies} == {(0.5, 3, True)}
+
+
+def test_few_shots_are_turns_of_the_chat(server: Counting, tmp_path: Path) -> None:
+    path = write_task(tmp_path, fewshot_split="train")
+    weigh(endpoint(server), [task_file("facts", path, TaskSettings(num_fewshot=2, max_items=1))])
+    roles = [message["role"] for message in server.bodies[0]["messages"]]
+    assert roles == ["user", "assistant", "user", "assistant", "user"]
+
+
+def test_documents_are_question_and_answer(tmp_path: Path) -> None:
+    assert documents(task_file("letters", choice_task(tmp_path)))[:2] == [("what is 0?", "B"), ("what is 1?", "B")]
+
+
+def function_task(folder: Path, digest: str | None = None) -> TaskFile:
+    (folder / "shout.py").write_text("def loud(doc):\n    return doc['question'].upper()\n")
+    path = write_task(folder)
+    path.write_text(path.read_text().replace("'{{question}}'", "!function shout.loud"))
+    sha256 = digest or hashlib.sha256((folder / "shout.py").read_bytes()).hexdigest()
+    return task_file("facts", path, TaskSettings(functions={"shout.py": sha256}))
+
+
+def test_a_function_runs_when_the_suite_names_its_digest(server: Counting, tmp_path: Path) -> None:
+    weigh(endpoint(server), [function_task(tmp_path)])
+    assert {body["messages"][-1]["content"] for body in server.bodies} == {f"WHAT IS {i}?" for i in range(12)}
+
+
+def test_a_function_that_the_suite_does_not_name_is_refused(tmp_path: Path) -> None:
+    function_task(tmp_path)
+    with pytest.raises(InvalidInput, match="does not allow") as refused:
+        task_file("facts", tmp_path / "facts.yaml")
+    assert hashlib.sha256((tmp_path / "shout.py").read_bytes()).hexdigest() in str(refused.value)
+    with pytest.raises(InvalidInput, match="is not the file"):
+        function_task(tmp_path, "0" * 64)
+
+
+def test_a_function_that_changes_after_it_was_read_does_not_run(server: Counting, tmp_path: Path) -> None:
+    task = function_task(tmp_path)
+    (tmp_path / "shout.py").write_text("raise SystemExit('ran')\n")
+    with pytest.raises(InvalidInput, match="is not the file"):
+        weigh(endpoint(server), [task])
+    assert not server.bodies
+
+
+def test_the_digest_is_of_all_that_bears_on_the_items(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("description: Be brief.\n")
+    path = write_task(tmp_path, include="base.yaml")
+    before = task_file("facts", path)
+    digests = {before.digest, task_file("facts", path, TaskSettings(max_items=3)).digest}
+    for file in ("facts.jsonl", "base.yaml", "facts.yaml"):
+        (tmp_path / file).write_text((tmp_path / file).read_text() + "\n")
+        digests.add(task_file("facts", path).digest)
+    assert len(digests) == 5
+    assert set(task_files.read(path, "facts", {}).files) == {"facts.yaml", "facts.jsonl", "base.yaml"}
+
+
+def test_a_task_of_lm_eval_is_found_by_its_name() -> None:
+    found = task_files.packaged("arc_easy")
+    assert found is not None
+    assert task_files.read(found, "arc_easy", {}).config["dataset_path"] == "allenai/ai2_arc"
+    assert task_files.packaged("no_such_task") is None
+
+
+def test_data_that_cannot_be_had_is_said_in_one_sentence(server: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = task_files.packaged("arc_easy")
+    assert found is not None
+    with pytest.raises(UsageError, match=r"arc_easy needs the data set allenai/ai2_arc, which is not on this machine"):
+        weigh(endpoint(server), [task_file("arc_easy", found)])
+
+
+def test_a_group_of_tasks_is_refused() -> None:
+    found = task_files.packaged("facts_of_nobody")
+    assert found is None
+    group = task_files._packaged_folder() / "mmlu" / "default" / "_mmlu.yaml"
+    with pytest.raises(InvalidInput, match="group of tasks"):
+        task_file("mmlu", group)
