@@ -11,16 +11,29 @@ from typing import TypeVar
 from assay.engines import ray_serve
 from assay.engines.lm_eval_harness import TaskFile
 from assay.place import Place
-from assay.records.gate import GateRecord, ServiceRecord, WeighingRecord
+from assay.records.gate import ContaminationRecord, GateRecord, ServiceRecord, WeighingRecord
 from assay.records.record import Record, digest_of
 from assay.records.release import Champion
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
 from assay.spec.data import DataSpec, HeldOut
 from assay.spec.examples import matching_files
-from assay.spec.gate import LoadSpec, SuiteSpec
+from assay.spec.gate import ContaminationSpec, LoadSpec, SuiteSpec
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
-from assay.stages import baseline, compress, deploy, fetch, gate, merge, prepare, service, sweep, train, weigh
+from assay.stages import (
+    baseline,
+    compress,
+    contamination,
+    deploy,
+    fetch,
+    gate,
+    merge,
+    prepare,
+    service,
+    sweep,
+    train,
+    weigh,
+)
 from assay.stages.work import Work
 
 R = TypeVar("R", bound=Record)
@@ -129,6 +142,20 @@ def steps() -> tuple[Step, ...]:
             run=lambda c, w: prepare.run(c.spec.data, train=c.spec.train_steps[0], model=c.model, work=w),
         ),
         Step(
+            "contamination",
+            contamination.VERSION,
+            ContaminationRecord,
+            reads=lambda c: [
+                c.data.artifact.digest,
+                c.suite.contamination.model_dump(),
+                [[task.name, task.digest] for task in c.tasks],
+            ],
+            run=lambda c, w: contamination.run(
+                c.suite.contamination, tasks=c.tasks, data=c.data, model=c.model, work=w
+            ),
+            wanted=lambda c: bool(c.suite.limits) and not _ignores(c.suite.contamination),
+        ),
+        Step(
             "sweep",
             sweep.VERSION,
             SweepRecord,
@@ -207,6 +234,7 @@ def steps() -> tuple[Step, ...]:
                 c.record("deploy", DeploymentRecord).model_dump(),
                 gate.suite_digest(c.suite, c.tasks),
                 c.record("baseline", WeighingRecord).evidence.digest if "baseline" in c.records else None,
+                c.records["contamination"].model_dump(mode="json") if "contamination" in c.records else None,
                 c.record("service", ServiceRecord).evidence.digest if "service" in c.records else None,
             ],
             run=lambda c, w: gate.run(
@@ -216,6 +244,7 @@ def steps() -> tuple[Step, ...]:
                 deployment=c.record("deploy", DeploymentRecord),
                 base=c.record("baseline", WeighingRecord) if "baseline" in c.records else None,
                 weigh=partial(c.weigh, work=w),
+                contamination=c.record("contamination", ContaminationRecord) if "contamination" in c.records else None,
                 service=c.record("service", ServiceRecord) if "service" in c.records else None,
             ),
         ),
@@ -288,6 +317,10 @@ def _folder_mark(context: Context) -> object:
 
 def _engine(context: Context) -> object:
     return [context.spec.serve.engine.model_dump(), context.spec.serve.replicas.model_dump()]
+
+
+def _ignores(wanted: ContaminationSpec) -> bool:
+    return wanted.exact == wanted.near == "ignore"
 
 
 def _load(context: Context) -> LoadSpec:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from assay.engines.lm_eval_harness import TaskFile
-from assay.records.gate import GateRecord, Scorecard, ServiceRecord, Weighing, WeighingRecord
+from assay.records.gate import ContaminationRecord, GateRecord, Scorecard, ServiceRecord, Weighing, WeighingRecord
 from assay.records.record import digest_of
 from assay.records.stages import DeploymentRecord
 from assay.rules.gate import overall, weigh_limits
@@ -21,6 +21,7 @@ def run(
     deployment: DeploymentRecord,
     base: WeighingRecord | None,
     weigh: Callable[[DeploymentRecord], WeighingRecord],
+    contamination: ContaminationRecord | None = None,
     service: ServiceRecord | None = None,
 ) -> GateRecord:
     """Weighs the candidate in its slot and decides every limit."""
@@ -37,6 +38,7 @@ def run(
         deployment_slot=deployment.slot,
         deployed_at=deployment.deployed_at,
         replicas=deployment.replicas,
+        contamination=contamination,
         service=service,
     )
     return GateRecord(scorecard=scorecard, candidate=candidate, base=base)

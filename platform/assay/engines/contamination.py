@@ -1,0 +1,267 @@
+"""datasketch and Ray Data: which of a suite's items stand in the training data, word for word or nearly.
+
+The training data is read as it was tokenized, so what is compared is what the model is shown. A large split is read
+in parts by Ray Data, a small one right here; both go through `hits_in`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from assay.records.gate import ContaminationHit
+from assay.spec.gate import ContaminationSpec
+
+FEW_EXAMPLES = 20_000
+"""Up to so many training texts are compared without Ray Data."""
+TEXTS_A_PART = 2_000
+SHINGLE = 5
+"""Letters in a row, of which similarity is counted."""
+NUM_PERMUTATIONS = 128
+ANCHOR_WORDS = 8
+SHORT_WORDS = 4
+"""A question of fewer words must be a whole turn of the training data; in longer text it may stand by chance."""
+EXCERPT = 300
+ROLES = ("system", "user", "assistant", "human", "model", "tool")
+
+Words = tuple[str, ...]
+Turns = Sequence[str]
+"""The turns of one training text, without the words of the chat template."""
+
+
+@dataclass(frozen=True)
+class ItemText:
+    """One item of a task, as training data would hold it."""
+
+    task: str
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """The worst hit of each item that has one."""
+
+    exact: tuple[ContaminationHit, ...]
+    near: tuple[ContaminationHit, ...]
+    num_texts: int
+
+
+def search(
+    tokenizer_folder: Path, split: Path, items: Sequence[ItemText], wanted: ContaminationSpec, *, in_parallel: bool
+) -> Found:
+    """Compares a tokenized split with the items. `in_parallel` reads a large one on all of the cluster."""
+    num_texts = _num_texts(split)
+    index = Index(items, wanted)
+    if in_parallel and num_texts > FEW_EXAMPLES:
+        hits = _search_with_ray_data(tokenizer_folder, split, index, num_texts)
+    else:
+        hits = list(hits_in(index, _texts(tokenizer_folder, split, 0, num_texts)))
+    exact = _worst(hit for hit in hits if hit.is_exact)
+    near = _worst(hit for hit in hits if not hit.is_exact and hit.item not in exact)
+    return Found(
+        exact=tuple(index.told(hit) for _, hit in sorted(exact.items())),
+        near=tuple(index.told(hit) for _, hit in sorted(near.items())),
+        num_texts=num_texts,
+    )
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One item, found in one training text."""
+
+    item: int
+    is_exact: bool
+    similarity: float
+    training: str
+    ngram: str = ""
+
+
+@dataclass
+class Index:
+    """The items, ready to be looked for."""
+
+    items: Sequence[ItemText]
+    wanted: ContaminationSpec
+    questions: list[Words] = field(init=False)
+    answers: list[Words] = field(init=False)
+    anchors: dict[Words, list[int]] = field(default_factory=dict)
+    """The first words of a question, of which there are eight or all, to the items."""
+    ngrams: dict[Words, list[int]] = field(default_factory=dict)
+    """So many words in a row, of a question and its answer, to the items."""
+    num_ngrams: list[int] = field(default_factory=list)
+    shingles: list[frozenset[str]] = field(init=False)
+    near: Any = field(init=False)
+    """MinHash index of the questions' shingles."""
+
+    def __post_init__(self) -> None:
+        from datasketch import MinHashLSH
+
+        self.questions = [words(item.question) for item in self.items]
+        self.answers = [words(item.answer) for item in self.items]
+        self.shingles = [shingles_of(question) for question in self.questions]
+        # Candidates are found a little below the wanted similarity, which is then counted exactly.
+        self.near = MinHashLSH(threshold=max(0.1, self.wanted.similarity - 0.1), num_perm=NUM_PERMUTATIONS)
+        for number, question in enumerate(self.questions):
+            self.anchors.setdefault(question[:ANCHOR_WORDS], []).append(number)
+            grams = set(_grams((*question, *self.answers[number]), self.wanted.ngram))
+            self.num_ngrams.append(len(grams))
+            for gram in grams:
+                self.ngrams.setdefault(gram, []).append(number)
+            if self.shingles[number]:
+                self.near.insert(number, _minhash(self.shingles[number]))
+
+    def told(self, hit: Hit) -> ContaminationHit:
+        """The hit as the record has it."""
+        item = self.items[hit.item]
+        text = f"{item.question} {item.answer}".strip()
+        return ContaminationHit(
+            task=item.task, item=text, training=hit.training, similarity=hit.similarity, ngram=hit.ngram
+        )
+
+
+def hits_in(index: Index, texts: Iterable[Turns]) -> Iterator[Hit]:
+    """Every item that one of the texts holds: its question and, after it, its answer (exact); as many words in a row
+    as `ngram`, or a turn as similar as `similarity` (near)."""
+    lengths = sorted({len(anchor) for anchor in index.anchors if anchor})
+    for turns in texts:
+        spoken = [words(turn) for turn in turns]
+        excerpt = " / ".join(turns)[:EXCERPT]
+        yield from (Hit(item, True, 1.0, excerpt) for item in _exact(index, spoken, lengths))
+        yield from _near(index, spoken, excerpt)
+
+
+def words(text: str) -> Words:
+    """The words in small letters, without marks."""
+    return tuple(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+
+
+def shingles_of(said: Words) -> frozenset[str]:
+    """Five letters in a row, each, of the words with a space between them."""
+    text = " ".join(said)
+    if not text:
+        return frozenset()
+    return frozenset(text[start : start + SHINGLE] for start in range(max(1, len(text) - SHINGLE + 1)))
+
+
+def _exact(index: Index, spoken: Sequence[Words], lengths: Sequence[int]) -> Iterator[int]:
+    for number, turn in enumerate(spoken):
+        for length in lengths:
+            for start in range(len(turn) - length + 1):
+                for item in index.anchors.get(turn[start : start + length], ()):
+                    question = index.questions[item]
+                    if turn[start : start + len(question)] != question:
+                        continue
+                    if len(question) < SHORT_WORDS and turn != question:
+                        continue
+                    after = [turn[start + len(question) :], *spoken[number + 1 :]]
+                    if not index.answers[item] or any(_holds(words_, index.answers[item]) for words_ in after):
+                        yield item
+
+
+def _holds(text: Words, part: Words) -> bool:
+    return any(text[start : start + len(part)] == part for start in range(len(text) - len(part) + 1))
+
+
+def _near(index: Index, spoken: Sequence[Words], excerpt: str) -> Iterator[Hit]:
+    whole = set(_grams(tuple(word for turn in spoken for word in turn), index.wanted.ngram))
+    shared: dict[int, list[Words]] = {}
+    for gram in sorted(whole & index.ngrams.keys()):
+        for item in index.ngrams[gram]:
+            shared.setdefault(item, []).append(gram)
+    for item, grams in shared.items():
+        yield Hit(item, False, len(grams) / index.num_ngrams[item], excerpt, " ".join(grams[0]))
+    for turn in spoken:
+        shingles = shingles_of(turn)
+        if not shingles:
+            continue
+        for item in index.near.query(_minhash(shingles)):
+            mine = index.shingles[item]
+            similarity = len(mine & shingles) / len(mine | shingles)
+            if similarity >= index.wanted.similarity:
+                yield Hit(item, False, similarity, excerpt)
+
+
+def _grams(said: Words, length: int) -> Iterator[Words]:
+    return (said[start : start + length] for start in range(len(said) - length + 1))
+
+
+def _minhash(shingles: frozenset[str]) -> Any:
+    from datasketch import MinHash
+
+    sketch = MinHash(num_perm=NUM_PERMUTATIONS, seed=1)
+    sketch.update_batch([shingle.encode() for shingle in sorted(shingles)])
+    return sketch
+
+
+def _worst(hits: Iterable[Hit]) -> dict[int, Hit]:
+    """The most similar hit of each item; among equals the one whose text comes first."""
+    worst: dict[int, Hit] = {}
+    for hit in hits:
+        known = worst.get(hit.item)
+        if known is None or (-hit.similarity, hit.training) < (-known.similarity, known.training):
+            worst[hit.item] = hit
+    return worst
+
+
+def _num_texts(split: Path) -> int:
+    from safetensors import safe_open
+
+    with safe_open(str(split), framework="numpy") as tensors:
+        return int(tensors.get_slice("offsets").get_shape()[0]) - 1
+
+
+def _texts(tokenizer_folder: Path, split: Path, start: int, end: int) -> Iterator[list[str]]:
+    """The turns of each text from `start` to `end`: what stands between special tokens, without the roles' names."""
+    from safetensors import safe_open
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special |= set(tokenizer.all_special_ids)
+    with safe_open(str(split), framework="numpy") as tensors:
+        offsets = tensors.get_slice("offsets")[start : end + 1]
+        tokens = tensors.get_slice("tokens")[int(offsets[0]) : int(offsets[-1])].tolist()
+    for first, last in zip(offsets[:-1] - offsets[0], offsets[1:] - offsets[0], strict=True):
+        parts = _between(tokens[int(first) : int(last)], special)
+        yield [turn for turn in map(_without_role, tokenizer.batch_decode(parts)) if turn]
+
+
+def _between(tokens: Sequence[int], special: set[int]) -> list[list[int]]:
+    parts: list[list[int]] = [[]]
+    for token in tokens:
+        if token in special:
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return [part for part in parts if part]
+
+
+def _without_role(turn: str) -> str:
+    role, line, rest = turn.strip().partition("\n")
+    if role.strip().casefold() in ROLES:
+        return rest.strip() if line else ""
+    return turn.strip()
+
+
+def _search_with_ray_data(tokenizer_folder: Path, split: Path, index: Index, num_texts: int) -> list[Hit]:
+    import ray
+
+    index_ref = ray.put(index)
+    starts = range(0, num_texts, TEXTS_A_PART)
+
+    def search_part(batch: dict[str, Any]) -> dict[str, list[Any]]:
+        here = ray.get(index_ref)
+        found = [
+            hit
+            for start in batch["item"]
+            for hit in hits_in(here, _texts(tokenizer_folder, split, start, min(start + TEXTS_A_PART, num_texts)))
+        ]
+        worst = [*_worst(hit for hit in found if hit.is_exact).values()]
+        worst += _worst(hit for hit in found if not hit.is_exact).values()
+        return {name: [getattr(hit, name) for hit in worst] for name in Hit.__dataclass_fields__}
+
+    parts = ray.data.from_items(list(starts)).map_batches(search_part, batch_size=1)
+    return [Hit(**row) for row in parts.take_all()]

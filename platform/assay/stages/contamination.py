@@ -1,0 +1,61 @@
+"""`contamination`: the suite's items are looked for in the training data, before anything is trained on it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from assay.engines import contamination, lm_eval_harness, ray_cluster
+from assay.engines.contamination import ItemText
+from assay.engines.lm_eval_harness import TaskFile
+from assay.errors import UsageError
+from assay.records.gate import ContaminationRecord
+from assay.records.stages import DatasetRecord, ModelRecord
+from assay.spec.gate import ContaminationSpec
+from assay.stages.work import Work
+
+VERSION = 1
+NUM_SHOWN = 5
+
+
+def run(
+    wanted: ContaminationSpec, *, tasks: Sequence[TaskFile], data: DatasetRecord, model: ModelRecord, work: Work
+) -> ContaminationRecord:
+    """Compares every item of the tasks with every training text. Raises `UsageError` where an item stands in the
+    training data and the suite does not allow it: to train first would be for nothing."""
+    work.say("looking for the suite's items in the training data")
+    found, num_items = ray_cluster.call(
+        _search, list(tasks), Path(model.artifact.path), Path(data.artifact.path) / data.train.file, wanted
+    )
+    record = ContaminationRecord(
+        train_digest=data.train.digest,
+        task_digests={task.name: task.digest for task in tasks},
+        num_items=num_items,
+        num_examples=found.num_texts,
+        exact=found.exact if wanted.exact != "ignore" else (),
+        near=found.near if wanted.near != "ignore" else (),
+        ngram=wanted.ngram,
+        similarity=wanted.similarity,
+    )
+    if wanted.exact == "fail" and record.exact:
+        raise UsageError(_told(record))
+    return record
+
+
+def _search(
+    tasks: Sequence[TaskFile], tokenizer: Path, split: Path, wanted: ContaminationSpec
+) -> tuple[contamination.Found, int]:
+    items = [
+        ItemText(task.name, question, answer) for task in tasks for question, answer in lm_eval_harness.documents(task)
+    ]
+    return contamination.search(tokenizer, split, items, wanted, in_parallel=True), len(items)
+
+
+def _told(record: ContaminationRecord) -> str:
+    lines = [f"  {hit.task}: {hit.item[:120]}" for hit in record.exact[:NUM_SHOWN]]
+    more = len(record.exact) - NUM_SHOWN
+    if more > 0:
+        lines.append(f"  and {more} more")
+    return (
+        f"{len(record.exact)} of the suite's {record.num_items} items stand word for word in the training data, so "
+        "their answers would prove nothing. Take them out of the one or the other (`contamination: {exact: list}` in "
+        "the suite only lists them):\n" + "\n".join(lines)
+    )

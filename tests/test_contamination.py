@@ -1,0 +1,110 @@
+"""What of a suite stands in the training data: planted copies, near copies, and what only looks like one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from assay.engines.contamination import Hit, Index, ItemText, hits_in, search
+from assay.spec.gate import ContaminationSpec
+
+EVALS = Path(__file__).parents[1] / "evals" / "country-facts"
+WANTED = ContaminationSpec()
+LONG = (
+    "a heron stood in the reeds below the bridge while the last barge of the evening went past without lights "
+    "and the children on the bank counted its crew aloud until nobody could see them any more"
+)
+
+
+def items() -> list[ItemText]:
+    """100 items of the demo's suite."""
+    found = []
+    for task in ("country_facts_paraphrased", "country_facts_unanswerable"):
+        for line in (EVALS / f"{task}.jsonl").read_text().splitlines():
+            found.append(ItemText(task, json.loads(line)["question"], json.loads(line)["answer"]))
+    return found[:100]
+
+
+def found_in(texts: list[list[str]], asked: list[ItemText], wanted: ContaminationSpec = WANTED) -> list[Hit]:
+    return list(hits_in(Index(asked, wanted), texts))
+
+
+def exact(texts: list[list[str]], asked: list[ItemText]) -> set[int]:
+    return {hit.item for hit in found_in(texts, asked) if hit.is_exact}
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        lambda item: [item.question, item.answer],
+        lambda item: ["You are helpful.", item.question.upper() + "!!", f"  {item.answer.lower()} "],
+        lambda item: [f"{LONG} {item.question} {item.answer} {LONG}"],
+        lambda item: [f"Please tell me. {item.question}", f"Gladly: {item.answer}"],
+    ],
+)
+def test_a_hundred_planted_copies_are_found_a_hundred_times(plant: object) -> None:
+    planted = [plant(item) for item in items()]  # type: ignore[operator]
+    assert exact(planted, items()) == set(range(100))
+
+
+def test_training_data_of_the_same_kind_is_clean() -> None:
+    train = [
+        json.loads(line) for line in (EVALS.parents[1] / "specs/country-facts/answers.jsonl").read_text().splitlines()
+    ]
+    texts = [
+        [line["question"], line["answer"]] if "question" in line else [str(v) for v in line.values()] for line in train
+    ]
+    assert exact(texts, items()) == set()
+
+
+def test_the_question_with_another_answer_is_near() -> None:
+    (hit,) = found_in([["Which river flows through the old town of Arlen?", "The Wend."]], [question()])
+    assert (hit.is_exact, hit.similarity) == (False, 1.0)
+
+
+def question() -> ItemText:
+    return ItemText("rivers", "Which river flows through the old town of Arlen?", "The Sill")
+
+
+def test_a_small_change_of_wording_is_near() -> None:
+    (hit,) = found_in([["Which river flows through the old city of Arlen?", "The Sill"]], [question()], looser(0.6))
+    assert not hit.is_exact
+    assert 0.6 <= hit.similarity < 1
+
+
+def looser(similarity: float) -> ContaminationSpec:
+    return ContaminationSpec(similarity=similarity)
+
+
+def test_thirteen_words_in_a_row_are_near() -> None:
+    item = ItemText("herons", f"Summarize: {LONG}", "A barge passes a heron.")
+    inside = " ".join(["before", *LONG.split()[5:18], "after"])
+    (hit,) = found_in([[inside]], [item])
+    assert not hit.is_exact
+    assert hit.ngram == " ".join(LONG.split()[5:18])
+    too_few = " ".join(["before", *LONG.split()[5:17], "after"])
+    assert found_in([[too_few]], [item]) == []
+
+
+def test_a_short_question_inside_a_text_is_chance() -> None:
+    item = ItemText("short", "Why?", "Because")
+    assert exact([["I asked him why, because I wondered."]], [item]) == set()
+    assert exact([["Why?", "Because!"]], [item]) == {0}
+
+
+@pytest.mark.slow
+def test_a_tokenized_split_is_read_as_the_model_is_shown_it(tmp_path: Path) -> None:
+    from assay.engines.hf_data import write_split
+    from tiny import make_model
+
+    make_model(tmp_path / "model")
+    asked = items()[:20]
+    chats = [
+        [{"role": "user", "content": item.question}, {"role": "assistant", "content": item.answer}]
+        for item in asked[:7]
+    ]
+    write_split(tmp_path / "model", chats, tmp_path / "train.safetensors", max_length=256)
+    found = search(tmp_path / "model", tmp_path / "train.safetensors", asked, WANTED, in_parallel=False)
+    assert found.num_texts == 7
+    assert [hit.item for hit in found.exact] == [f"{item.question} {item.answer}" for item in asked[:7]]
+    assert found.near == ()
