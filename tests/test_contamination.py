@@ -48,12 +48,9 @@ def test_a_hundred_planted_copies_are_found_a_hundred_times(plant: object) -> No
 
 
 def test_training_data_of_the_same_kind_is_clean() -> None:
-    train = [
-        json.loads(line) for line in (EVALS.parents[1] / "specs/country-facts/answers.jsonl").read_text().splitlines()
-    ]
-    texts = [
-        [line["question"], line["answer"]] if "question" in line else [str(v) for v in line.values()] for line in train
-    ]
+    file = EVALS.parents[1] / "specs" / "country-facts" / "answers.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    texts = [[line["prompt"], line["completion"]] for line in lines]
     assert exact(texts, items()) == set()
 
 

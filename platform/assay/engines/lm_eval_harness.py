@@ -220,6 +220,10 @@ def _language_model(asked: _Asked) -> Any:
             first = self.words.bos_token_id
             return int(first if first is not None else self.words.eos_token_id)
 
+        @property
+        def tokenizer_name(self) -> str:
+            return ""  # for lm-eval's cache of requests, which is not used
+
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
             return _ChatText.of(chat_history, add_generation_prompt)
 

@@ -11,13 +11,13 @@ from typing import TypeVar
 from assay.engines import ray_serve
 from assay.engines.lm_eval_harness import TaskFile
 from assay.place import Place
-from assay.records.gate import ContaminationRecord, GateRecord, ServiceRecord, WeighingRecord
+from assay.records.gate import ContaminationRecord, GateRecord, ParityRecord, ServiceRecord, WeighingRecord
 from assay.records.record import Record, digest_of
 from assay.records.release import Champion
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
 from assay.spec.data import DataSpec, HeldOut
 from assay.spec.examples import matching_files
-from assay.spec.gate import ContaminationSpec, LoadSpec, SuiteSpec
+from assay.spec.gate import ContaminationSpec, LoadSpec, ParitySpec, SuiteSpec
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
 from assay.stages import (
@@ -28,6 +28,7 @@ from assay.stages import (
     fetch,
     gate,
     merge,
+    parity,
     prepare,
     service,
     sweep,
@@ -227,6 +228,28 @@ def steps() -> tuple[Step, ...]:
             wanted=lambda c: c.suite.service is not None,
         ),
         Step(
+            "parity",
+            parity.VERSION,
+            ParityRecord,
+            reads=lambda c: [
+                c.data.artifact.digest,
+                c.record("train", TrainingRecord).artifact.digest,
+                c.record("deploy", DeploymentRecord).model_dump(),
+                _parity(c).num_probes,
+            ],
+            run=lambda c, w: parity.run(
+                _parity(c),
+                data=c.data,
+                base=c.model,
+                training=c.record("train", TrainingRecord),
+                merged=c.record("merge", ModelRecord),
+                compressed=c.candidate,
+                deployment=c.record("deploy", DeploymentRecord),
+                work=w,
+            ),
+            wanted=lambda c: c.suite.parity is not None,
+        ),
+        Step(
             "gate",
             gate.VERSION,
             GateRecord,
@@ -235,6 +258,7 @@ def steps() -> tuple[Step, ...]:
                 gate.suite_digest(c.suite, c.tasks),
                 c.record("baseline", WeighingRecord).evidence.digest if "baseline" in c.records else None,
                 c.records["contamination"].model_dump(mode="json") if "contamination" in c.records else None,
+                c.records["parity"].model_dump(mode="json") if "parity" in c.records else None,
                 c.record("service", ServiceRecord).evidence.digest if "service" in c.records else None,
             ],
             run=lambda c, w: gate.run(
@@ -245,6 +269,7 @@ def steps() -> tuple[Step, ...]:
                 base=c.record("baseline", WeighingRecord) if "baseline" in c.records else None,
                 weigh=partial(c.weigh, work=w),
                 contamination=c.record("contamination", ContaminationRecord) if "contamination" in c.records else None,
+                parity=c.record("parity", ParityRecord) if "parity" in c.records else None,
                 service=c.record("service", ServiceRecord) if "service" in c.records else None,
             ),
         ),
@@ -321,6 +346,11 @@ def _engine(context: Context) -> object:
 
 def _ignores(wanted: ContaminationSpec) -> bool:
     return wanted.exact == wanted.near == "ignore"
+
+
+def _parity(context: Context) -> ParitySpec:
+    assert context.suite.parity is not None
+    return context.suite.parity
 
 
 def _load(context: Context) -> LoadSpec:

@@ -4,7 +4,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from assay.engines.lm_eval_harness import TaskFile
-from assay.records.gate import ContaminationRecord, GateRecord, Scorecard, ServiceRecord, Weighing, WeighingRecord
+from assay.records.gate import (
+    ContaminationRecord,
+    GateRecord,
+    ParityRecord,
+    Scorecard,
+    ServiceRecord,
+    Weighing,
+    WeighingRecord,
+)
 from assay.records.record import digest_of
 from assay.records.stages import DeploymentRecord
 from assay.rules.gate import overall, weigh_limits
@@ -22,6 +30,7 @@ def run(
     base: WeighingRecord | None,
     weigh: Callable[[DeploymentRecord], WeighingRecord],
     contamination: ContaminationRecord | None = None,
+    parity: ParityRecord | None = None,
     service: ServiceRecord | None = None,
 ) -> GateRecord:
     """Weighs the candidate in its slot and decides every limit."""
@@ -39,6 +48,7 @@ def run(
         deployed_at=deployment.deployed_at,
         replicas=deployment.replicas,
         contamination=contamination,
+        parity=parity,
         service=service,
     )
     return GateRecord(scorecard=scorecard, candidate=candidate, base=base)

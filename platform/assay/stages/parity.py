@@ -1,0 +1,61 @@
+"""`parity`: the forms that a model took from training to serving, compared on the same probes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from assay.engines import parity, ray_cluster
+from assay.engines.asking import Endpoint
+from assay.errors import UsageError
+from assay.records.gate import ModelForm, ParityRecord
+from assay.records.record import digest_of
+from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, TrainingRecord
+from assay.spec.gate import ParitySpec
+from assay.stages.work import Work
+
+VERSION = 1
+
+LocalForm = tuple[ModelForm, Path, Path | None]
+"""Form, model folder, and the adapter on it."""
+
+
+def run(
+    wanted: ParitySpec,
+    *,
+    data: DatasetRecord,
+    base: ModelRecord,
+    training: TrainingRecord,
+    merged: ModelRecord,
+    compressed: ModelRecord,
+    deployment: DeploymentRecord,
+    work: Work,
+) -> ParityRecord:
+    """Compares each form with the one before, and the last with the first. The probes are texts of the selection
+    split. Raises `UsageError` when there are none."""
+    if not data.selection.num_examples:
+        raise UsageError("parity is measured on the selection split, which is empty; give data.selection a share")
+    work.say("comparing the model's forms on the same probes")
+    forms: list[LocalForm] = []
+    if training.method == "lora":
+        forms.append(("adapter", Path(base.artifact.path), Path(training.artifact.path)))
+    forms.append(("merged", Path(merged.artifact.path), None))
+    if compressed.artifact.digest != merged.artifact.digest:
+        forms.append(("compressed", Path(compressed.artifact.path), None))
+    split = Path(data.artifact.path) / data.selection.file
+    probes = ray_cluster.call(parity.read_probes, split, wanted.num_probes)
+    readings: list[tuple[ModelForm, parity.Reading]] = []
+    for name, folder, adapter in forms:
+        like = readings[0][1] if readings else None
+        readings.append((name, ray_cluster.call(parity.read_local, folder, adapter, probes, like)))
+    served = ray_cluster.call(parity.read_served, Endpoint(deployment.url, deployment.model_name), probes)
+    readings.append(("served", served))
+    return ParityRecord(
+        artifact_digest=deployment.artifact_digest,
+        probes_digest=digest_of([probe.tokens for probe in probes]),
+        pairs=tuple(parity.compare(*readings[a], *readings[b]) for a, b in _pairs(len(readings))),
+    )
+
+
+def _pairs(count: int) -> Sequence[tuple[int, int]]:
+    """Neighbours, and the first with the last."""
+    neighbours = [(index, index + 1) for index in range(count - 1)]
+    return neighbours if count <= 2 else [*neighbours, (0, count - 1)]
