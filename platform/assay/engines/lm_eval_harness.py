@@ -420,10 +420,9 @@ def _choice(loaded: Any, sample: dict[str, Any]) -> tuple[str, float | None]:
 
 
 def _question(loaded: Any, doc: Mapping[str, Any]) -> str:
-    if doc.get("question"):
-        return str(doc["question"])
+    """What is asked. A task whose inputs are its choices has only what is common to them."""
     text = loaded.doc_to_text(doc)
-    return str(text if isinstance(text, str) else loaded.doc_to_target(doc))
+    return text if isinstance(text, str) else str(loaded.doc_to_target(doc))
 
 
 def _target(loaded: Any, doc: Mapping[str, Any]) -> str:
