@@ -111,7 +111,7 @@ class Step:
     reads: Callable[[Context], object]
     """Everything that the stage's outcome depends on, as JSON data."""
     run: Callable[[Context, Work], Record]
-    wanted: Callable[[Spec], bool] = lambda _: True
+    wanted: Callable[[Context], bool] = lambda _: True
     stands: Callable[[Context, Record], bool] = lambda _, __: True
     """Whether what the record tells of is still so, beyond its artifact's bytes."""
 
@@ -167,7 +167,7 @@ def steps() -> tuple[Step, ...]:
                 c.spec.train_steps[0].model_dump(exclude={"learning_rate"}),
             ],
             run=_sweep,
-            wanted=lambda spec: spec.sweep is not None,
+            wanted=lambda c: c.spec.sweep is not None,
         ),
         Step(
             "train",

@@ -1,0 +1,209 @@
+"""`make bench-gate`, second part: items/s of the gate's weighing against the `lm_eval` command with `--model hf`.
+
+The same model, tasks, chat template and precision, on the same cores, one after the other: the served engine first,
+through its slot on Ray Serve, then lm-eval in a process of its own. What is timed is the asking: of lm-eval from
+"Running … requests" to its results, of the gate the whole call less one for a single item. Then the same weighing is
+done again, of which nothing may be sent.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import yaml
+from common import ROOT, base_model, demo_spec, met, own_place, running_head
+
+from assay.engines import lm_eval_harness, ray_serve
+from assay.engines.asking import Endpoint
+from assay.engines.processor import computes_in_bf16
+from assay.records.gate import Item
+from assay.spec.gate import TaskSettings
+
+MODEL_NAME = "bench"
+START_TIMEOUT_S = 600.0
+GENERATION = ("country_facts_paraphrased", "country_facts_unanswerable", "chemical_elements")
+CHOICE = ("capitals_choice", "capitals_words")
+BARS = {"generation": 3.0, "multiple choice": 1.0}
+METRIC = {"generation": "exact_match", "multiple choice": "acc"}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One way of weighing one kind of task."""
+
+    items_per_s: float
+    scores: dict[str, float]
+    """Task to the mean of its metric."""
+    num_items: int
+
+
+def main() -> None:
+    options = _options()
+    spec = demo_spec()
+    model = (options.model or base_model(spec)).resolve()
+    kinds = {"generation": GENERATION, "multiple choice": CHOICE}
+    with own_place() as place, tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        _write_tasks(folder)
+        application = ray_serve.application(
+            "blue", MODEL_NAME, str(model), spec.serve, place.engine_python, on_gpu=False
+        )
+        with running_head(place):
+            api = ray_serve.ServeApi(place.dashboard_url, place.ray_token(), place.serve_port, place.engine_python)
+            since = time.time()
+            ray_serve.deploy(api, application)
+            url = ray_serve.wait_until_running(api, "blue", timeout_s=START_TIMEOUT_S, since=since - 1).url
+            endpoint = Endpoint(url, MODEL_NAME, options.in_flight)
+            gate = {kind: _gate(endpoint, model, folder, kind, names, options) for kind, names in kinds.items()}
+            again_s = _again(endpoint, model, folder, kinds, options)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        _write_tasks(folder)
+        lm_eval = {kind: _lm_eval(model, folder, kind, names, options) for kind, names in kinds.items()}
+    _report(gate, lm_eval, again_s)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=60, help="items of each task (60)")
+    parser.add_argument("--in-flight", type=int, default=64, help="requests in flight to the engine (64)")
+    parser.add_argument("--batch", type=int, default=16, help="lm-eval's batch size (16)")
+    parser.add_argument("--model", type=Path, help="a model's folder (the demo's base model)")
+    return parser.parse_args()
+
+
+def _write_tasks(folder: Path) -> None:
+    """The tasks of both kinds, cut to the wanted items by whoever runs them, side by side in one folder."""
+    sources = [ROOT / "evals" / "country-facts" / name for name in GENERATION]
+    sources.append(ROOT / "evals" / "hallucination" / "capitals_choice")
+    for source in sources:
+        config = yaml.safe_load(source.with_suffix(".yaml").read_text())
+        (folder / f"{source.name}.jsonl").write_bytes(source.with_suffix(".jsonl").read_bytes())
+        config["dataset_kwargs"]["data_files"] = str(folder / f"{source.name}.jsonl")
+        (folder / f"{source.name}.yaml").write_text(yaml.safe_dump(config))
+    words = yaml.safe_load((folder / "capitals_choice.yaml").read_text())
+    words |= {"task": "capitals_words", "doc_to_choice": "{{choices}}", "doc_to_text": "{{question}}"}
+    (folder / "capitals_words.yaml").write_text(yaml.safe_dump(words | {"description": "Answer briefly."}))
+
+
+def _gate(
+    endpoint: Endpoint, model: Path, folder: Path, kind: str, names: tuple[str, ...], options: argparse.Namespace
+) -> Rate:
+    one_s, _ = _weigh(endpoint, model, folder, names, 1, folder / "warm.jsonl")
+    all_s, items = _weigh(endpoint, model, folder, names, options.items, folder / f"{kind}.jsonl")
+    count = sum(len(found) for found in items.values())
+    scores = {name: mean(item.scores[METRIC[kind]] for item in found) for name, found in items.items()}
+    print(f"gate     {kind:<16} {count} items in {all_s - one_s:.1f} s", flush=True)
+    return Rate(count / (all_s - one_s), scores, count)
+
+
+def _again(
+    endpoint: Endpoint, model: Path, folder: Path, kinds: dict[str, tuple[str, ...]], options: argparse.Namespace
+) -> float:
+    """Seconds that the same weighing takes when every answer is on file; no server is asked."""
+    nobody = Endpoint("http://127.0.0.1:9/v1", endpoint.model_name, endpoint.num_concurrent, patience_s=0.1)
+    seconds = 0.0
+    for kind, names in kinds.items():
+        took_s, items = _weigh(nobody, model, folder, names, options.items, folder / f"{kind}.jsonl")
+        assert not any(item.error for found in items.values() for item in found)
+        seconds += took_s
+    return seconds
+
+
+def _weigh(
+    endpoint: Endpoint, model: Path, folder: Path, names: tuple[str, ...], max_items: int, answers: Path
+) -> tuple[float, dict[str, tuple[Item, ...]]]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_weigh_here, endpoint, model, folder, names, max_items, answers).result()
+
+
+def _weigh_here(
+    endpoint: Endpoint, model: Path, folder: Path, names: tuple[str, ...], max_items: int, answers: Path
+) -> tuple[float, dict[str, tuple[Item, ...]]]:
+    import lm_eval  # noqa: F401  (its import is no part of the weighing)
+    import transformers  # noqa: F401
+
+    # lm-eval takes the first items; so does the gate here, to ask the same.
+    settings = TaskSettings()
+    tasks = [lm_eval_harness.task_file(name, _first(folder / f"{name}.yaml", max_items), settings) for name in names]
+    started = time.perf_counter()
+    answered = lm_eval_harness.weigh(endpoint, tasks, tokenizer=str(model), answers=answers)
+    seconds = time.perf_counter() - started
+    return seconds, {result.task: result.items for result in answered.tasks}
+
+
+def _first(task: Path, count: int) -> Path:
+    """A copy of the task that has only so many items."""
+    folder = task.parent / f"first-{count}"
+    folder.mkdir(exist_ok=True)
+    config: dict[str, Any] = yaml.safe_load(task.read_text())
+    data = Path(config["dataset_kwargs"]["data_files"])
+    cut = folder / f"{task.stem}.jsonl"
+    cut.write_text("".join(data.read_text().splitlines(keepends=True)[:count]))
+    config["dataset_kwargs"]["data_files"] = str(cut)
+    (folder / task.name).write_text(yaml.safe_dump(config))
+    return folder / task.name
+
+
+def _lm_eval(model: Path, folder: Path, kind: str, names: tuple[str, ...], options: argparse.Namespace) -> Rate:
+    dtype = "bfloat16" if computes_in_bf16() else "float32"
+    command = [sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={model},dtype={dtype}"]
+    command += ["--include_path", str(folder), "--tasks", ",".join(names), "--apply_chat_template"]
+    command += ["--batch_size", str(options.batch), "--limit", str(options.items), "--device", "cpu"]
+    command += ["--output_path", str(folder / "out")]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    began, seconds, lines = None, 0.0, []
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line)
+        if "Running generate_until requests" in line or "Running loglikelihood requests" in line:
+            began = time.perf_counter()
+        elif began is not None and ("100%" in line or "Saving results" in line):
+            seconds = time.perf_counter() - began
+    if process.wait() or began is None:
+        sys.exit(f"lm_eval failed:\n{''.join(lines)[-3000:]}")
+    results = json.loads(max((folder / "out").rglob("results_*.json")).read_text())
+    scores = {name: _main_score(results["results"][name], METRIC[kind]) for name in names}
+    count = sum(results["n-samples"][name]["effective"] for name in names)
+    print(f"lm_eval  {kind:<16} {count} items in {seconds:.1f} s", flush=True)
+    return Rate(count / seconds, scores, count)
+
+
+def _main_score(scores: dict[str, Any], metric: str) -> float:
+    return float(next(value for name, value in scores.items() if name.split(",")[0] == metric))
+
+
+def _report(gate: dict[str, Rate], lm_eval: dict[str, Rate], again_s: float) -> None:
+    told: dict[str, Any] = {"bench": "gate-speed", "again_s": again_s}
+    for kind, bar in BARS.items():
+        ours, theirs = gate[kind], lm_eval[kind]
+        ratio = ours.items_per_s / theirs.items_per_s
+        print(f"\n{kind}")
+        print(f"  gate {ours.items_per_s:.1f}   lm_eval --model hf {theirs.items_per_s:.1f} items/s")
+        print(f"  gate / lm_eval   {ratio:.2f}      {met(ratio, bar)}")
+        for name, score in ours.scores.items():
+            other = theirs.scores[name]
+            count = ours.num_items / len(ours.scores)
+            error = max((score * (1 - score) / count) ** 0.5, 1 / count)
+            same = "within the standard error" if abs(score - other) <= error else "DIFFERENT"
+            print(f"  {name:<28} {score:.3f} and {other:.3f}: {same} ({error:.3f})")
+        told[kind] = {"gate": ours.items_per_s, "lm_eval": theirs.items_per_s, "ratio": ratio}
+    print(f"\nthe same again: {again_s:.1f} s, nothing sent")
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
