@@ -12,7 +12,7 @@ CPU_TORCH ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backe
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock bench-train bench-serve down clean
+.PHONY: help setup demo test check format lock bench-train bench-serve bench-gate drill-gate down clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -42,6 +42,12 @@ bench-train: setup ## tokens/s of the train stage against a bare loop
 
 bench-serve: setup ## tokens/s and time to first token: bare engine, Serve, gateway
 	@$(BIN)/python tests/bench/bench_serve.py
+
+bench-gate: setup ## items/s of the gate's weighing against the lm_eval command
+	@$(BIN)/python tests/bench/bench_gate_speed.py
+
+drill-gate: setup ## a hundred weighings of a server that fails, and of a gate that is killed
+	@$(BIN)/python tests/bench/drill_gate.py
 
 down: ## stop everything that `make demo` or `assay up` started
 	@if [ -x $(BIN)/assay ]; then $(BIN)/assay down; fi

@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from assay.engines.asking import Ask, Endpoint, ask_all, content_of
+from assay.engines.judge import abstentions
 from assay.engines.scoring import Pair, score
+from assay.errors import PlaceError
+from assay.records.gate import Item
+from assay.spec.gate import JudgeSpec
 from served import Counting, OpenAI, logprobs
 from servers import free_port, serving
 
@@ -143,3 +147,19 @@ def test_a_score_that_the_server_fails_is_an_error(server: Counting) -> None:
     server.fault = lambda number: 503
     scores = score(endpoint(server, patience_s=0.2), LETTERS[:4])
     assert all("HTTP 503" in found.error for found in scores)
+
+
+def test_a_judge_reads_abstentions(server: Counting, tmp_path: Path) -> None:
+    said = {"no idea": "Let me think. ANSWERED? No: ABSTAINED.", "Paris": "ANSWERED", "hm": "Perhaps"}
+    server.answer = lambda question: next(word for reply, word in said.items() if f"Assistant: {reply}\n" in question)
+    items = [Item(id=reply, prompt="Where?", target="", response=reply, scores={}) for reply in said]
+    judge = JudgeSpec(url=server.url, model="judge")
+    assert abstentions(judge, items, tmp_path / "judged.jsonl") == [True, False, None]
+    assert abstentions(judge, items, tmp_path / "judged.jsonl") == [True, False, None]
+    assert len(server.bodies) == 3
+
+
+def test_a_judge_without_its_key_is_said(server: Counting) -> None:
+    judge = JudgeSpec(url=server.url, model="judge", api_key_env="ASSAY_NO_SUCH_KEY")
+    with pytest.raises(PlaceError, match="ASSAY_NO_SUCH_KEY"):
+        abstentions(judge, [], None)

@@ -15,7 +15,7 @@ from assay.errors import UsageError
 from assay.records.gate import Item, TaskResult
 from assay.records.progress import Progress
 from assay.records.record import digest_of
-from assay.spec.gate import TaskSettings
+from assay.spec.gate import JudgeSpec, TaskSettings
 
 MAX_STOPS = 4
 """Stop sequences that OpenAI's API takes."""
@@ -35,6 +35,8 @@ class TaskFile:
     settings: TaskSettings = AS_THE_FILE_SAYS
     wants_confidence: bool = False
     """Whether the log-probabilities of generated answers are asked for."""
+    judge: JudgeSpec | None = None
+    """Who reads the answers for abstentions; the matcher when not said."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,19 @@ class Answered:
 
 
 def task_file(
-    name: str, path: Path, settings: TaskSettings = AS_THE_FILE_SAYS, *, wants_confidence: bool = False
+    name: str,
+    path: Path,
+    settings: TaskSettings = AS_THE_FILE_SAYS,
+    *,
+    wants_confidence: bool = False,
+    judge: JudgeSpec | None = None,
 ) -> TaskFile:
     """A task file with its digest. Raises `InvalidInput` for what cannot be a task."""
     source = task_files.read(path, name, settings.functions)
     said = settings.model_dump(mode="json", exclude={"source", "functions"})
-    return TaskFile(name, str(path), digest_of([source.digest, said, wants_confidence]), settings, wants_confidence)
+    judged = judge.model_dump(include={"url", "model"}) if judge else None
+    digest = digest_of([source.digest, said, wants_confidence, judged])
+    return TaskFile(name, str(path), digest, settings, wants_confidence, judge)
 
 
 def weigh(

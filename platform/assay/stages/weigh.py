@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from assay.engines import judge as judges
 from assay.engines import lm_eval_harness, ray_cluster, task_files
 from assay.engines.asking import Endpoint
 from assay.engines.lm_eval_harness import TaskFile
@@ -12,7 +13,7 @@ from assay.records.gate import Item, TaskResult, Weighing, WeighingRecord
 from assay.records.record import digest_of
 from assay.records.stages import DatasetRecord, DeploymentRecord
 from assay.rules.abstention import abstained
-from assay.spec.gate import LM_EVAL, SuiteSpec, TaskSettings
+from assay.spec.gate import LM_EVAL, JudgeSpec, SuiteSpec, TaskSettings
 from assay.stages.work import Work
 
 VERSION = 2
@@ -56,7 +57,7 @@ def run(
             cache.clear()
             raise StageFailed(f"slot {deployment.slot} got another deployment while it was weighed; run it again")
         for task, result in zip(open_tasks, answered.tasks, strict=True):
-            results[task.name] = _with_abstention(result)
+            results[task.name] = _with_abstention(result, task.judge, cache.judged)
             cache.put(task, results[task.name])
         num_reused += answered.num_reused
     return _keep(deployment, [results[task.name] for task in tasks], num_reused, time.monotonic() - started, work)
@@ -73,7 +74,8 @@ def tasks_of(suite: SuiteSpec, root: Path, data: DatasetRecord | None) -> tuple[
             continue
         path = _held_out(data) if name == HELD_OUT and data else _task_path(name, settings, root)
         wants_confidence = any(limit.metric in NEED_CONFIDENCE for limit in suite.limits[name])
-        found.append(lm_eval_harness.task_file(name, path, settings, wants_confidence=wants_confidence))
+        judge = suite.judge if settings.abstention == "judge" else None
+        found.append(lm_eval_harness.task_file(name, path, settings, wants_confidence=wants_confidence, judge=judge))
     return tuple(found)
 
 
@@ -100,6 +102,7 @@ class _Cache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.answers = folder / "answers.jsonl"
+        self.judged = folder / "judged.jsonl"
 
     def get(self, task: TaskFile) -> TaskResult | None:
         """The task's finished items; None when there are none that can be read."""
@@ -125,15 +128,21 @@ class _Cache:
         return self._folder / f"{digest_of([task.name, task.digest])[:32]}.json"
 
 
-def _with_abstention(result: TaskResult) -> TaskResult:
-    return result.model_copy(update={"items": tuple(_marked(item) for item in result.items)})
+def _with_abstention(result: TaskResult, judge: JudgeSpec | None, judged: Path) -> TaskResult:
+    """The items with the score `abstained`, by the matcher or by the judge. One without an answer has no scores, and
+    one that the judge does not read has an error."""
+    answered = [item for item in result.items if not item.error]
+    verdicts: Sequence[bool | None] = [abstained(item.response) for item in answered]
+    if judge is not None:
+        verdicts = judges.abstentions(judge, answered, judged)
+    marked = {item.id: _marked(item, verdict) for item, verdict in zip(answered, verdicts, strict=True)}
+    return result.model_copy(update={"items": tuple(marked.get(item.id, item) for item in result.items)})
 
 
-def _marked(item: Item) -> Item:
-    """The item with the score `abstained`; one without an answer has no scores."""
-    if item.error:
-        return item
-    return item.model_copy(update={"scores": {**item.scores, "abstained": float(abstained(item.response))}})
+def _marked(item: Item, verdict: bool | None) -> Item:
+    if verdict is None:
+        return item.model_copy(update={"scores": {}, "error": "the judge did not say whether it is an abstention"})
+    return item.model_copy(update={"scores": {**item.scores, "abstained": float(verdict)}})
 
 
 def _keep(
