@@ -31,7 +31,8 @@ class OpenAI(BaseHTTPRequestHandler):
 
     server: "Counting"
     knows_token_ids: ClassVar[bool] = True
-    delay_s: ClassVar[float] = 0.0
+    first_token_s: ClassVar[float] = 0.0
+    token_s: ClassVar[float] = 0.0
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -42,8 +43,9 @@ class OpenAI(BaseHTTPRequestHandler):
         if fault == "stall":
             time.sleep(self.server.stall_s)
         status = fault if isinstance(fault, int) else 200
-        if status == 200:
-            time.sleep(self.delay_s)
+        if status == 200 and body.get("stream"):
+            self.stream(body)
+            return
         said = b'{"choices": [' if fault == "torn" else json.dumps(self.reply(body) if status == 200 else {}).encode()
         try:
             self.send_response(status)
@@ -53,6 +55,24 @@ class OpenAI(BaseHTTPRequestHandler):
             self.wfile.write(said)
         except OSError:
             return  # the client did not wait
+
+    def stream(self, body: dict[str, Any]) -> None:
+        """As many tokens as are asked for, at the pace of this model."""
+        count = body["max_tokens"]
+        usage = {"prompt_tokens": len(body["messages"][-1]["content"].split()), "completion_tokens": count}
+        self.send_response(200)
+        self.end_headers()
+        time.sleep(self.first_token_s)
+        for number in range(count):
+            time.sleep(self.token_s if number else 0)
+            ended = "length" if number == count - 1 else None
+            self._event({"choices": [{"delta": {"content": "word "}, "finish_reason": ended}]})
+        self._event({"choices": [], "usage": usage})
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def _event(self, event: dict[str, Any]) -> None:
+        self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+        self.wfile.flush()
 
     def reply(self, body: dict[str, Any]) -> dict[str, Any]:
         if "messages" in body:
