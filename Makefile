@@ -12,7 +12,7 @@ CPU_TORCH ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backe
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock bench-train bench-serve bench-gate drill-gate down clean
+.PHONY: help setup demo test test-methods check format lock bench-train bench-serve bench-gate drill-gate down clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -25,6 +25,9 @@ demo: setup ## from a YAML file to an answer over HTTP, for real (APPROVE=1 appr
 
 test: setup ## all tests
 	@$(BIN)/python -m pytest
+
+test-methods: setup ## every method with every objective and optimizer, on a tiny model (some minutes)
+	@$(BIN)/python -m pytest tests/test_methods.py tests/test_objectives.py -m "methods or not methods" -q
 
 check: setup ## lint, types, import contracts, and the README's generated parts
 	@$(BIN)/ruff check .

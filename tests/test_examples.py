@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from assay.errors import InvalidInput, Problem
+from assay.errors import InvalidInput, Problem, UsageError
 from assay.spec.data import DataFormat
-from assay.spec.examples import Example, Message, read_examples
+from assay.spec.examples import Example, Message, check_forms, read_examples
 
 CHAT = {"messages": [{"role": "user", "content": "Capital of Chad?"}, {"role": "assistant", "content": "N'Djamena"}]}
 QUESTION, ANSWER = Message("user", "Capital of Chad?"), Message("assistant", "N'Djamena")
@@ -37,6 +37,101 @@ def refusals(folder: Path, text: str | bytes, format: DataFormat = "auto") -> li
 def test_each_format_is_read_named_or_found_out(tmp_path: Path, line: object, format: DataFormat) -> None:
     assert read(tmp_path, json.dumps(line), format) == [Example((QUESTION, ANSWER))]
     assert read(tmp_path, json.dumps(line), "auto") == [Example((QUESTION, ANSWER))]
+
+
+USER, BETTER, WORSE = (QUESTION,), (QUESTION, ANSWER), (QUESTION, Message("assistant", "Lagos"))
+
+
+@pytest.mark.parametrize(
+    ("line", "format", "example"),
+    [
+        (
+            {"conversations": [{"from": "human", "value": QUESTION.content}, {"from": "gpt", "value": ANSWER.content}]},
+            "sharegpt",
+            Example(BETTER),
+        ),
+        (
+            {"prompt": QUESTION.content, "chosen": ANSWER.content, "rejected": "Lagos"},
+            "preference",
+            Example(BETTER, rejected=WORSE),
+        ),
+        (
+            {"chosen": CHAT["messages"], "rejected": [CHAT["messages"][0], {"role": "assistant", "content": "Lagos"}]},
+            "preference",
+            Example(BETTER, rejected=WORSE),
+        ),
+        (
+            {"prompt": [{"role": "user", "content": QUESTION.content}], "completion": "Lagos", "label": False},
+            "kto",
+            Example(WORSE, label=False),
+        ),
+        ({"text": "Chad is a country."}, "text", Example(text="Chad is a country.")),
+        ({"text": QUESTION.content, "label": 3}, "classification", Example(USER, label="3")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_other_form_is_read_named_or_found_out(
+    tmp_path: Path, line: object, format: DataFormat, example: Example
+) -> None:
+    assert read(tmp_path, json.dumps(line), format) == [example]
+    assert read(tmp_path, json.dumps(line)) == [example]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ({"prompt": "a", "chosen": "b", "rejected": "b"}, "are the same"),
+        ({"prompt": "a", "chosen": "b", "rejected": " "}, "the answer is empty"),
+        ({"text": " "}, "the text is empty"),
+        ({"text": "a", "label": ""}, "the label is empty"),
+        ({"conversations": [{"from": "someone", "value": "x"}]}, "expected human, gpt or system, found 'someone'"),
+        ({"chosen": CHAT["messages"], "rejected": [{"role": "user", "content": "x"}]}, "must be the assistant's"),
+    ],
+)
+def test_what_is_wrong_with_another_form_is_told(tmp_path: Path, line: object, words: str) -> None:
+    (problem,) = refusals(tmp_path, json.dumps(line))
+    assert (problem.line, words in str(problem)) == (1, True), str(problem)
+
+
+def test_tables_are_read_like_lines(tmp_path: Path) -> None:
+    import pyarrow as arrow
+    import pyarrow.parquet
+
+    records = [{"prompt": QUESTION.content, "completion": ANSWER.content}, {"prompt": "a", "completion": "b"}]
+    table = arrow.Table.from_pylist(records)
+    arrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with arrow.ipc.new_file(str(tmp_path / "b.arrow"), table.schema) as file:
+        file.write_table(table)
+    with arrow.ipc.new_stream(str(tmp_path / "c.arrow"), table.schema) as stream:
+        stream.write_table(table)
+    (tmp_path / "d.json").write_text(json.dumps(records, indent=1))
+    (tmp_path / "e.csv").write_text('prompt,completion\n"Capital of Chad?","N\'Djamena"\n"a","b"\n')
+    for name in ("a.parquet", "b.arrow", "c.arrow", "d.json", "e.csv"):
+        examples = read_examples([name], "auto", None, tmp_path)
+        assert examples == [Example(BETTER), Example((Message("user", "a"), Message("assistant", "b")))], name
+
+
+def test_a_broken_row_of_a_table_is_told_with_its_number(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": ""}, 3]
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    with pytest.raises(InvalidInput) as caught:
+        read_examples(["d.json"], "auto", None, tmp_path)
+    told = [str(problem).removeprefix(f"{tmp_path}/") for problem in caught.value.problems]
+    assert told == ["d.json: row 2: the answer is empty", "d.json: row 3: expected an object, found a number"]
+    (tmp_path / "d.csv").write_text("prompt,completion\na,b\na\n")
+    with pytest.raises(InvalidInput, match=r"d.csv:3:1: this row has not as many cells as the header"):
+        read_examples(["d.csv"], "auto", None, tmp_path)
+    (tmp_path / "d.parquet").write_text("no table")
+    with pytest.raises(InvalidInput, match="this is not Parquet"):
+        read_examples(["d.parquet"], "auto", None, tmp_path)
+
+
+def test_data_of_another_form_than_the_objectives_is_refused() -> None:
+    check_forms([Example(BETTER)], ("messages", "alpaca"), "a.jsonl")
+    with pytest.raises(
+        UsageError, match=r"a.jsonl holds data of the form messages; the objective learns from preference"
+    ):
+        check_forms([Example(BETTER, rejected=WORSE), Example(BETTER)], ("preference",), "a.jsonl")
 
 
 def test_alpaca_input_follows_the_instruction(tmp_path: Path) -> None:
@@ -95,9 +190,9 @@ def test_wrong_fields_of_the_other_formats_are_told(tmp_path: Path) -> None:
 
 
 def test_a_file_in_no_known_format_is_told_once(tmp_path: Path) -> None:
-    (problem,) = refusals(tmp_path, '{"conversations": []}\n' * 5)
+    (problem,) = refusals(tmp_path, '{"dialogue": []}\n' * 5)
     assert problem.line == 1
-    assert problem.hint == "rename `conversations` to `messages`"
+    assert problem.hint == "say `data.format`, or rename the keys"
 
 
 def test_a_file_that_is_not_json_lines_is_told_once(tmp_path: Path) -> None:

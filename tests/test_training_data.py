@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from assay.engines.deepspeed import deepspeed_config
-from assay.engines.hf_data import load_tokenizer, tokenize, write_split
-from assay.engines.hf_trainer import PackedSplit, _mean_and_error, _per_example, collate, completion_loss
+from assay.engines.hf_batches import PackedSplit, Unit, collate, collate_padded
+from assay.engines.hf_data import Row, load_tokenizer, tokenize, write_split
+from assay.engines.hf_objectives import Frozen, completion_loss
+from assay.engines.hf_trainer import _mean_and_error
 from assay.errors import UsageError
-from assay.spec.train import DeepSpeedSpec, TrainSpec
+from assay.spec.train import TrainSpec
 from tiny import make_model
 
 WITH_NEWLINES = (
@@ -60,7 +61,7 @@ def model(folder: Path) -> Any:
 
 @pytest.fixture
 def split(folder: Path, tmp_path: Path) -> PackedSplit:
-    write_split(folder, CHATS, tmp_path / "train.safetensors", max_length=64)
+    write_split(folder, [Row((one,)) for one in CHATS], tmp_path / "train.safetensors", max_length=64)
     return PackedSplit.load(str(tmp_path / "train.safetensors"))
 
 
@@ -93,14 +94,19 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer: Any, tmp_path
 def test_a_split_keeps_what_fits_and_counts_what_does_not(folder: Path, tokenizer: Any, tmp_path: Path) -> None:
     lengths = [len(tokenize(tokenizer, one).tokens) for one in CHATS]
     longest = max(lengths)
-    counts = write_split(folder, CHATS, tmp_path / "train.safetensors", max_length=longest - 1)
+    rows = [Row((one,)) for one in CHATS]
+    counts = write_split(folder, rows, tmp_path / "train.safetensors", max_length=longest - 1)
     split = PackedSplit.load(str(tmp_path / "train.safetensors"))
     assert (counts.num_examples, counts.num_too_long, len(split)) == (2, 1, 2)
     assert counts.num_tokens == sum(lengths) - longest
     kept = [one for one, length in zip(CHATS, lengths, strict=True) if length < longest]
     for index, one in enumerate(kept):
-        tokens, mask = split[index]
+        ((tokens, mask),) = split[index].texts
         assert (tokens.tolist(), mask.int().tolist()) == tokenize(tokenizer, one)
+
+
+def texts_of(split: PackedSplit) -> list[Any]:
+    return [text for index in range(len(split)) for text in split[index].texts]
 
 
 def test_packed_examples_do_not_see_each_other(model: Any, split: PackedSplit) -> None:
@@ -108,46 +114,42 @@ def test_packed_examples_do_not_see_each_other(model: Any, split: PackedSplit) -
     import torch
 
     batch = collate([split[i] for i in range(len(split))])
-    labels = batch.pop("labels")
     with torch.no_grad():
-        packed = model(**batch).logits[0]
+        inputs = {name: batch[name] for name in ("input_ids", "position_ids", "logits_to_keep")}
+        packed = model(**inputs).logits[0]
         alone = []
-        for tokens, mask in (split[i] for i in range(len(split))):
+        for tokens, mask in texts_of(split):
             logits = model(input_ids=tokens.unsqueeze(0)).logits[0]
             alone.append(logits[:-1][mask[1:]])  # those that foretell a token that bears loss
     torch.testing.assert_close(packed, torch.cat(alone))
-    targets = torch.cat([split[i][0][split[i][1]] for i in range(len(split))])
-    assert labels[0, 1:].tolist() == targets.tolist()
-    assert labels[0, 0] == -100  # Trainer counts labels from the second on
+    targets = torch.cat([tokens[mask] for tokens, mask in texts_of(split)])
+    assert batch["targets"].tolist() == batch["labels"][0, 1:].tolist() == targets.tolist()
+    assert batch["labels"][0, 0] == -100  # Trainer counts labels from the second on
 
 
-def test_the_loss_is_that_of_a_padded_batch(model: Any, split: PackedSplit) -> None:
+@pytest.mark.parametrize("gather", [collate, collate_padded])
+def test_the_loss_is_that_of_a_padded_batch(model: Any, split: PackedSplit, gather: Any) -> None:
     import torch
 
-    examples = [split[i] for i in range(len(split))]
-    batch = collate(examples)
-    labels = batch.pop("labels")
-    tokens = torch.nn.utils.rnn.pad_sequence([example[0] for example in examples], batch_first=True)
-    attention = torch.nn.utils.rnn.pad_sequence([torch.ones_like(example[0]) for example in examples], batch_first=True)
-    wanted = torch.nn.utils.rnn.pad_sequence(
-        [example[0].masked_fill(~example[1], -100) for example in examples], batch_first=True, padding_value=-100
-    )
+    texts = texts_of(split)
+    pad = torch.nn.utils.rnn.pad_sequence
+    tokens = pad([text[0] for text in texts], batch_first=True)
+    attention = pad([torch.ones_like(text[0]) for text in texts], batch_first=True)
+    wanted = pad([text[0].masked_fill(~text[1], -100) for text in texts], batch_first=True, padding_value=-100)
     with torch.no_grad():
-        outputs = model(**batch)
+        losses = completion_loss(model, gather([split[i] for i in range(len(split))]), TrainSpec(), Frozen())
         padded = model(input_ids=tokens, attention_mask=attention, labels=wanted).loss
-    torch.testing.assert_close(completion_loss(outputs, labels), padded)
-    num_tokens = int((wanted != -100).sum())
-    halved = completion_loss(outputs, labels, num_items_in_batch=2 * num_tokens)  # this is half of the global batch
-    torch.testing.assert_close(halved, padded / 2)
+    torch.testing.assert_close(losses.totals.sum() / losses.counts.sum(), padded)
+    assert losses.counts.tolist() == [int(mask.sum()) for _, mask in texts]
 
 
-def test_losses_are_summed_for_each_example(split: PackedSplit) -> None:
+def test_each_example_has_its_own_loss(model: Any, split: PackedSplit) -> None:
     import torch
 
-    examples = [split[i] for i in range(len(split))]
-    counts = [int(mask.sum()) for _, mask in examples]
-    losses = torch.cat([torch.full((count,), float(i)) for i, count in enumerate(counts)])
-    assert list(_per_example(losses, examples)) == [(float(i * count), count) for i, count in enumerate(counts)]
+    with torch.no_grad():
+        together = completion_loss(model, collate([split[i] for i in range(len(split))]), TrainSpec(), Frozen())
+        alone = [completion_loss(model, collate([split[i]]), TrainSpec(), Frozen()) for i in range(len(split))]
+    torch.testing.assert_close(together.totals, torch.cat([one.totals for one in alone]))
 
 
 def test_a_first_token_bears_no_loss() -> None:
@@ -155,10 +157,35 @@ def test_a_first_token_bears_no_loss() -> None:
     import torch
 
     every = torch.tensor([True, True])
-    batch = collate([(torch.tensor([5, 6]), every), (torch.tensor([7, 8]), every)])
+    units = [Unit(i, ((torch.tensor(tokens), every),), 0.0) for i, tokens in enumerate(([5, 6], [7, 8]))]
+    batch = collate(units)
     assert batch["labels"].tolist() == [[-100, 6, 8]]
     assert batch["logits_to_keep"].tolist() == [0, 2]
     assert batch["position_ids"].tolist() == [[0, 1, 0, 1]]
+    assert batch["sizes"].tolist() == [1, 1]
+    padded = collate_padded(units)
+    assert (padded["targets"].tolist(), padded["sizes"].tolist()) == ([6, 8], [1, 1])
+
+
+def test_pairs_stay_together_and_only_their_last_answers_bear_loss(
+    folder: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    better, worse = chat("a", "b", "c", "yes"), chat("a", "b", "c", "no")
+    rows = [Row((better, worse), label=1.0), Row((chat("a", "x" * 99), worse)), Row((chat("d", "e"), chat("d", "f")))]
+    counts = write_split(folder, rows, tmp_path / "pairs.safetensors", max_length=64)
+    assert (counts.num_examples, counts.num_too_long) == (2, 1)
+    split = PackedSplit.load(str(tmp_path / "pairs.safetensors"))
+    assert [tokenizer.decode(tokens[mask]) for tokens, mask in split[0].texts] == ["yes<|end|>", "no<|end|>"]
+    assert (len(split), split[0].label, split[1].label) == (2, 1.0, 0.0)
+    counted = collate([split[0], split[1]], count_units=True)
+    assert int((counted["labels"][0, 1:] != -100).sum()) == 2  # what the mean is taken over
+
+
+def test_plain_text_is_cut_into_pieces_that_bear_loss(folder: Path, tokenizer: Any, tmp_path: Path) -> None:
+    counts = write_split(folder, [Row(text="abcdefghij")], tmp_path / "text.safetensors", max_length=8)
+    split = PackedSplit.load(str(tmp_path / "text.safetensors"))
+    assert [tokenizer.decode(tokens) for tokens, _ in texts_of(split)] == ["abcdefgh", "ij<|end|>"]
+    assert (counts.num_examples, counts.num_tokens, counts.num_completion_tokens) == (2, 11, 11)
 
 
 def test_the_mean_loss_is_per_token_and_its_error_over_examples() -> None:
@@ -174,70 +201,3 @@ def test_the_mean_loss_is_per_token_and_its_error_over_examples() -> None:
     assert math.isfinite(diverged)  # JSON has no NaN
     assert diverged > 1e300
     assert error is None
-
-
-ZERO = {
-    "allgather_bucket_size": 50_000_000,
-    "reduce_bucket_size": 50_000_000,
-    "overlap_comm": False,
-    "contiguous_gradients": True,
-}
-
-
-@pytest.mark.parametrize(
-    ("sharding", "zero"),
-    [
-        (DeepSpeedSpec(zero_stage=0), {"stage": 0, **ZERO}),
-        (DeepSpeedSpec(zero_stage=1), {"stage": 1, **ZERO}),
-        (
-            DeepSpeedSpec(zero_stage=2, offload_optimizer=True),
-            {"stage": 2, **ZERO, "offload_optimizer": {"device": "cpu", "pin_memory": False}},
-        ),
-        (
-            DeepSpeedSpec(zero_stage=3, offload_param=True),
-            {
-                "stage": 3,
-                **ZERO,
-                "offload_param": {"device": "cpu", "pin_memory": False},
-                "stage3_gather_16bit_weights_on_model_save": True,
-            },
-        ),
-    ],
-    ids=lambda value: f"stage{value.zero_stage}" if isinstance(value, DeepSpeedSpec) else "",
-)
-def test_deepspeed_is_told_what_the_spec_says(sharding: DeepSpeedSpec, zero: dict[str, Any]) -> None:
-    train = TrainSpec(
-        learning_rate=1e-3,
-        weight_decay=0.1,
-        max_grad_norm=0.5,
-        global_batch_size=16,
-        num_workers=2,
-        micro_batch_size=4,
-        deepspeed=sharding,
-    )
-    assert deepspeed_config(train, precision="bf16", on_gpu=False) == {
-        "train_batch_size": 16,
-        "train_micro_batch_size_per_gpu": 4,
-        "gradient_accumulation_steps": 2,
-        "gradient_clipping": 0.5,
-        "zero_optimization": zero,
-        "bf16": {"enabled": True},
-        "fp16": {"enabled": False},
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "optimizer": {
-            "type": "AdamW",
-            "params": {"lr": 1e-3, "weight_decay": 0.1, "betas": [0.9, 0.999], "eps": 1e-8, "torch_adam": True},
-        },
-        "steps_per_print": 1_000_000_000,
-        "wall_clock_breakdown": False,
-    }
-
-
-def test_deepspeed_uses_what_a_gpu_has() -> None:
-    spec = DeepSpeedSpec(zero_stage=3, offload_optimizer=True)
-    config = deepspeed_config(TrainSpec(deepspeed=spec), precision="fp16", on_gpu=True)
-    assert config["fp16"] == {"enabled": True}
-    assert config["zero_optimization"]["overlap_comm"]
-    assert config["zero_optimization"]["offload_optimizer"] == {"device": "cpu", "pin_memory": True}
-    assert not config["optimizer"]["params"]["torch_adam"]

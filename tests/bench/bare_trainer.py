@@ -22,7 +22,8 @@ from transformers import (
     set_seed,
 )
 
-from assay.engines.hf_trainer import PackedSplit, TrainingJob, chosen_precision
+from assay.engines.hf_batches import PackedSplit
+from assay.engines.hf_trainer import TrainingJob, chosen_precision
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -82,7 +83,7 @@ def main() -> None:
         "tokens_per_s": clock.tokens_per_s(),
         "seconds_to_first_step": clock.marks[0][0] - job.started_at,
         "num_tokens": trainer.state.num_input_tokens_seen,
-        "first_loss": trainer.state.log_history[0]["loss"],
+        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
     }
     (Path(job.output) / "result.json").write_text(json.dumps(result))
 
@@ -108,7 +109,8 @@ def rows(file: str) -> list[dict[str, list[int]]]:
             "attention_mask": [1] * len(tokens),
             "labels": tokens.where(mask, torch.tensor(-100)).tolist(),
         }
-        for tokens, mask in PackedSplit.load(file)
+        for unit in PackedSplit.load(file)
+        for tokens, mask in unit.texts
     ]
 
 

@@ -285,19 +285,9 @@ def _load(path: Path) -> "tuple[Spec, SuiteSpec]":
 
 def _check_data(spec: "Spec") -> None:
     """Reads every example once, so that a broken line is told before anything starts."""
-    from assay.spec.data import HeldOut
-    from assay.spec.examples import read_examples
+    from assay.cli.data import check_data
 
-    problems = []
-    sources = [spec.data.train]
-    sources += [split.source for split in (spec.data.selection, spec.data.gate) if isinstance(split, HeldOut)]
-    for source in sources:
-        try:
-            read_examples(source, spec.data.format, spec.data.system, Path.cwd())
-        except InvalidInput as error:
-            problems += error.problems
-    if problems:
-        raise InvalidInput(problems)
+    check_data(spec, Path.cwd())
 
 
 def _start_place(place: Place) -> None:

@@ -11,7 +11,6 @@ from assay.engines import ray_jobs
 from assay.errors import ExitCode, PlaceError
 from assay.flow.steps import run_id
 from assay.place import Place
-from assay.spec.data import HeldOut
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 
@@ -67,10 +66,8 @@ def _needed(spec: Spec) -> list[Path]:
     from assay.spec.examples import matching_files
 
     root = Path.cwd()
-    patterns = list(spec.data.train)
-    for split in (spec.data.selection, spec.data.gate):
-        if isinstance(split, HeldOut):
-            patterns += split.source
+    patterns = [pattern for data in spec.all_data for pattern in data.patterns]
+    patterns += [pattern for train in spec.train_steps if train.ewc for pattern in train.ewc.data]
     needed = [file for pattern in patterns for file in matching_files(pattern, root)]
     needed += [path for suite in map(Path, spec.gate.suite) for path in (suite, suite.with_suffix(""))]
     if spec.model.kind == "folder" and not Path(spec.model.source).is_absolute():

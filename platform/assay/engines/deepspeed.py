@@ -20,12 +20,18 @@ def deepspeed_config(train: TrainSpec, *, precision: Precision, on_gpu: bool) ->
         "contiguous_gradients": True,
     }
     if sharding.offload_optimizer:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
+        zero["offload_optimizer"] = _offload(sharding.offload_optimizer, sharding.nvme_path, on_gpu)
     if sharding.offload_param:
-        zero["offload_param"] = {"device": "cpu", "pin_memory": on_gpu}
+        zero["offload_param"] = _offload(sharding.offload_param, sharding.nvme_path, on_gpu)
     if sharding.zero_stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
-    return {
+    if sharding.quantized_weights:
+        zero["zero_quantized_weights"] = True
+    if sharding.quantized_gradients:
+        zero["zero_quantized_gradients"] = True
+    if sharding.hpz_partition_size is not None:
+        zero["zero_hpz_partition_size"] = sharding.hpz_partition_size
+    config: dict[str, Any] = {
         "train_batch_size": train.global_batch_size,
         "train_micro_batch_size_per_gpu": train.examples_per_worker,
         "gradient_accumulation_steps": train.accumulation_steps,
@@ -35,17 +41,48 @@ def deepspeed_config(train: TrainSpec, *, precision: Precision, on_gpu: bool) ->
         "fp16": {"enabled": precision == "fp16"},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "optimizer": {
+        "steps_per_print": 1_000_000_000,
+        "wall_clock_breakdown": False,
+    }
+    if deepspeed_makes_it(train):
+        config["optimizer"] = {
             "type": "AdamW",
             "params": {
                 "lr": train.learning_rate,
                 "weight_decay": train.weight_decay,
-                "betas": [0.9, 0.999],
+                "betas": list(train.betas),
                 "eps": 1e-8,
                 # DeepSpeed's fused Adam is compiled for GPUs; on CPU torch's own is used.
                 "torch_adam": not on_gpu,
             },
-        },
-        "steps_per_print": 1_000_000_000,
-        "wall_clock_breakdown": False,
+        }
+    return _merged(config, sharding.raw)
+
+
+def is_used(train: TrainSpec) -> bool:
+    """Whether DeepSpeed runs at all. AdaLoRA reads gradients between the backward pass and the next, and Muon and
+    Adafactor step on whole matrices: DeepSpeed keeps both to itself, so those train under torch's own data
+    parallelism."""
+    return train.method.adalora is None and train.optimizer not in ("muon", "adafactor")
+
+
+def deepspeed_makes_it(train: TrainSpec) -> bool:
+    """Whether the optimizer is DeepSpeed's own AdamW, over all weights alike."""
+    return train.optimizer == "adamw" and not train.group_learning_rates and train.layerwise_lr_decay is None
+
+
+def _offload(to: bool | str, nvme_path: str | None, on_gpu: bool) -> dict[str, Any]:
+    """`true` is CPU memory."""
+    if to == "nvme":
+        return {"device": "nvme", "nvme_path": nvme_path, "pin_memory": on_gpu}
+    return {"device": "cpu", "pin_memory": on_gpu}
+
+
+def _merged(config: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
+    """`raw` over `config`, block by block."""
+    both = {
+        key: _merged(config[key], raw[key])
+        for key in raw
+        if isinstance(config.get(key), dict) and isinstance(raw[key], dict)
     }
+    return {**config, **raw, **both}

@@ -1,10 +1,12 @@
 """Tokenized splits by transformers: chats go through the model's own template once, and are kept flat.
 
-A split is one safetensors file: `tokens` (int32, all examples end to end), `loss_mask` (uint8, 1 where a
-token bears loss) and `offsets` (int64, num_examples + 1). Nothing is padded, here or in training.
+A split is one safetensors file: `tokens` (int32, all texts end to end), `loss_mask` (uint8, 1 where a token bears
+loss) and `offsets` (int64, number of texts + 1); for pairs `texts_per_unit` (int64, one number), and `labels` (fp32,
+one a unit) where there are any. Nothing is padded, here or in training.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +17,17 @@ Chat = Sequence[dict[str, str]]
 """Messages with `role` and `content`."""
 
 
+class Row(NamedTuple):
+    """One unit of a split before it is tokenized: a chat, the two chats of a pair, or plain text."""
+
+    chats: tuple[Chat, ...] = ()
+    text: str = ""
+    label: float = 0.0
+    """Class, or 1 for a good and 0 for a bad answer."""
+
+
 class TokenizedExample(NamedTuple):
-    """One example as the model sees it."""
+    """One text as the model sees it."""
 
     tokens: list[int]
     loss_mask: list[int]
@@ -32,44 +43,78 @@ class SplitCounts:
     num_too_long: int
 
 
-def write_split(tokenizer_folder: Path, chats: Sequence[Chat], file: Path, *, max_length: int) -> SplitCounts:
-    """Tokenizes `chats` into `file`; those longer than `max_length` tokens are left out and counted."""
+def write_split(tokenizer_folder: Path, rows: Sequence[Row], file: Path, *, max_length: int) -> SplitCounts:
+    """Tokenizes `rows` into `file`. Those with a text longer than `max_length` tokens are left out and counted; plain
+    text is cut into pieces of that length instead. Of a pair the last answers alone bear loss."""
     import numpy as np
     from safetensors.numpy import save_file
 
-    tokenizer = load_tokenizer(tokenizer_folder)
-    examples = [tokenize(tokenizer, chat) for chat in chats]
-    kept = [example for example in examples if len(example.tokens) <= max_length]
-    lengths = [len(example.tokens) for example in kept]
-    flat = [token for example in kept for token in example.tokens]
-    mask = [bit for example in kept for bit in example.loss_mask]
+    tokenizer = load_tokenizer(tokenizer_folder, needs_template=any(row.chats for row in rows))
+    units: list[tuple[list[TokenizedExample], float]] = []
+    num_too_long = 0
+    for row in rows:
+        texts = [tokenize(tokenizer, chat, last_turn_only=len(row.chats) > 1) for chat in row.chats]
+        if any(len(text.tokens) > max_length for text in texts):
+            num_too_long += 1
+        elif texts:
+            units.append((texts, row.label))
+        else:
+            units += [([piece], row.label) for piece in pieces(tokenizer, row.text, max_length)]
+    texts = [text for unit, _ in units for text in unit]
+    flat = [token for text in texts for token in text.tokens]
+    mask = [bit for text in texts for bit in text.loss_mask]
     save_file(
         {
             "tokens": np.array(flat, dtype=np.int32),
             "loss_mask": np.array(mask, dtype=np.uint8),
-            "offsets": np.cumsum([0, *lengths]).astype(np.int64),
+            "offsets": np.cumsum([0, *(len(text.tokens) for text in texts)]).astype(np.int64),
+            "texts_per_unit": np.array([len(units[0][0]) if units else 1], dtype=np.int64),
+            "labels": np.array([label for _, label in units], dtype=np.float32),
         },
         file,
     )
-    return SplitCounts(len(kept), len(flat), sum(mask), len(examples) - len(kept))
+    return SplitCounts(len(units), len(flat), sum(mask), num_too_long)
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer; raises `UsageError` when it has no chat template."""
+def write_prompts(tokenizer_folder: Path, rows: Sequence[Row], file: Path, *, max_length: int) -> None:
+    """The chats that `write_split` keeps, for online training: JSON lines of `prompt` messages and the data's
+    `answer`."""
+    tokenizer = load_tokenizer(tokenizer_folder)
+    with file.open("w") as lines:
+        for row in rows:
+            *prompt, answer = row.chats[0]
+            if len(tokenize(tokenizer, row.chats[0]).tokens) <= max_length:
+                lines.write(json.dumps({"prompt": prompt, "answer": answer["content"]}) + "\n")
+
+
+def pieces(tokenizer: Any, text: str, max_length: int) -> Iterator[TokenizedExample]:
+    """Plain text with its end token, cut into pieces; every token bears loss."""
+    tokens = list(tokenizer(text)["input_ids"])
+    if tokenizer.eos_token_id is not None and tokens[-1:] != [tokenizer.eos_token_id]:
+        tokens.append(tokenizer.eos_token_id)
+    for start in range(0, len(tokens), max_length):
+        piece = tokens[start : start + max_length]
+        if len(piece) > 1:  # a single token foretells nothing
+            yield TokenizedExample(piece, [1] * len(piece))
+
+
+def load_tokenizer(folder: Path, *, needs_template: bool = True) -> Any:
+    """The folder's tokenizer; raises `UsageError` when it lacks a chat template that is needed."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    if not tokenizer.chat_template:
+    if needs_template and not tokenizer.chat_template:
         raise UsageError(f"the tokenizer in {folder} has no chat template; use an instruction-tuned model")
     return tokenizer
 
 
-def tokenize(tokenizer: Any, chat: Chat) -> TokenizedExample:
-    """Renders a chat and marks the tokens of the assistant's turns, end-of-turn token included."""
-    tokens = _render(tokenizer, chat, add_generation_prompt=False)
+def tokenize(tokenizer: Any, chat: Chat, *, last_turn_only: bool = False) -> TokenizedExample:
+    """Renders a chat and marks the tokens of the assistant's turns (or of the last), end-of-turn token included.
+    A chat that ends with the user's turn is rendered up to where an answer would begin."""
+    tokens = _render(tokenizer, chat, add_generation_prompt=chat[-1]["role"] != "assistant")
     loss_mask = [0] * len(tokens)
     for index, message in enumerate(chat):
-        if message["role"] != "assistant":
+        if message["role"] != "assistant" or (last_turn_only and index < len(chat) - 1):
             continue
         prompt = _render(tokenizer, chat[:index], add_generation_prompt=True)
         turn = _render(tokenizer, chat[: index + 1], add_generation_prompt=False)

@@ -81,16 +81,69 @@ def describe(folder: Path) -> ModelFacts:
 
 
 def merge(base: Path, adapter: Path, target: Path) -> ModelFacts:
-    """Adds the adapter's update to the base model's weights and saves the sum in bf16, with the tokenizer."""
+    """Adds what the adapter learned to the base model and saves both as one in bf16, with the tokenizer. Learned
+    prompts become tokens of their own, which the chat template puts first. Raises `UsageError` for a prefix."""
     import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
+    from peft import PeftConfig, PeftModel
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    merged.to(torch.bfloat16).save_pretrained(target)
+    config = PeftConfig.from_pretrained(str(adapter))
+    if config.peft_type == "PREFIX_TUNING":
+        raise UsageError("a prefix of keys and values cannot be added to a model's weights")
+    if config.task_type == "SEQ_CLS":
+        labels = num_labels(adapter)
+        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=labels, dtype=torch.float32)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    tuned = PeftModel.from_pretrained(model, str(adapter))
+    if config.is_prompt_learning:
+        prompts = tuned.get_prompt(1)[0].detach()
+        merged = _with_prompts_as_tokens(model, prompts)
+        merged.to(torch.bfloat16).save_pretrained(target)
+        _save_tokenizer_with_prompts(base, target, len(prompts))
+    else:
+        tuned.merge_and_unload().to(torch.bfloat16).save_pretrained(target)
     copy_tokenizer(base, target)
     return describe(target)
+
+
+def num_labels(adapter: Path) -> int:
+    """Classes of the linear head that a classifier's adapter carries."""
+    from safetensors import safe_open
+
+    with safe_open(str(adapter / "adapter_model.safetensors"), framework="numpy") as weights:
+        head = next(name for name in weights.keys() if name.endswith("score.weight"))  # noqa: SIM118
+        return int(weights.get_slice(head).get_shape()[0])
+
+
+def _with_prompts_as_tokens(model: Any, prompts: Any) -> Any:
+    """The model with a token at the end of its vocabulary for each row of `prompts` (tokens, hidden size), whose
+    embedding is that row. The output head has nothing to say for them: their logits are 0."""
+    import torch
+
+    head = model.get_output_embeddings().weight.detach().clone()
+    embeddings = torch.cat([model.get_input_embeddings().weight.detach(), prompts.to(head.dtype)])
+    model.config.tie_word_embeddings = False
+    model.config.vocab_size = len(embeddings)
+    whole = type(model)(model.config)
+    weights = {**model.state_dict(), "lm_head.weight": torch.cat([head, torch.zeros_like(prompts, dtype=head.dtype)])}
+    names = [name for name, weight in model.named_parameters() if weight is model.get_input_embeddings().weight]
+    whole.load_state_dict({**weights, names[0]: embeddings})
+    whole.generation_config = model.generation_config
+    return whole
+
+
+def _save_tokenizer_with_prompts(base: Path, target: Path, num_prompts: int) -> None:
+    """The tokenizer with a word for each learned prompt, behind whatever the embedding table was padded with."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    size = AutoConfig.from_pretrained(base).vocab_size
+    tokenizer.add_tokens([f"<|unused-{number}|>" for number in range(size - len(tokenizer))], special_tokens=True)
+    words = [f"<|learned-{number}|>" for number in range(num_prompts)]
+    tokenizer.add_tokens(words, special_tokens=True)
+    tokenizer.chat_template = json.dumps("".join(words)).join(["{{ ", " }}"]) + tokenizer.chat_template
+    tokenizer.save_pretrained(target)
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

@@ -1,20 +1,28 @@
 """What one Ray Train worker does: transformers' Trainer with peft and DeepSpeed, on batches without padding.
 
-A batch is one row: its examples end to end, `position_ids` starting at 0 for each, so that the attention mask
-keeps them apart. The output head is computed at the positions that bear loss only.
+A batch is one row: its texts end to end (see `hf_batches`). The output head is computed at the positions that bear
+loss only. Every objective but `grpo` is a loss on such batches (see `hf_objectives`).
 """
 
 import json
 import math
 import resource
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from assay.engines.deepspeed import Precision, deepspeed_config
+from assay.engines import hf_methods, trl_trainer
+from assay.engines.deepspeed import Precision, deepspeed_config, is_used
+from assay.engines.hf_batches import Batch, PackedSplit, collate, collate_padded, take_extras
+from assay.engines.hf_objectives import Frozen, Objective, objective_of, text_log_probs
+from assay.engines.hf_optimizers import make_optimizer, schedule
+from assay.engines.hf_regularizers import Anchor, EmbeddingNoise, estimate_anchor, save_once
+from assay.engines.hf_saved import check_saved
 from assay.engines.processor import computes_in_bf16
+from assay.errors import StageFailed
 from assay.records.progress import Progress
 from assay.records.record import Record
 from assay.records.stages import LossPoint
@@ -23,7 +31,9 @@ from assay.spec.train import TrainSpec
 if TYPE_CHECKING:
     import torch
 
-IGNORED = -100  # torch's cross entropy leaves such labels out
+T = TypeVar("T")
+
+REFERENCE, ANCHOR = "reference.safetensors", "anchor.safetensors"
 LINES_PER_RUN = 200  # history is thinned to about this many points
 
 
@@ -36,6 +46,14 @@ class TrainingJob(Record):
     train_file: str
     """Tokenized split (see `hf_data`)."""
     selection_file: str | None
+    ewc_file: str | None = None
+    """Tokenized examples that `train.ewc` protects."""
+    teacher: str | None = None
+    """Folder of the teacher, for `distill`."""
+    scorer: str | None = None
+    """Folder of a reward model, for `grpo`."""
+    num_labels: int | None = None
+    """Classes of a linear head; 1 for a reward model."""
     output: str
     """Folder that receives the adapter or model under `weights/`, and `result.json`."""
     progress_file: str
@@ -76,7 +94,7 @@ def train_worker(job_json: str) -> None:
     trainer = _trainer(job, watch)
     trainer.train()
     losses = _selection_losses(job, trainer)
-    trainer.save_model(str(Path(job.output) / "weights"))
+    _save(job, trainer)
     peaks: list[int] = [0] * dist.get_world_size()
     dist.all_gather_object(peaks, _peak_memory_bytes(job.on_gpu))
     if dist.get_rank() == 0:
@@ -94,63 +112,6 @@ def train_worker(job_json: str) -> None:
         )
         (Path(job.output) / "result.json").write_text(outcome.model_dump_json())
     dist.barrier()
-
-
-@dataclass
-class PackedSplit:
-    """A tokenized split in memory; item `i` is example `i`'s tokens and loss mask."""
-
-    tokens: "torch.Tensor"
-    loss_mask: "torch.Tensor"
-    offsets: list[int]
-
-    @classmethod
-    def load(cls, file: str) -> "PackedSplit":
-        """Reads a file that `hf_data.write_split` wrote."""
-        from safetensors.torch import load_file
-
-        tensors = load_file(file)
-        return cls(tensors["tokens"].long(), tensors["loss_mask"].bool(), tensors["offsets"].tolist())
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, index: int) -> "tuple[torch.Tensor, torch.Tensor]":
-        span = slice(self.offsets[index], self.offsets[index + 1])
-        return self.tokens[span], self.loss_mask[span]
-
-
-def collate(examples: "Sequence[tuple[torch.Tensor, torch.Tensor]]") -> "dict[str, torch.Tensor]":
-    """Lays examples end to end.
-
-    `input_ids`, `position_ids`: (1, T). `logits_to_keep`: (K,), the positions whose next token bears loss.
-    `labels`: (1, K + 1), those next tokens behind one ignored label (Trainer counts labels from the second on).
-    """
-    import torch
-
-    tokens = torch.cat([example[0] for example in examples])
-    positions = torch.cat([torch.arange(len(example[0])) for example in examples])
-    targets = torch.cat([example[1] for example in examples])
-    targets &= positions > 0  # the first token of an example has nothing before it to be predicted from
-    keep = targets.nonzero().squeeze(1) - 1
-    labels = torch.cat([torch.tensor([IGNORED]), tokens[keep + 1]])
-    return {
-        "input_ids": tokens.unsqueeze(0),
-        "position_ids": positions.unsqueeze(0),
-        "logits_to_keep": keep,
-        "labels": labels.unsqueeze(0),
-    }
-
-
-def completion_loss(outputs: Any, labels: "torch.Tensor", num_items_in_batch: Any = None) -> "torch.Tensor":
-    """Cross entropy summed over completion tokens, divided by their number in the whole global batch."""
-    import torch.nn.functional as functional
-
-    logits = outputs["logits"].squeeze(0).float()
-    targets = labels[0, 1:]
-    count = num_items_in_batch if num_items_in_batch is not None else max(len(targets), 1)
-    loss: torch.Tensor = functional.cross_entropy(logits, targets, reduction="sum") / count
-    return loss
 
 
 def chosen_precision(train: TrainSpec, *, on_gpu: bool) -> Precision:
@@ -175,95 +136,265 @@ def _init_deepspeed() -> None:
 
 
 def _trainer(job: TrainingJob, watch: Any) -> Any:
-    from transformers import Trainer, TrainingArguments
-
-    train = job.train
-    split = PackedSplit.load(job.train_file)
-    steps_per_epoch = math.ceil(len(split) / train.global_batch_size)
-    num_steps = train.max_steps or math.ceil(train.num_epochs * steps_per_epoch)
-    precision = chosen_precision(train, on_gpu=job.on_gpu)
-    # TrainingArguments come first: with ZeRO-3 they make `from_pretrained` shard the weights as it loads them.
-    arguments = TrainingArguments(
-        output_dir=str(Path(job.output) / "trainer"),
-        deepspeed=deepspeed_config(train, precision=precision, on_gpu=job.on_gpu),
-        use_cpu=not job.on_gpu,
-        per_device_train_batch_size=train.examples_per_worker,
-        gradient_accumulation_steps=train.accumulation_steps,
-        learning_rate=train.learning_rate,
-        weight_decay=train.weight_decay,
-        max_grad_norm=train.max_grad_norm,
-        lr_scheduler_type=train.schedule if train.schedule != "constant" else "constant_with_warmup",
-        warmup_steps=math.ceil(train.warmup_ratio * num_steps),
-        max_steps=num_steps,
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        gradient_checkpointing=train.gradient_checkpointing,
-        logging_steps=max(1, num_steps // LINES_PER_RUN),
-        logging_first_step=True,
-        save_strategy="no",
-        eval_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        seed=train.seed,
-        data_seed=train.seed,
-        remove_unused_columns=False,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=job.on_gpu,
-        include_num_input_tokens_seen="all",
-        average_tokens_across_devices=True,
-    )
-    model = _model(job, precision)
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=split,
-        data_collator=collate,
-        compute_loss_func=completion_loss,
-        callbacks=[watch],
-    )
+    from transformers import TrainingArguments
     from transformers.trainer_callback import PrinterCallback
 
+    train, grpo = job.train, job.train.objective.grpo
+    num_steps = train.max_steps or math.ceil(train.num_epochs * steps_per_epoch(train, _num_units(job)))
+    precision = chosen_precision(train, on_gpu=job.on_gpu)
+    arguments = _arguments(job, precision, num_steps)
+    # TrainingArguments come first: with ZeRO-3 they make `from_pretrained` shard the weights as it loads them.
+    made = TrainingArguments(**arguments)
+    model = hf_methods.load(job.model, train, precision=precision, num_labels=job.num_labels, num_steps=num_steps)
+    hf_methods.save_start(model, train.method, Path(job.output))
+    if grpo is not None:
+        trainer = trl_trainer.make_trainer(
+            grpo,
+            model=model,
+            folder=job.model,
+            prompts_file=job.train_file,
+            scorer=job.scorer,
+            arguments=arguments,
+            make_optimizer=partial(make_optimizer, train=train),
+            callbacks=[watch],
+        )
+    else:
+        trainer = _trainer_type()(
+            job=job,
+            model=model,
+            args=made,
+            train_dataset=PackedSplit.load(job.train_file),
+            data_collator=_collator(job),
+            callbacks=[watch],
+        )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _model(job: TrainingJob, precision: Precision) -> Any:
-    import torch
+def steps_per_epoch(train: TrainSpec, num_units: int) -> int:
+    """Optimizer steps in one pass over a split. `grpo` counts its batch in answers, several to a prompt."""
+    answers = train.objective.grpo.num_generations if train.objective.grpo else 1
+    return math.ceil(num_units * answers / train.global_batch_size)
+
+
+def _num_units(job: TrainingJob) -> int:
+    if job.train.objective.grpo is not None:
+        return len(trl_trainer.read_prompts(job.train_file))
+    return len(PackedSplit.load(job.train_file))
+
+
+def _arguments(job: TrainingJob, precision: Precision, num_steps: int) -> dict[str, Any]:
+    """transformers' `TrainingArguments`, which TRL's extend."""
+    train = job.train
+    return {
+        "output_dir": str(Path(job.output) / "trainer"),
+        "deepspeed": deepspeed_config(train, precision=precision, on_gpu=job.on_gpu) if is_used(train) else None,
+        "use_cpu": not job.on_gpu,
+        "per_device_train_batch_size": train.examples_per_worker,
+        "gradient_accumulation_steps": train.accumulation_steps,
+        "learning_rate": train.learning_rate,
+        "weight_decay": train.weight_decay,
+        "max_grad_norm": train.max_grad_norm,
+        "max_steps": num_steps,
+        **schedule(train, num_steps),
+        "bf16": precision == "bf16",
+        "fp16": precision == "fp16",
+        "gradient_checkpointing": train.gradient_checkpointing,
+        "logging_steps": max(1, num_steps // LINES_PER_RUN),
+        "logging_first_step": True,
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "seed": train.seed,
+        "data_seed": train.seed,
+        "remove_unused_columns": False,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": job.on_gpu,
+        "include_num_input_tokens_seen": "non_padding" if is_padded(train) else "all",
+        "average_tokens_across_devices": True,
+        "ddp_find_unused_parameters": False,
+    }
+
+
+def is_padded(train: TrainSpec) -> bool:
+    """Whether every text needs a row of its own: peft puts virtual tokens before rows, and classifiers read rows."""
+    return train.objective.grpo is None and (train.method.is_prompt or objective_of(train).scores)
+
+
+def _collator(job: TrainingJob) -> Any:
+    counted = objective_of(job.train).counts_units
+    if not is_padded(job.train):
+        return partial(collate, count_units=counted)
+    from transformers import AutoTokenizer
+
+    pad = hf_methods.pad_token(AutoTokenizer.from_pretrained(job.model))
+    return partial(collate_padded, count_units=counted, pad=pad)
+
+
+def _trainer_type() -> Any:
+    """The Trainer that computes the spec's objective; the class exists only once transformers is imported."""
+    import torch.distributed as dist
+    from transformers import Trainer, TrainerCallback
+
+    class ObjectiveTrainer(Trainer):  # type: ignore[misc]
+        """Trainer's loop, with the loss, the optimizer and the regularizers of a `TrainSpec`."""
+
+        optimizer: Any
+
+        def __init__(self, *, job: TrainingJob, **arguments: Any) -> None:
+            # A loss function makes Trainer count items over the whole global batch; `compute_loss` is what is called.
+            super().__init__(compute_loss_func=self.compute_loss, **arguments)
+            self.job = job
+            self.objective: Objective = objective_of(job.train)
+            self.frozen = Frozen(teacher=_teacher(job, self.args.device))
+            self.frozen_of_selection = replace(self.frozen)
+            self.anchor: Anchor | None = None
+            noise = job.train.neftune_alpha
+            self.noise = EmbeddingNoise(self.model, noise) if noise is not None else None
+            self.add_callback(Moments(self))
+
+        def before_first_step(self) -> None:
+            """Measures what the model that training starts from says and needs."""
+            if self.objective.needs_reference:
+                references = _references(self.job, self)
+                self.frozen.reference = references["train"]
+                self.frozen_of_selection.reference = references.get("selection")
+            ewc = self.job.train.ewc
+            if ewc is not None:
+                assert self.job.ewc_file is not None
+                file, plain = beginnings(self.job) / ANCHOR, self.accelerator.unwrap_model(self.model_wrapped)
+                if not _is_kept(file, self):
+                    estimate_anchor(plain, self.job.ewc_file, ewc, self.job.train).save(file)
+                self.anchor = Anchor.load(file, ewc.strength, self.args.device)
+
+        def compute_loss(
+            self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            """The batch's share of the mean loss over the global batch. DeepSpeed and DDP average over workers, so
+            that it is multiplied by their number."""
+            if self.noise is not None:
+                self.noise.reads(inputs)
+            losses = self.objective.loss(model, inputs, self.job.train, self.frozen)
+            num_items = losses.counts.sum() if num_items_in_batch is None else num_items_in_batch
+            loss = losses.totals.sum() / num_items * dist.get_world_size()
+            if self.anchor is not None:
+                penalty = self.anchor.penalty(self.accelerator.unwrap_model(model))
+                loss = loss + penalty / self.job.train.accumulation_steps
+            return loss
+
+        def create_optimizer(self, model: Any = None) -> Any:
+            """The spec's optimizer, where DeepSpeed does not make it."""
+            if self.optimizer is None:
+                self.optimizer = make_optimizer(model if model is not None else self.model, self.job.train)
+            return self.optimizer
+
+    class Moments(TrainerCallback):  # type: ignore[misc]
+        """What happens between steps."""
+
+        def __init__(self, trainer: ObjectiveTrainer) -> None:
+            self.trainer = trainer
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.trainer.before_first_step()
+
+        def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if self.trainer.job.train.method.adalora is not None:  # gradients are still there
+                self.trainer.model.base_model.update_and_allocate(state.global_step)
+
+    return ObjectiveTrainer
+
+
+def _teacher(job: TrainingJob, device: Any) -> Any:
+    if job.teacher is None:
+        return None
     from transformers import AutoModelForCausalLM
 
-    precisions = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=precisions[precision])
-    model.config.use_cache = False  # with a cache the mask that keeps packed examples apart is not built
-    lora = job.train.method.lora
-    if lora is None:
-        return model
-    from peft import LoraConfig, get_peft_model
-
-    if job.train.gradient_checkpointing:
-        model.enable_input_require_grads()
-    layers = lora.layer_indices()
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=_linear_names(model) if lora.target_modules == "all-linear" else list(lora.target_modules),
-            layers_to_transform=list(layers) if layers is not None else None,
-            task_type="CAUSAL_LM",
-        ),
-    )
+    teacher = AutoModelForCausalLM.from_pretrained(job.teacher, dtype="auto").to(device).eval()
+    teacher.config.use_cache = False
+    return teacher.requires_grad_(False)
 
 
-def _linear_names(model: Any) -> list[str]:
-    """Last names of all linear modules but the output head. peft's own `all-linear` cannot be limited to layers."""
+def beginnings(job: TrainingJob) -> Path:
+    """Where that is kept which a run measures before its first step, for a run that goes on later."""
+    return Path(job.output)
+
+
+def _is_kept(file: Path, trainer: Any) -> bool:
+    """Whether `file` is there, the same for all workers. Raises `StageFailed` when it is gone and the model is not
+    any more the one that it was measured on."""
+    import torch.distributed as dist
+
+    there = [file.exists()]
+    dist.broadcast_object_list(there, src=0)
+    if not there[0] and trainer.state.global_step:
+        raise StageFailed(f"{file} is gone, so that training cannot go on from its checkpoint; start it anew")
+    return there[0]
+
+
+def _references(job: TrainingJob, trainer: Any) -> "dict[str, torch.Tensor]":
+    """Every text's log-probability under the model that training starts from, (units, texts per unit) by split;
+    computed once."""
     import torch
+    from safetensors.torch import load_file
 
-    head = model.get_output_embeddings()
-    linear = (
-        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
+    file = beginnings(job) / REFERENCE
+    if not _is_kept(file, trainer):
+        splits = {"train": job.train_file, **({"selection": job.selection_file} if job.selection_file else {})}
+        found = {name: torch.tensor(_over_split(trainer, split, _log_probs)) for name, split in splits.items()}
+        save_once(found, file)
+    kept: dict[str, torch.Tensor] = load_file(file)
+    return kept
+
+
+def _log_probs(trainer: Any, batch: Batch) -> list[list[float]]:
+    extras = take_extras(batch)
+    values: list[list[float]] = (
+        text_log_probs(trainer.model_wrapped, batch, extras).view(len(extras["units"]), -1).tolist()
     )
-    return sorted({name.rsplit(".", 1)[-1] for name in linear})
+    return values
+
+
+def _over_split(trainer: Any, file: str, read: Callable[[Any, Batch], list[T]]) -> list[T]:
+    """What `read` makes of every unit of a split, in order. Every worker does its share, and all do equally many
+    forward passes, which ZeRO-3 needs."""
+    import torch
+    import torch.distributed as dist
+
+    split = PackedSplit.load(file)
+    rank, world = dist.get_rank(), dist.get_world_size()
+    size = trainer.job.train.examples_per_worker
+    mine: list[tuple[int, T]] = []
+    was_training = trainer.model_wrapped.training
+    trainer.model_wrapped.eval()
+    with torch.no_grad():
+        for number in range(math.ceil(len(split) / (size * world))):
+            first = (number * world + rank) * size
+            chosen = [split[index] for index in range(first, min(first + size, len(split)))]
+            batch = trainer.data_collator(chosen or [split[0]])
+            values = read(trainer, {name: tensor.to(trainer.args.device) for name, tensor in batch.items()})
+            mine += [(unit.number, value) for unit, value in zip(chosen, values, strict=False)]
+    trainer.model_wrapped.train(was_training)
+    everyone: list[list[tuple[int, T]]] = [[] for _ in range(world)]
+    dist.all_gather_object(everyone, mine)
+    found = dict(pair for share in everyone for pair in share)
+    return [found[index] for index in range(len(split))]
+
+
+def _save(job: TrainingJob, trainer: Any) -> None:
+    """Writes the adapter or the model, and reads back that it is whole."""
+    import torch.distributed as dist
+
+    weights = Path(job.output) / "weights"
+    start = hf_methods.start_of(job.train.method, Path(job.output))
+    if start:
+        if dist.get_rank() == 0:
+            trainer.model.save_pretrained(str(weights), **start)
+        dist.barrier()
+    else:
+        trainer.save_model(str(weights))
+    if dist.get_rank() == 0:
+        check_saved(weights, trainer.model, doubled_ranks=bool(start))
 
 
 def _watch_type() -> Any:
@@ -296,7 +427,7 @@ def _watch_type() -> Any:
                 return
             point = LossPoint(
                 step=state.global_step,
-                loss=_finite(logs["loss"]),
+                loss=_finite(-logs["reward"] if "reward" in logs else logs["loss"]),  # online training has no other
                 learning_rate=float(logs["learning_rate"]),
                 grad_norm=_finite(logs["grad_norm"]) if logs.get("grad_norm") is not None else None,
                 tokens_per_s=self.tokens_per_s(int(state.num_input_tokens_seen)),
@@ -322,43 +453,19 @@ def _say(job: TrainingJob, progress: Progress) -> None:
 
 
 def _selection_losses(job: TrainingJob, trainer: Any) -> list[tuple[float, int]]:
-    """(summed loss, tokens) of every example of the selection split. Every worker does its share, and all
-    do equally many forward passes, which ZeRO-3 needs."""
-    import torch
-    import torch.distributed as dist
-    import torch.nn.functional as functional
-
+    """(summed loss, items) of every unit of the selection split."""
     if job.selection_file is None:
         return []
-    split = PackedSplit.load(job.selection_file)
-    rank, world = dist.get_rank(), dist.get_world_size()
-    size = job.train.examples_per_worker
-    rounds = math.ceil(len(split) / (size * world))
-    mine: list[tuple[float, int]] = []
-    model = trainer.model_wrapped
-    model.eval()
-    with torch.no_grad():
-        for number in range(rounds):
-            first = (number * world + rank) * size
-            chosen = [split[i] for i in range(first, min(first + size, len(split)))]
-            batch = collate(chosen or [split[0]])
-            labels = batch.pop("labels")[0, 1:].to(trainer.args.device)
-            inputs = {name: tensor.to(trainer.args.device) for name, tensor in batch.items()}
-            logits = model(**inputs).logits.squeeze(0).float()
-            losses = functional.cross_entropy(logits, labels, reduction="none")
-            if chosen:
-                mine += _per_example(losses, chosen)
-    everyone: list[list[tuple[float, int]]] = [[] for _ in range(world)]
-    dist.all_gather_object(everyone, mine)
-    return [pair for share in everyone for pair in share]
+    grpo = job.train.objective.grpo
+    if grpo is not None:
+        size = job.train.examples_per_worker
+        return trl_trainer.selection_losses(trainer, grpo, job.selection_file, batch_size=size)
+    return _over_split(trainer, job.selection_file, _losses)
 
 
-def _per_example(losses: "torch.Tensor", examples: Sequence[Any]) -> Iterator[tuple[float, int]]:
-    start = 0
-    for _, mask in examples:
-        count = int(mask[1:].sum())
-        yield float(losses[start : start + count].sum()), count
-        start += count
+def _losses(trainer: Any, batch: Batch) -> list[tuple[float, int]]:
+    losses = trainer.objective.loss(trainer.model_wrapped, batch, trainer.job.train, trainer.frozen_of_selection)
+    return list(zip(losses.totals.tolist(), losses.counts.int().tolist(), strict=True))
 
 
 def _mean_and_error(losses: Sequence[tuple[float, int]]) -> tuple[float | None, float | None]:

@@ -100,7 +100,7 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place) -> list[Stag
 
 
 def _wanted(context: Context) -> list[Step]:
-    return [step for step in steps() if step.wanted(context)]
+    return [step for step in steps(len(context.spec.train_steps)) if step.wanted(context)]
 
 
 def _reuse(step: Step, context: Context, ledger: Ledger, place: Place, name: str, watcher: Watcher) -> bool:
@@ -170,9 +170,9 @@ def _prepare_cluster(spec: Spec, place: Place) -> None:
     """Connects, and refuses a run that the cluster could never hold."""
     ray_cluster.connect(place.cluster_address)
     size = ray_cluster.size()
-    train = spec.train_steps[0]
+    train = max(spec.train_steps, key=lambda one: one.num_workers * one.worker.cpus)
     cpus = train.num_workers * train.worker.cpus + (1 if spec.sweep else 0)
-    gpus = train.num_workers * (train.worker.gpus or 0)
+    gpus = max(one.num_workers * (one.worker.gpus or 0) for one in spec.train_steps)
     if cpus > size.cpus or gpus > size.gpus:
         raise UsageError(
             f"the spec asks for {train.num_workers} workers, together {cpus:g} CPUs and {gpus:g} GPUs; the cluster "

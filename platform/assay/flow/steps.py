@@ -2,22 +2,23 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from assay.engines import ray_serve
+from assay.engines import ray_serve, remote_data
 from assay.engines.lm_eval_harness import TaskFile
 from assay.place import Place
 from assay.records.gate import ContaminationRecord, GateRecord, ParityRecord, ServiceRecord, WeighingRecord
 from assay.records.record import Record, digest_of
 from assay.records.release import Champion
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
-from assay.spec.data import DataSpec, HeldOut
+from assay.spec.data import DataSpec, is_remote
 from assay.spec.examples import matching_files
 from assay.spec.gate import ContaminationSpec, LoadSpec, ParitySpec, SuiteSpec
+from assay.spec.model import ModelSpec
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
 from assay.stages import (
@@ -70,17 +71,49 @@ class Context:
         return self.record("prepare", DatasetRecord)
 
     @property
+    def training(self) -> TrainingRecord:
+        """The last training run."""
+        return self.record(numbered("train", len(self.spec.train_steps) - 1), TrainingRecord)
+
+    @property
+    def merged(self) -> ModelRecord:
+        """What training came to."""
+        return self.record(numbered("merge", len(self.spec.train_steps) - 1), ModelRecord)
+
+    @property
     def candidate(self) -> ModelRecord:
         """The model that will serve."""
         return self.record("compress", ModelRecord)
 
-    @property
-    def train_spec(self) -> TrainSpec:
-        """The final training run, with the learning rate that the sweep chose."""
-        if self.spec.sweep is None:
-            return self.spec.train_steps[0]
+    def train_spec(self, index: int) -> TrainSpec:
+        """One training run; the first has the learning rate that the sweep chose."""
+        train = self.spec.train_steps[index]
+        if index or self.spec.sweep is None:
+            return train
         chosen = self.record("sweep", SweepRecord).learning_rate
-        return TrainSpec.model_validate({**self.spec.train_steps[0].model_dump(), "learning_rate": chosen})
+        return TrainSpec.model_validate({**train.model_dump(), "learning_rate": chosen})
+
+    def data_spec(self, index: int) -> DataSpec:
+        """The data of one training run."""
+        return self.spec.train_steps[index].data or self.spec.data
+
+    def start(self, index: int) -> ModelRecord:
+        """The model that a training run starts from: what the last run before it made that can answer."""
+        before = [i for i, train in enumerate(self.spec.train_steps[:index]) if train.objective.generates]
+        return self.record(numbered("merge", before[-1]), ModelRecord) if before else self.model
+
+    def scorer(self, index: int) -> ModelRecord | None:
+        """The reward model that a `grpo` run asks, if it does."""
+        grpo = self.spec.train_steps[index].objective.grpo
+        if grpo is None or all(reward.name != "reward_model" for reward in grpo.rewards):
+            return None
+        scorers = [i for i, train in enumerate(self.spec.train_steps[:index]) if train.objective.reward is not None]
+        return self.record(numbered("merge", scorers[-1]), ModelRecord)
+
+    def teacher(self, index: int) -> ModelRecord | None:
+        """The teacher of a `distill` run."""
+        found = self.records.get(numbered("teacher", index))
+        return found if isinstance(found, ModelRecord) else None
 
     @property
     def tasks(self) -> tuple[TaskFile, ...]:
@@ -120,75 +153,28 @@ class Step:
         return digest_of([self.name, self.version, self.reads(context)])
 
 
-def steps() -> tuple[Step, ...]:
+def numbered(stage: str, index: int) -> str:
+    """A stage's name in the training run of this index: `train`, `train-2`, `train-3`."""
+    return stage if index == 0 else f"{stage}-{index + 1}"
+
+
+def steps(num_train_steps: int = 1) -> tuple[Step, ...]:
     """From the base model to the gate; approval and promotion follow on a person's word."""
     return (
         Step(
             "fetch",
             fetch.VERSION,
             ModelRecord,
-            reads=lambda c: [c.spec.model.model_dump(), _folder_mark(c)],
+            reads=lambda c: [c.spec.model.model_dump(), _folder_mark(c, c.spec.model)],
             run=lambda c, w: fetch.run(c.spec.model, work=w),
         ),
-        Step(
-            "prepare",
-            prepare.VERSION,
-            DatasetRecord,
-            reads=lambda c: [
-                c.model.artifact.digest,
-                c.spec.data.model_dump(),
-                data_digests(c.spec.data, c.root),
-                c.spec.train_steps[0].max_length,
-            ],
-            run=lambda c, w: prepare.run(c.spec.data, train=c.spec.train_steps[0], model=c.model, work=w),
-        ),
-        Step(
-            "contamination",
-            contamination.VERSION,
-            ContaminationRecord,
-            reads=lambda c: [
-                c.data.artifact.digest,
-                c.suite.contamination.model_dump(),
-                [[task.name, task.digest] for task in c.tasks],
-            ],
-            run=lambda c, w: contamination.run(
-                c.suite.contamination, tasks=c.tasks, data=c.data, model=c.model, work=w
-            ),
-            wanted=lambda c: bool(c.suite.limits) and not _ignores(c.suite.contamination),
-        ),
-        Step(
-            "sweep",
-            sweep.VERSION,
-            SweepRecord,
-            reads=lambda c: [
-                c.model.artifact.digest,
-                c.data.artifact.digest,
-                c.spec.sweep.model_dump(exclude={"max_concurrent_trials"}) if c.spec.sweep else None,
-                c.spec.train_steps[0].model_dump(exclude={"learning_rate"}),
-            ],
-            run=_sweep,
-            wanted=lambda c: c.spec.sweep is not None,
-        ),
-        Step(
-            "train",
-            train.VERSION,
-            TrainingRecord,
-            reads=lambda c: [c.model.artifact.digest, c.data.artifact.digest, c.train_spec.model_dump()],
-            run=lambda c, w: train.run(c.train_spec, model=c.model, data=c.data, work=w),
-        ),
-        Step(
-            "merge",
-            merge.VERSION,
-            ModelRecord,
-            reads=lambda c: [c.model.artifact.digest, c.record("train", TrainingRecord).artifact.digest],
-            run=lambda c, w: merge.run(c.record("train", TrainingRecord), base=c.model, work=w),
-        ),
+        *(step for index in range(num_train_steps) for step in _training_steps(index)),
         Step(
             "compress",
             compress.VERSION,
             ModelRecord,
-            reads=lambda c: [c.record("merge", ModelRecord).artifact.digest, c.spec.compress.model_dump()],
-            run=lambda c, w: compress.run(c.spec.compress, merged=c.record("merge", ModelRecord), work=w),
+            reads=lambda c: [c.merged.artifact.digest, c.spec.compress.model_dump()],
+            run=lambda c, w: compress.run(c.spec.compress, merged=c.merged, work=w),
         ),
         Step(
             "baseline",
@@ -233,16 +219,16 @@ def steps() -> tuple[Step, ...]:
             ParityRecord,
             reads=lambda c: [
                 c.data.artifact.digest,
-                c.record("train", TrainingRecord).artifact.digest,
+                c.training.artifact.digest,
                 c.record("deploy", DeploymentRecord).model_dump(),
                 _parity(c).num_probes,
             ],
             run=lambda c, w: parity.run(
                 _parity(c),
                 data=c.data,
-                base=c.model,
-                training=c.record("train", TrainingRecord),
-                merged=c.record("merge", ModelRecord),
+                base=c.start(len(c.spec.train_steps) - 1),
+                training=c.training,
+                merged=c.merged,
                 compressed=c.candidate,
                 deployment=c.record("deploy", DeploymentRecord),
                 work=w,
@@ -276,14 +262,115 @@ def steps() -> tuple[Step, ...]:
     )
 
 
+def _training_steps(index: int) -> tuple[Step, ...]:
+    """The stages of one training run. The first has the sweep."""
+    prepare_name, teacher_name, train_name = (numbered(stage, index) for stage in ("prepare", "teacher", "train"))
+    sweep_step = Step(
+        "sweep",
+        sweep.VERSION,
+        SweepRecord,
+        reads=lambda c: [
+            c.model.artifact.digest,
+            c.data.artifact.digest,
+            c.spec.sweep.model_dump(exclude={"max_concurrent_trials"}) if c.spec.sweep else None,
+            c.spec.train_steps[0].model_dump(exclude={"learning_rate"}),
+            _digest_of(c.teacher(0)),
+        ],
+        run=_sweep,
+        wanted=lambda c: c.spec.sweep is not None,
+    )
+    return (
+        Step(
+            prepare_name,
+            prepare.VERSION,
+            DatasetRecord,
+            reads=lambda c: [
+                c.model.artifact.digest,
+                c.data_spec(index).model_dump(),
+                data_digests(c.data_spec(index), c.root),
+                c.spec.train_steps[index].max_length,
+                c.spec.train_steps[index].objective.model_dump(),
+                _ewc_digests(c.spec.train_steps[index], c.root),
+                c.data.artifact.digest if index else None,
+            ],
+            run=lambda c, w: prepare.run(
+                c.data_spec(index),
+                train=c.spec.train_steps[index],
+                model=c.model,
+                work=w,
+                sealed=c.data if index else None,
+            ),
+        ),
+        Step(
+            numbered("contamination", index),
+            contamination.VERSION,
+            ContaminationRecord,
+            reads=lambda c: [
+                c.record(prepare_name, DatasetRecord).artifact.digest,
+                c.suite.contamination.model_dump(),
+                [[task.name, task.digest] for task in c.tasks],
+            ],
+            run=lambda c, w: contamination.run(
+                c.suite.contamination,
+                tasks=c.tasks,
+                data=c.record(prepare_name, DatasetRecord),
+                model=c.model,
+                work=w,
+            ),
+            wanted=lambda c: bool(c.suite.limits) and not _ignores(c.suite.contamination),
+        ),
+        Step(
+            teacher_name,
+            fetch.VERSION,
+            ModelRecord,
+            reads=lambda c: [_teacher(c, index).model_dump(), _folder_mark(c, _teacher(c, index))],
+            run=lambda c, w: fetch.run(_teacher(c, index), work=w),
+            wanted=lambda c: c.spec.train_steps[index].objective.distill is not None,
+        ),
+        *([] if index else [sweep_step]),
+        Step(
+            train_name,
+            train.VERSION,
+            TrainingRecord,
+            reads=lambda c: [
+                c.start(index).artifact.digest,
+                c.record(prepare_name, DatasetRecord).artifact.digest,
+                c.train_spec(index).model_dump(),
+                _digest_of(c.teacher(index)),
+                _digest_of(c.scorer(index)),
+            ],
+            run=lambda c, w: train.run(
+                c.train_spec(index),
+                model=c.start(index),
+                data=c.record(prepare_name, DatasetRecord),
+                work=w,
+                teacher=c.teacher(index),
+                scorer=c.scorer(index),
+            ),
+        ),
+        Step(
+            numbered("merge", index),
+            merge.VERSION,
+            ModelRecord,
+            reads=lambda c: [c.start(index).artifact.digest, c.record(train_name, TrainingRecord).artifact.digest],
+            run=lambda c, w: merge.run(c.record(train_name, TrainingRecord), base=c.start(index), work=w),
+        ),
+    )
+
+
 def data_digests(data: DataSpec, root: Path) -> list[list[str]]:
     """Every data file of the spec with the SHA-256 of its bytes."""
-    patterns = [*data.train]
-    for split in (data.selection, data.gate):
-        if isinstance(split, HeldOut):
-            patterns += split.source
+    return _digests_of_files(data.patterns, root)
+
+
+def _ewc_digests(train: TrainSpec, root: Path) -> list[list[str]]:
+    return _digests_of_files(train.ewc.data, root) if train.ewc else []
+
+
+def _digests_of_files(patterns: Sequence[str], root: Path) -> list[list[str]]:
     files = sorted({file for pattern in patterns for file in matching_files(pattern, root)})
-    return [[os.path.relpath(file, root), file_digest(file)] for file in files]
+    elsewhere = [mark for pattern in patterns if is_remote(pattern) for mark in remote_data.mark(pattern)]
+    return [*([os.path.relpath(file, root), file_digest(file)] for file in files), *elsewhere]
 
 
 def file_digest(file: Path) -> str:
@@ -295,8 +382,19 @@ def file_digest(file: Path) -> str:
 def run_id(spec: Spec, suite: SuiteSpec, root: Path) -> str:
     """The spec's name and six digits of what it says, its data and its suite: the same request is the same run."""
     tasks = weigh.tasks_of(suite, root, None)
-    said = [spec.model_dump(mode="json"), data_digests(spec.data, root), gate.suite_digest(suite, tasks)]
+    data = [data_digests(one, root) for one in spec.all_data] + [_ewc_digests(one, root) for one in spec.train_steps]
+    said = [spec.model_dump(mode="json"), data, gate.suite_digest(suite, tasks)]
     return f"{spec.name}-{digest_of(said)[:6]}"
+
+
+def _teacher(context: Context, index: int) -> ModelSpec:
+    distill = context.spec.train_steps[index].objective.distill
+    assert distill is not None
+    return distill.teacher
+
+
+def _digest_of(model: ModelRecord | None) -> str | None:
+    return model.artifact.digest if model else None
 
 
 def _sweep(context: Context, work: Work) -> SweepRecord:
@@ -304,7 +402,7 @@ def _sweep(context: Context, work: Work) -> SweepRecord:
     return sweep.run(
         context.spec.sweep,
         base=context.spec.train_steps[0],
-        trial=train.run,
+        trial=partial(train.run, teacher=context.teacher(0)),
         model=context.model,
         data=context.data,
         work=work,
@@ -332,11 +430,11 @@ def _baseline(context: Context, work: Work) -> WeighingRecord:
         raise
 
 
-def _folder_mark(context: Context) -> object:
+def _folder_mark(context: Context, model: ModelSpec) -> object:
     """A local model folder has no revision: the names, sizes and times of its files stand for one."""
-    if context.spec.model.kind != "folder":
+    if model.kind != "folder":
         return None
-    folder = (context.root / context.spec.model.source).expanduser()
+    folder = (context.root / model.source).expanduser()
     return sorted([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in folder.iterdir())
 
 

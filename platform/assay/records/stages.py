@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from assay.records.artifact import Artifact
 from assay.records.record import Record
 
@@ -43,6 +45,14 @@ class DatasetRecord(Record):
     num_dropped_too_long: int
     num_dropped_duplicates: int
     """Selection or gate examples removed from train because they stood in both."""
+    num_dropped_in_gate: int = 0
+    """Examples of a later step's data removed because they ask what the gate's sealed split asks."""
+    ewc: SplitRecord | None = None
+    """What `train.ewc` protects."""
+    labels: tuple[str, ...] = ()
+    """Classes, sorted, of classification data."""
+    sources: dict[str, int] = Field(default_factory=dict)
+    """Training examples by the entry of `data.train` that they came from, weights applied."""
 
 
 class LossPoint(Record):
@@ -61,7 +71,10 @@ class TrainingRecord(Record):
 
     artifact: Artifact
     """The adapter, or the full model."""
-    method: Literal["lora", "full"]
+    method: str
+    """Key of the spec's `method`."""
+    objective: str = "sft"
+    """Key of the spec's `objective`."""
     learning_rate: float
     num_steps: int
     num_tokens: int

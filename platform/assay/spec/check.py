@@ -15,11 +15,10 @@ from pydantic import ValidationError
 
 from assay.errors import InvalidInput, Problem
 from assay.spec.block import Block
-from assay.spec.data import DataSpec, HeldOut
+from assay.spec.data import DataSpec, HeldOut, is_remote
 from assay.spec.examples import matching_files
 from assay.spec.gate import LM_EVAL, GateSpec, SuiteSpec
 from assay.spec.model import ModelSpec
-from assay.spec.offered import not_offered
 from assay.spec.parse import parse
 from assay.spec.spec import Spec
 from assay.spec.yaml import Document, Location, Positions, Value
@@ -40,7 +39,7 @@ def check_references(spec: Spec, positions: Positions, file: str, root: Path) ->
         *check.model(spec.model),
         *check.data(spec.data),
         *check.gate(spec.gate, spec.data),
-        *check.offers(spec),
+        *check.steps(spec),
     ]
 
 
@@ -103,11 +102,11 @@ class _Check:
         self.file = file
         self.root = root
 
-    def model(self, model: ModelSpec) -> list[Problem]:
+    def model(self, model: ModelSpec, at: Location = ("model",)) -> list[Problem]:
         if model.kind == "hf":
             return []
         found = _package_fault(model.name) if model.kind == "package" else self._local_fault(model.source)
-        return [self._problem(("model", "source"), "no_model", *found)] if found else []
+        return [self._problem((*at, "source"), "no_model", *found)] if found else []
 
     def _local_fault(self, source: str) -> tuple[str, str] | None:
         folder = self.root / os.path.expanduser(source)
@@ -120,11 +119,24 @@ class _Check:
             f"for a model of the hub write hf:{source}" if looks_like_hub else "",
         )
 
-    def data(self, data: DataSpec) -> list[Problem]:
-        problems = self._patterns(("data", "train"), data.train)
+    def data(self, data: DataSpec, at: Location = ("data",)) -> list[Problem]:
+        problems = self._patterns((*at, "train"), data.train)
         for name, split in (("selection", data.selection), ("gate", data.gate)):
             if isinstance(split, HeldOut):
-                problems += self._patterns(("data", name, "source"), split.source)
+                problems += self._patterns((*at, name, "source"), split.source)
+        return problems
+
+    def steps(self, spec: Spec) -> list[Problem]:
+        """What single training runs name: data of their own, what they are not to forget, and teachers."""
+        problems: list[Problem] = []
+        for index, train in enumerate(spec.train_steps):
+            at: Location = ("train", index) if isinstance(spec.train, tuple) else ("train",)
+            if train.data is not None:
+                problems += self.data(train.data, (*at, "data"))
+            if train.ewc is not None:
+                problems += self._patterns((*at, "ewc", "data"), train.ewc.data)
+            if train.objective.distill is not None:
+                problems += self.model(train.objective.distill.teacher, (*at, "objective", "distill", "teacher"))
         return problems
 
     def gate(self, gate: GateSpec, data: DataSpec | None) -> list[Problem]:
@@ -154,18 +166,12 @@ class _Check:
             problems.append(self._problem(("gate", "baseline"), "value", message, hint))
         return problems
 
-    def offers(self, spec: Spec) -> list[Problem]:
-        message = "cannot be done yet"
-        return [self._problem(place, "not_offered", f"{what} {message}") for place, what in not_offered(spec)]
-
     def _patterns(self, location: Location, patterns: tuple[str, ...]) -> list[Problem]:
         problems = []
         for index, pattern in enumerate(patterns):
-            if matching_files(pattern, self.root):
+            if is_remote(pattern) or matching_files(pattern, self.root):
                 continue
-            if re.match(r"\w+://", pattern):
-                message, hint = "data is read from local files", "copy the files here"
-            elif ".".join(map(str, location)) != "data.train" and re.match(r"\d[\d.]*\s*\D{0,8}$", pattern):
+            if ".".join(map(str, location)) != "data.train" and re.match(r"\d[\d.]*\s*\D{0,8}$", pattern):
                 message, hint = f"no file matches {pattern!r}", "a share is written 5% or 0.05"
             else:
                 message, hint = f"no file matches {pattern!r}", self._from_root()

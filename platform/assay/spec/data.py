@@ -1,5 +1,6 @@
 """The `data:` block: what to train on, and what is held out."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -16,6 +17,15 @@ class HeldOut(Block):
 
     source: Paths
     """Files or globs."""
+
+
+HUB_DATA = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+?)(:(?P<split>\w+))?")
+"""A data set of the Hugging Face hub; the split is `train` when not said."""
+
+
+def is_remote(pattern: str) -> bool:
+    """Whether an entry of the data lies on the hub or behind a URL, and not on this machine."""
+    return pattern.startswith("hf:") or re.match(r"[a-z][a-z0-9+]*://", pattern) is not None
 
 
 def _split(value: Any) -> Any:
@@ -58,8 +68,23 @@ class DataSpec(Block):
     """Seeds the choice of the held-out shares."""
 
     @model_validator(mode="after")
+    def _hub_data_are_pinned(self) -> "DataSpec":
+        for pattern in self.patterns:
+            if pattern.startswith("hf:") and not HUB_DATA.fullmatch(pattern):
+                raise ValueError(
+                    f"{pattern}: write a data set of the hub as hf:ORG/NAME@REVISION or hf:ORG/NAME@REVISION:SPLIT"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _weights_name_sources(self) -> "DataSpec":
         for name in self.weights:
             if name not in self.train:
                 raise ValueError(f"weights names {name!r}, which does not stand in train")
         return self
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Every path and glob, of all splits."""
+        held = [split.source for split in (self.selection, self.gate) if isinstance(split, HeldOut)]
+        return (*self.train, *(pattern for source in held for pattern in source))

@@ -1,13 +1,14 @@
-"""Reading training examples: JSON Lines of chats, prompts with completions, or Alpaca instructions."""
+"""Reading training examples of every form: chats, prompts with completions, preferences, labels, plain text."""
 
+import csv
 import glob
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from assay.errors import InvalidInput, Problem
+from assay.errors import InvalidInput, Problem, UsageError
 from assay.spec.data import DataFormat
 
 T = TypeVar("T")
@@ -27,31 +28,73 @@ class Message(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One chat; the last message is the assistant's."""
+    """One example of any form."""
 
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = ()
+    """A chat whose last message is the assistant's; for preferences the one with the better answer; for
+    classification the text alone, as the user's."""
+    rejected: tuple[Message, ...] = ()
+    """For preferences, the chat with the worse answer."""
+    label: str | bool | None = None
+    """For classification the class, for `kto` whether the answer is good."""
+    text: str = ""
+    """Plain text."""
 
 
 def read_examples(paths: Sequence[str], format: DataFormat, system: str | None, root: Path) -> list[Example]:
     """Every example of the files and globs in `paths`, in the order of `paths`, each glob's files sorted.
 
-    `system` is put before the examples that bring no system message. Raises InvalidInput with the first
-    20 broken lines, each with its file and line number."""
+    `system` is put before the chats that bring no system message. Raises InvalidInput with the first 20 broken
+    lines (or rows, for tables), each with its file and number."""
+    return [example for found in read_sources(paths, format, system, root).values() for example in found]
+
+
+def read_sources(
+    paths: Sequence[str],
+    format: DataFormat,
+    system: str | None,
+    root: Path,
+    fetched: Mapping[str, Sequence[Path]] | None = None,
+) -> dict[str, list[Example]]:
+    """The same by the entry of `paths` that they came from; a file that two entries match counts for the first.
+    `fetched` has the local files of entries that lie elsewhere."""
     problems: list[Problem] = []
-    files: dict[Path, None] = {}
+    seen: set[Path] = set()
+    sources: dict[str, list[Example]] = {}
     for pattern in paths:
-        found = matching_files(pattern, root)
-        files.update(dict.fromkeys(found))
+        found = (fetched or {}).get(pattern) or matching_files(pattern, root)
         if not found:
             problems.append(Problem(pattern, 0, 0, "", "no_data", "no file matches"))
-    examples: list[Example] = []
-    for file in files:
-        _read_file(file, format, system, examples, problems)
-    if not examples and not problems:
+        examples = sources.setdefault(pattern, [])
+        for file in found:
+            if file not in seen:
+                seen.add(file)
+                _read_file(file, format, system, examples, problems)
+    if not any(sources.values()) and not problems:
         problems.append(Problem(", ".join(paths), 0, 0, "", "no_data", "there are no examples"))
     if problems:
         raise InvalidInput(_shortened(problems))
-    return examples
+    return sources
+
+
+def check_forms(examples: Sequence[Example], wanted: Sequence[str], where: str) -> None:
+    """Raises UsageError when an example is of another form than those that are wanted."""
+    for example in examples:
+        found = form_of(example)
+        if found not in wanted:
+            raise UsageError(
+                f"{where} holds data of the form {found}; the objective learns from {' or '.join(wanted)}. Choose "
+                "another train.objective, or other data"
+            )
+
+
+def form_of(example: Example) -> DataFormat:
+    """The form of an example; `messages` stands for every form of chat."""
+    if example.rejected:
+        return "preference"
+    if example.label is not None:
+        return "kto" if isinstance(example.label, bool) else "classification"
+    return "text" if example.text else "messages"
 
 
 def matching_files(pattern: str, root: Path) -> list[Path]:
@@ -76,25 +119,111 @@ def _read_file(
     file: Path, format: DataFormat, system: str | None, examples: list[Example], problems: list[Problem]
 ) -> None:
     """Add the file's examples and its broken lines to the lists."""
-    read: Callable[[Record], list[Message]] | None = None if format == "auto" else _READERS[format]
+    read: Callable[[Record], Example] | None = None if format == "auto" else _READERS[format]
+    rows = _ROWS.get(file.suffix, _json_lines)
     try:
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                text = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
-                if not text:
-                    continue
-                try:
-                    record = _record(text)
-                    if read is None:
-                        read = _READERS[_format_of(record)]
-                    examples.append(_example(read(record), system))
-                except _LineError as wrong:
-                    place = (str(file), number, wrong.column)
-                    problems.append(Problem(*place, wrong.path, wrong.code, wrong.message, wrong.hint))
-                    if wrong.code in ("format", "not_json_lines"):
-                        return  # every other line would say the same
+        for number, record in rows(file):
+            try:
+                if isinstance(record, _LineError):
+                    raise record
+                if read is None:
+                    read = _READERS[_format_of(record)]
+                examples.append(_example(read(record), system))
+            except _LineError as wrong:
+                problems.append(_problem(file, number, wrong))
+                if wrong.code in ("format", "not_json_lines"):
+                    return  # every other line would say the same
     except OSError as error:
-        problems.append(Problem(str(file), 0, 0, "", "no_data", f"the file cannot be read: {error.strerror}"))
+        problems.append(Problem(str(file), 0, 0, "", "no_data", f"the file cannot be read: {error.strerror or error}"))
+
+
+def _problem(file: Path, number: int, wrong: _LineError) -> Problem:
+    """A broken line with its number, or a broken row with its own: a table has no lines."""
+    if file.suffix in _TABLES:
+        path = f"row {number}.{wrong.path}" if wrong.path else f"row {number}"
+        return Problem(str(file), 0, 0, path, wrong.code, wrong.message, wrong.hint)
+    return Problem(str(file), number, wrong.column, wrong.path, wrong.code, wrong.message, wrong.hint)
+
+
+Rows = Iterator[tuple[int, Record | _LineError]]
+"""Numbers of lines or rows, from 1, and what stands there."""
+
+
+def _json_lines(file: Path) -> Rows:
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            text = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
+            if text:
+                try:
+                    yield number, _record(text)
+                except _LineError as wrong:
+                    yield number, wrong
+
+
+def _json(file: Path) -> Rows:
+    """One array of objects; JSON Lines under this name are read, too."""
+    try:
+        whole = json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        whole = None
+    if not isinstance(whole, list):
+        yield from _json_lines(file)
+        return
+    for number, record in enumerate(whole, start=1):
+        is_record = isinstance(record, dict)
+        yield number, record if is_record else _LineError("", "type", f"expected an object, found {_kind(record)}")
+
+
+def _csv(file: Path) -> Rows:
+    """A header and rows; every cell is text, but `label` is true or false where it says so."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            for record in (reader := csv.DictReader(text, strict=True)):
+                if None in record or None in record.values():
+                    yield reader.line_num, _LineError("", "type", "this row has not as many cells as the header")
+                    continue
+                label = str(record.get("label")).lower()
+                yield reader.line_num, {**record, **({"label": label == "true"} if label in ("true", "false") else {})}
+    except UnicodeDecodeError:
+        yield 1, _LineError("", "not_json_lines", "this is not UTF-8", "save the file as UTF-8")
+    except csv.Error as error:
+        yield reader.line_num, _LineError("", "not_json_lines", f"this is not CSV: {error}")
+
+
+def _parquet(file: Path) -> Rows:
+    import pyarrow as arrow
+    import pyarrow.parquet
+
+    try:
+        batches = arrow.parquet.ParquetFile(file).iter_batches()
+        yield from _numbered(record for batch in batches for record in batch.to_pylist())
+    except arrow.ArrowInvalid as error:
+        yield 1, _LineError("", "not_json_lines", f"this is not Parquet: {error}")
+
+
+def _arrow(file: Path) -> Rows:
+    """Arrow's file format, or its stream format, which Hugging Face's data sets are kept in."""
+    import pyarrow as arrow
+
+    try:
+        with arrow.memory_map(str(file)) as source:
+            try:
+                table = arrow.ipc.open_file(source).read_all()
+            except arrow.ArrowInvalid:
+                source.seek(0)
+                table = arrow.ipc.open_stream(source).read_all()
+            yield from _numbered(record for batch in table.to_batches() for record in batch.to_pylist())
+    except arrow.ArrowInvalid as error:
+        yield 1, _LineError("", "not_json_lines", f"this is not Arrow: {error}")
+
+
+def _numbered(records: Iterator[Record]) -> Rows:
+    for number, record in enumerate(records, start=1):
+        yield number, {key: value for key, value in record.items() if value is not None}
+
+
+_ROWS: dict[str, Callable[[Path], Rows]] = {".json": _json, ".csv": _csv, ".parquet": _parquet, ".arrow": _arrow}
+_TABLES = (".json", ".parquet", ".arrow")
 
 
 def _record(line: bytes) -> Record:
@@ -120,28 +249,46 @@ _ONE_ARRAY = ("a JSON array, not JSON Lines", "write one object a line: jq -c '.
 
 
 def _format_of(record: Record) -> DataFormat:
-    """Which format a file's first line has."""
-    if "messages" in record:
-        return "messages"
-    if "prompt" in record and "completion" in record:
-        return "prompt_completion"
-    if "instruction" in record and "output" in record:
-        return "alpaca"
-    keys = ", ".join(list(record)[:8]) or "none"
-    hint = "rename `conversations` to `messages`" if "conversations" in record else ""
-    wanted = "`messages`, `prompt` and `completion`, or `instruction` and `output`"
-    raise _LineError("", "format", f"expected the keys {wanted}; found {keys}", hint)
+    """Which format a file's first example has."""
+    for format, keys in _KEYS.items():
+        if all(key in record for key in keys) and (format != "kto" or isinstance(record["label"], bool)):
+            return format
+    found = ", ".join(list(record)[:8]) or "none"
+    wanted = "`messages`, `prompt` and `completion`, `instruction` and `output`, or those of another form"
+    raise _LineError(
+        "", "format", f"expected the keys {wanted}; found {found}", "say `data.format`, or rename the keys"
+    )
 
 
-def _chat(record: Record) -> list[Message]:
-    turns = _field(record, "messages", list)
-    messages = [_message(turn, f"messages.{index}") for index, turn in enumerate(turns)]
+_KEYS: dict[DataFormat, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "sharegpt": ("conversations",),
+    "preference": ("chosen", "rejected"),
+    "kto": ("prompt", "completion", "label"),
+    "prompt_completion": ("prompt", "completion"),
+    "alpaca": ("instruction", "output"),
+    "classification": ("text", "label"),
+    "text": ("text",),
+}
+"""The keys that tell a format; the first that fits counts."""
+
+
+def _chat(record: Record) -> Example:
+    return Example(_checked(_messages(record, "messages"), "messages"))
+
+
+def _messages(record: Record, key: str) -> tuple[Message, ...]:
+    return tuple(_message(turn, f"{key}.{index}") for index, turn in enumerate(_field(record, key, list)))
+
+
+def _checked(messages: tuple[Message, ...], path: str) -> tuple[Message, ...]:
+    """The same messages; raises for a chat that nothing can be learned from."""
     if not messages or messages[-1].role != "assistant":
-        raise _LineError("messages", "value", "the last message must be the assistant's")
+        raise _LineError(path, "value", "the last message must be the assistant's")
     if len(messages) < 2 or messages[-2].role != "user":
-        raise _LineError("messages", "value", "the assistant's last message must answer one of the user's")
+        raise _LineError(path, "value", "the assistant's last message must answer one of the user's")
     if any(message.role == "system" for message in messages[1:]):
-        raise _LineError("messages", "value", "a system message must be the first")
+        raise _LineError(path, "value", "a system message must be the first")
     return messages
 
 
@@ -150,37 +297,113 @@ def _message(turn: object, path: str) -> Message:
         raise _LineError(path, "type", f"expected an object with `role` and `content`, found {_kind(turn)}")
     role, content = _field(turn, "role", str, path), _field(turn, "content", str, path)
     if role not in ROLES:
-        close = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}.get(role.lower())
+        close = SPEAKERS.get(role.lower())
         hint = f"did you mean `{close}`?" if close else ""
         raise _LineError(f"{path}.role", "value", f"expected {' or '.join(ROLES)}, found {role[:60]!r}", hint)
     return Message(role, content)
 
 
-def _prompt_completion(record: Record) -> list[Message]:
-    return [Message("user", _field(record, "prompt", str)), Message("assistant", _field(record, "completion", str))]
+def _sharegpt(record: Record) -> Example:
+    messages = [Message("system", _field(record, "system", str))] if record.get("system") else []
+    for index, turn in enumerate(_field(record, "conversations", list)):
+        path = f"conversations.{index}"
+        if not isinstance(turn, dict):
+            raise _LineError(path, "type", f"expected an object with `from` and `value`, found {_kind(turn)}")
+        speaker = _field(turn, "from", str, path)
+        if speaker.lower() not in SPEAKERS:
+            raise _LineError(f"{path}.from", "value", f"expected human, gpt or system, found {speaker[:60]!r}")
+        messages.append(Message(SPEAKERS[speaker.lower()], _field(turn, "value", str, path)))
+    return Example(_checked(tuple(messages), "conversations"))
 
 
-def _alpaca(record: Record) -> list[Message]:
+SPEAKERS = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "system": "system",
+}
+"""What other forms call a role."""
+
+
+def _prompt_completion(record: Record) -> Example:
+    return Example(_answered(record, "completion"))
+
+
+def _answered(record: Record, key: str) -> tuple[Message, ...]:
+    """`prompt` (text, or a chat that ends with the user) and the answer under `key` (text, or messages). Without a
+    `prompt` the answer is a whole chat."""
+    if "prompt" not in record and key in ("chosen", "rejected"):
+        return _checked(_messages(record, key), key)
+    asked = record.get("prompt")
+    prompt = (
+        _messages(record, "prompt") if isinstance(asked, list) else (Message("user", _field(record, "prompt", str)),)
+    )
+    answer = record.get(key)
+    answers = _messages(record, key) if isinstance(answer, list) else (Message("assistant", _field(record, key, str)),)
+    return _checked((*prompt, *answers), key)
+
+
+def _alpaca(record: Record) -> Example:
     instruction, answer = _field(record, "instruction", str), _field(record, "output", str)
     given = _field(record, "input", str) if record.get("input") is not None else ""
-    return [Message("user", f"{instruction}\n\n{given}" if given else instruction), Message("assistant", answer)]
+    asked = f"{instruction}\n\n{given}" if given else instruction
+    return Example((Message("user", asked), Message("assistant", answer)))
 
 
-_READERS: dict[str, Callable[[Record], list[Message]]] = {
+def _preference(record: Record) -> Example:
+    better, worse = _answered(record, "chosen"), _answered(record, "rejected")
+    if better == worse:
+        raise _LineError("", "value", "`chosen` and `rejected` are the same")
+    if better[:-1] != worse[:-1]:
+        raise _LineError("", "value", "`chosen` and `rejected` must differ in their last message alone")
+    return Example(better, rejected=worse)
+
+
+def _kto(record: Record) -> Example:
+    return Example(_answered(record, "completion"), label=_field(record, "label", bool))
+
+
+def _text(record: Record) -> Example:
+    return Example(text=_field(record, "text", str))
+
+
+def _classification(record: Record) -> Example:
+    label = record.get("label")
+    name = str(label) if isinstance(label, int) and not isinstance(label, bool) else _field(record, "label", str)
+    return Example((Message("user", _field(record, "text", str)),), label=name.strip())
+
+
+_READERS: dict[str, Callable[[Record], Example]] = {
     "messages": _chat,
     "prompt_completion": _prompt_completion,
     "alpaca": _alpaca,
+    "sharegpt": _sharegpt,
+    "preference": _preference,
+    "kto": _kto,
+    "text": _text,
+    "classification": _classification,
 }
 
 
-def _example(messages: list[Message], system: str | None) -> Example:
-    if not messages[-1].content.strip():
-        raise _LineError("", "value", "the answer is empty")
-    if any("\ud800" <= char <= "\udfff" for message in messages for char in message.content):
+def _example(example: Example, system: str | None) -> Example:
+    """The example with its system prompt; raises when nothing can be learned from it."""
+    texts = [message.content for message in (*example.messages, *example.rejected[-1:])] or [example.text]
+    ends = [chat[-1].content for chat in (example.messages, example.rejected) if chat] or [example.text]
+    if example.label == "" or not all(end.strip() for end in ends):
+        answers = example.messages and example.messages[-1].role == "assistant"
+        what = "the label" if example.label == "" else "the answer" if answers else "the text"
+        raise _LineError("", "value", f"{what} is empty")
+    if any("\ud800" <= char <= "\udfff" for text in texts for char in text):
         raise _LineError("", "value", "text with half a character (a lone surrogate)")
-    if system is not None and messages[0].role != "system":
-        messages = [Message("system", system), *messages]
-    return Example(tuple(messages))
+    if system is None or not example.messages or example.messages[0].role == "system":
+        return example
+    first = Message("system", system)
+    rejected = (first, *example.rejected) if example.rejected else ()
+    return example._replace(messages=(first, *example.messages), rejected=rejected)
 
 
 def _field(record: Record, key: str, kind: type[T], outer: str = "") -> T:

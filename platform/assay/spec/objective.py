@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from assay.spec.block import Block, Fraction
 from assay.spec.method import checked_patterns
 from assay.spec.model import ModelField
 
-RewardName = Literal["exact_match", "contains", "length", "regex", "json_valid", "abstention", "reward_model"]
+RewardName = Literal["exact_match", "contains", "length", "regex", "json_valid", "reward_model"]
 
 
 class SftSpec(Block):
@@ -46,18 +46,8 @@ class DpoSpec(Block):
     loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
     """DPO's own loss, IPO's (Azar et al., 2023) or SLiC's hinge (Zhao et al., 2023)."""
 
-    label_smoothing: Fraction = 0.0
-    """Share of pairs thought to be the wrong way round (`sigmoid` only)."""
-
     sft_weight: float = Field(0.0, ge=0)
     """Weight of the cross entropy on the chosen answers, added to the loss (Pang et al., 2024)."""
-
-    @field_validator("label_smoothing")
-    @classmethod
-    def _below_half(cls, value: float) -> float:
-        if value >= 0.5:
-            raise ValueError("half of the pairs or more cannot be the wrong way round")
-        return value
 
 
 class KtoSpec(Block):
@@ -85,8 +75,8 @@ class RewardFunctionSpec(Block):
 
     name: RewardName
     """`exact_match` and `contains` compare with the data's answer, `length` rewards answers near `target_tokens`,
-    `regex` those that `pattern` matches, `json_valid` those that are JSON, `abstention` those that hold back exactly
-    where the data's answer does, and `reward_model` is the score of the `reward` step before."""
+    `regex` those that `pattern` matches, `json_valid` those that are JSON, and `reward_model` is the score of the
+    `reward` step before."""
 
     weight: float = 1.0
     """Weight in the sum."""

@@ -62,6 +62,11 @@ class Spec(Block):
         return self.train if isinstance(self.train, tuple) else (self.train,)
 
     @property
+    def all_data(self) -> tuple[DataSpec, ...]:
+        """The spec's data, and those of single training runs."""
+        return (self.data, *(train.data for train in self.train_steps if train.data is not None))
+
+    @property
     def served_name(self) -> str:
         """The model's name in the OpenAI-compatible API."""
         return self.serve.model_name or self.name

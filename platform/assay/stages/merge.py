@@ -6,14 +6,14 @@ from assay.engines import hf_models, ray_cluster
 from assay.records.stages import ModelRecord, TrainingRecord
 from assay.stages.work import Work
 
-VERSION = 1
+VERSION = 2
 
 
 def run(training: TrainingRecord, *, base: ModelRecord, work: Work) -> ModelRecord:
-    """A model folder that needs no adapter. A full fine-tune only gets its tokenizer."""
+    """A model folder that needs no adapter. A model trained as a whole only gets its tokenizer."""
     work.say("merging")
     folder = work.fresh_folder("merged")
-    if training.method == "full":
+    if training.artifact.kind == "model":
         facts = ray_cluster.call(_complete, Path(training.artifact.path), Path(base.artifact.path), folder)
     else:
         facts = ray_cluster.call(hf_models.merge, Path(base.artifact.path), Path(training.artifact.path), folder)

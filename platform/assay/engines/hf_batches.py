@@ -1,0 +1,121 @@
+"""Tokenized splits in memory, and batches made of them: end to end without padding, or padded where a method or a
+head needs a row for each text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+
+IGNORED = -100  # torch's cross entropy leaves such labels out
+
+Batch = dict[str, "torch.Tensor"]
+"""What the model is given, and beside it (see `take_extras`) what only the loss reads."""
+
+EXTRAS = ("labels", "targets", "sizes", "units", "unit_labels", "target_mask")
+
+
+class Unit(NamedTuple):
+    """What the loss is counted by: one text, or the two texts of a pair."""
+
+    number: int
+    """Its place in the split, from 0."""
+    texts: "tuple[tuple[torch.Tensor, torch.Tensor], ...]"
+    """Tokens and loss mask of each text."""
+    label: float
+    """Class, or 1 for a good and 0 for a bad answer; 0 where there are no labels."""
+
+
+@dataclass
+class PackedSplit:
+    """A tokenized split in memory; item `i` is its unit `i`."""
+
+    tokens: "torch.Tensor"
+    loss_mask: "torch.Tensor"
+    offsets: list[int]
+    texts_per_unit: int = 1
+    labels: "torch.Tensor | None" = None
+
+    @classmethod
+    def load(cls, file: str) -> "PackedSplit":
+        """Reads a file that `hf_data.write_split` wrote."""
+        from safetensors.torch import load_file
+
+        tensors = load_file(file)
+        stride = int(tensors["texts_per_unit"][0]) if "texts_per_unit" in tensors else 1
+        offsets = tensors["offsets"].tolist()
+        return cls(tensors["tokens"].long(), tensors["loss_mask"].bool(), offsets, stride, tensors.get("labels"))
+
+    def __len__(self) -> int:
+        return (len(self.offsets) - 1) // self.texts_per_unit
+
+    def __getitem__(self, index: int) -> Unit:
+        first = index * self.texts_per_unit
+        texts = tuple(self._text(first + number) for number in range(self.texts_per_unit))
+        return Unit(index, texts, float(self.labels[index]) if self.labels is not None else 0.0)
+
+    def _text(self, number: int) -> "tuple[torch.Tensor, torch.Tensor]":
+        span = slice(self.offsets[number], self.offsets[number + 1])
+        return self.tokens[span], self.loss_mask[span]
+
+
+def collate(units: Sequence[Unit], *, count_units: bool = False) -> Batch:
+    """Lays all texts end to end, `position_ids` starting at 0 for each, so that the attention mask keeps them apart.
+
+    For the model: `input_ids`, `position_ids` (1, T); `logits_to_keep` (K,), the positions whose next token bears
+    loss. For the loss: `targets` (K,), those next tokens; `sizes`, how many of them each text has; `units` and
+    `unit_labels` (N,); `labels` (1, K + 1), or (1, N + 1) when units are counted: Trainer counts what is not ignored
+    in it, from the second on, over the whole global batch."""
+    import torch
+
+    texts = [text for unit in units for text in unit.texts]
+    tokens = torch.cat([text[0] for text in texts])
+    positions = torch.cat([torch.arange(len(text[0])) for text in texts])
+    bears_loss = torch.cat([text[1] for text in texts])
+    bears_loss &= positions > 0  # the first token of a text has nothing before it to be predicted from
+    keep = bears_loss.nonzero().squeeze(1) - 1
+    return {
+        "input_ids": tokens.unsqueeze(0),
+        "position_ids": positions.unsqueeze(0),
+        "logits_to_keep": keep,
+        **_extras(units, tokens[keep + 1], [int(text[1][1:].sum()) for text in texts], count_units),
+    }
+
+
+def collate_padded(units: Sequence[Unit], *, count_units: bool = False, pad: int = 0) -> Batch:
+    """A row for each text, padded on the right with `pad`. For the model: `input_ids`, `attention_mask` (P, L).
+    For the loss: the same as `collate`, and `target_mask` (P, L), true at the tokens that bear loss."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    texts = [text for unit in units for text in unit.texts]
+    tokens = pad_sequence([text[0] for text in texts], batch_first=True, padding_value=pad)
+    mask = pad_sequence([text[1] for text in texts], batch_first=True, padding_value=False)
+    mask[:, 0] = False
+    real = pad_sequence([torch.ones_like(text[0]) for text in texts], batch_first=True)
+    sizes = [int(text[1][1:].sum()) for text in texts]
+    return {
+        "input_ids": tokens,
+        "attention_mask": real,
+        "target_mask": mask,
+        **_extras(units, tokens[mask], sizes, count_units),
+    }
+
+
+def take_extras(batch: Batch) -> Batch:
+    """Takes what only the loss reads out of `batch`, and returns it."""
+    return {name: batch.pop(name) for name in EXTRAS if name in batch}
+
+
+def _extras(units: Sequence[Unit], targets: "torch.Tensor", sizes: list[int], count_units: bool) -> Batch:
+    import torch
+
+    counted = torch.zeros(len(units), dtype=torch.long) if count_units else targets
+    return {
+        "labels": torch.cat([torch.tensor([IGNORED]), counted]).unsqueeze(0),
+        "targets": targets,
+        "sizes": torch.tensor(sizes),
+        "units": torch.tensor([unit.number for unit in units]),
+        "unit_labels": torch.tensor([unit.label for unit in units]),
+    }

@@ -1,0 +1,123 @@
+"""What holds training back on purpose: noise on the embeddings, and weights kept near where they were."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay.engines.hf_batches import Batch, PackedSplit, collate
+from assay.engines.hf_objectives import Frozen, completion_loss
+from assay.spec.train import EwcSpec, TrainSpec
+
+if TYPE_CHECKING:
+    import torch
+
+
+class EmbeddingNoise:
+    """NEFTune's noise, by each text's own length. transformers' own takes the whole row for one text, which is too
+    little noise where a row holds many."""
+
+    def __init__(self, model: Any, alpha: float) -> None:
+        self.alpha = alpha
+        self.lengths: torch.Tensor | None = None
+        model.get_input_embeddings().register_forward_hook(self._add)
+
+    def reads(self, batch: Batch) -> None:
+        """The batch that comes next."""
+        self.lengths = text_lengths(batch)
+
+    def _add(self, module: Any, inputs: Any, output: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        if not (module.training and torch.is_grad_enabled()) or self.lengths is None:
+            return output
+        reach = self.alpha / (self.lengths * output.shape[-1]).sqrt().unsqueeze(-1).to(output.dtype)
+        return output + (2 * torch.rand_like(output) - 1) * reach
+
+
+def text_lengths(batch: Batch) -> "torch.Tensor":
+    """(rows, row length), fp32: for each token the length of its text."""
+    import torch
+
+    if "position_ids" not in batch:
+        return batch["attention_mask"].sum(1, keepdim=True).expand_as(batch["input_ids"]).float()
+    positions = batch["position_ids"][0]
+    starts = (positions == 0).nonzero().squeeze(1)
+    lengths = torch.diff(starts, append=torch.tensor([len(positions)], device=starts.device))
+    return torch.repeat_interleave(lengths, lengths).unsqueeze(0).float()
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Elastic weight consolidation: `strength / 2` times the sum of Fisher information times the squared way from
+    the start, over all trainable weights (Kirkpatrick et al., 2017, equation 3)."""
+
+    strength: float
+    starts: "dict[str, torch.Tensor]"
+    fisher: "dict[str, torch.Tensor]"
+    """Scaled to a mean of 1."""
+
+    def penalty(self, model: Any) -> "torch.Tensor":
+        """A scalar; 0 where nothing has moved."""
+        moved = [
+            (self.fisher[name] * (weight - self.starts[name]) ** 2).sum()
+            for name, weight in model.named_parameters()
+            if name in self.fisher
+        ]
+        total: torch.Tensor = 0.5 * self.strength * sum(moved)
+        return total
+
+    def save(self, file: Path) -> None:
+        """Writes the tensors; `strength` is the spec's."""
+        starts = {f"start.{name}": values for name, values in self.starts.items()}
+        save_once({**starts, **{f"fisher.{name}": values for name, values in self.fisher.items()}}, file)
+
+    @classmethod
+    def load(cls, file: Path, strength: float, device: Any) -> "Anchor":
+        """Reads what `save` wrote."""
+        from safetensors.torch import load_file
+
+        tensors = load_file(file, device=str(device))
+        starts, fisher = (
+            {name.removeprefix(kind): values for name, values in tensors.items() if name.startswith(kind)}
+            for kind in ("start.", "fisher.")
+        )
+        return cls(strength, starts, fisher)
+
+
+def save_once(tensors: "dict[str, torch.Tensor]", file: Path) -> None:
+    """Rank 0 writes a safetensors file, which is whole once it has its name; the others wait."""
+    import torch.distributed as dist
+    from safetensors.torch import save_file
+
+    if dist.get_rank() == 0:
+        draft = file.with_suffix(".part")
+        save_file({name: values.contiguous() for name, values in tensors.items()}, draft)
+        draft.rename(file)
+    dist.barrier()
+
+
+def estimate_anchor(model: Any, file: str, ewc: EwcSpec, train: TrainSpec) -> Anchor:
+    """Where the trainable weights are, and how much the examples in `file` need each of them: the mean square of the
+    gradient of an example's log-likelihood (the empirical Fisher information's diagonal)."""
+    import torch
+
+    split = PackedSplit.load(file)
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    fisher = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in trained.items()}
+    num_examples = min(ewc.num_examples, len(split))
+    model.eval()
+    for index in range(num_examples):
+        model.zero_grad()
+        batch = {name: tensor.to(model.device) for name, tensor in collate([split[index]]).items()}
+        completion_loss(model, batch, train, Frozen()).totals.sum().backward()
+        for name, weight in trained.items():
+            if weight.grad is not None:
+                fisher[name] += weight.grad.float() ** 2 / num_examples
+    model.zero_grad()
+    model.train()
+    total = sum(float(values.sum()) for values in fisher.values())
+    count = sum(values.numel() for values in fisher.values())
+    scale = count / total if total > 0 and math.isfinite(total) else 0.0
+    starts = {name: weight.detach().clone() for name, weight in trained.items()}
+    return Anchor(ewc.strength, starts, {name: values * scale for name, values in fisher.items()})

@@ -1,0 +1,73 @@
+"""Data that lie elsewhere: URLs by fsspec, data sets of the Hugging Face hub by datasets."""
+
+from pathlib import Path
+from typing import Any
+
+from assay.errors import MissingExtra, PlaceError, UsageError
+from assay.spec.data import HUB_DATA
+
+
+def mark(pattern: str) -> list[list[str]]:
+    """What tells whether the data behind `pattern` have changed: the pattern itself for the hub, whose revision it
+    names; for a URL each file with its size and the store's own tag of its content. Nothing is downloaded."""
+    if HUB_DATA.fullmatch(pattern):
+        return [[pattern, ""]]
+    system, files = _listed(pattern)
+    return [[file, _tag(system, file)] for file in files]
+
+
+def fetch(pattern: str, folder: Path) -> list[Path]:
+    """Copies the data behind `pattern` into `folder`, and returns the files, sorted as they are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if found := HUB_DATA.fullmatch(pattern):
+        return [_from_hub(found["name"], found["revision"], found["split"] or "train", folder / "split.parquet")]
+    system, files = _listed(pattern)
+    copies = [folder / f"{number:05d}-{Path(file).name}" for number, file in enumerate(files)]
+    try:
+        for file, copy in zip(files, copies, strict=True):
+            system.get_file(file, str(copy))
+    except OSError as error:
+        raise PlaceError(f"{pattern} cannot be read: {error}") from error
+    return copies
+
+
+def _listed(pattern: str) -> tuple[Any, list[str]]:
+    """The file system of a URL, and the paths in it that match."""
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(pattern)
+        files = sorted(system.glob(path)) if any(sign in path for sign in "*?[") else [path]
+        there = [file for file in files if system.isfile(file)]
+    except ImportError as error:
+        raise MissingExtra(f"{pattern} cannot be read: {error}") from error
+    except ValueError as error:
+        raise UsageError(f"{pattern} cannot be read: {error}") from error
+    except OSError as error:
+        raise PlaceError(f"{pattern} cannot be read: {error}") from error
+    if not there:
+        raise UsageError(f"{pattern}: there is no such file")
+    return system, there
+
+
+def _tag(system: Any, file: str) -> str:
+    about = system.info(file)
+    tag = next((about[key] for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified") if about.get(key)), "")
+    return f"{about.get('size')} {tag}"
+
+
+def _from_hub(name: str, revision: str | None, split: str, file: Path) -> Path:
+    """A split of a data set as one Parquet file. Data sets hold no code that would run."""
+    import datasets
+
+    try:
+        found = datasets.load_dataset(name, revision=revision, split=split)
+    except ValueError as error:  # an unknown split or configuration
+        raise UsageError(f"hf:{name}@{revision}:{split} cannot be read: {str(error).splitlines()[0]}") from error
+    except (OSError, datasets.exceptions.DatasetNotFoundError) as error:
+        raise PlaceError(
+            f"hf:{name}@{revision} could not be fetched from the Hugging Face hub: {str(error).splitlines()[0]}. "
+            "Check the name, the network and HF_TOKEN"
+        ) from error
+    found.to_parquet(str(file))
+    return file

@@ -1,0 +1,102 @@
+"""A chain of training runs on a real Ray: supervised, a reward model, reinforcement by it, and preferences."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import yaml
+
+from assay.engines import ray_cluster, ray_head
+from assay.flow.steps import Context, steps
+from assay.place import Place
+from assay.records.stages import ModelRecord, TrainingRecord
+from assay.spec.gate import SuiteSpec
+from assay.spec.spec import Spec
+from assay.stages.work import Work
+from tiny import THINGS, make_model
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.methods, pytest.mark.timeout(900)]
+
+SPEC = """
+version: 1
+name: chain
+model: model
+data: {train: sft.jsonl, selection: 20%, gate: 10%}
+train:
+  - {method: full, max_steps: 40, learning_rate: 3e-3, global_batch_size: 8, num_workers: 2, max_length: 64,
+     precision: fp32, deepspeed: {zero_stage: 3}}
+  - {objective: reward, data: {train: preferences.csv, selection: 20%}, max_steps: 12, learning_rate: 1e-2,
+     global_batch_size: 8, max_length: 64, precision: fp32}
+  - {objective: {grpo: {rewards: [reward_model, {name: length, target_tokens: 4}], num_generations: 4,
+     max_completion_length: 8}}, max_steps: 2, global_batch_size: 8, max_length: 64, precision: fp32}
+  - {objective: {dpo: {beta: 0.1}}, data: {train: preferences.csv, selection: 20%}, max_steps: 16,
+     learning_rate: 1e-2, global_batch_size: 8, max_length: 64, precision: fp32}
+gate: {suite: evals/chain.yaml}
+approval: {reviewers: [anna]}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("c")
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
+        ports = [int(probe.getsockname()[1]) for probe in probes]
+    place = Place(
+        home=folder / "home",
+        ray_address="",
+        ray_port=ports[0],
+        dashboard_port=ports[1],
+        serve_port=ports[2],
+        gateway_port=ports[3],
+        num_cpus=4,
+    )
+    before = dict(os.environ)
+    os.environ |= {"RAY_ADDRESS": place.cluster_address, "RAY_AUTH_MODE": "token"}
+    os.environ |= {"RAY_AUTH_TOKEN_PATH": str(place.token_path), "ASSAY_HOME": str(place.home)}
+    try:
+        ray_head.start(place)
+        ray_cluster.connect(place.cluster_address)
+        yield place
+    finally:
+        ray_cluster.disconnect()
+        ray_head.stop(place)
+        os.environ.clear()
+        os.environ |= before
+
+
+def test_each_run_starts_from_what_the_one_before_made(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_model(tmp_path / "model")
+    pairs = [(f"is {thing} real?", "yes") for thing in THINGS]
+    lines = [json.dumps({"prompt": question, "completion": answer}) for question, answer in pairs]
+    (tmp_path / "sft.jsonl").write_text("\n".join(lines))
+    rows = "".join(f"{question},yes,no\n" for question, _ in pairs)
+    (tmp_path / "preferences.csv").write_text(f"prompt,chosen,rejected\n{rows}")
+    spec = Spec.model_validate(yaml.safe_load(SPEC.replace("3e-3", "0.003").replace("1e-2", "0.01")))
+    context = Context(spec, SuiteSpec.model_validate({"limits": {"heldout": {"at_least": 0.5}}}), tmp_path, place, None)
+    for step in steps(len(spec.train_steps)):
+        if step.name == "compress":
+            break
+        if step.wanted(spec):
+            work = Work(place, tmp_path / step.name, tmp_path / f"{step.name}.jsonl", tmp_path)
+            step.key(context)
+            context.records[step.name] = step.run(context, work)
+    runs = [context.record(name, TrainingRecord) for name in ("train", "train-2", "train-3", "train-4")]
+    assert [run.objective for run in runs] == ["sft", "reward", "grpo", "dpo"]
+    for run in (runs[0], runs[1], runs[3]):
+        assert run.selection_loss is not None
+        assert run.selection_loss < 0.9 * run.history[0].loss
+    assert -2 <= (runs[2].selection_loss or 0) <= 2  # the negated reward
+    scorer, final = (context.record(name, ModelRecord) for name in ("merge-2", "merge-4"))
+    assert (scorer.architecture, final.architecture) == ("LlamaForSequenceClassification", "LlamaForCausalLM")
+    sealed = context.data.gate
+    assert sealed is not None
+    held_out = (Path(context.data.artifact.path) / sealed.file).read_text()
+    assert context.records["prepare-2"].num_dropped_in_gate == len(held_out.splitlines()) == sealed.num_examples

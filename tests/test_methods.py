@@ -1,0 +1,243 @@
+"""Every method with every objective trains a tiny model for real: the loss falls, and what is saved says the same."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from assay.engines import hf_methods, hf_models
+from assay.engines.hf_batches import PackedSplit, collate, collate_padded
+from assay.engines.hf_data import Row
+from assay.engines.hf_objectives import Frozen, objective_of
+from assay.engines.hf_trainer import TrainingOutcome, is_padded
+from assay.spec.train import TrainSpec
+from tiny import THINGS, make_model
+from training import train_here
+
+METHODS: dict[str, Any] = {
+    "lora": "lora",
+    "dora": {"lora": {"use_dora": True}},
+    "rslora": {"lora": {"use_rslora": True}},
+    "pissa": {"lora": {"init": "pissa", "r": 4, "alpha": 4}},
+    "olora": {"lora": {"init": "olora", "r": 4, "alpha": 4}},
+    "qlora": "qlora",
+    "adalora": "adalora",
+    "ia3": "ia3",
+    "prefix_tuning": "prefix_tuning",
+    "prompt_tuning": "prompt_tuning",
+    "p_tuning": "p_tuning",
+    "freeze": {"freeze": {"last_layers": 1, "trainable": ["lm_head"]}},
+    "full": "full",
+}
+OBJECTIVES: dict[str, Any] = {
+    "sft": "sft",
+    "pretrain": "pretrain",
+    "classify": {"classify": {"head": "linear"}},
+    "reward": "reward",
+    "dpo": "dpo",
+    "kto": "kto",
+    "orpo": "orpo",
+    "distill": {"distill": {"teacher": "teacher"}},
+}
+RATES = {"ia3": 0.1, "prefix_tuning": 0.1, "prompt_tuning": 0.3, "p_tuning": 0.03, "full": 3e-3, "freeze": 1e-2}
+QUICK = [("lora", "sft"), ("full", "dpo"), ("freeze", "orpo"), ("lora", "kto"), ("lora", "reward"), ("p_tuning", "sft")]
+
+
+def chat(question: str, answer: str = "") -> list[dict[str, str]]:
+    asked = [{"role": "user", "content": question}]
+    return [*asked, {"role": "assistant", "content": answer}] if answer else asked
+
+
+def rows(objective: str) -> list[Row]:
+    """Data that the objective can learn something from in a few steps."""
+    questions = [f"is {thing} real?" for thing in THINGS[:16]]
+    if objective == "pretrain":
+        return [Row(text=f"{question} yes it is") for question in questions]
+    if objective == "classify":
+        return [Row((chat(text),), label=float(index % 2)) for index, text in enumerate(["yes yes", "no no"] * 8)]
+    if objective in ("reward", "dpo", "orpo"):
+        return [Row((chat(question, "yes"), chat(question, "no"))) for question in questions]
+    if objective == "kto":
+        answers = [("yes", "no"), ("no", "yes")]
+        return [
+            Row((chat(question, answers[i % 2][0]), chat(question, answers[i % 2][1])), label=float(i % 2 == 0))
+            for i, question in enumerate(questions)
+        ]
+    return [Row((chat(question, "yes"),)) for question in questions]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model")
+    make_model(path)
+    return path
+
+
+def trained(model: Path, output: Path, method: str, objective: str, **more: Any) -> tuple[TrainSpec, TrainingOutcome]:
+    train = {
+        "method": METHODS[method],
+        "objective": OBJECTIVES[objective],
+        "learning_rate": RATES.get(method, 1e-2),
+        "max_steps": 16,
+        "global_batch_size": 8,
+        "deepspeed": {"zero_stage": 0},
+        **more,
+    }
+    job = {"classify": {"num_labels": 2}, "reward": {"num_labels": 1}, "distill": {"teacher": str(model)}}
+    outcome = train_here(model, rows(objective), output, train, **job.get(objective, {}))
+    return TrainSpec.model_validate({"precision": "fp32", "max_length": 64, **train}), outcome
+
+
+def reloaded(base: Path, output: Path, train: TrainSpec, num_labels: int | None) -> Any:
+    """What was saved, as anybody would load it."""
+    from peft import PeftModel
+
+    if not train.method.is_adapter:
+        return hf_methods._base(str(output / "weights"), train.method, "fp32", num_labels).eval()
+    model = hf_methods._base(str(base), train.method, "fp32", num_labels)
+    model.config.use_cache = False
+    return PeftModel.from_pretrained(model, str(output / "weights")).eval()
+
+
+def mean_loss(model: Any, output: Path, train: TrainSpec) -> float:
+    """The mean loss on the split that was trained on, counted anew."""
+    import torch
+    from safetensors.torch import load_file
+
+    objective = objective_of(train)
+    reference = load_file(output / "reference.safetensors")["train"] if objective.needs_reference else None
+    frozen = Frozen(reference=reference, teacher=model if train.objective.distill else None)
+    split = PackedSplit.load(str(output / "train.safetensors"))
+    gather = collate_padded if is_padded(train) else collate
+    model.config.use_cache = False
+    with torch.no_grad():
+        batches = [gather([split[index] for index in range(first, first + 8)]) for first in range(0, len(split), 8)]
+        losses = [objective.loss(model, batch, train, frozen) for batch in batches]
+    return float(sum(loss.totals.sum() for loss in losses) / sum(loss.counts.sum() for loss in losses))
+
+
+def allowed(method: str, objective: str) -> bool:
+    try:
+        TrainSpec.model_validate({"method": METHODS[method], "objective": OBJECTIVES[objective]})
+    except ValidationError:
+        return False
+    return True
+
+
+def check(model: Path, output: Path, method: str, objective: str) -> None:
+    train, outcome = trained(model, output, method, objective)
+    assert outcome.selection_loss is not None
+    if objective != "distill":  # the teacher's part of the loss needs the teacher
+        num_labels = {"classify": 2, "reward": 1}.get(objective)
+        again = mean_loss(reloaded(model, output, train, num_labels), output, train)
+        assert again == pytest.approx(outcome.selection_loss, rel=1e-4, abs=1e-5)
+    assert outcome.selection_loss < 0.97 * outcome.history[0].loss
+    assert outcome.num_steps == 16
+
+
+@pytest.mark.parametrize(("method", "objective"), QUICK)
+def test_training_lowers_the_loss_and_what_is_saved_says_the_same(
+    model: Path, tmp_path: Path, method: str, objective: str
+) -> None:
+    check(model, tmp_path / "out", method, objective)
+
+
+REST = [pair for pair in itertools.product(METHODS, OBJECTIVES) if pair not in QUICK and allowed(*pair)]
+
+
+@pytest.mark.methods
+@pytest.mark.parametrize(("method", "objective"), REST)
+def test_every_other_pair_does_too(model: Path, tmp_path: Path, method: str, objective: str) -> None:
+    check(model, tmp_path / "out", method, objective)
+
+
+@pytest.mark.methods
+@pytest.mark.parametrize("optimizer", ["adamw_8bit", "adafactor", "lion", "lion_8bit", "muon"])
+def test_every_optimizer_lowers_the_loss(model: Path, tmp_path: Path, optimizer: str) -> None:
+    rate = {"muon": 1e-2, "adafactor": 3e-2}.get(optimizer, 3e-3)
+    _, outcome = trained(model, tmp_path / "out", "full", "sft", optimizer=optimizer, learning_rate=rate)
+    assert outcome.history[-1].loss < 0.9 * outcome.history[0].loss
+
+
+def test_learned_prompts_become_tokens_of_the_model(model: Path, tmp_path: Path) -> None:
+    """The merged model, given its chat template's prompt, answers as the model with the adapter does."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    train, _ = trained(model, tmp_path / "out", "prompt_tuning", "sft")
+    hf_models.merge(model, tmp_path / "out" / "weights", tmp_path / "merged")
+    question = chat("is baran real?")
+    texts = {
+        folder: AutoTokenizer.from_pretrained(folder).apply_chat_template(
+            question, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )["input_ids"]
+        for folder in (model, tmp_path / "merged")
+    }
+    assert texts[tmp_path / "merged"].shape[1] == texts[model].shape[1] + 16
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="float32").eval()
+    adapted = reloaded(model, tmp_path / "out", train, None)
+    with torch.no_grad():
+        ours = merged(input_ids=texts[tmp_path / "merged"]).logits[0, -1]
+        theirs = adapted(input_ids=texts[model], attention_mask=torch.ones_like(texts[model])).logits[0, -1]
+    assert (ours[len(theirs) :] == 0).all()
+    torch.testing.assert_close(ours[: len(theirs)], theirs, atol=0.05, rtol=0.05)  # merged in bf16
+
+
+@pytest.mark.parametrize("method", ["pissa", "qlora", "adalora"])
+def test_a_merged_adapter_answers_as_the_adapter_does(model: Path, tmp_path: Path, method: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    train, outcome = trained(model, tmp_path / "out", method, "sft")
+    hf_models.merge(model, tmp_path / "out" / "weights", tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="float32").eval()
+    # qlora's adapter is added to the weights before they were quantized
+    assert mean_loss(merged, tmp_path / "out", train) == pytest.approx(outcome.selection_loss, rel=0.1, abs=0.02)
+
+
+def test_what_is_protected_is_forgotten_less(model: Path, tmp_path: Path) -> None:
+    """Elastic weight consolidation: after a second task, the loss on the first is lower with it than without."""
+    from assay.engines.hf_data import write_split
+
+    first, second = rows("sft"), [Row((chat(f"where is {thing} now?", "no idea"),)) for thing in THINGS[:16]]
+    write_split(model, first, tmp_path / "first.safetensors", max_length=64)
+    how = {"method": "full", "learning_rate": 3e-3, "max_steps": 24, "global_batch_size": 8}
+    train_here(model, first, tmp_path / "one", how)
+    hf_models.copy_tokenizer(model, tmp_path / "one" / "weights")
+    start, forgotten = tmp_path / "one" / "weights", {}
+    for name, more in (("without", {}), ("with", {"ewc": {"data": "first.jsonl", "strength": 300}})):
+        ewc_file = {"ewc_file": str(tmp_path / "first.safetensors")} if more else {}
+        train_here(start, second, tmp_path / name, {**how, "max_steps": 12, **more}, **ewc_file)
+        train = TrainSpec.model_validate(how)
+        again = reloaded(start, tmp_path / name, train, None)
+        (tmp_path / name / "train.safetensors").write_bytes((tmp_path / "first.safetensors").read_bytes())
+        forgotten[name] = mean_loss(again, tmp_path / name, train)
+    assert forgotten["with"] < 0.8 * forgotten["without"]
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ({"method": "qlora", "deepspeed": {"zero_stage": 3}}, "which ZeRO-3 cannot shard"),
+        ({"method": "adalora", "deepspeed": {"zero_stage": 3}}, "whole weights and gradients"),
+        ({"method": {"lora": {"init": "pissa", "use_dora": True}}}, "use_dora"),
+        ({"method": {"qlora": {"init": "olora"}}}, "which qlora keeps quantized"),
+        ({"method": "prompt_tuning", "objective": "dpo"}, "do not go together"),
+        ({"method": "p_tuning", "objective": "reward"}, "new layer"),
+        ({"objective": "dpo", "label_smoothing": 0.1}, "has another loss"),
+        ({"optimizer": "lion", "deepspeed": {"offload_optimizer": True}}, "computes AdamW"),
+        ({"objective": {"grpo": {"rewards": ["contains"]}}, "global_batch_size": 12}, "a multiple of it"),
+        ({"objective": {"grpo": {"rewards": ["regex"]}}}, "`pattern` and the reward `regex` go together"),
+        (
+            {"deepspeed": {"raw": {"bf16": {"enabled": True}}}},
+            "raw sets bf16.enabled, which is said by train.precision",
+        ),
+        ({"deepspeed": {"offload_param": "nvme", "zero_stage": 3}}, "nvme_path"),
+    ],
+    ids=lambda value: json.dumps(value)[:60] if isinstance(value, dict) else "",
+)
+def test_what_cannot_work_together_is_refused_with_the_reason(train: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        TrainSpec.model_validate(train)

@@ -1,0 +1,97 @@
+"""Splits, weights and the rows that objectives are given; and data that lie elsewhere."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from assay.engines import remote_data
+from assay.errors import UsageError
+from assay.spec.data import DataSpec
+from assay.spec.objective import ObjectiveSpec
+from assay.stages.prepare import _rows, _Splits
+
+
+def write(file: Path, records: list[dict[str, object]]) -> None:
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def splits(
+    folder: Path, objective: str | dict[str, object], sealed: frozenset[str] = frozenset(), **data: object
+) -> _Splits:
+    spec = DataSpec.model_validate({"train": "*.jsonl", **data})
+    return _Splits(spec, ObjectiveSpec.model_validate(objective), folder, {}, sealed)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "a.jsonl", [{"prompt": f"a{i}", "completion": "x"} for i in range(100)])
+    write(tmp_path / "b.jsonl", [{"prompt": f"b{i}", "completion": "x"} for i in range(100)])
+    return tmp_path
+
+
+def test_weights_repeat_and_thin_out(folder: Path) -> None:
+    found = splits(folder, "sft", train=["a.jsonl", "b.jsonl"], weights={"a.jsonl": 2.5, "b.jsonl": 0.3}, selection=0)
+    assert 235 <= found.sources["a.jsonl"] <= 265
+    assert 15 <= found.sources["b.jsonl"] <= 45
+    assert found.sources["a.jsonl"] + found.sources["b.jsonl"] == len(found.train)
+
+
+def test_what_asks_a_sealed_question_is_left_out(folder: Path) -> None:
+    found = splits(folder, "sft", frozenset({"a7", "b3"}), selection=0.5)
+    asked = {example.messages[0].content for example in (*found.train, *found.selection)}
+    assert asked.isdisjoint({"a7", "b3"})
+    assert (len(asked), found.num_in_gate) == (198, 2)
+
+
+def test_a_label_becomes_the_answer_to_a_question(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{"text": f"t{i}", "label": ("good", "bad")[i % 2]} for i in range(4)])
+    objective = ObjectiveSpec.model_validate("classify")
+    found = splits(tmp_path, "classify", selection=0)
+    first = _rows(found.train, objective, found.labels)[0].chats[0]
+    assert first[0]["content"] == "Which of these is it: bad, good?\n\nt0"
+    assert first[1]["content"] == "good"
+    linear = {"classify": {"head": "linear"}}
+    found = splits(tmp_path, linear, selection=0)
+    rows = _rows(found.train, ObjectiveSpec.model_validate(linear), found.labels)
+    assert [row.label for row in rows] == [1, 0, 1, 0]
+    assert rows[0].chats[0] == [{"role": "user", "content": "t0"}]
+
+
+def test_a_kto_example_is_paired_with_anothers_answer(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{"prompt": f"q{i}", "completion": f"a{i}", "label": i < 1} for i in range(3)])
+    found = splits(tmp_path, "kto", selection=0)
+    rows = _rows(found.train, ObjectiveSpec.model_validate("kto"), ())
+    assert [[chat[-1]["content"] for chat in row.chats] for row in rows] == [["a0", "a1"], ["a1", "a2"], ["a2", "a0"]]
+    assert [row.label for row in rows] == [1, 0, 0]
+
+
+def test_data_of_the_wrong_form_are_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match="the objective learns from preference"):
+        splits(folder, "dpo")
+
+
+def test_a_url_is_fetched_and_its_mark_follows_its_content(folder: Path, tmp_path: Path) -> None:
+    pattern = f"file://{folder}/*.jsonl"
+    files = remote_data.fetch(pattern, tmp_path / "copies")
+    assert [file.read_bytes() for file in files] == [(folder / name).read_bytes() for name in ("a.jsonl", "b.jsonl")]
+    before = remote_data.mark(pattern)
+    assert remote_data.mark(pattern) == before
+    write(folder / "b.jsonl", [{"prompt": "other", "completion": "y"}])
+    assert remote_data.mark(pattern) != before
+    with pytest.raises(UsageError, match="there is no such file"):
+        remote_data.mark(f"file://{folder}/none.jsonl")
+    with pytest.raises(UsageError, match="cannot be read"):
+        remote_data.mark("nosuch://bucket/a.jsonl")
+
+
+def test_a_split_of_a_data_set_becomes_a_table(folder: Path, tmp_path: Path) -> None:
+    """The hub's own library reads it; a folder stands for the hub here."""
+    from assay.spec.examples import read_examples
+
+    (tmp_path / "set").mkdir()
+    (folder / "a.jsonl").rename(tmp_path / "set" / "test.jsonl")
+    remote_data._from_hub(str(tmp_path / "set"), None, "test", tmp_path / "split.parquet")
+    assert len(read_examples(["split.parquet"], "auto", None, tmp_path)) == 100
+    with pytest.raises(UsageError, match="cannot be read"):
+        remote_data._from_hub(str(tmp_path / "set"), None, "nosuch", tmp_path / "split.parquet")
