@@ -84,7 +84,7 @@ def test_each_run_starts_from_what_the_one_before_made(
     for step in steps(len(spec.train_steps)):
         if step.name == "compress":
             break
-        if step.wanted(spec):
+        if step.wanted(context):
             work = Work(place, tmp_path / step.name, tmp_path / f"{step.name}.jsonl", tmp_path)
             step.key(context)
             context.records[step.name] = step.run(context, work)
