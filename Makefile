@@ -48,6 +48,7 @@ bench-serve: setup ## tokens/s and time to first token: bare engine, Serve, gate
 
 bench-gate: setup ## items/s of the gate's weighing against the lm_eval command
 	@$(BIN)/python tests/bench/bench_gate_speed.py
+	@$(BIN)/python tests/bench/bench_contamination.py
 
 drill-gate: setup ## a hundred weighings of a server that fails, and of a gate that is killed
 	@$(BIN)/python tests/bench/drill_gate.py

@@ -90,7 +90,7 @@ class AnswerFile:
 
     def put(self, key: str, reply: Reply) -> None:
         """Keeps an answer; it outlives this process as soon as this returns."""
-        entry = {"key": key, "latency_s": round(reply.latency_s, 6), "body": reply.body}
+        entry = {"key": key, "latency_s": reply.latency_s, "body": reply.body}
         self._answers[key] = entry
         if self._path is not None:
             self._append(json.dumps(entry, separators=(",", ":")).encode())
@@ -182,7 +182,7 @@ class _Asking:
                 now = time.monotonic()
             if body is not None:
                 self.answered_at = now
-                return Reply(body, latency_s=now - started, num_tries=num_tries)
+                return Reply(body, latency_s=round(now - started, 6), num_tries=num_tries)
             failed_at = failed_at or now
             if not again or now - failed_at >= self.endpoint.patience_s:
                 return Reply({}, error, num_tries=num_tries)

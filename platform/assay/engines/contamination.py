@@ -6,8 +6,10 @@ in parts by Ray Data, a small one right here; both go through `hits_in`.
 
 import re
 import unicodedata
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,8 @@ from assay.spec.gate import ContaminationSpec
 FEW_EXAMPLES = 20_000
 """Up to so many training texts are compared without Ray Data."""
 TEXTS_A_PART = 2_000
-SHINGLE = 5
-"""Letters in a row, of which similarity is counted."""
+SHINGLE = 3
+"""Letters in a row, of which similarity is counted: few, since questions are short."""
 NUM_PERMUTATIONS = 128
 ANCHOR_WORDS = 8
 SHORT_WORDS = 4
@@ -139,7 +141,7 @@ def words(text: str) -> Words:
 
 
 def shingles_of(said: Words) -> frozenset[str]:
-    """Five letters in a row, each, of the words with a space between them."""
+    """Three letters in a row, each, of the words with a space between them."""
     text = " ".join(said)
     if not text:
         return frozenset()
@@ -189,11 +191,16 @@ def _grams(said: Words, length: int) -> Iterator[Words]:
 
 
 def _minhash(shingles: frozenset[str]) -> Any:
-    from datasketch import MinHash
-
-    sketch = MinHash(num_perm=NUM_PERMUTATIONS, seed=1)
+    sketch = _empty_minhash().copy()
     sketch.update_batch([shingle.encode() for shingle in sorted(shingles)])
     return sketch
+
+
+@cache
+def _empty_minhash() -> Any:
+    from datasketch import MinHash
+
+    return MinHash(num_perm=NUM_PERMUTATIONS, seed=1, hashfunc=zlib.crc32)
 
 
 def _worst(hits: Iterable[Hit]) -> dict[int, Hit]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,10 +78,6 @@ def weigh(
 
     `tokenizer` is the model's folder, for tasks that compare log-probabilities; `answers` the file of what this model
     has answered before. Raises `UsageError` when a task's data cannot be had."""
-    import os
-
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     asked = _Asked(endpoint, tokenizer, answers, progress_file)
     results: dict[str, TaskResult] = {}
     for as_chat in (True, False):
@@ -91,7 +88,10 @@ def weigh(
 
 
 def load(task: TaskFile) -> Any:
-    """The task as lm-eval's own object, its data read. Raises `UsageError` when the data cannot be had."""
+    """The task as lm-eval's own object, its data read: of this machine, unless HF_HUB_OFFLINE=0 says that the hub may
+    be asked. Raises `UsageError` when the data cannot be had."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        os.environ.setdefault(name, "1")
     from lm_eval.tasks import TaskManager
 
     path = Path(task.path)
@@ -128,7 +128,7 @@ def _overrules(config: Mapping[str, Any], settings: TaskSettings) -> dict[str, A
 
 def _no_data(task: TaskFile, config: Mapping[str, Any], error: Exception) -> str:
     first = (str(error).splitlines() or [""])[0]
-    if task.name not in str(config.get("dataset_kwargs")) and config.get("dataset_path") != "json":
+    if config.get("dataset_path") not in ("json", "csv", "parquet", "arrow"):
         return (
             f"task {task.name} needs the data set {config.get('dataset_path')}, which is not on this machine and "
             f"cannot be fetched: {type(error).__name__}: {first}. Fetch it once where there is a network "
@@ -138,9 +138,9 @@ def _no_data(task: TaskFile, config: Mapping[str, Any], error: Exception) -> str
 
 
 def _evaluate(asked: "_Asked", tasks: Sequence[TaskFile], *, as_chat: bool) -> dict[str, TaskResult]:
+    loaded = {task.name: load(task) for task in tasks}
     from lm_eval.evaluator import evaluate
 
-    loaded = {task.name: load(task) for task in tasks}
     asked.confident = {task.name for task in tasks if task.wants_confidence}
     outcome = evaluate(
         lm=_language_model(asked),

@@ -21,6 +21,9 @@ WORKER_ENV = {
     "RAY_TRAIN_V2_ENABLED": "1",
 }
 
+PASSED_ON = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+"""What workers are told of this process's environment: whether a hub may be asked."""
+
 
 @dataclass(frozen=True)
 class ClusterSize:
@@ -45,7 +48,7 @@ def connect(address: str) -> None:
             namespace="assay",
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": WORKER_ENV},
+            runtime_env={"env_vars": WORKER_ENV | {name: os.environ[name] for name in PASSED_ON if name in os.environ}},
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise PlaceError(

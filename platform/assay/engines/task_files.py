@@ -53,6 +53,7 @@ def find(name: str, folder: Path) -> Path | None:
     return packaged(name)
 
 
+@cache
 def packaged(name: str) -> Path | None:
     """lm-eval's own file for a task; None when it has no task of that name."""
     folder = _packaged_folder()

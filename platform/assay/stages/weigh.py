@@ -41,7 +41,7 @@ def run(
     is raised."""
     work.say(f"weighing slot {deployment.slot}")
     started = time.monotonic()
-    cache = _Cache(work.place.home / "answers" / digest_of([VERSION, deployment.artifact_digest, engine])[:32])
+    cache = _cache(work, deployment.artifact_digest, engine)
     results = {task.name: result for task in tasks if (result := cache.get(task))}
     num_reused = sum(len(result.items) for result in results.values())
     if open_tasks := [task for task in tasks if task.name not in results]:
@@ -60,7 +60,21 @@ def run(
             results[task.name] = _with_abstention(result, task.judge, cache.judged)
             cache.put(task, results[task.name])
         num_reused += answered.num_reused
-    return _keep(deployment, [results[task.name] for task in tasks], num_reused, time.monotonic() - started, work)
+    found = [results[task.name] for task in tasks]
+    seconds = time.monotonic() - started
+    return _keep(deployment.artifact_digest, deployment.model_name, found, num_reused, seconds, work)
+
+
+def finished(
+    artifact_digest: str, model_name: str, tasks: Sequence[TaskFile], *, engine: str, work: Work
+) -> WeighingRecord | None:
+    """The weighing of an artifact that has answered all of the tasks before, through the same engine: no deployment is
+    needed for it. None when something is to be asked."""
+    cache = _cache(work, artifact_digest, engine)
+    results = [result for task in tasks if (result := cache.get(task))]
+    if not tasks or len(results) < len(tasks):
+        return None
+    return _keep(artifact_digest, model_name, results, sum(len(result.items) for result in results), 0.0, work)
 
 
 def tasks_of(suite: SuiteSpec, root: Path, data: DatasetRecord | None) -> tuple[TaskFile, ...]:
@@ -94,6 +108,10 @@ def _held_out(data: DatasetRecord) -> Path:
     if data.gate is None:
         raise UsageError("the suite limits `heldout`, but the spec has no data.gate")
     return Path(data.artifact.path) / HELD_OUT / f"{HELD_OUT}.yaml"
+
+
+def _cache(work: Work, artifact_digest: str, engine: str) -> "_Cache":
+    return _Cache(work.place.home / "answers" / digest_of([VERSION, artifact_digest, engine])[:32])
 
 
 class _Cache:
@@ -146,20 +164,20 @@ def _marked(item: Item, verdict: bool | None) -> Item:
 
 
 def _keep(
-    deployment: DeploymentRecord, results: Sequence[TaskResult], num_reused: int, seconds: float, work: Work
+    artifact_digest: str,
+    model_name: str,
+    results: Sequence[TaskResult],
+    num_reused: int,
+    seconds: float,
+    work: Work,
 ) -> WeighingRecord:
-    weighing = Weighing(
-        artifact_digest=deployment.artifact_digest,
-        model_name=deployment.model_name,
-        tasks=tuple(results),
-        seconds=seconds,
-    )
-    folder = work.fresh_folder(f"evidence-{deployment.slot}")
+    weighing = Weighing(artifact_digest=artifact_digest, model_name=model_name, tasks=tuple(results), seconds=seconds)
+    folder = work.fresh_folder(f"evidence-{artifact_digest[:12]}")
     (folder / "weighing.json").write_text(weighing.model_dump_json(indent=1))
     items = [item for result in results for item in result.items]
     return WeighingRecord(
         evidence=work.store.put(folder, "evidence"),
-        artifact_digest=deployment.artifact_digest,
+        artifact_digest=artifact_digest,
         num_items=len(items),
         seconds=seconds,
         num_errors=sum(item.error is not None for item in items),
