@@ -62,7 +62,7 @@ def mean_bounds(
         return MeanBounds(math.nan, lowest, highest, 0)
     sums, sizes = _by_cluster(scores, clusters)
     mean = math.fsum(scores) / len(scores)
-    reach = _t_reach(scores, mean, sums, sizes, confidence)
+    reach = _t_reach(scores, sums, sizes, confidence)
     low = _gaffke_lower(sums, sizes, lowest, confidence)
     high = -_gaffke_lower(-sums, sizes, -highest, confidence)
     return MeanBounds(
@@ -71,6 +71,29 @@ def mean_bounds(
         min(highest, max(mean + reach, high, mean)),
         len(sums),
     )
+
+
+def mean_p(
+    scores: Sequence[float],
+    clusters: Sequence[Hashable] | None,
+    hypothesis: float,
+    *,
+    lowest: float = 0.0,
+    highest: float = 1.0,
+) -> float:
+    """The p-value against the hypothesis that the true mean is no more than `hypothesis`: at confidence 1 - p the
+    lower bound reaches it. 1 when there are no scores."""
+    from scipy.special import stdtr
+
+    if not scores or hypothesis <= lowest:
+        return 1.0 if not scores else 0.0
+    sums, sizes = _by_cluster(scores, clusters)
+    of_gaffke = _gaffke_p(sums, sizes, lowest, hypothesis)
+    if len(sums) < 2:
+        return 1.0
+    error, distance = _standard_error(scores, sums, sizes), hypothesis - math.fsum(scores) / len(scores)
+    of_student = float(stdtr(len(sums) - 1, distance / error)) if error else float(distance >= 0)
+    return max(of_gaffke, of_student)
 
 
 def items_needed_for_mean(n: int, observed: float, bound: float, threshold: float) -> int | None:
@@ -97,39 +120,45 @@ def _by_cluster(
 
 def _t_reach(
     scores: Sequence[float],
-    mean: float,
     sums: "NDArray[float64]",
     sizes: "NDArray[float64]",
     confidence: float,
 ) -> float:
     """How far Student's bound lies from the mean; infinite for a single cluster."""
-    from scipy.stats import t as student
+    from scipy.special import stdtrit
 
-    n, num_clusters = len(scores), len(sums)
-    if num_clusters < 2:
+    if len(sums) < 2:
         return math.inf
+    return float(stdtrit(len(sums) - 1, confidence)) * _standard_error(scores, sums, sizes)
+
+
+def _standard_error(scores: Sequence[float], sums: "NDArray[float64]", sizes: "NDArray[float64]") -> float:
+    """Of the mean: the clusters', or the independent items' where that is greater."""
+    n, num_clusters = len(scores), len(sums)
+    mean = math.fsum(scores) / n
     between = math.fsum(float(residual) ** 2 for residual in sums - mean * sizes)
     among = math.fsum((score - mean) ** 2 for score in scores)
     clustered = math.sqrt(num_clusters / (num_clusters - 1) * between) / n
-    independent = math.sqrt(n / (n - 1) * among) / n
-    return float(student.ppf(confidence, num_clusters - 1)) * max(clustered, independent)
+    return max(clustered, math.sqrt(n / (n - 1) * among) / n)
 
 
 def _gaffke_lower(sums: "NDArray[float64]", sizes: "NDArray[float64]", lowest: float, confidence: float) -> float:
     """The mean that lies under the true one but for a chance of 1 - `confidence`."""
-    low, high = lowest, float(sums.sum() / sizes.sum())
-    while high - low > TOLERANCE:
-        middle = (low + high) / 2
-        if gaffke_p(sums, sizes, lowest, middle) > 1 - confidence:
-            high = middle
-        else:
-            low = middle
-    return low
+    from scipy.optimize import brentq
+
+    mean = float(sums.sum() / sizes.sum())
+
+    def too_likely(hypothesis: float) -> float:
+        return _gaffke_p(sums, sizes, lowest, hypothesis) - (1 - confidence)
+
+    if mean - lowest <= TOLERANCE or too_likely(mean) <= 0:
+        return mean
+    found = float(brentq(too_likely, lowest, mean, xtol=TOLERANCE))
+    return max(lowest, found - TOLERANCE)  # on the safe side of what was found
 
 
-def gaffke_p(sums: "NDArray[float64]", sizes: "NDArray[float64]", lowest: float, mean: float) -> float:
-    """The chance that the randomly weighted mean of the clusters, given by their `sums` and `sizes`, with a worst
-    one added, is no more than `mean`: a p-value against the hypothesis that the true mean is no more than that."""
+def _gaffke_p(sums: "NDArray[float64]", sizes: "NDArray[float64]", lowest: float, mean: float) -> float:
+    """The chance that the randomly weighted mean of the clusters, with a worst one added, is no more than `mean`."""
     import numpy as np
 
     # The weights are exponential variables over their sum, so the chance is that of sum(weight * excess) <= 0.
@@ -139,9 +168,8 @@ def gaffke_p(sums: "NDArray[float64]", sizes: "NDArray[float64]", lowest: float,
     if excess.min() >= 0:
         return 0.0
     point = _saddlepoint(excess)
-    spread = excess / (1 - point * excess)
     distance = math.copysign(math.sqrt(max(0.0, 2 * float(np.log1p(-point * excess).sum()))), point)
-    slope = point * math.sqrt(float((spread**2).sum()))
+    slope = point * math.sqrt(float(((excess / (1 - point * excess)) ** 2).sum()))
     if abs(distance) < 1e-4:
         return 0.5  # in the middle the formula divides by nothing, and no bound is sought there
     normal = NormalDist()
@@ -149,14 +177,17 @@ def gaffke_p(sums: "NDArray[float64]", sizes: "NDArray[float64]", lowest: float,
 
 
 def _saddlepoint(excess: "NDArray[float64]") -> float:
-    """Where the derivative of the cumulant generating function of sum(weight * excess) is 0."""
-    low, high = 1 / float(excess.min()), 1 / float(excess.max())  # the function lives between them
-    for _ in range(80):
-        middle = (low + high) / 2
-        if not low < middle < high:
-            break
-        if float((excess / (1 - middle * excess)).sum()) < 0:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+    """Where the derivative of the cumulant generating function of sum(weight * excess) is 0: Newton's steps, held
+    inside the interval in which the function lives."""
+    low, high = 1 / float(excess.min()), 1 / float(excess.max())
+    point = 0.0
+    for _ in range(100):
+        terms = excess / (1 - point * excess)
+        slope, bend = float(terms.sum()), float(terms @ terms)
+        low, high = (point, high) if slope < 0 else (low, point)
+        step = point - slope / bend
+        step = step if low < step < high else (low + high) / 2
+        if abs(step - point) <= 1e-12 * (abs(low) + abs(high)):
+            return step
+        point = step
+    return point
