@@ -257,6 +257,7 @@ def _agreement(pair: ParityPair, _: str, __: float, confidence: float) -> _Seen:
 
 
 def _distance(pair: ParityPair, _: str, limit: float, confidence: float) -> _Seen:
+    """A distance has no greatest value; the bound reckons with twice the greatest that was seen or is allowed."""
     probes = list(pair.probe_abs_logprob)
     _check(probes)
     if len(probes) < 2:
