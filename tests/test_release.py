@@ -16,13 +16,18 @@ from typing import Any
 import httpx
 import pytest
 
+from assay.engines.lm_eval_harness import TaskFile
 from assay.errors import AssayError, Drift, ExitCode, NotApproved
 from assay.flow.release import move_back, move_traffic, say_yes_or_no
 from assay.place import Place
-from assay.records.gate import GateRecord, Scorecard, WeighingRecord
-from assay.records.stages import ModelRecord
+from assay.records.gate import GateRecord, Item, TaskResult, Weighing, WeighingRecord
+from assay.records.stages import DeploymentRecord, ModelRecord
 from assay.serving import gateway
+from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
+from assay.stages import gate
+from assay.stages.promote import model_slot
+from assay.stages.work import Work
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
 from servers import Server, free_port, serving
@@ -119,29 +124,55 @@ class Office:
         made.mkdir()
         (made / "model.safetensors").write_text(f"{self.place.ledger_url}, {name}")
         model = store.put(made, "model")
-        (made := self.place.home / "made").mkdir()
-        (made / "weighing.json").write_text("{}")
-        evidence = store.put(made, "evidence")
         self.deploy(slot, model.path)
         compress = ModelRecord(
             artifact=model, architecture="LlamaForCausalLM", num_parameters=1, num_layers=1, context_length=8
         )
-        scorecard = Scorecard(
-            suite="evals/suite.yaml",
-            suite_digest="suite",
-            artifact_digest=model.digest,
-            base_digest=None,
-            confidence=0.95,
-            outcome=outcome,  # type: ignore[arg-type]
-            limits=(),
-            deployment_slot=slot,
-            deployed_at=1000.0,
-            replicas=(f"{slot}#1",),
-        )
-        weighing = WeighingRecord(evidence=evidence, artifact_digest=model.digest, num_items=1, seconds=1.0)
         self._finish(run, "compress", compress)
-        self._finish(run, "gate", GateRecord(scorecard=scorecard, candidate=weighing, base=None))
+        self._finish(run, "gate", self._gate(run, slot, model.digest, {"PASS": 60, "FAIL": 0}.get(outcome, 30)))
         return run
+
+    def _gate(self, run: str, slot: str, digest: str, num_right: int) -> GateRecord:
+        """The gate's word on a model that answered so many of 60 questions right; half of them are asked for."""
+        work = Work(self.place, self.place.home / "work" / run, self.place.home / "progress.jsonl", self.place.home)
+
+        def weigh(deployment: DeploymentRecord) -> WeighingRecord:
+            items = tuple(
+                Item(id=f"{i}", prompt="?", target="!", response="!", scores={"exact_match": float(i < num_right)})
+                for i in range(60)
+            )
+            tasks = (TaskResult(task="facts", digest="facts", items=items),)
+            said = Weighing(artifact_digest=digest, model_name="bot", tasks=tasks, seconds=1.0)
+            folder = work.fresh_folder("weighing")
+            (folder / "weighing.json").write_text(said.model_dump_json())
+            evidence = work.store.put(folder, "evidence")
+            return WeighingRecord(evidence=evidence, artifact_digest=digest, num_items=60, seconds=1.0)
+
+        return gate.run(
+            SuiteSpec.model_validate({"limits": {"facts": {"at_least": 0.5}}}),
+            suite_file="evals/suite.yaml",
+            tasks=[TaskFile("facts", "facts.yaml", "facts")],
+            deployment=DeploymentRecord(
+                slot=model_slot(slot),
+                model_name="bot",
+                artifact_digest=digest,
+                url="",
+                deployed_at=1000.0,
+                replicas=(f"{slot}#1",),
+            ),
+            base=None,
+            weigh=weigh,
+            work=work,
+        )
+
+    def edit(self, run: str, change: Callable[[dict[str, Any]], None]) -> None:
+        """Somebody writes into the ledger what the gate has not said."""
+        key = next(stage.key for stage in self.ledger.stages(run) if stage.stage == "gate")
+        row = self.ledger.record(key)
+        assert row is not None
+        said = json.loads(row.record)
+        change(said)
+        self._finish(run, "gate", GateRecord.model_validate(said))
 
     def _finish(self, run: str, stage: str, record: Any) -> None:
         attempt = self.ledger.begin_stage(run, stage, f"{run} {stage} {len(self.ledger.stages(run))}")
@@ -392,3 +423,53 @@ def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda card: card.update(outcome="PASS"), "another verdict"),
+        (lambda card: card["limits"][0].update(outcome="PASS"), "facts exact_match is"),
+        (lambda card: card["limits"][0].update(limit=0.1), "facts exact_match is"),
+        (lambda card: card.update(limits=[], outcome="PASS"), "another number of limits"),
+        (lambda card: card.update(confidence=0.5), "another confidence"),
+        (lambda card: card.update(schema_version=1), "another version"),
+        (lambda card: card["evidence"].update(candidate="0" * 64), "names other evidence"),
+    ],
+)
+def test_a_scorecard_edited_after_the_fact_lets_nobody_through(
+    office: Office, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    run = office.weighed("bot", "blue", "INCONCLUSIVE")
+
+    def edit(record: dict[str, Any]) -> None:
+        change(record["scorecard"])
+        record["scorecard"]["outcome"] = "PASS"
+
+    office.edit(run, edit)
+    with pytest.raises(Drift, match=said):
+        office.approve(run)
+    refused(office, run, NotApproved, "is not approved")
+
+
+def test_an_edit_after_the_approval_voids_it(office: Office) -> None:
+    run = office.weighed("bot", "blue")
+    office.approve(run)
+    office.edit(run, lambda record: record["scorecard"]["limits"][0].update(reason="all is well"))
+    refused(office, run, NotApproved, "it is for scorecard")
+
+
+def test_evidence_that_was_changed_lets_nobody_through(office: Office) -> None:
+    run = office.weighed("bot", "blue")
+    office.approve(run)
+    key = next(stage.key for stage in office.ledger.stages(run) if stage.stage == "gate")
+    row = office.ledger.record(key)
+    assert row is not None
+    answers = Path(GateRecord.model_validate_json(row.record).candidate.evidence.path) / "weighing.json"
+    whole = answers.read_text()
+    try:
+        answers.write_text(whole.replace('"response":"!"', '"response":"?"', 1))
+        refused(office, run, Drift, "SHA-256 has changed")
+    finally:
+        answers.write_text(whole)
+    office.promote(run)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.records.gate import Item, LimitResult, TaskResult, Weighing
+from assay.rules.attempts import attempt_of
 from assay.rules.gate import overall, weigh_limits
 from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper
 from assay.spec.gate import SuiteSpec
@@ -148,9 +149,15 @@ def test_a_model_that_always_abstains_fails() -> None:
             "9 of 9 items have no score exact_mtach .*: exact_match",
         ),
         (share(9, 9), {"metric": "over_abstention", "at_most": 1.0}, 9, "have no score abstained"),
-        (weighing(task_of([1.0, math.nan])), {"at_least": 0.0}, 2, "1 of 2 items .* neither 0 nor 1"),
-        (weighing(task_of([1.0, math.inf])), {"at_least": 0.0}, 2, "neither 0 nor 1"),
-        (weighing(task_of([1.0, 0.5, -1.0])), {"at_least": 0.0}, 3, "2 of 3 items .* neither 0 nor 1"),
+        (weighing(task_of([1.0, math.nan])), {"at_least": 0.0}, 2, "1 of 2 items .* not within 0 to 1"),
+        (weighing(task_of([1.0, math.inf])), {"at_least": 0.0}, 2, "not within 0 to 1"),
+        (weighing(task_of([1.0, 0.5, -1.0])), {"at_least": 0.0}, 3, "1 of 3 items .* not within 0 to 1"),
+        (
+            weighing(task_of([1.0, 0.5], "abstained")),
+            {"metric": "over_abstention", "at_most": 1.0},
+            2,
+            "1 of 2 items .* not 0 or 1",
+        ),
     ],
 )
 def test_what_cannot_be_read_never_passes(
@@ -218,10 +225,10 @@ def test_the_reason_of_a_comparison() -> None:
     equal = decide(weighing(task_of([1.0] * 100)), base, no_worse_than="base", margin=0.02)
     assert equal.reason == (
         "100 of 100 items, base model 100 (0 better, 0 worse); with 95% confidence the difference is at least "
-        "-2.6%, allowed -2.0%; about 133 items would settle it at this share"
+        "-3.0%, allowed -2.0%; about 149 items would settle it at this share"
     )
     worse = decide(weighing(task_of([1.0] * 60 + [0.0] * 40)), base, no_worse_than="base", margin=0.1)
-    assert "the difference is at most -32.3%, allowed -10.0%" in worse.reason
+    assert "the difference is at most -31.8%, allowed -10.0%" in worse.reason
 
 
 @pytest.mark.parametrize(
@@ -232,7 +239,7 @@ def test_the_reason_of_a_comparison() -> None:
         (weighing(task_of([1.0] * 99)), "1 of the candidate's 100 are missing on the base model, 0 of"),
         (weighing(task_of([1.0] * 101)), "0 of the candidate's 100 are missing on the base model, 1 of"),
         (weighing(task_of([1.0] * 100, first=1)), "1 of the candidate's 100 .*, 1 of the base model's 100"),
-        (weighing(task_of([math.nan] * 100)), "on the base model that is neither 0 nor 1"),
+        (weighing(task_of([math.nan] * 100)), "on the base model that is not within 0 to 1"),
         (weighing(task_of([1.0] * 100).model_copy(update={"digest": "other"})), "another version of the task"),
     ],
 )
@@ -280,3 +287,179 @@ def test_hard_limits_alone_make_the_verdict(hard: list[str], soft: list[str], ou
 def test_a_low_confidence_lets_no_failing_candidate_through() -> None:
     # Under 50% the one-sided bounds cross, so that both tests could be met.
     assert decide(share(50, 100), confidence=0.2, at_least=0.5).outcome == "FAIL"
+
+
+def scored(values: Sequence[float], metric: str = "f1", clusters: Sequence[str] | None = None) -> Weighing:
+    task = task_of(values, metric)
+    if clusters:
+        items = tuple(
+            item.model_copy(update={"cluster": cluster}) for item, cluster in zip(task.items, clusters, strict=True)
+        )
+        task = task.model_copy(update={"items": items})
+    return weighing(task)
+
+
+def test_a_score_between_0_and_1_is_decided_by_the_bounds_of_its_mean() -> None:
+    good = scored([0.9, 0.8, 1.0, 0.7] * 25)
+    result = decide(good, metric="f1", at_least=0.8)
+    assert (result.outcome, result.observed, result.method) == ("PASS", pytest.approx(0.85), "t and Gaffke")
+    assert (result.lower, result.num_clusters) == (result.bound, None)
+    assert decide(good, metric="f1", at_least=0.84).outcome == "INCONCLUSIVE"
+    assert decide(good, metric="f1", at_least=0.9).outcome == "FAIL"
+    assert decide(good, metric="f1", at_most=0.9).outcome == "PASS"
+
+
+def test_items_of_one_source_are_one_cluster() -> None:
+    values = [1.0] * 72 + [0.0] * 8
+    sources = [f"{index // 8}" for index in range(80)]
+    assert decide(scored(values), metric="f1", at_least=0.8).outcome == "PASS"
+    together = decide(scored(values, clusters=sources), metric="f1", at_least=0.8)
+    assert (together.outcome, together.num_clusters) == ("INCONCLUSIVE", 10)
+    assert "in 10 clusters" in together.reason
+
+
+@pytest.mark.parametrize(
+    ("ours", "margin", "outcome"),
+    [
+        ([0.8] * 60 + [0.9] * 40, 0.05, "PASS"),
+        ([0.78] * 60 + [0.88] * 40, 0.05, "PASS"),
+        ([0.5] * 60 + [0.6] * 40, 0.05, "FAIL"),
+        ([0.76] * 60 + [0.87] * 40, 0.045, "INCONCLUSIVE"),
+    ],
+)
+def test_scores_are_compared_item_by_item(ours: list[float], margin: float, outcome: str) -> None:
+    base = scored([0.8] * 60 + [0.9] * 40)
+    result = decide(scored(ours), base, metric="f1", no_worse_than="base", margin=margin)
+    assert (result.outcome, result.method) == (outcome, "paired t and Gaffke")
+
+
+def test_a_score_of_its_own_range() -> None:
+    suite = {"limits": {"facts": {"metric": "penalized_score", "at_least": 0.2}}, "tasks": {"facts": {}}}
+    values = [1.0] * 60 + [0.0] * 30 + [-3.0] * 10  # wrong answers cost t / (1 - t) = 3
+    (narrow,) = weigh_limits(SuiteSpec.model_validate(suite), scored(values, "penalized_score"), None)
+    assert "not within -1 to 1" in narrow.reason
+    suite["tasks"] = {"facts": {"penalty_threshold": 0.75}}
+    (wide,) = weigh_limits(SuiteSpec.model_validate(suite), scored(values, "penalized_score"), None)
+    assert wide.observed == pytest.approx(0.3)
+    assert wide.lower is not None
+    assert wide.lower < 0.2
+    assert decide(scored([5.0] * 50, "stars"), metric="stars", at_least=0.5, range=[0, 5]).outcome == "PASS"
+
+
+def test_a_task_says_of_which_metrics_less_is_better() -> None:
+    def perplexed(value: float) -> Weighing:
+        task = task_of([value] * 100, "errors").model_copy(update={"lower_is_better": ("errors",)})
+        return weighing(task)
+
+    fewer = decide(perplexed(0.2), perplexed(0.4), metric="errors", no_worse_than="base", margin=0.1)
+    more = decide(perplexed(0.6), perplexed(0.4), metric="errors", no_worse_than="base", margin=0.1)
+    assert (fewer.outcome, more.outcome) == ("PASS", "FAIL")
+    assert fewer.requirement == "<= base + 10.0%"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "margin", "outcome"),
+    [
+        (80, 50, None, "PASS"),
+        (80, 50, 0.10, "PASS"),
+        (80, 50, 0.25, "INCONCLUSIVE"),
+        (80, 79, None, "INCONCLUSIVE"),
+        (80, 80, None, "INCONCLUSIVE"),  # equal is not better, nor proven to be not
+        (50, 80, None, "FAIL"),
+    ],
+)
+def test_better_has_to_be_proven(ours: int, theirs: int, margin: float | None, outcome: str) -> None:
+    result = decide(share(ours, 100), share(theirs, 100), better_than="base", margin=margin)
+    assert result.outcome == outcome
+    assert result.requirement == ("> base" if margin is None else f"> base + {margin:.1%}")
+
+
+def test_fewer_faults_than_the_base_have_to_be_proven_too() -> None:
+    few, many = share(95, 100, "abstained"), share(60, 100, "abstained")
+    fewer = decide(few, many, metric="hallucination_rate", better_than="base", margin=0.1)
+    assert (fewer.outcome, fewer.requirement, fewer.limit) == ("PASS", "< base - 10.0%", -0.1)
+    assert decide(many, few, metric="hallucination_rate", better_than="base").outcome == "FAIL"
+
+
+def test_the_champion_is_compared_with_when_a_limit_says_so() -> None:
+    suite = SuiteSpec.model_validate({"limits": {"facts": {"no_worse_than": "champion", "margin": 0.1}}})
+    (result,) = weigh_limits(suite, share(60, 100), share(10, 100), share(95, 100))
+    assert (result.outcome, result.reference) == ("FAIL", "champion")
+    assert (result.base_observed, result.champion_observed) == (0.1, 0.95)
+    assert "champion 95" in result.reason
+
+
+def claims(gains: Sequence[int], improvements: str) -> tuple[list[str], str, list[float | None]]:
+    """Tasks in which so many of 200 items got better and none worse, each claimed to be an improvement."""
+    names = [f"t{index}" for index in range(len(gains))]
+    limits = {name: {"better_than": "base"} for name in names}
+    suite = SuiteSpec.model_validate({"limits": limits, "improvements": improvements})
+    ours = [
+        task_of([1.0] * (100 + gain) + [0.0] * (100 - gain), task=name) for name, gain in zip(names, gains, strict=True)
+    ]
+    base = [task_of([1.0] * 100 + [0.0] * 100, task=name) for name in names]
+    results = weigh_limits(suite, weighing(*ours), weighing(*base))
+    return [result.outcome for result in results], overall(results), [result.confidence for result in results]
+
+
+def test_any_improvement_is_enough_when_the_suite_says_so_and_holm_shares_the_error() -> None:
+    outcomes, verdict, confidences = claims([9, 0, 0], "any")
+    assert (outcomes, verdict) == (["PASS", "INCONCLUSIVE", "INCONCLUSIVE"], "PASS")
+    assert confidences == pytest.approx([1 - 0.05 / 3, 0.975, 0.975])
+    assert claims([9, 0, 0], "all")[1] == "INCONCLUSIVE"
+    assert claims([9, 9, 9], "all")[1] == "PASS"
+
+
+def test_holm_passes_what_is_proven_when_the_others_are_set_aside() -> None:
+    alone, _, _ = claims([3], "any")
+    assert alone == ["PASS"]  # 3 gains, p = 0.042 or so, is enough for one claim
+    assert claims([3, 3, 3], "any")[0] == ["INCONCLUSIVE"] * 3  # but not for one of three
+    assert claims([9, 9, 3], "any")[0] == ["PASS"] * 3  # once the other two are proven it is the only one left
+
+
+def test_a_family_fails_when_all_of_it_fails() -> None:
+    assert claims([-40, -40], "any")[1] == "FAIL"
+    assert claims([-40, 0], "any")[1] == "INCONCLUSIVE"
+
+
+def test_slices_are_shown_and_decide_nothing() -> None:
+    task = task_of([1.0] * 40 + [0.0] * 10)
+    items = tuple(
+        item.model_copy(update={"slices": {"kind": "easy" if index < 40 else "hard"}})
+        for index, item in enumerate(task.items)
+    )
+    result = decide(weighing(task.model_copy(update={"items": items})), at_least=0.5)
+    assert result.outcome == "PASS"
+    assert [(part.value, part.num_items, part.observed) for part in result.slices] == [
+        ("easy", 40, 1.0),
+        ("hard", 10, 0.0),
+    ]
+    assert result.slices[1].upper == clopper_pearson_upper(0, 10, 0.95)
+
+
+def test_the_expected_calibration_error_of_a_task() -> None:
+    def sure_of(confidence: float, right: int) -> Weighing:
+        items = tuple(
+            Item(
+                id=f"{i}", prompt="", target="", response="", scores={"confidence": confidence, "acc": float(i < right)}
+            )
+            for i in range(200)
+        )
+        return weighing(TaskResult(task="facts", digest="task", items=items))
+
+    assert decide(sure_of(0.9, 180), metric="ece", at_most=0.1).outcome == "PASS"
+    assert decide(sure_of(0.99, 120), metric="ece", at_most=0.1).outcome == "FAIL"
+    with pytest.raises(ValueError, match="at_most is the only limit for the metric ece"):
+        decide(sure_of(0.9, 180), metric="ece", at_least=0.1)
+
+
+def test_a_budget_of_attempts_makes_every_bound_stricter() -> None:
+    suite = SuiteSpec.model_validate({"limits": {"facts": {"at_least": 0.85}}, "attempts": 5})
+    attempt = attempt_of(suite, 2, {"facts": "digest"})
+    assert (attempt.confidence, attempt.number, attempt.budget) == (pytest.approx(0.99), 2, 5)
+    (once,) = weigh_limits(suite, share(84, 90), None)
+    (of_five,) = weigh_limits(suite, share(84, 90), None, confidence=attempt.confidence)
+    assert (once.outcome, of_five.outcome) == ("PASS", "INCONCLUSIVE")
+    assert of_five.bound == clopper_pearson_lower(84, 90, attempt.confidence)
+    unlimited = SuiteSpec.model_validate({"limits": {"facts": {"at_least": 0.85}}})
+    assert attempt_of(unlimited, 40, {}).confidence == 0.95

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper, tango_lower
+from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper
+from assay.rules.paired import paired_lower
 from assay.rules.power import Direction, items_needed, pairs_needed, smallest_detectable
 
 
@@ -56,9 +57,12 @@ def test_the_number_of_items_is_the_first_that_passes(misses: int, limit: float,
 def test_the_number_of_pairs_is_enough_and_far_fewer_are_not(b: int, c: int, n: int, margin: float) -> None:
     needed = pairs_needed(b, c, n, margin, 0.95)
     assert needed is not None
-    factor = math.ceil(needed / n)
-    assert tango_lower(b * factor, c * factor, n * factor, 0.95) >= -margin
-    assert tango_lower(b * (factor - 1), c * (factor - 1), n * (factor - 1), 0.95) < -margin
+
+    def bound(items: int) -> float:
+        return paired_lower(math.floor(b * items / n), math.ceil(c * items / n), items, 0.95)
+
+    assert bound(needed) >= -margin - 1e-5
+    assert bound(needed // 2) < -margin
 
 
 def test_no_number_of_pairs_helps_a_difference_beyond_the_margin() -> None:

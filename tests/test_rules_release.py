@@ -118,9 +118,22 @@ def test_no_approval_replaces_a_passing_verdict(outcome: str) -> None:
 
 def test_an_approval_of_a_missed_soft_limit_says_why() -> None:
     card = scorecard(limits=(missed_soft_limit(),))
-    check(word(reason="chemistry is not asked of this bot"), card=card)
+    check(word(reason="chemistry is not asked of this bot"), word("ben", reason="agreed"), card=card)
     with pytest.raises(NotApproved, match="gives no reason, although soft limits are missed: elements"):
-        check(word(reason="  "), card=card)
+        check(word(reason="  "), word("ben", reason="agreed"), card=card)
+
+
+def test_a_missed_soft_limit_takes_a_second_approver() -> None:
+    card = scorecard(limits=(missed_soft_limit(),))
+    with pytest.raises(NotApproved, match="has 1 of the 2 approvals needed, because soft limits are missed: elements"):
+        check(word(reason="chemistry is not asked of this bot"), card=card)
+    with pytest.raises(NotApproved, match="that takes 2 reviewers, and the spec names 1"):
+        check(word(reason="fine"), card=card, spec=ApprovalSpec(reviewers=("ann",)))
+    check(word(reason="fine"), card=card, spec=ApprovalSpec(reviewers=("ann",), required_on_soft_miss=1))
+    check(word(), card=scorecard())  # without a miss one is enough
+    three = ApprovalSpec(reviewers=("ann", "ben", "cleo"), required=3)
+    with pytest.raises(NotApproved, match="2 of the 3"):
+        check(word(reason="a"), word("ben", reason="b"), card=card, spec=three)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -256,3 +257,28 @@ def test_two_processes_may_write_at_once(ledger: Ledger, tmp_path: Path) -> None
     assert writer.wait(timeout=20) == 0
     writer.stdout.close()
     assert ledger.find_run("").id == "bot-1"
+
+
+def test_attempts_are_counted_once_for_each_candidate_and_split(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    ledger.open_run("bot-1", name="bot", spec="{}", started_by="ben")
+
+    def attempt(subject: str, *splits: str, budget: int | None = None) -> int | None:
+        return ledger.add_attempt(splits, subject, run="bot-1", budget=budget)
+
+    assert [attempt(subject, "facts", "elements") for subject in ("a", "b", "a", "c")] == [1, 2, 1, 3]
+    assert attempt("d", "facts", "new items") == 4  # one split renewed does not renew the other
+    assert attempt("e", "new items") == 2
+    assert attempt("f", "facts", budget=4) is None
+    assert ledger.num_attempts("facts") == 4  # what was refused was not counted
+    assert attempt("a", "facts", budget=4) == 1
+    assert attempt("f", "facts", budget=5) == 5
+
+
+def test_attempts_at_the_same_time_never_exceed_the_budget(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    ledger.open_run("bot-1", name="bot", spec="{}", started_by="ben")
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(lambda i: ledger.add_attempt(["facts"], f"{i}", run="bot-1", budget=5), range(16)))
+    assert sorted(number for number in numbers if number) == [1, 2, 3, 4, 5]
+    assert ledger.num_attempts("facts") == 5

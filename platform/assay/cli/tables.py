@@ -15,6 +15,7 @@ from assay.place import Place
 from assay.records.gate import GateRecord, Item, LimitResult, Scorecard, WeighingRecord
 from assay.records.release import Approval, Champion
 from assay.records.stages import ModelRecord, SweepRecord, TrainingRecord
+from assay.rules.release import num_required
 from assay.spec.spec import Spec
 from assay.stages.gate import read_weighing
 from assay.store.ledger import NO_RUNS, Ledger, RunRow, StageRow
@@ -126,10 +127,12 @@ def report_data(it: Weighed, ledger: Ledger) -> dict[str, Any]:
 
 
 def next_steps(run: str, spec: Spec, scorecard: Scorecard) -> str:
-    """The two commands that go on after a passing gate."""
+    """The commands that go on after a passing gate."""
     reason = ' --reason "…"' if scorecard.missed_soft_limits else ""
+    needed = num_required(spec.approval, scorecard)
+    whose = f"{needed} of {', '.join(spec.approval.reviewers)}" if needed > 1 else " or ".join(spec.approval.reviewers)
     return (
-        f"waiting for approval by {' or '.join(spec.approval.reviewers)}; go on with\n"
+        f"waiting for approval by {whose}; go on with\n"
         f"  assay approve {run} --as {spec.approval.reviewers[0]}{reason}\n"
         f"  assay promote {run}"
     )

@@ -211,7 +211,7 @@ class _Asking:
 
 def _pause_s(num_tries: int, left_s: float) -> float:
     """Doubling from half a second to ten, each drawn anew (so that requests do not come back all at once)."""
-    longest = min(10.0, 0.5 * 2 ** min(num_tries - 1, 10), max(left_s, 0.01))
+    longest: float = min(10.0, 0.5 * 2 ** min(num_tries - 1, 10), max(left_s, 0.01))
     return longest * random.uniform(0.5, 1.0)
 
 

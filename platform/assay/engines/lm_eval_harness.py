@@ -38,6 +38,9 @@ class TaskFile:
     """Whether the log-probabilities of generated answers are asked for."""
     judge: JudgeSpec | None = None
     """Who reads the answers for abstentions; the matcher when not said."""
+    data_digest: str = ""
+    """Over the task's data files alone, or all of the task where its data comes from a hub: what attempts are counted
+    by, however else the items are asked."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ def task_file(
     said = settings.model_dump(mode="json", exclude={"source", "functions"})
     judged = judge.model_dump(include={"url", "model"}) if judge else None
     digest = digest_of([source.digest, said, wants_confidence, judged])
-    return TaskFile(name, str(path), digest, settings, wants_confidence, judge)
+    data_digest = digest_of(source.data) if source.data else source.digest
+    return TaskFile(name, str(path), digest, settings, wants_confidence, judge, data_digest)
 
 
 def weigh(

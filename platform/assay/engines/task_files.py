@@ -43,6 +43,8 @@ class TaskSource:
     pinned when the task is weighed, by its items."""
     files: dict[str, str]
     """Each of these files with its SHA-256, by its label."""
+    data: tuple[str, ...]
+    """SHA-256 of each local data file, sorted."""
 
 
 def find(name: str, folder: Path) -> Path | None:
@@ -86,7 +88,9 @@ def read(path: Path, name: str, functions: Mapping[str, str]) -> TaskSource:
     digests = {file_label(file, path.parent): _sha256(file, path) for file in used}
     _check_functions(digests, functions, path)
     files = {file_label(file, path.parent): _sha256(file, path) for file in [*pieces, *used, *local]}
-    return TaskSource(name, path, {**config, "task": name}, digest_of([sorted(files.values()), sorted(digests)]), files)
+    data = tuple(sorted(_sha256(file, path) for file in local))
+    digest = digest_of([sorted(files.values()), sorted(digests)])
+    return TaskSource(name, path, {**config, "task": name}, digest, files, data)
 
 
 def file_label(file: Path, folder: Path) -> str:

@@ -14,7 +14,7 @@ from assay.records.release import Approval, Traffic
 from assay.records.stages import ModelRecord
 from assay.rules.release import check_approval
 from assay.spec.spec import Spec
-from assay.stages import approve, promote
+from assay.stages import approve, gate, promote
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
 
@@ -56,7 +56,10 @@ def say_yes_or_no(
 ) -> Approval:
     """Writes down a reviewer's word on a run's newest verdict."""
     ledger = Ledger(place.ledger_url)
+    store = ArtifactStore(place.home / "artifacts")
     it = weighed(run, ledger)
+    if decision == "approve" and it.gate.scorecard.outcome == "PASS":
+        gate.verify(it.gate, store)
     return approve.run(
         it.spec.approval,
         run_id=it.run,
@@ -67,14 +70,15 @@ def say_yes_or_no(
         model=it.model,
         starters=ledger.starters(it.run),
         ledger=ledger,
-        store=ArtifactStore(place.home / "artifacts"),
+        store=store,
     )
 
 
 def move_traffic(run: str, *, place: Place, say: Callable[[str], None]) -> Traffic:
     """Promotes a run. Raises `NotApproved` without a passing verdict and a valid approval, and `Drift` when the
-    bytes or the slot are not those that were weighed."""
+    bytes or the slot are not those that were weighed, or the scorecard is not what its evidence says."""
     ledger = Ledger(place.ledger_url)
+    store = ArtifactStore(place.home / "artifacts")
     it = weighed(run, ledger)
     check_approval(
         it.run,
@@ -85,6 +89,7 @@ def move_traffic(run: str, *, place: Place, say: Callable[[str], None]) -> Traff
         ledger.approvals(it.run),
         time.time(),
     )
+    gate.verify(it.gate, store)
     return promote.run(
         it.spec.serve.canary,
         run_id=it.run,
@@ -94,7 +99,7 @@ def move_traffic(run: str, *, place: Place, say: Callable[[str], None]) -> Traff
         place=place,
         by=place.user,
         ledger=ledger,
-        store=ArtifactStore(place.home / "artifacts"),
+        store=store,
         say=say,
     )
 

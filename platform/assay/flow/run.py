@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from assay.engines import ray_cluster
 from assay.errors import AssayError, PlaceError, StageFailed, UsageError
+from assay.flow.attempts import MAKE_CANDIDATES, check_attempts_left
 from assay.flow.steps import Context, Step, run_id, steps
 from assay.place import Place
 from assay.records.artifact import Artifact
@@ -62,7 +63,8 @@ def run(
 ) -> RunOutcome:
     """Takes the spec as far as the gate's verdict. What stands in the ledger with intact artifacts is not done
     again; `before_work` is called once, before the first stage that is. Raises `UsageError` before anything
-    starts when the cluster cannot hold the run, and `StageFailed` when a stage stops; the finished ones are kept."""
+    starts when the cluster cannot hold the run, or no other candidate may be weighed with the suite's items, and
+    `StageFailed` when a stage stops; the finished ones are kept."""
     ledger = Ledger(place.ledger_url)
     name = run_id(spec, suite, root)
     with _only_one(place.run_folder(name), name):
@@ -72,6 +74,8 @@ def run(
         for step in _wanted(context):
             if _reuse(step, context, ledger, place, name, watcher):
                 continue
+            if step.name in MAKE_CANDIDATES:
+                check_attempts_left(suite, context.tasks, ledger)
             if not num_run:
                 before_work()
                 _prepare_cluster(spec, place)

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from assay.engines import ray_serve, remote_data
 from assay.engines.lm_eval_harness import TaskFile
+from assay.flow.attempts import begin_attempt
 from assay.place import Place
 from assay.records.gate import ContaminationRecord, GateRecord, ParityRecord, ServiceRecord, WeighingRecord
 from assay.records.record import Record, digest_of
@@ -37,6 +38,7 @@ from assay.stages import (
     weigh,
 )
 from assay.stages.work import Work
+from assay.store.ledger import Ledger
 
 R = TypeVar("R", bound=Record)
 
@@ -59,6 +61,10 @@ class Context:
         found = self.records[stage]
         assert isinstance(found, kind), f"{stage} left a {type(found).__name__}"
         return found
+
+    def found(self, stage: str, kind: type[R]) -> R | None:
+        """The record of a stage that is not always wanted."""
+        return self.record(stage, kind) if stage in self.records else None
 
     @property
     def model(self) -> ModelRecord:
@@ -247,17 +253,7 @@ def steps(num_train_steps: int = 1) -> tuple[Step, ...]:
                 c.records["parity"].model_dump(mode="json") if "parity" in c.records else None,
                 c.record("service", ServiceRecord).evidence.digest if "service" in c.records else None,
             ],
-            run=lambda c, w: gate.run(
-                c.suite,
-                suite_file=", ".join(c.spec.gate.suite),
-                tasks=c.tasks,
-                deployment=c.record("deploy", DeploymentRecord),
-                base=c.record("baseline", WeighingRecord) if "baseline" in c.records else None,
-                weigh=partial(c.weigh, work=w),
-                contamination=c.record("contamination", ContaminationRecord) if "contamination" in c.records else None,
-                parity=c.record("parity", ParityRecord) if "parity" in c.records else None,
-                service=c.record("service", ServiceRecord) if "service" in c.records else None,
-            ),
+            run=_gate,
         ),
     )
 
@@ -437,6 +433,32 @@ def _baseline(context: Context, work: Work) -> WeighingRecord:
         if context.started:
             ray_serve.remove(api, context.started.slot)
         raise
+
+
+def _gate(context: Context, work: Work) -> GateRecord:
+    """Counts the attempt, then weighs."""
+    deployment = context.record("deploy", DeploymentRecord)
+    attempt = begin_attempt(
+        context.suite,
+        context.tasks,
+        artifact_digest=deployment.artifact_digest,
+        engine=_engine_mark(context),
+        run=run_id(context.spec, context.suite, context.root),
+        ledger=Ledger(context.place.ledger_url),
+    )
+    return gate.run(
+        context.suite,
+        suite_file=", ".join(context.spec.gate.suite),
+        tasks=context.tasks,
+        deployment=deployment,
+        base=context.found("baseline", WeighingRecord),
+        attempt=attempt,
+        weigh=partial(context.weigh, work=work),
+        contamination=context.found("contamination", ContaminationRecord),
+        parity=context.found("parity", ParityRecord),
+        service=context.found("service", ServiceRecord),
+        work=work,
+    )
 
 
 def _folder_mark(context: Context, model: ModelSpec) -> object:

@@ -6,6 +6,7 @@ from statistics import NormalDist
 from typing import Literal
 
 from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper, tango_score
+from assay.rules.paired import MOST_EXACT, paired_p
 
 Direction = Literal["at_least", "at_most"]
 
@@ -36,15 +37,26 @@ def items_needed(observed: float, limit: float, confidence: float, direction: Di
 
 
 def pairs_needed(b: int, c: int, n: int, margin: float, confidence: float) -> int | None:
-    """The smallest number of paired items with which Tango's bound would reach -`margin` if the shares
+    """About the smallest number of paired items with which the bound would reach -`margin` if the shares
     `b`/`n` (right for the candidate only) and `c`/`n` (for the base only) stayed. None when
-    `MOST_ITEMS` would not do. The score grows with the square root of the number of items.
+    `MOST_ITEMS` would not do. Tango's score grows with the square root of the number of items; where the exact
+    chance decides, whole items are rounded to the candidate's disadvantage.
     """
     score = tango_score(b, c, n, -margin)
     if score <= 0:
         return None
-    needed = math.ceil(n * (NormalDist().inv_cdf(confidence) / score) ** 2)
-    return needed if needed <= MOST_ITEMS else None
+    low = math.ceil(n * (NormalDist().inv_cdf(confidence) / score) ** 2)
+
+    def enough(items: int) -> bool:
+        gains, losses = math.floor(b * items / n), math.ceil(c * items / n)
+        return gains + losses <= items and paired_p(gains, losses, items, -margin) <= 1 - confidence
+
+    if low < MOST_EXACT and not enough(low):
+        high = 2 * low
+        while high < MOST_EXACT and not enough(high):
+            low, high = high, 2 * high
+        low = high if high >= MOST_EXACT else bisect_left(range(high), True, lo=low, key=enough)
+    return low if low <= MOST_ITEMS else None
 
 
 def smallest_detectable(

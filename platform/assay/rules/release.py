@@ -39,8 +39,16 @@ def check_approval(
             faults[word.reviewer] = fault
         else:
             valid.add(word.reviewer)
-    if len(valid) < approval_spec.required:
-        raise NotApproved(_shortfall(run, approval_spec, valid, faults))
+    needed = num_required(approval_spec, scorecard)
+    if len(valid) < needed:
+        raise NotApproved(_shortfall(run, approval_spec, needed, scorecard, valid, faults))
+
+
+def num_required(approval_spec: ApprovalSpec, scorecard: Scorecard) -> int:
+    """How many reviewers must approve: more than otherwise when a soft limit was missed."""
+    if not scorecard.missed_soft_limits:
+        return approval_spec.required
+    return max(approval_spec.required, approval_spec.required_on_soft_miss)
 
 
 def check_reviewer(
@@ -139,10 +147,15 @@ def _reviewer_fault(
     return ""
 
 
-def _shortfall(run: str, approval_spec: ApprovalSpec, valid: set[str], faults: dict[str, str]) -> str:
+def _shortfall(
+    run: str, approval_spec: ApprovalSpec, needed: int, scorecard: Scorecard, valid: set[str], faults: dict[str, str]
+) -> str:
     """What is missing, what does not count and why, and who can help."""
-    have = f"has {len(valid)} of the {approval_spec.required} approvals needed" if valid else "is not approved"
-    parts = [f"run {run} {have}"]
+    have = f"has {len(valid)} of the {needed} approvals needed" if valid else "is not approved"
+    why = f", because {_missed(scorecard)}" if needed > approval_spec.required else ""
+    parts = [f"run {run} {have}{why}"]
+    if needed > len(approval_spec.reviewers):
+        parts.append(f"that takes {needed} reviewers, and the spec names {len(approval_spec.reviewers)}")
     parts += [f"{reviewer}'s word does not count: {fault}" for reviewer, fault in sorted(faults.items())]
     others = [reviewer for reviewer in approval_spec.reviewers if reviewer not in valid]
     parts.append(f"`assay approve {run}` is for {_listed(others)}")

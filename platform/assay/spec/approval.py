@@ -14,6 +14,9 @@ class ApprovalSpec(Block):
     required: int = Field(1, ge=1)
     """How many different reviewers must approve."""
 
+    required_on_soft_miss: int = Field(2, ge=1)
+    """How many must approve, each with a reason, when a soft limit was missed; never fewer than `required`."""
+
     expires: Duration = 72 * 3600.0
     """How long an approval holds."""
 

@@ -58,6 +58,9 @@ class Limit(Block):
     better). Without it, or a limit of the same metric with `at_least` or `at_most`, a comparison with a model
     that is itself bad is inconclusive."""
 
+    range: tuple[float, float] | None = None
+    """Lowest and highest score that an item can have; [0, 1] when not said. The bounds rest on it."""
+
     level: Level = "hard"
     """`hard`: nobody can override it. `soft`: when it is missed, a second approver must agree, each with a reason."""
 
@@ -77,6 +80,10 @@ class Limit(Block):
             raise ValueError("margin is for no_worse_than and better_than")
         if self.floor is not None and self.no_worse_than is None:
             raise ValueError("floor is for no_worse_than; at_least and at_most stand alone")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError("range is written [lowest, highest]")
+        if self.metric == "ece" and self.at_most is None:
+            raise ValueError("at_most is the only limit for the metric ece, which belongs to no single item")
         return self
 
 

@@ -82,8 +82,8 @@ def expected(annotation: Any) -> str:
         *most, last = map(str, parts)
         return f"{', '.join(most)} or {last}" if most else last
     if origin in (Union, UnionType):
-        words = dict.fromkeys(expected(part) for part in parts if part is not type(None))
-        return " or ".join(word for word in words if f"{word} or a list of them" not in words)
+        offered = dict.fromkeys(expected(part) for part in parts if part is not type(None))
+        return " or ".join(word for word in offered if f"{word} or a list of them" not in offered)
     if isinstance(annotation, type) and issubclass(annotation, Block):
         needed = [key for key, field in annotation.model_fields.items() if field.is_required()]
         return "a block with " + " and ".join(f"`{key}`" for key in needed) if needed else "a block of keys"

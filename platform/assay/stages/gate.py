@@ -1,24 +1,38 @@
 """`gate`: the served candidate answers the suite's questions, and its scorecard is written."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from assay.engines.lm_eval_harness import TaskFile
+from assay.errors import Drift
+from assay.records.artifact import Artifact
 from assay.records.gate import (
+    SCHEMA_VERSION,
+    Attempt,
     ContaminationRecord,
     GateRecord,
+    LimitResult,
     ParityRecord,
     Scorecard,
+    SelfTest,
+    ServiceMeasurement,
     ServiceRecord,
     Weighing,
     WeighingRecord,
 )
-from assay.records.record import digest_of
+from assay.records.record import Record, digest_of
 from assay.records.stages import DeploymentRecord
 from assay.rules.gate import overall, weigh_limits
+from assay.rules.measured import weigh_contamination, weigh_parity, weigh_service
 from assay.spec.gate import SuiteSpec
+from assay.stages.work import Work
+from assay.store.artifacts import ArtifactStore
 
-VERSION = 3
+VERSION = 4
+
+R = TypeVar("R", bound=Record)
 
 
 def run(
@@ -29,29 +43,65 @@ def run(
     deployment: DeploymentRecord,
     base: WeighingRecord | None,
     weigh: Callable[[DeploymentRecord], WeighingRecord],
+    work: Work,
+    champion: WeighingRecord | None = None,
+    attempt: Attempt | None = None,
     contamination: ContaminationRecord | None = None,
     parity: ParityRecord | None = None,
     service: ServiceRecord | None = None,
+    selftest: SelfTest | None = None,
 ) -> GateRecord:
-    """Weighs the candidate in its slot and decides every limit."""
+    """Weighs the candidate in its slot and decides every limit. All that the decision is made of is kept, so that
+    `verify` can make it again."""
     candidate = weigh(deployment)
-    limits = weigh_limits(suite, read_weighing(candidate), read_weighing(base) if base else None)
-    scorecard = Scorecard(
-        suite=suite_file,
-        suite_digest=suite_digest(suite, tasks),
-        artifact_digest=deployment.artifact_digest,
-        base_digest=base.artifact_digest if base else None,
-        confidence=suite.confidence,
-        outcome=overall(limits),
-        limits=limits,
-        deployment_slot=deployment.slot,
-        deployed_at=deployment.deployed_at,
-        replicas=deployment.replicas,
-        contamination=contamination,
-        parity=parity,
-        service=service,
+    inputs = _keep_inputs(suite, attempt, contamination, parity, service, work)
+    evidence = _evidence(candidate, base, champion, service, inputs)
+    record = GateRecord(
+        scorecard=Scorecard(
+            schema_version=SCHEMA_VERSION,
+            suite=suite_file,
+            suite_digest=suite_digest(suite, tasks),
+            task_digests={task.name: task.digest for task in tasks},
+            artifact_digest=deployment.artifact_digest,
+            base_digest=base.artifact_digest if base else None,
+            champion_digest=champion.artifact_digest if champion else None,
+            confidence=suite.confidence,
+            outcome="INCONCLUSIVE",
+            limits=(),
+            deployment_slot=deployment.slot,
+            deployed_at=deployment.deployed_at,
+            replicas=deployment.replicas,
+            attempt=attempt,
+            evidence={name: artifact.digest for name, artifact in evidence.items()},
+            contamination=contamination,
+            parity=parity,
+            service=service,
+            selftest=selftest,
+        ),
+        candidate=candidate,
+        base=base,
+        champion=champion,
+        inputs=inputs,
     )
-    return GateRecord(scorecard=scorecard, candidate=candidate, base=base)
+    limits = _decide(record)
+    scorecard = record.scorecard.model_copy(update={"limits": limits, "outcome": overall(limits)})
+    return GateRecord.model_validate({**record.model_dump(), "scorecard": scorecard.model_dump()})
+
+
+def verify(record: GateRecord, store: ArtifactStore) -> None:
+    """Raises `Drift` unless the evidence is byte for byte what the scorecard names, and the decision made of it once
+    more is the one that the scorecard tells."""
+    scorecard = record.scorecard
+    if record.inputs is None or scorecard.schema_version != SCHEMA_VERSION:
+        raise Drift("this scorecard was written by another version, and cannot be checked; run its spec again")
+    evidence = _evidence(record.candidate, record.base, record.champion, scorecard.service, record.inputs)
+    if scorecard.evidence != {name: artifact.digest for name, artifact in evidence.items()}:
+        raise Drift("the scorecard names other evidence than its record; run its spec again to weigh it anew")
+    for artifact in evidence.values():
+        store.verify(artifact)
+    faults = _faults(record)
+    if faults:
+        raise Drift(f"the scorecard does not say what its evidence says: {'; '.join(faults)}")
 
 
 def read_weighing(record: WeighingRecord) -> Weighing:
@@ -59,7 +109,122 @@ def read_weighing(record: WeighingRecord) -> Weighing:
     return Weighing.model_validate_json((Path(record.evidence.path) / "weighing.json").read_text())
 
 
+def read_service(record: ServiceRecord) -> ServiceMeasurement:
+    """The measurement behind a record."""
+    return ServiceMeasurement.model_validate_json((Path(record.evidence.path) / "service.json").read_text())
+
+
 def suite_digest(suite: SuiteSpec, tasks: Sequence[TaskFile]) -> str:
     """Over the limits, the task files and the data that they read; not over where those files are."""
+    return _suite_digest(suite, {task.name: task.digest for task in tasks})
+
+
+def _suite_digest(suite: SuiteSpec, task_digests: Mapping[str, str]) -> str:
     said = suite.model_dump(mode="json", exclude={"tasks": {"__all__": {"source"}}})
-    return digest_of([said, [[task.name, task.digest] for task in tasks]])
+    return digest_of([said, [[name, task_digests[name]] for name in sorted(task_digests)]])
+
+
+def _keep_inputs(
+    suite: SuiteSpec,
+    attempt: Attempt | None,
+    contamination: ContaminationRecord | None,
+    parity: ParityRecord | None,
+    service: ServiceRecord | None,
+    work: Work,
+) -> Artifact:
+    folder = work.fresh_folder("inputs")
+    parts = {
+        "suite": suite,
+        "attempt": attempt,
+        "contamination": contamination,
+        "parity": parity,
+        "service": service,
+    }
+    for name, part in parts.items():
+        if part is not None:
+            (folder / f"{name}.json").write_text(part.model_dump_json(indent=1))
+    return work.store.put(folder, "evidence")
+
+
+def _evidence(
+    candidate: WeighingRecord,
+    base: WeighingRecord | None,
+    champion: WeighingRecord | None,
+    service: ServiceRecord | None,
+    inputs: Artifact,
+) -> dict[str, Artifact]:
+    """Every artifact that a decision rests on, by what it is."""
+    records = {"candidate": candidate, "base": base, "champion": champion, "service": service}
+    return {name: record.evidence for name, record in records.items() if record is not None} | {"inputs": inputs}
+
+
+def _decide(record: GateRecord) -> tuple[LimitResult, ...]:
+    """Every limit, decided on what the record's evidence holds."""
+    assert record.inputs is not None
+    folder = Path(record.inputs.path)
+    suite = SuiteSpec.model_validate_json((folder / "suite.json").read_text())
+    attempt = _read(folder / "attempt.json", Attempt)
+    contamination = _read(folder / "contamination.json", ContaminationRecord)
+    parity = _read(folder / "parity.json", ParityRecord)
+    service = _read(folder / "service.json", ServiceRecord)
+    candidate = read_weighing(record.candidate)
+    confidence = attempt.confidence if attempt else suite.confidence
+    limits = weigh_limits(
+        suite,
+        candidate,
+        read_weighing(record.base) if record.base else None,
+        read_weighing(record.champion) if record.champion else None,
+        confidence=confidence,
+    )
+    if suite.service is not None:
+        own = service if service and service.artifact_digest == candidate.artifact_digest else None
+        limits += weigh_service(suite.service, read_service(own) if own else None, confidence)
+    digests = {task.task: task.digest for task in candidate.tasks}
+    limits += weigh_contamination(suite.contamination, contamination, digests)
+    if suite.parity is not None:
+        limits += weigh_parity(suite.parity, parity, candidate.artifact_digest, confidence)
+    return limits
+
+
+def _read(path: Path, kind: type[R]) -> R | None:
+    return kind.model_validate_json(path.read_text()) if path.exists() else None
+
+
+def _faults(record: GateRecord) -> list[str]:
+    """Where a scorecard and a decision made anew differ."""
+    assert record.inputs is not None
+    told, folder = record.scorecard, Path(record.inputs.path)
+    suite = SuiteSpec.model_validate_json((folder / "suite.json").read_text())
+    candidate = read_weighing(record.candidate)
+    found = _decide(record)
+    facts = {
+        "suite": (told.suite_digest, _suite_digest(suite, {task.task: task.digest for task in candidate.tasks})),
+        "tasks": (told.task_digests, {task.task: task.digest for task in candidate.tasks}),
+        "model": (told.artifact_digest, candidate.artifact_digest),
+        "base model": (told.base_digest, record.base.artifact_digest if record.base else None),
+        "champion": (told.champion_digest, record.champion.artifact_digest if record.champion else None),
+        "confidence": (told.confidence, suite.confidence),
+        "attempt": (told.attempt, _read(folder / "attempt.json", Attempt)),
+        "contamination": (told.contamination, _read(folder / "contamination.json", ContaminationRecord)),
+        "parity": (told.parity, _read(folder / "parity.json", ParityRecord)),
+        "service": (told.service, _read(folder / "service.json", ServiceRecord)),
+        "verdict": (told.outcome, overall(found)),
+        "number of limits": (len(told.limits), len(found)),
+    }
+    faults = [f"another {name}" for name, (said, is_so) in facts.items() if said != is_so]
+    for said_limit, limit in zip(told.limits, found, strict=False):
+        if not _same(said_limit, limit):
+            faults.append(f"{limit.task} {limit.metric} is {limit.outcome}: {limit.reason}")
+    return faults
+
+
+def _same(one: LimitResult, other: LimitResult) -> bool:
+    """Whether two results are one, but for the last digits that another processor may give. What is said in words
+    follows from the rest."""
+    ours, theirs = (result.model_dump(exclude={"reason", "slices"}) for result in (one, other))
+    return all(
+        math.isclose(value, theirs[name], rel_tol=1e-6, abs_tol=1e-6)
+        if isinstance(value, float) and isinstance(theirs[name], float)
+        else value == theirs[name]
+        for name, value in ours.items()
+    )

@@ -76,6 +76,16 @@ _traffic = sql.Table(
     sql.Column("at", sql.Float, nullable=False),
     sql.Column("traffic", sql.Text, nullable=False),
 )
+_attempts = sql.Table(
+    "attempts",
+    _tables,
+    sql.Column("id", sql.Integer, primary_key=True),
+    sql.Column("split", sql.String, nullable=False, index=True),
+    sql.Column("subject", sql.String, nullable=False),
+    sql.Column("run", sql.ForeignKey("runs.id"), nullable=False),
+    sql.Column("at", sql.Float, nullable=False),
+    sql.UniqueConstraint("split", "subject"),
+)
 
 
 @dataclass(frozen=True)
@@ -225,6 +235,31 @@ class Ledger:
         query = sql.select(_approvals.c.approval).where(_approvals.c.run == run).order_by(_approvals.c.id)
         with self._begin() as connection:
             return [Approval.model_validate_json(text) for text in connection.execute(query).scalars()]
+
+    def add_attempt(self, splits: Sequence[str], subject: str, *, run: str, budget: int | None) -> int | None:
+        """Counts `subject` as weighed with the items of every split, once. Returns which one it is: the highest of
+        its numbers, each counted from 1; None, and counts nothing, when that would be more than the budget."""
+        numbers = [0]
+        with self._begin() as connection:
+            for split in splits:
+                own = sql.select(_attempts.c.id).where(_attempts.c.split == split, _attempts.c.subject == subject)
+                if connection.execute(own).first() is None:
+                    values = {"split": split, "subject": subject, "run": run, "at": time.time()}
+                    connection.execute(_attempts.insert().values(values))
+                before = sql.select(sql.func.count()).where(
+                    _attempts.c.split == split, _attempts.c.id <= own.scalar_subquery()
+                )
+                numbers.append(int(connection.execute(before).scalar_one()))
+            if budget is not None and max(numbers) > budget:
+                connection.rollback()
+                return None
+        return max(numbers)
+
+    def num_attempts(self, split: str) -> int:
+        """How many candidates were weighed with the items of a split."""
+        query = sql.select(sql.func.count()).where(_attempts.c.split == split)
+        with self._begin() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def add_traffic(self, traffic: Traffic) -> None:
         """Writes down a change of traffic."""
