@@ -19,7 +19,7 @@ from assay.engines.deepspeed import Precision, deepspeed_config, is_used
 from assay.engines.hf_batches import Batch, PackedSplit, collate, collate_padded, take_extras
 from assay.engines.hf_objectives import Frozen, Objective, objective_of, text_log_probs
 from assay.engines.hf_optimizers import make_optimizer, schedule
-from assay.engines.hf_regularizers import Anchor, EmbeddingNoise, estimate_anchor, save_once
+from assay.engines.hf_regularizers import Anchor, EmbeddingNoise, estimate_anchor, orthogonality
 from assay.engines.hf_saved import check_saved
 from assay.engines.processor import computes_in_bf16
 from assay.errors import StageFailed
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-REFERENCE, ANCHOR = "reference.safetensors", "anchor.safetensors"
+REFERENCE = "reference.safetensors"
+ORTHOGONALITY_WEIGHT = 0.5  # peft's default
 LINES_PER_RUN = 200  # history is thinned to about this many points
 
 
@@ -161,6 +162,7 @@ def _trainer(job: TrainingJob, watch: Any) -> Any:
     else:
         trainer = _trainer_type()(
             job=job,
+            anchor=_anchor(job, model, made.device),
             model=model,
             args=made,
             train_dataset=PackedSplit.load(job.train_file),
@@ -211,10 +213,17 @@ def _arguments(job: TrainingJob, precision: Precision, num_steps: int) -> dict[s
         "remove_unused_columns": False,
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": job.on_gpu,
-        "include_num_input_tokens_seen": "non_padding" if is_padded(train) else "all",
+        "include_num_input_tokens_seen": _counted(train),
         "average_tokens_across_devices": True,
         "ddp_find_unused_parameters": False,
     }
+
+
+def _counted(train: TrainSpec) -> str:
+    """Which tokens the Trainer counts: never pad tokens. TRL counts those of `grpo` itself."""
+    if train.objective.grpo is not None:
+        return "no"
+    return "non_padding" if is_padded(train) else "all"
 
 
 def is_padded(train: TrainSpec) -> bool:
@@ -242,14 +251,14 @@ def _trainer_type() -> Any:
 
         optimizer: Any
 
-        def __init__(self, *, job: TrainingJob, **arguments: Any) -> None:
+        def __init__(self, *, job: TrainingJob, anchor: Anchor | None, **arguments: Any) -> None:
             # A loss function makes Trainer count items over the whole global batch; `compute_loss` is what is called.
             super().__init__(compute_loss_func=self.compute_loss, **arguments)
             self.job = job
             self.objective: Objective = objective_of(job.train)
             self.frozen = Frozen(teacher=_teacher(job, self.args.device))
             self.frozen_of_selection = replace(self.frozen)
-            self.anchor: Anchor | None = None
+            self.anchor = anchor
             noise = job.train.neftune_alpha
             self.noise = EmbeddingNoise(self.model, noise) if noise is not None else None
             self.add_callback(Moments(self))
@@ -260,13 +269,6 @@ def _trainer_type() -> Any:
                 references = _references(self.job, self)
                 self.frozen.reference = references["train"]
                 self.frozen_of_selection.reference = references.get("selection")
-            ewc = self.job.train.ewc
-            if ewc is not None:
-                assert self.job.ewc_file is not None
-                file, plain = beginnings(self.job) / ANCHOR, self.accelerator.unwrap_model(self.model_wrapped)
-                if not _is_kept(file, self):
-                    estimate_anchor(plain, self.job.ewc_file, ewc, self.job.train).save(file)
-                self.anchor = Anchor.load(file, ewc.strength, self.args.device)
 
         def compute_loss(
             self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -278,10 +280,16 @@ def _trainer_type() -> Any:
             losses = self.objective.loss(model, inputs, self.job.train, self.frozen)
             num_items = losses.counts.sum() if num_items_in_batch is None else num_items_in_batch
             loss = losses.totals.sum() / num_items * dist.get_world_size()
+            penalty = self._penalty(self.accelerator.unwrap_model(model))
+            return loss if penalty is None else loss + penalty / self.job.train.accumulation_steps
+
+        def _penalty(self, model: Any) -> Any:
+            """What a step's loss is raised by for where the weights are; None for nothing."""
             if self.anchor is not None:
-                penalty = self.anchor.penalty(self.accelerator.unwrap_model(model))
-                loss = loss + penalty / self.job.train.accumulation_steps
-            return loss
+                return self.anchor.penalty(model)
+            if self.job.train.method.adalora is not None:
+                return ORTHOGONALITY_WEIGHT * orthogonality(model)
+            return None
 
         def create_optimizer(self, model: Any = None) -> Any:
             """The spec's optimizer, where DeepSpeed does not make it."""
@@ -305,6 +313,14 @@ def _trainer_type() -> Any:
     return ObjectiveTrainer
 
 
+def _anchor(job: TrainingJob, model: Any, device: Any) -> Anchor | None:
+    """Measured before DeepSpeed takes the gradients for itself, on the weights that training starts from."""
+    if job.train.ewc is None:
+        return None
+    assert job.ewc_file is not None
+    return estimate_anchor(model.to(device), job.ewc_file, job.train.ewc, job.train)
+
+
 def _teacher(job: TrainingJob, device: Any) -> Any:
     if job.teacher is None:
         return None
@@ -320,29 +336,26 @@ def beginnings(job: TrainingJob) -> Path:
     return Path(job.output)
 
 
-def _is_kept(file: Path, trainer: Any) -> bool:
-    """Whether `file` is there, the same for all workers. Raises `StageFailed` when it is gone and the model is not
-    any more the one that it was measured on."""
+def _references(job: TrainingJob, trainer: Any) -> "dict[str, torch.Tensor]":
+    """Every text's log-probability under the model that training starts from, (units, texts per unit) by split;
+    computed once. Raises `StageFailed` when a run that goes on does not find them: its model is another by now."""
+    import torch
     import torch.distributed as dist
+    from safetensors.torch import load_file, save_file
 
+    file = beginnings(job) / REFERENCE
     there = [file.exists()]
     dist.broadcast_object_list(there, src=0)
     if not there[0] and trainer.state.global_step:
         raise StageFailed(f"{file} is gone, so that training cannot go on from its checkpoint; start it anew")
-    return there[0]
-
-
-def _references(job: TrainingJob, trainer: Any) -> "dict[str, torch.Tensor]":
-    """Every text's log-probability under the model that training starts from, (units, texts per unit) by split;
-    computed once."""
-    import torch
-    from safetensors.torch import load_file
-
-    file = beginnings(job) / REFERENCE
-    if not _is_kept(file, trainer):
+    if not there[0]:
         splits = {"train": job.train_file, **({"selection": job.selection_file} if job.selection_file else {})}
         found = {name: torch.tensor(_over_split(trainer, split, _log_probs)) for name, split in splits.items()}
-        save_once(found, file)
+        if dist.get_rank() == 0:
+            draft = file.with_suffix(".part")
+            save_file(found, draft)
+            draft.rename(file)
+        dist.barrier()
     kept: dict[str, torch.Tensor] = load_file(file)
     return kept
 
