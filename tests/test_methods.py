@@ -96,8 +96,10 @@ def reloaded(base: Path, output: Path, train: TrainSpec, num_labels: int | None)
     from peft import PeftModel
 
     if not train.method.is_adapter:
-        return hf_methods._base(str(output / "weights"), train.method, "fp32", num_labels).eval()
-    model = hf_methods._base(str(base), train.method, "fp32", num_labels)
+        base = output / "weights"
+    model = hf_methods.base(str(base), train.method, precision="fp32", num_labels=num_labels, on_gpu=False)
+    if not train.method.is_adapter:
+        return model.eval()
     model.config.use_cache = False
     return PeftModel.from_pretrained(model, str(output / "weights")).eval()
 

@@ -70,6 +70,7 @@ class TrainingOutcome(Record):
     num_steps: int
     num_tokens: int
     precision: str
+    attention: str
     selection_loss: float | None
     selection_loss_se: float | None
     seconds_to_first_step: float
@@ -104,6 +105,7 @@ def train_worker(job_json: str) -> None:
             num_steps=trainer.state.global_step,
             num_tokens=int(trainer.state.num_input_tokens_seen),
             precision=chosen_precision(train, on_gpu=job.on_gpu),
+            attention=hf_methods.attention(chosen_precision(train, on_gpu=job.on_gpu), on_gpu=job.on_gpu),
             selection_loss=mean,
             selection_loss_se=error,
             seconds_to_first_step=watch.first_step_at - job.started_at,
@@ -146,7 +148,9 @@ def _trainer(job: TrainingJob, watch: Any) -> Any:
     arguments = _arguments(job, precision, num_steps)
     # TrainingArguments come first: with ZeRO-3 they make `from_pretrained` shard the weights as it loads them.
     made = TrainingArguments(**arguments)
-    model = hf_methods.load(job.model, train, precision=precision, num_labels=job.num_labels, num_steps=num_steps)
+    model = hf_methods.load(
+        job.model, train, precision=precision, num_labels=job.num_labels, num_steps=num_steps, on_gpu=job.on_gpu
+    )
     hf_methods.save_start(model, train.method, Path(job.output))
     if grpo is not None:
         trainer = trl_trainer.make_trainer(

@@ -81,6 +81,8 @@ class TrainingRecord(Record):
     """Tokens trained on, no padding counted."""
     precision: str
     """What `precision: auto` came to, or what was asked for."""
+    attention: str = "sdpa"
+    """The attention kernel that the hardware allowed."""
     selection_loss: float | None
     """Mean loss per completion token on the selection split; None when that split is empty."""
     selection_loss_se: float | None
