@@ -3,9 +3,11 @@ from that to the files that hold what was learned."""
 
 import importlib.util
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from assay.engines import base_models
 from assay.engines.deepspeed import Precision
 from assay.errors import UsageError
 from assay.spec.method import AdaloraSpec, FreezeSpec, LoraSpec, MethodSpec, PTuningSpec, QloraSpec
@@ -27,8 +29,17 @@ def load(
 ) -> Any:
     """The base model with what the method adds to it, and nothing else trainable. With `num_labels` it is a
     sequence classifier. Raises `UsageError` when the method does not fit the model."""
+    from transformers import set_seed
+
     method = train.method
-    model = base(folder, method, precision=precision, num_labels=num_labels, on_gpu=on_gpu)
+    load_base = partial(base, folder, method, precision=precision, num_labels=num_labels, on_gpu=on_gpu)
+    # What is frozen and left as it is may serve the next training of this process, too.
+    leaves_traces = train.neftune_alpha is not None or train.gradient_checkpointing
+    if method.lora is not None and num_labels is None and not leaves_traces:
+        model = base_models.borrow((folder, precision, train.deepspeed.zero_stage == 3), load_base)
+    else:
+        model = load_base()
+    set_seed(train.seed)  # loading may have drawn numbers; from here on every attempt draws the same ones
     model.config.use_cache = False  # with a cache the mask that keeps packed texts apart is not built
     if method.full:
         return model

@@ -14,18 +14,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from assay.engines import hf_methods, trl_trainer
+from assay.engines import base_models, hf_methods, trl_trainer
 from assay.engines.deepspeed import Precision, deepspeed_config, is_used
 from assay.engines.hf_batches import Batch, PackedSplit, collate, collate_padded, take_extras
 from assay.engines.hf_objectives import Frozen, Objective, objective_of, text_log_probs
 from assay.engines.hf_optimizers import make_optimizer, schedule
 from assay.engines.hf_regularizers import Anchor, EmbeddingNoise, estimate_anchor, orthogonality
 from assay.engines.hf_saved import check_saved
+from assay.engines.keeper import Keeper, Keeping, attach
 from assay.engines.processor import computes_in_bf16
+from assay.engines.trackers import Track, trackers
 from assay.errors import StageFailed
 from assay.records.progress import Progress
 from assay.records.record import Record
-from assay.records.stages import LossPoint
+from assay.records.stages import LossPoint, PauseReport
 from assay.spec.train import TrainSpec
 
 if TYPE_CHECKING:
@@ -62,6 +64,10 @@ class TrainingJob(Record):
     started_at: float
     """When the run was asked for, in seconds since the epoch."""
     on_gpu: bool
+    keeping: Keeping | None = None
+    """How it is kept from being lost; None where nobody would go on with it."""
+    rising_from: float | None = None
+    """For a range test: the learning rate rises from here to `train.learning_rate`, by the same factor each step."""
 
 
 class TrainingOutcome(Record):
@@ -77,6 +83,9 @@ class TrainingOutcome(Record):
     tokens_per_s: float
     peak_memory_bytes: int
     history: tuple[LossPoint, ...]
+    best_step: int | None = None
+    num_restarts: int = 0
+    adaptations: tuple[str, ...] = ()
 
 
 def train_worker(job_json: str) -> None:
@@ -92,9 +101,23 @@ def train_worker(job_json: str) -> None:
     _init_deepspeed()
     set_seed(train.seed)
     _say(job, Progress(step=0, num_steps=0, text="loading the model"))
-    watch = _watch_type()(job)
+    keeper = Keeper(
+        job.keeping,
+        train,
+        rising_from=job.rising_from,
+        evaluate=lambda: _mean_and_error(_selection_losses(job, trainer)),
+    )
+    watch = _watch_type()(job, keeper)
     trainer = _trainer(job, watch)
-    trainer.train()
+    attach(keeper, trainer)
+    trainer.train(resume_from_checkpoint=job.keeping.resume_from if job.keeping else None)
+    if keeper.was_stopped:
+        if keeper.pause and dist.get_rank() == 0:
+            (Path(job.output) / "pause.json").write_text(keeper.pause.model_dump_json())
+        _leave(trainer)
+        return
+    num_steps = trainer.state.global_step
+    went_back = keeper.go_back_to_best(trainer)
     losses = _selection_losses(job, trainer)
     _save(job, trainer)
     peaks: list[int] = [0] * dist.get_world_size()
@@ -102,7 +125,8 @@ def train_worker(job_json: str) -> None:
     if dist.get_rank() == 0:
         mean, error = _mean_and_error(losses)
         outcome = TrainingOutcome(
-            num_steps=trainer.state.global_step,
+            num_steps=num_steps,
+            best_step=keeper.best_step if went_back else None,
             num_tokens=int(trainer.state.num_input_tokens_seen),
             precision=chosen_precision(train, on_gpu=job.on_gpu),
             attention=hf_methods.attention(chosen_precision(train, on_gpu=job.on_gpu), on_gpu=job.on_gpu),
@@ -111,10 +135,11 @@ def train_worker(job_json: str) -> None:
             seconds_to_first_step=watch.first_step_at - job.started_at,
             tokens_per_s=watch.tokens_per_s(int(trainer.state.num_input_tokens_seen)),
             peak_memory_bytes=max(peaks),
-            history=tuple(watch.history),
+            history=tuple(keeper.history),
         )
         (Path(job.output) / "result.json").write_text(outcome.model_dump_json())
     dist.barrier()
+    _leave(trainer)
 
 
 def chosen_precision(train: TrainSpec, *, on_gpu: bool) -> Precision:
@@ -127,6 +152,19 @@ def chosen_precision(train: TrainSpec, *, on_gpu: bool) -> Precision:
 
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     return "bf16" if computes_in_bf16() else "fp32"
+
+
+def _leave(trainer: Any) -> None:
+    """Gives memory back, so that another training can follow in this process."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    model = trainer.model
+    if hasattr(trainer.model_wrapped, "destroy"):
+        trainer.model_wrapped.destroy()
+    trainer.accelerator.free_memory()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    base_models.give_back(model)
 
 
 def _init_deepspeed() -> None:
@@ -208,6 +246,7 @@ def _arguments(job: TrainingJob, precision: Precision, num_steps: int) -> dict[s
         "gradient_checkpointing": train.gradient_checkpointing,
         "logging_steps": max(1, num_steps // LINES_PER_RUN),
         "logging_first_step": True,
+        "logging_nan_inf_filter": False,  # it would hide that a run has diverged
         "save_strategy": "no",
         "eval_strategy": "no",
         "report_to": [],
@@ -337,7 +376,7 @@ def _teacher(job: TrainingJob, device: Any) -> Any:
 
 def beginnings(job: TrainingJob) -> Path:
     """Where that is kept which a run measures before its first step, for a run that goes on later."""
-    return Path(job.output)
+    return Path(job.keeping.folder if job.keeping else job.output)
 
 
 def _references(job: TrainingJob, trainer: Any) -> "dict[str, torch.Tensor]":
@@ -421,9 +460,10 @@ def _watch_type() -> Any:
     class Watch(TrainerCallback):  # type: ignore[misc]
         """Keeps the run's history and tells how far it is."""
 
-        def __init__(self, job: TrainingJob) -> None:
+        def __init__(self, job: TrainingJob, keeper: Keeper) -> None:
             self.job = job
-            self.history: list[LossPoint] = []
+            self.keeper = keeper
+            self.trackers = _trackers(job)
             self.first_step_at = 0.0
             self.first_step_tokens = 0
             self.last_step_at = 0.0
@@ -438,6 +478,7 @@ def _watch_type() -> Any:
             if not self.first_step_at:
                 self.first_step_at = self.last_step_at
                 self.first_step_tokens = int(state.num_input_tokens_seen)
+            self.keeper.after_step(int(state.global_step), int(state.max_steps), control)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if not logs or "loss" not in logs:
@@ -449,10 +490,23 @@ def _watch_type() -> Any:
                 grad_norm=_finite(logs["grad_norm"]) if logs.get("grad_norm") is not None else None,
                 tokens_per_s=self.tokens_per_s(int(state.num_input_tokens_seen)),
             )
-            self.history.append(point)
+            self.keeper.history.append(point)
+            for track in self.trackers:
+                track(point)
             _say(self.job, Progress(num_steps=state.max_steps, **point.model_dump()))
+            self.keeper.check_loss()
 
     return Watch
+
+
+def _trackers(job: TrainingJob) -> list[Track]:
+    import torch.distributed as dist
+
+    if job.keeping is None or dist.get_rank() != 0:
+        return []
+    run = Path(job.progress_file).parent.name
+    folder = Path(job.output).parent / "tensorboard"
+    return trackers(job.train.report_to, run=run, folder=folder, settings=job.train.model_dump_json())
 
 
 def _finite(value: Any) -> float:
@@ -507,6 +561,8 @@ def _peak_memory_bytes(on_gpu: bool) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def read_outcome(output: Path) -> TrainingOutcome:
+def read_outcome(output: Path) -> TrainingOutcome | PauseReport:
     """What rank 0 wrote; raises `OSError` or `ValueError` when it is not whole."""
+    if (output / "pause.json").exists():
+        return PauseReport.model_validate_json((output / "pause.json").read_text())
     return TrainingOutcome.model_validate(json.loads((output / "result.json").read_text()))
