@@ -12,7 +12,7 @@ CPU_TORCH ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backe
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-methods check format lock bench-train bench-serve bench-gate drill-gate down clean
+.PHONY: help setup demo test test-methods check format lock bench-train bench-sweep drill-train bench-serve bench-gate drill-gate down clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -42,6 +42,12 @@ format: setup ## rewrite the code in the house format
 
 bench-train: setup ## tokens/s of the train stage against a bare loop
 	@$(BIN)/python tests/bench/bench_train.py
+
+bench-sweep: setup ## a sweep by halving against the grid; what a trial costs on warm workers
+	@$(BIN)/python tests/bench/bench_sweep.py
+
+drill-train: setup ## kill a training run 20 times, damage its checkpoints 20 times
+	@$(BIN)/python tests/bench/drill_train.py
 
 bench-serve: setup ## tokens/s and time to first token: bare engine, Serve, gateway
 	@$(BIN)/python tests/bench/bench_serve.py

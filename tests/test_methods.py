@@ -57,13 +57,13 @@ def rows(objective: str) -> list[Row]:
     if objective == "pretrain":
         return [Row(text=f"{question} yes it is") for question in questions]
     if objective == "classify":
-        return [Row((chat(text),), label=float(index % 2)) for index, text in enumerate(["yes yes", "no no"] * 8)]
+        return [Row((chat(text),), label=index % 2) for index, text in enumerate(["yes yes", "no no"] * 8)]
     if objective in ("reward", "dpo", "orpo"):
         return [Row((chat(question, "yes"), chat(question, "no"))) for question in questions]
     if objective == "kto":
         answers = [("yes", "no"), ("no", "yes")]
         return [
-            Row((chat(question, answers[i % 2][0]), chat(question, answers[i % 2][1])), label=float(i % 2 == 0))
+            Row((chat(question, answers[i % 2][0]), chat(question, answers[i % 2][1])), label=int(i % 2 == 0))
             for i, question in enumerate(questions)
         ]
     return [Row((chat(question, "yes"),)) for question in questions]
@@ -96,8 +96,10 @@ def reloaded(base: Path, output: Path, train: TrainSpec, num_labels: int | None)
     from peft import PeftModel
 
     if not train.method.is_adapter:
-        return hf_methods._base(str(output / "weights"), train.method, "fp32", num_labels).eval()
-    model = hf_methods._base(str(base), train.method, "fp32", num_labels)
+        base = output / "weights"
+    model = hf_methods.base(str(base), train.method, precision="fp32", num_labels=num_labels, on_gpu=False)
+    if not train.method.is_adapter:
+        return model.eval()
     model.config.use_cache = False
     return PeftModel.from_pretrained(model, str(output / "weights")).eval()
 

@@ -136,7 +136,7 @@ def test_kto_is_trls(folder: Path, tmp_path: Path) -> None:
     )
     others = [answers[-1], *answers[:-1]]  # TRL takes the answer before
     rows = [
-        Row(((*asked(question), *said(answer)), (*asked(question), *said(other))), label=float(label))
+        Row(((*asked(question), *said(answer)), (*asked(question), *said(other))), label=int(label))
         for question, answer, other, label in zip(QUESTIONS, answers, others, labels, strict=True)
     ]
     kto = {"objective": {"kto": {"beta": 0.3, "desirable_weight": 1.5}}}

@@ -49,5 +49,5 @@ def test_a_failed_trial_is_never_chosen() -> None:
 def test_a_trial_is_a_training_run_with_a_budget_of_its_own() -> None:
     base = TrainSpec(num_epochs=3, global_batch_size=8, num_workers=2)
     sweep = SweepSpec(learning_rate=(1e-3,), max_steps=5, num_workers=1)
-    spec = trial_spec(sweep, base, 1e-3)
+    spec = trial_spec(sweep, base, {"learning_rate": 1e-3})
     assert (spec.learning_rate, spec.max_steps, spec.num_workers, spec.global_batch_size) == (1e-3, 5, 1, 8)

@@ -157,7 +157,7 @@ def test_a_first_token_bears_no_loss() -> None:
     import torch
 
     every = torch.tensor([True, True])
-    units = [Unit(i, ((torch.tensor(tokens), every),), 0.0) for i, tokens in enumerate(([5, 6], [7, 8]))]
+    units = [Unit(i, ((torch.tensor(tokens), every),), 0) for i, tokens in enumerate(([5, 6], [7, 8]))]
     batch = collate(units)
     assert batch["labels"].tolist() == [[-100, 6, 8]]
     assert batch["logits_to_keep"].tolist() == [0, 2]
@@ -171,12 +171,12 @@ def test_pairs_stay_together_and_only_their_last_answers_bear_loss(
     folder: Path, tokenizer: Any, tmp_path: Path
 ) -> None:
     better, worse = chat("a", "b", "c", "yes"), chat("a", "b", "c", "no")
-    rows = [Row((better, worse), label=1.0), Row((chat("a", "x" * 99), worse)), Row((chat("d", "e"), chat("d", "f")))]
+    rows = [Row((better, worse), label=1), Row((chat("a", "x" * 99), worse)), Row((chat("d", "e"), chat("d", "f")))]
     counts = write_split(folder, rows, tmp_path / "pairs.safetensors", max_length=64)
     assert (counts.num_examples, counts.num_too_long) == (2, 1)
     split = PackedSplit.load(str(tmp_path / "pairs.safetensors"))
     assert [tokenizer.decode(tokens[mask]) for tokens, mask in split[0].texts] == ["yes<|end|>", "no<|end|>"]
-    assert (len(split), split[0].label, split[1].label) == (2, 1.0, 0.0)
+    assert (len(split), split[0].label, split[1].label) == (2, 1, 0)
     counted = collate([split[0], split[1]], count_units=True)
     assert int((counted["labels"][0, 1:] != -100).sum()) == 2  # what the mean is taken over
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from assay.cli.curves import trial_words
 from assay.flow.run import Watcher
 from assay.records.gate import GateRecord, WeighingRecord
 from assay.records.progress import Progress
@@ -98,15 +99,16 @@ def summary(record: Record) -> str:
         tail = f", {dropped} left out" if dropped else ""
         return f"{record.train.num_examples} examples, {record.train.num_tokens} tokens{tail}"
     if isinstance(record, SweepRecord):
-        losses = (t.training.selection_loss if t.training else None for t in record.trials)
+        losses = ((t, t.training.selection_loss if t.training else None) for t in record.trials)
         shown = ", ".join(
-            f"{trial.learning_rate:g}: {'failed' if loss is None else format(loss, '.3f')}"
-            for trial, loss in zip(record.trials, losses, strict=True)
+            f"{trial_words(trial)}: {trial.outcome if loss is None else format(loss, '.3f')}" for trial, loss in losses
         )
-        return f"learning rate {record.learning_rate:g} chosen by selection loss ({shown})"
+        chosen = trial_words(record.trials[record.chosen])
+        return f"learning rate {chosen} chosen by selection loss ({shown})"
     if isinstance(record, TrainingRecord):
         loss = f", selection loss {record.selection_loss:.3f}" if record.selection_loss is not None else ""
-        return f"{record.num_steps} steps, {record.tokens_per_s:.0f} tokens/s{loss}"
+        again = f", {record.num_restarts} restarts" if record.num_restarts else ""
+        return f"{record.num_steps} steps, {record.tokens_per_s:.0f} tokens/s{loss}{again}"
     if isinstance(record, DeploymentRecord):
         return f"slot {record.slot} answers"
     if isinstance(record, WeighingRecord):
@@ -118,13 +120,13 @@ def summary(record: Record) -> str:
 
 def _current(progress_file: Path) -> list[tuple[str, Progress, float]]:
     """(name, newest progress, age of its file in seconds) of the stage, or of each of its running trials."""
-    trials = sorted(progress_file.parent.glob("lr-*.jsonl"))
+    trials = sorted(progress_file.parent.glob("trials/*.jsonl"))
     found = []
     for file in trials or [progress_file]:
         newest = _newest(file)
         if newest is not None and not (trials and newest.num_steps and newest.step >= newest.num_steps):
             age = time.time() - file.stat().st_ctime
-            found.append((file.stem if trials else "", newest, age))
+            found.append((file.stem.rpartition("-")[0] if trials else "", newest, age))
     return found
 
 

@@ -270,7 +270,7 @@ def main() -> None:
         error.show()
         sys.exit(ExitCode.USAGE)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted; finished stages are kept, and the same command goes on from there", INTERRUPTED)
+        _fail("interrupted; what was finished is kept, and the same command goes on from there", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.FAILED)

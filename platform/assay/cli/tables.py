@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from assay.cli.curves import print_sweep
 from assay.cli.display import summary
 from assay.flow.release import Weighed
 from assay.flow.run import StagePlan
@@ -110,6 +111,8 @@ def print_report(it: Weighed, ledger: Ledger, num_answers: int) -> None:
     console = _console()
     for stage, record, seconds in _records(it.run, ledger):
         console.print(f"{stage:<9} [dim]{seconds:6.0f} s[/dim]  {summary(record)}", highlight=False)
+        if isinstance(record, SweepRecord):
+            print_sweep(console, record)
     print_scorecard(it.run, it.gate.scorecard)
     if num_answers:
         _print_answers(console, it, num_answers)

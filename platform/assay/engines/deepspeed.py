@@ -23,6 +23,8 @@ def deepspeed_config(train: TrainSpec, *, precision: Precision, on_gpu: bool) ->
         zero["offload_optimizer"] = _offload(sharding.offload_optimizer, sharding.nvme_path, on_gpu)
     if sharding.offload_param:
         zero["offload_param"] = _offload(sharding.offload_param, sharding.nvme_path, on_gpu)
+    if train.min_workers is not None and sharding.zero_stage in (1, 2):
+        zero["elastic_checkpoint"] = True  # which another number of workers can read
     if sharding.zero_stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
     if sharding.quantized_weights:

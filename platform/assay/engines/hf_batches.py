@@ -23,7 +23,7 @@ class Unit(NamedTuple):
     """Its place in the split, from 0."""
     texts: "tuple[tuple[torch.Tensor, torch.Tensor], ...]"
     """Tokens and loss mask of each text."""
-    label: float
+    label: int
     """Class, or 1 for a good and 0 for a bad answer; 0 where there are no labels."""
 
 
@@ -53,7 +53,7 @@ class PackedSplit:
     def __getitem__(self, index: int) -> Unit:
         first = index * self.texts_per_unit
         texts = tuple(self._text(first + number) for number in range(self.texts_per_unit))
-        return Unit(index, texts, float(self.labels[index]) if self.labels is not None else 0.0)
+        return Unit(index, texts, int(self.labels[index]) if self.labels is not None else 0)
 
     def _text(self, number: int) -> "tuple[torch.Tensor, torch.Tensor]":
         span = slice(self.offsets[number], self.offsets[number + 1])

@@ -1,7 +1,7 @@
 """Tokenized splits by transformers: chats go through the model's own template once, and are kept flat.
 
 A split is one safetensors file: `tokens` (int32, all texts end to end), `loss_mask` (uint8, 1 where a token bears
-loss) and `offsets` (int64, number of texts + 1); for pairs `texts_per_unit` (int64, one number), and `labels` (fp32,
+loss) and `offsets` (int64, number of texts + 1); for pairs `texts_per_unit` (int64, one number), and `labels` (int64,
 one a unit) where there are any. Nothing is padded, here or in training.
 """
 
@@ -22,7 +22,7 @@ class Row(NamedTuple):
 
     chats: tuple[Chat, ...] = ()
     text: str = ""
-    label: float = 0.0
+    label: int = 0
     """Class, or 1 for a good and 0 for a bad answer."""
 
 
@@ -50,7 +50,7 @@ def write_split(tokenizer_folder: Path, rows: Sequence[Row], file: Path, *, max_
     from safetensors.numpy import save_file
 
     tokenizer = load_tokenizer(tokenizer_folder, needs_template=any(row.chats for row in rows))
-    units: list[tuple[list[TokenizedExample], float]] = []
+    units: list[tuple[list[TokenizedExample], int]] = []
     num_too_long = 0
     for row in rows:
         texts = [tokenize(tokenizer, chat, last_turn_only=len(row.chats) > 1) for chat in row.chats]
@@ -69,7 +69,7 @@ def write_split(tokenizer_folder: Path, rows: Sequence[Row], file: Path, *, max_
             "loss_mask": np.array(mask, dtype=np.uint8),
             "offsets": np.cumsum([0, *(len(text.tokens) for text in texts)]).astype(np.int64),
             "texts_per_unit": np.array([len(units[0][0]) if units else 1], dtype=np.int64),
-            "labels": np.array([label for _, label in units], dtype=np.float32),
+            "labels": np.array([label for _, label in units], dtype=np.int64),
         },
         file,
     )

@@ -1,10 +1,13 @@
 """Which weights are trained, by peft and bitsandbytes: from a model's folder to a model that is ready to train, and
 from that to the files that hold what was learned."""
 
+import importlib.util
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from assay.engines import base_models
 from assay.engines.deepspeed import Precision
 from assay.errors import UsageError
 from assay.spec.method import AdaloraSpec, FreezeSpec, LoraSpec, MethodSpec, PTuningSpec, QloraSpec
@@ -14,11 +17,29 @@ INITIAL = "initial"
 """Folder, beside the weights, of an adapter that began as a part of the base weights."""
 
 
-def load(folder: str, train: TrainSpec, *, precision: Precision, num_labels: int | None, num_steps: int) -> Any:
+def attention(precision: Precision, *, on_gpu: bool) -> str:
+    """The attention kernel that is used: FlashAttention where there are GPUs and its package, which has no fp32;
+    torch's own elsewhere."""
+    fused = on_gpu and precision != "fp32" and importlib.util.find_spec("flash_attn")
+    return "flash_attention_2" if fused else "sdpa"
+
+
+def load(
+    folder: str, train: TrainSpec, *, precision: Precision, num_labels: int | None, num_steps: int, on_gpu: bool
+) -> Any:
     """The base model with what the method adds to it, and nothing else trainable. With `num_labels` it is a
     sequence classifier. Raises `UsageError` when the method does not fit the model."""
+    from transformers import set_seed
+
     method = train.method
-    model = _base(folder, method, precision, num_labels)
+    load_base = partial(base, folder, method, precision=precision, num_labels=num_labels, on_gpu=on_gpu)
+    # What is frozen and left as it is may serve the next training of this process, too.
+    leaves_traces = train.neftune_alpha is not None or train.gradient_checkpointing
+    if method.lora is not None and num_labels is None and not leaves_traces:
+        model = base_models.borrow((folder, precision, train.deepspeed.zero_stage == 3), load_base)
+    else:
+        model = load_base()
+    set_seed(train.seed)  # loading may have drawn numbers; from here on every attempt draws the same ones
     model.config.use_cache = False  # with a cache the mask that keeps packed texts apart is not built
     if method.full:
         return model
@@ -52,12 +73,13 @@ def start_of(method: MethodSpec, output: Path) -> dict[str, str]:
     return {}
 
 
-def _base(folder: str, method: MethodSpec, precision: Precision, num_labels: int | None) -> Any:
+def base(folder: str, method: MethodSpec, *, precision: Precision, num_labels: int | None, on_gpu: bool) -> Any:
+    """The model in a folder as the method trains it: in 4 bits for `qlora`, with a new head for `num_labels`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
-    how: dict[str, Any] = {"dtype": dtype}
+    how: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention(precision, on_gpu=on_gpu)}
     if method.qlora is not None:
         how["quantization_config"] = _four_bits(method.qlora, dtype)
     if num_labels is None:

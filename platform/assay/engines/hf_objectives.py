@@ -123,7 +123,7 @@ def kto_loss(model: Any, batch: Batch, train: TrainSpec, frozen: Frozen) -> Loss
     extras = take_extras(batch)
     ratios = text_log_probs(model, batch, extras).view(-1, 2) - _reference(frozen, extras)
     moved = _mean_of_all(ratios[:, 1].detach()).clamp(min=0)
-    good = extras["unit_labels"] > 0.5
+    good = extras["unit_labels"] > 0
     away = torch.where(good, ratios[:, 0] - moved, moved - ratios[:, 0])
     weights = torch.where(good, spec.desirable_weight, spec.undesirable_weight)
     losses = weights * (1 - torch.sigmoid(spec.beta * away))
@@ -165,7 +165,7 @@ def classification_loss(model: Any, batch: Batch, train: TrainSpec, frozen: Froz
     extras = take_extras(batch)
     logits = model(**batch).logits.float()
     smoothing = train.label_smoothing if model.training else 0.0
-    classes = extras["unit_labels"].long()
+    classes = extras["unit_labels"]
     losses = functional.cross_entropy(logits, classes, reduction="none", label_smoothing=smoothing)
     return Losses(losses, torch.ones_like(losses))
 

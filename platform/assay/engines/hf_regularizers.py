@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.engines.hf_batches import Batch, PackedSplit, collate
@@ -67,35 +66,6 @@ class Anchor:
         total: torch.Tensor = 0.5 * self.strength * sum(moved)
         return total
 
-    def save(self, file: Path) -> None:
-        """Writes the tensors; `strength` is the spec's."""
-        starts = {f"start.{name}": values for name, values in self.starts.items()}
-        save_once({**starts, **{f"fisher.{name}": values for name, values in self.fisher.items()}}, file)
-
-    @classmethod
-    def load(cls, file: Path, strength: float, device: Any) -> "Anchor":
-        """Reads what `save` wrote."""
-        from safetensors.torch import load_file
-
-        tensors = load_file(file, device=str(device))
-        starts, fisher = (
-            {name.removeprefix(kind): values for name, values in tensors.items() if name.startswith(kind)}
-            for kind in ("start.", "fisher.")
-        )
-        return cls(strength, starts, fisher)
-
-
-def save_once(tensors: "dict[str, torch.Tensor]", file: Path) -> None:
-    """Rank 0 writes a safetensors file, which is whole once it has its name; the others wait."""
-    import torch.distributed as dist
-    from safetensors.torch import save_file
-
-    if dist.get_rank() == 0:
-        draft = file.with_suffix(".part")
-        save_file({name: values.contiguous() for name, values in tensors.items()}, draft)
-        draft.rename(file)
-    dist.barrier()
-
 
 def estimate_anchor(model: Any, file: str, ewc: EwcSpec, train: TrainSpec) -> Anchor:
     """Where the trainable weights are, and how much the examples in `file` need each of them: the mean square of the
@@ -121,3 +91,16 @@ def estimate_anchor(model: Any, file: str, ewc: EwcSpec, train: TrainSpec) -> An
     scale = count / total if total > 0 and math.isfinite(total) else 0.0
     starts = {name: weight.detach().clone() for name, weight in trained.items()}
     return Anchor(ewc.strength, starts, {name: values * scale for name, values in fisher.items()})
+
+
+def orthogonality(model: Any) -> "torch.Tensor":
+    """AdaLoRA's penalty on factors that are not orthogonal: the mean norm of what P^T P and Q Q^T differ by from the
+    identity (Zhang et al., 2023, equation 4). peft adds it only to a loss that the model itself computes."""
+    import torch
+
+    distances = []
+    for name, weight in model.named_parameters():
+        if "lora_A" in name or "lora_B" in name:
+            product = weight @ weight.T if "lora_A" in name else weight.T @ weight
+            distances.append(torch.linalg.norm(product - torch.eye(len(product), device=product.device)))
+    return torch.stack(distances).mean()

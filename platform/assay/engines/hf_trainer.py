@@ -14,18 +14,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from assay.engines import hf_methods, trl_trainer
+from assay.engines import base_models, hf_methods, trl_trainer
 from assay.engines.deepspeed import Precision, deepspeed_config, is_used
 from assay.engines.hf_batches import Batch, PackedSplit, collate, collate_padded, take_extras
 from assay.engines.hf_objectives import Frozen, Objective, objective_of, text_log_probs
 from assay.engines.hf_optimizers import make_optimizer, schedule
-from assay.engines.hf_regularizers import Anchor, EmbeddingNoise, estimate_anchor, save_once
+from assay.engines.hf_regularizers import Anchor, EmbeddingNoise, estimate_anchor, orthogonality
 from assay.engines.hf_saved import check_saved
+from assay.engines.keeper import Keeper, Keeping, attach
 from assay.engines.processor import computes_in_bf16
+from assay.engines.trackers import Track, trackers
 from assay.errors import StageFailed
 from assay.records.progress import Progress
 from assay.records.record import Record
-from assay.records.stages import LossPoint
+from assay.records.stages import LossPoint, PauseReport
 from assay.spec.train import TrainSpec
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-REFERENCE, ANCHOR = "reference.safetensors", "anchor.safetensors"
+REFERENCE = "reference.safetensors"
+ORTHOGONALITY_WEIGHT = 0.5  # peft's default
 LINES_PER_RUN = 200  # history is thinned to about this many points
 
 
@@ -61,6 +64,10 @@ class TrainingJob(Record):
     started_at: float
     """When the run was asked for, in seconds since the epoch."""
     on_gpu: bool
+    keeping: Keeping | None = None
+    """How it is kept from being lost; None where nobody would go on with it."""
+    rising_from: float | None = None
+    """For a range test: the learning rate rises from here to `train.learning_rate`, by the same factor each step."""
 
 
 class TrainingOutcome(Record):
@@ -69,12 +76,16 @@ class TrainingOutcome(Record):
     num_steps: int
     num_tokens: int
     precision: str
+    attention: str
     selection_loss: float | None
     selection_loss_se: float | None
     seconds_to_first_step: float
     tokens_per_s: float
     peak_memory_bytes: int
     history: tuple[LossPoint, ...]
+    best_step: int | None = None
+    num_restarts: int = 0
+    adaptations: tuple[str, ...] = ()
 
 
 def train_worker(job_json: str) -> None:
@@ -90,9 +101,23 @@ def train_worker(job_json: str) -> None:
     _init_deepspeed()
     set_seed(train.seed)
     _say(job, Progress(step=0, num_steps=0, text="loading the model"))
-    watch = _watch_type()(job)
+    keeper = Keeper(
+        job.keeping,
+        train,
+        rising_from=job.rising_from,
+        evaluate=lambda: _mean_and_error(_selection_losses(job, trainer)),
+    )
+    watch = _watch_type()(job, keeper)
     trainer = _trainer(job, watch)
-    trainer.train()
+    attach(keeper, trainer)
+    trainer.train(resume_from_checkpoint=job.keeping.resume_from if job.keeping else None)
+    if keeper.was_stopped:
+        if keeper.pause and dist.get_rank() == 0:
+            (Path(job.output) / "pause.json").write_text(keeper.pause.model_dump_json())
+        _leave(trainer)
+        return
+    num_steps = trainer.state.global_step
+    went_back = keeper.go_back_to_best(trainer)
     losses = _selection_losses(job, trainer)
     _save(job, trainer)
     peaks: list[int] = [0] * dist.get_world_size()
@@ -100,18 +125,21 @@ def train_worker(job_json: str) -> None:
     if dist.get_rank() == 0:
         mean, error = _mean_and_error(losses)
         outcome = TrainingOutcome(
-            num_steps=trainer.state.global_step,
+            num_steps=num_steps,
+            best_step=keeper.best_step if went_back else None,
             num_tokens=int(trainer.state.num_input_tokens_seen),
             precision=chosen_precision(train, on_gpu=job.on_gpu),
+            attention=hf_methods.attention(chosen_precision(train, on_gpu=job.on_gpu), on_gpu=job.on_gpu),
             selection_loss=mean,
             selection_loss_se=error,
             seconds_to_first_step=watch.first_step_at - job.started_at,
             tokens_per_s=watch.tokens_per_s(int(trainer.state.num_input_tokens_seen)),
             peak_memory_bytes=max(peaks),
-            history=tuple(watch.history),
+            history=tuple(keeper.history),
         )
         (Path(job.output) / "result.json").write_text(outcome.model_dump_json())
     dist.barrier()
+    _leave(trainer)
 
 
 def chosen_precision(train: TrainSpec, *, on_gpu: bool) -> Precision:
@@ -124,6 +152,19 @@ def chosen_precision(train: TrainSpec, *, on_gpu: bool) -> Precision:
 
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     return "bf16" if computes_in_bf16() else "fp32"
+
+
+def _leave(trainer: Any) -> None:
+    """Gives memory back, so that another training can follow in this process."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    model = trainer.model
+    if hasattr(trainer.model_wrapped, "destroy"):
+        trainer.model_wrapped.destroy()
+    trainer.accelerator.free_memory()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    base_models.give_back(model)
 
 
 def _init_deepspeed() -> None:
@@ -145,7 +186,9 @@ def _trainer(job: TrainingJob, watch: Any) -> Any:
     arguments = _arguments(job, precision, num_steps)
     # TrainingArguments come first: with ZeRO-3 they make `from_pretrained` shard the weights as it loads them.
     made = TrainingArguments(**arguments)
-    model = hf_methods.load(job.model, train, precision=precision, num_labels=job.num_labels, num_steps=num_steps)
+    model = hf_methods.load(
+        job.model, train, precision=precision, num_labels=job.num_labels, num_steps=num_steps, on_gpu=job.on_gpu
+    )
     hf_methods.save_start(model, train.method, Path(job.output))
     if grpo is not None:
         trainer = trl_trainer.make_trainer(
@@ -161,6 +204,7 @@ def _trainer(job: TrainingJob, watch: Any) -> Any:
     else:
         trainer = _trainer_type()(
             job=job,
+            anchor=_anchor(job, model, made.device),
             model=model,
             args=made,
             train_dataset=PackedSplit.load(job.train_file),
@@ -202,6 +246,7 @@ def _arguments(job: TrainingJob, precision: Precision, num_steps: int) -> dict[s
         "gradient_checkpointing": train.gradient_checkpointing,
         "logging_steps": max(1, num_steps // LINES_PER_RUN),
         "logging_first_step": True,
+        "logging_nan_inf_filter": False,  # it would hide that a run has diverged
         "save_strategy": "no",
         "eval_strategy": "no",
         "report_to": [],
@@ -211,10 +256,17 @@ def _arguments(job: TrainingJob, precision: Precision, num_steps: int) -> dict[s
         "remove_unused_columns": False,
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": job.on_gpu,
-        "include_num_input_tokens_seen": "non_padding" if is_padded(train) else "all",
+        "include_num_input_tokens_seen": _counted(train),
         "average_tokens_across_devices": True,
         "ddp_find_unused_parameters": False,
     }
+
+
+def _counted(train: TrainSpec) -> str:
+    """Which tokens the Trainer counts: never pad tokens. TRL counts those of `grpo` itself."""
+    if train.objective.grpo is not None:
+        return "no"
+    return "non_padding" if is_padded(train) else "all"
 
 
 def is_padded(train: TrainSpec) -> bool:
@@ -242,14 +294,14 @@ def _trainer_type() -> Any:
 
         optimizer: Any
 
-        def __init__(self, *, job: TrainingJob, **arguments: Any) -> None:
+        def __init__(self, *, job: TrainingJob, anchor: Anchor | None, **arguments: Any) -> None:
             # A loss function makes Trainer count items over the whole global batch; `compute_loss` is what is called.
             super().__init__(compute_loss_func=self.compute_loss, **arguments)
             self.job = job
             self.objective: Objective = objective_of(job.train)
             self.frozen = Frozen(teacher=_teacher(job, self.args.device))
             self.frozen_of_selection = replace(self.frozen)
-            self.anchor: Anchor | None = None
+            self.anchor = anchor
             noise = job.train.neftune_alpha
             self.noise = EmbeddingNoise(self.model, noise) if noise is not None else None
             self.add_callback(Moments(self))
@@ -260,13 +312,6 @@ def _trainer_type() -> Any:
                 references = _references(self.job, self)
                 self.frozen.reference = references["train"]
                 self.frozen_of_selection.reference = references.get("selection")
-            ewc = self.job.train.ewc
-            if ewc is not None:
-                assert self.job.ewc_file is not None
-                file, plain = beginnings(self.job) / ANCHOR, self.accelerator.unwrap_model(self.model_wrapped)
-                if not _is_kept(file, self):
-                    estimate_anchor(plain, self.job.ewc_file, ewc, self.job.train).save(file)
-                self.anchor = Anchor.load(file, ewc.strength, self.args.device)
 
         def compute_loss(
             self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -278,10 +323,16 @@ def _trainer_type() -> Any:
             losses = self.objective.loss(model, inputs, self.job.train, self.frozen)
             num_items = losses.counts.sum() if num_items_in_batch is None else num_items_in_batch
             loss = losses.totals.sum() / num_items * dist.get_world_size()
+            penalty = self._penalty(self.accelerator.unwrap_model(model))
+            return loss if penalty is None else loss + penalty / self.job.train.accumulation_steps
+
+        def _penalty(self, model: Any) -> Any:
+            """What a step's loss is raised by for where the weights are; None for nothing."""
             if self.anchor is not None:
-                penalty = self.anchor.penalty(self.accelerator.unwrap_model(model))
-                loss = loss + penalty / self.job.train.accumulation_steps
-            return loss
+                return self.anchor.penalty(model)
+            if self.job.train.method.adalora is not None:
+                return ORTHOGONALITY_WEIGHT * orthogonality(model)
+            return None
 
         def create_optimizer(self, model: Any = None) -> Any:
             """The spec's optimizer, where DeepSpeed does not make it."""
@@ -305,6 +356,14 @@ def _trainer_type() -> Any:
     return ObjectiveTrainer
 
 
+def _anchor(job: TrainingJob, model: Any, device: Any) -> Anchor | None:
+    """Measured before DeepSpeed takes the gradients for itself, on the weights that training starts from."""
+    if job.train.ewc is None:
+        return None
+    assert job.ewc_file is not None
+    return estimate_anchor(model.to(device), job.ewc_file, job.train.ewc, job.train)
+
+
 def _teacher(job: TrainingJob, device: Any) -> Any:
     if job.teacher is None:
         return None
@@ -317,32 +376,29 @@ def _teacher(job: TrainingJob, device: Any) -> Any:
 
 def beginnings(job: TrainingJob) -> Path:
     """Where that is kept which a run measures before its first step, for a run that goes on later."""
-    return Path(job.output)
-
-
-def _is_kept(file: Path, trainer: Any) -> bool:
-    """Whether `file` is there, the same for all workers. Raises `StageFailed` when it is gone and the model is not
-    any more the one that it was measured on."""
-    import torch.distributed as dist
-
-    there = [file.exists()]
-    dist.broadcast_object_list(there, src=0)
-    if not there[0] and trainer.state.global_step:
-        raise StageFailed(f"{file} is gone, so that training cannot go on from its checkpoint; start it anew")
-    return there[0]
+    return Path(job.keeping.folder if job.keeping else job.output)
 
 
 def _references(job: TrainingJob, trainer: Any) -> "dict[str, torch.Tensor]":
     """Every text's log-probability under the model that training starts from, (units, texts per unit) by split;
-    computed once."""
+    computed once. Raises `StageFailed` when a run that goes on does not find them: its model is another by now."""
     import torch
-    from safetensors.torch import load_file
+    import torch.distributed as dist
+    from safetensors.torch import load_file, save_file
 
     file = beginnings(job) / REFERENCE
-    if not _is_kept(file, trainer):
+    there = [file.exists()]
+    dist.broadcast_object_list(there, src=0)
+    if not there[0] and trainer.state.global_step:
+        raise StageFailed(f"{file} is gone, so that training cannot go on from its checkpoint; start it anew")
+    if not there[0]:
         splits = {"train": job.train_file, **({"selection": job.selection_file} if job.selection_file else {})}
         found = {name: torch.tensor(_over_split(trainer, split, _log_probs)) for name, split in splits.items()}
-        save_once(found, file)
+        if dist.get_rank() == 0:
+            draft = file.with_suffix(".part")
+            save_file(found, draft)
+            draft.rename(file)
+        dist.barrier()
     kept: dict[str, torch.Tensor] = load_file(file)
     return kept
 
@@ -404,9 +460,10 @@ def _watch_type() -> Any:
     class Watch(TrainerCallback):  # type: ignore[misc]
         """Keeps the run's history and tells how far it is."""
 
-        def __init__(self, job: TrainingJob) -> None:
+        def __init__(self, job: TrainingJob, keeper: Keeper) -> None:
             self.job = job
-            self.history: list[LossPoint] = []
+            self.keeper = keeper
+            self.trackers = _trackers(job)
             self.first_step_at = 0.0
             self.first_step_tokens = 0
             self.last_step_at = 0.0
@@ -421,6 +478,7 @@ def _watch_type() -> Any:
             if not self.first_step_at:
                 self.first_step_at = self.last_step_at
                 self.first_step_tokens = int(state.num_input_tokens_seen)
+            self.keeper.after_step(int(state.global_step), int(state.max_steps), control)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if not logs or "loss" not in logs:
@@ -432,10 +490,23 @@ def _watch_type() -> Any:
                 grad_norm=_finite(logs["grad_norm"]) if logs.get("grad_norm") is not None else None,
                 tokens_per_s=self.tokens_per_s(int(state.num_input_tokens_seen)),
             )
-            self.history.append(point)
+            self.keeper.history.append(point)
+            for track in self.trackers:
+                track(point)
             _say(self.job, Progress(num_steps=state.max_steps, **point.model_dump()))
+            self.keeper.check_loss()
 
     return Watch
+
+
+def _trackers(job: TrainingJob) -> list[Track]:
+    import torch.distributed as dist
+
+    if job.keeping is None or dist.get_rank() != 0:
+        return []
+    run = Path(job.progress_file).parent.name
+    folder = Path(job.output).parent / "tensorboard"
+    return trackers(job.train.report_to, run=run, folder=folder, settings=job.train.model_dump_json())
 
 
 def _finite(value: Any) -> float:
@@ -490,6 +561,8 @@ def _peak_memory_bytes(on_gpu: bool) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def read_outcome(output: Path) -> TrainingOutcome:
+def read_outcome(output: Path) -> TrainingOutcome | PauseReport:
     """What rank 0 wrote; raises `OSError` or `ValueError` when it is not whole."""
+    if (output / "pause.json").exists():
+        return PauseReport.model_validate_json((output / "pause.json").read_text())
     return TrainingOutcome.model_validate(json.loads((output / "result.json").read_text()))

@@ -19,6 +19,8 @@ from assay.place import Place
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
+JOB_STOP_WAIT_S = 15
+"""What `ray job stop` leaves a run to write a checkpoint, before it is killed; Ray's own 3 seconds are few."""
 MARK = "ASSAY_LOCAL_HEAD"
 """Environment variable that everything started by the head inherits; its value is the place's home."""
 
@@ -83,6 +85,7 @@ def environment(place: Place) -> dict[str, str]:
         **SERVE_ENV,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(place.token_path),
+        "RAY_JOB_STOP_WAIT_TIME_S": str(JOB_STOP_WAIT_S),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1",
         # Ray warns of more worker processes than cores; here they are wanted (see `Place.num_cpus`).

@@ -1,23 +1,68 @@
 """Ray Train: one group of workers, each of which runs `hf_trainer.train_worker`."""
 
 import os
-import shutil
-from pathlib import Path
+import threading
+import time
+from functools import partial
 
-from assay.engines.hf_trainer import TrainingJob, TrainingOutcome, read_outcome, train_worker
+from assay.engines import interruption, ray_cluster
+from assay.engines.attempts import Stopped, until_done
+from assay.engines.hf_trainer import TrainingJob, TrainingOutcome, train_worker
 from assay.engines.ray_cluster import WORKER_ENV
-from assay.errors import StageFailed
+from assay.spec.train import TrainSpec
+
+STOP_WITHIN_S = 8.0
+"""Time for a checkpoint after the run was asked to stop."""
 
 
 def fit(job: TrainingJob, *, num_gpus_per_worker: float) -> TrainingOutcome:
-    """Runs the job on `job.train.num_workers` workers and waits.
-    Raises `StageFailed` with the worker's own words when it fails."""
+    """Trains on `job.train.num_workers` workers and waits, through lost workers and lack of memory.
+    Raises `StageFailed` with the worker's own words when it fails; on Ctrl-C or SIGTERM a checkpoint is written
+    and `KeyboardInterrupt` raised."""
+    try:
+        outcome = until_done(
+            job,
+            partial(_attempt, num_gpus_per_worker=num_gpus_per_worker),
+            num_workers=partial(_workers_that_fit, num_gpus_per_worker=num_gpus_per_worker),
+        )
+    except Stopped as stopped:
+        raise KeyboardInterrupt from stopped
+    assert isinstance(outcome, TrainingOutcome), "only a sweep's trial pauses"
+    return outcome
+
+
+def _attempt(job: TrainingJob, *, num_gpus_per_worker: float) -> None:
+    """One worker group, from start to end. Ray Train's own signal handler would drop the workers at once, so it
+    runs beside this thread."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            _run_group(job, num_gpus_per_worker)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True, name="ray-train")
+    with interruption.asked_to_stop() as asked:
+        thread.start()
+        deadline = None
+        while thread.is_alive():
+            thread.join(0.2)
+            if asked.is_set() and deadline is None:
+                if job.keeping is None:
+                    raise KeyboardInterrupt
+                job.keeping.stop_file.touch()
+                deadline = time.monotonic() + STOP_WITHIN_S
+            if deadline is not None and time.monotonic() > deadline:
+                raise KeyboardInterrupt
+    if errors:
+        raise errors[0]
+
+
+def _run_group(job: TrainingJob, num_gpus_per_worker: float) -> None:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    output = Path(job.output)
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
     worker = job.train.worker
     resources = {"CPU": worker.cpus, **({"GPU": num_gpus_per_worker} if num_gpus_per_worker else {})}
     trainer = TorchTrainer(
@@ -28,37 +73,29 @@ def fit(job: TrainingJob, *, num_gpus_per_worker: float) -> TrainingOutcome:
             num_workers=job.train.num_workers, use_gpu=job.on_gpu, resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
-            name="ray",
-            storage_path=str(output),
-            worker_runtime_env={"env_vars": _worker_env(worker.threads, job.on_gpu)},
+            # The same name in the same place would make Ray go on with what it remembers of an earlier attempt.
+            name=f"ray-{job.keeping.attempt}" if job.keeping else "ray",
+            storage_path=job.output,
+            worker_runtime_env={"env_vars": worker_env(worker.threads, on_gpu=job.on_gpu)},
         ),
     )
-    try:
-        trainer.fit()
-    except Exception as error:  # Ray wraps whatever a worker raised in types of its own
-        raise StageFailed(f"training failed: {_innermost(error)}") from error
-    try:
-        return read_outcome(output)
-    except (OSError, ValueError) as error:
-        raise StageFailed(f"training ended without a result: {error}") from error
+    trainer.fit()
 
 
-def _loop(config: dict[str, str]) -> None:
-    train_worker(config["job"])
-
-
-def _worker_env(threads: int, on_gpu: bool) -> dict[str, str]:
+def worker_env(threads: int, *, on_gpu: bool) -> dict[str, str]:
+    """The environment of a training worker."""
     address = {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]} if os.environ.get("RAY_ADDRESS") else {}
     if on_gpu:
         return {**WORKER_ENV, **address}
     return {**WORKER_ENV, **address, "OMP_NUM_THREADS": str(threads), "DS_ACCELERATOR": "cpu"}
 
 
-def _innermost(error: BaseException) -> str:
-    """The last line of a worker's traceback says what happened."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for failure in failures.values():
-        return _innermost(failure)
-    text = str(getattr(error, "cause", None) or error).strip()
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+def _loop(config: dict[str, str]) -> None:
+    train_worker(config["job"])
+
+
+def _workers_that_fit(train: TrainSpec, *, num_gpus_per_worker: float) -> int:
+    """How many of its workers the cluster can hold as it is now."""
+    size = ray_cluster.size()
+    fits = int(size.cpus // train.worker.cpus)
+    return min(fits, int(size.gpus // num_gpus_per_worker)) if num_gpus_per_worker else fits

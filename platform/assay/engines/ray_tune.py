@@ -1,58 +1,196 @@
-"""Ray Tune: draws learning rates and runs one trial for each, as many at once as fit."""
+"""Ray Tune: runs a sweep's trials, each up to where the sweep wants to see it, as many at once as fit.
 
+Tune's actors stay from one trial to the next, and with them their training workers (`warm_workers`).
+"""
+
+import json
 import os
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from assay.spec.sweep import LogUniform, SweepSpec
+from assay.engines import interruption
+from assay.errors import StageFailed
+from assay.spec.sweep import Range, Scalar
+
+STOP_WITHIN_S = 9.0
+METRIC = "loss"
+FAILED_LOSS = 1e9
+"""What the search is told of a trial that failed."""
 
 
 @dataclass(frozen=True)
-class TrialOutcome:
-    """What came of one trial: the JSON that `trial` returned, or the error it raised."""
+class Turn:
+    """One trial, to be trained up to a share of its steps."""
 
-    learning_rate: float
-    result: str | None
-    error: str | None
+    trial: int
+    parameters: dict[str, Scalar]
+    until: float
 
 
-def run_trials(
-    sweep: SweepSpec, trial: Callable[[float], str], *, folder: Path, max_concurrent: int
-) -> list[TrialOutcome]:
-    """Calls `trial(learning_rate)` for every learning rate of the sweep, each in an actor of its own, and
-    returns the outcomes in the order of the learning rates. A trial that raises does not stop the others."""
+class Course(Protocol):
+    """Who decides what is trained, and is told what came of it; called in Tune's own process, one at a time."""
+
+    def next(self, draw: Callable[[], dict[str, Scalar]] | None) -> Turn | None:
+        """The next turn; None when there is none now. `draw` asks the search for new parameters."""
+
+    def ended(self, turn: Turn, result: str) -> float | None:
+        """A turn has ended with this JSON; returns its loss, if there is one."""
+
+    def lost(self, turn: Turn) -> None:
+        """The turn's process has gone without a word."""
+
+    def is_over(self) -> bool:
+        """Whether no turn is left."""
+
+
+def run(
+    course: Course,
+    turn: Callable[[Turn], str],
+    *,
+    space: Mapping[str, tuple[Scalar, ...] | Range] | None,
+    known: list[tuple[dict[str, Scalar], float]],
+    seed: int,
+    folder: Path,
+    max_concurrent: int,
+    halt_file: Path,
+) -> None:
+    """Calls `turn` for what `course` wants, in actors that are used again, until it is over. With a `space`,
+    Optuna's TPE draws the parameters; `known` tells it of trials that have ended before. On Ctrl-C or SIGTERM
+    `halt_file` is made and waited for, and `KeyboardInterrupt` raised."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the older reporter is silent when asked to be
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # a trial's curves are in its record
     from ray import tune
-    from ray.tune.search.basic_variant import BasicVariantGenerator
+    from ray.tune.search import ConcurrencyLimiter
 
-    def trainable(config: dict[str, float]) -> None:
-        tune.report({"result": trial(config["learning_rate"]), "done": True})
+    def trainable(config: dict[str, Any]) -> None:
+        asked = Turn(config["trial"], config["parameters"], config["until"])
+        tune.report({METRIC: 0.0, "result": turn(asked), "done": True})
 
+    search = _search(course, _optuna(space, known, seed) if space else None)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
-        param_space={"learning_rate": _domain(tune, sweep)},
         tune_config=tune.TuneConfig(
-            num_samples=sweep.num_samples if isinstance(sweep.learning_rate, LogUniform) else 1,
-            search_alg=BasicVariantGenerator(max_concurrent=max_concurrent, random_state=sweep.seed),
-            reuse_actors=False,
+            metric=METRIC,
+            mode="min",
+            num_samples=-1,
+            search_alg=ConcurrencyLimiter(search, max_concurrent=max_concurrent),
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(name="tune", storage_path=str(folder), verbose=0),
     )
-    outcomes = [_outcome(result) for result in tuner.fit()]
-    return sorted(outcomes, key=lambda outcome: outcome.learning_rate)
+    halt_file.unlink(missing_ok=True)
+    _wait_for(tuner.fit, halt_file)
 
 
-def _domain(tune: Any, sweep: SweepSpec) -> Any:
-    if isinstance(sweep.learning_rate, LogUniform):
-        return tune.loguniform(*sweep.learning_rate.loguniform)
-    return tune.grid_search(list(sweep.learning_rate))
+def _wait_for(fit: Callable[[], Any], halt_file: Path) -> None:
+    """Runs `fit` beside this thread: Tune's own signal handler would end the trials without a checkpoint."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            fit()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True, name="ray-tune")
+    deadline = None
+    with interruption.asked_to_stop() as asked:
+        thread.start()
+        while thread.is_alive() and (deadline is None or time.monotonic() < deadline):
+            thread.join(0.2)
+            if asked.is_set() and deadline is None:
+                halt_file.touch()
+                deadline = time.monotonic() + STOP_WITHIN_S
+    if deadline is not None:
+        raise KeyboardInterrupt
+    if errors:
+        raise StageFailed(f"the sweep stopped: {errors[0]}") from errors[0]
 
 
-def _outcome(result: Any) -> TrialOutcome:
-    rate = float(result.config["learning_rate"])
-    if result.error is not None:
-        lines = [line for line in str(result.error).splitlines() if line.strip()]
-        return TrialOutcome(rate, None, lines[-1].strip() if lines else "failed")
-    return TrialOutcome(rate, result.metrics["result"], None)
+def _search(course: Course, optuna: Any) -> Any:
+    """Tune's Searcher class exists only once Tune is imported."""
+    from ray.tune.search import Searcher
+
+    class Search(Searcher):  # type: ignore[misc]
+        """Suggests the course's turns, one after the other."""
+
+        def __init__(self) -> None:
+            super().__init__(metric=METRIC, mode="min")
+            self.turns: dict[str, Turn] = {}
+            self.drawn: dict[int, str] = {}
+
+        def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+            drawn: list[bool] = []
+
+            def draw() -> dict[str, Scalar]:
+                drawn.append(True)
+                return _flat(optuna.suggest(trial_id))
+
+            if course.is_over():
+                return str(Searcher.FINISHED)
+            turn = course.next(draw if optuna else None)
+            if turn is None:
+                return None
+            self.turns[trial_id] = turn
+            if drawn:
+                self.drawn[turn.trial] = trial_id
+            return {"trial": turn.trial, "parameters": turn.parameters, "until": turn.until}
+
+        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+            turn = self.turns.pop(trial_id)
+            if error or not result or "result" not in result:
+                course.lost(turn)
+                return
+            loss = course.ended(turn, result["result"])
+            if optuna and turn.trial in self.drawn:  # told of the first look alone: later ones cannot be compared
+                told = {METRIC: loss if loss is not None else FAILED_LOSS}
+                optuna.on_trial_complete(self.drawn.pop(turn.trial), told)
+
+        def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+            """What a turn reports comes at its end."""
+
+        def save(self, checkpoint_path: str) -> None:
+            """The course keeps what is to be kept."""
+
+        def restore(self, checkpoint_path: str) -> None:
+            """See `save`."""
+
+    return Search()
+
+
+def _optuna(
+    space: Mapping[str, tuple[Scalar, ...] | Range], known: list[tuple[dict[str, Scalar], float]], seed: int
+) -> Any:
+    """Tune's searcher over Optuna's TPE, told of what is known."""
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    distributions = {name: _distribution(optuna.distributions, values) for name, values in space.items()}
+    search = OptunaSearch(space=distributions, metric=METRIC, mode="min", sampler=optuna.samplers.TPESampler(seed=seed))
+    for parameters, loss in known:
+        search.add_evaluated_point(parameters, loss)
+    return search
+
+
+def _distribution(distributions: Any, values: tuple[Scalar, ...] | Range) -> Any:
+    if not isinstance(values, Range):
+        return distributions.CategoricalDistribution(list(values))
+    if values.randint:
+        return distributions.IntDistribution(*values.randint)
+    return distributions.FloatDistribution(*values.ends, log=values.loguniform is not None)
+
+
+def _flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Scalar]:
+    """Tune takes `method.lora.r` as it stands, and `/` for nesting; names come back as they were."""
+    found: dict[str, Scalar] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{above}{name}/")
+        else:
+            found[f"{above}{name}"] = value
+    return json.loads(json.dumps(found))  # type: ignore[no-any-return]  # plain numbers, no numpy

@@ -101,15 +101,33 @@ def _rewarded(trainer: Any, grpo: GrpoSpec, prompts: list[dict[str, Any]]) -> li
             eos_token_id=trainer.eos_token_ids,
         )
     new = answers[:, inputs["input_ids"].shape[1] :]
-    completions = [
-        [{"role": "assistant", "content": tokenizer.decode(tokens, skip_special_tokens=True)}] for tokens in new
-    ]
     ids = [[int(token) for token in tokens if token != tokenizer.pad_token_id] for tokens in new]
-    rows = [{**one, "completion": ""} for one in prompts]
-    values = trainer._calculate_rewards(rows, [one["prompt"] for one in prompts], completions, ids)
-    weights = torch.tensor([spec.weight for spec in grpo.rewards], device=values.device)
-    total: list[float] = (values[: len(prompts)] * weights).sum(1).tolist()
-    return total
+    said = [[{"role": "assistant", "content": tokenizer.decode(one, skip_special_tokens=True)}] for one in ids]
+    total = torch.zeros(len(prompts))
+    for spec, function, its_tokenizer in zip(
+        grpo.rewards, trainer.reward_funcs, trainer.reward_processing_classes, strict=True
+    ):
+        if isinstance(function, torch.nn.Module):
+            values = _scores(
+                function, its_tokenizer, [[*one["prompt"], *two] for one, two in zip(prompts, said, strict=True)]
+            )
+        else:
+            values = function(completions=said, answer=[one["answer"] for one in prompts], completion_ids=ids)
+        total += spec.weight * torch.tensor(values)
+    rewards: list[float] = total.tolist()
+    return rewards
+
+
+def _scores(scorer: Any, tokenizer: Any, chats: list[list[dict[str, str]]]) -> list[float]:
+    """A reward model's score of each chat."""
+    import torch
+
+    texts = [tokenizer.apply_chat_template(chat, tokenize=False) for chat in chats]
+    inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
+    inputs = {name: inputs[name].to(scorer.device) for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        scores: list[float] = scorer(**inputs).logits[:, 0].float().tolist()
+    return scores
 
 
 def _function(spec: RewardFunctionSpec, scorer: str | None) -> Any:

@@ -21,7 +21,8 @@ from assay.spec.examples import matching_files
 from assay.spec.gate import ContaminationSpec, LoadSpec, ParitySpec, SuiteSpec
 from assay.spec.model import ModelSpec
 from assay.spec.spec import Spec
-from assay.spec.train import TrainSpec
+from assay.spec.sweep import with_parameters
+from assay.spec.train import WITHOUT_EFFECT, TrainSpec
 from assay.stages import (
     baseline,
     compress,
@@ -92,12 +93,11 @@ class Context:
         return self.record("compress", ModelRecord)
 
     def train_spec(self, index: int) -> TrainSpec:
-        """One training run; the first has the learning rate that the sweep chose."""
+        """One training run; the first has what the sweep chose."""
         train = self.spec.train_steps[index]
         if index or self.spec.sweep is None:
             return train
-        chosen = self.record("sweep", SweepRecord).learning_rate
-        return TrainSpec.model_validate({**train.model_dump(), "learning_rate": chosen})
+        return with_parameters(train, self.record("sweep", SweepRecord).parameters)
 
     def data_spec(self, index: int) -> DataSpec:
         """The data of one training run."""
@@ -269,7 +269,7 @@ def _training_steps(index: int) -> tuple[Step, ...]:
             c.model.artifact.digest,
             c.data.artifact.digest,
             c.spec.sweep.model_dump(exclude={"max_concurrent_trials"}) if c.spec.sweep else None,
-            c.spec.train_steps[0].model_dump(exclude={"learning_rate"}),
+            c.spec.train_steps[0].model_dump(exclude={"learning_rate"} | WITHOUT_EFFECT),
             _digest_of(c.teacher(0)),
         ],
         run=_sweep,
@@ -331,7 +331,7 @@ def _training_steps(index: int) -> tuple[Step, ...]:
             reads=lambda c: [
                 c.start(index).artifact.digest,
                 c.record(prepare_name, DatasetRecord).artifact.digest,
-                c.train_spec(index).model_dump(),
+                c.train_spec(index).model_dump(exclude=WITHOUT_EFFECT),
                 _digest_of(c.teacher(index)),
                 _digest_of(c.scorer(index)),
             ],
@@ -398,7 +398,7 @@ def _sweep(context: Context, work: Work) -> SweepRecord:
     return sweep.run(
         context.spec.sweep,
         base=context.spec.train_steps[0],
-        trial=partial(train.run, teacher=context.teacher(0)),
+        trial=partial(train.part, teacher=context.teacher(0)),
         model=context.model,
         data=context.data,
         work=work,

@@ -66,6 +66,16 @@ class LossPoint(Record):
     """Tokens that are no padding, over all workers."""
 
 
+class PauseReport(Record):
+    """How a training run does that has paused before its end."""
+
+    step: int
+    num_tokens: int
+    selection_loss: float | None
+    selection_loss_se: float | None
+    history: tuple[LossPoint, ...]
+
+
 class TrainingRecord(Record):
     """One finished training run."""
 
@@ -81,6 +91,8 @@ class TrainingRecord(Record):
     """Tokens trained on, no padding counted."""
     precision: str
     """What `precision: auto` came to, or what was asked for."""
+    attention: str = "sdpa"
+    """The attention kernel that the hardware allowed."""
     selection_loss: float | None
     """Mean loss per completion token on the selection split; None when that split is empty."""
     selection_loss_se: float | None
@@ -94,15 +106,49 @@ class TrainingRecord(Record):
     peak_memory_bytes: int
     """Highest resident (CPU) or allocated (GPU) memory of any worker."""
     history: tuple[LossPoint, ...]
+    best_step: int | None = None
+    """The step whose weights were kept, where early stopping found a better one than the last."""
+    num_restarts: int = 0
+    """How often it went on from a checkpoint, after lost workers or for lack of memory."""
+    adaptations: tuple[str, ...] = ()
+    """What was changed on the way so that it could go on, in words."""
 
 
 class TrialRecord(Record):
-    """One trial of a sweep."""
+    """One trial of a sweep. It was finished (`training`), failed (`error`), or was ended early (neither)."""
 
     learning_rate: float
+    parameters: dict[str, bool | int | float | str] = Field({})
+    """Every varied field of `train`, by its dotted name."""
     training: TrainingRecord | None
-    """None when the trial failed."""
+    """None when the trial did not go to its end."""
     error: str | None = None
+    """Why it failed; a trial whose loss left all bounds says that it diverged."""
+    pauses: tuple[PauseReport, ...] = ()
+    """How it did on the way, wherever the scheduler looked."""
+
+    @property
+    def outcome(self) -> Literal["finished", "stopped", "diverged", "failed"]:
+        """How the trial ended."""
+        if self.training is not None:
+            return "finished"
+        if self.error is None:
+            return "stopped"
+        return "diverged" if "diverged" in self.error else "failed"
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that were trained on."""
+        if self.training is not None:
+            return self.training.num_tokens
+        return self.pauses[-1].num_tokens if self.pauses else 0
+
+    @property
+    def history(self) -> tuple[LossPoint, ...]:
+        """The trial's losses, as far as it went."""
+        if self.training is not None:
+            return self.training.history
+        return self.pauses[-1].history if self.pauses else ()
 
 
 class SweepRecord(Record):
@@ -111,11 +157,27 @@ class SweepRecord(Record):
     trials: tuple[TrialRecord, ...]
     chosen: int
     """Index of the winner in `trials`."""
+    metric: str = "selection_loss"
+    """What the choice went by."""
+    seconds: float = 0.0
+    """Wall time of the whole sweep."""
+    range_test: tuple[LossPoint, ...] = ()
+    """Losses at rising learning rates, for `learning_rate: auto`."""
 
     @property
     def learning_rate(self) -> float:
         """The chosen learning rate."""
         return self.trials[self.chosen].learning_rate
+
+    @property
+    def parameters(self) -> dict[str, bool | int | float | str]:
+        """The chosen value of every varied field of `train`, the learning rate among them."""
+        return {"learning_rate": self.learning_rate, **self.trials[self.chosen].parameters}
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that all trials together were trained on."""
+        return sum(trial.num_tokens for trial in self.trials)
 
 
 Slot = Literal["blue", "green", "reference"]

@@ -32,7 +32,7 @@ class Spec(Block):
     """What to train on."""
 
     sweep: SweepSpec | None = None
-    """Learning rates to try first; none when not said."""
+    """What to try first; nothing when not said. `auto` finds the learning rate."""
 
     train: TrainSpec | Annotated[tuple[TrainSpec, ...], Field(min_length=1)] = TrainSpec()
     """The training run; or a list of them, each of which starts from what the one before it made."""
@@ -96,6 +96,8 @@ def _contradictions(spec: Spec) -> Iterator[tuple[bool, str]]:
             f"train.global_batch_size {first.global_batch_size} is not divisible by sweep.num_workers "
             f"{spec.sweep.num_workers}",
         )
+    mistake = spec.sweep.mistake(first) if spec.sweep else None
+    yield (mistake is not None, f"sweep.parameters: {mistake}")
     yield (
         not last.objective.generates,
         f"train ends with objective: {last.objective.name}, which makes a model that scores and cannot answer, so that "

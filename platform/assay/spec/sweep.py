@@ -1,11 +1,18 @@
 """The `sweep:` block: what Ray Tune varies."""
 
-from typing import Annotated
+import itertools
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from assay.spec.block import Block
-from assay.spec.train import LearningRate
+from assay.spec.train import LearningRate, TrainSpec
+
+Scalar = bool | int | float | str
+
+NUM_AUTO_RATES = 3
+"""Learning rates that a range test proposes."""
 
 
 class LogUniform(Block):
@@ -21,15 +28,67 @@ class LogUniform(Block):
         return self
 
 
-class SweepSpec(Block):
-    """A sweep over learning rates. Each trial is an ordinary training run with a budget of its own;
-    the lowest loss on the selection split wins, and within its standard error the lowest learning rate."""
+class Range(Block):
+    """A range of any field of `train`; exactly one of the three is set."""
 
-    learning_rate: Annotated[tuple[LearningRate, ...], Field(min_length=1)] | LogUniform
-    """A list is a grid; `{loguniform: [low, high]}` is drawn from `num_samples` times."""
+    uniform: tuple[float, float] | None = None
+    """Drawn evenly between the two."""
+
+    loguniform: tuple[float, float] | None = None
+    """Drawn so that its logarithm is even; both ends above 0."""
+
+    randint: tuple[int, int] | None = None
+    """Whole numbers, both ends included."""
+
+    @model_validator(mode="after")
+    def _one_range(self) -> "Range":
+        given = [ends for ends in (self.uniform, self.loguniform, self.randint) if ends is not None]
+        if len(given) != 1:
+            raise ValueError("say one of uniform, loguniform, randint")
+        if given[0][0] >= given[0][1]:
+            raise ValueError("the lower end of a range must be below the upper end")
+        if self.loguniform and self.loguniform[0] <= 0:
+            raise ValueError("both ends of loguniform must be above 0")
+        return self
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Lower and upper end."""
+        return self.uniform or self.loguniform or self.randint or (0.0, 0.0)
+
+
+Values = Annotated[tuple[Scalar, ...], Field(min_length=1)] | Range
+"""A list of values, or a range."""
+
+
+class SweepSpec(Block):
+    """A sweep: each trial is an ordinary training run with a budget of its own. The lowest loss on the selection
+    split wins, and within its standard error the cheapest trial."""
+
+    learning_rate: Annotated[tuple[LearningRate, ...], Field(min_length=1)] | LogUniform | Literal["auto"] | None = None
+    """A list is a grid; `{loguniform: [low, high]}` is drawn from `num_samples` times. `auto` raises the rate
+    during one short run, and tries the rates around the one at which the loss falls fastest. `sweep: auto` says
+    nothing else."""
+
+    parameters: dict[str, Values] = Field({})
+    """Other fields of `train`, such as `method.lora.r: [8, 16]` or `weight_decay: {uniform: [0, 0.1]}`."""
+
+    search: Literal["grid", "random", "optuna"] | None = None
+    """All combinations, draws, or Optuna's TPE, which draws near what did well. When not said: a grid where
+    there are only lists, draws otherwise."""
 
     num_samples: int = Field(4, ge=1)
-    """Trials drawn from a range; a grid runs each value once."""
+    """Trials that are drawn; a grid runs each combination once."""
+
+    scheduler: Literal["none", "asha", "hyperband", "pbt"] = "none"
+    """`asha` and `hyperband` end trials that do worse than most after a part of their steps; `pbt` lets them go
+    on from the weights of a better one, with other parameters."""
+
+    reduction_factor: int = Field(3, ge=2)
+    """One trial of so many goes on at each rung of `asha` and `hyperband`."""
+
+    num_rungs: int = Field(2, ge=1, le=5)
+    """How often `asha` and `hyperband` look; the first time at 1 / reduction_factor^num_rungs of the steps."""
 
     num_epochs: float | None = Field(None, gt=0)
     """A trial's passes over the training split; `train.num_epochs` when neither this nor `max_steps` is said."""
@@ -47,7 +106,89 @@ class SweepSpec(Block):
     seed: int = Field(0, ge=0)
     """Seeds the draws from a range."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """`auto` alone stands for a range test of the learning rate."""
+        return {"learning_rate": "auto"} if value == "auto" else value
+
+    @field_validator("parameters")
+    @classmethod
+    def _not_its_own(cls, parameters: dict[str, Values]) -> dict[str, Values]:
+        for name in ("learning_rate", "num_workers", "max_steps", "num_epochs"):
+            if name in parameters:
+                raise ValueError(f"{name} is a key of the sweep itself, not one of its parameters")
+        return parameters
+
+    @model_validator(mode="after")
+    def _something_is_varied(self) -> "SweepSpec":
+        if self.learning_rate is None and not self.parameters:
+            raise ValueError("say what to vary: learning_rate, parameters, or both")
+        if self.learning_rate == "auto" and self.way != "grid":
+            raise ValueError("learning_rate: auto makes a grid; give the other parameters as lists, or a range here")
+        if self.search == "grid" and self.has_ranges:
+            raise ValueError("search: grid takes lists; draw from a range with random or optuna")
+        return self
+
+    @property
+    def has_ranges(self) -> bool:
+        """Whether something can only be drawn."""
+        return isinstance(self.learning_rate, LogUniform) or any(isinstance(v, Range) for v in self.parameters.values())
+
+    @property
+    def way(self) -> Literal["grid", "random", "optuna"]:
+        """`search`, or what it is when not said."""
+        return self.search or ("random" if self.has_ranges else "grid")
+
+    @property
+    def space(self) -> dict[str, tuple[Scalar, ...] | Range]:
+        """Every varied field of `train`, and its values. A learning rate that is still to be found is left out."""
+        rate = self.learning_rate
+        first: dict[str, tuple[Scalar, ...] | Range] = {}
+        if isinstance(rate, LogUniform):
+            first["learning_rate"] = Range(loguniform=rate.loguniform)
+        elif isinstance(rate, tuple):
+            first["learning_rate"] = rate
+        return {**first, **self.parameters}
+
     @property
     def num_trials(self) -> int:
         """How many trials the sweep runs."""
-        return self.num_samples if isinstance(self.learning_rate, LogUniform) else len(self.learning_rate)
+        if self.way != "grid":
+            return self.num_samples
+        return len(self.grid()) * (NUM_AUTO_RATES if self.learning_rate == "auto" else 1)
+
+    def with_rates(self, rates: tuple[float, ...]) -> "SweepSpec":
+        """The same sweep, with the learning rates that a range test has found."""
+        return SweepSpec.model_validate({**self.model_dump(), "learning_rate": rates})
+
+    def grid(self) -> list[dict[str, Scalar]]:
+        """All combinations of the lists."""
+        lists = {name: values for name, values in self.space.items() if not isinstance(values, Range)}
+        return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+
+    def mistake(self, base: TrainSpec) -> str | None:
+        """Why some value of the sweep cannot stand in `base`, in words; None when all can."""
+        for name, values in self.space.items():
+            for value in values.ends if isinstance(values, Range) else values:
+                number = int(value) if isinstance(values, Range) and values.randint else value
+                try:
+                    with_parameters(base, {name: number})
+                except ValidationError as error:
+                    return f"{name}: {value} cannot stand in train: {error.errors()[0]['msg']}"
+        return None
+
+
+def with_parameters(train: TrainSpec, parameters: Mapping[str, Any]) -> TrainSpec:
+    """The training run with other values at dotted names such as `method.lora.r`, validated anew.
+    Raises `ValidationError` for a value or a name that training would refuse."""
+    data = train.model_dump()
+    for name, value in parameters.items():
+        *path, last = name.split(".")
+        block = data
+        for key in path:
+            if not isinstance(block.get(key), dict):
+                block[key] = {}
+            block = block[key]
+        block[last] = value
+    return TrainSpec.model_validate(data)

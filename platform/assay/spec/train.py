@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from assay.spec.block import Block, Fraction, Paths
+from assay.spec.checkpoint import CheckpointSpec
 from assay.spec.data import DataSpec
+from assay.spec.early_stopping import EarlyStoppingSpec
 from assay.spec.method import LoraSpec, MethodSpec, checked_patterns
 from assay.spec.objective import ObjectiveSpec, SftSpec
 
@@ -115,6 +117,10 @@ class WorkerResources(Block):
     """Threads that torch may use in a worker on CPU."""
 
 
+WITHOUT_EFFECT = frozenset({"checkpoint", "min_workers", "max_failures", "report_to"})
+"""Fields of `TrainSpec` that change nothing about the weights that come out."""
+
+
 class TrainSpec(Block):
     """One training run: which weights (`method`), to what end (`objective`), and how."""
 
@@ -203,6 +209,22 @@ class TrainSpec(Block):
     seed: int = Field(0, ge=0)
     """Seeds initialization and data order."""
 
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    """What a run that is broken off goes on from."""
+
+    min_workers: int | None = Field(None, ge=1)
+    """Go on with so few workers when the cluster has lost a node, with the same global batch; needs a ZeRO stage
+    below 3. `num_workers` when not said."""
+
+    max_failures: int = Field(3, ge=0)
+    """Restarts in a row, after lost workers, that brought no new checkpoint."""
+
+    early_stopping: EarlyStoppingSpec | None = None
+    """End the run when the selection loss has stopped falling; the run goes to its end when not said."""
+
+    report_to: tuple[Literal["mlflow", "wandb"], ...] = ()
+    """Where the curves go, besides the ledger, TensorBoard files in the run's folder, and Ray's metrics."""
+
     @field_validator("group_learning_rates")
     @classmethod
     def _patterns(cls, rates: dict[str, float]) -> dict[str, float]:
@@ -234,6 +256,14 @@ class TrainSpec(Block):
             raise ValueError(
                 f"a worker's share of {share} examples is not divisible by micro_batch_size {self.micro_batch_size}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fewer_workers(self) -> "TrainSpec":
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than num_workers {self.num_workers}")
+        if self.min_workers not in (None, self.num_workers) and self.deepspeed.zero_stage == 3:
+            raise ValueError("min_workers below num_workers needs a zero_stage below 3")
         return self
 
     @property

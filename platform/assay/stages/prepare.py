@@ -182,7 +182,7 @@ def _rows(examples: Sequence[Example], objective: ObjectiveSpec, labels: Sequenc
         return [
             Row(
                 (_chat(example.messages), _chat((*example.messages[:-1], other.messages[-1]))),
-                label=float(bool(example.label)),
+                label=int(bool(example.label)),
             )
             for example, other in zip(examples, others, strict=True)
         ]

@@ -1,63 +1,111 @@
-"""`sweep`: Ray Tune over learning rates. The choice is made on the selection split; nobody sees the gate's."""
+"""`sweep`: Ray Tune over the fields of `train`. The choice is made on the selection split; nobody sees the gate's."""
 
+import json
 import math
+import random
+import shutil
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
 
-from assay.engines import ray_cluster, ray_tune
-from assay.errors import PlaceError, StageFailed
-from assay.records.stages import DatasetRecord, ModelRecord, SweepRecord, TrainingRecord, TrialRecord
-from assay.spec.sweep import SweepSpec
-from assay.spec.train import TrainSpec
+from assay.engines import ray_cluster, ray_tune, warm_workers
+from assay.engines.attempts import Stopped
+from assay.engines.ray_tune import Turn
+from assay.errors import AssayError, PlaceError, StageFailed
+from assay.records.record import Record, digest_of
+from assay.records.stages import (
+    DatasetRecord,
+    LossPoint,
+    ModelRecord,
+    PauseReport,
+    SweepRecord,
+    TrainingRecord,
+    TrialRecord,
+)
+from assay.rules.halving import Segment, ladder, next_segment
+from assay.rules.range_test import rates_to_try
+from assay.spec.sweep import Range, Scalar, SweepSpec, with_parameters
+from assay.spec.train import WITHOUT_EFFECT, TrainSpec
 from assay.stages.work import Work
 
-VERSION = 2
+VERSION = 3
 
-Trial = Callable[..., TrainingRecord]
-"""`stages.train.run`, handed in by the flow: stages do not import each other."""
+RANGE_STEPS = 40
+LOWEST_RATE, HIGHEST_RATE = 1e-6, 0.1
+"""What a range test goes through, and in how many optimizer steps."""
+
+Trial = Callable[..., TrainingRecord | PauseReport]
+"""`stages.train.part`, handed in by the flow: stages do not import each other."""
+
+Parameters = dict[str, Scalar]
+
+
+RANGE_TEST: Segment = (-1, (RANGE_STEPS - 1) / RANGE_STEPS)
+"""The turn that finds the rates for `learning_rate: auto`. It pauses before its end, so that no weights are kept."""
+
+
+class TurnResult(Record):
+    """What came of one trial, trained up to some share of its steps; one of the three is set."""
+
+    training: TrainingRecord | None = None
+    pause: PauseReport | None = None
+    error: str | None = None
+
+    @property
+    def loss(self) -> float | None:
+        """On the selection split."""
+        done = self.training or self.pause
+        return done.selection_loss if done else None
 
 
 def run(
     sweep: SweepSpec, *, base: TrainSpec, trial: Trial, model: ModelRecord, data: DatasetRecord, work: Work
 ) -> SweepRecord:
-    """Runs every trial and chooses by the loss on the selection split (see `choose`).
-    Raises `StageFailed` when no trial has one."""
+    """Runs every trial as far as the scheduler lets it, and chooses by the loss on the selection split (see
+    `choose`). Trials of an earlier attempt at this sweep are kept. Raises `StageFailed` when none finished."""
     if not data.selection.num_examples:
         raise StageFailed("a sweep needs a selection split; give data.selection a share or files")
-    outcomes = ray_tune.run_trials(
-        sweep,
-        partial(_run_trial, trial=trial, base=base, sweep=sweep, model=model, data=data, work=work),
+    started_at = time.time()
+    trials_of = Trials(sweep, base, trial, model, data, work)
+    course = Course(sweep, trials_of)
+    ray_tune.run(
+        course,
+        trials_of.turn,
+        space=sweep.space if sweep.way == "optuna" else None,
+        known=course.known(),
+        seed=sweep.seed,
         folder=work.fresh_folder("tune"),
         max_concurrent=concurrent_trials(sweep, base, on_gpu=work.on_gpu),
+        halt_file=trials_of.halt_file,
     )
-    trials = tuple(
-        TrialRecord(
-            learning_rate=outcome.learning_rate,
-            training=TrainingRecord.model_validate_json(outcome.result) if outcome.result else None,
-            error=outcome.error,
-        )
-        for outcome in outcomes
+    trials = course.records()
+    chosen = choose(trials)
+    for number in range(len(trials)):
+        shutil.rmtree(trials_of.folder(course.parameters[number]) / "checkpoints", ignore_errors=True)
+    return SweepRecord(
+        trials=trials, chosen=chosen, seconds=time.time() - started_at, range_test=course.range_history()
     )
-    return SweepRecord(trials=trials, chosen=choose(trials))
 
 
 def choose(trials: tuple[TrialRecord, ...]) -> int:
     """Index of the chosen trial: of those whose selection loss is within one standard error of the lowest, the
-    one with the lowest learning rate. A short trial flatters high rates, and differences within the error are
-    no evidence for them (the one-standard-error rule: Breiman et al., Classification and Regression Trees, 1984).
-    Raises `StageFailed` when none finished."""
+    cheapest: the fewest tokens trained on, then the smallest adapter, then the lowest learning rate. A short trial
+    flatters high rates, and differences within the error are no evidence for them (the one-standard-error rule:
+    Breiman et al., Classification and Regression Trees, 1984). Raises `StageFailed` when none finished."""
     finished = {
         index: trial.training
         for index, trial in enumerate(trials)
         if trial.training and trial.training.selection_loss is not None
     }
     if not finished:
-        raise StageFailed(f"every trial of the sweep failed; the first said: {trials[0].error}")
+        errors = [trial.error for trial in trials if trial.error]
+        raise StageFailed(f"every trial of the sweep failed; the first said: {errors[0] if errors else 'nothing'}")
     best = min(finished.values(), key=lambda training: training.selection_loss or 0.0)
     enough = (best.selection_loss or 0.0) + (best.selection_loss_se or 0.0)
-    near = [index for index, training in finished.items() if (training.selection_loss or 0.0) <= enough]
-    return min(near, key=lambda index: finished[index].learning_rate)
+    near = {index: one for index, one in finished.items() if (one.selection_loss or 0.0) <= enough}
+    return min(near, key=lambda i: (near[i].num_tokens, near[i].artifact.size, near[i].learning_rate))
 
 
 def concurrent_trials(sweep: SweepSpec, base: TrainSpec, *, on_gpu: bool) -> int:
@@ -77,29 +125,228 @@ def concurrent_trials(sweep: SweepSpec, base: TrainSpec, *, on_gpu: bool) -> int
     return min(fits, sweep.num_trials, sweep.max_concurrent_trials or sweep.num_trials)
 
 
-def trial_spec(sweep: SweepSpec, base: TrainSpec, learning_rate: float) -> TrainSpec:
-    """The training run of one trial: the base with this learning rate and the sweep's budget, validated anew."""
-    changes: dict[str, float | int | None] = {"learning_rate": learning_rate}
+def trial_spec(sweep: SweepSpec, base: TrainSpec, parameters: Parameters) -> TrainSpec:
+    """The training run of one trial: the base with these parameters and the sweep's budget, validated anew."""
+    changes: dict[str, Scalar | None] = dict(parameters)
     if sweep.max_steps is not None:
         changes["max_steps"] = sweep.max_steps
     elif sweep.num_epochs is not None:
         changes |= {"num_epochs": sweep.num_epochs, "max_steps": None}
     if sweep.num_workers is not None:
-        changes["num_workers"] = sweep.num_workers
-    return TrainSpec.model_validate({**base.model_dump(), **changes})
+        changes |= {"num_workers": sweep.num_workers, "min_workers": None}
+    return with_parameters(base, changes)
 
 
-def _run_trial(
-    learning_rate: float,
-    *,
-    trial: Trial,
-    base: TrainSpec,
-    sweep: SweepSpec,
-    model: ModelRecord,
-    data: DatasetRecord,
-    work: Work,
-) -> str:
-    name = f"lr-{learning_rate:.3g}"
-    own = replace(work, folder=work.folder / name, progress_file=work.folder / f"{name}.jsonl")
-    record = trial(trial_spec(sweep, base, learning_rate), model=model, data=data, work=own)
-    return record.model_dump_json()
+class Trials:
+    """How one trial is trained, and where what came of it is kept; travels to Tune's actors."""
+
+    def __init__(
+        self, sweep: SweepSpec, base: TrainSpec, trial: Trial, model: ModelRecord, data: DatasetRecord, work: Work
+    ) -> None:
+        self.sweep, self.base, self.trial, self.model, self.data, self.work = sweep, base, trial, model, data, work
+        self.halt_file = work.folder / "halt"
+        (work.folder / "trials").mkdir(exist_ok=True)
+
+    def turn(self, turn: Turn) -> str:
+        """Trains one trial up to where it is wanted; returns a `TurnResult` as JSON."""
+        train, folder = self.spec(turn), self.folder(turn.parameters)
+        own = replace(self.work, folder=folder, progress_file=folder.parent / f"{folder.name}.jsonl")
+        try:
+            came_to = self.trial(
+                train,
+                model=self.model,
+                data=self.data,
+                work=own,
+                fit=warm_workers.fit,
+                checkpoints=folder / "checkpoints",
+                until=turn.until if turn.until < 1 else None,
+                halt_file=self.halt_file,
+                rising_from=LOWEST_RATE if turn.trial == RANGE_TEST[0] else None,
+            )
+        except Stopped:
+            return TurnResult(error="stopped").model_dump_json()
+        except AssayError as error:
+            result = TurnResult(error=str(error))
+        else:
+            paused = isinstance(came_to, PauseReport)
+            result = TurnResult(pause=came_to) if paused else TurnResult(training=came_to)
+        text = result.model_dump_json()
+        self._file(turn).write_text(text)
+        return text
+
+    def spec(self, turn: Turn) -> TrainSpec:
+        """The trial's training run."""
+        if turn.trial != RANGE_TEST[0]:
+            return trial_spec(self.sweep, self.base, turn.parameters)
+        return with_parameters(
+            trial_spec(self.sweep, self.base, {}),
+            {"learning_rate": HIGHEST_RATE, "max_steps": RANGE_STEPS, "warmup_ratio": 0.0, "early_stopping": None},
+        )
+
+    def folder(self, parameters: Parameters) -> Path:
+        """The trial's own folder, whose name tells the parameters."""
+        said = [trial_spec(self.sweep, self.base, parameters).model_dump(exclude=WITHOUT_EFFECT)]
+        mark = digest_of([VERSION, *said, self.model.artifact.digest, self.data.artifact.digest])[:6]
+        return self.work.folder / "trials" / f"{trial_name(parameters)}-{mark}"
+
+    def known(self, turn: Turn) -> TurnResult | None:
+        """What an earlier attempt at the sweep has left of this turn. What failed then is tried again."""
+        try:
+            result = TurnResult.model_validate_json(self._file(turn).read_text())
+        except (OSError, ValueError):
+            return None
+        diverged = bool(result.error and "diverged" in result.error)
+        if result.training and not self.work.store.is_intact(result.training.artifact):
+            return None
+        return result if diverged or result.error is None else None
+
+    def _file(self, turn: Turn) -> Path:
+        return self.folder(turn.parameters) / f"until-{turn.until:.4f}.json"
+
+
+class Course:
+    """The course of a sweep: which trial is trained next and how far, and what came of each."""
+
+    def __init__(self, sweep: SweepSpec, trials: Trials) -> None:
+        self.sweep, self.trials = sweep, trials
+        self.ladder = ladder(sweep.scheduler, factor=sweep.reduction_factor, num_rungs=sweep.num_rungs)
+        self.results: dict[Segment, TurnResult] = {}
+        self.running: set[Segment] = set()
+        self.num_lost: Counter[Segment] = Counter()
+        self.tested: PauseReport | None = None
+        self.drawn_file = trials.work.folder / "trials" / "drawn.json"
+        if sweep.learning_rate == "auto" and (tested := trials.known(self._turn(RANGE_TEST))):
+            self._take_rates(tested)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.parameters = self._first_parameters()
+        for number, parameters in enumerate(self.parameters):
+            for rung in self.ladder.own_rungs(number):
+                if found := self.trials.known(Turn(number, parameters, rung)):
+                    self.results[number, rung] = found
+
+    def next(self, draw: Callable[[], Parameters] | None) -> Turn | None:
+        """The next turn; None when there is none now."""
+        segment = self._next()
+        if segment is None:
+            return None
+        number = segment[0]
+        if number == len(self.parameters) and draw is not None:
+            self.parameters.append(draw())
+            self.drawn_file.write_text(json.dumps(self.parameters))
+        self.running.add(segment)
+        return self._turn(segment)
+
+    def ended(self, turn: Turn, result: str) -> float | None:
+        """Takes down what came of a turn; returns its loss."""
+        segment = (turn.trial, turn.until)
+        self.running.discard(segment)
+        came_to = TurnResult.model_validate_json(result)
+        if segment == RANGE_TEST:
+            self._take_rates(came_to)
+            self._begin()
+            return None
+        self.results[segment] = came_to
+        return came_to.loss
+
+    def lost(self, turn: Turn) -> None:
+        """The turn is taken again, from its checkpoint, unless its process was lost too often."""
+        segment = (turn.trial, turn.until)
+        self.running.discard(segment)
+        self.num_lost[segment] += 1
+        if self.num_lost[segment] > self.trials.base.max_failures:
+            if segment == RANGE_TEST:
+                raise StageFailed("the range test's process was lost over and over")
+            self.results[segment] = TurnResult(error="the trial's process was lost over and over")
+
+    def is_over(self) -> bool:
+        """Whether no turn is left."""
+        return self.trials.halt_file.exists() or (not self.running and self._next() is None)
+
+    def range_history(self) -> tuple[LossPoint, ...]:
+        """What the range test saw, if there was one."""
+        return self.tested.history if self.tested else ()
+
+    def known(self) -> list[tuple[Parameters, float]]:
+        """Trials that an earlier attempt has looked at, with their first loss."""
+        first = [(number, self.ladder.own_rungs(number)[0]) for number in range(len(self.parameters))]
+        return [
+            (self.parameters[number], result.loss)
+            for number, rung in first
+            if (result := self.results.get((number, rung))) and result.loss is not None
+        ]
+
+    def records(self) -> tuple[TrialRecord, ...]:
+        """What came of every trial that was begun, in the order of their learning rates."""
+        found = [self._record(number, parameters) for number, parameters in enumerate(self.parameters)]
+        return tuple(sorted(found, key=lambda trial: trial.learning_rate))
+
+    def _turn(self, segment: Segment) -> Turn:
+        number, until = segment
+        return Turn(number, self.parameters[number] if segment != RANGE_TEST else {}, until)
+
+    def _take_rates(self, tested: TurnResult) -> None:
+        """Makes a grid of what the range test has found."""
+        if tested.pause is None:
+            raise StageFailed(f"the range test failed: {tested.error}")
+        self.tested = tested.pause
+        try:
+            self.sweep = self.sweep.with_rates(rates_to_try(tested.pause.history))
+        except ValueError as error:
+            raise StageFailed(f"the range test found no learning rate: {error}; say learning_rate yourself") from error
+
+    def _next(self) -> Segment | None:
+        if self.sweep.learning_rate == "auto":
+            return None if RANGE_TEST in self.running else RANGE_TEST
+        losses = {segment: result.loss for segment, result in self.results.items()}
+        return next_segment(losses, self.running, self.ladder, num_trials=self.sweep.num_trials)
+
+    def _first_parameters(self) -> list[Parameters]:
+        if self.sweep.way == "grid":
+            return self.sweep.grid()
+        if self.sweep.way == "random":
+            draws = random.Random(self.sweep.seed)
+            return [_drawn(self.sweep, draws) for _ in range(self.sweep.num_samples)]
+        try:
+            found: list[Parameters] = json.loads(self.drawn_file.read_text())
+        except (OSError, ValueError):
+            return []
+        return found
+
+    def _record(self, number: int, parameters: Parameters) -> TrialRecord:
+        own = [self.results[number, rung] for rung in self.ladder.own_rungs(number) if (number, rung) in self.results]
+        return TrialRecord(
+            learning_rate=trial_spec(self.sweep, self.trials.base, parameters).learning_rate,
+            parameters={name: value for name, value in parameters.items() if name != "learning_rate"},
+            training=own[-1].training if own else None,
+            error=own[-1].error if own else None,
+            pauses=tuple(result.pause for result in own if result.pause),
+        )
+
+
+def trial_name(parameters: Parameters) -> str:
+    """Short words for a trial's parameters, such as `lr-0.003,r-8`."""
+    short = {"learning_rate": "lr"}
+    if not parameters:
+        return "range-test"
+    words = [
+        f"{short.get(name, name.rpartition('.')[2])}-{format(value, '.4g') if isinstance(value, float) else value}"
+        for name, value in parameters.items()
+    ]
+    return ",".join(words).replace("/", "_")[:80]
+
+
+def _drawn(sweep: SweepSpec, draws: random.Random) -> Parameters:
+    """One draw of every parameter."""
+    drawn: Parameters = {}
+    for name, values in sweep.space.items():
+        if not isinstance(values, Range):
+            drawn[name] = draws.choice(values)
+        elif values.randint:
+            drawn[name] = draws.randint(*values.randint)
+        elif values.loguniform:
+            drawn[name] = math.exp(draws.uniform(*(math.log(end) for end in values.loguniform)))
+        else:
+            drawn[name] = draws.uniform(*values.ends)
+    return drawn

@@ -1,15 +1,27 @@
 """`train`: one training run. A sweep's trial is this very function with another learning rate."""
 
+import fcntl
+import os
+import shutil
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from assay.engines import ray_train
-from assay.engines.hf_trainer import TrainingJob
-from assay.records.stages import DatasetRecord, ModelRecord, TrainingRecord
-from assay.spec.train import TrainSpec
+from assay.engines import ray_train, trackers
+from assay.engines.hf_trainer import TrainingJob, TrainingOutcome
+from assay.engines.keeper import Keeping
+from assay.errors import UsageError
+from assay.records.record import digest_of
+from assay.records.stages import DatasetRecord, ModelRecord, PauseReport, TrainingRecord
+from assay.spec.train import WITHOUT_EFFECT, TrainSpec
 from assay.stages.work import Work
 
-VERSION = 2
+VERSION = 3
+
+
+Fit = Callable[..., TrainingOutcome | PauseReport]
+"""`ray_train.fit`, or something that does the same on workers that are there already."""
 
 
 def run(
@@ -22,8 +34,45 @@ def run(
     scorer: ModelRecord | None = None,
 ) -> TrainingRecord:
     """Trains on Ray workers and stores the adapter, or the full model. `distill` learns from the `teacher`, and
-    `grpo` may be rewarded by the `scorer`."""
+    `grpo` may be rewarded by the `scorer`. What was trained before is gone on with, whichever run had begun it.
+    Raises `UsageError` when another process is at the same training."""
+    identity = job_digest(train, model=model, data=data, others=(teacher, scorer))
+    checkpoints = work.place.home / "checkpoints" / identity[:16]
+    with _alone(checkpoints):
+        record = part(
+            train,
+            model=model,
+            data=data,
+            work=work,
+            teacher=teacher,
+            scorer=scorer,
+            fit=ray_train.fit,
+            checkpoints=checkpoints,
+        )
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    assert isinstance(record, TrainingRecord)
+    return record
+
+
+def part(
+    train: TrainSpec,
+    *,
+    model: ModelRecord,
+    data: DatasetRecord,
+    work: Work,
+    fit: Fit,
+    checkpoints: Path,
+    teacher: ModelRecord | None = None,
+    scorer: ModelRecord | None = None,
+    until: float | None = None,
+    halt_file: Path | None = None,
+    rising_from: float | None = None,
+) -> TrainingRecord | PauseReport:
+    """The same, or the training up to a share of its steps: a sweep's trial. It goes on from what is in
+    `checkpoints`, and ends with one when `halt_file` appears. With `rising_from` the learning rate rises from there
+    to `train.learning_rate`, step by step: a range test."""
     started_at = time.time()
+    trackers.require(train.report_to)
     work.say("starting the workers")
     output = work.folder / "output"
     splits = Path(data.artifact.path)
@@ -41,8 +90,18 @@ def run(
         progress_file=str(work.progress_file),
         started_at=started_at,
         on_gpu=num_gpus > 0,
+        rising_from=rising_from,
+        keeping=Keeping(
+            folder=str(checkpoints),
+            job=job_digest(train, model=model, data=data, others=(teacher, scorer)),
+            attempt="",
+            until=until,
+            halt_file=str(halt_file) if halt_file else None,
+        ),
     )
-    outcome = ray_train.fit(job, num_gpus_per_worker=num_gpus)
+    outcome = fit(job, num_gpus_per_worker=num_gpus)
+    if isinstance(outcome, PauseReport):
+        return outcome
     weights = output / "weights"
     (weights / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody should have to load
     (weights / "README.md").unlink(missing_ok=True)
@@ -54,6 +113,28 @@ def run(
         seconds=time.time() - started_at,
         **outcome.model_dump(),
     )
+
+
+def job_digest(
+    train: TrainSpec, *, model: ModelRecord, data: DatasetRecord, others: Sequence[ModelRecord | None] = ()
+) -> str:
+    """What says whether two trainings are the same one."""
+    models = [one.artifact.digest if one else None for one in (model, *others)]
+    return digest_of([VERSION, train.model_dump(exclude=WITHOUT_EFFECT), models, data.artifact.digest])
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock; the kernel lets go of it when the process ends, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise UsageError(f"another run is at this very training (its checkpoints are in {folder})") from error
+    finally:
+        os.close(descriptor)
 
 
 def _split_file(train: TrainSpec, file: Path) -> str:

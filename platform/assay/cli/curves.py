@@ -1,0 +1,108 @@
+"""Loss curves in the terminal: a sweep's trials in one picture, the chosen one marked."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from assay.records.stages import LossPoint, SweepRecord, TrialRecord
+
+WIDTH, HEIGHT = 64, 12
+COLOURS = ("cyan", "yellow", "magenta", "blue", "red", "white")
+CHOSEN = "bold green"
+DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+"""Bits of a braille character's dots, row by row (Unicode 2800 to 28FF)."""
+HIGHEST = 2.0
+"""Losses above so many times the highest first one are not drawn."""
+
+
+def print_sweep(console: Console, sweep: SweepRecord) -> None:
+    """Curves, then a row for each trial, then what the choice cost."""
+    styles = [CHOSEN if i == sweep.chosen else COLOURS[i % len(COLOURS)] for i in range(len(sweep.trials))]
+    for line in picture([trial.history for trial in sweep.trials], styles):
+        console.print(line, highlight=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("", "trial", "selection loss", "steps", "tokens", ""):
+        table.add_column(column)
+    for index, (trial, style) in enumerate(zip(sweep.trials, styles, strict=True)):
+        mark = "→" if index == sweep.chosen else ""
+        name = f"[{style}]{escape(trial_words(trial))}[/{style}]"
+        table.add_row(mark, name, _loss(trial), _steps(trial), str(trial.num_tokens), _end(trial))
+    console.print(table)
+    steps = sum(trial.history[-1].step for trial in sweep.trials if trial.history)
+    took = f", {sweep.seconds:.0f} s" if sweep.seconds else ""
+    console.print(f"{len(sweep.trials)} trials, {steps} steps, {sweep.num_tokens} tokens{took}", highlight=False)
+
+
+def picture(histories: Sequence[Sequence[LossPoint]], styles: Sequence[str]) -> list[str]:
+    """Loss over steps, one curve for each history, as lines of rich markup; nothing where there are no losses."""
+    first = [history[0].loss for history in histories if history]
+    shown = [[p for p in history if p.loss <= HIGHEST * max(first)] for history in histories]
+    points = [point for history in shown for point in history]
+    if not points:
+        return []
+    top, bottom = max(p.loss for p in points), min(p.loss for p in points)
+    last = max(p.step for p in points)
+    cells: dict[tuple[int, int], tuple[int, str]] = {}
+    for history, style in zip(shown, styles, strict=True):
+        for x, y in _dots(history, last=last, top=top, bottom=bottom):
+            cell = (y // 4, x // 2)
+            bits, _ = cells.get(cell, (0, style))
+            cells[cell] = (bits | DOTS[y % 4][x % 2], style)
+    lines = [
+        "".join(_cell(*cells[row, column]) if (row, column) in cells else " " for column in range(WIDTH))
+        for row in range(HEIGHT)
+    ]
+    scale = [f"{top:8.3f} ┤", *["         │"] * (HEIGHT - 2), f"{bottom:8.3f} ┤"]
+    under = f"         └{'─' * WIDTH}"
+    return [
+        *(left + line for left, line in zip(scale, lines, strict=True)),
+        under,
+        f"{'':10}1{last:>{WIDTH - 1}} steps",
+    ]
+
+
+def trial_words(trial: TrialRecord) -> str:
+    """A trial by what was varied."""
+    others = [
+        f"{name.rpartition('.')[2]} {format(value, '.4g') if isinstance(value, float) else value}"
+        for name, value in trial.parameters.items()
+    ]
+    return ", ".join([f"{trial.learning_rate:.3g}", *others])
+
+
+def _dots(history: Sequence[LossPoint], *, last: int, top: float, bottom: float) -> list[tuple[int, int]]:
+    """The curve on a raster of twice the width and four times the height, without gaps."""
+    wide, high = WIDTH * 2 - 1, HEIGHT * 4 - 1
+    raster = [
+        (round(point.step / last * wide), round((top - point.loss) / ((top - bottom) or 1.0) * high))
+        for point in history
+    ]
+    found = raster[:1]
+    for (x0, y0), (x1, y1) in pairwise(raster):
+        steps = max(abs(x1 - x0), abs(y1 - y0), 1)
+        found += [(round(x0 + (x1 - x0) * i / steps), round(y0 + (y1 - y0) * i / steps)) for i in range(1, steps + 1)]
+    return found
+
+
+def _cell(bits: int, style: str) -> str:
+    return f"[{style}]{chr(0x2800 + bits)}[/{style}]"
+
+
+def _loss(trial: TrialRecord) -> str:
+    done = trial.training or (trial.pauses[-1] if trial.pauses else None)
+    if done is None or done.selection_loss is None:
+        return ""
+    error = f" ± {done.selection_loss_se:.3f}" if done.selection_loss_se is not None else ""
+    return f"{done.selection_loss:.3f}{error}"
+
+
+def _steps(trial: TrialRecord) -> str:
+    return str(trial.history[-1].step) if trial.history else ""
+
+
+def _end(trial: TrialRecord) -> str:
+    words = {"finished": "", "stopped": "stopped early", "diverged": "diverged", "failed": "failed"}[trial.outcome]
+    return f"{words}: {escape(trial.error)}" if trial.error and trial.outcome == "failed" else words

@@ -1,0 +1,165 @@
+"""Checkpoints on disk that can be trusted: written aside, flushed, listed with SHA-256 and size, and renamed last.
+
+A folder named `step-…` is therefore whole unless something changed it later, and then `newest_valid` passes it by.
+Nothing here knows what the files mean.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from assay.errors import AssayError
+from assay.records.artifact import FileEntry
+from assay.records.record import Record, digest_of
+
+MANIFEST = "manifest.json"
+CHUNK_BYTES = 1 << 20
+FINISHED, DRAFT = "step-", "draft-"
+
+
+class Damaged(AssayError):
+    """A checkpoint is not what was written; the message says in what."""
+
+
+class CheckpointManifest(Record):
+    """What a checkpoint is of, and every file of it."""
+
+    job: str
+    """Digest of the training run that it belongs to."""
+    step: int
+    num_workers: int
+    selection_loss: float | None
+    """The newest one known when it was written."""
+    files: dict[str, FileEntry]
+    """POSIX path inside the folder to its entry."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose every byte was compared with its manifest."""
+
+    folder: Path
+    manifest: CheckpointManifest
+
+
+def draft(root: Path, step: int, token: str) -> Path:
+    """Where the files of a new checkpoint are written; `token` keeps attempts that overlap apart."""
+    return root / f"{DRAFT}{step:09d}-{token}"
+
+
+def at(root: Path, step: int) -> Path:
+    """Where the finished checkpoint of a step is."""
+    return root / f"{FINISHED}{step:09d}"
+
+
+def flush(folder: Path, *, share: int = 0, num_shares: int = 1) -> dict[str, FileEntry]:
+    """Puts one share of the folder's files on the disk, and returns their entries; so many workers divide the
+    reading among them."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())[share::num_shares]
+    return {path.relative_to(folder).as_posix(): _flushed(path) for path in paths}
+
+
+def seal(folder: Path, manifest: CheckpointManifest) -> Path:
+    """Makes a draft a checkpoint: until the rename no reader sees it, and after it a power cut leaves it whole."""
+    data = manifest.model_dump()
+    path = folder / MANIFEST
+    path.write_text(json.dumps({"manifest": data, "digest": digest_of(data)}))
+    _flush(path)
+    for inner in {folder, *(file.parent for file in folder.rglob("*"))}:
+        _flush(inner)
+    target = at(folder.parent, manifest.step)
+    if target.exists():
+        shutil.rmtree(target)  # of an attempt that overlaps with this one, or damaged: the state is the same
+    os.rename(folder, target)
+    _flush(folder.parent)
+    return target
+
+
+def verify(folder: Path) -> CheckpointManifest:
+    """Reads every byte of a checkpoint; raises `Damaged` saying what is wrong with it."""
+    try:
+        text = json.loads((folder / MANIFEST).read_text())
+        manifest = CheckpointManifest.model_validate(text["manifest"])
+        intact = digest_of(manifest.model_dump()) == text["digest"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{folder.name}: its manifest cannot be read ({type(error).__name__})") from error
+    if not intact:
+        raise Damaged(f"{folder.name}: its manifest has changed")
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
+    for name in sorted(there ^ set(manifest.files)):
+        raise Damaged(f"{folder.name}: {name} {'does not belong to it' if name in there else 'is missing'}")
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if path.stat().st_size != entry.size:
+            raise Damaged(f"{folder.name}: {name} has {path.stat().st_size} bytes, not {entry.size}")
+        if _sha256(path) != entry.sha256:
+            raise Damaged(f"{folder.name}: {name} has changed")
+    return manifest
+
+
+def newest_valid(root: Path, job: str, tell: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint of `job` that is whole; None when there is none. What is passed by is told."""
+    for folder in reversed(_finished(root)):
+        try:
+            manifest = verify(folder)
+        except Damaged as error:
+            tell(f"passed by a damaged checkpoint: {error}")
+            continue
+        if manifest.job == job:
+            return Checkpoint(folder, manifest)
+        tell(f"passed by {folder.name}, which is of another training run")
+    return None
+
+
+def prune(root: Path, *, keep_last: int, keep_best: int) -> None:
+    """Removes all but the newest `keep_last` and the `keep_best` with the lowest selection loss."""
+    finished = _finished(root)
+    losses = {folder: loss for folder in finished if (loss := _claimed_loss(folder)) is not None}
+    best = sorted(losses, key=lambda folder: losses[folder])[:keep_best]
+    for folder in finished:
+        if folder not in finished[-keep_last:] and folder not in best:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def go_back_to(root: Path, checkpoint: Checkpoint | None) -> None:
+    """Removes what is newer than `checkpoint`, which is damaged or foreign, and what was left half written."""
+    for folder in [*root.glob(f"{DRAFT}*"), *_finished(root)]:
+        if checkpoint is None or folder.name.startswith(DRAFT) or folder.name > checkpoint.folder.name:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _finished(root: Path) -> list[Path]:
+    return sorted(folder for folder in root.glob(f"{FINISHED}*") if folder.is_dir())
+
+
+def _claimed_loss(folder: Path) -> float | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        loss = json.loads((folder / MANIFEST).read_text())["manifest"]["selection_loss"]
+        return float(loss) if loss is not None else None
+    return None
+
+
+def _flushed(path: Path) -> FileEntry:
+    _flush(path)
+    return FileEntry(sha256=_sha256(path), size=path.stat().st_size)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            sha256.update(chunk)
+    return sha256.hexdigest()

@@ -1,0 +1,318 @@
+"""`make drill-train`: a training run is killed at random moments, and its checkpoints are damaged.
+
+A tiny model is trained on a Ray head of its own, over and over, with the same seed. A kill strikes a worker, all
+workers, the driver (which is then started again, as one would) or the whole head (which is, too). Every run must end
+with the very bytes of an undisturbed one, and never lose more than one checkpoint interval.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common import met, own_place
+
+from assay.engines import checkpoints, hf_data, ray_cluster, ray_head
+from assay.place import Place
+from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord, TrainingRecord
+from assay.spec.train import TrainSpec
+from assay.stages import train
+from assay.stages.work import Work
+from assay.store.artifacts import ArtifactStore
+
+KINDS = ("worker", "all workers", "driver", "head")
+INTERVAL = 5
+TRAIN = TrainSpec.model_validate(
+    {
+        "method": {"lora": {"r": 4, "dropout": 0.1}},
+        "learning_rate": 1e-2,
+        "global_batch_size": 8,
+        "max_steps": 60,
+        "precision": "fp32",
+        "num_workers": 2,
+        "checkpoint": {"every_steps": INTERVAL},
+    }
+)
+DATASET = "dataset.json"
+WINDOW_S = 12.0
+"""A kill comes within so many seconds after a start, or a restart."""
+
+
+@dataclass
+class Run:
+    """One training run, from its first start to its end."""
+
+    name: str
+    kills: list[str] = field(default_factory=list)
+    lost_steps: list[int] = field(default_factory=list)
+    digest: str = ""
+
+
+def main() -> None:
+    options = _options()
+    if options.drive:
+        _drive(Path(options.drive))
+        return
+    draws = random.Random(options.seed)
+    with own_place() as place:
+        _make_given(place)
+        ray_head.start(place)
+        try:
+            found, of = _corruptions(place, draws, options.corruptions)
+            runs = list(_kills(place, draws, options.kills)) if options.kills else []
+        finally:
+            ray_head.stop(place)
+    _report(runs, found, of)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="how many (20)")
+    parser.add_argument("--corruptions", type=int, default=20, help="how many (20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and the victims (0)")
+    parser.add_argument("--drive", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _drive(folder: Path) -> None:
+    """The driver's process: what `assay run` does at its stage `train`."""
+    place = Place(home=folder.parents[1], ray_port=int(os.environ["ASSAY_RAY_PORT"]))
+    given = json.loads((place.home / DATASET).read_text())
+    ray_cluster.connect(place.cluster_address)
+    record = train.run(
+        TRAIN,
+        model=ModelRecord.model_validate(given["model"]),
+        data=DatasetRecord.model_validate(given["data"]),
+        work=Work(place, folder, folder / "progress.jsonl", place.home),
+    )
+    (folder / "record.json").write_text(record.model_dump_json())
+
+
+def _make_given(place: Place) -> None:
+    """The model and the data, in the place's store."""
+    code = "import sys, drill_train; drill_train.make_given(sys.argv[1])"
+    subprocess.run(
+        [sys.executable, "-c", code, str(place.home)],
+        cwd=Path(__file__).parent,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def make_given(home: str) -> None:
+    """Makes the model and the data, in a process of their own: it imports torch."""
+    from tiny import KNOWN, THINGS, YES, make_model
+
+    folder, store = Path(home) / "given", ArtifactStore(Path(home) / "artifacts")
+    make_model(folder / "model")
+    (folder / "data").mkdir()
+    chats = [
+        [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}] for thing in THINGS
+    ]
+    counts = hf_data.write_split(folder / "model", chats, folder / "data" / "train.safetensors", max_length=64)
+    split = SplitRecord(
+        file="train.safetensors",
+        digest="train",
+        num_examples=counts.num_examples,
+        num_tokens=counts.num_tokens,
+        num_completion_tokens=counts.num_completion_tokens,
+    )
+    none = split.model_copy(update={"file": "", "num_examples": 0})
+    model = ModelRecord(
+        artifact=store.put(folder / "model", "model"),
+        architecture="LlamaForCausalLM",
+        num_parameters=1,
+        num_layers=2,
+        context_length=256,
+    )
+    data = DatasetRecord(
+        artifact=store.put(folder / "data", "dataset"),
+        train=split,
+        selection=none,
+        gate=None,
+        num_dropped_too_long=0,
+        num_dropped_duplicates=0,
+    )
+    given = {"model": model.model_dump(), "data": data.model_dump()}
+    (Path(home) / DATASET).write_text(json.dumps(given))
+
+
+def _kills(place: Place, draws: random.Random, num_kills: int) -> Iterator[Run]:
+    """An undisturbed run, then as many as it takes for all kills."""
+    yield _run(place, Run("undisturbed"), [], draws)
+    kinds = [KINDS[number % len(KINDS)] for number in range(num_kills)]
+    draws.shuffle(kinds)
+    number = 0
+    while kinds:
+        number += 1
+        yield _run(place, Run(f"run {number}"), kinds, draws)
+
+
+def _run(place: Place, run: Run, kinds: list[str], draws: random.Random) -> Run:
+    """Trains to the end, and takes kills off `kinds` on the way."""
+    folder = place.home / "runs" / run.name.replace(" ", "-")
+    folder.mkdir(parents=True)
+    driver = _start_driver(place, folder)
+    while True:
+        moment = time.monotonic() + draws.uniform(0, WINDOW_S) if kinds else None
+        while driver.poll() is None and (moment is None or time.monotonic() < moment):
+            time.sleep(0.05)
+        if driver.poll() is not None and (folder / "record.json").exists():
+            break
+        if driver.poll() is not None:
+            sys.exit(f"{run.name} failed after {run.kills}:\n{(folder / 'driver.log').read_text()[-3000:]}")
+        kind = kinds.pop(0)
+        run.kills.append(kind)
+        reached = _steps(folder)[-1:]
+        if kind in ("worker", "all workers"):
+            victims = _workers(place)
+            for victim in victims if kind == "all workers" else draws.sample(victims, min(1, len(victims))):
+                with suppress(psutil.NoSuchProcess):
+                    victim.kill()
+            _wait_until_it_goes_on(folder, driver, reached)
+        else:
+            driver.kill()
+            driver.wait()
+            if kind == "head":
+                _kill_head(place)
+                ray_head.start(place)
+            driver = _start_driver(place, folder)
+            _wait_until_it_goes_on(folder, driver, reached)
+        print(f"{run.name}: killed {kind} at step {reached[0] if reached else 0}", flush=True)
+    record = TrainingRecord.model_validate_json((folder / "record.json").read_text())
+    run.digest = record.artifact.digest
+    run.lost_steps = _lost(folder)
+    print(f"{run.name}: ended after {len(run.kills)} kills, steps lost {run.lost_steps}", flush=True)
+    return run
+
+
+def _start_driver(place: Place, folder: Path) -> "subprocess.Popen[bytes]":
+    environment = {**os.environ, "ASSAY_RAY_PORT": str(place.ray_port), "ASSAY_HOME": str(place.home)}
+    with (folder / "driver.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, __file__, "--drive", str(folder)], stdout=log, stderr=log, env=environment
+        )
+
+
+def _workers(place: Place) -> list[psutil.Process]:
+    """The training workers, by the name that Ray gives their processes."""
+    return [process for process in ray_head._marked(place) if "RayTrainWorker" in " ".join(_cmdline(process))]
+
+
+def _kill_head(place: Place) -> None:
+    """SIGKILL for the head and everything on it, as when the machine goes down."""
+    family = ray_head._marked(place)
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGKILL)
+    psutil.wait_procs(family, timeout=10)
+    ray_head.stop(place)
+
+
+def _cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def _wait_until_it_goes_on(folder: Path, driver: "subprocess.Popen[bytes]", reached: list[int]) -> None:
+    """Until the next attempt has begun: two kills at once would be one."""
+    lines = len(_lines(folder))
+    end = time.monotonic() + 60
+    while driver.poll() is None and time.monotonic() < end and len(_lines(folder)) <= lines:
+        time.sleep(0.1)
+
+
+def _lines(folder: Path) -> list[dict[str, object]]:
+    with suppress(OSError):
+        return [json.loads(line) for line in (folder / "progress.jsonl").read_text().splitlines() if line.endswith("}")]
+    return []
+
+
+def _steps(folder: Path) -> list[int]:
+    return [int(str(line["step"])) for line in _lines(folder) if line["num_steps"]]
+
+
+def _lost(folder: Path) -> list[int]:
+    """For each time that steps were done again: how many."""
+    steps = _steps(folder)
+    return [before - after + 1 for before, after in pairwise(steps) if after <= before]
+
+
+def _corruptions(place: Place, draws: random.Random, num: int) -> tuple[int, int]:
+    """Damages the newest of two real checkpoints; counts how often that was found and the other one used."""
+    folder = place.home / "runs" / "corruptions"
+    folder.mkdir(parents=True)
+    driver = _start_driver(place, folder)
+    root = place.home / "checkpoints"
+    two: list[Path] = []
+    while len(two) < 2 and driver.poll() is None:
+        two = sorted(root.glob("*/step-*"))[-2:]
+        time.sleep(0.01)
+    driver.send_signal(signal.SIGTERM)
+    driver.wait(timeout=60)
+    job = checkpoints.verify(sorted(root.glob("*/step-*"))[-1]).job
+    found = 0
+    for number in range(num):
+        trial = place.home / f"corruption-{number}"
+        shutil.copytree(next(root.glob("*/")), trial)
+        *_, older, newest = sorted(trial.glob("step-*"))
+        what = _damage(newest, ("flip", "truncate", "remove")[number % 3], draws)
+        told: list[str] = []
+        used = checkpoints.newest_valid(trial, job, told.append)
+        found += used is not None and used.folder == older and newest.name in " ".join(told)
+        print(f"corruption {number + 1}: {what}: {told[0] if told else 'NOT FOUND'}", flush=True)
+        shutil.rmtree(trial)
+    shutil.rmtree(root)
+    return found, num
+
+
+def _damage(folder: Path, kind: str, draws: random.Random) -> str:
+    victim = draws.choice(sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size))
+    data = victim.read_bytes()
+    if kind == "remove":
+        victim.unlink()
+    elif kind == "truncate":
+        victim.write_bytes(data[: draws.randrange(len(data))])
+    else:
+        place = draws.randrange(len(data))
+        victim.write_bytes(data[:place] + bytes([data[place] ^ (1 << draws.randrange(8))]) + data[place + 1 :])
+    return f"{kind} {victim.relative_to(folder)}"
+
+
+def _report(runs: list[Run], found: int, of: int) -> None:
+    print(f"corruptions found and the one before used: {found} of {of}")
+    if runs:
+        undisturbed, *killed = runs
+        same = sum(run.digest == undisturbed.digest for run in killed)
+        lost = max((steps for run in killed for steps in run.lost_steps), default=0)
+        kills = Counter(kind for run in killed for kind in run.kills)
+        print(f"kills: {sum(kills.values())} ({', '.join(f'{kind} {n}' for kind, n in sorted(kills.items()))})")
+        print(f"runs that ended: {len(killed)} of {len(killed)}; with the undisturbed run's bytes: {same}")
+        print(f"most steps lost: {lost}   {met(lost, INTERVAL, at_most=True)}")
+        failed = same < len(killed) or lost > INTERVAL
+    summary = {"drill": "train", "runs": [vars(run) for run in runs], "corruptions_found": found, "corruptions": of}
+    print(json.dumps(summary))
+    if found < of or (runs and failed):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""A sweep on a real Ray: warm workers give the numbers of fresh ones, and a sweep goes on where it was broken off."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from assay.engines import hf_data, ray_cluster, ray_head
+from assay.place import Place
+from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord, SweepRecord
+from assay.spec.sweep import SweepSpec
+from assay.spec.train import TrainSpec
+from assay.stages import sweep, train
+from assay.stages.work import Work
+from assay.store.artifacts import ArtifactStore
+from tiny import KNOWN, THINGS, YES, make_model
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+
+BASE: dict[str, Any] = {
+    "method": {"lora": {"r": 4}},
+    "learning_rate": 1e-2,
+    "global_batch_size": 4,
+    "max_steps": 9,
+    "precision": "fp32",
+    "num_workers": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("r")
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
+        ports = [int(probe.getsockname()[1]) for probe in probes]
+    place = Place(
+        home=folder,
+        ray_address="",
+        ray_port=ports[0],
+        dashboard_port=ports[1],
+        serve_port=ports[2],
+        gateway_port=ports[3],
+        num_cpus=4,
+    )
+    before = dict(os.environ)
+    os.environ |= {"RAY_ADDRESS": place.cluster_address, "RAY_AUTH_MODE": "token"}
+    os.environ |= {"RAY_AUTH_TOKEN_PATH": str(place.token_path), "ASSAY_HOME": str(folder)}
+    try:
+        ray_head.start(place)
+        ray_cluster.connect(place.cluster_address)
+        yield place
+    finally:
+        ray_cluster.disconnect()
+        ray_head.stop(place)
+        os.environ.clear()
+        os.environ |= before
+
+
+@pytest.fixture(scope="module")
+def given(place: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The model and the data, as records."""
+    folder = tmp_path_factory.mktemp("given")
+    store = ArtifactStore(place.home / "artifacts")
+    make_model(folder / "model")
+    chats = [
+        [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}] for thing in THINGS
+    ]
+    (folder / "data").mkdir()
+    splits = {}
+    for name, part in (("train", chats[:20]), ("selection", chats[20:])):
+        counts = hf_data.write_split(folder / "model", part, folder / "data" / f"{name}.safetensors", max_length=64)
+        splits[name] = SplitRecord(
+            file=f"{name}.safetensors",
+            digest=name,
+            num_examples=counts.num_examples,
+            num_tokens=counts.num_tokens,
+            num_completion_tokens=counts.num_completion_tokens,
+        )
+    model = ModelRecord(
+        artifact=store.put(folder / "model", "model"),
+        architecture="LlamaForCausalLM",
+        num_parameters=1,
+        num_layers=2,
+        context_length=256,
+    )
+    data = DatasetRecord(
+        artifact=store.put(folder / "data", "dataset"),
+        gate=None,
+        num_dropped_too_long=0,
+        num_dropped_duplicates=0,
+        **splits,
+    )
+    return {"model": model, "data": data}
+
+
+def work(place: Place, name: str) -> Work:
+    folder = place.home / "runs" / name
+    return Work(place, folder, folder / "progress.jsonl", place.home)
+
+
+def swept(spec: SweepSpec, place: Place, name: str, given: dict[str, Any]) -> SweepRecord:
+    (place.home / "runs" / name).mkdir(parents=True, exist_ok=True)
+    return sweep.run(spec, base=TrainSpec.model_validate(BASE), trial=train.part, work=work(place, name), **given)
+
+
+GRID = SweepSpec(learning_rate=(1e-4, 1e-3, 1e-2), parameters={"method.lora.r": (2, 4)}, max_concurrent_trials=1)
+
+
+@pytest.fixture(scope="module")
+def grid(place: Place, given: dict[str, Any]) -> SweepRecord:
+    return swept(GRID, place, "grid", given)
+
+
+def test_a_trial_on_warm_workers_is_quick_and_has_the_numbers_of_a_fresh_run(
+    grid: SweepRecord, place: Place, given: dict[str, Any]
+) -> None:
+    assert [trial.outcome for trial in grid.trials] == ["finished"] * 6
+    overheads = sorted(trial.training.seconds_to_first_step for trial in grid.trials if trial.training)
+    assert overheads[-2] <= 3.0, f"from call to first step: {overheads}"  # the slowest was the cold one
+    chosen = sweep.trial_spec(GRID, TrainSpec.model_validate(BASE), grid.parameters)
+    fresh = train.run(chosen, work=work(place, "fresh"), **given)
+    warm = grid.trials[grid.chosen].training
+    assert warm is not None
+    assert fresh.artifact.digest == warm.artifact.digest
+    assert fresh.selection_loss == warm.selection_loss
+    assert [point.loss for point in fresh.history] == [point.loss for point in warm.history]
+
+
+def test_a_sweep_goes_on_with_what_is_there(grid: SweepRecord, place: Place, given: dict[str, Any]) -> None:
+    trials = place.home / "runs" / "grid" / "trials"
+    kept = sorted(trials.glob("*/until-*.json"))
+    kept[0].unlink()
+    times = {file: file.stat().st_mtime for file in kept[1:]}
+    again = swept(GRID, place, "grid", given)
+    assert {file: file.stat().st_mtime for file in kept[1:]} == times
+    assert kept[0].exists()
+    assert [trial.training and trial.training.selection_loss for trial in again.trials] == [
+        trial.training and trial.training.selection_loss for trial in grid.trials
+    ]
+
+
+def test_halving_chooses_as_the_grid_does_for_fewer_tokens(
+    grid: SweepRecord, place: Place, given: dict[str, Any]
+) -> None:
+    spec = SweepSpec.model_validate({**GRID.model_dump(), "scheduler": "asha"})
+    halved = swept(spec, place, "asha", given)
+    assert halved.num_tokens <= 0.5 * grid.num_tokens
+    assert halved.trials[halved.chosen].training is not None
+    best = min(t.training.selection_loss for t in grid.trials if t.training and t.training.selection_loss is not None)
+    found = halved.trials[halved.chosen].training
+    assert found is not None
+    assert found.selection_loss == pytest.approx(best, rel=0.2)
+    stopped = [trial for trial in halved.trials if trial.outcome == "stopped"]
+    assert stopped
+    assert all(trial.pauses and trial.history for trial in stopped)
+
+
+def test_optuna_draws_and_a_diverged_trial_is_cut(place: Place, given: dict[str, Any]) -> None:
+    spec = SweepSpec(learning_rate={"loguniform": (1e-3, 1e-2)}, search="optuna", num_samples=3)  # type: ignore[arg-type]
+    drawn = swept(spec, place, "optuna", given)
+    assert len({trial.learning_rate for trial in drawn.trials}) == 3
+    assert all(1e-3 <= trial.learning_rate <= 1e-2 for trial in drawn.trials)
+    started = time.time()
+    wild = SweepSpec(learning_rate=(1e-3, 1.0), parameters={"max_grad_norm": (1e9,), "schedule": ("constant",)})
+    record = swept(wild, place, "wild", given)
+    assert record.trials[0].outcome == "finished"
+    assert record.chosen == 0
+    assert time.time() - started < 120
