@@ -117,7 +117,7 @@ class WorkerResources(Block):
     """Threads that torch may use in a worker on CPU."""
 
 
-WITHOUT_EFFECT = frozenset({"checkpoint", "min_workers", "max_failures", "report_to"})
+WITHOUT_EFFECT = {"checkpoint", "min_workers", "max_failures", "report_to"}
 """Fields of `TrainSpec` that change nothing about the weights that come out."""
 
 
