@@ -13,7 +13,7 @@ from assay.records.gate import (
     ServiceMeasurement,
 )
 from assay.rules.intervals import clopper_pearson_upper
-from assay.rules.measured import weigh_contamination, weigh_parity, weigh_service
+from assay.rules.measured import joined_contamination, weigh_contamination, weigh_parity, weigh_service
 from assay.spec.gate import ContaminationSpec, ParitySpec, ServiceSpec
 
 
@@ -143,6 +143,16 @@ def test_a_check_of_other_items_says_nothing() -> None:
     (result,) = weigh_contamination(ContaminationSpec(), contamination(), {"facts": "another"})
     assert result.outcome == "INCONCLUSIVE"
     assert weigh_contamination(ContaminationSpec(), None, {"facts": "digest"}) == ()  # no training data is known
+
+
+def test_the_data_of_several_training_runs_counts_as_one() -> None:
+    found = joined_contamination([contamination(), contamination(exact=(hit("what is a goose?", 1.0),))])
+    assert (found.num_examples, len(found.near)) == (2000, 2)
+    (result,) = weigh_contamination(ContaminationSpec(), found, {"facts": "digest"})
+    assert result.outcome == "FAIL"
+    mixed = joined_contamination([contamination(), contamination(task_digests={"facts": "another"})])
+    (unknown,) = weigh_contamination(ContaminationSpec(), mixed, {"facts": "digest"})
+    assert unknown.outcome == "INCONCLUSIVE"
 
 
 def pair(first: str, second: str, agreement: float, distance: float = 0.01, num_probes: int = 64) -> ParityPair:

@@ -31,6 +31,7 @@ _RECORDS: dict[str, type[Any]] = {
     "merge": ModelRecord,
     "compress": ModelRecord,
     "baseline": WeighingRecord,
+    "champion": WeighingRecord,
     "gate": GateRecord,
 }
 

@@ -74,7 +74,7 @@ def run(
         for step in _wanted(context):
             if _reuse(step, context, ledger, place, name, watcher):
                 continue
-            if step.name in MAKE_CANDIDATES:
+            if step.name.partition("-")[0] in MAKE_CANDIDATES:
                 check_attempts_left(suite, context.tasks, ledger)
             if not num_run:
                 before_work()

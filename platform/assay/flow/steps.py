@@ -10,12 +10,14 @@ from typing import TypeVar
 
 from assay.engines import ray_serve, remote_data
 from assay.engines.lm_eval_harness import TaskFile
+from assay.errors import StageFailed
 from assay.flow.attempts import begin_attempt
 from assay.place import Place
 from assay.records.gate import ContaminationRecord, GateRecord, ParityRecord, ServiceRecord, WeighingRecord
 from assay.records.record import Record, digest_of
 from assay.records.release import Champion
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
+from assay.rules.measured import joined_contamination
 from assay.spec.data import DataSpec, is_remote
 from assay.spec.examples import matching_files
 from assay.spec.gate import ContaminationSpec, LoadSpec, ParitySpec, SuiteSpec
@@ -126,14 +128,37 @@ class Context:
         """The suite's tasks."""
         return weigh.tasks_of(self.suite, self.root, self.data)
 
-    def weigh(self, deployment: DeploymentRecord, *, work: Work) -> WeighingRecord:
-        """Asks a deployment all of the suite's questions."""
-        weighed = self.model if deployment.slot == "reference" else self.candidate
+    @property
+    def wants_champion(self) -> bool:
+        """Whether the candidate stands beside the champion; before the first release that is the base model."""
+        return self.spec.gate.baseline == "champion" or "champion" in self.suite.references
+
+    @property
+    def wants_base(self) -> bool:
+        """Whether the base model is weighed, for itself or in the champion's stead."""
+        wanted = self.spec.gate.baseline == "base" or "base" in self.suite.references
+        return wanted or (self.wants_champion and self.champion is None)
+
+    @property
+    def champion_model(self) -> ModelRecord:
+        """The model that has the traffic. Raises `StageFailed` when the ledger does not know it any more."""
+        assert self.champion is not None
+        ledger = Ledger(self.place.ledger_url)
+        keys = [stage.key for stage in ledger.stages(self.champion.run) if stage.stage == "compress"]
+        rows = [row for key in keys if (row := ledger.record(key))]
+        models = [ModelRecord.model_validate_json(row.record) for row in rows]
+        for model in models:
+            if model.artifact.digest == self.champion.artifact_digest:
+                return model
+        raise StageFailed(f"the model of the champion {self.champion.run} is not in the ledger any more")
+
+    def weigh(self, deployment: DeploymentRecord, *, model: ModelRecord, work: Work) -> WeighingRecord:
+        """Asks a deployment of `model` all of the suite's questions."""
         return weigh.run(
             deployment,
             self.tasks,
             engine=_engine_mark(self),
-            tokenizer=weighed.artifact.path,
+            tokenizer=model.artifact.path,
             num_concurrent=self.spec.gate.num_concurrent,
             work=work,
             stands=lambda: ray_serve.holds(deploy.serve_api(work), deployment),
@@ -188,7 +213,21 @@ def steps(num_train_steps: int = 1) -> tuple[Step, ...]:
             WeighingRecord,
             reads=lambda c: [c.model.artifact.digest, _engine(c), [[t.name, t.digest] for t in c.tasks]],
             run=_baseline,
-            wanted=lambda c: c.spec.gate.baseline == "base",
+            wanted=lambda c: c.wants_base,
+            stands=_is_answered,
+        ),
+        Step(
+            "champion",
+            baseline.VERSION,
+            WeighingRecord,
+            reads=lambda c: [
+                c.champion.artifact_digest if c.champion else None,
+                _engine(c),
+                [[t.name, t.digest] for t in c.tasks],
+            ],
+            run=_champion,
+            wanted=lambda c: c.wants_champion and c.champion is not None,
+            stands=_is_answered,
         ),
         Step(
             "deploy",
@@ -248,14 +287,18 @@ def steps(num_train_steps: int = 1) -> tuple[Step, ...]:
             reads=lambda c: [
                 c.record("deploy", DeploymentRecord).model_dump(),
                 gate.suite_digest(c.suite, c.tasks),
-                c.record("baseline", WeighingRecord).evidence.digest if "baseline" in c.records else None,
-                c.records["contamination"].model_dump(mode="json") if "contamination" in c.records else None,
-                c.records["parity"].model_dump(mode="json") if "parity" in c.records else None,
+                [c.record(stage, WeighingRecord).evidence.digest if stage in c.records else None for stage in _BESIDE],
+                _dumped(_contamination(c)),
+                _dumped(c.found("parity", ParityRecord)),
                 c.record("service", ServiceRecord).evidence.digest if "service" in c.records else None,
             ],
             run=_gate,
+            stands=_is_answered,
         ),
     )
+
+
+_BESIDE = ("baseline", "champion")
 
 
 def _training_steps(index: int) -> tuple[Step, ...]:
@@ -428,16 +471,55 @@ def _baseline(context: Context, work: Work) -> WeighingRecord:
 
     api = deploy.serve_api(work)
     try:
-        return baseline.run(deploy=deploy_reference, weigh=partial(context.weigh, work=work), api=api)
+        ask = partial(context.weigh, model=context.model, work=work)
+        return baseline.run(deploy=deploy_reference, weigh=ask, api=api)
     except BaseException:
         if context.started:
             ray_serve.remove(api, context.started.slot)
         raise
 
 
+def _champion(context: Context, work: Work) -> WeighingRecord:
+    """The champion's answers; it is asked in a slot of its own, for its users have the other, and only for what it
+    has not answered when it was weighed itself."""
+    champion, model = context.champion, context.champion_model
+    assert champion is not None
+    ask = partial(context.weigh, model=model, work=work)
+    engine = _engine_mark(context)
+    known = weigh.finished(model.artifact.digest, champion.model_name, context.tasks, engine=engine, work=work)
+    if known is not None:
+        return known
+
+    def deploy_champion() -> DeploymentRecord:
+        name = context.spec.served_name
+        started = deploy.start("reference", context.spec.serve, model_name=name, model=model, work=work)
+        return deploy.wait(started, work=work)
+
+    return baseline.run(deploy=deploy_champion, weigh=ask, api=deploy.serve_api(work))
+
+
+def _is_answered(_: Context, record: Record) -> bool:
+    """Whether a weighing got all its answers; one that did not is made again, and asks for those alone."""
+    weighing = record.candidate if isinstance(record, GateRecord) else record
+    assert isinstance(weighing, WeighingRecord)
+    return weighing.num_errors == 0
+
+
+def _dumped(record: Record | None) -> object:
+    return record.model_dump(mode="json") if record else None
+
+
+def _contamination(context: Context) -> ContaminationRecord | None:
+    """What was found in the data of all training runs."""
+    names = [numbered("contamination", index) for index in range(len(context.spec.train_steps))]
+    found = [record for name in names if (record := context.found(name, ContaminationRecord))]
+    return joined_contamination(found) if found else None
+
+
 def _gate(context: Context, work: Work) -> GateRecord:
     """Counts the attempt, then weighs."""
     deployment = context.record("deploy", DeploymentRecord)
+    champion = context.found("champion" if context.champion else "baseline", WeighingRecord)
     attempt = begin_attempt(
         context.suite,
         context.tasks,
@@ -452,9 +534,10 @@ def _gate(context: Context, work: Work) -> GateRecord:
         tasks=context.tasks,
         deployment=deployment,
         base=context.found("baseline", WeighingRecord),
+        champion=champion if context.wants_champion else None,
         attempt=attempt,
-        weigh=partial(context.weigh, work=work),
-        contamination=context.found("contamination", ContaminationRecord),
+        weigh=partial(context.weigh, model=context.candidate, work=work),
+        contamination=_contamination(context),
         parity=context.found("parity", ParityRecord),
         service=context.found("service", ServiceRecord),
         work=work,

@@ -16,6 +16,7 @@ from assay.records.gate import (
     ParityRecord,
     ServiceMeasurement,
 )
+from assay.records.record import digest_of
 from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper
 from assay.rules.power import Direction, items_needed
 from assay.rules.quantiles import quantile, quantile_lower, quantile_upper
@@ -56,6 +57,27 @@ def weigh_contamination(
             )
             results.append(result)
     return tuple(results)
+
+
+def joined_contamination(found: Sequence[ContaminationRecord]) -> ContaminationRecord:
+    """What was found in several sets of training data, as if they were one. All are of the same tasks, or the join
+    says of which they are not."""
+    if len(found) == 1:
+        return found[0]
+    digests: dict[str, str] = {}
+    for record in found:
+        for task, digest in record.task_digests.items():
+            digests[task] = digest if digests.get(task, digest) == digest else "compared in several versions"
+    return ContaminationRecord(
+        train_digest=digest_of([record.train_digest for record in found]),
+        task_digests=digests,
+        num_items=max(record.num_items for record in found),
+        num_examples=sum(record.num_examples for record in found),
+        exact=tuple(hit for record in found for hit in record.exact),
+        near=tuple(hit for record in found for hit in record.near),
+        ngram=found[0].ngram,
+        similarity=found[0].similarity,
+    )
 
 
 def weigh_parity(
