@@ -52,7 +52,8 @@ drill-train: setup ## kill a training run 20 times, damage its checkpoints 20 ti
 bench-serve: setup ## tokens/s and time to first token: bare engine, Serve, gateway
 	@$(BIN)/python tests/bench/bench_serve.py
 
-bench-gate: setup ## items/s of the gate's weighing against the lm_eval command
+bench-gate: setup ## false passes by simulation, and items/s of weighing against the lm_eval command
+	@$(BIN)/python tests/bench/bench_gate.py
 	@$(BIN)/python tests/bench/bench_gate_speed.py
 	@$(BIN)/python tests/bench/bench_contamination.py
 
