@@ -22,6 +22,9 @@ MOST_EXACT = 3_000
 NUM_SHARES = 96
 """Shares of discordant pairs at which the chance is taken."""
 
+NEGLIGIBLE = 1e-15
+"""A chance that is left out of the sum."""
+
 TOLERANCE = 1e-5
 """How exactly the bound is found."""
 
@@ -54,21 +57,24 @@ def paired_p(b: int, c: int, n: int, difference: float) -> float:
     """The chance of a score as high as Tango's for this result, or higher, when the true difference is
     `difference`: the largest over all shares of discordant pairs that are possible with it."""
     import numpy as np
-    from scipy.stats import binom
+    from scipy.special import bdtrc, gammaln, xlogy
 
     if abs(difference) >= 1:
         return 1.0 if tango_score(b, c, n, difference) <= 0 else 0.0
     fewest = _fewest_gains(n, difference, tango_score(b, c, n, difference))
     smallest = abs(difference)
     shares = smallest + (1 - smallest) * (np.arange(NUM_SHARES) / (NUM_SHARES - 1)) ** 2
-    shares = np.maximum(shares, 1e-12)
-    losses = np.arange(n + 1)
+    shares = np.maximum(shares, 1e-12)[:, None]
     gain, loss = (shares + difference) / 2, (shares - difference) / 2
     # Losses are binomial, and gains are binomial among the items that are no losses.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        among_rest = np.where(loss < 1, gain / (1 - loss), 1.0)[:, None]
-    chance = binom.pmf(losses, n, loss[:, None]) * binom.sf(fewest - 1, n - losses, np.clip(among_rest, 0, 1))
-    return float(np.nan_to_num(chance).sum(axis=1).max())
+    losses = np.arange(n + 1)
+    log_count = gammaln(n + 1) - gammaln(losses + 1) - gammaln(n - losses + 1)
+    chance = np.exp(log_count + xlogy(losses, loss) + xlogy(n - losses, 1 - loss))
+    row, column = np.nonzero((chance > NEGLIGIBLE) & (fewest <= n - losses))
+    among_rest = np.where(loss < 1, gain / np.where(loss < 1, 1 - loss, 1), 1.0).clip(0, 1)
+    least = fewest[column]
+    enough = np.where(least < 1, 1.0, bdtrc(np.maximum(least - 1, 0), n - losses[column], among_rest[row, 0]))
+    return float(np.bincount(row, chance[row, column] * enough, NUM_SHARES).max())
 
 
 def _fewest_gains(n: int, difference: float, score: float) -> "NDArray[float64]":

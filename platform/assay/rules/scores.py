@@ -111,9 +111,11 @@ def _by_cluster(
     """Sum and size of each cluster, in an order that does not depend on the items'."""
     import numpy as np
 
+    if clusters is None:
+        return np.sort(np.array(scores, dtype=float)), np.ones(len(scores))
     members: dict[Hashable, list[float]] = {}
     for index, score in enumerate(scores):
-        members.setdefault(clusters[index] if clusters is not None else index, []).append(score)
+        members.setdefault(clusters[index], []).append(score)
     rows = sorted((math.fsum(found), len(found)) for found in members.values())
     return np.array([total for total, _ in rows]), np.array([float(size) for _, size in rows])
 
@@ -134,10 +136,12 @@ def _t_reach(
 
 def _standard_error(scores: Sequence[float], sums: "NDArray[float64]", sizes: "NDArray[float64]") -> float:
     """Of the mean: the clusters', or the independent items' where that is greater."""
+    import numpy as np
+
     n, num_clusters = len(scores), len(sums)
     mean = math.fsum(scores) / n
-    between = math.fsum(float(residual) ** 2 for residual in sums - mean * sizes)
-    among = math.fsum((score - mean) ** 2 for score in scores)
+    between = math.fsum((sums - mean * sizes) ** 2)
+    among = math.fsum((np.sort(np.array(scores)) - mean) ** 2)
     clustered = math.sqrt(num_clusters / (num_clusters - 1) * between) / n
     return max(clustered, math.sqrt(n / (n - 1) * among) / n)
 
