@@ -99,7 +99,9 @@ class Project:
         )
         engine = context.spec.serve.engine.model_dump()
         mark = digest_of([engine, ray_serve.engine_packages(self.place.engine_python)])
-        weigh._cache(self.work(), model.artifact.digest, mark).put(task, TaskResult(task="facts", digest=task.digest, items=items))
+        weigh._cache(self.work(), model.artifact.digest, mark).put(
+            task, TaskResult(task="facts", digest=task.digest, items=items)
+        )
 
     def work(self) -> Work:
         progress = self.folder / "progress.jsonl"
