@@ -201,10 +201,10 @@ def test_a_merged_adapter_answers_as_the_adapter_does(model: Path, tmp_path: Pat
 
 def test_what_is_protected_is_forgotten_less(model: Path, tmp_path: Path) -> None:
     """Elastic weight consolidation: after a second task, the loss on the first is lower with it than without."""
-    from assay.engines.hf_data import write_split
+    from assay.engines.hf_data import write_rows
 
     first, second = rows("sft"), [Row((chat(f"where is {thing} now?", "no idea"),)) for thing in THINGS[:16]]
-    write_split(model, first, tmp_path / "first.safetensors", max_length=64)
+    write_rows(model, first, tmp_path / "first.safetensors", max_length=64)
     how = {"method": "full", "learning_rate": 3e-3, "max_steps": 24, "global_batch_size": 8}
     train_here(model, first, tmp_path / "one", how)
     hf_models.copy_tokenizer(model, tmp_path / "one" / "weights")
