@@ -164,6 +164,26 @@ def test_every_optimizer_lowers_the_loss(model: Path, tmp_path: Path, optimizer:
     assert outcome.history[-1].loss < 0.9 * outcome.history[0].loss
 
 
+@pytest.mark.methods
+def test_answers_that_are_rewarded_become_more_frequent(model: Path, tmp_path: Path) -> None:
+    """The tiny model has learned to say yes or no; rewarded for one of them, it says it more often."""
+    both = [Row((chat(f"is {thing} real?", answer),)) for thing in THINGS[:16] for answer in ("yes", "no")]
+    train_here(model, both, tmp_path / "start", {"method": "full", "learning_rate": 3e-3, "max_steps": 60})
+    start = tmp_path / "start" / "weights"
+    hf_models.copy_tokenizer(model, start)
+    grpo = {"rewards": [{"name": "regex", "pattern": "^no"}], "num_generations": 8, "max_completion_length": 4}
+    outcome = train_here(
+        start,
+        [Row((chat(f"is {thing} real?", "no"),)) for thing in THINGS[:16]],
+        tmp_path / "out",
+        {"objective": {"grpo": grpo}, "learning_rate": 1e-2, "max_steps": 12, "global_batch_size": 16},
+    )
+    assert outcome.selection_loss is not None
+    assert outcome.history[0].loss > -0.8  # the negated reward
+    assert outcome.selection_loss < -0.9
+    assert outcome.num_tokens > 0
+
+
 def test_learned_prompts_become_tokens_of_the_model(model: Path, tmp_path: Path) -> None:
     """The merged model, given its chat template's prompt, answers as the model with the adapter does."""
     import torch

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from assay.engines.hf_data import Row, write_rows
+from assay.engines.hf_data import Row, write_prompts, write_rows
 from assay.engines.hf_trainer import TrainingJob, TrainingOutcome, read_outcome, train_worker
 from assay.spec.train import TrainSpec
 
@@ -21,6 +21,9 @@ def train_here(model: Path, rows: Sequence[Row], output: Path, train: dict[str, 
     spec = TrainSpec.model_validate({"precision": "fp32", "max_length": 64, **train})
     split = output / "train.safetensors"
     write_rows(model, rows, split, max_length=spec.max_length)
+    if spec.objective.grpo is not None:
+        split = split.with_suffix(".jsonl")
+        write_prompts(model, rows, split, max_length=spec.max_length)
     job = TrainingJob(
         train=spec,
         model=str(model),
