@@ -8,14 +8,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+import workers
 from assay.engines import hf_methods, hf_models
+from assay.engines.attempts import until_done
 from assay.engines.hf_batches import PackedSplit, collate, collate_padded
 from assay.engines.hf_data import Row
 from assay.engines.hf_objectives import Frozen, objective_of
-from assay.engines.hf_trainer import TrainingOutcome, is_padded
+from assay.engines.hf_trainer import TrainingOutcome, is_padded, read_outcome
+from assay.engines.keeper import Keeping
+from assay.records.stages import PauseReport
 from assay.spec.train import TrainSpec
 from tiny import THINGS, make_model
-from training import train_here
+from training import make_job, train_here
 
 METHODS: dict[str, Any] = {
     "lora": "lora",
@@ -76,8 +80,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def trained(model: Path, output: Path, method: str, objective: str, **more: Any) -> tuple[TrainSpec, TrainingOutcome]:
-    train = {
+def settings(method: str, objective: str, **more: Any) -> dict[str, Any]:
+    return {
         "method": METHODS[method],
         "objective": OBJECTIVES[objective],
         "learning_rate": RATES.get(method, 1e-2),
@@ -86,6 +90,10 @@ def trained(model: Path, output: Path, method: str, objective: str, **more: Any)
         "deepspeed": {"zero_stage": 0},
         **more,
     }
+
+
+def trained(model: Path, output: Path, method: str, objective: str, **more: Any) -> tuple[TrainSpec, TrainingOutcome]:
+    train = settings(method, objective, **more)
     job = {"classify": {"num_labels": 2}, "reward": {"num_labels": 1}, "distill": {"teacher": str(model)}}
     outcome = train_here(model, rows(objective), output, train, **job.get(objective, {}))
     return TrainSpec.model_validate({"precision": "fp32", "max_length": 64, **train}), outcome
@@ -154,6 +162,54 @@ REST = [pair for pair in itertools.product(METHODS, OBJECTIVES) if pair not in Q
 @pytest.mark.parametrize(("method", "objective"), REST)
 def test_every_other_pair_does_too(model: Path, tmp_path: Path, method: str, objective: str) -> None:
     check(model, tmp_path / "out", method, objective)
+
+
+@pytest.mark.methods
+@pytest.mark.parametrize(
+    ("method", "objective", "zero_stage", "more"),
+    [
+        ("full", "dpo", 3, {}),
+        ("lora", "sft", 3, {}),
+        ("lora", "kto", 2, {}),
+        ("freeze", "reward", 1, {}),
+        ("adalora", "sft", 0, {}),
+        ("full", "orpo", 0, {"optimizer": "muon"}),
+        ("full", "sft", 2, {"layerwise_lr_decay": 0.5, "group_learning_rates": {"lm_head": 1e-3}, "schedule": "wsd"}),
+    ],
+)
+def test_two_workers_learn_together(
+    model: Path, tmp_path: Path, method: str, objective: str, zero_stage: int, more: dict[str, Any]
+) -> None:
+    """Under every ZeRO stage, and without DeepSpeed where that cannot be used."""
+    output = tmp_path / "out"
+    how = settings(method, objective, deepspeed={"zero_stage": zero_stage}, num_workers=2, **more)
+    num_labels = {"num_labels": 1} if objective == "reward" else {}
+    workers.attempt(make_job(model, rows(objective), output, how, **num_labels))
+    outcome = read_outcome(output)
+    assert isinstance(outcome, TrainingOutcome)
+    assert outcome.selection_loss is not None
+    train = TrainSpec.model_validate({"precision": "fp32", "max_length": 64, **how})
+    again = mean_loss(reloaded(model, output, train, num_labels.get("num_labels")), output, train)
+    assert again == pytest.approx(outcome.selection_loss, rel=1e-4, abs=1e-5)
+    assert outcome.selection_loss < 0.97 * outcome.history[0].loss
+
+
+@pytest.mark.methods
+@pytest.mark.parametrize(("method", "objective"), [("lora", "dpo"), ("adalora", "sft")])
+def test_a_run_that_pauses_goes_on_to_the_same_weights(
+    model: Path, tmp_path: Path, method: str, objective: str
+) -> None:
+    """With the reference of its beginning; and where DeepSpeed writes no checkpoint."""
+    made = {}
+    for name in ("whole", "paused"):
+        keeping = Keeping(folder=str(tmp_path / f"{name}-kept"), job="job", attempt="")
+        job = make_job(model, rows(objective), tmp_path / name, settings(method, objective), keeping=keeping)
+        if name == "paused":
+            first = job.model_copy(update={"keeping": keeping.model_copy(update={"until": 0.5})})
+            assert isinstance(until_done(first, workers.attempt), PauseReport)
+        assert isinstance(until_done(job, workers.attempt), TrainingOutcome)
+        made[name] = (tmp_path / name / "weights" / "adapter_model.safetensors").read_bytes()
+    assert made["paused"] == made["whole"]
 
 
 @pytest.mark.methods
