@@ -8,14 +8,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+import workers
 from assay.engines import hf_methods, hf_models
+from assay.engines.attempts import until_done
 from assay.engines.hf_batches import PackedSplit, collate, collate_padded
 from assay.engines.hf_data import Row
 from assay.engines.hf_objectives import Frozen, objective_of
-from assay.engines.hf_trainer import TrainingOutcome, is_padded
+from assay.engines.hf_trainer import TrainingOutcome, is_padded, read_outcome
+from assay.engines.keeper import Keeping
+from assay.records.stages import PauseReport
 from assay.spec.train import TrainSpec
 from tiny import THINGS, make_model
-from training import train_here
+from training import make_job, train_here
 
 METHODS: dict[str, Any] = {
     "lora": "lora",
@@ -76,8 +80,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def trained(model: Path, output: Path, method: str, objective: str, **more: Any) -> tuple[TrainSpec, TrainingOutcome]:
-    train = {
+def settings(method: str, objective: str, **more: Any) -> dict[str, Any]:
+    return {
         "method": METHODS[method],
         "objective": OBJECTIVES[objective],
         "learning_rate": RATES.get(method, 1e-2),
@@ -86,6 +90,10 @@ def trained(model: Path, output: Path, method: str, objective: str, **more: Any)
         "deepspeed": {"zero_stage": 0},
         **more,
     }
+
+
+def trained(model: Path, output: Path, method: str, objective: str, **more: Any) -> tuple[TrainSpec, TrainingOutcome]:
+    train = settings(method, objective, **more)
     job = {"classify": {"num_labels": 2}, "reward": {"num_labels": 1}, "distill": {"teacher": str(model)}}
     outcome = train_here(model, rows(objective), output, train, **job.get(objective, {}))
     return TrainSpec.model_validate({"precision": "fp32", "max_length": 64, **train}), outcome
@@ -157,11 +165,79 @@ def test_every_other_pair_does_too(model: Path, tmp_path: Path, method: str, obj
 
 
 @pytest.mark.methods
+@pytest.mark.parametrize(
+    ("method", "objective", "zero_stage", "more"),
+    [
+        ("full", "dpo", 3, {}),
+        ("lora", "sft", 3, {}),
+        ("lora", "kto", 2, {}),
+        ("freeze", "reward", 1, {}),
+        ("adalora", "sft", 0, {}),
+        ("full", "orpo", 0, {"optimizer": "muon"}),
+        ("full", "sft", 2, {"layerwise_lr_decay": 0.5, "group_learning_rates": {"lm_head": 1e-3}, "schedule": "wsd"}),
+    ],
+)
+def test_two_workers_learn_together(
+    model: Path, tmp_path: Path, method: str, objective: str, zero_stage: int, more: dict[str, Any]
+) -> None:
+    """Under every ZeRO stage, and without DeepSpeed where that cannot be used."""
+    output = tmp_path / "out"
+    how = settings(method, objective, deepspeed={"zero_stage": zero_stage}, num_workers=2, **more)
+    num_labels = {"num_labels": 1} if objective == "reward" else {}
+    workers.attempt(make_job(model, rows(objective), output, how, **num_labels))
+    outcome = read_outcome(output)
+    assert isinstance(outcome, TrainingOutcome)
+    assert outcome.selection_loss is not None
+    train = TrainSpec.model_validate({"precision": "fp32", "max_length": 64, **how})
+    again = mean_loss(reloaded(model, output, train, num_labels.get("num_labels")), output, train)
+    assert again == pytest.approx(outcome.selection_loss, rel=1e-4, abs=1e-5)
+    assert outcome.selection_loss < 0.97 * outcome.history[0].loss
+
+
+@pytest.mark.methods
+@pytest.mark.parametrize(("method", "objective"), [("lora", "dpo"), ("adalora", "sft")])
+def test_a_run_that_pauses_goes_on_to_the_same_weights(
+    model: Path, tmp_path: Path, method: str, objective: str
+) -> None:
+    """With the reference of its beginning; and where DeepSpeed writes no checkpoint."""
+    made = {}
+    for name in ("whole", "paused"):
+        keeping = Keeping(folder=str(tmp_path / f"{name}-kept"), job="job", attempt="")
+        job = make_job(model, rows(objective), tmp_path / name, settings(method, objective), keeping=keeping)
+        if name == "paused":
+            first = job.model_copy(update={"keeping": keeping.model_copy(update={"until": 0.5})})
+            assert isinstance(until_done(first, workers.attempt), PauseReport)
+        assert isinstance(until_done(job, workers.attempt), TrainingOutcome)
+        made[name] = (tmp_path / name / "weights" / "adapter_model.safetensors").read_bytes()
+    assert made["paused"] == made["whole"]
+
+
+@pytest.mark.methods
 @pytest.mark.parametrize("optimizer", ["adamw_8bit", "adafactor", "lion", "lion_8bit", "muon"])
 def test_every_optimizer_lowers_the_loss(model: Path, tmp_path: Path, optimizer: str) -> None:
     rate = {"muon": 1e-2, "adafactor": 3e-2}.get(optimizer, 3e-3)
     _, outcome = trained(model, tmp_path / "out", "full", "sft", optimizer=optimizer, learning_rate=rate)
     assert outcome.history[-1].loss < 0.9 * outcome.history[0].loss
+
+
+@pytest.mark.methods
+def test_answers_that_are_rewarded_become_more_frequent(model: Path, tmp_path: Path) -> None:
+    """The tiny model has learned to say yes or no; rewarded for one of them, it says it more often."""
+    both = [Row((chat(f"is {thing} real?", answer),)) for thing in THINGS[:16] for answer in ("yes", "no")]
+    train_here(model, both, tmp_path / "start", {"method": "full", "learning_rate": 3e-3, "max_steps": 60})
+    start = tmp_path / "start" / "weights"
+    hf_models.copy_tokenizer(model, start)
+    grpo = {"rewards": [{"name": "regex", "pattern": "^no"}], "num_generations": 8, "max_completion_length": 4}
+    outcome = train_here(
+        start,
+        [Row((chat(f"is {thing} real?", "no"),)) for thing in THINGS[:16]],
+        tmp_path / "out",
+        {"objective": {"grpo": grpo}, "learning_rate": 1e-2, "max_steps": 12, "global_batch_size": 16},
+    )
+    assert outcome.selection_loss is not None
+    assert outcome.history[0].loss > -0.8  # the negated reward
+    assert outcome.selection_loss < -0.9
+    assert outcome.num_tokens > 0
 
 
 def test_learned_prompts_become_tokens_of_the_model(model: Path, tmp_path: Path) -> None:
@@ -201,10 +277,10 @@ def test_a_merged_adapter_answers_as_the_adapter_does(model: Path, tmp_path: Pat
 
 def test_what_is_protected_is_forgotten_less(model: Path, tmp_path: Path) -> None:
     """Elastic weight consolidation: after a second task, the loss on the first is lower with it than without."""
-    from assay.engines.hf_data import write_split
+    from assay.engines.hf_data import write_rows
 
     first, second = rows("sft"), [Row((chat(f"where is {thing} now?", "no idea"),)) for thing in THINGS[:16]]
-    write_split(model, first, tmp_path / "first.safetensors", max_length=64)
+    write_rows(model, first, tmp_path / "first.safetensors", max_length=64)
     how = {"method": "full", "learning_rate": 3e-3, "max_steps": 24, "global_batch_size": 8}
     train_here(model, first, tmp_path / "one", how)
     hf_models.copy_tokenizer(model, tmp_path / "one" / "weights")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from assay.engines.hf_batches import PackedSplit, collate, collate_padded, take_extras
-from assay.engines.hf_data import Row, write_split
+from assay.engines.hf_data import Row, write_rows
 from assay.engines.hf_objectives import Frozen, objective_of, text_log_probs
 from assay.spec.train import TrainSpec
 from tiny import THINGS, make_model
@@ -57,7 +57,7 @@ def ours(train: dict[str, Any], rows: list[Row], folder: Path, tmp_path: Path, *
 
     spec = TrainSpec.model_validate(train)
     objective = objective_of(spec)
-    write_split(folder, rows, tmp_path / "split.safetensors", max_length=64)
+    write_rows(folder, rows, tmp_path / "split.safetensors", max_length=64)
     split = PackedSplit.load(str(tmp_path / "split.safetensors"))
     units = [split[index] for index in range(len(split))]
     frozen = Frozen()
@@ -174,7 +174,7 @@ def test_orpos_odds_ratio_is_trls(folder: Path, tmp_path: Path) -> None:
 
     model = shaken(folder, 1)
     rows = [Row(((*one["prompt"], *one["chosen"]), (*one["prompt"], *one["rejected"]))) for one in PAIRS]
-    write_split(folder, rows, tmp_path / "s.safetensors", max_length=64)
+    write_rows(folder, rows, tmp_path / "s.safetensors", max_length=64)
     split = PackedSplit.load(str(tmp_path / "s.safetensors"))
     batch = collate([split[index] for index in range(len(split))])
     extras = take_extras(batch)
@@ -194,7 +194,7 @@ def test_distilling_from_oneself_costs_nothing(folder: Path, tmp_path: Path) -> 
 
     model = shaken(folder, 1)
     train = TrainSpec.model_validate({"objective": {"distill": {"teacher": "t", "teacher_weight": 1.0}}})
-    write_split(folder, [Row(((*asked("a"), *said("b")),))], tmp_path / "s.safetensors", max_length=64)
+    write_rows(folder, [Row(((*asked("a"), *said("b")),))], tmp_path / "s.safetensors", max_length=64)
     batch = collate([PackedSplit.load(str(tmp_path / "s.safetensors"))[0]])
     with torch.no_grad():
         losses = objective_of(train).loss(model, dict(batch), train, Frozen(teacher=model))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from assay.engines.hf_batches import PackedSplit, Unit, collate, collate_padded
-from assay.engines.hf_data import Row, load_tokenizer, tokenize, write_split
+from assay.engines.hf_data import Row, load_tokenizer, tokenize, write_rows, write_split
 from assay.engines.hf_objectives import Frozen, completion_loss
 from assay.engines.hf_trainer import _mean_and_error
 from assay.errors import UsageError
@@ -61,7 +61,7 @@ def model(folder: Path) -> Any:
 
 @pytest.fixture
 def split(folder: Path, tmp_path: Path) -> PackedSplit:
-    write_split(folder, [Row((one,)) for one in CHATS], tmp_path / "train.safetensors", max_length=64)
+    write_split(folder, CHATS, tmp_path / "train.safetensors", max_length=64)
     return PackedSplit.load(str(tmp_path / "train.safetensors"))
 
 
@@ -94,8 +94,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer: Any, tmp_path
 def test_a_split_keeps_what_fits_and_counts_what_does_not(folder: Path, tokenizer: Any, tmp_path: Path) -> None:
     lengths = [len(tokenize(tokenizer, one).tokens) for one in CHATS]
     longest = max(lengths)
-    rows = [Row((one,)) for one in CHATS]
-    counts = write_split(folder, rows, tmp_path / "train.safetensors", max_length=longest - 1)
+    counts = write_split(folder, CHATS, tmp_path / "train.safetensors", max_length=longest - 1)
     split = PackedSplit.load(str(tmp_path / "train.safetensors"))
     assert (counts.num_examples, counts.num_too_long, len(split)) == (2, 1, 2)
     assert counts.num_tokens == sum(lengths) - longest
@@ -172,7 +171,7 @@ def test_pairs_stay_together_and_only_their_last_answers_bear_loss(
 ) -> None:
     better, worse = chat("a", "b", "c", "yes"), chat("a", "b", "c", "no")
     rows = [Row((better, worse), label=1), Row((chat("a", "x" * 99), worse)), Row((chat("d", "e"), chat("d", "f")))]
-    counts = write_split(folder, rows, tmp_path / "pairs.safetensors", max_length=64)
+    counts = write_rows(folder, rows, tmp_path / "pairs.safetensors", max_length=64)
     assert (counts.num_examples, counts.num_too_long) == (2, 1)
     split = PackedSplit.load(str(tmp_path / "pairs.safetensors"))
     assert [tokenizer.decode(tokens[mask]) for tokens, mask in split[0].texts] == ["yes<|end|>", "no<|end|>"]
@@ -182,7 +181,7 @@ def test_pairs_stay_together_and_only_their_last_answers_bear_loss(
 
 
 def test_plain_text_is_cut_into_pieces_that_bear_loss(folder: Path, tokenizer: Any, tmp_path: Path) -> None:
-    counts = write_split(folder, [Row(text="abcdefghij")], tmp_path / "text.safetensors", max_length=8)
+    counts = write_rows(folder, [Row(text="abcdefghij")], tmp_path / "text.safetensors", max_length=8)
     split = PackedSplit.load(str(tmp_path / "text.safetensors"))
     assert [tokenizer.decode(tokens) for tokens, _ in texts_of(split)] == ["abcdefgh", "ij<|end|>"]
     assert (counts.num_examples, counts.num_tokens, counts.num_completion_tokens) == (2, 11, 11)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from assay.engines.hf_data import Row, write_split
+from assay.engines.hf_data import Row, write_prompts, write_rows
 from assay.engines.hf_trainer import TrainingJob, TrainingOutcome, read_outcome, train_worker
 from assay.spec.train import TrainSpec
 
@@ -15,13 +15,25 @@ def train_here(model: Path, rows: Sequence[Row], output: Path, train: dict[str, 
     """Trains on `rows`, which are the selection split, too. The result lies in `output`."""
     from accelerate.state import AcceleratorState
 
-    output.mkdir(parents=True)
+    job = make_job(model, rows, output, train, **more)
     _join_a_group_of_one()
     AcceleratorState._reset_state(reset_partial_state=True)
+    train_worker(job.model_dump_json())
+    outcome = read_outcome(output)
+    assert isinstance(outcome, TrainingOutcome)
+    return outcome
+
+
+def make_job(model: Path, rows: Sequence[Row], output: Path, train: dict[str, Any], **more: Any) -> TrainingJob:
+    """The job, with its data written into `output`."""
+    output.mkdir(parents=True)
     spec = TrainSpec.model_validate({"precision": "fp32", "max_length": 64, **train})
     split = output / "train.safetensors"
-    write_split(model, rows, split, max_length=spec.max_length)
-    job = TrainingJob(
+    write_rows(model, rows, split, max_length=spec.max_length)
+    if spec.objective.grpo is not None:
+        split = split.with_suffix(".jsonl")
+        write_prompts(model, rows, split, max_length=spec.max_length)
+    return TrainingJob(
         train=spec,
         model=str(model),
         train_file=str(split),
@@ -32,8 +44,6 @@ def train_here(model: Path, rows: Sequence[Row], output: Path, train: dict[str, 
         on_gpu=False,
         **more,
     )
-    train_worker(job.model_dump_json())
-    return read_outcome(output)
 
 
 def _join_a_group_of_one() -> None:

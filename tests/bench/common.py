@@ -39,13 +39,13 @@ def base_model(spec: Spec) -> Path:
 def train_file(spec: Spec, model: Path) -> Path:
     """The demo's training examples, tokenized."""
     examples = read_examples(spec.data.train, spec.data.format, spec.data.system, ROOT)
-    rows = [hf_data.Row(([{"role": m.role, "content": m.content} for m in one.messages],)) for one in examples]
+    chats = [[{"role": m.role, "content": m.content} for m in example.messages] for example in examples]
     max_length = spec.train_steps[0].max_length
-    name = f"data-{digest_of([[row.chats for row in rows], str(model), max_length, 2])[:12]}"
+    name = f"data-{digest_of([chats, str(model), max_length, 2])[:12]}"
 
     def write(folder: Path) -> None:
         folder.mkdir()
-        _apart(_write_split, model, rows, folder / "train.safetensors", max_length)
+        _apart(_write_split, model, chats, folder / "train.safetensors", max_length)
 
     return _made_once(name, write) / "train.safetensors"
 
@@ -120,8 +120,8 @@ def _made_once(name: str, make: Callable[[Path], Any]) -> Path:
     return folder
 
 
-def _write_split(model: Path, rows: list[hf_data.Row], file: Path, max_length: int) -> None:
-    hf_data.write_split(model, rows, file, max_length=max_length)
+def _write_split(model: Path, chats: list[hf_data.Chat], file: Path, max_length: int) -> None:
+    hf_data.write_split(model, chats, file, max_length=max_length)
 
 
 def _apart(function: Callable[..., Any], *args: Any) -> Any:

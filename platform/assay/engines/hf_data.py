@@ -43,7 +43,12 @@ class SplitCounts:
     num_too_long: int
 
 
-def write_split(tokenizer_folder: Path, rows: Sequence[Row], file: Path, *, max_length: int) -> SplitCounts:
+def write_split(tokenizer_folder: Path, chats: Sequence[Chat], file: Path, *, max_length: int) -> SplitCounts:
+    """Tokenizes `chats` into `file`; those longer than `max_length` tokens are left out and counted."""
+    return write_rows(tokenizer_folder, [Row((chat,)) for chat in chats], file, max_length=max_length)
+
+
+def write_rows(tokenizer_folder: Path, rows: Sequence[Row], file: Path, *, max_length: int) -> SplitCounts:
     """Tokenizes `rows` into `file`. Those with a text longer than `max_length` tokens are left out and counted; plain
     text is cut into pieces of that length instead. Of a pair the last answers alone bear loss."""
     import numpy as np
@@ -77,7 +82,7 @@ def write_split(tokenizer_folder: Path, rows: Sequence[Row], file: Path, *, max_
 
 
 def write_prompts(tokenizer_folder: Path, rows: Sequence[Row], file: Path, *, max_length: int) -> None:
-    """The chats that `write_split` keeps, for online training: JSON lines of `prompt` messages and the data's
+    """The chats that `write_rows` keeps, for online training: JSON lines of `prompt` messages and the data's
     `answer`."""
     tokenizer = load_tokenizer(tokenizer_folder)
     with file.open("w") as lines:

@@ -8,6 +8,7 @@ import json
 import math
 import resource
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -178,12 +179,14 @@ def _init_deepspeed() -> None:
 
 def _trainer(job: TrainingJob, watch: Any) -> Any:
     from transformers import TrainingArguments
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
     from transformers.trainer_callback import PrinterCallback
 
     train, grpo = job.train, job.train.objective.grpo
     num_steps = train.max_steps or math.ceil(train.num_epochs * steps_per_epoch(train, _num_units(job)))
     precision = chosen_precision(train, on_gpu=job.on_gpu)
     arguments = _arguments(job, precision, num_steps)
+    unset_hf_deepspeed_config()  # of a training before this one in the same process
     # TrainingArguments come first: with ZeRO-3 they make `from_pretrained` shard the weights as it loads them.
     made = TrainingArguments(**arguments)
     model = hf_methods.load(
@@ -445,7 +448,8 @@ def _save(job: TrainingJob, trainer: Any) -> None:
     start = hf_methods.start_of(job.train.method, Path(job.output))
     if start:
         if dist.get_rank() == 0:
-            trainer.model.save_pretrained(str(weights), **start)
+            with warnings.catch_warnings(action="ignore"):  # peft warns of the very thing that is undone here
+                trainer.model.save_pretrained(str(weights), **start)
         dist.barrier()
     else:
         trainer.save_model(str(weights))

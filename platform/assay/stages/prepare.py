@@ -198,7 +198,7 @@ def _write_all(
         for name, rows in splits.items():
             hf_data.write_prompts(tokenizer, rows, folder / f"{name}.jsonl", max_length=max_length)
     return {
-        name: hf_data.write_split(tokenizer, rows, folder / f"{name}.safetensors", max_length=max_length)
+        name: hf_data.write_rows(tokenizer, rows, folder / f"{name}.safetensors", max_length=max_length)
         for name, rows in splits.items()
     }
 
