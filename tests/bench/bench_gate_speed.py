@@ -26,6 +26,7 @@ from common import ROOT, base_model, demo_spec, met, own_place, running_head
 from assay.engines import lm_eval_harness, ray_serve
 from assay.engines.asking import Endpoint
 from assay.engines.processor import computes_in_bf16
+from assay.errors import PlaceError
 from assay.records.gate import Item
 from assay.spec.gate import TaskSettings
 
@@ -61,7 +62,7 @@ def main() -> None:
         with running_head(place):
             api = ray_serve.ServeApi(place.dashboard_url, place.ray_token(), place.serve_port, place.engine_python)
             since = time.time()
-            ray_serve.deploy(api, application)
+            _deploy(api, application)
             url = ray_serve.wait_until_running(api, "blue", timeout_s=START_TIMEOUT_S, since=since - 1).url
             endpoint = Endpoint(url, MODEL_NAME, options.in_flight)
             gate = {kind: _gate(endpoint, model, folder, kind, names, options) for kind, names in kinds.items()}
@@ -71,6 +72,16 @@ def main() -> None:
         _write_tasks(folder)
         lm_eval = {kind: _lm_eval(model, folder, kind, names, options) for kind, names in kinds.items()}
     _report(gate, lm_eval, again_s)
+
+
+def _deploy(api: ray_serve.ServeApi, application: dict[str, Any]) -> None:
+    """A young dashboard on a busy machine may take its time."""
+    for _ in range(5):
+        try:
+            return ray_serve.deploy(api, application)
+        except PlaceError:
+            time.sleep(2)
+    return ray_serve.deploy(api, application)
 
 
 def _options() -> argparse.Namespace:
