@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from assay.engines.contamination import Hit, Index, ItemText, hits_in, search
+from assay.engines.ray_cluster import WORKER_ENV
 from assay.spec.gate import ContaminationSpec
 
 EVALS = Path(__file__).parents[1] / "evals" / "country-facts"
@@ -105,3 +106,29 @@ def test_a_tokenized_split_is_read_as_the_model_is_shown_it(tmp_path: Path) -> N
     assert found.num_texts == 7
     assert [hit.item for hit in found.exact] == [f"{item.question} {item.answer}" for item in asked[:7]]
     assert found.near == ()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_large_split_is_read_in_parts_by_ray_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from assay.engines import contamination
+    from assay.engines.hf_data import write_split
+    from tiny import make_model
+
+    make_model(tmp_path / "model")
+    asked = items()[:20]
+    lines = [(item.question, item.answer) for item in asked[:7]] + [(f"number {i}?", f"{i} it is") for i in range(43)]
+    chats = [[{"role": "user", "content": ask}, {"role": "assistant", "content": say}] for ask, say in lines]
+    write_split(tmp_path / "model", chats, tmp_path / "train.safetensors", max_length=256)
+    monkeypatch.setattr(contamination, "FEW_EXAMPLES", 10)
+    monkeypatch.setattr(contamination, "TEXTS_A_PART", 20)
+    arguments = (tmp_path / "model", tmp_path / "train.safetensors", asked, looser(0.5))
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="error", runtime_env={"env_vars": WORKER_ENV})
+    try:
+        apart = search(*arguments, in_parallel=True)
+    finally:
+        ray.shutdown()
+    assert len(apart.exact) == 7
+    assert apart == search(*arguments, in_parallel=False)

@@ -66,8 +66,9 @@ def test_from_a_spec_to_an_answer(project: Project) -> None:
     run.communicate()
     out = project.assay("run", "tiny.yaml")
     assert "PASS" in out
-    assert _stages(out, "=") == ["fetch", "prepare", "sweep"]
-    assert _stages(out, "✓") == ["train", "merge", "compress", "baseline", "deploy", "gate"]
+    assert _stages(out, "=") == ["fetch", "prepare", "contamination", "sweep"]
+    last = ["train", "merge", "compress", "baseline", "deploy", "service", "parity", "gate"]
+    assert _stages(out, "✓") == last
     status = json.loads(project.assay("status", "tiny", "--json"))
     assert {stage["state"] for stage in status["stages"]} == {"done"}
 
@@ -82,6 +83,10 @@ def test_from_a_spec_to_an_answer(project: Project) -> None:
 
     report = json.loads(project.assay("report", "tiny", "--json"))
     assert report["scorecard"]["outcome"] == "PASS"
+    pairs = [(pair["first"], pair["second"]) for pair in report["scorecard"]["parity"]["pairs"]]
+    assert pairs == [("merged", "compressed"), ("compressed", "served"), ("merged", "served")]
+    assert report["scorecard"]["service"]["num_requests"] == 12
+    assert report["scorecard"]["contamination"]["exact"] == []
     assert report["stages"]["sweep"]["chosen"] == 1
 
 

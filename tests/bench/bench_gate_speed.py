@@ -9,11 +9,12 @@ done again, of which nothing may be sent.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,6 +27,7 @@ from common import ROOT, base_model, demo_spec, met, own_place, running_head
 from assay.engines import lm_eval_harness, ray_serve
 from assay.engines.asking import Endpoint
 from assay.engines.processor import computes_in_bf16
+from assay.errors import PlaceError
 from assay.records.gate import Item
 from assay.spec.gate import TaskSettings
 
@@ -61,11 +63,13 @@ def main() -> None:
         with running_head(place):
             api = ray_serve.ServeApi(place.dashboard_url, place.ray_token(), place.serve_port, place.engine_python)
             since = time.time()
-            ray_serve.deploy(api, application)
+            _deploy(api, application)
             url = ray_serve.wait_until_running(api, "blue", timeout_s=START_TIMEOUT_S, since=since - 1).url
             endpoint = Endpoint(url, MODEL_NAME, options.in_flight)
             gate = {kind: _gate(endpoint, model, folder, kind, names, options) for kind, names in kinds.items()}
             again_s = _again(endpoint, model, folder, kinds, options)
+            if options.kill:
+                _kill_and_go_on(api, endpoint, model, folder, options)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _write_tasks(folder)
@@ -73,11 +77,22 @@ def main() -> None:
     _report(gate, lm_eval, again_s)
 
 
+def _deploy(api: ray_serve.ServeApi, application: dict[str, Any]) -> None:
+    """A young dashboard on a busy machine may take its time."""
+    for _ in range(5):
+        try:
+            return ray_serve.deploy(api, application)
+        except PlaceError:
+            time.sleep(2)
+    return ray_serve.deploy(api, application)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=60, help="items of each task (60)")
     parser.add_argument("--in-flight", type=int, default=64, help="requests in flight to the engine (64)")
     parser.add_argument("--batch", type=int, default=16, help="lm-eval's batch size (16)")
+    parser.add_argument("--kill", action="store_true", help="kill the engine's replica in the middle of a weighing too")
     parser.add_argument("--model", type=Path, help="a model's folder (the demo's base model)")
     return parser.parse_args()
 
@@ -118,6 +133,28 @@ def _again(
         assert not any(item.error for found in items.values() for item in found)
         seconds += took_s
     return seconds
+
+
+def _kill_and_go_on(
+    api: ray_serve.ServeApi, endpoint: Endpoint, model: Path, folder: Path, options: argparse.Namespace
+) -> None:
+    """The engine's replica dies while it is asked; Serve starts another, and nothing is lost or asked twice."""
+    answers = folder / "killed.jsonl"
+    with ThreadPoolExecutor(1) as pool:
+        weighing = pool.submit(_weigh, endpoint, model, folder, GENERATION, options.items, answers)
+        while not weighing.done() and (not answers.exists() or len(answers.read_bytes().splitlines()) < 20):
+            time.sleep(0.05)
+        victims = [pid for _, pid in ray_serve.engine_pids(api, "blue")]
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        seconds, items = weighing.result()
+    found = [item for kind in items.values() for item in kind]
+    errors = sum(item.error is not None for item in found)
+    lines = len(answers.read_bytes().splitlines())
+    print(
+        f"killed {len(victims)} replicas: {len(found)} items, {errors} errors, {lines} answers, {seconds:.0f} s",
+        flush=True,
+    )
 
 
 def _weigh(

@@ -49,11 +49,12 @@ def main() -> None:
     mistakes: list[str] = []
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="assay-drill-") as scratch:
+        task = _write_task(Path(scratch))
         for number in range(options.tries):
             model, fault = ("good", "bad")[number % 2], FAULTS[number // 2 % len(FAULTS)]
             folder = Path(scratch) / str(number)
             folder.mkdir()
-            outcome, repeated = _try(folder, model, fault, random.Random(number), context)
+            outcome, repeated = _try(folder, task, model, fault, random.Random(number), context)
             told[fault, model, outcome] += 1
             if model == "bad" and outcome == "PASS":
                 mistakes.append(f"try {number}: false PASS under {fault}")
@@ -72,10 +73,9 @@ def main() -> None:
     sys.exit(1 if mistakes else 0)
 
 
-def _try(folder: Path, model: str, fault: str, draw: random.Random, context: Any) -> tuple[Outcome, int]:
+def _try(folder: Path, task: Path, model: str, fault: str, draw: random.Random, context: Any) -> tuple[Outcome, int]:
     """(the verdict, how many requests were sent although an answer had been sent before)."""
     right = set(draw.sample(range(NUM_ITEMS), round(SHARES[model] * NUM_ITEMS)))
-    task = _write_task(folder)
     with serving(OpenAI, Counting) as server:
         server.answer = lambda question: "yes" if _number(question) in right else "no"
         server.stall_s = 3.0
