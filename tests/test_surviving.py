@@ -183,16 +183,18 @@ def test_too_little_memory_halves_the_micro_batch(project: Path) -> None:
 
 
 def test_early_stopping_keeps_the_best_weights(project: Path) -> None:
-    stopping = {"patience": 2, "every_steps": 2}
-    wild = {"learning_rate": 0.5, "schedule": "constant", "num_workers": 1, "max_steps": 60, "max_grad_norm": 100.0}
-    one = job(project, "early", early_stopping=stopping, **wild)
+    stopping = {"patience": 2, "every_steps": 2, "min_delta": 0.05}
+    long = {"schedule": "constant", "num_workers": 1, "max_steps": 60}
+    one = job(project, "early", early_stopping=stopping, **long)
     outcome = done(one, attempt)
     assert outcome.num_steps < 60
     assert outcome.best_step == outcome.num_steps - 4
-    until_best = job(project, "until-best", **wild)
+    assert outcome.best_step is not None
+    until_best = job(project, "until-best", **long)
     assert until_best.keeping is not None
     part = until_best.keeping.model_copy(update={"until": outcome.best_step / 60})
     pause = until_done(until_best.model_copy(update={"keeping": part}), attempt)
+    assert isinstance(pause, PauseReport)
     assert pause.selection_loss == outcome.selection_loss
 
 

@@ -27,6 +27,7 @@ EXPLODED = 3.0
 EXPLODED_LINES = 3
 """So many log lines in a row."""
 
+ROUNDING = 1e-6
 LOOKS = 10
 """Early stopping looks so many times in a run, when the spec does not say how often."""
 
@@ -205,7 +206,7 @@ class Keeper:
 
     def _pauses_at(self, step: int, num_steps: int) -> bool:
         until = self.keeping.until if self.keeping else None
-        return until is not None and step == max(1, math.ceil(until * num_steps))
+        return until is not None and step == max(1, math.ceil(until * num_steps - ROUNDING))
 
     def _decide(self, step: int) -> int:
         now, spec = time.monotonic(), self.train.checkpoint

@@ -80,9 +80,9 @@ class SweepSpec(Block):
     num_samples: int = Field(4, ge=1)
     """Trials that are drawn; a grid runs each combination once."""
 
-    scheduler: Literal["none", "asha", "hyperband", "pbt"] = "none"
-    """`asha` and `hyperband` end trials that do worse than most after a part of their steps; `pbt` lets them go
-    on from the weights of a better one, with other parameters."""
+    scheduler: Literal["none", "asha", "hyperband"] = "none"
+    """`asha` ends trials that do worse than most after a part of their steps; `hyperband` lets some begin later, so
+    that a slow starter has its chance."""
 
     reduction_factor: int = Field(3, ge=2)
     """One trial of so many goes on at each rung of `asha` and `hyperband`."""
