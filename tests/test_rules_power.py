@@ -1,12 +1,19 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper
-from assay.rules.paired import paired_lower
-from assay.rules.power import Direction, items_needed, pairs_needed, smallest_detectable
+from assay.rules.paired import paired_lower, paired_p
+from assay.rules.power import (
+    Direction,
+    items_needed,
+    pairs_needed,
+    smallest_detectable,
+    smallest_detectable_difference,
+)
 
 
 def test_the_rule_of_three() -> None:
@@ -87,3 +94,22 @@ def test_too_small_a_suite_can_show_nothing() -> None:
     assert smallest_detectable(0, 0.5, 0.95, direction="at_least") is None
     assert clopper_pearson_lower(10, 10, 0.95) < 0.85
     assert smallest_detectable(10, 0.85, 0.95, direction="at_least") is None
+
+
+def test_the_difference_that_a_suite_can_see() -> None:
+    n, margin, discordant = 100, 0.1, 0.2
+    found = smallest_detectable_difference(n, margin, discordant, 0.95)
+    assert found is not None
+    random = np.random.default_rng(9)
+    gain, loss = (discordant + found) / 2, (discordant - found) / 2
+    table = random.multinomial(n, [gain, loss, 1 - gain - loss], 4000)
+    passes = {(b, c): paired_p(b, c, n, -margin) <= 0.05 for b, c in {(int(b), int(c)) for b, c, _ in table}}
+    passed = sum(passes[int(b), int(c)] for b, c, _ in table)
+    assert passed / 4000 == pytest.approx(0.8, abs=0.025)
+    more = smallest_detectable_difference(4 * n, margin, discordant, 0.95)
+    assert more is not None
+    assert -margin < more < found < 0.05
+
+
+def test_ten_pairs_can_see_nothing() -> None:
+    assert smallest_detectable_difference(10, 0.05, 0.1, 0.95) is None

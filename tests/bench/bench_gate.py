@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from assay.rules.calibration_bounds import calibration_bounds
 from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper, tango_score
 from assay.rules.paired import MOST_EXACT, paired_p
+from assay.rules.power import smallest_detectable, smallest_detectable_difference
 from assay.rules.quantiles import quantile_upper
 from assay.rules.scores import mean_p
 
@@ -58,8 +59,22 @@ def main() -> int:
             print(
                 f"{row.method:<34}{row.case:<44}{row.n:>6}{share:>9.2%}  {low:.2%} to {high:.2%}{verdict}", flush=True
             )
+    print_power()
     print(f"\n{missed} bars missed, {time.monotonic() - began:.0f} s")
     return 1 if missed else 0
+
+
+def print_power() -> None:
+    """How good a model must be for the gate to pass it 8 times in 10."""
+    print("\nwhat passes 8 times in 10")
+    for n in SIZES[:2]:
+        rate = smallest_detectable(n, 0.85, CONFIDENCE, direction="at_least")
+        shown = f"a true share of {rate:.1%}" if rate else "nothing"
+        print(f"  {n:>4} items, at_least 85%: {shown}")
+        for discordant in (0.1, 0.2):
+            difference = smallest_detectable_difference(n, MARGIN, discordant, CONFIDENCE)
+            shown = "nothing" if difference is None else f"a true difference of {100 * difference:+.1f} points"
+            print(f"  {n:>4} pairs, margin {MARGIN:.0%}, {discordant:.0%} of the items differ: {shown}")
 
 
 def shares(draws: int, random: np.random.Generator) -> Iterator[Row]:

@@ -16,6 +16,7 @@ from assay.place import Place
 from assay.records.gate import GateRecord, Item, LimitResult, Scorecard, WeighingRecord
 from assay.records.release import Approval, Champion
 from assay.records.stages import ModelRecord, SweepRecord, TrainingRecord
+from assay.rules.measured import in_unit
 from assay.rules.release import num_required
 from assay.spec.spec import Spec
 from assay.stages.gate import read_weighing
@@ -90,18 +91,26 @@ def print_scorecard(run: str, scorecard: Scorecard) -> None:
     console.print(
         f"[{style}]{scorecard.outcome}[/{style}]  {run}  model {scorecard.artifact_digest[:12]}", highlight=False
     )
-    table = _table("limit", "required", "observed", f"bound ({scorecard.confidence:.0%})", "base", "items", "")
+    confidence = scorecard.attempt.confidence if scorecard.attempt else scorecard.confidence
+    table = _table("limit", "required", "observed", f"bound ({100 * confidence:.4g}%)", "base", "items", "")
     for limit in scorecard.limits:
         table.add_row(
             f"{limit.task}\n[dim]{limit.metric}[/dim]",
             limit.requirement,
-            _percent(limit.observed),
-            _percent(limit.bound),
+            _value(limit.observed, limit),
+            _value(limit.bound, limit),
             _percent(limit.base_observed),
             str(limit.num_items),
             _outcome(limit),
         )
     console.print(table)
+    if scorecard.attempt and scorecard.attempt.budget:
+        attempt = scorecard.attempt
+        console.print(
+            f"  attempt {attempt.number} of {attempt.budget} with these items, so each bound is made at "
+            f"{100 * attempt.confidence:.4g}% confidence",
+            highlight=False,
+        )
     for limit in scorecard.limits:
         if limit.outcome != "PASS":
             console.print(f"  {limit.task} {limit.metric}: {limit.reason}", highlight=False)
@@ -203,6 +212,11 @@ def _outcome(limit: LimitResult) -> str:
     style = OUTCOME_STYLES[limit.outcome]
     soft = " [dim](soft)[/dim]" if limit.level == "soft" else ""
     return f"[{style}]{limit.outcome}[/{style}]{soft}"
+
+
+def _value(value: float | None, limit: LimitResult) -> str:
+    """A share or a score as a percentage, anything else in its unit."""
+    return _percent(value) if value is None or limit.unit in ("share", "score") else in_unit(value, limit.unit)
 
 
 def _percent(value: float | None) -> str:

@@ -101,6 +101,17 @@ def weigh_parity(
     return tuple(results)
 
 
+def in_unit(value: float, unit: Unit) -> str:
+    """A measured value as a person would write it."""
+    if math.isinf(value):
+        return "unknown"
+    if unit == "share":
+        return f"{value:.2%}"
+    if unit == "seconds":
+        return f"{1000 * value:.0f} ms" if value < 10 else f"{value:.1f} s"
+    return f"{value:.1f} tokens/s" if unit == "tokens/s" else f"{value:.4g} {unit}"
+
+
 @dataclass(frozen=True)
 class _Seen:
     """What was measured, and how far it can be trusted; infinite bounds know nothing."""
@@ -145,7 +156,7 @@ def _result(
     return LimitResult(
         task=kind,
         metric=metric,
-        requirement=f"{sign} {_shown(limit, unit)}",
+        requirement=f"{sign} {in_unit(limit, unit)}",
         level=level,
         outcome=outcome,
         num_items=seen.num_items if seen else 0,
@@ -172,7 +183,7 @@ def _decided(seen: _Seen, limit: float, direction: Direction, unit: Unit) -> tup
     words = ("at least" if direction == "at_most" else "at most") if excluded else direction.replace("_", " ")
     shown = opposite if excluded else bound
     wish = "allowed" if direction == "at_most" else "required"
-    reason = f"{seen.words}; {words} {_shown(shown, unit)}, {wish} {_shown(limit, unit)}"
+    reason = f"{seen.words}; {words} {in_unit(shown, unit)}, {wish} {in_unit(limit, unit)}"
     return outcome, reason + (seen.more if outcome == "INCONCLUSIVE" else "")
 
 
@@ -187,7 +198,7 @@ def _percentile(measured: ServiceMeasurement, metric: str, _: float, confidence:
     needed = math.ceil(math.log(1 - confidence) / math.log(share))
     more = f"; it takes {needed} requests or more to bound this percentile" if len(values) < needed else ""
     seen = quantile(values, share)
-    words = f"{_shown(seen, 'seconds')} over {len(values)} requests, {100 * confidence:g}% confidence"
+    words = f"{in_unit(seen, 'seconds')} over {len(values)} requests, {100 * confidence:g}% confidence"
     return _Seen(seen, lower, upper, len(values), "order statistics", words, more)
 
 
@@ -295,16 +306,6 @@ def _check(values: Sequence[float]) -> None:
         raise _NotMeasured("nothing was measured")
     if any(math.isnan(value) or value < 0 for value in values):
         raise _NotMeasured("a measured value is no number, or less than nothing")
-
-
-def _shown(value: float, unit: Unit) -> str:
-    if math.isinf(value):
-        return "unknown"
-    if unit == "share":
-        return f"{value:.2%}"
-    if unit == "seconds":
-        return f"{1000 * value:.0f} ms" if value < 10 else f"{value:.1f} s"
-    return f"{value:.1f} tokens/s" if unit == "tokens/s" else f"{value:.4g} {unit}"
 
 
 def _finite(value: float | None) -> float | None:

@@ -71,3 +71,36 @@ def smallest_detectable(
         return clopper_pearson_upper(most, n, 1 - power) if most >= 0 else None
     fewest = bisect_left(counts, limit, key=lambda k: clopper_pearson_lower(k, n, confidence))
     return clopper_pearson_lower(fewest, n, 1 - power) if fewest <= n else None
+
+
+def smallest_detectable_difference(
+    n: int, margin: float, discordant: float, confidence: float, *, power: float = 0.8
+) -> float | None:
+    """The true difference, candidate minus reference, at which `no_worse_than` with `margin` passes with probability
+    `power` on `n` items, when the models differ on a share `discordant` of them; the exact chance decides. None when
+    even a difference as great as `discordant` does not.
+    """
+    import numpy as np
+    from scipy.special import bdtrc
+    from scipy.stats import binom
+
+    losses = np.arange(min(n, int(binom.ppf(1 - 1e-9, n, discordant))) + 1)
+    fewest, least = [], 0
+    for c in losses:  # more losses take more gains
+        while least + c <= n and paired_p(least, int(c), n, -margin) > 1 - confidence:
+            least += 1
+        fewest.append(least)
+
+    def passes(difference: float) -> float:
+        gain, loss = (discordant + difference) / 2, (discordant - difference) / 2
+        enough = np.where(np.array(fewest) < 1, 1.0, bdtrc(np.maximum(fewest, 1) - 1, n - losses, gain / (1 - loss)))
+        within = losses + fewest <= n
+        return float((binom.pmf(losses, n, loss) * np.where(within, enough, 0.0)).sum())
+
+    low, high = -min(margin, discordant), discordant
+    if passes(high) < power:
+        return None
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        low, high = (low, middle) if passes(middle) >= power else (middle, high)
+    return high
