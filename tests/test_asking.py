@@ -126,6 +126,13 @@ def test_scores_are_the_models_own(server: Counting, pairs: list[Pair], num_requ
     assert len(server.bodies) == num_requests
 
 
+def test_no_request_names_more_tokens_than_vllm_takes(server: Counting) -> None:
+    pairs = [Pair((7, item), (token,)) for item in range(20) for token in range(15 * item, 15 * item + 15)]
+    scores = score(endpoint(server), pairs)
+    assert [found.logprob for found in scores] == pytest.approx([expected(pair) for pair in pairs])
+    assert max(len(body["logprob_token_ids"]) for body in server.bodies) <= 128
+
+
 def test_a_server_without_token_ids_is_asked_by_echo() -> None:
     class Plain(OpenAI):
         knows_token_ids = False

@@ -6,7 +6,7 @@ place after a prompt. So a prompt is sent once for all its one-token continuatio
 place at which longer ones part or go on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from assay.engines.asking import Ask, Endpoint, Reply, ask_all
 Tokens = tuple[int, ...]
 
 PROMPTS_A_REQUEST = 8
+TOKENS_A_REQUEST = 128
+"""vLLM's MAX_LOGPROB_TOKEN_IDS: so many tokens may be named in one request."""
 PLACES_A_CONTINUATION = 2.0
 """How many requests for one place cost as much as one `echo`; with more, continuations are echoed."""
 
@@ -94,7 +96,7 @@ def _ask_places(
     for pair in pairs:
         for place, token in zip(_places(pair), pair.continuation, strict=True):
             wanted.setdefault(place, set()).add(token)
-    batches = _chunks(list(wanted))
+    batches = _batches(wanted)
     asks = [
         Ask(
             "completions",
@@ -189,5 +191,14 @@ def _from_echo(pair: Pair, reply: Reply) -> Score:
     return Score(sum(own), is_greedy, latency_s=reply.latency_s, num_tries=reply.num_tries)
 
 
-def _chunks(places: Sequence[Tokens]) -> list[Sequence[Tokens]]:
-    return [places[start : start + PROMPTS_A_REQUEST] for start in range(0, len(places), PROMPTS_A_REQUEST)]
+def _batches(wanted: Mapping[Tokens, set[int]]) -> list[list[Tokens]]:
+    """The places, so many to a request as it takes."""
+    batches: list[list[Tokens]] = []
+    named: set[int] = set()
+    for place, tokens in wanted.items():
+        if not batches or len(batches[-1]) == PROMPTS_A_REQUEST or len(named | tokens) > TOKENS_A_REQUEST:
+            batches.append([])
+            named = set()
+        batches[-1].append(place)
+        named |= tokens
+    return batches

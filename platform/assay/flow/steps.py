@@ -159,7 +159,7 @@ class Context:
             self.tasks,
             engine=_engine_mark(self),
             tokenizer=model.artifact.path,
-            num_concurrent=self.spec.gate.num_concurrent,
+            num_concurrent=self.spec.gate.num_concurrent * self.spec.serve.replicas.min,
             work=work,
             stands=lambda: ray_serve.holds(deploy.serve_api(work), deployment),
         )

@@ -26,7 +26,7 @@ class GateSpec(Block):
     traffic; the base model before the first release), or nothing. What a limit compares with is weighed too."""
 
     num_concurrent: int = Field(16, ge=1)
-    """Requests in flight to the candidate."""
+    """Requests in flight to each replica that is sure to be there (`serve.replicas.min`)."""
 
 
 class Limit(Block):
