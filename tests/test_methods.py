@@ -104,6 +104,7 @@ def reloaded(base: Path, output: Path, train: TrainSpec, num_labels: int | None)
     from peft import PeftModel
 
     if not train.method.is_adapter:
+        hf_models.copy_tokenizer(base, output / "weights")
         base = output / "weights"
     model = hf_methods.base(str(base), train.method, precision="fp32", num_labels=num_labels, on_gpu=False)
     if not train.method.is_adapter:
