@@ -104,6 +104,7 @@ def reloaded(base: Path, output: Path, train: TrainSpec, num_labels: int | None)
     from peft import PeftModel
 
     if not train.method.is_adapter:
+        hf_models.copy_tokenizer(base, output / "weights")
         base = output / "weights"
     model = hf_methods.base(str(base), train.method, precision="fp32", num_labels=num_labels, on_gpu=False)
     if not train.method.is_adapter:
@@ -120,7 +121,7 @@ def mean_loss(model: Any, output: Path, train: TrainSpec) -> float:
     objective = objective_of(train)
     reference = load_file(output / "reference.safetensors")["train"] if objective.needs_reference else None
     frozen = Frozen(reference=reference, teacher=model if train.objective.distill else None)
-    split = PackedSplit.load(str(output / "train.safetensors"))
+    split = PackedSplit.load(str(output.with_suffix(".safetensors")))
     gather = collate_padded if is_padded(train) else collate
     model.config.use_cache = False
     with torch.no_grad():
@@ -290,7 +291,7 @@ def test_what_is_protected_is_forgotten_less(model: Path, tmp_path: Path) -> Non
         train_here(start, second, tmp_path / name, {**how, "max_steps": 12, **more}, **ewc_file)
         train = TrainSpec.model_validate(how)
         again = reloaded(start, tmp_path / name, train, None)
-        (tmp_path / name / "train.safetensors").write_bytes((tmp_path / "first.safetensors").read_bytes())
+        (tmp_path / f"{name}.safetensors").write_bytes((tmp_path / "first.safetensors").read_bytes())
         forgotten[name] = mean_loss(again, tmp_path / name, train)
     assert forgotten["with"] < 0.8 * forgotten["without"]
 

@@ -25,10 +25,10 @@ def train_here(model: Path, rows: Sequence[Row], output: Path, train: dict[str, 
 
 
 def make_job(model: Path, rows: Sequence[Row], output: Path, train: dict[str, Any], **more: Any) -> TrainingJob:
-    """The job, with its data written into `output`."""
+    """The job, with its data written beside `output`."""
     output.mkdir(parents=True)
     spec = TrainSpec.model_validate({"precision": "fp32", "max_length": 64, **train})
-    split = output / "train.safetensors"
+    split = output.with_suffix(".safetensors")
     write_rows(model, rows, split, max_length=spec.max_length)
     if spec.objective.grpo is not None:
         split = split.with_suffix(".jsonl")

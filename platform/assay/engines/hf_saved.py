@@ -54,8 +54,7 @@ def _adapter_shapes(model: Any) -> Shapes:
     import torch
     from peft import get_peft_model_state_dict
 
-    config = model.peft_config[model.active_adapter]
-    if config.is_prompt_learning:
+    if not any(hasattr(weight, "ds_shape") for weight in model.parameters()):
         return {name: tuple(value.shape) for name, value in get_peft_model_state_dict(model).items()}
     shaped = {
         name: torch.empty(_shape(tensor), device="meta") for name, tensor in model.state_dict(keep_vars=True).items()

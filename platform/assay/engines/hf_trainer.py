@@ -6,6 +6,7 @@ loss only. Every objective but `grpo` is a loss on such batches (see `hf_objecti
 
 import json
 import math
+import os
 import resource
 import time
 import warnings
@@ -187,6 +188,7 @@ def _trainer(job: TrainingJob, watch: Any) -> Any:
     precision = chosen_precision(train, on_gpu=job.on_gpu)
     arguments = _arguments(job, precision, num_steps)
     unset_hf_deepspeed_config()  # of a training before this one in the same process
+    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
     # TrainingArguments come first: with ZeRO-3 they make `from_pretrained` shard the weights as it loads them.
     made = TrainingArguments(**arguments)
     model = hf_methods.load(
