@@ -68,21 +68,15 @@ def validate(spec: Path, as_json: bool) -> None:
 
 @assay.command()
 @click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--cluster", "cluster_file", type=click.Path(path_type=Path), help="Plan for the cluster in this file.")
+@click.option("--against", default=None, help="Show what is different from this run (its id or the start of it).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def plan(spec: Path, as_json: bool) -> None:
-    """Say what a run would do and what it would reuse. Nothing is started."""
-    from assay.cli import tables
-    from assay.flow import run as flow
-    from assay.flow.steps import run_id
+def plan(spec: Path, cluster_file: Path | None, against: str | None, as_json: bool) -> None:
+    """Say what a run would do, reuse, need and be able to show. Nothing is started."""
+    from assay.cli.plan import show_plan
 
     loaded, suite = _load(spec)
-    place = Place()
-    name = run_id(loaded, suite, Path.cwd())
-    stages = flow.plan(loaded, suite, root=Path.cwd(), place=place)
-    if as_json:
-        click.echo(json.dumps({"run": name, "stages": [vars(stage) for stage in stages]}))
-    else:
-        tables.print_plan(name, stages)
+    show_plan(loaded, suite, place=Place(), cluster_file=cluster_file, against=against, as_json=as_json)
 
 
 @assay.command()

@@ -6,6 +6,7 @@ Source of the layout: https://huggingface.co/docs/safetensors (eight bytes of le
 import json
 import struct
 from array import array
+from itertools import pairwise
 from math import sqrt
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def split_lengths(file: Path) -> DataPlan:
         start, end = header["loss_mask"]["data_offsets"]
         opened.seek(8 + size + start)
         num_loss_tokens = sum(opened.read(end - start))
-    lengths = [after - before for before, after in zip(offsets, offsets[1:], strict=False)]
+    lengths = [after - before for before, after in pairwise(offsets)]
     if not lengths:
         raise ValueError(f"{file} holds no examples")
     mean = sum(lengths) / len(lengths)

@@ -108,7 +108,9 @@ def activations(train: TrainSpec, shape: ModelShape, *, tokens: int, width: int)
     num_layers = _layers_with_backward(train, shape)
     if train.gradient_checkpointing:
         size = tokens * (shape.num_layers * h * width + layer)
-        formula = f"{tokens:,} tokens x ({shape.num_layers} layers' inputs of {h} x {width} + one layer's {layer:,}) bytes"
+        formula = (
+            f"{tokens:,} tokens x ({shape.num_layers} layers' inputs of {h} x {width} + one layer's {layer:,}) bytes"
+        )
     else:
         size = tokens * num_layers * layer
         formula = f"{tokens:,} tokens x {num_layers} layers x {layer:,} bytes"
@@ -125,7 +127,11 @@ def serving_memory(engine: EngineSpec, shape: ModelShape, *, scheme: Scheme, dev
     per_token = kv_bytes_per_token(shape)
     weights = math.ceil((embedding * 2 + linear * WEIGHT_BYTES[scheme]) / shards)
     cache = engine.kv_cache_gb_on_cpu * GIB if device == "CPU" else math.ceil(per_token * engine.max_model_len / shards)
-    asked = f"{engine.max_model_len:,} tokens x {per_token:,} bytes" if device == "GPU" else "serve.engine.kv_cache_gb_on_cpu"
+    asked = (
+        f"{engine.max_model_len:,} tokens x {per_token:,} bytes"
+        if device == "GPU"
+        else "serve.engine.kv_cache_gb_on_cpu"
+    )
     return MemoryEstimate(
         device=device,
         parts=(
@@ -218,7 +224,7 @@ def _layer_bytes_per_token(train: TrainSpec, shape: ModelShape, width: int) -> i
     """Bytes that one layer keeps for one token. Each line names the tensors."""
     lora = train.method.lora
     h, f = shape.hidden_size, shape.intermediate_size
-    q, kv = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    q = shape.num_heads * shape.head_dim
     kept = 2 * 4 * h  # both norms compute in fp32 and keep their input, which is the residual stream
     kept += width * (q + 2 * q)  # queries, and keys and values repeated to as many heads
     kept += width * q  # attention's output

@@ -1,8 +1,10 @@
 """How much there is to train: steps, tokens, and the largest forward pass."""
 
 import math
+from collections.abc import Sequence
 
 from assay.records.plan import DataPlan, TrainingPlan
+from assay.spec.data import DataSpec
 from assay.spec.train import TrainSpec
 
 DEVIATIONS = 3
@@ -24,4 +26,37 @@ def training_plan(train: TrainSpec, data: DataPlan) -> TrainingPlan:
         tokens_per_pass=math.ceil(tokens),
         loss_tokens_per_pass=math.ceil(tokens * data.num_loss_tokens / data.num_tokens),
         exact=data.exact,
+    )
+
+
+CHARACTERS_PER_TOKEN = 4
+"""Of English text, about: https://help.openai.com/en/articles/4936856-what-are-tokens-and-how-to-count-them."""
+
+TEMPLATE_TOKENS = 5
+"""What a chat template puts around a message, about: its role and its end, in special tokens."""
+
+
+def estimated_data(
+    chats: Sequence[Sequence[tuple[bool, int]]], data: DataSpec, num_gate: int | None, *, max_length: int
+) -> DataPlan:
+    """The training split, estimated from its chats: for each message whether it bears loss, and its characters.
+    Held-out shares are taken off; examples longer than `max_length` are left out."""
+    lengths, loss = [], 0
+    for chat in chats:
+        tokens = [(bears, math.ceil(size / CHARACTERS_PER_TOKEN) + TEMPLATE_TOKENS) for bears, size in chat]
+        length = sum(count for _, count in tokens)
+        if length <= max_length:
+            lengths.append(length)
+            loss += sum(count for bears, count in tokens if bears)
+    gate_share = data.gate if isinstance(data.gate, float) else 0.0
+    share = max(0.0, 1 - gate_share - (data.selection if isinstance(data.selection, float) else 0.0))
+    mean = sum(lengths) / max(1, len(lengths))
+    return DataPlan(
+        num_examples=max(1, round(share * len(lengths))),
+        num_tokens=max(1, round(share * sum(lengths))),
+        num_loss_tokens=round(share * loss),
+        longest=max(lengths, default=1),
+        deviation=math.sqrt(sum((length - mean) ** 2 for length in lengths) / max(1, len(lengths))),
+        num_gate=round(gate_share * len(chats)) if gate_share else num_gate,
+        exact=False,
     )

@@ -1,0 +1,335 @@
+"""`assay plan`: what a run would do, found out without creating or starting anything.
+
+Whatever cannot be found out (no ledger, no cluster, an unknown model) is left open and said; nothing fails for it.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from assay.engines import hf_models, model_shape, ray_nodes
+from assay.engines.lm_eval_harness import task_config
+from assay.engines.processor import computes_in_bf16
+from assay.engines.split_lengths import split_lengths
+from assay.errors import AssayError
+from assay.flow.plan_stages import stage_plans
+from assay.flow.plan_time import Amounts, waves, with_times
+from assay.flow.steps import Context, run_id, steps
+from assay.place import Place
+from assay.records.plan import (
+    Cluster,
+    DataPlan,
+    Device,
+    LimitPlan,
+    ModelShape,
+    Need,
+    Node,
+    Plan,
+    PowerPlan,
+    StagePlan,
+    TrainingPlan,
+)
+from assay.records.stages import DatasetRecord, ModelRecord
+from assay.rules.fit import gpus_of, serving_need, training_need
+from assay.rules.memory import GIB, Precision
+from assay.rules.plan_power import POWER, difference_limit, share_limit
+from assay.rules.workload import estimated_data, training_plan
+from assay.spec.check import HELD_OUT
+from assay.spec.cluster import ClusterSpec
+from assay.spec.data import HeldOut
+from assay.spec.examples import matching_files, read_examples
+from assay.spec.gate import Limit, SuiteSpec
+from assay.spec.spec import Spec
+from assay.spec.train import TrainSpec
+
+if TYPE_CHECKING:
+    from assay.store.ledger import Ledger
+
+MOST_BYTES_READ = 32 * 2**20
+"""Data of more bytes is not read for a plan."""
+
+GROUP = 128
+"""Columns that share a scale in W4A16."""
+
+
+def plan(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place, cluster: Cluster | None) -> Plan:
+    """The whole plan. `cluster` is one that was described; without it a running one is asked, or this machine."""
+    notes: list[str] = []
+    ledger = existing_ledger(place, notes)
+    is_described, cluster = cluster is not None, cluster or _cluster(place)
+    context = Context(spec, suite, root, place, ledger.champion() if ledger else None)
+    wanted = [step for step in steps() if step.wanted(spec)]
+    first = stage_plans(wanted, context, ledger, {})  # fills the records that stand
+    shape = _shape(spec, context, root)
+    data = _data(spec, context, root, notes)
+    needs = list(_needs(spec, shape, data, cluster))
+    blocks = dict(_blocks(spec, shape, data, needs, place, is_described=is_described))
+    stages = stage_plans(wanted, context, ledger, blocks) if blocks else first
+    limits = tuple(_limits(suite, root / spec.gate.suite, data))
+    training = tuple(training_plan(train, data) for train in (spec.train,)) if data else ()
+    amounts = _amounts(spec, data, training, limits, cluster)
+    stages = with_times(stages, spec, amounts, ledger)
+    seconds, unknown = _total(stages)
+    return Plan(
+        run=run_id(spec, suite, root),
+        stages=tuple(stages),
+        model=shape,
+        data=data,
+        training=training,
+        cluster=cluster,
+        needs=tuple(needs),
+        seconds=seconds,
+        seconds_unknown=unknown,
+        cost=seconds / 3600 * place.cost_per_hour if seconds is not None and place.cost_per_hour else None,
+        gate=PowerPlan(confidence=suite.confidence, power=POWER, limits=limits),
+        notes=tuple(notes),
+    )
+
+
+def described(cluster: ClusterSpec, source: str) -> Cluster:
+    """A cluster from its description."""
+    nodes = tuple(
+        Node(
+            count=node.count,
+            cpus=node.cpus,
+            gpus=node.gpus,
+            gpu_memory=int(node.gpu_memory_gb * GIB) if node.gpu_memory_gb else None,
+            memory=int(node.memory_gb * GIB),
+        )
+        for node in cluster.nodes
+    )
+    return Cluster(source=source, nodes=nodes)
+
+
+def existing_ledger(place: Place, notes: list[str]) -> "Ledger | None":
+    """The ledger, if there is one that can be read; its library is not even imported where there is none."""
+    file = place.ledger_url.removeprefix("sqlite:///")
+    if file != place.ledger_url and not Path(file).is_file():
+        return None
+    from assay.store.ledger import Ledger
+
+    try:
+        return Ledger(place.ledger_url)
+    except AssayError as error:
+        notes.append(f"planned without a ledger: {error}")
+        return None
+
+
+def _cluster(place: Place) -> Cluster | None:
+    """What is there now: the running cluster, or this machine, on which `assay run` would start one."""
+    running = ray_nodes.running_cluster(place.dashboard_url, place.ray_token())
+    if running is not None or place.ray_address:
+        return running
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    folder = Path("/proc/driver/nvidia/gpus")
+    gpus = len(list(folder.iterdir())) if folder.is_dir() else 0
+    here = Node(count=1, cpus=place.num_cpus, gpus=gpus, gpu_memory=None, memory=memory)
+    return Cluster(source="this machine; no cluster is running", nodes=(here,))
+
+
+def _shape(spec: Spec, context: Context, root: Path) -> ModelShape | None:
+    """The base model's dimensions, from wherever they can be had without a network."""
+    fetched = context.records.get("fetch")
+    if isinstance(fetched, ModelRecord):
+        found = model_shape.from_folder(Path(fetched.artifact.path))
+        if found is not None:
+            return found
+    if spec.model.kind == "hf":
+        return model_shape.known(spec.model.name)
+    try:
+        path = hf_models.packaged_file(spec.model) if spec.model.kind == "package" else None
+    except AssayError:
+        return None
+    path = path or (root / spec.model.source).expanduser()
+    return model_shape.from_gguf(path) if path.suffix == ".gguf" else model_shape.from_folder(path)
+
+
+def _data(spec: Spec, context: Context, root: Path, notes: list[str]) -> DataPlan | None:
+    """The training split: counted where it is prepared, else estimated from the examples' characters."""
+    prepared = context.records.get("prepare")
+    if isinstance(prepared, DatasetRecord):
+        try:
+            counted = split_lengths(Path(prepared.artifact.path) / prepared.train.file)
+        except (OSError, ValueError, KeyError):
+            notes.append("the prepared data cannot be read; its tokens are estimated")
+        else:
+            num_gate = prepared.gate.num_examples if prepared.gate else None
+            return DataPlan.model_validate({**counted.model_dump(), "num_gate": num_gate})
+    files = [file for pattern in spec.data.train for file in matching_files(pattern, root)]
+    if sum(file.stat().st_size for file in files) > MOST_BYTES_READ:
+        notes.append(
+            f"the data is larger than {MOST_BYTES_READ >> 20} MiB; its tokens are unknown until it is prepared"
+        )
+        return None
+    try:
+        examples = read_examples(spec.data.train, spec.data.format, spec.data.system, root)
+        gate = spec.data.gate
+        num_gate = len(read_examples(gate.source, spec.data.format, None, root)) if isinstance(gate, HeldOut) else None
+    except AssayError as error:
+        notes.append(f"the data cannot be read: {str(error).splitlines()[0]}; `assay validate` says more")
+        return None
+    texts = [[(message.role == "assistant", len(message.content)) for message in one.messages] for one in examples]
+    return estimated_data(texts, spec.data, num_gate, max_length=spec.train.max_length)
+
+
+def _needs(spec: Spec, shape: ModelShape | None, data: DataPlan | None, cluster: Cluster | None) -> Iterator[Need]:
+    def training(stage: str, train: TrainSpec, driver_cpus: float) -> Need:
+        return training_need(
+            stage,
+            train,
+            shape=shape,
+            data=data,
+            cluster=cluster,
+            driver_cpus=driver_cpus,
+            precision=lambda device: _precision(train, device),
+        )
+
+    if spec.sweep is not None:
+        yield training("sweep", _trial(spec), 1.0)
+    yield training("train", spec.train, 0.0)
+    if spec.gate.baseline != "none":
+        yield serving_need(
+            "baseline", spec.serve, shape=shape, scheme="none", num_replicas=spec.serve.replicas.min, cluster=cluster
+        )
+    yield serving_need(
+        "deploy",
+        spec.serve,
+        shape=shape,
+        scheme=spec.compress.scheme,
+        num_replicas=spec.serve.replicas.min,
+        cluster=cluster,
+    )
+
+
+def _trial(spec: Spec) -> TrainSpec:
+    """A sweep's trial; its learning rate needs nothing."""
+    assert spec.sweep is not None
+    said = spec.sweep.model_dump(include={"max_steps", "num_epochs", "num_workers"}, exclude_none=True)
+    return TrainSpec.model_validate({**spec.train.model_dump(), **said})
+
+
+def _precision(train: TrainSpec, device: Device) -> Precision:
+    """What `auto` comes to; other machines' processors are taken for ones like this machine's."""
+    if train.precision != "auto":
+        return train.precision
+    return "bf16" if device == "GPU" or computes_in_bf16() else "fp32"
+
+
+def _blocks(
+    spec: Spec,
+    shape: ModelShape | None,
+    data: DataPlan | None,
+    needs: list[Need],
+    place: Place,
+    *,
+    is_described: bool,
+) -> Iterator[tuple[str, str]]:
+    """(stage, what keeps it from being run)."""
+    for need in needs:
+        if need.fits is False:
+            yield need.stage, need.advice
+    if not place.engine_python and not is_described:
+        yield (
+            ("baseline" if spec.gate.baseline != "none" else "deploy"),
+            ("the engine's environment is missing: run `make setup`, or set ASSAY_ENGINE_PYTHON"),
+        )
+    if shape is None:
+        return
+    layers = spec.train.method.lora.layer_indices() if spec.train.method.lora else None
+    if layers and layers[-1] >= shape.num_layers:
+        yield (
+            "train",
+            f"train.method.lora.layers names layer {layers[-1]}; the model has layers 0 to {shape.num_layers - 1}",
+        )
+    if spec.compress.scheme == "W4A16" and (odd := _odd_columns(shape)):
+        yield (
+            "compress",
+            f"W4A16 shares a scale among {GROUP} columns, and {odd} cannot be divided so; use W8A8 or W8A16",
+        )
+    if data is not None and data.exact is False and spec.train.max_length > shape.context_length > 0:
+        yield "train", f"train.max_length {spec.train.max_length} is beyond the model's {shape.context_length} tokens"
+
+
+def _odd_columns(shape: ModelShape) -> str:
+    """The inputs of linear layers that do not come in whole groups."""
+    inputs = {"hidden_size": shape.hidden_size, "intermediate_size": shape.intermediate_size}
+    inputs["attention's width"] = shape.num_heads * shape.head_dim
+    return ", ".join(f"{name} {size}" for name, size in inputs.items() if size % GROUP)
+
+
+def _limits(suite: SuiteSpec, suite_path: Path, data: DataPlan | None) -> Iterator[LimitPlan]:
+    for task, limits in suite.limits.items():
+        num_items = (
+            data.num_gate if task == HELD_OUT and data else _num_items(suite_path.with_suffix("") / f"{task}.yaml")
+        )
+        for limit in limits:
+            yield _limit(task, limit, num_items, suite.confidence)
+
+
+def _limit(task: str, limit: Limit, num_items: int | None, confidence: float) -> LimitPlan:
+    if limit.margin is not None:
+        requirement = f"{limit.metric} within {limit.margin:.1%} of {limit.no_worse_than}"
+        return difference_limit(task, requirement, num_items=num_items, margin=limit.margin, confidence=confidence)
+    bound, sign = (limit.at_most, "<=") if limit.at_most is not None else (limit.at_least, ">=")
+    assert bound is not None  # the spec sees to it
+    return share_limit(
+        task,
+        f"{limit.metric} {sign} {bound:.1%}",
+        num_items=num_items,
+        limit=bound,
+        confidence=confidence,
+        direction="at_most" if limit.at_most is not None else "at_least",
+    )
+
+
+def _num_items(task_file: Path) -> int | None:
+    """Different lines of a task's data files; None where they are no JSON Lines of our own."""
+    try:
+        config = task_config(task_file, task_file.stem)
+    except AssayError:
+        return None
+    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    if isinstance(files, dict):
+        files = files.get(config.get("test_split") or config.get("validation_split") or "train")
+    names = [files] if isinstance(files, str) else files if isinstance(files, list) else []
+    try:
+        lines = {line.strip() for name in names for line in Path(name).read_bytes().splitlines()}
+    except OSError:
+        return None
+    return len(lines - {b""}) or None
+
+
+def _amounts(
+    spec: Spec,
+    data: DataPlan | None,
+    training: tuple[TrainingPlan, ...],
+    limits: tuple[LimitPlan, ...],
+    cluster: Cluster | None,
+) -> Amounts:
+    by_task = {limit.task: limit.num_items for limit in limits}
+    known = [count for count in by_task.values() if count is not None]
+    num_waves = 1
+    if spec.sweep is not None and cluster is not None:
+        trial = _trial(spec)
+        gpus = gpus_of(trial, cluster)
+        slots = (
+            cluster.gpus / gpus
+            if gpus
+            else (cluster.cpus / (1 + trial.num_workers * trial.worker.cpus)) * trial.num_workers
+        )
+        num_waves = waves(spec.sweep.num_trials, int(slots), trial.num_workers)
+    return Amounts(
+        training=training[0] if training else None,
+        trial=training_plan(_trial(spec), data) if spec.sweep and data else None,
+        num_waves=num_waves,
+        num_items=sum(known) if len(known) == len(by_task) else None,
+    )
+
+
+def _total(stages: list[StagePlan]) -> tuple[float | None, tuple[str, ...]]:
+    """Seconds of the stages that would run, as far as known, and those whose time is unknown."""
+    ahead = [stage for stage in stages if stage.action != "cached"]
+    known = [stage.seconds for stage in ahead if stage.seconds is not None]
+    unknown = tuple(stage.stage for stage in ahead if stage.seconds is None)
+    return (sum(known) if known or not ahead else None), unknown
