@@ -26,7 +26,7 @@ from assay.records.stages import (
     TrialRecord,
 )
 from assay.spec.cluster import ClusterSpec
-from assay.spec.load import load_spec, load_suite
+from assay.spec.load import load_spec, load_suites
 from assay.spec.spec import Spec
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
@@ -72,14 +72,14 @@ class Project:
         return load_spec(self.root / "bot.yaml", self.root)
 
     def plan(self, spec: Spec, **given: Any) -> Plan:
-        suite = load_suite(self.root / "evals/bot.yaml")
+        suite = load_suites(["evals/bot.yaml"], self.root)
         return plan(spec, suite, root=self.root, place=self.place, cluster=given.get("cluster"))
 
     def stages(self, spec: Spec, **given: Any) -> dict[str, StagePlan]:
         return {stage.stage: stage for stage in self.plan(spec, **given).stages}
 
     def context(self, spec: Spec) -> Context:
-        return Context(spec, load_suite(self.root / "evals/bot.yaml"), self.root, self.place, None)
+        return Context(spec, load_suites(["evals/bot.yaml"], self.root), self.root, self.place, None)
 
     def artifact(self, kind: Any, name: str) -> Any:
         folder = self.root / "drafts" / name

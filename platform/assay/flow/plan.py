@@ -33,7 +33,7 @@ from assay.records.plan import (
 from assay.records.stages import DatasetRecord, ModelRecord
 from assay.rules.fit import gpus_of, serving_need, training_need
 from assay.rules.memory import GIB, Precision
-from assay.rules.plan_power import POWER, difference_limit, share_limit
+from assay.rules.plan_power import POWER, WORTHWHILE, difference_limit, share_limit, unknown_limit
 from assay.rules.workload import estimated_data, training_plan
 from assay.spec.check import HELD_OUT
 from assay.spec.cluster import ClusterSpec
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 MOST_BYTES_READ = 32 * 2**20
 """Data of more bytes is not read for a plan."""
+
+NO_SHARES = ("penalized_score", "brier", "ece")
+"""Metrics whose power is not known before the answers are."""
 
 GROUP = 128
 """Columns that share a scale in W4A16."""
@@ -66,8 +69,8 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place, cluster: Clu
     needs = list(_needs(spec, shape, data, cluster))
     blocks = dict(_blocks(spec, shape, data, needs, place, is_described=is_described))
     stages = stage_plans(wanted, context, ledger, blocks) if blocks else first
-    limits = tuple(_limits(suite, root / spec.gate.suite, data))
-    training = tuple(training_plan(train, data) for train in (spec.train,)) if data else ()
+    limits = tuple(_limits(suite, root, data))
+    training = tuple(training_plan(train, data) for train in spec.train_steps) if data else ()
     amounts = _amounts(spec, data, training, limits, cluster)
     stages = with_times(stages, spec, amounts, ledger)
     seconds, unknown = _total(stages)
@@ -170,7 +173,7 @@ def _data(spec: Spec, context: Context, root: Path, notes: list[str]) -> DataPla
         notes.append(f"the data cannot be read: {str(error).splitlines()[0]}; `assay validate` says more")
         return None
     texts = [[(message.role == "assistant", len(message.content)) for message in one.messages] for one in examples]
-    return estimated_data(texts, spec.data, num_gate, max_length=spec.train.max_length)
+    return estimated_data(texts, spec.data, num_gate, max_length=spec.train_steps[0].max_length)
 
 
 def _needs(spec: Spec, shape: ModelShape | None, data: DataPlan | None, cluster: Cluster | None) -> Iterator[Need]:
@@ -187,7 +190,8 @@ def _needs(spec: Spec, shape: ModelShape | None, data: DataPlan | None, cluster:
 
     if spec.sweep is not None:
         yield training("sweep", _trial(spec), 1.0)
-    yield training("train", spec.train, 0.0)
+    for number, train in enumerate(spec.train_steps, start=1):
+        yield training("train" if number == 1 else f"train {number}", train, 0.0)
     if spec.gate.baseline != "none":
         yield serving_need(
             "baseline", spec.serve, shape=shape, scheme="none", num_replicas=spec.serve.replicas.min, cluster=cluster
@@ -206,7 +210,7 @@ def _trial(spec: Spec) -> TrainSpec:
     """A sweep's trial; its learning rate needs nothing."""
     assert spec.sweep is not None
     said = spec.sweep.model_dump(include={"max_steps", "num_epochs", "num_workers"}, exclude_none=True)
-    return TrainSpec.model_validate({**spec.train.model_dump(), **said})
+    return TrainSpec.model_validate({**spec.train_steps[0].model_dump(), **said})
 
 
 def _precision(train: TrainSpec, device: Device) -> Precision:
@@ -228,7 +232,7 @@ def _blocks(
     """(stage, what keeps it from being run)."""
     for need in needs:
         if need.fits is False:
-            yield need.stage, need.advice
+            yield need.stage.split()[0], need.advice
     if not place.engine_python and not is_described:
         yield (
             ("baseline" if spec.gate.baseline != "none" else "deploy"),
@@ -236,7 +240,8 @@ def _blocks(
         )
     if shape is None:
         return
-    layers = spec.train.method.lora.layer_indices() if spec.train.method.lora else None
+    first = spec.train_steps[0]
+    layers = first.method.low_rank.layer_indices() if first.method.low_rank else None
     if layers and layers[-1] >= shape.num_layers:
         yield (
             "train",
@@ -247,8 +252,8 @@ def _blocks(
             "compress",
             f"W4A16 shares a scale among {GROUP} columns, and {odd} cannot be divided so; use W8A8 or W8A16",
         )
-    if data is not None and data.exact is False and spec.train.max_length > shape.context_length > 0:
-        yield "train", f"train.max_length {spec.train.max_length} is beyond the model's {shape.context_length} tokens"
+    if data is not None and data.exact is False and first.max_length > shape.context_length > 0:
+        yield "train", f"train.max_length {first.max_length} is beyond the model's {shape.context_length} tokens"
 
 
 def _odd_columns(shape: ModelShape) -> str:
@@ -258,19 +263,34 @@ def _odd_columns(shape: ModelShape) -> str:
     return ", ".join(f"{name} {size}" for name, size in inputs.items() if size % GROUP)
 
 
-def _limits(suite: SuiteSpec, suite_path: Path, data: DataPlan | None) -> Iterator[LimitPlan]:
+def _limits(suite: SuiteSpec, root: Path, data: DataPlan | None) -> Iterator[LimitPlan]:
+    """Every limit of a suite that was loaded from `root`. Attempts that share the items share the confidence."""
+    confidence = 1 - (1 - suite.confidence) / (suite.attempts or 1)
     for task, limits in suite.limits.items():
-        num_items = (
-            data.num_gate if task == HELD_OUT and data else _num_items(suite_path.with_suffix("") / f"{task}.yaml")
-        )
+        settings = suite.settings(task)
+        num_items = data.num_gate if data else None
+        if task != HELD_OUT:
+            num_items = _num_items(root / (settings.source or f"{task}.yaml"))
+        if settings.max_items and num_items:
+            num_items = min(num_items, settings.max_items)
         for limit in limits:
-            yield _limit(task, limit, num_items, suite.confidence)
+            yield _limit(task, limit, num_items, confidence)
 
 
 def _limit(task: str, limit: Limit, num_items: int | None, confidence: float) -> LimitPlan:
-    if limit.margin is not None:
-        requirement = f"{limit.metric} within {limit.margin:.1%} of {limit.no_worse_than}"
-        return difference_limit(task, requirement, num_items=num_items, margin=limit.margin, confidence=confidence)
+    if limit.metric in NO_SHARES:
+        return unknown_limit(task, limit.metric, num_items=num_items, note=f"{limit.metric} is no share of the items")
+    if limit.reference is not None:
+        margin, is_better = limit.margin or 0.0, limit.better_than is not None
+        words = f"better than {limit.reference} by" if is_better else f"no worse than {limit.reference} within"
+        return difference_limit(
+            task,
+            f"{limit.metric} {words} {margin:.1%}",
+            num_items=num_items,
+            margin=-margin if is_better else margin,
+            confidence=confidence,
+            truth=margin + WORTHWHILE if is_better else 0.0,
+        )
     bound, sign = (limit.at_most, "<=") if limit.at_most is not None else (limit.at_least, ">=")
     assert bound is not None  # the spec sees to it
     return share_limit(

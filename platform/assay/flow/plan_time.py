@@ -79,7 +79,7 @@ def _like_records(spec: Spec, ledger: "Ledger") -> dict[str, list[_Like]]:
 
 def _guess(stage: str, spec: Spec, amounts: Amounts, like: dict[str, list[_Like]]) -> Guess | None:
     if stage == "train":
-        return _training(spec.train, amounts.training, like)
+        return _training(spec.train_steps[0], amounts.training, like)
     if stage == "sweep":
         return _sweep(spec, amounts, like)
     found = [one for one in like.get(stage, []) if _is_like(stage, spec, one.spec)]
@@ -96,7 +96,7 @@ def _is_like(stage: str, spec: Spec, said: dict[str, Any]) -> bool:
     if stage == "compress":
         return bool(said["compress"]["scheme"] == spec.compress.scheme)
     if stage == "merge":
-        return _method(said["train"]) == spec.train.method.name
+        return _method(said["train"]) == spec.train_steps[0].method.name
     return True
 
 
@@ -129,8 +129,9 @@ def _trainings(like: dict[str, list[_Like]]) -> list[tuple[str, int, TrainingRec
 def _sweep(spec: Spec, amounts: Amounts, like: dict[str, list[_Like]]) -> Guess | None:
     if spec.sweep is None:
         return None
-    workers = spec.sweep.num_workers or spec.train.num_workers
-    trial = TrainSpec.model_validate({**spec.train.model_dump(), "num_workers": workers})
+    first = spec.train_steps[0]
+    workers = spec.sweep.num_workers or first.num_workers
+    trial = TrainSpec.model_validate({**first.model_dump(), "num_workers": workers})
     one = _training(trial, amounts.trial, {"sweep": like.get("sweep", [])}) or _training(trial, amounts.trial, like)
     if one is None:
         return None
@@ -165,7 +166,7 @@ def _num_workers(train: Any) -> int:
 def _method(train: Any) -> str:
     first = train[0] if isinstance(train, list) else train
     method = first["method"]
-    return "full" if method.get("full") else "lora"
+    return next((name for name, chosen in method.items() if chosen), "")
 
 
 def waves(num_trials: int, slots: int, num_workers: int) -> int:

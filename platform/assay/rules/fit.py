@@ -184,8 +184,9 @@ def _ladder(train: TrainSpec) -> Iterator[dict[str, Any]]:
         if zero != train.deepspeed.model_dump():
             changes = {**changes, "deepspeed": {**changes.get("deepspeed", {}), **more}}
             yield changes
-    if train.method.full:
-        yield {**changes, "method": "lora"}
+    for method in ("lora", "qlora"):
+        if method != train.method.name and not (method == "lora" and train.method.is_adapter):
+            yield {**changes, "method": method}
 
 
 def _changed(train: TrainSpec, changes: dict[str, Any]) -> TrainSpec | None:

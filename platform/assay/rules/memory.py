@@ -7,13 +7,15 @@ Llama-like layers (RMSNorm, gated MLP, no dropout, attention that keeps no score
 """
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Literal
 
 from assay.records.plan import Device, MemoryEstimate, MemoryPart, ModelShape
 from assay.spec.compress import Scheme
+from assay.spec.method import MethodSpec
 from assay.spec.serve import EngineSpec
-from assay.spec.train import LoraSpec, TrainSpec
+from assay.spec.train import TrainSpec
 
 Precision = Literal["bf16", "fp16", "fp32"]
 
@@ -39,8 +41,14 @@ MAX_LIVE_ELEMENTS = 1_000_000_000
 WEIGHT_BYTES: dict[Scheme, float] = {"none": 2, "W8A8": 1, "W8A16": 1, "W4A16": 0.5 + 2 / 128, "FP8_DYNAMIC": 1}
 """Bytes of a linear layer's weight after quantizing; W4A16 has a 2-byte scale for each group of 128."""
 
-QLORA_BYTES = 0.5 + 0.127 / 8
-"""4-bit NormalFloat with double quantization: 0.127 bits a weight for its constants [qlora]."""
+QLORA_BYTES = {True: 0.5 + 0.127 / 8, False: 0.5 + 0.5 / 8}
+"""A weight in 4 bits and its share of the blocks' constants: 0.127 bits with double quantization, else 0.5 [qlora]."""
+
+STATE_BYTES = {"adamw": 8, "adamw_8bit": 2, "lion": 4, "lion_8bit": 1, "muon": 4, "adafactor": 0}
+"""An optimizer's moments, for each trained weight; adafactor keeps one number for each row and column."""
+
+PAIRED = ("dpo", "orpo", "reward")
+"""Objectives whose examples are pairs: a pass takes twice the tokens."""
 
 
 def worker_memory(
@@ -48,58 +56,69 @@ def worker_memory(
 ) -> MemoryEstimate:
     """One worker of a training run; `tokens` and `loss_tokens` are those of its largest forward pass."""
     zero, workers = train.deepspeed, train.num_workers
+    if train.objective.name in PAIRED:
+        tokens, loss_tokens = 2 * tokens, 2 * loss_tokens
     width, trained, total = BYTES[precision], trained_parameters(train, shape), shape.num_parameters
     state_shards = workers if zero.zero_stage >= 1 else 1
     gradient_shards = workers if zero.zero_stage >= 2 else 1
     weight_shards = workers if zero.zero_stage == 3 else 1
     keeps_master = precision != "fp32" or zero.zero_stage > 0
     own_state = math.ceil(trained / state_shards)
+    moments = STATE_BYTES[train.optimizer]
 
-    frozen = total if train.method.full else total + trained
-    weights = MemoryPart(
-        name="weights",
-        size=math.ceil(_weight_bytes(train, shape, width) / weight_shards),
-        formula=f"{frozen:,} weights x {width} bytes{_over(weight_shards)} [ZeRO]",
-    )
+    weights = _weights(train, shape, trained, width, weight_shards)
     states = MemoryPart(
         name="optimizer states",
-        size=own_state * (12 if keeps_master else 8),
-        formula=f"{trained:,} trained weights x {'(4 + ' if keeps_master else '('}4 + 4) bytes{_over(state_shards)}: "
-        f"{'a copy in fp32, ' if keeps_master else ''}two moments of AdamW [ZeRO]",
+        size=own_state * (4 * keeps_master + moments),
+        formula=f"{trained:,} trained weights x ({'4 + ' if keeps_master else ''}{moments}) bytes{_over(state_shards)}, "
+        f"{'a copy in fp32 and ' if keeps_master else ''}moments of {train.optimizer} [ZeRO]",
     )
     gradients = MemoryPart(
         name="gradients",
         size=math.ceil(trained / gradient_shards) * width,
         formula=f"{trained:,} trained weights x {width} bytes{_over(gradient_shards)} [ZeRO]",
     )
-    on_host = [states] if device == "GPU" and zero.offload_optimizer else []
-    on_device = [part for part in (weights, states, gradients) if part not in on_host]
-    if device == "GPU" and zero.offload_optimizer:
-        on_device.remove(gradients)
-        on_host.append(gradients)
-    if device == "GPU" and zero.offload_param:
-        on_device.remove(weights)
-        on_host.append(weights)
+    offloaded = [states, gradients] if device == "GPU" and zero.offload_optimizer else []
+    offloaded += [weights] if device == "GPU" and zero.offload_param else []
+    lasting = [part for part in (weights, states) if part not in offloaded]
+    passing = [gradients] if gradients not in offloaded else []
     if zero.zero_stage == 3:
-        on_device.append(_gathered(total, width))
-    on_device += _buffers(train, trained, own_state, width, device)
-    on_device += [
+        passing.append(_gathered(total, width))
+    passing += _buffers(train, trained, own_state, width, device)
+    if device == "CPU":
+        passing += _saving(total, width, passing)
+    lasting += [
+        *_beside(train, trained, total, width),
         activations(train, shape, tokens=tokens, width=width),
         _logits(shape, loss_tokens, width),
         _runtime(device),
     ]
-    return MemoryEstimate(device=device, parts=tuple(on_device), host_parts=tuple(on_host))
+    on_host = tuple(part for part in offloaded if _goes_to(part.name, train) != "nvme")
+    return MemoryEstimate(device=device, parts=(*lasting, *passing), host_parts=on_host)
 
 
 def trained_parameters(train: TrainSpec, shape: ModelShape) -> int:
-    """Weights that an optimizer step changes: all, or r x (in + out) of each adapted matrix [lora]."""
-    lora = train.method.lora
-    if lora is None:
+    """Weights that an optimizer step changes: all, some, or r x (in + out) of each adapted matrix [lora]."""
+    method, h = train.method, shape.hidden_size
+    if method.full:
         return shape.num_parameters
-    adapted = sum(sides[0] + sides[1] for name, sides in _linear(shape).items() if _is_adapted(lora, name))
-    layers = lora.layer_indices()
+    if method.freeze:
+        return _unfrozen(method, shape)
+    kv, f = shape.num_kv_heads * shape.head_dim, shape.intermediate_size
+    if method.ia3:
+        return shape.num_layers * (2 * kv + f)
+    if method.prefix_tuning:
+        return method.prefix_tuning.num_virtual_tokens * shape.num_layers * 2 * kv
+    if method.prompt_tuning:
+        return method.prompt_tuning.num_virtual_tokens * h
+    if method.p_tuning:
+        inner = method.p_tuning.hidden_size
+        return method.p_tuning.num_virtual_tokens * h + 2 * h * inner + inner * inner
+    rank = method.adalora.init_r if method.adalora else method.low_rank.r if method.low_rank else 0
+    adapted = sum(sides[0] + sides[1] for name, sides in _linear(shape).items() if _is_adapted(method, name))
+    layers = _layer_indices(method)
     num_layers = shape.num_layers if layers is None else sum(layer < shape.num_layers for layer in layers)
-    return num_layers * lora.r * adapted
+    return num_layers * rank * adapted
 
 
 def activations(train: TrainSpec, shape: ModelShape, *, tokens: int, width: int) -> MemoryPart:
@@ -175,14 +194,78 @@ def _linear(shape: ModelShape) -> dict[str, tuple[int, int]]:
     }
 
 
-def _is_adapted(lora: LoraSpec, name: str) -> bool:
-    return lora.target_modules == "all-linear" or name in lora.target_modules
+def _is_adapted(method: MethodSpec, name: str) -> bool:
+    """Whether the inputs of a linear module are kept for its own or its adapter's gradient."""
+    if not method.is_adapter:
+        return True
+    adapter = method.low_rank or method.adalora
+    return adapter is not None and (adapter.target_modules == "all-linear" or name in adapter.target_modules)
 
 
-def _weight_bytes(train: TrainSpec, shape: ModelShape, width: int) -> int:
-    if train.method.full:
-        return shape.num_parameters * width
-    return (shape.num_parameters + trained_parameters(train, shape)) * width
+def _layer_indices(method: MethodSpec) -> tuple[int, ...] | None:
+    adapter = method.low_rank or method.adalora
+    return adapter.layer_indices() if adapter else None
+
+
+def _unfrozen(method: MethodSpec, shape: ModelShape) -> int:
+    """Weights of the layers and names that `freeze` leaves free."""
+    assert method.freeze is not None
+    h, first = shape.hidden_size, shape.num_layers - (method.freeze.last_layers or 0)
+    sizes = {"model.embed_tokens.weight": shape.vocab_size * h, "model.norm.weight": h}
+    sizes |= {} if shape.tied else {"lm_head.weight": shape.vocab_size * h}
+    free = 0
+    for layer in range(shape.num_layers):
+        own = {f"model.layers.{layer}.{name}.weight": a * b for name, (a, b) in _linear(shape).items()}
+        if layer >= first:
+            free += sum(own.values()) + 2 * h
+        else:
+            sizes |= own
+    return free + sum(
+        size for name, size in sizes.items() if any(re.search(pattern, name) for pattern in method.freeze.trainable)
+    )
+
+
+def _weights(train: TrainSpec, shape: ModelShape, trained: int, width: int, shards: int) -> MemoryPart:
+    """The model's weights, and an adapter's."""
+    own = trained if train.method.is_adapter else 0
+    whole, quantized = shape.num_parameters + own, 0
+    if train.method.qlora:
+        quantized = shape.num_layers * sum(a * b for a, b in _linear(shape).values())
+    low = QLORA_BYTES[train.method.qlora.double_quant] if train.method.qlora else 0
+    formula = f"{whole - quantized:,} weights x {width} bytes{_over(shards)} [ZeRO]"
+    return MemoryPart(
+        name="weights",
+        size=math.ceil(((whole - quantized) * width + quantized * low) / shards),
+        formula=f"{quantized:,} in 4 bits x {low:.3f} bytes [qlora] + {formula}" if quantized else formula,
+    )
+
+
+def _beside(train: TrainSpec, trained: int, total: int, width: int) -> Iterator[MemoryPart]:
+    """Other models and numbers that the objective keeps."""
+    objective = train.objective
+    compares = objective.dpo is not None or objective.kto is not None
+    compares = compares or (objective.grpo is not None and objective.grpo.beta > 0)
+    if compares and not train.method.is_adapter:
+        formula = f"{total:,} weights x {width} bytes: the model as it was, which an adapter need not keep"
+        yield MemoryPart(name="reference model", size=total * width, formula=formula)
+    if train.ewc is not None:
+        formula = f"{trained:,} trained weights x 2 x 4 bytes: where they were, and their Fisher information"
+        yield MemoryPart(name="ewc", size=8 * trained, formula=formula)
+
+
+def _goes_to(part: str, train: TrainSpec) -> bool | str:
+    zero = train.deepspeed
+    return zero.offload_param if part == "weights" else zero.offload_optimizer
+
+
+def _saving(total: int, width: int, passing: list[MemoryPart]) -> Iterator[MemoryPart]:
+    """Saving copies the whole model, when what a step needs for a moment is given back already."""
+    beyond = total * width - sum(part.size for part in passing)
+    if beyond > 0:
+        formula = (
+            f"{total:,} weights x {width} bytes, less what a step needs for a moment (accelerate's get_state_dict)"
+        )
+        yield MemoryPart(name="copy for saving", size=beyond, formula=formula)
 
 
 def _gathered(total: int, width: int) -> MemoryPart:
@@ -215,32 +298,34 @@ def _buffers(train: TrainSpec, trained: int, own_state: int, width: int, device:
 
 
 def _layers_with_backward(train: TrainSpec, shape: ModelShape) -> int:
-    """Layers whose activations are kept: from the lowest adapted one upwards."""
-    layers = train.method.lora.layer_indices() if train.method.lora else None
+    """Layers whose activations are kept: from the lowest that learns upwards."""
+    freeze, layers = train.method.freeze, _layer_indices(train.method)
+    if freeze is not None and not freeze.trainable:
+        return min(freeze.last_layers or shape.num_layers, shape.num_layers)
     return shape.num_layers - min(min(layers), shape.num_layers) if layers else shape.num_layers
 
 
 def _layer_bytes_per_token(train: TrainSpec, shape: ModelShape, width: int) -> int:
     """Bytes that one layer keeps for one token. Each line names the tensors."""
-    lora = train.method.lora
+    method = train.method
     h, f = shape.hidden_size, shape.intermediate_size
     q = shape.num_heads * shape.head_dim
     kept = 2 * 4 * h  # both norms compute in fp32 and keep their input, which is the residual stream
     kept += width * (q + 2 * q)  # queries, and keys and values repeated to as many heads
     kept += width * q  # attention's output
     kept += width * 2 * f + width * f  # gate and up, and gate's activation
-    if lora is None:
+    if not method.is_adapter:
         kept += 2 * 4 * h  # both norms' normalized input, for the gradient of their weights
-    if lora is None or any(_is_adapted(lora, name) for name in ("q_proj", "k_proj", "v_proj")):
+    if any(_is_adapted(method, name) for name in ("q_proj", "k_proj", "v_proj")):
         kept += width * h
-    if lora is None or _is_adapted(lora, "o_proj"):
+    if _is_adapted(method, "o_proj"):
         kept += width * q
-    if lora is None or any(_is_adapted(lora, name) for name in ("gate_proj", "up_proj")):
+    if any(_is_adapted(method, name) for name in ("gate_proj", "up_proj")):
         kept += width * h
-    if lora is None or _is_adapted(lora, "down_proj"):
+    if _is_adapted(method, "down_proj"):
         kept += width * f
-    if lora is not None:
-        kept += width * lora.r * sum(_is_adapted(lora, name) for name in _linear(shape))
+    if method.low_rank is not None:
+        kept += width * method.low_rank.r * sum(_is_adapted(method, name) for name in _linear(shape))
     return kept
 
 

@@ -13,6 +13,9 @@ ASSUMED_DISCORDANCE = 0.2
 """Share of the items that one of two models answers rightly and the other does not. It is not known before both
 have answered; the margin that can be shown grows with its square root."""
 
+WORTHWHILE = 0.05
+"""The gain over another model that the items needed for `better_than` are counted for."""
+
 MOST_ITEMS = 1_000_000
 
 
@@ -52,6 +55,19 @@ def difference_limit(
         num_items_needed=math.ceil(z**2 * ASSUMED_DISCORDANCE / gap**2) if gap > 0 else None,
         example="a true difference of 0" if truth == 0 else f"a true difference of {truth:+.1%}",
         note=f"if {ASSUMED_DISCORDANCE:.0%} of the items tell the two models apart",
+    )
+
+
+def unknown_limit(task: str, requirement: str, *, num_items: int | None, note: str) -> LimitPlan:
+    """A limit of which nothing can be said before it is weighed."""
+    return LimitPlan(
+        task=task,
+        requirement=requirement,
+        num_items=num_items,
+        detectable=None,
+        num_items_needed=None,
+        example="",
+        note=note,
     )
 
 
