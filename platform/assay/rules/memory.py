@@ -70,7 +70,7 @@ def worker_memory(
     states = MemoryPart(
         name="optimizer states",
         size=own_state * (4 * keeps_master + moments),
-        formula=f"{trained:,} trained weights x ({'4 + ' if keeps_master else ''}{moments}) bytes{_over(state_shards)}, "
+        formula=f"{trained:,} trained weights x {4 * keeps_master + moments} bytes{_over(state_shards)}: "
         f"{'a copy in fp32 and ' if keeps_master else ''}moments of {train.optimizer} [ZeRO]",
     )
     gradients = MemoryPart(
