@@ -31,18 +31,29 @@ def assay() -> None:
 
 @assay.command()
 @click.argument("path", type=click.Path(path_type=Path), default=Path("spec.yaml"))
-@click.option("--model", default="hf:Qwen/Qwen3-0.6B", show_default=True, help="Base model.")
-@click.option("--data", default="train.jsonl", show_default=True, help="Training data, JSON Lines.")
+@click.option(
+    "--template", type=click.Choice(["lora", "qlora", "full", "dpo", "classify"]), help="What to learn, and how."
+)
+@click.option("--model", default=None, help="Base model; hf:Qwen/Qwen3-0.6B when not said.")
+@click.option("--data", default=None, help="Training data, JSON Lines; train.jsonl when not said.")
 @click.option("--name", default=None, help="Name of what is built; the folder's name when not said.")
 @click.option("--reviewer", default=None, help="Who may approve; you when not said.")
-def init(path: Path, model: str, data: str, name: str | None, reviewer: str | None) -> None:
-    """Write a first spec, and a suite for its gate."""
-    from assay.cli.first_spec import write_first_spec
+def init(
+    path: Path, template: Any, model: str | None, data: str | None, name: str | None, reviewer: str | None
+) -> None:
+    """Write a first spec, and a suite for its gate. In a terminal, what the options leave open is asked."""
+    from assay.cli.init import first_spec
 
-    written = write_first_spec(path, model=model, data=data, name=name, reviewer=reviewer or Place().user)
-    for file in written:
-        click.echo(f"wrote {file}")
-    click.echo(f"next: put your examples into {data}, then `assay validate {path}`")
+    first_spec(
+        path,
+        template=template,
+        model=model,
+        data=data,
+        name=name,
+        reviewer=reviewer,
+        user=Place().user,
+        interactive=sys.stdin.isatty() and sys.stdout.isatty() and not (template and model and data),
+    )
 
 
 @assay.command()

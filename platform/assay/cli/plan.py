@@ -160,6 +160,10 @@ def _need_lines(need: Need) -> Iterator[str]:
     yield f"  {need.stage:<10}{what}{memory}{of}{verdict}"
     if need.advice:
         yield f"{'':<12}{need.advice}"
+    if need.at_longest is not None:
+        short = need.available is not None and need.at_longest > need.available
+        words = f"{_gib(need.at_longest)} if every example had max_length tokens"
+        yield f"{'':<12}{click.style(f'{words}, which would not fit', fg='yellow') if short else words}"
     if need.memory is not None:
         yield from _wrapped(_parts(need.memory), indent=12)
 

@@ -1,5 +1,6 @@
 """Which stages a run would reuse, which it would run and because of what, and which could not be run."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,8 +84,8 @@ def stage_plans(
 
 
 def _stage(step: Step, context: Context, history: "_History", before: dict[str, StagePlan]) -> StagePlan:
-    reads = READS.get(step.name) or Reads(tuple(before), ("",), "something that it reads has changed")
-    anew = [name for name in reads.after if name in before and before[name].action != "cached"]
+    reads = _reads(step.name)
+    anew = [name for name, plan in before.items() if _kind(name) in reads.after and plan.action != "cached"]
     previous = history.latest(step.name)
     if anew:
         because = [f"follows {', '.join(anew)}"]
@@ -103,6 +104,19 @@ def _stage(step: Step, context: Context, history: "_History", before: dict[str, 
         return StagePlan(stage=step.name, action="run", because=(f"its slot does not hold what {row.run} put there",))
     context.records[step.name] = record
     return StagePlan(stage=step.name, action="cached", made_by=row.run, seconds=row.seconds)
+
+
+def _kind(stage: str) -> str:
+    """`train` for `train-2`, which is the same stage in the second training run."""
+    return re.sub(r"-\d+$", "", stage)
+
+
+def _reads(stage: str) -> Reads:
+    """What a stage reads; that of a later training run, what was made before it, too."""
+    own = READS.get(_kind(stage)) or Reads(tuple(READS), ("",), "something that it reads has changed")
+    if stage in READS or _kind(stage) not in READS:
+        return own
+    return replace(own, after=(*own.after, "train", "merge"), paths=(*own.paths, "train"))
 
 
 def _reasons(step: Step, reads: Reads, key: str, context: Context, previous: "_Previous | None") -> list[str]:

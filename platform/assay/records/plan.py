@@ -83,6 +83,8 @@ class Need(Record):
     """Of each."""
     memory: MemoryEstimate | None
     """Of each; None when the model's dimensions are unknown."""
+    at_longest: int | None = None
+    """For training: bytes on the device if every example had `max_length` tokens, all of which bear loss."""
     available: int | None = None
     """Bytes that the device of each has; None when the cluster is unknown."""
     fits: bool | None = None

@@ -30,18 +30,28 @@ def training_need(
     gpus = gpus_of(train, cluster)
     device: Device = "GPU" if gpus else "CPU"
 
-    def estimate(wanted: TrainSpec) -> MemoryEstimate | None:
-        if shape is None or data is None:
+    def with_tokens(wanted: TrainSpec, tokens: int, loss_tokens: int) -> MemoryEstimate | None:
+        if shape is None:
             return None
-        work = training_plan(wanted, data)
-        tokens, loss_tokens = work.tokens_per_pass, work.loss_tokens_per_pass
         return worker_memory(
             wanted, shape, tokens=tokens, loss_tokens=loss_tokens, device=device, precision=precision(device)
         )
 
-    cpus, memory = train.worker.cpus, estimate(train)
+    def estimate(wanted: TrainSpec) -> MemoryEstimate | None:
+        if data is None:
+            return None
+        work = training_plan(wanted, data)
+        return with_tokens(wanted, work.tokens_per_pass, work.loss_tokens_per_pass)
+
+    cpus, memory, longest = train.worker.cpus, estimate(train), train.examples_per_worker * train.max_length
+    at_longest = with_tokens(train, longest, longest)
     need = Need(
-        stage=stage, num_workers=train.num_workers, cpus=cpus, gpus=gpus, memory=memory, available=None, fits=None
+        stage=stage,
+        num_workers=train.num_workers,
+        cpus=cpus,
+        gpus=gpus,
+        memory=memory,
+        at_longest=at_longest.total if at_longest else None,
     )
     if cluster is None:
         return need
@@ -67,7 +77,7 @@ def serving_need(
     device: Device = "GPU" if cluster is not None and cluster.gpus > 0 else "CPU"
     gpus, count = float(device == "GPU"), num_replicas * serve.engine.tensor_parallel_size
     memory = serving_memory(serve.engine, shape, scheme=scheme, device=device) if shape else None
-    need = Need(stage=stage, num_workers=count, cpus=1, gpus=gpus, memory=memory, available=None, fits=None)
+    need = Need(stage=stage, num_workers=count, cpus=1, gpus=gpus, memory=memory)
     if cluster is None:
         return need
     available = available_memory(cluster, 1, gpus, count)
