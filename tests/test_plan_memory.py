@@ -177,6 +177,10 @@ def test_full_training_of_an_8b_needs_zero_3() -> None:
     assert need(sharded, gpus(8, 40)).fits is True
     assert "zero_stage: 3 it needs" in need(spec, gpus(8, 24)).advice
     assert "zero_stage: 3, offload_optimizer: true" in need(spec, gpus(8, 16)).advice
+    small = Node(count=1, cpus=64, gpus=8, gpu_memory=16 * GIB, memory=64 * GIB)
+    advice = need(spec, Cluster(source="test", nodes=(small,))).advice
+    assert "offload" not in advice  # the node's memory could not take it
+    assert "with method: qlora it needs" in advice
 
 
 def test_without_a_cluster_nothing_is_said_to_fit() -> None:

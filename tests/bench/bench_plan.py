@@ -145,7 +145,7 @@ def _report(results: list[tuple[str, MemoryEstimate, TrainingRecord]]) -> None:
         "worst": worst,
         "ratios": ratios,
         "peak_bytes": {name: measured.peak_memory_bytes for name, _, measured in results},
-        "estimates": {name: estimate.model_dump() for name, estimate, _ in results},
+        "estimate_bytes": {name: estimate.total for name, estimate, _ in results},
     }
     print(json.dumps(summary))
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def _lines(it: Plan) -> Iterator[str]:
 def _stage_lines(stages: Sequence[StagePlan]) -> Iterator[str]:
     for stage in stages:
         words = click.style(f"{stage.action:<8}", fg=STYLES[stage.action])
-        first, *more = _because(stage)
+        first, *more = [line for text in _because(stage) for line in textwrap.wrap(text, _width() - 32)]
         yield f"  {stage.stage:<10}{words}{_took(stage):>10}  {first}"
         for line in more:
             yield f"{'':<32}{line}"
@@ -158,8 +159,8 @@ def _need_lines(need: Need) -> Iterator[str]:
         need.fits
     ]
     yield f"  {need.stage:<10}{what}{memory}{of}{verdict}"
-    if need.advice:
-        yield f"{'':<12}{need.advice}"
+    for line in textwrap.wrap(need.advice, _width() - 12):
+        yield f"{'':<12}{line}"
     if need.at_longest is not None:
         short = need.available is not None and need.at_longest > need.available
         words = f"{_gib(need.at_longest)} if every example had max_length tokens"
@@ -196,7 +197,7 @@ def _shown(limit: LimitPlan) -> str:
 
 def _wrapped(words: Sequence[str], *, indent: int) -> Iterator[str]:
     """The words with commas between, over as many lines as the terminal's width asks for."""
-    width = max(NARROWEST, shutil.get_terminal_size((120, 24)).columns) - indent
+    width = _width() - indent
     line = ""
     for word in words:
         longer = f"{line}, {word}" if line else word
@@ -205,6 +206,10 @@ def _wrapped(words: Sequence[str], *, indent: int) -> Iterator[str]:
             longer = word
         line = longer
     yield click.style(f"{'':<{indent}}{line}", dim=True)
+
+
+def _width() -> int:
+    return max(NARROWEST, shutil.get_terminal_size((120, 24)).columns)
 
 
 def _duration(seconds: float) -> str:

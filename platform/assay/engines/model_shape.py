@@ -78,9 +78,7 @@ def known(name: str) -> ModelShape | None:
     row = _KNOWN.get(name.lower())
     if row is None:
         return None
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim")
-    names += ("intermediate_size", "vocab_size", "tie_word_embeddings", "max_position_embeddings")
-    return from_config(dict(zip(names, row, strict=True)), source=f"the published config.json of {name}")
+    return from_config(dict(zip(_COLUMNS, row, strict=True)), source=f"the published config.json of {name}")
 
 
 def known_names() -> list[str]:
@@ -166,8 +164,19 @@ class _Gguf:
         return value
 
 
-# Hidden size, layers, heads, KV heads, head dimension, intermediate size, vocabulary, tied embeddings, context:
-# as each model's config.json on https://huggingface.co/NAME has them.
+_COLUMNS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "vocab_size",
+    "tie_word_embeddings",
+    "max_position_embeddings",
+)
+
+# As each model's config.json on https://huggingface.co/NAME has them.
 _KNOWN: dict[str, tuple[int, int, int, int, int, int, int, bool, int]] = {
     "qwen/qwen3-0.6b": (1024, 28, 16, 8, 128, 3072, 151936, True, 40960),
     "qwen/qwen3-1.7b": (2048, 28, 16, 8, 128, 6144, 151936, True, 40960),

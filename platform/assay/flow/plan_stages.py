@@ -98,8 +98,8 @@ def _stage(step: Step, context: Context, history: "_History", before: dict[str, 
     if row is None or record is None:
         return StagePlan(stage=step.name, action="run", because=tuple(_reasons(step, reads, key, context, previous)))
     if not is_intact(record, context.place):
-        because = (f"the artifact that {row.run} made is missing, or not as it was put",)
-        return StagePlan(stage=step.name, action="run", because=because)
+        gone = f"the artifact that {row.run} made is missing, or not as it was put"
+        return StagePlan(stage=step.name, action="run", because=(gone,))
     if not step.stands(context, record):
         return StagePlan(stage=step.name, action="run", because=(f"its slot does not hold what {row.run} put there",))
     context.records[step.name] = record

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -56,12 +56,11 @@ def training_need(
     if cluster is None:
         return need
     slots = _slots(cluster, cpus, gpus, driver_cpus)
-    available = available_memory(cluster, cpus, gpus, train.num_workers)
+    room = _room(cluster, cpus, gpus, train.num_workers)
     if slots < train.num_workers:
-        return _with(need, available, False, _fewer_workers(train, slots, cluster, gpus, estimate))
-    short = _is_short(memory, available)
-    advice = _smaller(train, estimate, available) if short and memory and available else ""
-    return _with(need, available, None if short is None else not short, advice)
+        return _with(need, room.device, False, _fewer_workers(train, slots, cluster, gpus, estimate))
+    fits = None if memory is None else room.holds(memory)
+    return _with(need, room.device, fits, _smaller(train, estimate, room) if fits is False else "")
 
 
 def serving_need(
@@ -80,15 +79,16 @@ def serving_need(
     need = Need(stage=stage, num_workers=count, cpus=1, gpus=gpus, memory=memory)
     if cluster is None:
         return need
-    available = available_memory(cluster, 1, gpus, count)
+    available = _room(cluster, 1, gpus, count).device
     if available is not None and device == "GPU":
         available = int(available * serve.engine.gpu_memory_utilization)
     slots = _slots(cluster, 1, gpus, 0)
     if slots < count:
         return _with(need, available, False, f"{count} {device}s are wanted at once, and the cluster has {slots:g}")
-    short = _is_short(memory, available)
-    if not short or memory is None or available is None:
-        return _with(need, available, None if short is None else not short, "")
+    if memory is None or available is None:
+        return _with(need, available, None, "")
+    if memory.total <= available:
+        return _with(need, available, True, "")
     advice = f"a replica needs {_gib(memory.total)} of {_gib(available)}"
     return _with(need, available, False, f"{advice}; raise serve.engine.tensor_parallel_size, or quantize further")
 
@@ -100,19 +100,33 @@ def gpus_of(train: TrainSpec, cluster: Cluster | None) -> float:
     return float(cluster is not None and cluster.gpus > 0)
 
 
-def available_memory(cluster: Cluster, cpus: float, gpus: float, num_workers: int) -> int | None:
-    """Bytes for one process where it would run: of its GPU, or its part of the node's memory when as many processes
-    share the node as can. None when no node could hold one, or does not say."""
-    nodes = [node for node in cluster.nodes if _on_node(node, cpus, gpus) >= 1]
-    found = [_share(node, cpus, gpus, num_workers) for node in nodes]
-    known = [size for size in found if size is not None]
-    return max(known) if known else None
+class _Room(NamedTuple):
+    """Bytes for one process where it would run; None when no node says, or none could hold one."""
+
+    device: int | None
+    """Of its GPU, or on a CPU its part of the node's memory, which it shares with as many as the node can hold."""
+    host: int | None
+    """Its part of the node's memory beside a GPU."""
+
+    def holds(self, memory: MemoryEstimate) -> bool | None:
+        """Whether there is room; None when that is unknown."""
+        if self.device is None:
+            return None
+        return memory.total <= self.device and (self.host is None or memory.host_total <= self.host)
 
 
-def _share(node: Node, cpus: float, gpus: float, num_workers: int) -> int | None:
-    if gpus:
-        return None if node.gpu_memory is None else int(node.gpu_memory * min(1.0, gpus))
-    return None if node.memory is None else node.memory // min(num_workers, _on_node(node, cpus, gpus))
+def _room(cluster: Cluster, cpus: float, gpus: float, num_workers: int) -> _Room:
+    """The largest room that a node has."""
+    device, host = [], []
+    for node in cluster.nodes:
+        count = min(num_workers, _on_node(node, cpus, gpus))
+        if count < 1:
+            continue
+        share = None if node.memory is None else node.memory // count
+        on_device = share if not gpus else None if node.gpu_memory is None else int(node.gpu_memory * min(1.0, gpus))
+        device += [on_device] if on_device is not None else []
+        host += [share] if gpus and share is not None else []
+    return _Room(max(device, default=None), max(host, default=None))
 
 
 def _on_node(node: Node, cpus: float, gpus: float) -> int:
@@ -127,10 +141,6 @@ def _slots(cluster: Cluster, cpus: float, gpus: float, driver_cpus: float) -> in
     return max(0, min(slots, left))
 
 
-def _is_short(memory: MemoryEstimate | None, available: int | None) -> bool | None:
-    return None if memory is None or available is None else memory.total > available
-
-
 def _with(need: Need, available: int | None, fits: bool | None, advice: str) -> Need:
     return Need.model_validate({**need.model_dump(), "available": available, "fits": fits, "advice": advice})
 
@@ -143,60 +153,58 @@ def _fewer_workers(train: TrainSpec, slots: int, cluster: Cluster, gpus: float, 
         smaller = _changed(train, {"num_workers": count})
         if smaller is None:
             continue
-        memory, available = estimate(smaller), available_memory(cluster, train.worker.cpus, gpus, count)
-        if memory is None or available is None:
-            return f"{wanted}. num_workers: {count} fits"
-        if memory.total <= available:
-            return f"{wanted}. num_workers: {count} fits: {_gib(memory.total)} of {_gib(available)} each"
-        return f"{wanted}. num_workers: {count} fits; {_smaller(smaller, estimate, available)}"
+        memory, room = estimate(smaller), _room(cluster, train.worker.cpus, gpus, count)
+        fits = None if memory is None else room.holds(memory)
+        if memory is None or fits is None or room.device is None:
+            return f"{wanted}. num_workers: {count} fits, if the memory does"
+        if fits:
+            return f"{wanted}. num_workers: {count} fits: {_gib(memory.total)} of {_gib(room.device)} each"
+        return f"{wanted}. There is place for num_workers: {count}, but {_smaller(smaller, estimate, room)}"
     return f"{wanted}. Not one worker fits"
 
 
-def _smaller(train: TrainSpec, estimate: Estimate, available: int) -> str:
-    """The first of the usual changes, one after another, with which a worker fits."""
+def _smaller(train: TrainSpec, estimate: Estimate, room: _Room) -> str:
+    """What is short, and the first of the usual changes, alone or together, with which a worker fits."""
     now = estimate(train)
-    needs = f"a worker needs {_gib(now.total)} of {_gib(available)}" if now else ""
-    smallest: int | None = now.total if now else None
-    for changes in _ladder(train):
+    assert now is not None
+    assert room.device is not None
+    needs = f"a worker needs {_gib(now.total)} of {_gib(room.device)}"
+    if room.host is not None and now.host_total > room.host:
+        needs += f", and {_gib(now.host_total)} of the node's {_gib(room.host)}"
+    for changes in _savings(train):
         smaller = _changed(train, changes)
         memory = estimate(smaller) if smaller else None
-        if memory is None:
-            continue
-        if memory.total <= available:
-            said = ", ".join(f"{name}: {_yaml(value)}" for name, value in _flat(changes))
-            return f"{needs}; with {said} it needs {_gib(memory.total)}"
-        smallest = min(smallest or memory.total, memory.total)
-    return (
-        f"{needs}; at its smallest {_gib(smallest)}: take larger GPUs, more workers or a smaller model"
-        if smallest
-        else needs
-    )
+        if memory is not None and room.holds(memory):
+            now_said = {**train.model_dump(), **train.deepspeed.model_dump()}
+            new = ((name, value) for name, value in _flat(changes) if now_said.get(name) != value)
+            said = ", ".join(f"{name}: {_yaml(value)}" for name, value in new)
+            host = f", and {_gib(memory.host_total)} of the node's memory" if memory.host_total else ""
+            return f"{needs}; with {said} it needs {_gib(memory.total)}{host}"
+    return f"{needs}. Larger GPUs, more workers under zero_stage: 3, or a smaller model are wanted"
 
 
-def _ladder(train: TrainSpec) -> Iterator[dict[str, Any]]:
-    """Changes that save memory, the cheapest in time first, each beside those before it."""
-    changes: dict[str, Any] = {}
+def _savings(train: TrainSpec) -> Iterator[dict[str, Any]]:
+    """Changes that save memory, those that cost the least time first: one alone, then one beside the other."""
+    single: list[dict[str, Any]] = []
     size = train.examples_per_worker
     while size > 1:
         size = next(count for count in range(size // 2, 0, -1) if train.examples_per_worker % count == 0)
-        changes = {**changes, "micro_batch_size": size}
-        yield changes
-    if not train.gradient_checkpointing:
-        changes = {**changes, "gradient_checkpointing": True}
-        yield changes
-    zero = train.deepspeed.model_dump()
-    for more in ({"zero_stage": 3}, {"offload_optimizer": True}, {"offload_param": True}):
-        if more == {"zero_stage": 3} and train.num_workers == 1:
-            continue
-        if more == {"offload_param": True}:
-            more = {"zero_stage": 3, **more}
-        zero = {**zero, **more}
-        if zero != train.deepspeed.model_dump():
-            changes = {**changes, "deepspeed": {**changes.get("deepspeed", {}), **more}}
-            yield changes
+        single.append({"micro_batch_size": size})
+    single.append({"gradient_checkpointing": True})
+    if train.num_workers > 1:
+        single.append({"deepspeed": {"zero_stage": 3}})
+    single.append({"deepspeed": {"zero_stage": max(1, train.deepspeed.zero_stage), "offload_optimizer": True}})
+    single.append({"deepspeed": {"zero_stage": 3, "offload_optimizer": True, "offload_param": True}})
+    yield from single
+    together: dict[str, Any] = {}
+    for change in single:
+        deepspeed = {**together.get("deepspeed", {}), **change.get("deepspeed", {})}
+        together = {**together, **change, **({"deepspeed": deepspeed} if deepspeed else {})}
+        yield together
+    gentle = {key: value for key, value in together.items() if key != "deepspeed"}
     for method in ("lora", "qlora"):
         if method != train.method.name and not (method == "lora" and train.method.is_adapter):
-            yield {**changes, "method": method}
+            yield {**gentle, "method": method}
 
 
 def _changed(train: TrainSpec, changes: dict[str, Any]) -> TrainSpec | None:
@@ -213,6 +221,7 @@ def _changed(train: TrainSpec, changes: dict[str, Any]) -> TrainSpec | None:
 
 
 def _flat(changes: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What a person would change, blocks opened."""
     for name, value in changes.items():
         yield from _flat(value) if isinstance(value, dict) else ((name, value),)
 

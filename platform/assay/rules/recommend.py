@@ -81,4 +81,4 @@ def _warmup(template: Template, steps: int) -> Advice:
     """3 % (Alpaca, QLoRA); 10 % for DPO (the Alignment Handbook), and where 3 % would be a step or two."""
     if template == "dpo" or steps < 300:
         return Advice(0.10, "the handbook's for DPO" if template == "dpo" else f"of {steps} steps, few steps in all")
-    return Advice(0.03, f"of {steps:,} steps, as Alpaca and QLoRA")
+    return Advice(0.03, "as Alpaca's and QLoRA's authors")
