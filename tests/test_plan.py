@@ -13,7 +13,7 @@ from assay.flow.plan import described, plan
 from assay.flow.plan_stages import READS
 from assay.flow.steps import Context, Step, run_id, steps
 from assay.place import Place
-from assay.records.gate import GateRecord, Scorecard, WeighingRecord
+from assay.records.gate import ContaminationRecord, GateRecord, Scorecard, WeighingRecord
 from assay.records.plan import Plan, StagePlan
 from assay.records.record import Record, digest_of
 from assay.records.stages import (
@@ -41,6 +41,16 @@ train: {num_epochs: 4, global_batch_size: 4}
 gate: {suite: evals/bot.yaml}
 approval: {reviewers: [anna]}
 """
+UP_TO_BASELINE = (
+    "fetch",
+    "prepare",
+    "contamination",
+    "sweep",
+    "train",
+    "merge",
+    "compress",
+    "baseline",
+)
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "hidden_size": 128,
@@ -134,6 +144,17 @@ class Project:
                 return training
             case "baseline":
                 return self.weighing(stage)
+            case "contamination":
+                return ContaminationRecord(
+                    train_digest="",
+                    task_digests={},
+                    num_items=2,
+                    num_examples=4,
+                    exact=(),
+                    near=(),
+                    ngram=13,
+                    similarity=0.8,
+                )
             case "deploy":
                 return DeploymentRecord(
                     slot="blue", model_name="bot", artifact_digest="", url="", deployed_at=0, replicas=("a",)
@@ -165,7 +186,7 @@ class Project:
         run = run_id(spec, context.suite, self.root)
         ledger.open_run(run, name=spec.name, spec=spec.model_dump_json(), started_by="anna")
         for step in steps():
-            if step.name not in names:
+            if step.name not in names or not step.wanted(context):
                 continue
             key = digest_of([step.name, (version or {}).get(step.name, step.version), step.reads(context)])
             record = self.record(step.name)
@@ -213,19 +234,22 @@ def test_without_a_ledger_everything_runs_and_nothing_is_made(project: Project) 
 
 
 def test_what_stands_is_cached_with_the_run_that_made_it(project: Project) -> None:
-    run = project.run(project.spec(), "fetch", "prepare", "sweep", "train", "merge", "compress", "baseline")
+    run = project.run(
+        project.spec(), "fetch", "prepare", "contamination", "sweep", "train", "merge", "compress", "baseline"
+    )
     it = project.plan(project.spec())
     found = {stage.stage: stage for stage in it.stages}
     assert [name for name, stage in found.items() if stage.action != "cached"] == ["deploy", "gate"]
     assert found["train"].made_by == run
     assert found["train"].seconds is not None
-    assert it.data is not None
-    assert (it.data.num_examples, it.data.num_tokens, it.data.num_loss_tokens, it.data.exact) == (4, 120, 60, True)
+    (data,) = it.data
+    assert data is not None
+    assert (data.num_examples, data.num_tokens, data.num_loss_tokens, data.exact) == (4, 120, 60, True)
     assert it.seconds_unknown == ("deploy", "gate")
 
 
 def test_the_specs_lines_that_changed_are_named_where_they_count(project: Project) -> None:
-    project.run(project.spec(), "fetch", "prepare", "sweep", "train", "merge", "compress", "baseline")
+    project.run(project.spec(), *UP_TO_BASELINE)
     changed = SPEC.replace("num_epochs: 4", "num_epochs: 2") + "compress: {scheme: W8A16}\n"
     found = project.stages(project.spec(changed))
     assert (found["prepare"].action, found["baseline"].action) == ("cached", "cached")
@@ -325,6 +349,8 @@ CHANGES: list[tuple[str, Callable[[dict[str, Any]], None]]] = [
     ("sweep.max_concurrent_trials", lambda said: said["sweep"].update(max_concurrent_trials=1)),
     ("train.learning_rate", lambda said: said["train"].update(learning_rate=1e-5)),
     ("train.max_length", lambda said: said["train"].update(max_length=64)),
+    ("train.max_failures", lambda said: said["train"].update(max_failures=7)),
+    ("train.objective.sft", lambda said: said["train"].update(objective={"orpo": {}})),
     ("train.seed", lambda said: said["train"].update(seed=9)),
     ("compress.scheme", lambda said: said["compress"].update(scheme="W8A16")),
     ("gate.num_concurrent", lambda said: said["gate"].update(num_concurrent=3)),
@@ -343,13 +369,14 @@ def test_the_stages_keys_change_where_the_plan_says(
     (project.root / "other").mkdir()
     spec = project.spec()
     context = project.context(spec)
-    for step in steps():
+    wanted = [step for step in steps() if step.wanted(context)]
+    for step in wanted:
         context.records[step.name] = project.record(step.name)
     said = spec.model_dump(mode="json")
     change(said)
     changed = replace(context, spec=Spec.model_validate(said))
-    moved = {step.name for step in steps() if step.key(context) != step.key(changed)}
-    assert moved == {step.name for step in steps() if _reads(step, path)}
+    moved = {step.name for step in wanted if step.key(context) != step.key(changed)}
+    assert moved == {step.name for step in wanted if _reads(step, path)}
 
 
 def _reads(step: Step, path: str) -> bool:

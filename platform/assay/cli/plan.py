@@ -94,10 +94,10 @@ def _lines(it: Plan) -> Iterator[str]:
 def _stage_lines(stages: Sequence[StagePlan]) -> Iterator[str]:
     for stage in stages:
         words = click.style(f"{stage.action:<8}", fg=STYLES[stage.action])
-        first, *more = [line for text in _because(stage) for line in textwrap.wrap(text, _width() - 32)]
-        yield f"  {stage.stage:<10}{words}{_took(stage):>10}  {first}"
+        first, *more = [line for text in _because(stage) for line in textwrap.wrap(text, _width() - 37)]
+        yield f"  {stage.stage:<15}{words}{_took(stage):>10}  {first}"
         for line in more:
-            yield f"{'':<32}{line}"
+            yield f"{'':<37}{line}"
 
 
 def _because(stage: StagePlan) -> list[str]:
@@ -120,14 +120,13 @@ def _work_lines(it: Plan) -> Iterator[str]:
     else:
         size = f"{it.model.num_parameters / 1e6:,.0f}M parameters, {it.model.num_layers} layers"
         yield f"model      {size} ({it.model.source})"
-    if it.data is None:
-        yield "data       unknown"
-    else:
-        about = "" if it.data.exact else "about "
-        how = "counted" if it.data.exact else "estimated from characters, 4 a token"
-        yield f"data       {about}{it.data.num_examples:,} examples, {about}{it.data.num_tokens:,} tokens ({how})"
-    for training in it.training:
-        about = "" if training.exact else "about "
+    for data, training in zip(it.data, it.training, strict=True):
+        if data is None or training is None:
+            yield "data       unknown"
+            continue
+        about = "" if data.exact else "about "
+        how = "counted" if data.exact else "estimated from characters, 4 a token"
+        yield f"data       {about}{data.num_examples:,} examples, {about}{data.num_tokens:,} tokens ({how})"
         yield (
             f"training   {training.num_steps:,} steps, {about}{training.num_tokens:,} tokens; at most some "
             f"{training.tokens_per_pass:,} in one forward pass"

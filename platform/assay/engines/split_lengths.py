@@ -21,6 +21,11 @@ def split_lengths(file: Path) -> DataPlan:
         start, end = header["offsets"]["data_offsets"]
         opened.seek(8 + size + start)
         offsets = array("q", opened.read(end - start))
+        texts_per_unit = 1
+        if "texts_per_unit" in header:
+            opened.seek(8 + size + header["texts_per_unit"]["data_offsets"][0])
+            (texts_per_unit,) = struct.unpack("<q", opened.read(8))
+        offsets = offsets[::texts_per_unit]  # the texts of a pair stand side by side
         start, end = header["loss_mask"]["data_offsets"]
         opened.seek(8 + size + start)
         num_loss_tokens = sum(opened.read(end - start))

@@ -4,18 +4,18 @@ Whatever cannot be found out (no ledger, no cluster, an unknown model) is left o
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assay.engines import hf_models, model_shape, ray_nodes
-from assay.engines.lm_eval_harness import task_config
+from assay.engines import hf_models, model_shape, ray_nodes, task_files
 from assay.engines.processor import computes_in_bf16
-from assay.engines.split_lengths import split_lengths
-from assay.errors import AssayError
+from assay.errors import AssayError, UsageError
+from assay.flow.attempts import MAKE_CANDIDATES, check_attempts_left
+from assay.flow.plan_data import data_plans
 from assay.flow.plan_stages import stage_plans
 from assay.flow.plan_time import Amounts, waves, with_times
-from assay.flow.steps import Context, run_id, steps
+from assay.flow.steps import Context, numbered, run_id, steps
 from assay.place import Place
 from assay.records.plan import (
     Cluster,
@@ -30,24 +30,20 @@ from assay.records.plan import (
     StagePlan,
     TrainingPlan,
 )
-from assay.records.stages import DatasetRecord, ModelRecord
+from assay.records.stages import ModelRecord
 from assay.rules.fit import gpus_of, serving_need, training_need
 from assay.rules.memory import GIB, Precision
 from assay.rules.plan_power import POWER, WORTHWHILE, difference_limit, share_limit, unknown_limit
-from assay.rules.workload import estimated_data, training_plan
+from assay.rules.workload import training_plan
 from assay.spec.check import HELD_OUT
 from assay.spec.cluster import ClusterSpec
-from assay.spec.data import HeldOut
-from assay.spec.examples import matching_files, read_examples
-from assay.spec.gate import Limit, SuiteSpec
+from assay.spec.compress import Scheme
+from assay.spec.gate import LM_EVAL, Limit, SuiteSpec, TaskSettings
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
 
 if TYPE_CHECKING:
     from assay.store.ledger import Ledger
-
-MOST_BYTES_READ = 32 * 2**20
-"""Data of more bytes is not read for a plan."""
 
 NO_SHARES = ("penalized_score", "brier", "ece")
 """Metrics whose power is not known before the answers are."""
@@ -62,23 +58,25 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place, cluster: Clu
     ledger = existing_ledger(place, notes)
     is_described, cluster = cluster is not None, cluster or _cluster(place)
     context = Context(spec, suite, root, place, ledger.champion() if ledger else None)
-    wanted = [step for step in steps() if step.wanted(spec)]
+    wanted = [step for step in steps(len(spec.train_steps)) if step.wanted(context)]
     first = stage_plans(wanted, context, ledger, {})  # fills the records that stand
     shape = _shape(spec, context, root)
-    data = _data(spec, context, root, notes)
+    data = data_plans(context, notes)
     needs = list(_needs(spec, shape, data, cluster))
-    blocks = dict(_blocks(spec, shape, data, needs, place, is_described=is_described))
+    blocks = dict(_blocks(context, shape, needs, ledger, is_described=is_described))
     stages = stage_plans(wanted, context, ledger, blocks) if blocks else first
-    limits = tuple(_limits(suite, root, data))
-    training = tuple(training_plan(train, data) for train in spec.train_steps) if data else ()
-    amounts = _amounts(spec, data, training, limits, cluster)
+    limits = tuple(_limits(suite, root, data[0]))
+    training = tuple(
+        training_plan(train, one) if one else None for train, one in zip(spec.train_steps, data, strict=True)
+    )
+    amounts = _amounts(spec, data[0], training, limits, cluster)
     stages = with_times(stages, spec, amounts, ledger)
     seconds, unknown = _total(stages)
     return Plan(
         run=run_id(spec, suite, root),
         stages=tuple(stages),
         model=shape,
-        data=data,
+        data=tuple(data),
         training=training,
         cluster=cluster,
         needs=tuple(needs),
@@ -148,62 +146,31 @@ def _shape(spec: Spec, context: Context, root: Path) -> ModelShape | None:
     return model_shape.from_gguf(path) if path.suffix == ".gguf" else model_shape.from_folder(path)
 
 
-def _data(spec: Spec, context: Context, root: Path, notes: list[str]) -> DataPlan | None:
-    """The training split: counted where it is prepared, else estimated from the examples' characters."""
-    prepared = context.records.get("prepare")
-    if isinstance(prepared, DatasetRecord):
-        try:
-            counted = split_lengths(Path(prepared.artifact.path) / prepared.train.file)
-        except (OSError, ValueError, KeyError):
-            notes.append("the prepared data cannot be read; its tokens are estimated")
-        else:
-            num_gate = prepared.gate.num_examples if prepared.gate else None
-            return DataPlan.model_validate({**counted.model_dump(), "num_gate": num_gate})
-    files = [file for pattern in spec.data.train for file in matching_files(pattern, root)]
-    if sum(file.stat().st_size for file in files) > MOST_BYTES_READ:
-        notes.append(
-            f"the data is larger than {MOST_BYTES_READ >> 20} MiB; its tokens are unknown until it is prepared"
-        )
-        return None
-    try:
-        examples = read_examples(spec.data.train, spec.data.format, spec.data.system, root)
-        gate = spec.data.gate
-        num_gate = len(read_examples(gate.source, spec.data.format, None, root)) if isinstance(gate, HeldOut) else None
-    except AssayError as error:
-        notes.append(f"the data cannot be read: {str(error).splitlines()[0]}; `assay validate` says more")
-        return None
-    texts = [[(message.role == "assistant", len(message.content)) for message in one.messages] for one in examples]
-    return estimated_data(texts, spec.data, num_gate, max_length=spec.train_steps[0].max_length)
-
-
-def _needs(spec: Spec, shape: ModelShape | None, data: DataPlan | None, cluster: Cluster | None) -> Iterator[Need]:
-    def training(stage: str, train: TrainSpec, driver_cpus: float) -> Need:
+def _needs(
+    spec: Spec, shape: ModelShape | None, data: Sequence[DataPlan | None], cluster: Cluster | None
+) -> Iterator[Need]:
+    def training(stage: str, train: TrainSpec, its_data: DataPlan | None, driver_cpus: float) -> Need:
         return training_need(
             stage,
             train,
             shape=shape,
-            data=data,
+            data=its_data,
             cluster=cluster,
             driver_cpus=driver_cpus,
             precision=lambda device: _precision(train, device),
         )
 
+    def serving(stage: str, scheme: Scheme) -> Need:
+        count = spec.serve.replicas.min
+        return serving_need(stage, spec.serve, shape=shape, scheme=scheme, num_replicas=count, cluster=cluster)
+
     if spec.sweep is not None:
-        yield training("sweep", _trial(spec), 1.0)
-    for number, train in enumerate(spec.train_steps, start=1):
-        yield training("train" if number == 1 else f"train {number}", train, 0.0)
-    if spec.gate.baseline != "none":
-        yield serving_need(
-            "baseline", spec.serve, shape=shape, scheme="none", num_replicas=spec.serve.replicas.min, cluster=cluster
-        )
-    yield serving_need(
-        "deploy",
-        spec.serve,
-        shape=shape,
-        scheme=spec.compress.scheme,
-        num_replicas=spec.serve.replicas.min,
-        cluster=cluster,
-    )
+        yield training("sweep", _trial(spec), data[0], 1.0)
+    for index, train in enumerate(spec.train_steps):
+        yield training(numbered("train", index), train, data[index], 0.0)
+    if spec.gate.baseline == "base":
+        yield serving("baseline", "none")
+    yield serving("deploy", spec.compress.scheme)
 
 
 def _trial(spec: Spec) -> TrainSpec:
@@ -221,39 +188,47 @@ def _precision(train: TrainSpec, device: Device) -> Precision:
 
 
 def _blocks(
-    spec: Spec,
+    context: Context,
     shape: ModelShape | None,
-    data: DataPlan | None,
-    needs: list[Need],
-    place: Place,
+    needs: Sequence[Need],
+    ledger: "Ledger | None",
     *,
     is_described: bool,
 ) -> Iterator[tuple[str, str]]:
     """(stage, what keeps it from being run)."""
+    spec = context.spec
     for need in needs:
         if need.fits is False:
-            yield need.stage.split()[0], need.advice
-    if not place.engine_python and not is_described:
-        yield (
-            ("baseline" if spec.gate.baseline != "none" else "deploy"),
-            ("the engine's environment is missing: run `make setup`, or set ASSAY_ENGINE_PYTHON"),
-        )
+            yield need.stage, need.advice
+    if not context.place.engine_python and not is_described:
+        engine = "the engine's environment is missing: run `make setup`, or set ASSAY_ENGINE_PYTHON"
+        yield "baseline" if spec.gate.baseline == "base" else "deploy", engine
+    if reason := _spent(context, ledger):
+        yield MAKE_CANDIDATES[0] if spec.sweep else MAKE_CANDIDATES[1], reason
     if shape is None:
         return
-    first = spec.train_steps[0]
-    layers = first.method.low_rank.layer_indices() if first.method.low_rank else None
-    if layers and layers[-1] >= shape.num_layers:
-        yield (
-            "train",
-            f"train.method.lora.layers names layer {layers[-1]}; the model has layers 0 to {shape.num_layers - 1}",
-        )
+    for index, train in enumerate(spec.train_steps):
+        stage, layers = numbered("train", index), train.method.low_rank and train.method.low_rank.layer_indices()
+        if layers and layers[-1] >= shape.num_layers:
+            yield stage, f"method.layers names layer {layers[-1]}; the model has layers 0 to {shape.num_layers - 1}"
+        elif train.max_length > shape.context_length > 0:
+            yield stage, f"max_length {train.max_length} is beyond the model's {shape.context_length} tokens"
     if spec.compress.scheme == "W4A16" and (odd := _odd_columns(shape)):
-        yield (
-            "compress",
-            f"W4A16 shares a scale among {GROUP} columns, and {odd} cannot be divided so; use W8A8 or W8A16",
-        )
-    if data is not None and data.exact is False and first.max_length > shape.context_length > 0:
-        yield "train", f"train.max_length {first.max_length} is beyond the model's {shape.context_length} tokens"
+        reason = f"W4A16 shares a scale among {GROUP} columns, and {odd} cannot be divided so; use W8A8 or W8A16"
+        yield "compress", reason
+
+
+def _spent(context: Context, ledger: "Ledger | None") -> str:
+    """Why no other candidate may be weighed, if the suite's attempts are used up."""
+    if ledger is None or context.suite.attempts is None:
+        return ""
+    try:
+        check_attempts_left(context.suite, context.tasks, ledger)
+    except UsageError as error:
+        return str(error)
+    except KeyError:  # the sealed split is not prepared yet
+        return ""
+    return ""
 
 
 def _odd_columns(shape: ModelShape) -> str:
@@ -270,7 +245,7 @@ def _limits(suite: SuiteSpec, root: Path, data: DataPlan | None) -> Iterator[Lim
         settings = suite.settings(task)
         num_items = data.num_gate if data else None
         if task != HELD_OUT:
-            num_items = _num_items(root / (settings.source or f"{task}.yaml"))
+            num_items = _num_items(task, settings, root)
         if settings.max_items and num_items:
             num_items = min(num_items, settings.max_items)
         for limit in limits:
@@ -303,10 +278,13 @@ def _limit(task: str, limit: Limit, num_items: int | None, confidence: float) ->
     )
 
 
-def _num_items(task_file: Path) -> int | None:
+def _num_items(task: str, settings: TaskSettings, root: Path) -> int | None:
     """Different lines of a task's data files; None where they are no JSON Lines of our own."""
+    source = settings.source or f"{task}.yaml"
+    if source.startswith(LM_EVAL):
+        return None
     try:
-        config = task_config(task_file, task_file.stem)
+        config = task_files.read(root / source, task, settings.functions).config
     except AssayError:
         return None
     files = (config.get("dataset_kwargs") or {}).get("data_files")
@@ -323,7 +301,7 @@ def _num_items(task_file: Path) -> int | None:
 def _amounts(
     spec: Spec,
     data: DataPlan | None,
-    training: tuple[TrainingPlan, ...],
+    training: Sequence[TrainingPlan | None],
     limits: tuple[LimitPlan, ...],
     cluster: Cluster | None,
 ) -> Amounts:
@@ -340,7 +318,7 @@ def _amounts(
         )
         num_waves = waves(spec.sweep.num_trials, int(slots), trial.num_workers)
     return Amounts(
-        training=training[0] if training else None,
+        training=tuple(training),
         trial=training_plan(_trial(spec), data) if spec.sweep and data else None,
         num_waves=num_waves,
         num_items=sum(known) if len(known) == len(by_task) else None,

@@ -12,10 +12,10 @@ from assay.flow.standing import is_intact, read_record
 from assay.flow.steps import Context, Step
 from assay.records.plan import StagePlan
 from assay.records.record import digest_of
-from assay.spec.data import HeldOut
 from assay.spec.diff import Change, differences
 from assay.spec.examples import matching_files
 from assay.spec.spec import Spec
+from assay.spec.train import WITHOUT_EFFECT
 
 if TYPE_CHECKING:
     from assay.store.ledger import Ledger, RunRow
@@ -38,17 +38,28 @@ class Reads:
     """Keys under `paths` that it does not read."""
 
 
+_WITHOUT_EFFECT = tuple(f"train.{name}" for name in sorted(WITHOUT_EFFECT))
+
 READS: dict[str, Reads] = {
     "fetch": Reads((), ("model",), "the files of the model's folder have changed"),
-    "prepare": Reads(("fetch",), ("data", "train.max_length"), "the data's files have changed"),
+    "prepare": Reads(
+        ("fetch",),
+        ("data", "train.data", "train.max_length", "train.objective", "train.ewc"),
+        "the data's files have changed",
+    ),
+    "contamination": Reads(("prepare",), ("gate.suite",), "the suite's tasks or their data have changed"),
+    "teacher": Reads((), ("train.objective",), "the files of the teacher's folder have changed"),
     "sweep": Reads(
-        ("fetch", "prepare"),
+        ("fetch", "prepare", "teacher"),
         ("sweep", "train"),
         "the model or the prepared data have changed",
-        ("sweep.max_concurrent_trials", "train.learning_rate"),
+        ("sweep.max_concurrent_trials", "train.learning_rate", *_WITHOUT_EFFECT),
     ),
     "train": Reads(
-        ("fetch", "prepare", "sweep"), ("train",), "the model, the prepared data or the sweep's choice changed"
+        ("fetch", "prepare", "sweep", "teacher"),
+        ("train",),
+        "the model, the prepared data or the sweep's choice changed",
+        _WITHOUT_EFFECT,
     ),
     "merge": Reads(("fetch", "train"), (), "the training came to other weights"),
     "compress": Reads(("merge",), ("compress",), "the merged model has changed"),
@@ -58,8 +69,12 @@ READS: dict[str, Reads] = {
     "deploy": Reads(
         ("compress",), ("name", "serve.model_name", "serve.engine", "serve.replicas"), "the model has changed"
     ),
+    "service": Reads(("deploy",), ("gate.suite",), "the deployment or the suite's load have changed"),
+    "parity": Reads(("prepare", "train", "deploy"), ("gate.suite",), "the model or the suite's probes have changed"),
     "gate": Reads(
-        ("deploy", "baseline"), ("gate.suite",), "the deployment, the suite, its tasks or their data have changed"
+        ("deploy", "baseline", "contamination", "parity", "service"),
+        ("gate.suite",),
+        "the deployment, the suite, its tasks or their data have changed",
     ),
 }
 """What `steps()` has as functions, in words; a test holds the two together."""
@@ -143,8 +158,13 @@ def _changes(reads: Reads, old: Spec, new: Spec) -> list[Change]:
         for change in differences(old, new)
         if any(_under(change.path, path) or _under(path, change.path) for path in reads.paths)
         and not any(_under(change.path, path) for path in reads.apart_from)
-        and not (change.path == "train.learning_rate" and new.sweep is not None)
+        and not (new.sweep is not None and change.path in ("train.learning_rate", *_swept(new)))
     ]
+
+
+def _swept(spec: Spec) -> list[str]:
+    """Fields of `train` in whose place the sweep's choice stands."""
+    return [f"train.{name}" for name in spec.sweep.parameters] if spec.sweep else []
 
 
 def _under(path: str, outer: str) -> bool:
@@ -183,13 +203,8 @@ def _written_since(reads: Reads, context: Context, previous: "_Previous") -> str
     """The data files that were written after the record was."""
     if "data" not in reads.paths:
         return ""
-    data = context.spec.data
-    patterns = [
-        *data.train,
-        *(path for split in (data.selection, data.gate) if isinstance(split, HeldOut) for path in split.source),
-    ]
     files: dict[Path, None] = {}
-    for pattern in patterns:
+    for pattern in (pattern for data in context.spec.all_data for pattern in data.patterns):
         files.update(dict.fromkeys(matching_files(pattern, context.root)))
     newer = [file.name for file in files if file.stat().st_mtime > previous.at]
     return f"written since {previous.run}: {', '.join(newer)}" if newer else ""

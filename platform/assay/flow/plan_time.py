@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
+from assay.flow.steps import numbered
 from assay.records.gate import GateRecord, WeighingRecord
 from assay.records.plan import StagePlan, TrainingPlan
 from assay.records.stages import SweepRecord, TrainingRecord
@@ -32,7 +33,8 @@ class Guess(NamedTuple):
 class Amounts:
     """What there is to do."""
 
-    training: TrainingPlan | None
+    training: tuple[TrainingPlan | None, ...]
+    """Each training run."""
     trial: TrainingPlan | None
     num_waves: int
     """How often as many of a sweep's trials as fit run side by side."""
@@ -78,8 +80,9 @@ def _like_records(spec: Spec, ledger: "Ledger") -> dict[str, list[_Like]]:
 
 
 def _guess(stage: str, spec: Spec, amounts: Amounts, like: dict[str, list[_Like]]) -> Guess | None:
-    if stage == "train":
-        return _training(spec.train_steps[0], amounts.training, like)
+    trainings = {numbered("train", index): index for index in range(len(spec.train_steps))}
+    if stage in trainings:
+        return _training(spec.train_steps[trainings[stage]], amounts.training[trainings[stage]], like)
     if stage == "sweep":
         return _sweep(spec, amounts, like)
     found = [one for one in like.get(stage, []) if _is_like(stage, spec, one.spec)]

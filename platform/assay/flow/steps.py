@@ -41,7 +41,6 @@ from assay.stages import (
     weigh,
 )
 from assay.stages.work import Work
-from assay.store.ledger import Ledger
 
 R = TypeVar("R", bound=Record)
 
@@ -518,6 +517,8 @@ def _contamination(context: Context) -> ContaminationRecord | None:
 
 def _gate(context: Context, work: Work) -> GateRecord:
     """Counts the attempt, then weighs."""
+    from assay.store.ledger import Ledger  # a plan without a ledger has no need of its library
+
     deployment = context.record("deploy", DeploymentRecord)
     champion = context.found("champion" if context.champion else "baseline", WeighingRecord)
     attempt = begin_attempt(

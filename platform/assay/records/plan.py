@@ -183,9 +183,10 @@ class Plan(Record):
     run: str
     stages: tuple[StagePlan, ...]
     model: ModelShape | None
-    data: DataPlan | None
-    training: tuple[TrainingPlan, ...]
-    """A training run each."""
+    data: tuple[DataPlan | None, ...]
+    """For each training run; None where nothing can be said before it is prepared."""
+    training: tuple[TrainingPlan | None, ...]
+    """Each training run."""
     cluster: Cluster | None
     needs: tuple[Need, ...]
     seconds: float | None

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from assay.records.plan import Cluster, DataPlan, Device, MemoryEstimate, ModelShape, Need, Node
-from assay.rules.memory import GIB, Precision, serving_memory, worker_memory
+from assay.rules.memory import GIB, PAIRED, Precision, serving_memory, worker_memory
 from assay.rules.workload import training_plan
 from assay.spec.compress import Scheme
 from assay.spec.serve import ServeSpec
@@ -44,6 +44,7 @@ def training_need(
         return with_tokens(wanted, work.tokens_per_pass, work.loss_tokens_per_pass)
 
     cpus, memory, longest = train.worker.cpus, estimate(train), train.examples_per_worker * train.max_length
+    longest *= 2 if train.objective.name in PAIRED else 1
     at_longest = with_tokens(train, longest, longest)
     need = Need(
         stage=stage,

@@ -48,7 +48,7 @@ STATE_BYTES = {"adamw": 8, "adamw_8bit": 2, "lion": 4, "lion_8bit": 1, "muon": 4
 """An optimizer's moments, for each trained weight; adafactor keeps one number for each row and column."""
 
 PAIRED = ("dpo", "orpo", "reward")
-"""Objectives whose examples are pairs: a pass takes twice the tokens."""
+"""Objectives whose examples are pairs: of each, two texts go through the model."""
 
 
 def worker_memory(
@@ -56,8 +56,6 @@ def worker_memory(
 ) -> MemoryEstimate:
     """One worker of a training run; `tokens` and `loss_tokens` are those of its largest forward pass."""
     zero, workers = train.deepspeed, train.num_workers
-    if train.objective.name in PAIRED:
-        tokens, loss_tokens = 2 * tokens, 2 * loss_tokens
     width, trained, total = BYTES[precision], trained_parameters(train, shape), shape.num_parameters
     state_shards = workers if zero.zero_stage >= 1 else 1
     gradient_shards = workers if zero.zero_stage >= 2 else 1

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from assay.records.plan import DataPlan, TrainingPlan
 from assay.spec.data import DataSpec
@@ -36,14 +37,21 @@ TEMPLATE_TOKENS = 5
 """What a chat template puts around a message, about: its role and its end, in special tokens."""
 
 
+class Passage(NamedTuple):
+    """One text of an example."""
+
+    num_characters: int
+    bears_loss: bool
+
+
 def estimated_data(
-    chats: Sequence[Sequence[tuple[bool, int]]], data: DataSpec, num_gate: int | None, *, max_length: int
+    examples: Sequence[Sequence[Passage]], data: DataSpec, num_gate: int | None, *, max_length: int
 ) -> DataPlan:
-    """The training split, estimated from its chats: for each message whether it bears loss, and its characters.
-    Held-out shares are taken off; examples longer than `max_length` are left out."""
+    """The training split, estimated from its texts. Held-out shares are taken off; examples longer than
+    `max_length` are left out."""
     lengths, loss = [], 0
-    for chat in chats:
-        tokens = [(bears, math.ceil(size / CHARACTERS_PER_TOKEN) + TEMPLATE_TOKENS) for bears, size in chat]
+    for example in examples:
+        tokens = [(bears, math.ceil(size / CHARACTERS_PER_TOKEN) + TEMPLATE_TOKENS) for size, bears in example]
         length = sum(count for _, count in tokens)
         if length <= max_length:
             lengths.append(length)
@@ -57,6 +65,6 @@ def estimated_data(
         num_loss_tokens=round(share * loss),
         longest=max(lengths, default=1),
         deviation=math.sqrt(sum((length - mean) ** 2 for length in lengths) / max(1, len(lengths))),
-        num_gate=round(gate_share * len(chats)) if gate_share else num_gate,
+        num_gate=round(gate_share * len(examples)) if gate_share else num_gate,
         exact=False,
     )
