@@ -11,7 +11,6 @@ from typing import get_args
 import pytest
 
 from assay.cli.first_spec import METHODS, model_size, write_first_spec
-from assay.errors import UsageError
 from assay.rules.recommend import Template, recommend
 from assay.spec.load import load_spec
 
@@ -22,30 +21,15 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("template", get_args(Template))
-def test_every_template_is_a_valid_spec_of_15_lines_or_is_refused(
+def test_every_template_is_a_valid_spec_of_at_most_15_lines(
     template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     example = EXAMPLES.get(template, {"prompt": "What is 1 and 1?", "completion": "2"})
     Path("train.jsonl").write_text("\n".join(json.dumps({**example, "id": n}) for n in range(40)))
-    try:
-        written = write_first_spec(
-            Path("spec.yaml"),
-            template=template,
-            model="hf:Qwen/Qwen3-8B",
-            data="train.jsonl",
-            name="bot",
-            reviewer="anna",
-        )
-    except UsageError as error:
-        refused = str(error)
-    else:
-        refused = ""
-    if refused:
-        assert "cannot be done yet" in refused
-        assert not Path("spec.yaml").exists()
-        assert template not in ("lora", "full")
-        return
+    written = write_first_spec(
+        Path("spec.yaml"), template=template, model="hf:Qwen/Qwen3-8B", data="train.jsonl", name="bot", reviewer="anna"
+    )
     assert written == [Path("spec.yaml"), Path("evals/bot.yaml")]
     assert len(Path("spec.yaml").read_text().splitlines()) <= 15
     train = load_spec(Path("spec.yaml")).train_steps[0]

@@ -142,7 +142,7 @@ class Project:
                 return SweepRecord(trials=(TrialRecord(learning_rate=1e-3, training=training),), chosen=0)
             case "train":
                 return training
-            case "baseline":
+            case "baseline" | "champion":
                 return self.weighing(stage)
             case "contamination":
                 return ContaminationRecord(

@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from assay.errors import AssayError, InvalidInput, UsageError
+from assay.errors import AssayError, UsageError
 from assay.rules.recommend import Advice, Recommendation, Template, recommend
-from assay.spec.load import load_spec
 
 SUITE = """\
 # What the model must show on the tenth of the data that it never saw. Raise the limit to what your users need.
@@ -45,7 +44,6 @@ def write_first_spec(
     suite.parent.mkdir(exist_ok=True)
     suite.write_text(SUITE)
     path.write_text("\n".join(lines) + "\n")
-    _take_back_unless_offered(path, suite)
     return [path, suite]
 
 
@@ -76,18 +74,6 @@ def num_examples(data: str) -> int | None:
             return sum(1 for line in lines if line.strip()) or None
     except OSError:
         return None
-
-
-def _take_back_unless_offered(path: Path, suite: Path) -> None:
-    """What this version cannot do yet is said now, not when the spec is run; data may still be missing."""
-    try:
-        load_spec(path)
-    except InvalidInput as error:
-        refused = [problem.message for problem in error.problems if problem.code == "not_offered"]
-        if refused:
-            path.unlink()
-            suite.unlink()
-            raise UsageError(f"{'; '.join(refused)}; choose another template") from error
 
 
 def _lines(

@@ -94,10 +94,10 @@ def _lines(it: Plan) -> Iterator[str]:
 def _stage_lines(stages: Sequence[StagePlan]) -> Iterator[str]:
     for stage in stages:
         words = click.style(f"{stage.action:<8}", fg=STYLES[stage.action])
-        first, *more = [line for text in _because(stage) for line in textwrap.wrap(text, _width() - 37)]
-        yield f"  {stage.stage:<15}{words}{_took(stage):>10}  {first}"
+        first, *more = [line for text in _because(stage) for line in textwrap.wrap(text, _width() - 39)]
+        yield f"  {stage.stage:<17}{words}{_took(stage):>10}  {first}"
         for line in more:
-            yield f"{'':<37}{line}"
+            yield f"{'':<39}{line}"
 
 
 def _because(stage: StagePlan) -> list[str]:

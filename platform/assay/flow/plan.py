@@ -62,7 +62,7 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place, cluster: Clu
     first = stage_plans(wanted, context, ledger, {})  # fills the records that stand
     shape = _shape(spec, context, root)
     data = data_plans(context, notes)
-    needs = list(_needs(spec, shape, data, cluster))
+    needs = [need for need in _needs(spec, shape, data, cluster) if need.stage in {step.name for step in wanted}]
     blocks = dict(_blocks(context, shape, needs, ledger, is_described=is_described))
     stages = stage_plans(wanted, context, ledger, blocks) if blocks else first
     limits = tuple(_limits(suite, root, data[0]))
@@ -168,8 +168,7 @@ def _needs(
         yield training("sweep", _trial(spec), data[0], 1.0)
     for index, train in enumerate(spec.train_steps):
         yield training(numbered("train", index), train, data[index], 0.0)
-    if spec.gate.baseline == "base":
-        yield serving("baseline", "none")
+    yield serving("baseline", "none")
     yield serving("deploy", spec.compress.scheme)
 
 
@@ -202,7 +201,7 @@ def _blocks(
             yield need.stage, need.advice
     if not context.place.engine_python and not is_described:
         engine = "the engine's environment is missing: run `make setup`, or set ASSAY_ENGINE_PYTHON"
-        yield "baseline" if spec.gate.baseline == "base" else "deploy", engine
+        yield from ((stage, engine) for stage in ("baseline", "champion", "deploy"))
     if reason := _spent(context, ledger):
         yield MAKE_CANDIDATES[0] if spec.sweep else MAKE_CANDIDATES[1], reason
     if shape is None:

@@ -1,6 +1,5 @@
 """Which stages a run would reuse, which it would run and because of what, and which could not be run."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from assay.flow.standing import is_intact, read_record
-from assay.flow.steps import Context, Step
+from assay.flow.steps import Context, Step, numbered
 from assay.records.plan import StagePlan
 from assay.records.record import digest_of
 from assay.spec.diff import Change, differences
@@ -66,18 +65,27 @@ READS: dict[str, Reads] = {
     "baseline": Reads(
         ("fetch", "prepare"), ("serve.engine", "serve.replicas"), "the suite's tasks or their data have changed"
     ),
+    "champion": Reads(
+        ("prepare",),
+        ("serve.engine", "serve.replicas"),
+        "the champion, the suite's tasks or their data have changed",
+    ),
     "deploy": Reads(
         ("compress",), ("name", "serve.model_name", "serve.engine", "serve.replicas"), "the model has changed"
     ),
     "service": Reads(("deploy",), ("gate.suite",), "the deployment or the suite's load have changed"),
     "parity": Reads(("prepare", "train", "deploy"), ("gate.suite",), "the model or the suite's probes have changed"),
     "gate": Reads(
-        ("deploy", "baseline", "contamination", "parity", "service"),
+        ("deploy", "baseline", "champion", "contamination", "parity", "service"),
         ("gate.suite",),
         "the deployment, the suite, its tasks or their data have changed",
     ),
 }
 """What `steps()` has as functions, in words; a test holds the two together."""
+
+
+_PER_RUN = ("prepare", "contamination", "teacher", "train", "merge")
+"""Stages that every training run has."""
 
 
 def stage_plans(
@@ -100,7 +108,7 @@ def stage_plans(
 
 def _stage(step: Step, context: Context, history: "_History", before: dict[str, StagePlan]) -> StagePlan:
     reads = _reads(step.name)
-    anew = [name for name, plan in before.items() if _kind(name) in reads.after and plan.action != "cached"]
+    anew = [name for name, plan in before.items() if _is_read(name, step.name, reads) and plan.action != "cached"]
     previous = history.latest(step.name)
     if anew:
         because = [f"follows {', '.join(anew)}"]
@@ -121,17 +129,26 @@ def _stage(step: Step, context: Context, history: "_History", before: dict[str, 
     return StagePlan(stage=step.name, action="cached", made_by=row.run, seconds=row.seconds)
 
 
-def _kind(stage: str) -> str:
-    """`train` for `train-2`, which is the same stage in the second training run."""
-    return re.sub(r"-\d+$", "", stage)
-
-
 def _reads(stage: str) -> Reads:
-    """What a stage reads; that of a later training run, what was made before it, too."""
-    own = READS.get(_kind(stage)) or Reads(tuple(READS), ("",), "something that it reads has changed")
-    if stage in READS or _kind(stage) not in READS:
+    """What a stage reads. Those of a second training run (`train-2`) read their own run's, and what the runs before
+    it made; those after the last run read what all of them made."""
+    kind, _, number = stage.partition("-")
+    own = READS.get(kind) or Reads(tuple(READS), ("",), "something that it reads has changed")
+    if not number:
         return own
-    return replace(own, after=(*own.after, "train", "merge"), paths=(*own.paths, "train"))
+    after = [f"{name}-{number}" if name in _PER_RUN else name for name in own.after]
+    if kind == "prepare":
+        after.append("prepare")  # the sealed split
+    if kind in ("train", "merge"):
+        after += [numbered("merge", index) for index in range(int(number) - 1)]
+    return replace(own, after=tuple(after), paths=(*own.paths, "train"))
+
+
+def _is_read(name: str, stage: str, reads: Reads) -> bool:
+    """Whether the stage `name` is one that `stage` reads."""
+    kind = name.partition("-")[0]
+    is_after_all = stage.partition("-")[0] not in _PER_RUN
+    return name in reads.after or (is_after_all and kind in ("contamination", "train", "merge") and kind in reads.after)
 
 
 def _reasons(step: Step, reads: Reads, key: str, context: Context, previous: "_Previous | None") -> list[str]:

@@ -141,6 +141,8 @@ class Context:
     @property
     def champion_model(self) -> ModelRecord:
         """The model that has the traffic. Raises `StageFailed` when the ledger does not know it any more."""
+        from assay.store.ledger import Ledger
+
         assert self.champion is not None
         ledger = Ledger(self.place.ledger_url)
         keys = [stage.key for stage in ledger.stages(self.champion.run) if stage.stage == "compress"]
