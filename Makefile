@@ -12,7 +12,7 @@ CPU_TORCH ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backe
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-methods check format lock bench-train bench-sweep drill-train bench-serve bench-gate drill-gate down clean
+.PHONY: help setup demo test test-methods check format lock bench-train bench-sweep drill-train bench-serve bench-plan bench-gate drill-gate down clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -59,6 +59,9 @@ bench-gate: setup ## false passes by simulation, and items/s of weighing against
 
 drill-gate: setup ## a hundred weighings of a server that fails, and of a gate that is killed
 	@$(BIN)/python tests/bench/drill_gate.py
+
+bench-plan: setup ## the plan's estimate of memory against what training measures
+	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_plan.py
 
 down: ## stop everything that `make demo` or `assay up` started
 	@if [ -x $(BIN)/assay ]; then $(BIN)/assay down; fi

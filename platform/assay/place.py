@@ -57,6 +57,10 @@ class Place:
     """`ASSAY_ENGINE_PYTHON`: the interpreter of the engine's environment; the one in `.venv-engine`, beside the
     platform's own environment, when not said."""
 
+    cost_per_hour: float = field(default_factory=lambda: float(_env("COST_PER_HOUR", "0")))
+    """`ASSAY_COST_PER_HOUR`: what an hour of the whole cluster costs, in your currency; `assay plan` then says
+    what a run costs. Not counted when 0."""
+
     user: str = field(default_factory=lambda: _env("USER", getpass.getuser()))
     """`ASSAY_USER`: who is working; the login name when not said."""
 

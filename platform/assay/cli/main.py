@@ -31,18 +31,29 @@ def assay() -> None:
 
 @assay.command()
 @click.argument("path", type=click.Path(path_type=Path), default=Path("spec.yaml"))
-@click.option("--model", default="hf:Qwen/Qwen3-0.6B", show_default=True, help="Base model.")
-@click.option("--data", default="train.jsonl", show_default=True, help="Training data, JSON Lines.")
+@click.option(
+    "--template", type=click.Choice(["lora", "qlora", "full", "dpo", "classify"]), help="What to learn, and how."
+)
+@click.option("--model", default=None, help="Base model; hf:Qwen/Qwen3-0.6B when not said.")
+@click.option("--data", default=None, help="Training data, JSON Lines; train.jsonl when not said.")
 @click.option("--name", default=None, help="Name of what is built; the folder's name when not said.")
 @click.option("--reviewer", default=None, help="Who may approve; you when not said.")
-def init(path: Path, model: str, data: str, name: str | None, reviewer: str | None) -> None:
-    """Write a first spec, and a suite for its gate."""
-    from assay.cli.first_spec import write_first_spec
+def init(
+    path: Path, template: Any, model: str | None, data: str | None, name: str | None, reviewer: str | None
+) -> None:
+    """Write a first spec, and a suite for its gate. In a terminal, what the options leave open is asked."""
+    from assay.cli.init import first_spec
 
-    written = write_first_spec(path, model=model, data=data, name=name, reviewer=reviewer or Place().user)
-    for file in written:
-        click.echo(f"wrote {file}")
-    click.echo(f"next: put your examples into {data}, then `assay validate {path}`")
+    first_spec(
+        path,
+        template=template,
+        model=model,
+        data=data,
+        name=name,
+        reviewer=reviewer,
+        user=Place().user,
+        interactive=sys.stdin.isatty() and sys.stdout.isatty() and not (template and model and data),
+    )
 
 
 @assay.command()
@@ -68,21 +79,15 @@ def validate(spec: Path, as_json: bool) -> None:
 
 @assay.command()
 @click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--cluster", "cluster_file", type=click.Path(path_type=Path), help="Plan for the cluster in this file.")
+@click.option("--against", default=None, help="Show what is different from this run (its id or the start of it).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def plan(spec: Path, as_json: bool) -> None:
-    """Say what a run would do and what it would reuse. Nothing is started."""
-    from assay.cli import tables
-    from assay.flow import run as flow
-    from assay.flow.steps import run_id
+def plan(spec: Path, cluster_file: Path | None, against: str | None, as_json: bool) -> None:
+    """Say what a run would do, reuse, need and be able to show. Nothing is started."""
+    from assay.cli.plan import show_plan
 
     loaded, suite = _load(spec)
-    place = Place()
-    name = run_id(loaded, suite, Path.cwd())
-    stages = flow.plan(loaded, suite, root=Path.cwd(), place=place)
-    if as_json:
-        click.echo(json.dumps({"run": name, "stages": [vars(stage) for stage in stages]}))
-    else:
-        tables.print_plan(name, stages)
+    show_plan(loaded, suite, place=Place(), cluster_file=cluster_file, against=against, as_json=as_json)
 
 
 @assay.command()

@@ -11,7 +11,6 @@ from rich.table import Table
 from assay.cli.curves import print_sweep
 from assay.cli.display import summary
 from assay.flow.release import Weighed
-from assay.flow.run import StagePlan
 from assay.place import Place
 from assay.records.gate import GateRecord, Item, LimitResult, Scorecard, WeighingRecord
 from assay.records.release import Approval, Champion
@@ -35,24 +34,6 @@ _RECORDS: dict[str, type[Any]] = {
     "champion": WeighingRecord,
     "gate": GateRecord,
 }
-
-
-def print_plan(run: str, stages: Sequence[StagePlan]) -> None:
-    """What each stage would do."""
-    table = _table("stage", "would be", "because")
-    for stage in stages:
-        because = {
-            "cached": f"made by {stage.made_by}",
-            "run": "its record or its artifact is missing" if stage.seconds else "nothing like it was made yet",
-            "unknown": "depends on what comes before",
-        }[stage.action]
-        style = "dim" if stage.action == "cached" else ""
-        table.add_row(
-            stage.stage, "run, if that changes" if stage.action == "unknown" else stage.action, because, style=style
-        )
-    console = _console()
-    console.print(f"run [bold]{run}[/bold]")
-    console.print(table)
 
 
 def print_runs(runs: Sequence[RunRow], champion: Champion | None, ledger: Ledger) -> None:

@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import httpx
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from assay.errors import StageFailed
 from assay.records.record import digest_of
+
+if TYPE_CHECKING:
+    import httpx
 
 Json = dict[str, Any]
 
@@ -123,6 +124,8 @@ async def _ask_all(
     replies = {index: reply for index, key in enumerate(keys) if (reply := answers.get(key))}
     progress(len(replies), len(asks))
     if wanted := [index for index in range(len(asks)) if index not in replies]:
+        import httpx  # late: a plan knows this module, and asks nothing
+
         limits = httpx.Limits(max_connections=endpoint.num_concurrent, max_keepalive_connections=None)
         async with httpx.AsyncClient(
             base_url=endpoint.url,
@@ -160,7 +163,7 @@ class _Asking:
     """The state that the requests in flight share."""
 
     endpoint: Endpoint
-    client: httpx.AsyncClient
+    client: "httpx.AsyncClient"
     places: asyncio.Semaphore = field(init=False)
     answered_at: float = field(default_factory=time.monotonic)
     """When the server last answered anything."""
@@ -194,6 +197,8 @@ class _Asking:
 
     async def _try(self, ask: Ask) -> tuple[Json | None, str, bool]:
         """(the answer or None, what failed, whether to try again)."""
+        import httpx
+
         try:
             answer = await self.client.post(ask.path, json={"model": self.endpoint.model_name, **ask.body})
         except httpx.HTTPError as failure:

@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from assay.engines.asking import Endpoint
 from assay.errors import StageFailed
 from assay.records.gate import ServiceMeasurement
 from assay.spec.gate import LoadSpec
+
+if TYPE_CHECKING:
+    import httpx
 
 WINDOWS = 20
 """Parts of the measurement whose throughput is told apart, of a second or more each."""
@@ -77,6 +78,8 @@ def measure(endpoint: Endpoint, load: LoadSpec, engine: EngineProcess) -> Servic
 
 async def _run(endpoint: Endpoint, load: LoadSpec) -> tuple[list[_Sample], float, float]:
     """(the samples, seconds from the first request to the last answer, when the first was sent)."""
+    import httpx  # late: a plan knows this module, and asks nothing
+
     limits = httpx.Limits(max_connections=load.num_concurrent, max_keepalive_connections=None)
     async with httpx.AsyncClient(
         base_url=endpoint.url,
@@ -99,7 +102,7 @@ async def _run(endpoint: Endpoint, load: LoadSpec) -> tuple[list[_Sample], float
 
 
 async def _warm_up(
-    client: httpx.AsyncClient, endpoint: Endpoint, load: LoadSpec
+    client: "httpx.AsyncClient", endpoint: Endpoint, load: LoadSpec
 ) -> tuple[Callable[[int], str], dict[str, Any]]:
     """How a prompt of the wanted length is made, and the fields that the server takes. Fills every place once."""
     words = max(1, round(load.prompt_tokens * WORDS_A_TOKEN))
@@ -124,9 +127,11 @@ def _prompt(number: int, num_words: int) -> str:
 
 
 async def _ask(
-    client: httpx.AsyncClient, endpoint: Endpoint, load: LoadSpec, prompt: str, extra: dict[str, Any]
+    client: "httpx.AsyncClient", endpoint: Endpoint, load: LoadSpec, prompt: str, extra: dict[str, Any]
 ) -> _Sample:
     """One streamed chat. A failure leaves a sample that is not finished."""
+    import httpx
+
     body = {
         "model": endpoint.model_name,
         "messages": [{"role": "user", "content": prompt}],

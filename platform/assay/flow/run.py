@@ -8,20 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import ValidationError
-
 from assay.engines import ray_cluster
 from assay.errors import AssayError, PlaceError, StageFailed, UsageError
 from assay.flow.attempts import MAKE_CANDIDATES, check_attempts_left
+from assay.flow.standing import is_intact, read_record
 from assay.flow.steps import Context, Step, run_id, steps
 from assay.place import Place
-from assay.records.artifact import Artifact
 from assay.records.gate import GateRecord
 from assay.records.record import Record
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 from assay.stages.work import Work
-from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
 
 
@@ -43,19 +40,6 @@ class RunOutcome:
     gate: GateRecord
     num_stages_run: int
     """0 when every record stood already."""
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """What a run would do at one stage."""
-
-    stage: str
-    action: str
-    """`cached`, `run`, or `unknown` when that depends on a stage before it."""
-    made_by: str
-    """Run whose record stands, for `cached`."""
-    seconds: float | None
-    """How long it took then."""
 
 
 def run(
@@ -84,25 +68,6 @@ def run(
     return RunOutcome(name, context.record("gate", GateRecord), num_run)
 
 
-def plan(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place) -> list[StagePlan]:
-    """What `run` would do, found out without doing any of it."""
-    ledger = Ledger(place.ledger_url)
-    context = Context(spec, suite, root, place, ledger.champion())
-    plans: list[StagePlan] = []
-    for step in _wanted(context):
-        if plans and plans[-1].action != "cached":
-            plans.append(StagePlan(step.name, "unknown", "", None))
-            continue
-        row = ledger.record(step.key(context))
-        record = read_record(step, row.record) if row else None
-        if row and record and _intact(record, place) and step.stands(context, record):
-            context.records[step.name] = record
-            plans.append(StagePlan(step.name, "cached", row.run, row.seconds))
-        else:
-            plans.append(StagePlan(step.name, "run", "", row.seconds if row else None))
-    return plans
-
-
 def _wanted(context: Context) -> list[Step]:
     return [step for step in steps(len(context.spec.train_steps)) if step.wanted(context)]
 
@@ -113,7 +78,7 @@ def _reuse(step: Step, context: Context, ledger: Ledger, place: Place, name: str
     if row is None:
         return False
     record = read_record(step, row.record)
-    if record is None or not _intact(record, place) or not step.stands(context, record):
+    if record is None or not is_intact(record, place) or not step.stands(context, record):
         return False
     ledger.reuse_stage(name, step.name, key)
     context.records[step.name] = record
@@ -146,28 +111,6 @@ def _execute(step: Step, context: Context, ledger: Ledger, place: Place, name: s
     context.records[step.name] = record
     row = ledger.record(key)
     watcher.ended(step.name, record, seconds=row.seconds if row else 0.0, cached=False)
-
-
-def read_record(step: Step, text: str) -> Record | None:
-    """A record from the ledger; None for one that another version wrote in another form: its stage runs again."""
-    try:
-        return step.record.model_validate_json(text)
-    except ValidationError:
-        return None
-
-
-def _intact(record: Record, place: Place) -> bool:
-    """Whether every artifact that the record tells of is as it was put."""
-    store = ArtifactStore(place.home / "artifacts")
-    return all(store.is_intact(artifact) for artifact in _artifacts(record))
-
-
-def _artifacts(record: Record) -> Iterator[Artifact]:
-    for value in (getattr(record, name) for name in type(record).model_fields):
-        if isinstance(value, Artifact):
-            yield value
-        elif isinstance(value, Record):
-            yield from _artifacts(value)
 
 
 def _prepare_cluster(spec: Spec, place: Place) -> None:

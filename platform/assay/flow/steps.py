@@ -41,7 +41,6 @@ from assay.stages import (
     weigh,
 )
 from assay.stages.work import Work
-from assay.store.ledger import Ledger
 
 R = TypeVar("R", bound=Record)
 
@@ -142,6 +141,8 @@ class Context:
     @property
     def champion_model(self) -> ModelRecord:
         """The model that has the traffic. Raises `StageFailed` when the ledger does not know it any more."""
+        from assay.store.ledger import Ledger
+
         assert self.champion is not None
         ledger = Ledger(self.place.ledger_url)
         keys = [stage.key for stage in ledger.stages(self.champion.run) if stage.stage == "compress"]
@@ -518,6 +519,8 @@ def _contamination(context: Context) -> ContaminationRecord | None:
 
 def _gate(context: Context, work: Work) -> GateRecord:
     """Counts the attempt, then weighs."""
+    from assay.store.ledger import Ledger  # a plan without a ledger has no need of its library
+
     deployment = context.record("deploy", DeploymentRecord)
     champion = context.found("champion" if context.champion else "baseline", WeighingRecord)
     attempt = begin_attempt(

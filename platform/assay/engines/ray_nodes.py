@@ -1,0 +1,45 @@
+"""What a running Ray cluster has, asked over its dashboard's HTTP API: Ray itself is not imported."""
+
+import json
+import urllib.request
+from collections import Counter
+from typing import Any
+
+from assay.records.plan import Cluster, Node
+
+TIMEOUT_S = 2.0
+MIB = 2**20
+
+
+def running_cluster(dashboard_url: str, token: str) -> Cluster | None:
+    """The nodes that are alive, equal ones together; None when nobody answers, or not in a form that we know."""
+    request = urllib.request.Request(
+        f"{dashboard_url}/nodes?view=summary", headers={"Authorization": f"Bearer {token}"} if token else {}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            summaries = json.loads(answer.read())["data"]["summary"]
+        nodes = [_node(summary) for summary in summaries if summary["raylet"]["state"] == "ALIVE"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not nodes:
+        return None
+    counted = Counter(nodes)
+    return Cluster(
+        source=f"the cluster at {dashboard_url}",
+        nodes=tuple(Node(**{**node.model_dump(), "count": count}) for node, count in counted.items()),
+    )
+
+
+def _node(summary: dict[str, Any]) -> Node:
+    """One node; its memory and its GPUs' are None until the node has told of them."""
+    resources = summary["raylet"].get("resourcesTotal", {})
+    gpu_mib = [gpu["memoryTotal"] for gpu in summary.get("gpus") or [] if gpu.get("memoryTotal")]
+    memory = summary.get("mem") or [0]
+    return Node(
+        count=1,
+        cpus=float(resources.get("CPU", 0)),
+        gpus=float(resources.get("GPU", 0)),
+        gpu_memory=min(gpu_mib) * MIB if gpu_mib else None,
+        memory=int(memory[0]) or None,
+    )

@@ -1,0 +1,386 @@
+"""What `assay plan` says of stages, against a real ledger and real artifacts; nothing is run."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.flow.plan import described, plan
+from assay.flow.plan_stages import READS
+from assay.flow.steps import Context, Step, run_id, steps
+from assay.place import Place
+from assay.records.gate import ContaminationRecord, GateRecord, Scorecard, WeighingRecord
+from assay.records.plan import Plan, StagePlan
+from assay.records.record import Record, digest_of
+from assay.records.stages import (
+    DatasetRecord,
+    DeploymentRecord,
+    ModelRecord,
+    SplitRecord,
+    SweepRecord,
+    TrainingRecord,
+    TrialRecord,
+)
+from assay.spec.cluster import ClusterSpec
+from assay.spec.load import load_spec, load_suites
+from assay.spec.spec import Spec
+from assay.store.artifacts import ArtifactStore
+from assay.store.ledger import Ledger
+
+SPEC = """\
+version: 1
+name: bot
+model: model
+data: {train: train.jsonl, gate: 20%}
+sweep: {learning_rate: [1e-4, 1e-3]}
+train: {num_epochs: 4, global_batch_size: 4}
+gate: {suite: evals/bot.yaml}
+approval: {reviewers: [anna]}
+"""
+UP_TO_BASELINE = (
+    "fetch",
+    "prepare",
+    "contamination",
+    "sweep",
+    "train",
+    "merge",
+    "compress",
+    "baseline",
+)
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 128,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "intermediate_size": 256,
+    "vocab_size": 512,
+}
+
+
+class Project:
+    """A small valid project with a place of its own, whose stages can be given records by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder
+        self.place = Place(
+            home=folder / "home",
+            ledger_url=f"sqlite:///{folder}/home/ledger.db",
+            ray_address="",
+            dashboard_port=1,  # nobody answers there
+            num_cpus=8,
+            engine_python="/usr/bin/python3",
+            cost_per_hour=3.0,
+        )
+        self.store = ArtifactStore(self.place.home / "artifacts")
+
+    def spec(self, text: str = SPEC) -> Spec:
+        (self.root / "bot.yaml").write_text(text)
+        return load_spec(self.root / "bot.yaml", self.root)
+
+    def plan(self, spec: Spec, **given: Any) -> Plan:
+        suite = load_suites(["evals/bot.yaml"], self.root)
+        return plan(spec, suite, root=self.root, place=self.place, cluster=given.get("cluster"))
+
+    def stages(self, spec: Spec, **given: Any) -> dict[str, StagePlan]:
+        return {stage.stage: stage for stage in self.plan(spec, **given).stages}
+
+    def context(self, spec: Spec) -> Context:
+        return Context(spec, load_suites(["evals/bot.yaml"], self.root), self.root, self.place, None)
+
+    def artifact(self, kind: Any, name: str) -> Any:
+        folder = self.root / "drafts" / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps(CONFIG))
+        if kind == "dataset":
+            _write_split(folder / "train.safetensors", [20, 30, 40, 30])
+            (folder / "heldout").mkdir()
+            (folder / "heldout/heldout.jsonl").write_text('{"question": "a"}\n{"question": "b"}\n')
+            (folder / "heldout/heldout.yaml").write_text('{"dataset_kwargs": {"data_files": "heldout.jsonl"}}')
+        (folder / "mark").write_text(name)
+        return self.store.put(folder, kind)
+
+    def record(self, stage: str) -> Record:
+        """A record such as the stage would leave."""
+        model = {"architecture": "Llama", "num_parameters": 1, "num_layers": 2, "context_length": 64}
+        split = SplitRecord(
+            file="train.safetensors", digest="", num_examples=4, num_tokens=120, num_completion_tokens=60
+        )
+        training = TrainingRecord(
+            artifact=self.artifact("adapter", stage)
+            if stage == "train"
+            else self.artifact("adapter", f"{stage}-trial"),
+            method="lora",
+            learning_rate=1e-3,
+            num_steps=4,
+            num_tokens=480,
+            precision="fp32",
+            selection_loss=1.0,
+            selection_loss_se=0.1,
+            seconds=20.0,
+            seconds_to_first_step=10.0,
+            tokens_per_s=48.0,
+            peak_memory_bytes=1,
+            history=(),
+        )
+        match stage:
+            case "fetch" | "merge" | "compress":
+                return ModelRecord(artifact=self.artifact("model", stage), **model)
+            case "prepare":
+                return DatasetRecord(
+                    artifact=self.artifact("dataset", stage),
+                    train=split,
+                    selection=split,
+                    gate=split,
+                    num_dropped_too_long=0,
+                    num_dropped_duplicates=0,
+                )
+            case "sweep":
+                return SweepRecord(trials=(TrialRecord(learning_rate=1e-3, training=training),), chosen=0)
+            case "train":
+                return training
+            case "baseline" | "champion":
+                return self.weighing(stage)
+            case "contamination":
+                return ContaminationRecord(
+                    train_digest="",
+                    task_digests={},
+                    num_items=2,
+                    num_examples=4,
+                    exact=(),
+                    near=(),
+                    ngram=13,
+                    similarity=0.8,
+                )
+            case "deploy":
+                return DeploymentRecord(
+                    slot="blue", model_name="bot", artifact_digest="", url="", deployed_at=0, replicas=("a",)
+                )
+        return GateRecord(
+            scorecard=Scorecard(
+                suite="evals/bot.yaml",
+                suite_digest="",
+                artifact_digest="",
+                base_digest=None,
+                confidence=0.95,
+                outcome="PASS",
+                limits=(),
+                deployment_slot="blue",
+                deployed_at=0,
+                replicas=("a",),
+            ),
+            candidate=self.weighing("gate"),
+            base=None,
+        )
+
+    def weighing(self, name: str) -> WeighingRecord:
+        return WeighingRecord(evidence=self.artifact("evidence", name), artifact_digest="", num_items=2, seconds=4.0)
+
+    def run(self, spec: Spec, *names: str, version: dict[str, int] | None = None) -> str:
+        """Writes a run into the ledger that has records of the stages named; returns its id."""
+        context = self.context(spec)
+        ledger = Ledger(self.place.ledger_url)
+        run = run_id(spec, context.suite, self.root)
+        ledger.open_run(run, name=spec.name, spec=spec.model_dump_json(), started_by="anna")
+        for step in steps():
+            if step.name not in names or not step.wanted(context):
+                continue
+            key = digest_of([step.name, (version or {}).get(step.name, step.version), step.reads(context)])
+            record = self.record(step.name)
+            ledger.finish_stage(ledger.begin_stage(run, step.name, key), record)
+            context.records[step.name] = record
+        return run
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(json.dumps(CONFIG))
+    save_file({"weight": np.zeros(2, np.float32)}, tmp_path / "model/model.safetensors")
+    lines = [json.dumps({"prompt": f"What is {n} and 1?", "completion": str(n + 1)}) for n in range(40)]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    (tmp_path / "evals").mkdir()
+    (tmp_path / "evals/bot.yaml").write_text("limits: {heldout: {at_least: 50%}}\n")
+    return Project(tmp_path)
+
+
+def _write_split(file: Path, lengths: list[int]) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    total = sum(lengths)
+    save_file(
+        {
+            "tokens": np.zeros(total, np.int32),
+            "loss_mask": np.arange(total, dtype=np.uint8) % 2,
+            "offsets": np.cumsum([0, *lengths]).astype(np.int64),
+        },
+        file,
+    )
+
+
+def test_without_a_ledger_everything_runs_and_nothing_is_made(project: Project) -> None:
+    stages = project.stages(project.spec())
+    assert {stage.action for stage in stages.values()} == {"run"}
+    assert stages["fetch"].because == ("nothing like it was made yet",)
+    assert stages["train"].because == ("follows fetch, prepare, sweep",)
+    assert not project.place.home.exists()
+
+
+def test_what_stands_is_cached_with_the_run_that_made_it(project: Project) -> None:
+    run = project.run(
+        project.spec(), "fetch", "prepare", "contamination", "sweep", "train", "merge", "compress", "baseline"
+    )
+    it = project.plan(project.spec())
+    found = {stage.stage: stage for stage in it.stages}
+    assert [name for name, stage in found.items() if stage.action != "cached"] == ["deploy", "gate"]
+    assert found["train"].made_by == run
+    assert found["train"].seconds is not None
+    (data,) = it.data
+    assert data is not None
+    assert (data.num_examples, data.num_tokens, data.num_loss_tokens, data.exact) == (4, 120, 60, True)
+    assert it.seconds_unknown == ("deploy", "gate")
+
+
+def test_the_specs_lines_that_changed_are_named_where_they_count(project: Project) -> None:
+    project.run(project.spec(), *UP_TO_BASELINE)
+    changed = SPEC.replace("num_epochs: 4", "num_epochs: 2") + "compress: {scheme: W8A16}\n"
+    found = project.stages(project.spec(changed))
+    assert (found["prepare"].action, found["baseline"].action) == ("cached", "cached")
+    assert found["sweep"].because == ("train.num_epochs: 4 -> 2",)
+    assert found["train"].because == ("follows sweep", "train.num_epochs: 4 -> 2")
+    assert found["compress"].because == ("follows merge", "compress.scheme: W8A8 -> W8A16")
+    assert found["merge"].because == ("follows train",)
+
+
+def test_changed_data_are_named(project: Project) -> None:
+    run = project.run(project.spec(), "fetch", "prepare")
+    time.sleep(0.02)
+    with (project.root / "train.jsonl").open("a") as file:
+        file.write('\n{"prompt": "What is 40 and 1?", "completion": "41"}')
+    assert project.stages(project.spec())["prepare"].because == (f"written since {run}: train.jsonl",)
+    both = project.stages(project.spec(SPEC.replace("gate: 20%", "gate: 10%")))
+    assert both["prepare"].because == ("data.gate: 0.2 -> 0.1", f"written since {run}: train.jsonl")
+
+
+def test_changed_code_is_named(project: Project) -> None:
+    project.run(project.spec(), "fetch", "prepare", "sweep", version={"sweep": 1})
+    (sweep,) = (step for step in steps() if step.name == "sweep")
+    because = f"its code has changed (version 1 -> {sweep.version})"
+    assert project.stages(project.spec())["sweep"].because == (because,)
+
+
+def test_an_artifact_that_is_gone_is_named(project: Project) -> None:
+    run = project.run(project.spec(), "fetch", "prepare")
+    record = Ledger(project.place.ledger_url).stages(run)
+    assert len(record) == 2
+    for folder in (project.place.home / "artifacts").iterdir():
+        if (folder / "heldout").is_dir():
+            (folder / "train.safetensors").unlink()
+    found = project.stages(project.spec())
+    assert found["fetch"].action == "cached"
+    assert f"the artifact that {run} made is missing" in found["prepare"].because[0]
+
+
+def test_what_a_cluster_cannot_hold_is_blocked_and_so_is_what_comes_after(project: Project) -> None:
+    small = described(ClusterSpec.model_validate({"nodes": [{"cpus": 2, "memory_gb": 8}]}), "small")
+    spec = project.spec(SPEC.replace("global_batch_size: 4", "global_batch_size: 4, num_workers: 4"))
+    found = project.stages(spec, cluster=small)
+    assert found["prepare"].action == "run"
+    assert found["sweep"].action == "blocked"
+    assert "num_workers: 1 fits" in found["sweep"].because[0]
+    assert found["train"].action == "blocked"
+    assert "num_workers: 2 fits" in found["train"].because[0]
+    assert found["merge"].because == ("comes after sweep",)
+
+
+@pytest.mark.parametrize(
+    ("more", "stage", "reason"),
+    [
+        ("compress: {scheme: W4A16}\n", "compress", "hidden_size 96"),
+        ("", "train", "names layer 2; the model has layers 0 to 1"),
+    ],
+)
+def test_what_the_model_rules_out_is_blocked(project: Project, more: str, stage: str, reason: str) -> None:
+    (project.root / "model/config.json").write_text(json.dumps({**CONFIG, "hidden_size": 96}))
+    text = SPEC + more if more else SPEC.replace("{num_epochs: 4,", "{method: {lora: {layers: '1-2'}}, num_epochs: 4,")
+    found = project.stages(project.spec(text))[stage]
+    assert found.action == "blocked"
+    assert reason in found.because[0]
+
+
+def test_time_and_cost_are_those_of_a_like_run(project: Project) -> None:
+    project.run(project.spec(), *(step.name for step in steps()))
+    it = project.plan(project.spec(SPEC.replace("num_epochs: 4", "num_epochs: 8")))
+    found = {stage.stage: stage for stage in it.stages}
+    # 8 epochs of 120 tokens at 48 a second, and the 10 seconds that were spent beside training.
+    assert found["train"].seconds == pytest.approx(10 + 8 * 120 / 48)
+    assert "960 tokens at 48 a second" in found["train"].seconds_from
+    assert found["sweep"].seconds == pytest.approx(10 + 8 * 120 / 48)  # both trials side by side
+    assert it.seconds is not None
+    assert it.cost == pytest.approx(it.seconds / 3600 * 3.0)
+    other = project.plan(project.spec(SPEC.replace("num_epochs: 4", "num_epochs: 4, method: full")))
+    assert {stage.stage: stage for stage in other.stages}["train"].seconds is None
+    assert "train" in other.seconds_unknown
+
+
+def test_a_spec_or_record_of_another_form_is_no_error(project: Project) -> None:
+    run = project.run(project.spec(), "fetch", "prepare")
+    import sqlite3
+
+    with sqlite3.connect(project.place.home / "ledger.db") as connection:
+        connection.execute("update runs set spec = json_set(spec, '$.train.no_such_key', 1)")
+        connection.execute("update records set record = '{}' where stage = 'prepare'")
+    found = project.stages(project.spec())
+    assert found["fetch"].action == "cached"
+    assert found["prepare"].because == (f"the record of {run} is of another form, or gone",)
+
+
+CHANGES: list[tuple[str, Callable[[dict[str, Any]], None]]] = [
+    ("model", lambda said: said.update(model={"source": "other"})),
+    ("data.system", lambda said: said["data"].update(system="Be brief.")),
+    ("sweep.learning_rate", lambda said: said["sweep"].update(learning_rate=[1e-5])),
+    ("sweep.max_concurrent_trials", lambda said: said["sweep"].update(max_concurrent_trials=1)),
+    ("train.learning_rate", lambda said: said["train"].update(learning_rate=1e-5)),
+    ("train.max_length", lambda said: said["train"].update(max_length=64)),
+    ("train.max_failures", lambda said: said["train"].update(max_failures=7)),
+    ("train.objective.sft", lambda said: said["train"].update(objective={"orpo": {}})),
+    ("train.seed", lambda said: said["train"].update(seed=9)),
+    ("compress.scheme", lambda said: said["compress"].update(scheme="W8A16")),
+    ("gate.num_concurrent", lambda said: said["gate"].update(num_concurrent=3)),
+    ("approval.required", lambda said: said["approval"].update(expires=60)),
+    ("serve.model_name", lambda said: said["serve"].update(model_name="other")),
+    ("serve.engine.max_model_len", lambda said: said["serve"]["engine"].update(max_model_len=64)),
+    ("serve.canary.hold", lambda said: said["serve"]["canary"].update(hold=60)),
+]
+
+
+@pytest.mark.parametrize(("path", "change"), CHANGES, ids=[path for path, _ in CHANGES])
+def test_the_stages_keys_change_where_the_plan_says(
+    project: Project, path: str, change: Callable[[dict[str, Any]], None]
+) -> None:
+    """`READS` says in words what `steps()` has as functions."""
+    (project.root / "other").mkdir()
+    spec = project.spec()
+    context = project.context(spec)
+    wanted = [step for step in steps() if step.wanted(context)]
+    for step in wanted:
+        context.records[step.name] = project.record(step.name)
+    said = spec.model_dump(mode="json")
+    change(said)
+    changed = replace(context, spec=Spec.model_validate(said))
+    moved = {step.name for step in wanted if step.key(context) != step.key(changed)}
+    assert moved == {step.name for step in wanted if _reads(step, path)}
+
+
+def _reads(step: Step, path: str) -> bool:
+    reads = READS[step.name]
+    if path in reads.apart_from or (path == "train.learning_rate" and step.name == "train"):
+        return False  # with a sweep, its choice stands in the rate's place
+    return any(path == outer or path.startswith(f"{outer}.") for outer in reads.paths)
