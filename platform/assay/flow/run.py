@@ -67,7 +67,7 @@ def run(
     `StageFailed` when a stage stops; the finished ones are kept."""
     ledger = Ledger(place.ledger_url)
     name = run_id(spec, suite, root)
-    with _only_one(place.run_folder(name), name):
+    with only_one(place.run_folder(name), name):
         ledger.open_run(name, name=spec.name, spec=spec.model_dump_json(), started_by=place.user)
         context = Context(spec, suite, root, place, ledger.champion())
         num_run = 0
@@ -95,7 +95,7 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place) -> list[Stag
             continue
         row = ledger.record(step.key(context))
         record = read_record(step, row.record) if row else None
-        if row and record and _intact(record, place) and step.stands(context, record):
+        if row and record and is_intact(record, place) and step.stands(context, record):
             context.records[step.name] = record
             plans.append(StagePlan(step.name, "cached", row.run, row.seconds))
         else:
@@ -113,7 +113,7 @@ def _reuse(step: Step, context: Context, ledger: Ledger, place: Place, name: str
     if row is None:
         return False
     record = read_record(step, row.record)
-    if record is None or not _intact(record, place) or not step.stands(context, record):
+    if record is None or not is_intact(record, place) or not step.stands(context, record):
         return False
     ledger.reuse_stage(name, step.name, key)
     context.records[step.name] = record
@@ -156,7 +156,7 @@ def read_record(step: Step, text: str) -> Record | None:
         return None
 
 
-def _intact(record: Record, place: Place) -> bool:
+def is_intact(record: Record, place: Place) -> bool:
     """Whether every artifact that the record tells of is as it was put."""
     store = ArtifactStore(place.home / "artifacts")
     return all(store.is_intact(artifact) for artifact in _artifacts(record))
@@ -186,7 +186,7 @@ def _prepare_cluster(spec: Spec, place: Place) -> None:
 
 
 @contextmanager
-def _only_one(folder: Path, name: str) -> Iterator[None]:
+def only_one(folder: Path, name: str) -> Iterator[None]:
     """Holds the run's lock; the kernel lets go of it when the process ends, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
