@@ -2,11 +2,11 @@
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -66,9 +66,9 @@ def test_a_folder_is_weighed_once(office: Office) -> None:
     assert "FAIL" in out
     assert "tiny_known" in html.read_text()
 
-    started = time.monotonic()
+    before = _cpu_s()
     again = json.loads(office.assay("gate", "run", *SUITE, "--artifact", "model", "--json", exit_code=10))
-    assert time.monotonic() - started < 5
+    assert _cpu_s() - before < 5
     assert again["candidate"]["num_items"] == 80
     assert again["bytes_known"] is True
     assert again["scorecard"]["deployment_slot"] == "reference"
@@ -76,14 +76,20 @@ def test_a_folder_is_weighed_once(office: Office) -> None:
     # Another limit is another verdict on the same answers.
     suite = office.folder / "evals" / "tiny.yaml"
     suite.write_text(suite.read_text().replace("at_most: 30%}\n  tiny_unknown", "at_most: 40%}\n  tiny_unknown"))
-    started = time.monotonic()
+    before = _cpu_s()
     changed = json.loads(office.assay("gate", "run", *SUITE, "--artifact", "model", "--json", exit_code=10))
-    assert time.monotonic() - started < 5
+    assert _cpu_s() - before < 5
     assert changed["candidate"]["evidence"] == again["candidate"]["evidence"]
     assert changed["scorecard_digest"] != again["scorecard_digest"]
 
     # Nothing of it can be released.
     assert office.assay("approve", again["name"], exit_code=12) == ""
+
+
+def _cpu_s() -> float:
+    """Processor time of all commands so far, in seconds: what a command takes where nobody else works."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class Partner(BaseHTTPRequestHandler):

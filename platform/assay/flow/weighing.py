@@ -8,7 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from assay.engines import openai_api, ray_cluster, ray_serve
 from assay.engines.lm_eval_harness import TaskFile
 from assay.errors import UsageError
+from assay.flow import report as reports
 from assay.flow.attempts import begin_attempt
-from assay.flow.report import newest_selftest, summary
 from assay.flow.run import Watcher, is_intact, only_one
 from assay.flow.steps import engine_mark, folder_mark
 from assay.place import Place
@@ -75,12 +75,21 @@ def run(
         line = Line(name, place, root, ledger, watcher, before_work)
         serve = ServeSpec(engine=EngineSpec.model_validate(request.engine))
         asking = Asking(tasks, serve, num_concurrent, api_key, suite.service.load if suite.service else None)
-        base = _weigh(request.base, asking, line, "-base").weighing if request.base else None
+        base = _weigh(request.base, replace(asking, load=None), line, "-base").weighing if request.base else None
+        champion = _champion(suite, asking, line) or base
         candidate = _weigh(request.candidate, asking, line, begin=partial(_begin, suite, tasks, line))
         attempt = _begin(suite, tasks, line, candidate.deployment.artifact_digest, candidate.engine)
         decided = line.record(
             "gate",
-            ["gate", gate.VERSION, digest, candidate.model_dump(), base.evidence.digest if base else None],
+            [
+                "gate",
+                gate.VERSION,
+                digest,
+                candidate.model_dump(),
+                base.evidence.digest if base else None,
+                champion.evidence.digest if champion and "champion" in suite.references else None,
+                attempt.model_dump(),
+            ],
             GateRecord,
             lambda work: gate.run(
                 suite,
@@ -88,10 +97,11 @@ def run(
                 tasks=tasks,
                 deployment=candidate.deployment,
                 base=base,
+                champion=champion if "champion" in suite.references else None,
                 weigh=lambda _: candidate.weighing,
                 attempt=attempt,
                 service=candidate.service,
-                selftest=summary(newest_selftest(digest, ledger)),
+                selftest=reports.summary(reports.newest_selftest(digest, ledger)),
                 work=work,
             ),
             needs_cluster=False,
@@ -138,13 +148,20 @@ class Line:
     _on_gpu: bool | None = field(default=None, init=False)
 
     def record(
-        self, stage: str, reads: object, kind: type[R], run: Callable[[Work], R], *, needs_cluster: bool = True
+        self,
+        stage: str,
+        reads: object,
+        kind: type[R],
+        run: Callable[[Work], R],
+        *,
+        stands: Callable[[R], bool] = lambda _: True,
+        needs_cluster: bool = True,
     ) -> R:
         """The record of a stage, which is run when none stands. Its key is the digest of what it reads."""
         key = digest_of(reads)
         row = self.ledger.record(key)
         record = _read(kind, row.record) if row else None
-        if row is not None and record is not None and is_intact(record, self.place):
+        if row is not None and record is not None and stands(record) and is_intact(record, self.place):
             self.ledger.reuse_stage(self.name, stage, key)
             self.watcher.ended(stage, record, seconds=row.seconds, cached=True)
             return record
@@ -199,6 +216,9 @@ def _weigh(
 ) -> SlotWeighing:
     """The subject's answers; `mark` tells the stages of the base model from the candidate's. `begin` is told of the
     model's digest and the engine before it is asked anything."""
+    digest: str
+    engine: str
+    how: Callable[[Work], SlotWeighing]
     if subject.url:
         deployment = _server(subject, asking.api_key)
         digest, engine, how = deployment.artifact_digest, ELSEWHERE, partial(_ask_server, deployment, asking)
@@ -209,7 +229,27 @@ def _weigh(
         how = partial(ask_slot, model, serve, engine, asking)
     if begin is not None:
         begin(digest, engine)
-    return line.record(f"weigh{mark}", ["weigh", weigh.VERSION, digest, engine, asking.reads], SlotWeighing, how)
+    reads = ["weigh", weigh.VERSION, digest, engine, asking.reads]
+    return line.record(f"weigh{mark}", reads, SlotWeighing, how, stands=lambda found: not found.weighing.num_errors)
+
+
+def _champion(suite: SuiteSpec, asking: Asking, line: Line) -> WeighingRecord | None:
+    """The champion's answers, where the suite compares with it; it is asked in a slot of its own, for its users have
+    the other. None when nobody has the traffic, or its model is not in the ledger any more."""
+    champion = line.ledger.champion() if "champion" in suite.references else None
+    if champion is None:
+        return None
+    stages = reports.stages_of(line.ledger.find_run(champion.run), line.ledger)
+    model = reports.as_record(ModelRecord, stages.get("compress"))
+    if model is None or model.artifact.digest != champion.artifact_digest:
+        return None
+    alone = replace(asking, load=None)
+    serve = alone.serve_for(model)
+    engine = engine_mark(serve.engine, line.place)
+    reads = ["weigh", weigh.VERSION, model.artifact.digest, engine, alone.reads]
+    how = partial(ask_slot, model, serve, engine, alone)
+    found = line.record("weigh-champion", reads, SlotWeighing, how, stands=lambda found: not found.weighing.num_errors)
+    return found.weighing
 
 
 def _begin(suite: SuiteSpec, tasks: Sequence[TaskFile], line: Line, digest: str, engine: str) -> Attempt:

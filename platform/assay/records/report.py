@@ -1,7 +1,5 @@
 """The scorecard as a document: the gate's decision with all that a person or an auditor needs beside it."""
 
-from typing import Literal
-
 from pydantic import JsonValue
 
 from assay.records.gate import Scorecard, WeighingRecord
@@ -48,7 +46,7 @@ class Curve(Record):
 class Report(Record):
     """The whole scorecard document: what `assay report --json` prints and the HTML file shows."""
 
-    schema_version: Literal[1] = REPORT_VERSION
+    schema_version: int = REPORT_VERSION
     """Raised when a field changes its meaning or goes away; new fields may come without."""
     name: str
     """The run's id, or the name of a weighing without a run."""

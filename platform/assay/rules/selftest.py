@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from assay.records.gate import Item, LimitResult, Outcome, TaskResult, Weighing
 from assay.records.selftest import LimitSelftest, Outcomes, Planted, Rate
@@ -189,8 +189,9 @@ class _Stored:
         return 0.0, 1.0
 
     def _result(self, items: Sequence["Item | _Drawn"]) -> TaskResult:
+        drawn = cast("tuple[Item, ...]", tuple(items))
         return TaskResult.model_construct(
-            task=self.name, digest=self.digest, items=tuple(items), lower_is_better=self.lower_is_better
+            task=self.name, digest=self.digest, items=drawn, lower_is_better=self.lower_is_better
         )
 
 
