@@ -25,9 +25,9 @@ PLAIN_EVERY_S = 10.0
 
 
 @contextmanager
-def watching() -> Iterator[Watcher]:
+def watching(*, to_stderr: bool = False) -> Iterator[Watcher]:
     """A watcher that fits where the output goes."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, stderr=to_stderr)
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4, transient=True) as live:
             display = _Display(console, live)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from assay import __version__
+from assay.cli.gate import gate, verdict_code
 from assay.errors import EXIT_CODE_MEANINGS, AssayError, ExitCode, InvalidInput
 from assay.place import Place
 
 if TYPE_CHECKING:
-    from assay.records.gate import Outcome
     from assay.spec.gate import SuiteSpec
     from assay.spec.spec import Spec
 
@@ -27,6 +27,9 @@ _EXIT_CODES += f"\n  {INTERRUPTED}  interrupted by Ctrl-C; finished stages are k
 @click.version_option(__version__, prog_name="assay")
 def assay() -> None:
     """From a YAML spec to a gated, approved, served language model on Ray."""
+
+
+assay.add_command(gate)
 
 
 @assay.command()
@@ -109,7 +112,7 @@ def run(spec: Path) -> None:
         click.echo(f"{outcome.run}: nothing has changed, so nothing was run")
     if outcome.gate.scorecard.outcome == "PASS":
         click.echo(tables.next_steps(outcome.run, loaded, outcome.gate.scorecard))
-    sys.exit(_verdict_code(outcome.gate.scorecard.outcome))
+    sys.exit(verdict_code(outcome.gate.scorecard.outcome))
 
 
 @assay.command()
@@ -155,19 +158,13 @@ def status(run: str, as_json: bool) -> None:
 @assay.command()
 @click.argument("run", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--answers", default=3, show_default=True, help="How many wrong answers of each task to show.")
-def report(run: str, as_json: bool, answers: int) -> None:
+@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write the scorecard as one HTML file.")
+@click.option("--answers", default=None, type=click.IntRange(0), help="How many wrong answers of each limit to show.")
+def report(run: str, as_json: bool, html_file: Path | None, answers: int | None) -> None:
     """Show a run's sweep, scorecard and worst answers; the newest run when none is named."""
-    from assay.cli import tables
-    from assay.flow.release import weighed
-    from assay.store.ledger import Ledger
+    from assay.cli.report import show_report
 
-    ledger = Ledger(Place().ledger_url)
-    it = weighed(run, ledger)
-    if as_json:
-        click.echo(json.dumps(tables.report_data(it, ledger)))
-    else:
-        tables.print_report(it, ledger, answers)
+    show_report(run, Place(), as_json=as_json, html_file=html_file, num_examples=answers)
 
 
 @assay.command()
@@ -322,11 +319,6 @@ def _elsewhere(address: str | None, arguments: list[str]) -> None:
     from assay.cli.remote import submit_command
 
     sys.exit(submit_command(arguments, place=Place(), address=address))
-
-
-def _verdict_code(outcome: "Outcome") -> ExitCode:
-    codes = {"PASS": ExitCode.DONE, "FAIL": ExitCode.GATE_FAILED, "INCONCLUSIVE": ExitCode.GATE_INCONCLUSIVE}
-    return codes[outcome]
 
 
 def _print_problems(error: InvalidInput) -> None:

@@ -1,4 +1,4 @@
-"""The parts of the README files that are made from the code.
+"""The parts of the README files, and the JSON schema of the scorecard, that are made from the code.
 
 `python -m assay.cli.readme`, run at the top of the repository, writes them anew; with `--check` it writes
 nothing, and exits 1 when one is stale.
@@ -6,6 +6,7 @@ nothing, and exits 1 when one is stale.
 
 import ast
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +17,12 @@ from typing import Any
 import click
 import yaml
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
 
 from assay.cli.main import INTERRUPTED, assay
 from assay.errors import EXIT_CODE_MEANINGS, ExitCode
 from assay.place import Place
+from assay.records.report import Report
 from assay.spec.block import Block, Duration
 from assay.spec.gate import SuiteSpec
 from assay.spec.shape import annotation_at, expected, leaves, takes_share
@@ -27,6 +30,7 @@ from assay.spec.spec import Spec
 from assay.spec.yaml import Location
 
 FILES = ("README.md", "specs/README.md")
+SCHEMA_FILE = "evals/scorecard.schema.json"
 
 _PART = re.compile(r"<!-- generated: (?P<name>[\w-]+) -->\n.*?<!-- end generated -->", re.DOTALL)
 
@@ -34,8 +38,13 @@ _PART = re.compile(r"<!-- generated: (?P<name>[\w-]+) -->\n.*?<!-- end generated
 @click.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 and name the parts that are stale.")
 def readme(check: bool) -> None:
-    """Write the generated parts of README.md and specs/README.md anew."""
+    """Write the generated parts of README.md and specs/README.md, and the scorecard's schema, anew."""
     num_stale = 0
+    if _read(Path(SCHEMA_FILE)) != (schema := scorecard_schema()):
+        num_stale += 1
+        click.echo(f"{SCHEMA_FILE} {'is stale; `python -m assay.cli.readme` writes it' if check else 'written'}")
+        if not check:
+            Path(SCHEMA_FILE).write_text(schema)
     for file in map(Path, FILES):
         text, stale = refreshed(file.read_text())
         num_stale += len(stale)
@@ -61,13 +70,36 @@ def refreshed(text: str) -> tuple[str, list[str]]:
 
 def commands() -> str:
     """Every command with its arguments and its help."""
-    rows = []
-    for name, command in assay.commands.items():
-        if not command.hidden:
+    return _table(("command", "what it does"), _commands(assay, ("assay",)))
+
+
+def _commands(group: click.Group, before: tuple[str, ...]) -> Iterator[Sequence[str]]:
+    """A row for each command; a group stands for those in it."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _commands(command, (*before, name))
+        elif not command.hidden:
             pieces = command.collect_usage_pieces(click.Context(command, info_name=name))
-            call = " ".join(["assay", name, *(piece for piece in pieces if piece != "[OPTIONS]")])
-            rows.append((f"`{call}`", command.help or ""))
-    return _table(("command", "what it does"), rows)
+            call = " ".join([*before, name, *(piece for piece in pieces if piece != "[OPTIONS]")])
+            yield f"`{call}`", command.help or ""
+
+
+def scorecard_schema() -> str:
+    """JSON schema of what `assay report --json` prints. It allows fields that a later version may add."""
+    schema = {"$schema": GenerateJsonSchema.schema_dialect, **Report.model_json_schema(mode="serialization")}
+    return json.dumps(_open(schema), indent=1, ensure_ascii=False) + "\n"
+
+
+def _open(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {
+            key: _open(value) for key, value in schema.items() if key != "additionalProperties" or value is not False
+        }
+    return [_open(value) for value in schema] if isinstance(schema, list) else schema
+
+
+def _read(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
 
 
 def exit_codes() -> str:

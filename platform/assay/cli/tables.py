@@ -10,15 +10,16 @@ from rich.table import Table
 
 from assay.cli.curves import print_sweep
 from assay.cli.display import summary
-from assay.flow.release import Weighed
 from assay.place import Place
-from assay.records.gate import GateRecord, Item, LimitResult, Scorecard, WeighingRecord
+from assay.records.comparison import Comparison
+from assay.records.gate import GateRecord, LimitResult, Scorecard, WeighingRecord
 from assay.records.release import Approval, Champion
+from assay.records.report import Report, WrongAnswers
+from assay.records.selftest import Planted, SelftestRecord
 from assay.records.stages import ModelRecord, SweepRecord, TrainingRecord
 from assay.rules.measured import in_unit
 from assay.rules.release import num_required
 from assay.spec.spec import Spec
-from assay.stages.gate import read_weighing
 from assay.store.ledger import NO_RUNS, Ledger, RunRow, StageRow
 
 PLAIN_WIDTH = 120
@@ -64,8 +65,8 @@ def print_status(run: str, stages: Sequence[StageRow], approvals: Sequence[Appro
         )
 
 
-def print_scorecard(run: str, scorecard: Scorecard) -> None:
-    """The verdict first, then a row for each limit."""
+def print_scorecard(run: str, scorecard: Scorecard, selftest: SelftestRecord | None = None) -> None:
+    """The verdict first, then a row for each limit, then the promises that the suite's self-test saw missed."""
     console = _console()
     style = OUTCOME_STYLES[scorecard.outcome]
     console.print()
@@ -95,29 +96,75 @@ def print_scorecard(run: str, scorecard: Scorecard) -> None:
     for limit in scorecard.limits:
         if limit.outcome != "PASS":
             console.print(f"  {limit.task} {limit.metric}: {limit.reason}", highlight=False)
+    for fault in selftest.faults if selftest else ():
+        console.print(f"  [bold yellow]self-test[/bold yellow] {escape(fault)}", highlight=False)
 
 
-def print_report(it: Weighed, ledger: Ledger, num_answers: int) -> None:
-    """Stages, scorecard, and the answers that cost most."""
+def print_report(report: Report, ledger: Ledger) -> None:
+    """Stages, scorecard, what the suite's self-test found, and the answers that cost most."""
     console = _console()
-    for stage, record, seconds in _records(it.run, ledger):
+    for stage, record, seconds in _records(report.name, ledger):
         console.print(f"{stage:<9} [dim]{seconds:6.0f} s[/dim]  {summary(record)}", highlight=False)
         if isinstance(record, SweepRecord):
             print_sweep(console, record)
-    print_scorecard(it.run, it.gate.scorecard)
-    if num_answers:
-        _print_answers(console, it, num_answers)
+    print_scorecard(report.name, report.scorecard, report.selftest)
+    for wrong in report.wrong_answers:
+        if wrong.examples:
+            _print_answers(console, wrong)
 
 
-def report_data(it: Weighed, ledger: Ledger) -> dict[str, Any]:
-    """The report as JSON data."""
-    return {
-        "run": it.run,
-        "scorecard": it.gate.scorecard.model_dump(mode="json"),
-        "scorecard_digest": it.scorecard_digest,
-        "stages": {stage: record.model_dump(mode="json") for stage, record, _ in _records(it.run, ledger)},
-        "approvals": [word.model_dump() for word in ledger.approvals(it.run)],
-    }
+def print_comparison(comparison: Comparison) -> None:
+    """Both shares, their difference with its interval, and who is better, for each limit."""
+    console = _console()
+    console.print(f"A  {comparison.first}  model {comparison.first_digest[:12]}", highlight=False)
+    console.print(f"B  {comparison.second}  model {comparison.second_digest[:12]}", highlight=False)
+    table = _table(
+        "limit", "A", "B", "A - B", f"{100 * comparison.confidence:.4g}% interval", "items", "better", "sure"
+    )
+    for limit in comparison.limits:
+        ends = "" if limit.lower is None or limit.upper is None else f"{limit.lower:+.1%} to {limit.upper:+.1%}"
+        table.add_row(
+            f"{limit.task}\n[dim]{limit.metric}[/dim]",
+            _percent(limit.first),
+            _percent(limit.second),
+            "" if limit.difference is None else f"{limit.difference:+.1%}",
+            ends,
+            str(limit.num_items or ""),
+            f"[bold]{limit.winner}[/bold]" if limit.winner else "[dim]open[/dim]",
+            "" if limit.confidence is None else f"{limit.confidence:.2%}",
+        )
+    console.print(table)
+    for limit in comparison.limits:
+        if limit.reason:
+            console.print(f"  {limit.task} {limit.metric}: {escape(limit.reason)}", highlight=False)
+
+
+def print_selftest(record: SelftestRecord) -> None:
+    """Whether the suite keeps its promises, then what it does with models of known quality."""
+    console = _console()
+    kept = "[bold green]KEPT[/bold green]" if not record.faults else "[bold red]MISSED[/bold red]"
+    console.print(f"{kept}  {record.suite}: {record.draws} draws, answers of model {record.artifact_digest[:12]}")
+    spoilt = [f"{point.spoilt:.0%}" for point in record.planted]
+    table = _table("limit", "on the limit: PASS", "FAIL", "as good as the base: FAIL", "PASS, when answers are spoilt")
+    table.add_row("", "", "", "", "".join(f"{text:>6}" for text in spoilt), style="dim")
+    for limit in record.limits:
+        on_limit, equal = limit.on_limit, limit.equal
+        table.add_row(
+            f"{limit.task}\n[dim]{limit.metric} {limit.requirement}[/dim]",
+            _percent(on_limit.passes.share if on_limit else None),
+            _percent(on_limit.fails.share if on_limit else None),
+            _percent(equal.fails.share if equal else None),
+            _passes(limit.planted),
+        )
+    table.add_row("whole suite", "", "", "", _passes(record.planted))
+    console.print(table)
+    for model in record.noised:
+        missed = f"; not met: {', '.join(model.missed)}" if model.missed else ""
+        console.print(
+            f"noise {model.noise:g}: {model.outcome}, {model.changed_answers:.0%} of the answers differ{missed}"
+        )
+    for fault in record.faults:
+        console.print(f"[bold red]missed[/bold red] {escape(fault)}", highlight=False)
 
 
 def next_steps(run: str, spec: Spec, scorecard: Scorecard) -> str:
@@ -149,31 +196,14 @@ def _verdict(run: str, stages: Sequence[StageRow], ledger: Ledger) -> str:
     return f"{outcome}, approved" if approved else outcome
 
 
-def _print_answers(console: Console, it: Weighed, num_answers: int) -> None:
-    """For each limit, items that count against it, beside what the base model said."""
-    base: dict[str, str] = {}
-    if it.gate.base:
-        weighing = read_weighing(it.gate.base)
-        base = {item.id: item.response for result in weighing.tasks for item in result.items}
-    results = {result.task: result.items for result in read_weighing(it.gate.candidate).tasks}
-    for limit in it.gate.scorecard.limits:
-        wrong = [item for item in results.get(limit.task, ()) if _counts_against(item, limit)]
-        if not wrong:
-            continue
-        console.print(f"\n[bold]{limit.task}[/bold] {limit.metric}: {len(wrong)} answers count against it")
-        for item in wrong[:num_answers]:
-            console.print(f"  {escape(item.prompt)}", highlight=False)
-            console.print(f"    [red]{escape(item.response)}[/red]  wanted {escape(item.target)}", highlight=False)
-            if item.id in base:
-                console.print(f"    [dim]base: {escape(base[item.id])}[/dim]", highlight=False)
-
-
-def _counts_against(item: Item, limit: LimitResult) -> bool:
-    if limit.metric == "hallucination_rate":
-        return not item.scores.get("abstained")
-    if limit.metric == "over_abstention":
-        return bool(item.scores.get("abstained"))
-    return not item.scores.get(limit.metric)
+def _print_answers(console: Console, wrong: WrongAnswers) -> None:
+    """Items that count against a limit, beside what the base model said."""
+    console.print(f"\n[bold]{wrong.task}[/bold] {wrong.metric}: {wrong.count} answers count against it")
+    for example in wrong.examples:
+        console.print(f"  {escape(example.prompt)}", highlight=False)
+        console.print(f"    [red]{escape(example.response)}[/red]  wanted {escape(example.target)}", highlight=False)
+        if example.base_response is not None:
+            console.print(f"    [dim]base: {escape(example.base_response)}[/dim]", highlight=False)
 
 
 def _console() -> Console:
@@ -198,6 +228,10 @@ def _outcome(limit: LimitResult) -> str:
 def _value(value: float | None, limit: LimitResult) -> str:
     """A share or a score as a percentage, anything else in its unit."""
     return _percent(value) if value is None or limit.unit in ("share", "score") else in_unit(value, limit.unit)
+
+
+def _passes(planted: Sequence[Planted]) -> str:
+    return "".join(f"{point.passes.share:>6.0%}" for point in planted)
 
 
 def _percent(value: float | None) -> str:

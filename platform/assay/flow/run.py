@@ -51,7 +51,7 @@ def run(
     `StageFailed` when a stage stops; the finished ones are kept."""
     ledger = Ledger(place.ledger_url)
     name = run_id(spec, suite, root)
-    with _only_one(place.run_folder(name), name):
+    with only_one(place.run_folder(name), name):
         ledger.open_run(name, name=spec.name, spec=spec.model_dump_json(), started_by=place.user)
         context = Context(spec, suite, root, place, ledger.champion())
         num_run = 0
@@ -129,7 +129,7 @@ def _prepare_cluster(spec: Spec, place: Place) -> None:
 
 
 @contextmanager
-def _only_one(folder: Path, name: str) -> Iterator[None]:
+def only_one(folder: Path, name: str) -> Iterator[None]:
     """Holds the run's lock; the kernel lets go of it when the process ends, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

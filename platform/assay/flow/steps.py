@@ -12,6 +12,7 @@ from assay.engines import ray_serve, remote_data
 from assay.engines.lm_eval_harness import TaskFile
 from assay.errors import StageFailed
 from assay.flow.attempts import begin_attempt
+from assay.flow.report import newest_selftest, summary
 from assay.place import Place
 from assay.records.gate import ContaminationRecord, GateRecord, ParityRecord, ServiceRecord, WeighingRecord
 from assay.records.record import Record, digest_of
@@ -22,6 +23,7 @@ from assay.spec.data import DataSpec, is_remote
 from assay.spec.examples import matching_files
 from assay.spec.gate import ContaminationSpec, LoadSpec, ParitySpec, SuiteSpec
 from assay.spec.model import ModelSpec
+from assay.spec.serve import EngineSpec
 from assay.spec.spec import Spec
 from assay.spec.sweep import with_parameters
 from assay.spec.train import WITHOUT_EFFECT, TrainSpec
@@ -158,7 +160,7 @@ class Context:
         return weigh.run(
             deployment,
             self.tasks,
-            engine=_engine_mark(self),
+            engine=engine_mark(self.spec.serve.engine, self.place),
             tokenizer=model.artifact.path,
             num_concurrent=self.spec.gate.num_concurrent * self.spec.serve.replicas.min,
             work=work,
@@ -197,7 +199,7 @@ def steps(num_train_steps: int = 1) -> tuple[Step, ...]:
             "fetch",
             fetch.VERSION,
             ModelRecord,
-            reads=lambda c: [c.spec.model.model_dump(), _folder_mark(c, c.spec.model)],
+            reads=lambda c: [c.spec.model.model_dump(), folder_mark(c.spec.model, c.root)],
             run=lambda c, w: fetch.run(c.spec.model, work=w),
         ),
         *(step for index in range(num_train_steps) for step in _training_steps(index)),
@@ -363,7 +365,7 @@ def _training_steps(index: int) -> tuple[Step, ...]:
             teacher_name,
             fetch.VERSION,
             ModelRecord,
-            reads=lambda c: [_teacher(c, index).model_dump(), _folder_mark(c, _teacher(c, index))],
+            reads=lambda c: [_teacher(c, index).model_dump(), folder_mark(_teacher(c, index), c.root)],
             run=lambda c, w: fetch.run(_teacher(c, index), work=w),
             wanted=lambda c: c.spec.train_steps[index].objective.distill is not None,
         ),
@@ -456,7 +458,7 @@ def _baseline(context: Context, work: Work) -> WeighingRecord:
         context.model.artifact.digest,
         context.spec.served_name,
         context.tasks,
-        engine=_engine_mark(context),
+        engine=engine_mark(context.spec.serve.engine, context.place),
         work=work,
     )
     if known:
@@ -486,7 +488,7 @@ def _champion(context: Context, work: Work) -> WeighingRecord:
     champion, model = context.champion, context.champion_model
     assert champion is not None
     ask = partial(context.weigh, model=model, work=work)
-    engine = _engine_mark(context)
+    engine = engine_mark(context.spec.serve.engine, context.place)
     known = weigh.finished(model.artifact.digest, champion.model_name, context.tasks, engine=engine, work=work)
     if known is not None:
         return known
@@ -521,15 +523,16 @@ def _gate(context: Context, work: Work) -> GateRecord:
     """Counts the attempt, then weighs."""
     from assay.store.ledger import Ledger  # a plan without a ledger has no need of its library
 
+    ledger = Ledger(context.place.ledger_url)
     deployment = context.record("deploy", DeploymentRecord)
     champion = context.found("champion" if context.champion else "baseline", WeighingRecord)
     attempt = begin_attempt(
         context.suite,
         context.tasks,
         artifact_digest=deployment.artifact_digest,
-        engine=_engine_mark(context),
+        engine=engine_mark(context.spec.serve.engine, context.place),
         run=run_id(context.spec, context.suite, context.root),
-        ledger=Ledger(context.place.ledger_url),
+        ledger=ledger,
     )
     return gate.run(
         context.suite,
@@ -543,15 +546,16 @@ def _gate(context: Context, work: Work) -> GateRecord:
         contamination=_contamination(context),
         parity=context.found("parity", ParityRecord),
         service=context.found("service", ServiceRecord),
+        selftest=summary(newest_selftest(gate.suite_digest(context.suite, context.tasks), ledger)),
         work=work,
     )
 
 
-def _folder_mark(context: Context, model: ModelSpec) -> object:
+def folder_mark(model: ModelSpec, root: Path) -> object:
     """A local model folder has no revision: the names, sizes and times of its files stand for one."""
     if model.kind != "folder":
         return None
-    folder = (context.root / model.source).expanduser()
+    folder = (root / model.source).expanduser()
     return sorted([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in folder.iterdir())
 
 
@@ -573,9 +577,8 @@ def _load(context: Context) -> LoadSpec:
     return context.suite.service.load
 
 
-def _engine_mark(context: Context) -> str:
+def engine_mark(engine: EngineSpec, place: Place) -> str:
     """The engine and its settings, as far as they bear on an answer; the number of replicas does not."""
-    place, engine = context.place, context.spec.serve.engine
     return digest_of([engine.model_dump(), ray_serve.engine_packages(place.engine_python)])
 
 

@@ -180,8 +180,9 @@ class SweepRecord(Record):
         return sum(trial.num_tokens for trial in self.trials)
 
 
-Slot = Literal["blue", "green", "reference"]
-"""Engine applications: two that can have traffic, and one for weighing the base model."""
+Slot = Literal["blue", "green", "reference", "elsewhere"]
+"""Engine applications: two that can have traffic, and one for weighing what never has any, such as the base model.
+`elsewhere` is a server that is not ours."""
 
 
 class DeploymentRecord(Record):

@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_left, bisect_right
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal
 
@@ -14,6 +15,7 @@ MOST_ITEMS = 100_000
 """Where the search for a number of items ends."""
 
 
+@lru_cache(maxsize=4096)
 def items_needed(observed: float, limit: float, confidence: float, direction: Direction) -> int | None:
     """The smallest number of items with which the Clopper-Pearson bound would meet `limit` if the share
     stayed as `observed`, whole items being rounded to the candidate's disadvantage.
@@ -36,6 +38,7 @@ def items_needed(observed: float, limit: float, confidence: float, direction: Di
     return int(n[enough[0]]) if enough.size else None
 
 
+@lru_cache(maxsize=4096)
 def pairs_needed(b: int, c: int, n: int, margin: float, confidence: float) -> int | None:
     """About the smallest number of paired items with which the bound would reach -`margin` if the shares
     `b`/`n` (right for the candidate only) and `c`/`n` (for the base only) stayed. None when

@@ -68,6 +68,13 @@ def check_suite(path: Path) -> tuple[SuiteSpec | None, list[Problem]]:
     return suite, _missing_tasks(suite, document.positions, path)
 
 
+def model_fault(model: ModelSpec, root: Path) -> tuple[str, str] | None:
+    """What keeps a model from being used, and what to do; None if nothing does, as far as this machine can tell."""
+    if model.kind == "hf":
+        return None
+    return _package_fault(model.name) if model.kind == "package" else _local_fault(model.source, root)
+
+
 def _missing_tasks(suite: SuiteSpec, positions: Positions, path: Path) -> list[Problem]:
     """The tasks that have no file in the folder named like the suite."""
     folder = path.with_suffix("")
@@ -103,21 +110,8 @@ class _Check:
         self.root = root
 
     def model(self, model: ModelSpec, at: Location = ("model",)) -> list[Problem]:
-        if model.kind == "hf":
-            return []
-        found = _package_fault(model.name) if model.kind == "package" else self._local_fault(model.source)
+        found = model_fault(model, self.root)
         return [self._problem((*at, "source"), "no_model", *found)] if found else []
-
-    def _local_fault(self, source: str) -> tuple[str, str] | None:
-        folder = self.root / os.path.expanduser(source)
-        if os.path.isdir(folder):
-            return _folder_fault(folder)
-        what = "is a file, not a folder" if os.path.isfile(folder) else "does not exist"
-        looks_like_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", source)
-        return (
-            f"the model folder {source} {what}",
-            f"for a model of the hub write hf:{source}" if looks_like_hub else "",
-        )
 
     def data(self, data: DataSpec, at: Location = ("data",)) -> list[Problem]:
         problems = self._patterns((*at, "train"), data.train)
@@ -187,6 +181,15 @@ class _Check:
             location = location[:-1]
         path = ".".join(str(part) for part in location)
         return Problem(self.file, *self.positions.of_value(location), path, code, message, hint)
+
+
+def _local_fault(source: str, root: Path) -> tuple[str, str] | None:
+    folder = root / os.path.expanduser(source)
+    if os.path.isdir(folder):
+        return _folder_fault(folder)
+    what = "is a file, not a folder" if os.path.isfile(folder) else "does not exist"
+    looks_like_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", source)
+    return f"the model folder {source} {what}", f"for a model of the hub write hf:{source}" if looks_like_hub else ""
 
 
 def _folder_fault(folder: Path) -> tuple[str, str] | None:

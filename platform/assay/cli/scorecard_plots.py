@@ -1,0 +1,183 @@
+"""Small SVG drawings for the scorecard: intervals, lines, and how a suite's verdicts change with quality.
+
+Only numbers and fixed words are drawn; every text passes through `escape`.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+from markupsafe import Markup, escape
+
+from assay.records.gate import LimitResult, SliceResult
+from assay.records.report import Curve
+from assay.records.selftest import Planted
+
+WIDTH, HEIGHT = 240, 36
+PAD, MIDDLE = 8, 13
+CHART_WIDTH, CHART_HEIGHT, CHART_LEFT, CHART_BOTTOM = 420, 170, 44, 26
+
+
+def interval(limit: LimitResult) -> Markup:
+    """The confidence interval of a limit against what is allowed; empty when nothing was observed."""
+    if limit.observed is None:
+        return Markup("")
+    difference = is_difference(limit)
+    others = {} if difference else {"base": limit.base_observed, "champion": limit.champion_observed}
+    ends = [end for end in (limit.lower, limit.upper, limit.bound, limit.observed) if end is not None]
+    low, high = _domain(
+        [limit.limit, *ends, *(number for number in others.values() if number is not None)],
+        whole=(0.0, 1.0) if limit.unit == "share" and not difference else None,
+        zero=difference,
+    )
+    at = _scale(low, high)
+    left, right = (0.0, at(limit.limit)) if allows_below(limit) else (at(limit.limit), float(WIDTH))
+    parts = [
+        _rect("forbidden", 0, 3, WIDTH, 20),
+        _rect("allowed", left, 3, right - left, 20),
+        _line("axis", 0, MIDDLE, WIDTH, MIDDLE),
+    ]
+    parts.append(_line("whisker", at(min(ends)), MIDDLE, at(max(ends)), MIDDLE))
+    parts += [_diamond(kind, at(number)) for kind, number in others.items() if number is not None]
+    parts += [
+        _line("limit", at(limit.limit), 1, at(limit.limit), 25),
+        Markup('<circle class="observed" cx="{:.1f}" cy="{}" r="3.6"/>').format(at(limit.observed), MIDDLE),
+        _text(0, 34, shown(low, limit), "start"),
+        _text(WIDTH, 34, shown(high, limit), "end"),
+    ]
+    words = f"observed {shown(limit.observed, limit)}, limit {shown(limit.limit, limit)}"
+    return _svg(WIDTH, HEIGHT, parts, words)
+
+
+def slice_interval(part: SliceResult) -> Markup:
+    """The interval of a slice, on the same axis for all slices that are shares."""
+    low, high = _domain([part.lower, part.upper, part.observed], whole=(0.0, 1.0))
+    at = _scale(low, high)
+    parts = [
+        _line("axis", 0, MIDDLE, WIDTH, MIDDLE),
+        _line("whisker", at(part.lower), MIDDLE, at(part.upper), MIDDLE),
+        Markup('<circle class="observed" cx="{:.1f}" cy="{}" r="3.6"/>').format(at(part.observed), MIDDLE),
+    ]
+    return _svg(WIDTH, 26, parts, f"{part.lower:.3g} to {part.upper:.3g}")
+
+
+def curve(line: Curve) -> Markup:
+    """A line over its axes; the chosen point stands out."""
+    xs, ys = [x for x, _ in line.points], [y for _, y in line.points]
+    (x_low, x_high), (y_low, y_high) = _span(xs), _span(ys)
+    width, height = CHART_WIDTH - CHART_LEFT - PAD, CHART_HEIGHT - CHART_BOTTOM - PAD
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (
+            CHART_LEFT + width * (x - x_low) / (x_high - x_low),
+            PAD + height * (1 - (y - y_low) / (y_high - y_low)),
+        )
+
+    path = " ".join(f"{px:.1f},{py:.1f}" for px, py in (place(x, y) for x, y in line.points))
+    parts = [
+        _line("axis", CHART_LEFT, PAD + height, CHART_WIDTH - PAD, PAD + height),
+        _line("axis", CHART_LEFT, PAD, CHART_LEFT, PAD + height),
+        Markup('<polyline class="line" points="{}"/>').format(path),
+        _text(CHART_LEFT - 4, PAD + 8, f"{y_high:.3g}", "end"),
+        _text(CHART_LEFT - 4, PAD + height, f"{y_low:.3g}", "end"),
+        _text(CHART_LEFT, CHART_HEIGHT - 12, f"{x_low:.3g}", "start"),
+        _text(CHART_WIDTH - PAD, CHART_HEIGHT - 12, f"{x_high:.3g}", "end"),
+        _text(CHART_LEFT + width / 2, CHART_HEIGHT - 2, line.x_label, "middle"),
+    ]
+    if line.chosen is not None or len(line.points) <= 20:
+        for x, y in line.points:
+            px, py = place(x, y)
+            kind = "chosen" if x == line.chosen else "dot"
+            parts.append(Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="3.4"/>').format(kind, px, py))
+    return _svg(CHART_WIDTH, CHART_HEIGHT, parts, line.title)
+
+
+def verdict_bars(planted: Sequence[Planted]) -> Markup:
+    """A stacked bar for each share of spoilt answers: PASS, INCONCLUSIVE, FAIL from below."""
+    step, height = WIDTH / max(1, len(planted)), 40
+    parts: list[Markup] = []
+    for number, point in enumerate(planted):
+        x, passes, fails = number * step + 3, point.passes.share, point.fails.share
+        top = 2.0
+        for kind, share in (("FAIL", fails), ("INCONCLUSIVE", 1 - passes - fails), ("PASS", passes)):
+            parts.append(_rect(f"bar-{kind}", x, top, step - 6, height * share))
+            top += height * share
+        parts.append(_text(x + step / 2 - 3, height + 13, f"{point.spoilt:.0%}", "middle"))
+    words = ", ".join(f"{point.spoilt:.0%} spoilt: {point.passes.share:.0%} pass" for point in planted)
+    return _svg(WIDTH, height + 17, parts, words)
+
+
+def allows_below(limit: LimitResult) -> bool:
+    """Whether small numbers are the allowed ones."""
+    return limit.requirement.startswith("<")
+
+
+def is_difference(limit: LimitResult) -> bool:
+    """Whether the limit's numbers are differences to another model. Scorecards of the first form say so by their
+    requirement alone."""
+    return limit.reference is not None or re.search(r"\b(base|champion)\b", limit.requirement) is not None
+
+
+def shown(number: float | None, limit: LimitResult) -> str:
+    """A number in the limit's unit; differences with their sign."""
+    if number is None:
+        return "-"
+    sign = "+" if is_difference(limit) else ""
+    if limit.unit == "share":
+        return f"{number:{sign}.1%}"
+    if limit.unit == "seconds":
+        return f"{1000 * number:{sign}.0f} ms" if abs(number) < 10 else f"{number:{sign}.1f} s"
+    words = {"score": "", "tokens/s": " tokens/s", "nats": " nats"}[limit.unit]
+    return f"{number:{sign}.3g}{words}"
+
+
+def _domain(
+    numbers: Sequence[float], *, whole: tuple[float, float] | None = None, zero: bool = False
+) -> tuple[float, float]:
+    """Both ends of an axis: the whole range of a share unless all lies close together."""
+    low, high = min(numbers), max(numbers)
+    if whole is not None and high - low > 0.25:
+        return whole
+    if zero:
+        low, high = min(low, 0.0), max(high, 0.0)
+    room = 0.15 * (high - low) or 0.1 * abs(high) or 0.1
+    low, high = low - room, high + room
+    return (max(low, whole[0]), min(high, whole[1])) if whole is not None else (low, high)
+
+
+def _span(numbers: Sequence[float]) -> tuple[float, float]:
+    low, high = min(numbers), max(numbers)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _scale(low: float, high: float) -> Callable[[float], float]:
+    """From a number to its place on the axis, in pixels."""
+
+    def place(number: float) -> float:
+        return PAD + (WIDTH - 2 * PAD) * min(1.0, max(0.0, (number - low) / (high - low)))
+
+    return place
+
+
+def _svg(width: float, height: float, parts: Sequence[Markup], words: str) -> Markup:
+    inside = Markup("").join(parts)
+    return Markup('<svg viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">{}</svg>').format(
+        width, height, words, inside
+    )
+
+
+def _rect(kind: str, x: float, y: float, width: float, height: float) -> Markup:
+    return Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
+        kind, x, y, max(0.0, width), max(0.0, height)
+    )
+
+
+def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+    return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(kind, x1, y1, x2, y2)
+
+
+def _diamond(kind: str, x: float) -> Markup:
+    return Markup('<path class="{}" d="M{:.1f} {} l4 4 l-4 4 l-4 -4 z"/>').format(kind, x, MIDDLE - 4)
+
+
+def _text(x: float, y: float, words: str, anchor: str) -> Markup:
+    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, escape(words))

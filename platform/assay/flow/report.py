@@ -1,0 +1,206 @@
+"""The scorecard document of a run, or of a weighing without one, put together from the ledger and the evidence."""
+
+import json
+from collections.abc import Mapping
+from math import log10
+from typing import TypeVar
+
+from pydantic import JsonValue, ValidationError
+
+from assay.errors import NotApproved
+from assay.place import Place
+from assay.records.gate import GateRecord, Item, SelfTest
+from assay.records.record import Record, digest_of
+from assay.records.report import Curve, Example, Report, WrongAnswers
+from assay.records.selftest import SelftestRecord
+from assay.records.stages import SweepRecord, TrainingRecord
+from assay.records.weighing import URL_MARK, WeighingRequest
+from assay.stages.gate import read_weighing
+from assay.store.artifacts import ArtifactStore
+from assay.store.ledger import Ledger, RunRow
+
+NUM_EXAMPLES = 10
+STOPPED_AT = 0.2  # of the answers spoilt: the regression by which a scorecard tells a suite's power
+
+R = TypeVar("R", bound=Record)
+
+
+def report(name: str, *, place: Place, num_examples: int = NUM_EXAMPLES) -> Report:
+    """The newest verdict of a run or weighing, named by the start of its id; of the newest that has one, when the
+    name is empty. Raises `NotApproved` when the gate has not spoken yet, and `Drift` when the answers that it rests on
+    were changed since."""
+    ledger = Ledger(place.ledger_url)
+    rows = [ledger.find_run(name)] if name else [ledger.find_run(name), *ledger.runs()]
+    for row in rows:
+        stages = stages_of(row, ledger)
+        if (gate := as_record(GateRecord, stages.get("gate"))) is not None:
+            return _report(row, gate, stages, ledger, ArtifactStore(place.home / "artifacts"), num_examples)
+    raise NotApproved(f"{rows[0].id} has no verdict yet; `assay run` takes it to the gate")
+
+
+def selftest_key(suite_digest: str) -> str:
+    """Under which the ledger remembers a suite's self-test."""
+    return digest_of(["selftest", suite_digest])
+
+
+def newest_selftest(suite_digest: str, ledger: Ledger) -> SelftestRecord | None:
+    """The suite's self-test, where there was one."""
+    found = ledger.record(selftest_key(suite_digest))
+    return as_record(SelftestRecord, found.record) if found else None
+
+
+def summary(selftest: SelftestRecord | None) -> SelfTest | None:
+    """What a scorecard says of it: the worst rate of wrong verdicts, and how many spoilt models were stopped."""
+    if selftest is None:
+        return None
+    limits = selftest.limits
+    rates = [limit.on_limit.passes for limit in limits if limit.on_limit]
+    rates += [limit.equal.fails for limit in limits if limit.equal]
+    stopped = [point for point in selftest.planted if point.spoilt == STOPPED_AT]
+    worst = max(rates, key=lambda rate: rate.share, default=None)
+    return SelfTest(
+        false_alarm_rate=worst.share if worst else 0.0,
+        false_alarm_upper=worst.upper if worst else 1.0,
+        promised=1 - selftest.confidence,
+        power=1 - stopped[0].passes.share if stopped else None,
+        kept=not selftest.faults,
+        at=selftest.at,
+    )
+
+
+def _report(
+    row: RunRow, gate: GateRecord, stages: dict[str, JsonValue], ledger: Ledger, store: ArtifactStore, num_examples: int
+) -> Report:
+    card = gate.scorecard
+    for weighed in (gate.candidate, gate.base, gate.champion):
+        if weighed is not None:
+            store.verify(weighed.evidence)
+    return Report(
+        name=row.id,
+        subject=_subject(row),
+        bytes_known=not card.artifact_digest.startswith(URL_MARK),
+        scorecard=card,
+        scorecard_digest=digest_of(card.model_dump(mode="json")),
+        candidate=gate.candidate,
+        base=gate.base,
+        champion=gate.champion,
+        wrong_answers=_wrong_answers(gate, num_examples),
+        curves=_curves(stages),
+        approvals=tuple(ledger.approvals(row.id)),
+        selftest=newest_selftest(card.suite_digest, ledger),
+        digests=_digests(gate),
+        stages=stages,
+    )
+
+
+def _subject(row: RunRow) -> str:
+    """The run's id; for a weighing without a run what was weighed."""
+    request = as_record(WeighingRequest, row.spec)
+    return request.candidate.words if request else row.id
+
+
+def stages_of(row: RunRow, ledger: Ledger) -> dict[str, JsonValue]:
+    """Each finished stage's newest record, as JSON data."""
+    found = {}
+    for stage in ledger.stages(row.id):
+        record = ledger.record(stage.key) if stage.state in ("done", "cached") else None
+        if record is not None:
+            found[stage.stage] = json.loads(record.record)
+    return found
+
+
+def as_record(kind: type[R], data: JsonValue) -> R | None:
+    """The record that the data holds; None for data of another form, such as an older one."""
+    try:
+        return kind.model_validate_json(data) if isinstance(data, str) else kind.model_validate(data)
+    except ValidationError:
+        return None
+
+
+def _wrong_answers(gate: GateRecord, num_examples: int) -> tuple[WrongAnswers, ...]:
+    """For each limit on a task the answers that count against it, those that the base model had right first."""
+    ours = {result.task: result for result in read_weighing(gate.candidate).tasks}
+    base = {result.task: result for result in read_weighing(gate.base).tasks} if gate.base else {}
+    found = []
+    for limit in gate.scorecard.limits:
+        if limit.kind != "task" or limit.task not in ours:
+            continue
+        task, metric = ours[limit.task], limit.metric
+        theirs = {item.id: item for item in base[limit.task].items} if limit.task in base else {}
+        bad = [
+            item for item in task.items if counts_against(item, metric, lower_is_better=metric in task.lower_is_better)
+        ]
+        pairs = [(item, theirs.get(item.id)) for item in bad]
+        examples = [_example(item, other, metric, metric in task.lower_is_better) for item, other in pairs]
+        examples.sort(key=lambda example: example.base_was_right is not True)
+        if bad:
+            shown = tuple(examples[:num_examples])
+            found.append(WrongAnswers(task=limit.task, metric=metric, count=len(bad), examples=shown))
+    return tuple(found)
+
+
+def counts_against(item: Item, metric: str, *, lower_is_better: bool) -> bool:
+    """Whether an answer is not as good as it could be in the sense of a limit's metric. An item without an answer
+    counts for nothing."""
+    if item.error is not None:
+        return False
+    if metric == "hallucination_rate":
+        return not item.scores.get("abstained")
+    if metric == "over_abstention":
+        return bool(item.scores.get("abstained"))
+    score = item.scores.get(metric, item.scores.get("exact_match"))
+    return score is not None and score != (0 if lower_is_better else 1)
+
+
+def _example(item: Item, base: Item | None, metric: str, lower_is_better: bool) -> Example:
+    return Example(
+        id=item.id,
+        prompt=item.prompt,
+        target=item.target,
+        response=item.response,
+        base_response=base.response if base else None,
+        base_was_right=not counts_against(base, metric, lower_is_better=lower_is_better) if base else None,
+    )
+
+
+def _curves(stages: Mapping[str, JsonValue]) -> tuple[Curve, ...]:
+    """The training's loss and the sweep's choice, where the run has them."""
+    curves = []
+    if training := as_record(TrainingRecord, stages.get("train")):
+        points = tuple((float(point.step), point.loss) for point in training.history)
+        curves.append(Curve(title="training", x_label="step", y_label="loss", points=points))
+    if sweep := as_record(SweepRecord, stages.get("sweep")):
+        finished = [trial for trial in sweep.trials if trial.training and trial.training.selection_loss is not None]
+        points = tuple(
+            sorted((log10(t.learning_rate), t.training.selection_loss) for t in finished if t.training)  # type: ignore[misc]
+        )
+        curves.append(
+            Curve(
+                title="sweep",
+                x_label="log10 of the learning rate",
+                y_label="selection loss",
+                points=points,
+                chosen=log10(sweep.learning_rate),
+            )
+        )
+    return tuple(curves)
+
+
+def _digests(gate: GateRecord) -> dict[str, str]:
+    """Everything that the scorecard speaks of."""
+    card = gate.scorecard
+    found = {
+        "scorecard": digest_of(card.model_dump(mode="json")),
+        "suite, with its tasks and data": card.suite_digest,
+        "model": card.artifact_digest,
+        "base model": card.base_digest,
+        "champion": card.champion_digest,
+        **{f"task {task}": digest for task, digest in card.task_digests.items()},
+        "answers of the model": gate.candidate.evidence.digest,
+        "answers of the base model": gate.base.evidence.digest if gate.base else None,
+        "answers of the champion": gate.champion.evidence.digest if gate.champion else None,
+        **{f"evidence: {name}": digest for name, digest in card.evidence.items()},
+        "training data": card.contamination.train_digest if card.contamination else None,
+        "parity probes": card.parity.probes_digest if card.parity else None,
+    }
+    return {name: digest for name, digest in found.items() if digest}

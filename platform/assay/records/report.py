@@ -1,0 +1,71 @@
+"""The scorecard as a document: the gate's decision with all that a person or an auditor needs beside it."""
+
+from pydantic import JsonValue
+
+from assay.records.gate import Scorecard, WeighingRecord
+from assay.records.record import Record
+from assay.records.release import Approval
+from assay.records.selftest import SelftestRecord
+
+REPORT_VERSION = 1
+
+
+class Example(Record):
+    """One answer that counts against a limit, beside the base model's answer to the same question."""
+
+    id: str
+    prompt: str
+    target: str
+    response: str
+    base_response: str | None
+    base_was_right: bool | None
+    """None when the base model was not weighed on this item."""
+
+
+class WrongAnswers(Record):
+    """The answers that count against one limit."""
+
+    task: str
+    metric: str
+    count: int
+    examples: tuple[Example, ...]
+    """The first few, those that the base model had right before all others."""
+
+
+class Curve(Record):
+    """A line to draw: how a loss went, or what the trials of a sweep came to."""
+
+    title: str
+    x_label: str
+    y_label: str
+    points: tuple[tuple[float, float], ...]
+    chosen: float | None = None
+    """The `x` that was chosen, for a sweep."""
+
+
+class Report(Record):
+    """The whole scorecard document: what `assay report --json` prints and the HTML file shows."""
+
+    schema_version: int = REPORT_VERSION
+    """Raised when a field changes its meaning or goes away; new fields may come without."""
+    name: str
+    """The run's id, or the name of a weighing without a run."""
+    subject: str
+    """What was weighed, in words."""
+    bytes_known: bool
+    """False for a model behind a URL: its answers were seen, its bytes were not."""
+    scorecard: Scorecard
+    scorecard_digest: str
+    """What an approval is bound to."""
+    candidate: WeighingRecord
+    base: WeighingRecord | None
+    champion: WeighingRecord | None
+    wrong_answers: tuple[WrongAnswers, ...]
+    curves: tuple[Curve, ...]
+    approvals: tuple[Approval, ...]
+    selftest: SelftestRecord | None
+    """The newest self-test of this suite; None when there was none."""
+    digests: dict[str, str]
+    """Everything that the scorecard speaks of, by name, with its SHA-256."""
+    stages: dict[str, JsonValue]
+    """Each finished stage's own record."""

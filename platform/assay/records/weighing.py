@@ -1,0 +1,52 @@
+"""What was asked of the gate without a run: which model, beside which other, by which suite."""
+
+from typing import Literal
+
+from assay.records.gate import ServiceRecord, WeighingRecord
+from assay.records.record import Record
+from assay.records.stages import DeploymentRecord
+
+URL_MARK = "url:"
+"""Before the digest of what is known of a model whose bytes are not."""
+
+
+class Subject(Record):
+    """A model to weigh: its files, or a server whose bytes nobody here can see."""
+
+    source: str = ""
+    """`hf:ORG/NAME`, `package:NAME/FILE` or a folder; empty for a server."""
+    url: str = ""
+    """Base of an OpenAI-compatible API, ending in `/v1`."""
+    model: str = ""
+    """The model's name at the server."""
+    revision: str = ""
+    """What the server's owner calls the version that answers; the same one is not asked twice."""
+
+    @property
+    def words(self) -> str:
+        """The subject, for people."""
+        if self.url:
+            return f"{self.model} at {self.url}" if self.model else self.url
+        return self.source
+
+
+class WeighingRequest(Record):
+    """One `assay gate run`, as the ledger keeps it in the place of a spec."""
+
+    kind: Literal["weighing"] = "weighing"
+    candidate: Subject
+    base: Subject | None
+    suite: tuple[str, ...]
+    engine: dict[str, str | int | float | bool]
+    """vLLM's settings that differ from the defaults."""
+
+
+class SlotWeighing(Record):
+    """A model's answers, and where it stood when it gave them."""
+
+    deployment: DeploymentRecord
+    engine: str
+    """What tells engines and their settings apart."""
+    weighing: WeighingRecord
+    service: ServiceRecord | None = None
+    """The service under load, where the suite limits it."""

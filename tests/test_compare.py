@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pytest
+
+from assay.errors import Drift, UsageError
+from assay.flow.comparison import compare
+from assay.place import Place
+from assay.records.comparison import Comparison
+from assay.spec.gate import SuiteSpec
+from weighings import decide, items, place_in, weighing, write
+
+SUITE = SuiteSpec.model_validate({"limits": {"facts": {"at_least": 0.5}}})
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return place_in(tmp_path)
+
+
+def weighed(place: Place, **models: list[float]) -> None:
+    for name, marks in models.items():
+        answers = weighing(name, {"facts": items(marks)})
+        write(name, decide(SUITE, answers, None, place), place)
+
+
+def test_the_better_model_wins_with_its_confidence(place: Place) -> None:
+    weighed(place, good=[1.0] * 38 + [0.0] * 2, bad=[1.0] * 25 + [0.0] * 15)
+    (found,) = compare("good", "bad", place=place).limits
+    assert (found.first, found.second, found.num_items) == (0.95, 0.625, 40)
+    assert found.difference == pytest.approx(0.325)
+    assert found.lower is not None
+    assert found.upper is not None
+    assert 0 < found.lower < 0.325 < found.upper
+    assert found.winner == "A"
+    assert found.confidence is not None
+    assert found.confidence > 0.99
+    (back,) = compare("bad", "good", place=place).limits
+    assert (back.winner, back.confidence) == ("B", pytest.approx(found.confidence))
+    assert back.lower == pytest.approx(-found.upper, abs=1e-4)
+
+
+def test_a_small_difference_is_left_open(place: Place) -> None:
+    weighed(place, one=[1.0] * 20 + [0.0] * 20, other=[1.0] * 21 + [0.0] * 19)
+    (found,) = compare("one", "other", place=place).limits
+    assert found.winner is None
+    assert found.confidence is not None
+    assert found.confidence < 0.95
+
+
+def test_a_model_against_itself_has_no_winner_and_no_confidence(place: Place) -> None:
+    weighed(place, one=[1.0] * 30 + [0.0] * 10)
+    (found,) = compare("one", "one", place=place).limits
+    assert (found.difference, found.winner, found.confidence) == (0.0, None, None)
+
+
+def test_other_items_are_not_compared(place: Place) -> None:
+    weighed(place, many=[1.0] * 40, few=[1.0] * 10)
+    (found,) = compare("many", "few", place=place).limits
+    assert (found.winner, found.difference) == (None, None)
+    assert "the items differ" in found.reason
+
+
+def test_what_has_nothing_in_common_is_refused(place: Place) -> None:
+    weighed(place, facts=[1.0] * 10)
+    other = SuiteSpec.model_validate({"limits": {"elements": {"at_least": 0.5}}})
+    write("elements", decide(other, weighing("m", {"elements": items([1.0] * 10)}), None, place), place)
+    with pytest.raises(UsageError, match="no task in common"):
+        compare("facts", "elements", place=place)
+
+
+def test_changed_answers_are_found_out(place: Place) -> None:
+    weighed(place, one=[1.0] * 10)
+    evidence = next(file for file in (place.home / "artifacts").rglob("weighing.json"))
+    evidence.write_text(evidence.read_text().replace('"yes"', '"no"'))
+    with pytest.raises(Drift):
+        compare("one", "one", place=place)
+
+
+def test_a_comparison_survives_its_json(place: Place) -> None:
+    weighed(place, one=[1.0] * 10, two=[0.0] * 10)
+    found = compare("one", "two", place=place, confidence=0.9)
+    assert found.confidence == 0.9
+    assert Comparison.model_validate_json(found.model_dump_json()) == found

@@ -1,0 +1,142 @@
+"""`assay gate run`: a tiny model through the real engine, and a server of somebody else's, without any run."""
+
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from servers import serving
+from tiny import YES, make_project
+
+pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+class Office:
+    """A folder with a model and a suite, a place of its own, and the `assay` command in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+        ports = [str(probe.getsockname()[1]) for probe in probes]
+        for probe in probes:
+            probe.close()
+        names = ("ASSAY_RAY_PORT", "ASSAY_DASHBOARD_PORT", "ASSAY_SERVE_PORT", "ASSAY_GATEWAY_PORT")
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "ASSAY_"))}
+        self.env |= {
+            **dict(zip(names, ports, strict=True)),
+            "ASSAY_HOME": str(folder / "home"),
+            "PARTNER_KEY": "secret",
+        }
+
+    def assay(self, *arguments: str, exit_code: int = 0) -> str:
+        """What a command prints to stdout; fails when the exit code is another."""
+        command = [sys.executable, "-m", "assay.cli.main", *arguments]
+        done = subprocess.run(command, cwd=self.folder, env=self.env, text=True, capture_output=True, timeout=600)
+        assert done.returncode == exit_code, f"{arguments} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    folder = tmp_path_factory.mktemp("gate-run")
+    make_project(folder)
+    office = Office(folder)
+    try:
+        yield office
+    finally:
+        office.assay("down")
+
+
+SUITE = ("--suite", "evals/tiny.yaml")
+
+
+def test_a_folder_is_weighed_once(office: Office) -> None:
+    html = office.folder / "card.html"
+    # A model of random weights answers everything wrongly, and never abstains.
+    out = office.assay("gate", "run", *SUITE, "--artifact", "model", "--html", str(html), exit_code=10)
+    assert "FAIL" in out
+    assert "tiny_known" in html.read_text()
+
+    before = _cpu_s()
+    again = json.loads(office.assay("gate", "run", *SUITE, "--artifact", "model", "--json", exit_code=10))
+    assert _cpu_s() - before < 5
+    assert again["candidate"]["num_items"] == 80
+    assert again["bytes_known"] is True
+    assert again["scorecard"]["deployment_slot"] == "reference"
+
+    # Another limit is another verdict on the same answers.
+    suite = office.folder / "evals" / "tiny.yaml"
+    suite.write_text(suite.read_text().replace("at_most: 30%}\n  tiny_unknown", "at_most: 40%}\n  tiny_unknown"))
+    before = _cpu_s()
+    changed = json.loads(office.assay("gate", "run", *SUITE, "--artifact", "model", "--json", exit_code=10))
+    assert _cpu_s() - before < 5
+    assert changed["candidate"]["evidence"] == again["candidate"]["evidence"]
+    assert changed["scorecard_digest"] != again["scorecard_digest"]
+
+    # Nothing of it can be released.
+    assert office.assay("approve", again["name"], exit_code=12) == ""
+
+
+def _cpu_s() -> float:
+    """Processor time of all commands so far, in seconds: what a command takes where nobody else works."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+class Partner(BaseHTTPRequestHandler):
+    """A server that says yes, to those who have its key."""
+
+    asked = 0
+    lock = threading.Lock()
+
+    def do_GET(self) -> None:
+        self._say({"data": [{"id": "partner-1", "owned_by": "partner"}]})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        with Partner.lock:
+            Partner.asked += 1
+        message = {"role": "assistant", "content": YES}
+        self._say({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+
+    def _say(self, said: dict[str, Any]) -> None:
+        allowed = self.headers["Authorization"] == "Bearer secret"
+        body = json.dumps(said).encode() if allowed else b"{}"
+        self.send_response(200 if allowed else 401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Keeps quiet."""
+
+
+def test_a_server_is_weighed_by_what_can_be_known_of_it(office: Office) -> None:
+    with serving(Partner) as server:
+        there = ("gate", "run", *SUITE, "--url", f"http://127.0.0.1:{server.port}/v1", "--json")
+        office.assay(*there, exit_code=2)  # no key
+        keyed = (*there, "--api-key-env", "PARTNER_KEY")
+        card = json.loads(office.assay(*keyed, "--revision", "7", exit_code=10))
+        assert card["bytes_known"] is False
+        assert card["scorecard"]["artifact_digest"].startswith("url:")
+        assert "secret" not in json.dumps(card)
+        outcomes = {(limit["task"], limit["metric"]): limit["outcome"] for limit in card["scorecard"]["limits"]}
+        assert outcomes == {
+            ("tiny_known", "exact_match"): "PASS",
+            ("tiny_known", "over_abstention"): "PASS",
+            ("tiny_unknown", "hallucination_rate"): "FAIL",
+        }
+        assert Partner.asked == 80
+        office.assay(*keyed, "--revision", "7", exit_code=10)
+        assert Partner.asked == 80, "a revision is not asked twice"
+        office.assay(*keyed, exit_code=10)
+        assert Partner.asked == 160, "what has no revision may have changed"

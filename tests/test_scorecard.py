@@ -1,0 +1,158 @@
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.cli.scorecard_html import render
+from assay.errors import Drift
+from assay.flow.report import report
+from assay.place import Place
+from assay.records.gate import GateRecord
+from assay.records.release import Approval
+from assay.spec.gate import SuiteSpec
+from assay.stages import gate
+from assay.store.artifacts import ArtifactStore
+from assay.store.ledger import Ledger
+from weighings import decide, items, place_in, weighing, write
+
+GOLDEN = Path(__file__).parent / "golden" / "scorecard.json"
+SCHEMA = Path(__file__).parents[1] / "evals" / "scorecard.schema.json"
+
+SUITE = SuiteSpec.model_validate(
+    {
+        "limits": {
+            "facts": [{"at_least": 0.8}, {"metric": "over_abstention", "at_most": 0.1}],
+            "elements": {"no_worse_than": "base", "margin": 0.1, "level": "soft"},
+        }
+    }
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return place_in(tmp_path)
+
+
+def decided(place: Place, said: str = "", asked: str = "") -> GateRecord:
+    """A candidate that knows more facts than the base model, and fewer elements."""
+    ours = {"facts": items([1.0] * 57 + [0.0] * 3, said=said, asked=asked), "elements": items([1.0, 0.0] * 30)}
+    base = {"facts": items([0.0] * 20 + [1.0] * 40, said=said), "elements": items([1.0] * 45 + [0.0] * 15)}
+    return decide(SUITE, weighing("candidate", ours), weighing("base", base), place)
+
+
+def test_the_document_is_as_it_was_published(place: Place) -> None:
+    write("facts-1a2b3c", decided(place), place)
+    said = json.loads(report("facts", place=place, num_examples=2).model_dump_json())
+    said["stages"] = sorted(said["stages"])
+    found = _rounded(_without_home(said, str(place.home)))
+    assert found == json.loads(GOLDEN.read_text()), f"not as in {GOLDEN.name}: {json.dumps(found, indent=1)}"
+
+
+def test_the_schema_describes_the_document(place: Place) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    write("facts-1a2b3c", decided(place), place)
+    check = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+    said = json.loads(report("", place=place).model_dump_json())
+    assert list(check.iter_errors(said)) == []
+    assert list(check.iter_errors({**said, "added": "by a later version"})) == []
+    del said["scorecard"]["outcome"]
+    assert [error.message for error in check.iter_errors(said)] == ["'outcome' is a required property"]
+
+
+class Page(HTMLParser):
+    """What a browser would make of it: elements, attributes, texts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+HOSTILE = "</div></td><script>alert(1)</script><img src=x onerror=alert(2)>\u202etxet\u0000 & \"'{{ 7 * 7 }}"
+
+
+def test_what_a_model_says_cannot_act(place: Place) -> None:
+    write("facts-1a2b3c", decided(place, said=HOSTILE, asked=HOSTILE), place)
+    words = Approval(
+        run="facts-1a2b3c",
+        decision="approve",
+        reviewer=HOSTILE,
+        reason=HOSTILE,
+        artifact_digest="",
+        scorecard_digest="",
+        given_at=0,
+    )
+    Ledger(place.ledger_url).add_approval(words)
+    html = render(report("", place=place))
+    page = Page(html)
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert not {name for name in page.attributes if name.startswith("on")}
+    assert not page.attributes & {"src", "href", "srcset", "action", "xlink:href"}, "it asks for nothing"
+    assert "<script>alert(1)</script>" in page.text, "it is shown as it was said"
+    assert "49" not in page.text.split("{{")[1][:20]
+    assert "\u202e" not in html
+    assert "\x00" not in html
+    assert "⟨U+202E⟩" in page.text
+
+
+def test_the_verdict_comes_first_and_every_limit_has_its_row(place: Place) -> None:
+    write("facts-1a2b3c", decided(place), place)
+    html = render(report("", place=place))
+    text = Page(html.partition("<body>")[2]).text.split()
+    assert text[:5] == ["Assay", "scorecard", "·", "evals/facts.yaml", "PASS"]
+    assert html.count('class="plot"><svg') == 3
+    assert "1 soft limit is not" in html
+    assert "was not tested on itself" in html
+    assert html.count("was right") == 13, "3 facts and the 10 elements that are shown: those come first"
+    for digest in report("", place=place).digests.values():
+        assert digest in html
+
+
+def test_another_verdict_of_the_same_answers_is_never_had(place: Place) -> None:
+    first = decided(place)
+    for _ in range(20):
+        assert decided(place).scorecard == first.scorecard
+
+
+def test_an_edited_scorecard_is_found_out(place: Place) -> None:
+    record = decided(place)
+    store = ArtifactStore(place.home / "artifacts")
+    gate.verify(record, store)
+    card = record.scorecard.model_dump()
+    card["limits"][0]["observed"] = 0.99
+    with pytest.raises(Drift):
+        gate.verify(GateRecord.model_validate({**record.model_dump(), "scorecard": card}), store)
+
+
+def test_a_report_without_its_evidence_says_so(place: Place) -> None:
+    record = decided(place)
+    write("facts-1a2b3c", record, place)
+    file = Path(record.candidate.evidence.path) / "weighing.json"
+    file.write_text(file.read_text().replace('"response":"no"', '"response":"yes"'))
+    with pytest.raises(Drift, match="SHA-256"):
+        report("", place=place)
+
+
+def _without_home(said: Any, home: str) -> Any:
+    return json.loads(json.dumps(said).replace(home, "HOME"))
+
+
+def _rounded(said: Any) -> Any:
+    """Without the last digits, in which processors may differ."""
+    if isinstance(said, float):
+        return round(said, 6)
+    if isinstance(said, dict):
+        return {key: _rounded(value) for key, value in said.items()}
+    return [_rounded(value) for value in said] if isinstance(said, list) else said
