@@ -1,9 +1,20 @@
 """The base of every YAML block, and the value types that several blocks share."""
 
+import os
 import re
+from enum import Enum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 
 class Block(BaseModel):
@@ -39,6 +50,62 @@ def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+class FromEnvironment(str):
+    """Text in which `${env:NAME}` was read. It is what the place says, and is written down as the user wrote it."""
+
+    written: str
+
+    def __new__(cls, text: str, written: str) -> "FromEnvironment":
+        """The text with the references in `written` filled in."""
+        made = super().__new__(cls, text)
+        made.written = written
+        return made
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
+        return str(self), self.written
+
+
+class Reference(Enum):
+    """Marks, inside `Annotated`, the text that may name the environment as `${env:NAME}`."""
+
+    PLACE = "place"
+    """Says where something is: the variable is read, and records keep the reference."""
+
+    SECRET = "secret"
+    """Is a secret: the spec keeps the reference alone, and `revealed` reads it where it is used."""
+
+
+REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def revealed(secret: str) -> str:
+    """The secret that a `Secret` refers to. Only for the edge where it is used: never kept, never shown.
+    Raises KeyError when the variable is not set."""
+    return REFERENCE.sub(lambda reference: os.environ[reference[1]], secret)
+
+
+def _as_read(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Validates as text, and keeps what it was made from."""
+    text = handler(value)
+    return value if isinstance(value, FromEnvironment) else text
+
+
+def _as_written(value: str) -> str:
+    return value.written if isinstance(value, FromEnvironment) else value
+
+
+def _only_a_reference(value: str) -> str:
+    if not REFERENCE.fullmatch(value):
+        raise ValueError("a secret is not written into a spec: name the variable that holds it, as ${env:NAME}")
+    return value
+
+
+Where = Annotated[str, WrapValidator(_as_read), PlainSerializer(_as_written, return_type=str), Reference.PLACE]
+"""Text that says where something is; may name the environment, as `${env:DATA}/train.jsonl`."""
+
+Secret = Annotated[str, AfterValidator(_only_a_reference), Reference.SECRET]
+"""A secret, written `${env:NAME}` and never otherwise."""
+
 Fraction = Annotated[float, BeforeValidator(_fraction), Field(ge=0, le=1)]
 """A share, written `5%` or `0.05`."""
 
@@ -48,5 +115,5 @@ Score = Annotated[float, BeforeValidator(_fraction), Field(ge=-100, le=1)]
 Duration = Annotated[float, BeforeValidator(_duration_s), Field(ge=0)]
 """Seconds, written `500ms`, `30s`, `10m`, `72h` or `7d`."""
 
-Paths = Annotated[tuple[str, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
+Paths = Annotated[tuple[Where, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
 """One path or glob, or a list of them."""

@@ -5,24 +5,31 @@ from pathlib import Path
 
 from assay.errors import InvalidInput, Problem
 from assay.spec.check import check_blocks, check_references, check_suite
+from assay.spec.compose import Override, compose
 from assay.spec.gate import LM_EVAL, SuiteSpec, TaskSettings
-from assay.spec.parse import in_order, parse
+from assay.spec.parse import in_order, validated
 from assay.spec.spec import Spec
+from assay.spec.yaml import Positions
 
 WIDEST_EXCERPT = 100
 
 
-def load_spec(path: Path, root: Path = Path()) -> Spec:
-    """The spec in `path`, with all that it refers to seen to exist. Paths inside it are relative to `root`,
-    the current folder when not said. Raises InvalidInput."""
-    spec, document, problems = parse(path, Spec)
+def load_spec(path: Path, root: Path = Path(), overrides: Sequence[Override] = ()) -> Spec:
+    """The spec in `path`, composed with what it extends and what overrides it, with all that it refers to seen to
+    exist. Paths inside it are relative to `root`, the current folder when not said. Raises InvalidInput."""
+    return read_spec(path, root, overrides)[0]
+
+
+def read_spec(path: Path, root: Path = Path(), overrides: Sequence[Override] = ()) -> tuple[Spec, Positions]:
+    """The same, with where each of its values stands."""
+    spec, document, problems = validated(compose(path, overrides), Spec)
     if spec is not None:
-        problems = [*problems, *check_references(spec, document.positions, str(path), root)]
+        problems = [*problems, *check_references(spec, document.positions, root)]
     else:
-        problems = [*problems, *check_blocks(document, str(path), root)]
+        problems = [*problems, *check_blocks(document, root)]
     if problems or spec is None:
         raise InvalidInput(in_order(problems))
-    return spec
+    return spec, document.positions
 
 
 def load_suite(path: Path) -> SuiteSpec:

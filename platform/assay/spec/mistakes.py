@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import ErrorDetails
 
-from assay.errors import Problem
+from assay.errors import OtherPlace, Problem
 from assay.spec.block import Block
 from assay.spec.shape import (
     annotation_at,
@@ -23,17 +23,14 @@ from assay.spec.shape import (
 from assay.spec.yaml import Document, Location, Place, Value
 
 
-def mistakes(cls: type[Block], document: Document, file: str, errors: Iterable[ErrorDetails]) -> list[Problem]:
+def mistakes(cls: type[Block], document: Document, errors: Iterable[ErrorDetails]) -> list[Problem]:
     """What is wrong with a document as a `cls`, given pydantic's `errors`."""
     findings = _without_echoes(cls, _one_per_union(_finding(error, document.value) for error in errors))
     told = [_told(cls, document.value, finding) for finding in findings]
     told += [_wrong_kind(cls, document.value, location) for location in _misplaced_truths(cls, document.value, ())]
     problems: dict[Location, Problem] = {}
     for mistake in told:
-        place = _place(document, mistake)
-        path = ".".join(str(part) for part in mistake.location)
-        problem = Problem(file, *place, path, mistake.code, mistake.message, mistake.hint)
-        problems.setdefault(mistake.location, problem)
+        problems.setdefault(mistake.location, _problem(document, mistake))
     return list(problems.values())
 
 
@@ -185,19 +182,42 @@ def _value_hint(cls: type[Block], location: Location, value: Value) -> str:
     return "put it in quotes" if annotation is str and isinstance(value, int | float) else ""
 
 
-def _place(document: Document, mistake: _Mistake) -> Place:
-    """Where a mistake stands: an unknown key at the key, and a rule between keys at the first that it names."""
-    positions, location = document.positions, mistake.location
-    if mistake.code == "unknown_key":
+def _problem(document: Document, mistake: _Mistake) -> Problem:
+    """The mistake at its place; a rule between keys at the first that it names, and at another."""
+    first, *others = _named(document.value, mistake) or [mistake.location]
+    place, path = _place(document, mistake.code, first), ".".join(map(str, first))
+    other = None
+    if others:
+        second = document.positions.of_key(others[0])
+        other = OtherPlace(*second, ".".join(map(str, others[0])))
+    return Problem(*place, path, mistake.code, mistake.message, mistake.hint, other)
+
+
+def _named(value: Value, mistake: _Mistake) -> list[Location]:
+    """The keys, among those that were written, that the message of a rule between keys names."""
+    block = _value_at(value, mistake.location)
+    if mistake.code != "value" or not isinstance(block, dict):
+        return []
+    found = []
+    for words in re.findall(r"\w+(?:\.\w+)*", mistake.message):
+        inner = tuple(words.split("."))
+        if inner[0] in block and _has(block, inner) and (*mistake.location, *inner) not in found:
+            found.append((*mistake.location, *inner))
+    return found
+
+
+def _place(document: Document, code: str, location: Location) -> Place:
+    """Where a mistake stands: an unknown key at the key, a missing one at its block."""
+    positions = document.positions
+    if code == "missing":
+        return positions.of_key(location[:-1])
+    if code in ("unknown_key", "value") or isinstance(_value_at(document.value, location), dict | list):
         return positions.of_key(location)
-    value = _value_at(document.value, location)
-    if mistake.code == "value" and isinstance(value, dict):
-        named = next((word for word in re.findall(r"\w+", mistake.message) if word in value), None)
-        if named is not None:
-            return positions.of_key((*location, named))
-    if mistake.code == "missing" or isinstance(value, dict | list):
-        return positions.of_key(location[:-1] if mistake.code == "missing" else location)
     return positions.of_value(location)
+
+
+def _has(value: Value, location: Location) -> bool:
+    return _value_at(value, location) is not None
 
 
 def _value_at(value: Value, location: Location) -> Value:

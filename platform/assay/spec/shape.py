@@ -1,17 +1,18 @@
 """What may stand where: the blocks' own annotations, asked by location, and put into words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
-from assay.spec.block import Block, Duration, Fraction, Paths, Score
+from assay.spec.block import Block, Duration, Fraction, Paths, Reference, Score
 from assay.spec.data import Split
 from assay.spec.model import ModelField
-from assay.spec.yaml import Location
+from assay.spec.yaml import Location, Value
 
 SYNONYMS = {
     "base_model": "model",
@@ -109,6 +110,36 @@ def takes_share(annotation: Any) -> bool:
     return annotation in (Fraction, Score) or any(takes_share(part) for part in _args(annotation))
 
 
+def reference_kind(annotation: Any, *, through_blocks: bool = True) -> Reference | None:
+    """Whether text that stands here, or in the block that it is short for, may name the environment, and as what."""
+    if isinstance(annotation, type):
+        inner: Iterable[Any] = _hints(annotation).values() if through_blocks else ()
+    else:
+        marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+        if mark := next((mark for mark in marks if isinstance(mark, Reference)), None):
+            return mark
+        inner = _args(annotation)
+    return next((kind for part in inner if (kind := reference_kind(part, through_blocks=through_blocks))), None)
+
+
+def reference_paths(cls: type[Block]) -> list[str]:
+    """Every path whose text may name the environment."""
+    return [
+        f"{home}.{key}" if home else key
+        for home, key, annotation in _all_keys(cls, "")
+        if reference_kind(annotation, through_blocks=False)
+    ]
+
+
+def spelled_out(annotation: Any, value: Value) -> Any:
+    """What a short form stands for; the value itself where it is none."""
+    marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    try:
+        return next((mark.func(value) for mark in marks if isinstance(mark, BeforeValidator)), value)
+    except ValueError:
+        return value
+
+
 def key_hint(cls: type[Block], location: Location) -> tuple[str, str]:
     """For an unknown key: the hint, and the key of the same block that was probably meant, if any."""
     own, homes = keys_at(cls, location[:-1]), _homes(cls)
@@ -127,14 +158,14 @@ def key_hint(cls: type[Block], location: Location) -> tuple[str, str]:
 def _homes(cls: type[Block]) -> dict[str, list[str]]:
     """Every key, and where it belongs."""
     found: dict[str, list[str]] = {}
-    for home, key in _all_keys(cls, ""):
+    for home, key, _ in _all_keys(cls, ""):
         found.setdefault(key, []).append(f"under `{home}:`" if home else "at the top level")
     return found
 
 
-def _all_keys(cls: type[Block], home: str) -> Iterator[tuple[str, str]]:
+def _all_keys(cls: type[Block], home: str) -> Iterator[tuple[str, str, Any]]:
     for key, annotation in _hints(cls).items():
-        yield home, key
+        yield home, key, annotation
         inner = f"{home}.{key}" if home else key
         if values := _part(annotation, dict):
             inner, annotation = f"{inner}.NAME", values
