@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from assay.errors import InvalidInput, Problem
 from assay.spec.block import Block, FromEnvironment, Reference, Secret, revealed
-from assay.spec.compose import MAX_CHAIN, Override, compose
+from assay.spec.compose import MAX_CHAIN, compose
 from assay.spec.parse import validated
 from assay.spec.shape import reference_kind, reference_paths
 from assay.spec.spec import Spec
@@ -38,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def composed(text: str = "extends: base.yaml\n", *overrides: str) -> Spec:
     """A spec of this text, with `--set` options."""
     Path("spec.yaml").write_text(text)
-    spec, _, problems = validated(compose(Path("spec.yaml"), [Override("--set", text) for text in overrides]), Spec)
+    spec, _, problems = validated(compose(Path("spec.yaml"), [("--set", text) for text in overrides]), Spec)
     if problems or spec is None:
         raise InvalidInput(problems)
     return spec
@@ -152,16 +152,16 @@ def test_a_file_supplies_a_text_or_a_block() -> None:
     Path("prompt.txt").write_text("Answer: briefly.\n")
     Path("more.yaml").write_text("seed: 9\nlr: 1\n")
     Path("spec.yaml").write_text(BASE)
-    prompt = Override("--set-file", "data.system=prompt.txt")
+    prompt = ("--set-file", "data.system=prompt.txt")
     spec, _, problems = validated(compose(Path("spec.yaml"), [prompt]), Spec)
     assert not problems
     assert spec is not None
     assert spec.data.system == "Answer: briefly."
-    _, document, problems = validated(compose(Path("spec.yaml"), [Override("--set-file", "train=more.yaml")]), Spec)
+    _, document, problems = validated(compose(Path("spec.yaml"), [("--set-file", "train=more.yaml")]), Spec)
     assert [(one.file, one.line, one.path) for one in problems] == [("more.yaml", 2, "train.lr")]
     assert document.positions.of_value(("train", "seed"))[:2] == ("more.yaml", 1)
     with pytest.raises(InvalidInput, match=r"--set-file: data.system: there is no file none.txt"):
-        compose(Path("spec.yaml"), [Override("--set-file", "data.system=none.txt")])
+        compose(Path("spec.yaml"), [("--set-file", "data.system=none.txt")])
 
 
 def test_the_environment_says_where_things_are(monkeypatch: pytest.MonkeyPatch) -> None:

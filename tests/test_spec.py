@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from assay.errors import InvalidInput, Problem
 from assay.spec.check import package_folders
+from assay.spec.excerpt import excerpt
 from assay.spec.gate import SuiteSpec
-from assay.spec.load import load_spec, load_suite, load_suites, problem_excerpt
+from assay.spec.load import load_spec, load_suite, load_suites
 from assay.spec.schema import json_schema
 from assay.spec.spec import Spec
 
@@ -235,13 +236,13 @@ def test_a_file_that_is_none(root: Path) -> None:
 def test_the_excerpt_points_at_the_place(root: Path) -> None:
     text = edited(SPEC, "schedule: linear", "shcedule: linear")
     (problem,) = refusals(root, text)
-    assert problem_excerpt(problem, text) == ("11 |   num_epochs: 2\n12 |   shcedule: linear\n   |   ^\n13 | compress:")
-    far = Problem("f", 1, 500, "", "x", "x")
-    *_, caret = problem_excerpt(far, "é" * 499 + "X" + "\x1b" * 99).splitlines()
-    shown = problem_excerpt(far, "é" * 499 + "X" + "\x1b" * 99).splitlines()[0]
+    assert excerpt(text, problem.line, problem.column) == (
+        "11 |   num_epochs: 2\n12 |   shcedule: linear\n   |   ^\n13 | compress:"
+    )
+    shown, caret = excerpt("é" * 499 + "X" + "\x1b" * 99, 1, 500).splitlines()
     assert shown[caret.index("^")] == "X"
     assert "\x1b" not in shown
-    assert problem_excerpt(Problem("f", 0, 0, "", "x", "x"), text) == ""
+    assert excerpt(text, 0, 0) == ""
 
 
 def test_the_schema_takes_what_the_loader_takes(root: Path) -> None:
@@ -284,7 +285,7 @@ def test_whatever_is_written_ends_in_a_spec_or_in_problems(root: Path, spec: str
         assert refused.problems
         for problem in refused.problems:
             assert problem.message
-            problem_excerpt(problem, spec)
+            excerpt(spec, problem.line, problem.column)
 
 
 def test_reading_a_spec_imports_nothing_heavy() -> None:

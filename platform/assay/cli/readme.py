@@ -8,23 +8,19 @@ import ast
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import click
-import yaml
-from pydantic.fields import FieldInfo
 
 from assay.cli.main import INTERRUPTED, assay
 from assay.errors import EXIT_CODE_MEANINGS, ExitCode
 from assay.place import Place
-from assay.spec.block import Block, Duration
 from assay.spec.gate import SuiteSpec
-from assay.spec.shape import annotation_at, expected, leaves, takes_share
+from assay.spec.reference import Entry, about, entries, entry
 from assay.spec.spec import Spec
-from assay.spec.yaml import Location
 
 FILES = ("README.md", "specs/README.md")
 
@@ -87,16 +83,16 @@ def settings() -> str:
 
 def spec_reference() -> str:
     """Every key of a spec: a table of the blocks, and one for each of them."""
-    parts = [_table(_COLUMNS, [_row(Spec, (), key, field) for key, field in Spec.model_fields.items()])]
+    parts = [_table(_COLUMNS, [_row(entry(Spec, (key,), field)) for key, field in Spec.model_fields.items()])]
     for key in Spec.model_fields:
-        for block in _blocks(Spec, (key,)):
-            parts += [f"### `{key}`", inspect.cleandoc(block.__doc__ or ""), _table(_COLUMNS, _rows(Spec, (key,)))]
+        if text := about(Spec, (key,)):
+            parts += [f"### `{key}`", text, _table(_COLUMNS, map(_row, entries(Spec, (key,))))]
     return "\n\n".join(parts)
 
 
 def suite_reference() -> str:
     """Every key of a suite."""
-    return _table(_COLUMNS, _rows(SuiteSpec, ()))
+    return _table(_COLUMNS, map(_row, entries(SuiteSpec, ())))
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -110,58 +106,11 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 _COLUMNS = ("key", "what may stand there", "default", "meaning")
-_BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
-def _rows(cls: type[Block], location: Location) -> Iterator[Sequence[str]]:
-    """A row for each key under a location, those inside a block after the block's own."""
-    for block in _blocks(cls, location):
-        for key, field in block.model_fields.items():
-            yield _row(cls, location, key, field)
-            inner: Location = (*location, key)
-            yield from _rows(cls, (*inner, "NAME") if leaves(annotation_at(cls, inner)) == [dict] else inner)
-
-
-def _blocks(cls: type[Block], location: Location) -> list[type[Block]]:
-    """The blocks that may stand at a location."""
-    return [leaf for leaf in leaves(annotation_at(cls, location)) if isinstance(leaf, type) and issubclass(leaf, Block)]
-
-
-def _row(cls: type[Block], location: Location, key: str, field: FieldInfo) -> Sequence[str]:
-    annotation = annotation_at(cls, (*location, key))
-    default = "required" if field.is_required() else _written(field.default, annotation)
-    return (
-        f"`{'.'.join(map(str, (*location, key)))}`",
-        expected(annotation) + _bounds(annotation, field),
-        f"`{default}`" if default and not field.is_required() else default,
-        field.description or "",
-    )
-
-
-def _bounds(annotation: Any, field: FieldInfo) -> str:
-    """The smallest and largest number, in words."""
-    if expected(annotation) not in ("a number", "a whole number"):
-        return ""
-    said = [(words, getattr(item, name, None)) for item in field.metadata for name, words in _BOUNDS.items()]
-    return "".join(f", {words} {bound:g}" for words, bound in said if bound is not None)
-
-
-def _written(value: Any, annotation: Any) -> str:
-    """A default as one would write it in YAML; empty for one that is not written."""
-    if value is None:
-        return ""
-    if isinstance(value, Block):
-        said = value.model_dump(exclude_defaults=True)
-        return yaml.safe_dump(said, default_flow_style=True).strip() if said else ""
-    if isinstance(value, tuple):
-        return f"[{', '.join(_written(item, annotation) for item in value)}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if annotation == Duration:
-        return f"{value / 3600:g}h" if value >= 3600 else f"{value:g}s"
-    if takes_share(annotation):
-        return f"{100 * value:g}%"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _row(said: Entry) -> Sequence[str]:
+    default = "required" if said.required else f"`{said.default}`" if said.default else ""
+    return f"`{said.path}`", said.takes, default, said.meaning
 
 
 def _documented_fields(cls: type[Any]) -> Iterator[tuple[ast.expr | None, str]]:
@@ -183,7 +132,7 @@ def _fixed_default(value: ast.expr | None) -> str:
     return ""
 
 
-def _table(columns: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> str:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [columns, ["---"] * len(columns), *([_cell(text) for text in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

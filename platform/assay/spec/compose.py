@@ -5,9 +5,9 @@ Blocks are merged key by key, and the later word wins; everything else, lists in
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 from assay.errors import InvalidInput, Problem
 from assay.spec.block import REFERENCE, FromEnvironment, Reference
@@ -20,12 +20,8 @@ MAX_CHAIN = 20
 """Files in a chain of `extends`."""
 
 
-@dataclass(frozen=True)
-class Override:
-    """One `--set PATH=VALUE` or `--set-file PATH=FILE`."""
-
-    option: Literal["--set", "--set-file"]
-    text: str
+Override = tuple[str, str]
+"""An option of the command line and its value: `--set` and `PATH=VALUE`, or `--set-file` and `PATH=FILE`."""
 
 
 def compose(path: Path, overrides: Sequence[Override] = ()) -> Document:
@@ -73,6 +69,18 @@ def _base(said: Value, place: Place, path: Path, chain: tuple[Path, ...], proble
     if len(files) == MAX_CHAIN:
         refuse(f"more than {MAX_CHAIN} files that extend each other")
     return target
+
+
+def places_named(spec: Spec) -> list[str]:
+    """The environment variables that the spec's places refer to; those of its secrets are not among them."""
+    return sorted(set(_named(spec.model_dump(mode="json"), ())))
+
+
+def _named(value: Value, location: Location) -> Iterator[str]:
+    for part, inner in _items(value):
+        yield from _named(inner, (*location, part))
+    if isinstance(value, str) and reference_kind(annotation_at(Spec, location)) is Reference.PLACE:
+        yield from REFERENCE.findall(value)
 
 
 class _Merger:
@@ -135,13 +143,14 @@ def _items(value: Value) -> Iterator[tuple[str | int, Value]]:
 
 def _overridden(document: Document, override: Override) -> Document:
     """The document with what one option says laid over it."""
-    path, equals, text = override.text.partition("=")
+    option, setting = override
+    path, equals, text = setting.partition("=")
     parts = path.strip().split(".")
-    place = Place(override.option, 0, 0)
+    place = Place(option, 0, 0)
     if not equals or not all(parts):
-        what = "PATH=VALUE, such as train.seed=7" if override.option == "--set" else "PATH=FILE"
-        raise InvalidInput([Problem(*place, "", "set", f"{override.text!r} sets nothing", f"write {what}")])
-    said = _from_file(Path(text), place, path) if override.option == "--set-file" else _from_text(text, place, path)
+        what = "PATH=VALUE, such as train.seed=7" if option == "--set" else "PATH=FILE"
+        raise InvalidInput([Problem(*place, "", "set", f"{setting!r} sets nothing", f"write {what}")])
+    said = _from_file(Path(text), place, path) if option == "--set-file" else _from_text(text, place, path)
     value = _laid(document, _settled(document, parts, place, path), said)
     return Document(value, document.positions, [*document.problems, *said.problems])
 

@@ -110,6 +110,16 @@ def takes_share(annotation: Any) -> bool:
     return annotation in (Fraction, Score) or any(takes_share(part) for part in _args(annotation))
 
 
+def takes_duration(annotation: Any) -> bool:
+    """Whether a time such as `10m` may stand here."""
+    return annotation == Duration or any(takes_duration(part) for part in _args(annotation))
+
+
+def blocks_at(cls: type[Block], location: Location) -> list[type[Block]]:
+    """The blocks that may stand at a location."""
+    return [leaf for leaf in leaves(annotation_at(cls, location)) if isinstance(leaf, type) and issubclass(leaf, Block)]
+
+
 def reference_kind(annotation: Any, *, through_blocks: bool = True) -> Reference | None:
     """Whether text that stands here, or in the block that it is short for, may name the environment, and as what."""
     if isinstance(annotation, type):

@@ -206,7 +206,7 @@ class _Reader:
         if not event.implicit[0]:  # quoted, or a block of text
             return text
         try:
-            return _plain(text)
+            return plain_scalar(text)
         except ValueError as error:
             self._note(self._place(event), "number", str(error), "put it in quotes if it is meant as text")
             return None
@@ -247,7 +247,7 @@ class _Reader:
         return Place(self.file, mark.line + 1, mark.column + 1) if mark else Place(self.file, 0, 0)
 
 
-def _plain(text: str) -> Scalar:
+def plain_scalar(text: str) -> Scalar:
     """What an unquoted scalar means in the core schema of YAML 1.2 (section 10.3.2)."""
     if _NULL.fullmatch(text):
         return None
