@@ -1,4 +1,4 @@
-"""The parts of the README files that are made from the code.
+"""The parts of the README files that are made from the code, and the JSON schemas for editors.
 
 `python -m assay.cli.readme`, run at the top of the repository, writes them anew; with `--check` it writes
 nothing, and exits 1 when one is stale.
@@ -6,6 +6,7 @@ nothing, and exits 1 when one is stale.
 
 import ast
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,9 +21,16 @@ from assay.errors import EXIT_CODE_MEANINGS, ExitCode
 from assay.place import Place
 from assay.spec.gate import SuiteSpec
 from assay.spec.reference import Entry, about, entries, entry
+from assay.spec.schema import spec_schema, suite_schema
 from assay.spec.spec import Spec
 
 FILES = ("README.md", "specs/README.md")
+
+SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
+    "specs/schema.json": spec_schema,
+    "evals/schema.json": suite_schema,
+}
+"""JSON schemas, and what makes them."""
 
 _PART = re.compile(r"<!-- generated: (?P<name>[\w-]+) -->\n.*?<!-- end generated -->", re.DOTALL)
 
@@ -30,7 +38,7 @@ _PART = re.compile(r"<!-- generated: (?P<name>[\w-]+) -->\n.*?<!-- end generated
 @click.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 and name the parts that are stale.")
 def readme(check: bool) -> None:
-    """Write the generated parts of README.md and specs/README.md anew."""
+    """Write the generated parts of README.md and specs/README.md anew, and the JSON schemas."""
     num_stale = 0
     for file in map(Path, FILES):
         text, stale = refreshed(file.read_text())
@@ -39,6 +47,13 @@ def readme(check: bool) -> None:
             click.echo(f"{file}: {name} {'is stale; `python -m assay.cli.readme` writes it' if check else 'written'}")
         if stale and not check:
             file.write_text(text)
+    for file, schema in SCHEMAS.items():
+        text = json.dumps(schema(), indent=1) + "\n"
+        if not Path(file).is_file() or Path(file).read_text() != text:
+            num_stale += 1
+            click.echo(f"{file} {'is stale; `python -m assay.cli.readme` writes it' if check else 'written'}")
+            if not check:
+                Path(file).write_text(text)
     sys.exit(ExitCode.FAILED if check and num_stale else ExitCode.DONE)
 
 

@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
 )
 
@@ -24,9 +25,13 @@ class Block(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
 
+_SHARE = r"(\d+(?:\.\d+)?)\s*%"
+_TIME = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)"
+
+
 def _fraction(value: Any) -> Any:
     """`5%` is 0.05; a plain number stays as it is."""
-    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value)):
+    if isinstance(value, str) and (match := re.fullmatch(_SHARE, value.strip())):
         return float(match[1]) / 100
     if isinstance(value, str):
         raise ValueError("write a share as 5% or 0.05")
@@ -38,7 +43,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 def _duration_s(value: Any) -> Any:
     """`72h` is 259200 seconds; a plain number is seconds."""
-    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", value)):
+    if isinstance(value, str) and (match := re.fullmatch(_TIME, value.strip())):
         return float(match[1]) * _SECONDS[match[2]]
     if isinstance(value, str):
         raise ValueError("write a time as 500ms, 30s, 10m, 72h or 7d")
@@ -106,13 +111,21 @@ Where = Annotated[str, WrapValidator(_as_read), PlainSerializer(_as_written, ret
 Secret = Annotated[str, AfterValidator(_only_a_reference), Reference.SECRET]
 """A secret, written `${env:NAME}` and never otherwise."""
 
-Fraction = Annotated[float, BeforeValidator(_fraction), Field(ge=0, le=1)]
+_SHARE_SCHEMA = {
+    "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": f"^{_SHARE}$"}]
+}
+_SCORE_SCHEMA = {
+    "anyOf": [{"type": "number", "minimum": -100, "maximum": 1}, {"type": "string", "pattern": f"^{_SHARE}$"}]
+}
+_TIME_SCHEMA = {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^{_TIME}$"}]}
+
+Fraction = Annotated[float, BeforeValidator(_fraction), Field(ge=0, le=1), WithJsonSchema(_SHARE_SCHEMA)]
 """A share, written `5%` or `0.05`."""
 
-Score = Annotated[float, BeforeValidator(_fraction), Field(ge=-100, le=1)]
+Score = Annotated[float, BeforeValidator(_fraction), Field(ge=-100, le=1), WithJsonSchema(_SCORE_SCHEMA)]
 """A share, or another score of which 1 is the most: `80%`, `0.8` or `-0.2`."""
 
-Duration = Annotated[float, BeforeValidator(_duration_s), Field(ge=0)]
+Duration = Annotated[float, BeforeValidator(_duration_s), Field(ge=0), WithJsonSchema(_TIME_SCHEMA)]
 """Seconds, written `500ms`, `30s`, `10m`, `72h` or `7d`."""
 
 Paths = Annotated[tuple[Where, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
