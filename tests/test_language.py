@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.cli.main import assay
@@ -15,7 +15,7 @@ from assay.flow.steps import run_id
 from assay.place import Place
 from assay.spec.block import Block, Duration, Fraction
 from assay.spec.gate import SuiteSpec
-from assay.spec.load import load_spec, load_suite, resolve_spec
+from assay.spec.load import load_spec, load_suites, resolve_spec
 from assay.spec.parse import validated
 from assay.spec.reference import entries
 from assay.spec.spec import Spec
@@ -54,6 +54,17 @@ def test_a_rendered_spec_means_the_same(path: Path, tmp_path: Path) -> None:
     assert again == [line.split("  #")[0] for line in rendered.read_text().splitlines()]
 
 
+def test_steps_of_training_are_rendered_one_by_one(tmp_path: Path) -> None:
+    path, rendered = tmp_path / "spec.yaml", tmp_path / "rendered.yaml"
+    text = Path(DEMO).read_text().split("sweep:")[0] + Path(DEMO).read_text().split("deepspeed: {zero_stage: 2}\n")[1]
+    path.write_text(
+        text.replace("  num_workers: 2\n", "train: [{seed: 1}, {objective: dpo, data: {train: p.jsonl}}]\n")
+    )
+    rendered.write_text(call("render", str(path)).output)
+    assert resolve_spec(rendered)[0] == resolve_spec(path)[0]
+    assert "\n  - method:\n      lora:\n        r: 16 " in rendered.read_text()
+
+
 def test_every_value_tells_where_it_is_from(tmp_path: Path) -> None:
     base, spec, text = tmp_path / "base.yaml", tmp_path / "spec.yaml", tmp_path / "system.txt"
     base.write_text(Path(DEMO).read_text())
@@ -63,20 +74,21 @@ def test_every_value_tells_where_it_is_from(tmp_path: Path) -> None:
     lines = {line.split(":")[0].strip(): line for line in call("render", *arguments).output.splitlines()}
     assert lines["name"].endswith(f"# {spec}:2")
     assert lines["full"].endswith(f"# {spec}:4")
-    assert lines["max_length"].endswith(f"# {base}:32")
-    assert lines["micro_batch_size"].endswith("# default")
+    assert lines["max_length"].endswith(f"# {base}:33")
+    assert lines["optimizer"].endswith("# default")
+    assert "micro_batch_size" not in lines
     assert '"Short: and true."' in lines["system"]
     assert lines["system"].endswith(f"# {text}:1")
     said = json.loads(call("render", *arguments, "--json").output)
     assert said["spec"]["train"]["seed"] == 3
     assert said["origins"]["train.seed"] == "--set"
-    assert said["origins"]["data.train"] == f"{base}:15, --set"
-    assert said["origins"]["train.method.lora"] == "default"
+    assert said["origins"]["data.train"] == f"{base}:16, --set"
 
 
 ANNOTATIONS = [(Duration, 1e9), (Fraction, 1.0), (float, 1e30)]
 
 
+@settings(deadline=None)
 @given(
     st.one_of(
         st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\ufeff\ufffe\uffff"), max_size=20),
@@ -100,6 +112,7 @@ def test_what_is_written_is_read_back(value: object) -> None:
 def test_numbers_are_written_in_full(annotation: object, most: float) -> None:
     block = type("Held", (Block,), {"__annotations__": {"value": annotation}})
 
+    @settings(deadline=None)
     @given(st.floats(0, most))
     def check(value: float) -> None:
         document = read_yaml(f"value: {written(value, annotation)}".encode(), "f")
@@ -144,7 +157,7 @@ def test_specs_and_runs_are_compared_by_meaning(tmp_path: Path) -> None:
     rendered.write_text(call("render", DEMO).output)
     assert call("diff", DEMO, str(rendered)).output == "the same\n"
     spec = load_spec(Path(DEMO))
-    run = run_id(spec, load_suite(Path(spec.gate.suite)), ROOT)
+    run = run_id(spec, load_suites(spec.gate.suite), ROOT)
     Ledger(Place().ledger_url).open_run(run, name=spec.name, spec=spec.model_dump_json(), started_by="ana")
     assert call("diff", run[:-2], DEMO).output == "the same\n"
     changed = json.loads(call("diff", run, DEMO, "--json", "--set", "train.seed=1").output)

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from functools import cache
 
 import click
 
@@ -20,12 +21,17 @@ def explain(path: str) -> str:
     if not path:
         return "\n\n".join(f"{click.style(name, bold=True)}: {_block(cls, '')}" for name, cls in ROOTS)
     for _, cls in ROOTS:
-        found = next((one for one in entries(cls, ()) if _matches(one.path, path)), None)
+        found = next((one for one in _every(cls) if _matches(one.path, path)), None)
         if found is not None:
             return _key(cls, found)
     close = similar_paths([cls for _, cls in ROOTS], path)
     hint = f"did you mean {' or '.join(f'`{one}`' for one in close)}?" if close else "`assay explain` lists the blocks"
     raise UsageError(f"there is no key `{path}`: {hint}")
+
+
+@cache
+def _every(cls: type[Block]) -> tuple[Entry, ...]:
+    return tuple(entries(cls, ()))
 
 
 def _matches(path: str, said: str) -> bool:
@@ -51,8 +57,9 @@ def _key(cls: type[Block], found: Entry) -> str:
 def _block(cls: type[Block], path: str) -> str:
     """What a block says of itself, and its keys; empty where there is none."""
     location = tuple(path.split(".")) if path else ()
-    keys = [one for one in entries(cls, location) if _depth(one.path) == len(location) + 1]
-    keys = keys or [one for one in entries(cls, (*location, "NAME")) if _depth(one.path) == len(location) + 2]
+    inside = [one for one in _every(cls) if one.path.startswith(f"{path}." if path else "")]
+    keys = [one for one in inside if _depth(one.path) == len(location) + 1]
+    keys = keys or [one for one in inside if _depth(one.path) == len(location) + 2]
     text = textwrap.wrap(about(cls, location), WIDTH)
     return "\n".join([*text, *_rows(keys)])
 

@@ -1,7 +1,7 @@
 """`assay render`: the whole spec that a run would have, each value with where it is from."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,24 +45,37 @@ def rendered_data(path: Path, overrides: Sequence[Override]) -> dict[str, Any]:
 
 
 def _lines(block: Block, location: Location, document: Document) -> Iterator[Line]:
-    """A line for each key of a block, those inside a block after its own."""
+    """A line for each key of a block that says something, those inside a block after its own."""
     for key, field in type(block).model_fields.items():
         value, inner = getattr(block, key), (*location, key)
-        yield from _value_lines(key, value, inner, document, is_default=value == field.get_default())
+        is_default = value == field.get_default()
+        if not is_default or value is not None or inner in document.positions.values:
+            yield from _value_lines(key, value, inner, document, is_default)
 
 
-def _value_lines(key: str, value: Any, location: Location, document: Document, *, is_default: bool) -> Iterator[Line]:
+def _value_lines(key: str, value: Any, location: Location, document: Document, is_default: bool) -> Iterator[Line]:
     indent = "  " * (len(location) - 1)
-    if isinstance(value, Block):
+    inside = list(_inside(value, location, document, is_default))
+    if inside:
         yield Line(location, f"{indent}{key}:", "")
-        yield from _lines(value, location, document)
-    elif isinstance(value, dict) and value:
-        yield Line(location, f"{indent}{key}:", "")
-        for name, inner in value.items():
-            yield from _value_lines(written(name), inner, (*location, name), document, is_default=is_default)
+        yield from inside
     else:
-        text = f"{indent}{key}: {written(value, annotation_at(Spec, location))}"
-        yield Line(location, text, _origin(location, document, is_default))
+        text = "{}" if isinstance(value, Block) else written(value, annotation_at(Spec, location))
+        yield Line(location, f"{indent}{key}: {text}", _origin(location, document, is_default))
+
+
+def _inside(value: Any, location: Location, document: Document, is_default: bool) -> Iterator[Line]:
+    """The lines of a value that takes more than one."""
+    if isinstance(value, Block):
+        yield from _lines(value, location, document)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _value_lines(written(name), inner, (*location, name), document, is_default)
+    elif isinstance(value, tuple) and any(isinstance(item, Block) for item in value):
+        for index, item in enumerate(value):
+            first, *others = _lines(item, (*location, index), document)
+            yield replace(first, text="  " * len(location) + "- " + first.text.lstrip())
+            yield from others
 
 
 def _origin(location: Location, document: Document, is_default: bool) -> str:
@@ -74,7 +87,8 @@ def _origin(location: Location, document: Document, is_default: bool) -> str:
         said = [own, *(place for place in inside if place.file != own.file)]
         return ", ".join(dict.fromkeys(map(_said, said)))
     short = next(location[:length] for length in range(len(location) - 1, -1, -1) if location[:length] in places)
-    return "default" if is_default or isinstance(_at(document.value, short), dict) else _said(places[short])
+    stands_for = _at(document.value, short)
+    return "default" if is_default or isinstance(stands_for, dict) else _said(places[short])
 
 
 def _said(place: Place) -> str:

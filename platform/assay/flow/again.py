@@ -7,7 +7,7 @@ from assay.engines.lm_eval_harness import TaskFile
 from assay.flow.steps import Context, steps
 from assay.place import Place
 from assay.records.record import Record
-from assay.spec.load import load_suite
+from assay.spec.load import load_suites
 from assay.spec.spec import Spec
 from assay.stages import gate
 
@@ -17,8 +17,9 @@ R = TypeVar("R", bound=Record)
 def stages_again(old: Spec, new: Spec, root: Path, place: Place) -> list[str]:
     """The stages of `new` whose key would be another than after a run of `old`, in their order. The files that
     the two name are read as they are now. Raises InvalidInput when a suite cannot be read."""
-    suites = {name: load_suite(root / name) for name in {old.gate.suite, new.gate.suite}}
-    before, after = (_keys(_Imagined(spec, suites[spec.gate.suite], root, place, None)) for spec in (old, new))
+    before, after = (
+        _keys(_Imagined(spec, load_suites(spec.gate.suite, root), root, place, None)) for spec in (old, new)
+    )
     return [name for name, key in after.items() if before.get(name) != key]
 
 
@@ -40,7 +41,7 @@ class _Imagined(Context):
 
     @property
     def tasks(self) -> tuple[TaskFile, ...]:
-        files = gate.task_files(self.suite, self.root / self.spec.gate.suite, None)
+        files = gate.task_files(self.suite, self.root, None)
         data = str(self.records["prepare"])
         return (*files, TaskFile(gate.HELD_OUT, "", data)) if gate.HELD_OUT in self.suite.limits else files
 
