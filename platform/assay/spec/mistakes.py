@@ -2,23 +2,20 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic_core import ErrorDetails
 
 from assay.errors import OtherPlace, Problem
 from assay.spec.block import Block
+from assay.spec.hints import rule_hint, value_hint
 from assay.spec.shape import (
     annotation_at,
-    choices,
     expected,
     field_at,
     key_hint,
-    keys_at,
     leaves,
     takes_share,
-    tuple_item,
 )
 from assay.spec.yaml import Document, Location, Place, Value
 
@@ -123,11 +120,12 @@ def _told(cls: type[Block], document: Value, finding: _Finding) -> _Mistake:
     if kind == "missing":
         return _Mistake(location, "missing", f"missing; needs {expected(annotation)}", about)
     if kind == "value_error":
-        return _Mistake(location, "value", str(context["error"]))
+        hint = "" if isinstance(value, dict) else value_hint(cls, location, value)
+        return _Mistake(location, "value", str(context["error"]), hint)
     if kind in _BOUNDS:
         (bound,) = context.values()
         message = f"expected a number {_BOUNDS[kind]} {bound:g}, found {_shown(value)}"
-        return _Mistake(location, "range", message, _share_hint(annotation, value))
+        return _Mistake(location, "range", message, value_hint(cls, location, value) if takes_share(annotation) else "")
     if kind in ("too_short", "too_long"):
         bound = f"least {context['min_length']}" if kind == "too_short" else f"most {context['max_length']}"
         message = f"expected at {bound} values, found {context['actual_length'] or 'none'}"
@@ -142,7 +140,7 @@ def _told(cls: type[Block], document: Value, finding: _Finding) -> _Mistake:
 def _wrong_kind(cls: type[Block], document: Value, location: Location) -> _Mistake:
     value = _value_at(document, location)
     message = f"expected {expected(annotation_at(cls, location))}, found {_shown(value)}"
-    return _Mistake(location, "type", message, _value_hint(cls, location, value))
+    return _Mistake(location, "type", message, value_hint(cls, location, value))
 
 
 def _first_sentence(text: str) -> str:
@@ -157,40 +155,16 @@ _BOUNDS = {
 }
 
 
-def _share_hint(annotation: Any, value: Value) -> str:
-    if not takes_share(annotation):
-        return ""
-    if isinstance(value, int | float) and 1 < value <= 100:
-        return f"did you mean {value:g}%?"
-    return "a share is written 5% or 0.05"
-
-
-def _value_hint(cls: type[Block], location: Location, value: Value) -> str:
-    """What was probably meant instead of a value of the wrong kind."""
-    annotation, field = annotation_at(cls, location), field_at(cls, location)
-    items = leaves(tuple_item(annotation))
-    if value is None:
-        return "" if field is None or field.is_required() else "leave the key out to take its default"
-    if isinstance(value, str):
-        offered = {name.lower(): name for name in [*choices(annotation), *keys_at(cls, location)]}
-        close = get_close_matches(value.lower(), offered, 1, 0.5)
-        close = close or [name for name in offered if name.startswith(value.lower())]
-        if close:
-            return f"did you mean `{offered[close[0]]}`?"
-    if (isinstance(value, str) and items == [str]) or (isinstance(value, int | float) and items == [float]):
-        return f"for a single value write [{value}]"
-    return "put it in quotes" if annotation is str and isinstance(value, int | float) else ""
-
-
 def _problem(document: Document, mistake: _Mistake) -> Problem:
     """The mistake at its place; a rule between keys at the first that it names, and at another."""
-    first, *others = _named(document.value, mistake) or [mistake.location]
-    place, path = _place(document, mistake.code, first), ".".join(map(str, first))
+    named = _named(document.value, mistake)
+    first = named[0] if named else mistake.location
+    place = document.positions.of_key(first) if named else _place(document, mistake)
     other = None
-    if others:
-        second = document.positions.of_key(others[0])
-        other = OtherPlace(*second, ".".join(map(str, others[0])))
-    return Problem(*place, path, mistake.code, mistake.message, mistake.hint, other)
+    if len(named) > 1:
+        other = OtherPlace(*document.positions.of_key(named[1]), ".".join(map(str, named[1])))
+    hint = mistake.hint or rule_hint(mistake.message, [str(location[-1]) for location in named])
+    return Problem(*place, ".".join(map(str, first)), mistake.code, mistake.message, hint, other)
 
 
 def _named(value: Value, mistake: _Mistake) -> list[Location]:
@@ -206,12 +180,12 @@ def _named(value: Value, mistake: _Mistake) -> list[Location]:
     return found
 
 
-def _place(document: Document, code: str, location: Location) -> Place:
+def _place(document: Document, mistake: _Mistake) -> Place:
     """Where a mistake stands: an unknown key at the key, a missing one at its block."""
-    positions = document.positions
-    if code == "missing":
+    positions, location = document.positions, mistake.location
+    if mistake.code == "missing":
         return positions.of_key(location[:-1])
-    if code in ("unknown_key", "value") or isinstance(_value_at(document.value, location), dict | list):
+    if mistake.code == "unknown_key" or isinstance(_value_at(document.value, location), dict | list):
         return positions.of_key(location)
     return positions.of_value(location)
 

@@ -1,5 +1,6 @@
 """What may stand where: the blocks' own annotations, asked by location, and put into words."""
 
+import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from functools import cache
@@ -15,6 +16,41 @@ from assay.spec.model import ModelField
 from assay.spec.yaml import Location, Value
 
 SYNONYMS = {
+    "approvers": "reviewers",
+    "batchsize": "global_batch_size",
+    "bf16": "precision",
+    "cutoff_len": "max_length",
+    "deploy": "serve",
+    "early_stopping": "sweep",
+    "epoch": "num_epochs",
+    "eval": "gate",
+    "eval_split": "selection",
+    "evaluation": "gate",
+    "fp16": "precision",
+    "gradient_accumulation_steps": "micro_batch_size",
+    "lora_target_modules": "target_modules",
+    "lr_scheduler": "schedule",
+    "lr_scheduler_type": "schedule",
+    "max_replicas": "max",
+    "max_seq_len": "max_length",
+    "max_sequence_length": "max_length",
+    "min_replicas": "min",
+    "model_name_or_path": "source",
+    "n_epochs": "num_epochs",
+    "num_gpus": "gpus",
+    "num_train_samples": "num_samples",
+    "optim": "optimizer",
+    "quantize": "compress",
+    "scheduler_type": "schedule",
+    "sequence_len": "max_length",
+    "serving": "serve",
+    "stage": "zero_stage",
+    "system_prompt": "system",
+    "tensor_parallel": "tensor_parallel_size",
+    "training": "train",
+    "val_set_size": "selection",
+    "validation": "selection",
+    "warmup_steps": "warmup_ratio",
     "base_model": "model",
     "batch_size": "global_batch_size",
     "dataset": "data",
@@ -100,6 +136,15 @@ def choices(annotation: Any) -> list[str]:
     return [choice for part in _args(annotation) for choice in choices(part)]
 
 
+def fixed_numbers(annotation: Any) -> list[int | float]:
+    """The fixed numbers that an annotation offers."""
+    if get_origin(annotation) is Literal:
+        return [
+            value for value in get_args(annotation) if isinstance(value, int | float) and not isinstance(value, bool)
+        ]
+    return [number for part in _args(annotation) for number in fixed_numbers(part)]
+
+
 def tuple_item(annotation: Any) -> Any:
     """The annotation of a list's items; None where no list may stand."""
     return _part(annotation, tuple)
@@ -153,7 +198,7 @@ def spelled_out(annotation: Any, value: Value) -> Any:
 def key_hint(cls: type[Block], location: Location) -> tuple[str, str]:
     """For an unknown key: the hint, and the key of the same block that was probably meant, if any."""
     own, homes = keys_at(cls, location[:-1]), _homes(cls)
-    wanted = str(location[-1]).replace("-", "_").lower()
+    wanted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(location[-1])).replace("-", "_").lower()
     wanted = SYNONYMS.get(wanted, wanted)
     if wanted not in own and wanted in homes:
         return f"`{wanted}` belongs {' or '.join(homes[wanted])}", ""

@@ -282,6 +282,9 @@ def _explained(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str, s
     shown = text.split("\n")[line] if line < text.count("\n") + 1 else ""
     if "\t" in shown[: len(shown) - len(shown.lstrip())]:
         return line + 1, shown.index("\t") + 1, "a tab in the indentation", "indent with spaces"
+    if above := _value_above(text.split("\n")[: line + 1]):
+        hint = f"line {above} has its value already, or is indented too little: indent both lines alike"
+        return line + 1, len(shown) - len(shown.lstrip()) + 1, "this line is indented deeper than the one above", hint
     problem = str(error.problem)
     for pattern, at_opening, message, hint in _SYNTAX_ERRORS:
         if pattern in f"{error.context}: {problem}":
@@ -289,6 +292,17 @@ def _explained(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str, s
                 line, column = error.context_mark.line, error.context_mark.column
             return line + 1, column + 1, message, hint
     return line + 1, column + 1, f"this is not YAML: {problem}", ""
+
+
+def _value_above(lines: list[str]) -> int:
+    """The number of the line `key: value` above the last one, where that is indented deeper; 0 where it is not."""
+    *above, last = lines
+    number = next((index for index in range(len(above), 0, -1) if above[index - 1].strip(" -#")), 0)
+    found = re.match(r"( *)(- +)?[\w-]+: +[^\s#|>&]", above[number - 1]) if number else None
+    depth = len(last) - len(last.lstrip(" "))
+    if found is None or not re.match(r" *(- +)?[\w-]+:( |$)", last):
+        return 0
+    return number if depth > len(found[1] + (found[2] or "")) else 0
 
 
 _SYNTAX_ERRORS = (
