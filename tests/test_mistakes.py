@@ -55,7 +55,7 @@ PLANTED = [
     ("scheme: W8A8", "scheme: int8", 21, "W8A8"),
     ("format: messages", "format: message", 6, "`messages`"),
     ("  num_workers: 4", "  precision: float16", 19, "`fp16`"),
-    ("    zero_stage: 2", "    zero_stage: 4", 18, "0, 1, 2 or 3"),
+    ("    zero_stage: 2", "    zero_stage: 4", 18, "mean 3?"),
     # units
     ("expires: 72h", "expires: 3 days", 26, "3d"),
     ("hold: 10m", "hold: 10min", 29, "10m"),

@@ -82,6 +82,8 @@ def _text_hint(cls: type[Block], location: Location, value: str) -> str:
     close = close or [name for name in offered if name.startswith(value.lower())]
     if close:
         return f"did you mean `{offered[close[0]]}`?"
+    if takes_share(annotation) and value[:1].isdigit():
+        return "a share is written 5% or 0.05"
     if key := _key_for(cls, location, value):
         return f"write {{{key}: {written(value)}}}"
     if leaves(tuple_item(annotation)) == [str]:
