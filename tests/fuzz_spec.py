@@ -59,7 +59,21 @@ PIECES += [
     "<<: *a",
 ]
 PIECES += ["\x00", "\x7f", "\u2028", "é", "\U0001f600", '"\\0"', '"\\ud800"', "/", "..", "${env:HOME}", "${env:", "hf:"]
-PIECES += ["train:", "lora", "gate", "extends: spec.yaml\n", "[" * 60, "9" * 200, "0x", "0o7", "12:30", "=", "@", "`"]
+PIECES += [
+    "<<: *a",
+    "train:",
+    "lora",
+    "gate",
+    "extends: spec.yaml\n",
+    "[" * 60,
+    "9" * 200,
+    "0x",
+    "0o7",
+    "12:30",
+    "=",
+    "@",
+    "`",
+]
 VALUES: list[Any] = [None, True, False, 0, -1, 1, 2, 3, 10**30, 0.5, -0.0, 1e-300, "", "x", "5%", "10m", "5min", "W8A8"]
 VALUES += [
     [],

@@ -47,13 +47,13 @@ def readme(check: bool) -> None:
             click.echo(f"{file}: {name} {'is stale; `python -m assay.cli.readme` writes it' if check else 'written'}")
         if stale and not check:
             file.write_text(text)
-    for file, schema in SCHEMAS.items():
-        text = json.dumps(schema(), indent=1) + "\n"
-        if not Path(file).is_file() or Path(file).read_text() != text:
+    for name, schema in SCHEMAS.items():
+        text, file = json.dumps(schema(), indent=1) + "\n", Path(name)
+        if not file.is_file() or file.read_text() != text:
             num_stale += 1
             click.echo(f"{file} {'is stale; `python -m assay.cli.readme` writes it' if check else 'written'}")
             if not check:
-                Path(file).write_text(text)
+                file.write_text(text)
     sys.exit(ExitCode.FAILED if check and num_stale else ExitCode.DONE)
 
 

@@ -29,6 +29,9 @@ HELD_OUT = "heldout"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """Suffixes of weights that can run code when they are read."""
 
+MAX_TOLD = 20
+"""Patterns of one list that match nothing and are told."""
+
 B = TypeVar("B", bound=Block)
 
 
@@ -168,6 +171,8 @@ class _Check:
     def _patterns(self, location: Location, patterns: tuple[str, ...]) -> list[Problem]:
         problems = []
         for index, pattern in enumerate(patterns):
+            if len(problems) == MAX_TOLD:
+                break
             if is_remote(pattern) or matching_files(pattern, self.root):
                 continue
             if ".".join(map(str, location)) != "data.train" and re.match(r"\d[\d.]*\s*\D{0,8}$", pattern):

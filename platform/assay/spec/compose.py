@@ -111,7 +111,7 @@ class _Merger:
 
     def _spelled_out(self, old: Value, location: Location) -> Value:
         """A short form as the block that it stands for, so that a key can be laid over it."""
-        full = spelled_out(annotation_at(Spec, location), old)
+        full: Value = spelled_out(annotation_at(Spec, location), old)
         if isinstance(full, dict):
             for key in full:
                 self.positions.values[(*location, key)] = self.positions.of_value(location)
@@ -227,7 +227,7 @@ def _laid(document: Document, location: Location, said: Document) -> Value:
 def _at(value: Value, location: Location) -> Value:
     for part in location:
         assert isinstance(value, dict | list)
-        value = value[part]  # type: ignore[call-overload, index]
+        value = value[part]  # type: ignore[index]
     return value
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from pydantic_core import ErrorDetails
@@ -19,15 +20,22 @@ from assay.spec.shape import (
 )
 from assay.spec.yaml import Document, Location, Place, Value
 
+MAX_TOLD = 25
+"""Mistakes that are told one by one; whoever has more reads no further."""
+
 
 def mistakes(cls: type[Block], document: Document, errors: Iterable[ErrorDetails]) -> list[Problem]:
     """What is wrong with a document as a `cls`, given pydantic's `errors`."""
-    findings = _without_echoes(cls, _one_per_union(_finding(error, document.value) for error in errors))
-    told = [_told(cls, document.value, finding) for finding in findings]
-    told += [_wrong_kind(cls, document.value, location) for location in _misplaced_truths(cls, document.value, ())]
+    findings = _one_per_union(_finding(error, document.value) for error in errors)
+    told = [_told(cls, document.value, finding) for finding in _without_echoes(cls, findings[:MAX_TOLD])]
+    truths = islice(_misplaced_truths(cls, document.value, ()), MAX_TOLD)
+    told += [_wrong_kind(cls, document.value, location) for location in truths]
     problems: dict[Location, Problem] = {}
     for mistake in told:
         problems.setdefault(mistake.location, _problem(document, mistake))
+    if left := len(findings[MAX_TOLD:]):
+        place = document.positions.of_key(findings[MAX_TOLD].location)
+        problems[("more",)] = Problem(*place, "", "more", f"... and {left} more from here on")
     return list(problems.values())
 
 

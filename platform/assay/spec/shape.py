@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -73,6 +73,11 @@ SYNONYMS = {
 
 def annotation_at(cls: type[Block], location: Location) -> Any:
     """The annotation of what stands at `location` in a `cls`; None for a place that the blocks do not know."""
+    return _annotation_at(cls, tuple(0 if isinstance(part, int) else part for part in location))
+
+
+@lru_cache(maxsize=1024)
+def _annotation_at(cls: type[Block], location: Location) -> Any:
     current: Any = cls
     for part in location:
         if isinstance(part, int):
@@ -104,7 +109,7 @@ def leaves(annotation: Any) -> list[Any]:
 
 def keys_at(cls: type[Block], location: Location) -> list[str]:
     """The keys that the block at `location` knows."""
-    return [key for block in leaves(annotation_at(cls, location)) for key in _hints(block)]
+    return list(dict.fromkeys(key for block in leaves(annotation_at(cls, location)) for key in _hints(block)))
 
 
 def expected(annotation: Any) -> str:
@@ -190,11 +195,13 @@ def spelled_out(annotation: Any, value: Value) -> Any:
     """What a short form stands for; the value itself where it is none."""
     marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
     try:
-        return next((mark.func(value) for mark in marks if isinstance(mark, BeforeValidator)), value)
+        before: list[Any] = [mark.func for mark in marks if isinstance(mark, BeforeValidator)]
+        return before[0](value) if before else value
     except ValueError:
         return value
 
 
+@lru_cache(maxsize=256)
 def key_hint(cls: type[Block], location: Location) -> tuple[str, str]:
     """For an unknown key: the hint, and the key of the same block that was probably meant, if any."""
     own, homes = keys_at(cls, location[:-1]), _homes(cls)
