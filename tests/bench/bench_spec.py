@@ -11,8 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import ROOT
-
+ROOT = Path(__file__).resolve().parents[2]
 REPEATS = 7
 NUM_LINES = 300
 BARS = {"--help": (0.3, 60), "validate": (0.3, 60), "plan": (0.6, None)}

@@ -19,10 +19,11 @@ from pydantic import (
 
 
 class Block(BaseModel):
-    """One YAML block: frozen, and refusing keys it does not know."""
+    """One YAML block: frozen, and refusing keys it does not know. The string under a field says what it means;
+    `meanings` reads it (pydantic would read all of them at every start, which takes longer than all else)."""
 
     # A default is validated like what is written: a `1` for a float is 1.0 in both, and so are the digests of both.
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 _SHARE = r"(\d+(?:\.\d+)?)\s*%"

@@ -13,9 +13,9 @@ from assay.spec.hints import rule_hint, value_hint
 from assay.spec.shape import (
     annotation_at,
     expected,
-    field_at,
     key_hint,
     leaves,
+    meaning,
     takes_share,
 )
 from assay.spec.yaml import Document, Location, Place, Value
@@ -118,15 +118,16 @@ def _told(cls: type[Block], document: Value, finding: _Finding) -> _Mistake:
     """One finding in words."""
     location, error = finding.location, finding.error
     kind, context = error["type"], error.get("ctx", {})
-    annotation, field = annotation_at(cls, location), field_at(cls, location)
+    annotation = annotation_at(cls, location)
     value = _value_at(document, location)
-    about = _first_sentence(field.description or "") if field else ""
     if kind == "extra_forbidden":
         return _Mistake(location, "unknown_key", "unknown key", key_hint(cls, location)[0])
     if kind == "missing" and isinstance(value, list):
         return _Mistake(location, "length", f"expected at least {len(value) + 1} values, found {len(value)}")
     if kind == "missing":
-        return _Mistake(location, "missing", f"missing; needs {expected(annotation)}", about)
+        return _Mistake(
+            location, "missing", f"missing; needs {expected(annotation)}", _first_sentence(meaning(cls, location))
+        )
     if kind == "value_error":
         hint = "" if isinstance(value, dict) else value_hint(cls, location, value)
         return _Mistake(location, "value", str(context["error"]), hint)
@@ -139,7 +140,7 @@ def _told(cls: type[Block], document: Value, finding: _Finding) -> _Mistake:
         message = f"expected at {bound} values, found {context['actual_length'] or 'none'}"
         return _Mistake(location, "length", message.replace(" 1 values", " 1 value"))
     if kind == "string_pattern_mismatch":
-        return _Mistake(location, "value", f"{_shown(value)} is not allowed", about)
+        return _Mistake(location, "value", f"{_shown(value)} is not allowed", _first_sentence(meaning(cls, location)))
     if annotation is not None and (kind.endswith(("_type", "_parsing")) or kind in ("literal_error", "int_from_float")):
         return _wrong_kind(cls, document, location)
     return _Mistake(location, "value", error["msg"])

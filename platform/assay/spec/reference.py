@@ -9,7 +9,17 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from assay.spec.block import Block
-from assay.spec.shape import SYNONYMS, annotation_at, blocks_at, choices, expected, leaves, takes_duration, takes_share
+from assay.spec.shape import (
+    SYNONYMS,
+    annotation_at,
+    blocks_at,
+    choices,
+    expected,
+    leaves,
+    meaning,
+    takes_duration,
+    takes_share,
+)
 from assay.spec.written import written
 from assay.spec.yaml import Location
 
@@ -45,7 +55,7 @@ def entry(cls: type[Block], location: Location, field: FieldInfo) -> Entry:
         choices=tuple(choices(annotation)),
         unit=_unit(annotation, str(location[-1])),
         example=_example(annotation, field),
-        meaning=" ".join((field.description or "").split()),
+        meaning=meaning(cls, location),
     )
 
 

@@ -7,6 +7,7 @@ from pydantic_core import core_schema
 
 from assay.spec.block import Block
 from assay.spec.gate import SuiteSpec
+from assay.spec.shape import meanings
 from assay.spec.spec import Spec
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
@@ -85,6 +86,8 @@ class _WithShortForms(GenerateJsonSchema):
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         full = super().model_schema(schema)
+        for name, meaning in meanings(schema["cls"]).items():
+            full["properties"][name]["description"] = meaning
         inner = schema["schema"]
         has_short = inner["type"] == "function-before"
         return {"anyOf": [full, {"type": "string"}]} if has_short else full

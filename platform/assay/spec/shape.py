@@ -1,9 +1,13 @@
 """What may stand where: the blocks' own annotations, asked by location, and put into words."""
 
+import ast
+import inspect
 import re
+import textwrap
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from functools import cache, lru_cache
+from itertools import pairwise
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -95,6 +99,27 @@ def field_at(cls: type[Block], location: Location) -> FieldInfo | None:
         return None
     blocks = (leaf for leaf in leaves(annotation_at(cls, location[:-1])) if location[-1] in _hints(leaf))
     return next((block.model_fields[location[-1]] for block in blocks), None)
+
+
+def meaning(cls: type[Block], location: Location) -> str:
+    """What the field says of itself that a location ends in; empty where there is none."""
+    block = next((leaf for leaf in leaves(annotation_at(cls, location[:-1])) if location[-1:][0] in _hints(leaf)), None)
+    return meanings(block)[str(location[-1])] if block else ""
+
+
+@cache
+def meanings(block: type[Block]) -> dict[str, str]:
+    """What each field of a block says of itself: the string under it, on one line."""
+    found = {}
+    for cls in reversed(block.__mro__):
+        if issubclass(cls, Block) and cls is not Block:
+            (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+            assert isinstance(definition, ast.ClassDef)
+            for field, below in pairwise(definition.body):
+                if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                    assert isinstance(field.target, ast.Name)
+                    found[field.target.id] = " ".join(str(ast.literal_eval(below.value)).split())
+    return {name: found.get(name, "") for name in block.model_fields}
 
 
 def leaves(annotation: Any) -> list[Any]:
