@@ -7,9 +7,10 @@ from assay.engines.lm_eval_harness import TaskFile
 from assay.flow.steps import Context, steps
 from assay.place import Place
 from assay.records.record import Record
+from assay.spec.check import HELD_OUT
 from assay.spec.load import load_suites
 from assay.spec.spec import Spec
-from assay.stages import gate
+from assay.stages import weigh
 
 R = TypeVar("R", bound=Record)
 
@@ -27,7 +28,7 @@ def _keys(context: "_Imagined") -> dict[str, str]:
     """The key of every stage, were each to leave a record that is as much its own as the key is."""
     keys = {}
     for step in steps():
-        if step.wanted(context.spec):
+        if step.wanted(context):
             keys[step.name] = step.key(context)
             context.records[step.name] = _Token(keys[step.name])  # type: ignore[assignment]
     return keys
@@ -41,9 +42,9 @@ class _Imagined(Context):
 
     @property
     def tasks(self) -> tuple[TaskFile, ...]:
-        files = gate.task_files(self.suite, self.root, None)
+        files = weigh.tasks_of(self.suite, self.root, None)
         data = str(self.records["prepare"])
-        return (*files, TaskFile(gate.HELD_OUT, "", data)) if gate.HELD_OUT in self.suite.limits else files
+        return (*files, TaskFile(HELD_OUT, "", data)) if HELD_OUT in self.suite.limits else files
 
 
 class _Token(str):
