@@ -15,7 +15,7 @@ from assay.errors import InvalidInput, Problem
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
-MAX_NODES = 10_000
+MAX_NODES = 5_000
 MAX_DIGITS = 100
 
 Location = tuple[str | int, ...]
@@ -249,6 +249,8 @@ class _Reader:
 
 def plain_scalar(text: str) -> Scalar:
     """What an unquoted scalar means in the core schema of YAML 1.2 (section 10.3.2)."""
+    if text[:1] not in _FIRST:  # most text is told by its first character
+        return text
     if _NULL.fullmatch(text):
         return None
     if _BOOL.fullmatch(text):
@@ -267,6 +269,7 @@ def plain_scalar(text: str) -> Scalar:
     return number
 
 
+_FIRST = frozenset(["", *"0123456789+-.~nNtTfF"])
 _NULL = re.compile(r"null|Null|NULL|~|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
