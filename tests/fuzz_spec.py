@@ -15,6 +15,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -222,12 +223,12 @@ def _exchange(dice: random.Random, value: Any) -> None:
     blocks = [block for block in _inside(value) if isinstance(block, dict | list)]
     block = dice.choice(blocks)
     if isinstance(block, list):
-        block.insert(dice.randrange(len(block) + 1), dice.choice(VALUES))
+        block.insert(dice.randrange(len(block) + 1), deepcopy(dice.choice(VALUES)))
         return
     key = dice.choice([*block, "train", "lr", "x"])
     match dice.randrange(5):
         case 0:
-            block[key] = dice.choice(VALUES)
+            block[key] = deepcopy(dice.choice(VALUES))
         case 1:
             block.pop(key, None)
         case 2:
@@ -235,11 +236,10 @@ def _exchange(dice: random.Random, value: Any) -> None:
             block[key[:start] + dice.choice("xe_ 1") + key[start + 1 :]] = block.pop(key, 1)
         case 3:
             other = dice.choice(blocks)
-            moved = json.dumps(block.get(key))
             if isinstance(other, dict):
-                other[key] = json.loads(moved)
+                other[key] = deepcopy(block.get(key))
         case 4:
-            block[key] = [json.loads(json.dumps(block.get(key)))] * dice.randrange(3)
+            block[key] = [deepcopy(block.get(key)) for _ in range(dice.randrange(3))]
 
 
 def _inside(value: Any) -> list[Any]:

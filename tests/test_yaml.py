@@ -85,6 +85,8 @@ def test_keys_and_values_know_their_places() -> None:
         ("? [a]\n: b\n", 1, 3, "a key must be text"),
         ("a: 1\n---\nb: 2\n", 2, 1, "several documents"),
         ("a: x\x07\n", 1, 5, "control character U+0007"),
+        ("a: 1\nb: x\u2028y\n", 2, 5, "control character U+2028"),
+        ("a: 1\rb: 2\n", 1, 5, "control character U+000D"),
         ('a: "x\\0"\n', 1, 4, "control character"),
         ('a: "\\ud800"\n', 1, 7, "an escape that is no character"),
         (b"a: 1\nb: \xff\n", 2, 4, "not UTF-8"),

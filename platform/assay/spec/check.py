@@ -169,7 +169,7 @@ class _Check:
         return problems
 
     def _patterns(self, location: Location, patterns: tuple[str, ...]) -> list[Problem]:
-        problems = []
+        problems: list[Problem] = []
         for index, pattern in enumerate(patterns):
             if len(problems) == MAX_TOLD:
                 break

@@ -86,7 +86,8 @@ class _WithShortForms(GenerateJsonSchema):
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         full = super().model_schema(schema)
-        for name, meaning in meanings(schema["cls"]).items():
+        block: type[Block] = schema["cls"]
+        for name, meaning in meanings(block).items():
             full["properties"][name]["description"] = meaning
         inner = schema["schema"]
         has_short = inner["type"] == "function-before"

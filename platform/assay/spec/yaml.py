@@ -81,7 +81,7 @@ def _decoded(data: bytes, file: str) -> str:
         column = error.start - data.rfind(b"\n", 0, error.start)
         message, hint = "this is not UTF-8", "save the file as UTF-8"
         raise InvalidInput([Problem(file, line, column, "", "encoding", message, hint)]) from None
-    if found := _CONTROL.search(text):
+    if found := _NOT_IN_A_FILE.search(text):
         line, column = text.count("\n", 0, found.start()) + 1, found.start() - text.rfind("\n", 0, found.start())
         message = f"the control character U+{ord(found[0]):04X}"
         raise InvalidInput([Problem(file, line, column, "", "control_character", message, "remove it")])
@@ -275,6 +275,10 @@ _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_NOT_IN_A_FILE = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff\u2028\u2029]|\r(?!\n)"
+)
+"""Control characters, and what YAML takes for the end of a line and no editor does: escapes in quotes may name it."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
