@@ -178,7 +178,6 @@ def test_specs_and_runs_are_compared_by_meaning(tmp_path: Path) -> None:
         ("serve.engine.max_model_len=1024", "baseline deploy gate"),
         ("approval.required=1", ""),
         ("approval.expires=1h", ""),
-        ("gate.baseline=none", "gate"),
         ("model=hf:a/b", "fetch prepare sweep train merge compress baseline deploy gate"),
     ],
 )

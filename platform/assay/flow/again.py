@@ -51,9 +51,9 @@ class _Token(str):
     """Stands for a record that is not there: text of its own, whatever part of it is asked for."""
 
     @property
-    def learning_rate(self) -> float:
-        """A learning rate that no other token has."""
-        return (int(self[:8], 16) + 1) / 2**33
+    def parameters(self) -> dict[str, float]:
+        """A sweep's choice, which no other token has."""
+        return {"learning_rate": (int(self[:8], 16) + 1) / 2**33}
 
     def __getattr__(self, name: str) -> "_Token":
         if name.startswith("__"):

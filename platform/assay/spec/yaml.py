@@ -275,18 +275,18 @@ _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_NOT_IN_A_FILE = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff\u2028\u2029]|\r(?!\n)"
-)
-"""Control characters, and what YAML takes for the end of a line and no editor does: escapes in quotes may name it."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
+_NOT_IN_A_FILE = re.compile(rf"{_CONTROL.pattern}|[\u2028\u2029]|\r(?!\n)")
+"""Control characters, and what YAML takes for the end of a line and no editor does: escapes in quotes may name it."""
 
 
 def _explained(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str, str]:
     """A syntax error as its line, its column, what is wrong, and what to do."""
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark else (0, 0)
-    shown = text.split("\n")[line] if line < text.count("\n") + 1 else ""
+    if line > text.count("\n"):  # the end of a text whose last line is not ended
+        line, column = text.count("\n"), len(text) - text.rfind("\n") - 1
+    shown = text.split("\n")[line]
     if "\t" in shown[: len(shown) - len(shown.lstrip())]:
         return line + 1, shown.index("\t") + 1, "a tab in the indentation", "indent with spaces"
     if above := _value_above(text.split("\n")[: line + 1]):
