@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from assay.cli.main import assay
 from assay.errors import AssayError
@@ -18,9 +19,10 @@ from assay.spec.gate import SuiteSpec
 from assay.spec.load import load_spec, load_suites, resolve_spec
 from assay.spec.parse import validated
 from assay.spec.reference import entries
+from assay.spec.shape import blocks_at
 from assay.spec.spec import Spec
 from assay.spec.written import written
-from assay.spec.yaml import read_yaml
+from assay.spec.yaml import Value, read_yaml
 from assay.store.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -140,6 +142,29 @@ def test_an_explanation_tells_what_may_stand_there() -> None:
     overview = call("explain").output
     for key in [*Spec.model_fields, *SuiteSpec.model_fields]:
         assert f"\n  {key} " in overview
+
+
+def test_every_example_may_stand_where_it_is_shown() -> None:
+    shown = 0
+    for cls in (Spec, SuiteSpec):
+        for one in entries(cls, ()):
+            if one.example:
+                field = one.path.split(".")[-1]
+                block = blocks_at(cls, tuple(one.path.split(".")[:-1]))
+                value = read_yaml(f"{field}: {one.example}".encode(), one.path).value
+                assert isinstance(value, dict)
+                assert any(_is_taken(each, field, value[field]) for each in block), f"{one.path}: {one.example}"
+                shown += 1
+    assert shown > 100
+
+
+def _is_taken(block: type[Block], field: str, value: Value) -> bool:
+    """Whether the block has nothing against this value of this field; that others are missing does not matter."""
+    try:
+        block.model_validate({field: value})
+    except ValidationError as error:
+        return all(one["loc"][:1] != (field,) for one in error.errors())
+    return True
 
 
 @pytest.mark.parametrize(

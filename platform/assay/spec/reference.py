@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from assay.spec.block import Block
+from assay.spec.block import Block, Paths
 from assay.spec.shape import (
     SYNONYMS,
     annotation_at,
@@ -19,6 +19,7 @@ from assay.spec.shape import (
     meaning,
     takes_duration,
     takes_share,
+    tuple_item,
 )
 from assay.spec.written import written
 from assay.spec.yaml import Location
@@ -39,7 +40,7 @@ class Entry:
     """The fixed texts that it offers."""
     unit: str
     example: str
-    """As one would write it; empty where the default says enough."""
+    """As one would write it; empty where there is none to give."""
     meaning: str
 
 
@@ -54,7 +55,7 @@ def entry(cls: type[Block], location: Location, field: FieldInfo) -> Entry:
         default="" if default == "{}" else default,
         choices=tuple(choices(annotation)),
         unit=_unit(annotation, str(location[-1])),
-        example=_example(annotation, field),
+        example=_example(annotation, ".".join(map(str, location)), field),
         meaning=meaning(cls, location),
     )
 
@@ -103,7 +104,50 @@ def _unit(annotation: Any, key: str) -> str:
 _UNITS = (("_gb", "gigabytes"), ("_gb_on_cpu", "gigabytes"), ("_bytes", "bytes"), ("_tokens", "tokens"))
 
 
-def _example(annotation: Any, field: FieldInfo) -> str:
-    if field.examples:
-        return written(field.examples[0], annotation)
-    return ""
+def _example(annotation: Any, path: str, field: FieldInfo) -> str:
+    """A value that may stand there: the default where that says something, else one of its kind."""
+    if path in _EXAMPLES:
+        return _EXAMPLES[path]
+    if not field.is_required() and field.default not in (None, (), {}) and not isinstance(field.default, Block):
+        return written(field.default, annotation)
+    return _of_kind(annotation, path, field)
+
+
+def _of_kind(annotation: Any, path: str, field: FieldInfo) -> str:
+    if tuple_item(annotation) is not None:
+        return "[data/*.jsonl]" if annotation == Paths else ""
+    if offered := choices(annotation):
+        return offered[0]
+    if takes_duration(annotation) or takes_share(annotation):
+        return "10m" if takes_duration(annotation) else "5%"
+    kinds = leaves(annotation)
+    if blocks := [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Block)]:
+        needed = [(key, inner) for key, inner in blocks[0].model_fields.items() if inner.is_required()]
+        said = {key: _example(annotation_at(blocks[0], (key,)), f"{path}.{key}", inner) for key, inner in needed}
+        whole = "{" + ", ".join(f"{key}: {text}" for key, text in said.items()) + "}"
+        return whole if said and all(said.values()) else ""
+    if int in kinds or float in kinds:
+        bounds = [getattr(item, name, None) for item in field.metadata for name in ("ge", "gt")]
+        least = max((bound for bound in bounds if bound is not None), default=0)
+        return str(max(8, int(least)) if int in kinds else 0.1)
+    return "true" if bool in kinds else ""
+
+
+_EXAMPLES = {
+    "version": "1",
+    "name": "support-bot",
+    "model.source": "hf:Qwen/Qwen3-8B",
+    "model.revision": "9c925d6",
+    "data.system": "Answer briefly.",
+    "sweep": "{learning_rate: [1e-4, 3e-4, 1e-3]}",
+    "sweep.learning_rate": "[1e-4, 3e-4, 1e-3]",
+    "sweep.learning_rate.loguniform": "[1e-5, 5e-4]",
+    "train.method": "{lora: {r: 16, alpha: 32}}",
+    "train.method.lora.layers": "15-29",
+    "train.objective": "dpo",
+    "gate.suite": "evals/support-bot.yaml",
+    "approval.reviewers": "[ana, ben]",
+    "serve.model_name": "support-bot",
+    "limits": "{heldout: {metric: exact_match, at_least: 80%}}",
+}
+"""Of paths whose values have a form of their own."""
