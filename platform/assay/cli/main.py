@@ -105,9 +105,7 @@ def validate(spec: Path, as_json: bool, overrides: Overrides) -> None:
 @click.option("--against", default=None, help="Show what is different from this run (its id or the start of it).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @_overridable
-def plan(
-    spec: Path, cluster_file: Path | None, against: str | None, as_json: bool, overrides: Overrides
-) -> None:
+def plan(spec: Path, cluster_file: Path | None, against: str | None, as_json: bool, overrides: Overrides) -> None:
     """Say what a run would do, reuse, need and be able to show. Nothing is started."""
     from assay.cli.plan import show_plan
 

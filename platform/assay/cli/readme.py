@@ -32,6 +32,9 @@ SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 """JSON schemas, and what makes them."""
 
+NAMES_SCHEMA = "# yaml-language-server: $schema=schema.json\n"
+"""The first line of each shipped spec and suite, for editors."""
+
 _PART = re.compile(r"<!-- generated: (?P<name>[\w-]+) -->\n.*?<!-- end generated -->", re.DOTALL)
 
 
@@ -40,21 +43,25 @@ _PART = re.compile(r"<!-- generated: (?P<name>[\w-]+) -->\n.*?<!-- end generated
 def readme(check: bool) -> None:
     """Write the generated parts of README.md and specs/README.md anew, and the JSON schemas."""
     num_stale = 0
-    for file in map(Path, FILES):
-        text, stale = refreshed(file.read_text())
-        num_stale += len(stale)
-        for name in stale:
-            click.echo(f"{file}: {name} {'is stale; `python -m assay.cli.readme` writes it' if check else 'written'}")
-        if stale and not check:
+    for file, text, parts in _made():
+        num_stale += len(parts)
+        for part in parts:
+            click.echo(f"{file}: {part} {'is stale; `python -m assay.cli.readme` writes it' if check else 'written'}")
+        if parts and not check:
             file.write_text(text)
-    for name, schema in SCHEMAS.items():
-        text, file = json.dumps(schema(), indent=1) + "\n", Path(name)
-        if not file.is_file() or file.read_text() != text:
-            num_stale += 1
-            click.echo(f"{file} {'is stale; `python -m assay.cli.readme` writes it' if check else 'written'}")
-            if not check:
-                file.write_text(text)
     sys.exit(ExitCode.FAILED if check and num_stale else ExitCode.DONE)
+
+
+def _made() -> Iterator[tuple[Path, str, list[str]]]:
+    """Every file with something made in it: its path, the text it should have, and which parts of it are stale."""
+    for file in map(Path, FILES):
+        yield file, *refreshed(file.read_text())
+    for file, schema in SCHEMAS.items():
+        path, text = Path(file), json.dumps(schema(), indent=1) + "\n"
+        yield path, text, [] if path.is_file() and path.read_text() == text else ["schema"]
+        for shipped in sorted(path.parent.glob("*.yaml")):
+            text = shipped.read_text()
+            yield shipped, NAMES_SCHEMA + text, [] if text.startswith(NAMES_SCHEMA) else ["name of the schema"]
 
 
 def refreshed(text: str) -> tuple[str, list[str]]:
