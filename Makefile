@@ -12,7 +12,7 @@ CPU_TORCH ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backe
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-methods check format lock bench-train bench-sweep drill-train bench-serve bench-plan bench-gate drill-gate down clean
+.PHONY: help setup demo test test-methods check format lock bench-train bench-sweep drill-train bench-serve bench-plan bench-gate drill-gate down clean fuzz-spec bench-spec
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -39,6 +39,12 @@ check: setup ## lint, types, import contracts, and the README's generated parts
 format: setup ## rewrite the code in the house format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+fuzz-spec: setup ## 100,000 inputs that nobody meant to write: each ends as a spec, or as errors with places
+	@$(BIN)/python tests/fuzz_spec.py
+
+bench-spec: setup ## seconds and memory of --help, validate and plan
+	@$(BIN)/python tests/bench/bench_spec.py
 
 bench-train: setup ## tokens/s of the train stage against a bare loop
 	@$(BIN)/python tests/bench/bench_train.py

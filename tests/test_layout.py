@@ -7,14 +7,22 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
+import jsonschema
 import pytest
+from pydantic import ValidationError
 
 from assay.cli import readme
 from assay.cli.main import assay
+from assay.spec.block import Block
+from assay.spec.gate import SuiteSpec
 from assay.spec.load import load_spec, load_suite
+from assay.spec.spec import Spec
+from assay.spec.yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP_LEVEL = {
@@ -86,6 +94,33 @@ def test_the_checks_are_complete_and_hold_every_room() -> None:
 def test_the_generated_parts_of_the_readmes_are_all_there() -> None:
     texts = [(ROOT / file).read_text() for file in readme.FILES]
     assert sorted(re.findall(r"<!-- generated: ([\w-]+) -->", "".join(texts))) == sorted(readme.PARTS)
+
+
+def _with_an_unknown_key(value: Any) -> Iterator[Any]:
+    """The value, once for each of its blocks, with a key in it that no block knows."""
+    if isinstance(value, dict):
+        yield {**value, "banana": 1}
+        for key, inner in value.items():
+            yield from ({**value, key: changed} for changed in _with_an_unknown_key(inner))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from ([*value[:index], changed, *value[index + 1 :]] for changed in _with_an_unknown_key(inner))
+
+
+@pytest.mark.parametrize(("folder", "cls"), [("specs", Spec), ("evals", SuiteSpec)], ids=["specs", "suites"])
+def test_editors_accept_the_shipped_files_and_refuse_what_is_unknown(folder: str, cls: type[Block]) -> None:
+    schema = json.loads((ROOT / folder / "schema.json").read_text())
+    jsonschema.Draft7Validator.check_schema(schema)
+    editor = jsonschema.Draft7Validator(schema)
+    for path in (ROOT / folder).glob("*.yaml"):
+        text = path.read_text()
+        assert text.startswith("# yaml-language-server: $schema=schema.json\n"), path.name
+        value = read_yaml(text.encode(), path.name).value
+        assert [error.message for error in editor.iter_errors(value)] == [], path.name
+        for changed in _with_an_unknown_key(value):
+            with pytest.raises(ValidationError):
+                cls.model_validate(changed)
+            assert not editor.is_valid(changed)
 
 
 def test_a_stale_part_is_named_and_made_anew() -> None:

@@ -5,15 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from assay.errors import InvalidInput, Problem
 from assay.spec.check import package_folders
+from assay.spec.excerpt import excerpt
 from assay.spec.gate import SuiteSpec
-from assay.spec.load import load_spec, load_suite, load_suites, problem_excerpt
-from assay.spec.schema import json_schema
+from assay.spec.load import load_spec, load_suite, load_suites
+from assay.spec.schema import spec_schema
 from assay.spec.spec import Spec
 
 SPEC = """\
@@ -107,7 +109,13 @@ MISTAKES = [
     ("  num_epochs: 2", "  learning_rate: fast", 11, "train.learning_rate", "expected a number, found 'fast'"),
     ("  num_epochs: 2", "  learning_rate: true", 11, "train.learning_rate", "expected a number, found true"),
     ("  num_epochs: 2", "  num_workers: 1.5", 11, "train.num_workers", "expected a whole number, found 1.5"),
-    ("  num_epochs: 2", "  num_workers: 3", 11, "train", "global_batch_size 16 is not divisible by num_workers 3"),
+    (
+        "  num_epochs: 2",
+        "  num_workers: 3",
+        11,
+        "train.num_workers",
+        "global_batch_size 16 is not divisible by num_workers 3",
+    ),
     ("  schedule: linear", "  schedule: cosin", 12, "train.schedule", "did you mean `cosine`?"),
     ("W8A8", "w8a8", 14, "compress.scheme", "did you mean `W8A8`?"),
     ("{lora: {r: 8}}", "qlorra", 10, "train.method", "did you mean `qlora`?"),
@@ -121,11 +129,11 @@ MISTAKES = [
     ("gate: 10%", "gate: {sorce: x}", 6, "data.gate.sorce", "did you mean `source`?"),
     ("[1e-4, 1e-3]", "1e-4", 8, "sweep.learning_rate", "expected a list or a block with `loguniform`"),
     ("[1e-4, 1e-3]", "[1e-4, 0]", 8, "sweep.learning_rate.1", "expected a number greater than 0, found 0"),
-    ("[1e-4, 1e-3]", "{loguniform: [1, 0.1]}", 8, "sweep.learning_rate", "must be below the upper end"),
+    ("[1e-4, 1e-3]", "{loguniform: [1, 0.1]}", 8, "sweep.learning_rate.loguniform", "must be below the upper end"),
     ("[1e-4, 1e-3]", "{loguniform: [1]}", 8, "sweep.learning_rate.loguniform", "expected at least 2 values"),
     ("{reviewers: [ana]}", "{reviewers: ana}", 17, "approval.reviewers", "for a single value write [ana]"),
     ("{reviewers: [ana]}", "{reviewers: []}", 17, "approval.reviewers", "expected at least 1 value, found none"),
-    ("{reviewers: [ana]}", "{reviewers: [ana], required: 2}", 17, "approval", "only 1 reviewers are named"),
+    ("{reviewers: [ana]}", "{reviewers: [ana], required: 2}", 17, "approval.required", "only 1 reviewers are named"),
     ("{reviewers: [ana]}", "{reviewers: [ana], expires: soon}", 17, "approval.expires", "write a time as"),
     ("approval: {reviewers: [ana]}", "", 1, "approval", "missing; needs a block with `reviewers`"),
     ("approval: {reviewers: [ana]}", "approval:", 17, "approval", "expected a block with `reviewers`, found nothing"),
@@ -229,24 +237,26 @@ def test_a_file_that_is_none(root: Path) -> None:
 def test_the_excerpt_points_at_the_place(root: Path) -> None:
     text = edited(SPEC, "schedule: linear", "shcedule: linear")
     (problem,) = refusals(root, text)
-    assert problem_excerpt(problem, text) == ("11 |   num_epochs: 2\n12 |   shcedule: linear\n   |   ^\n13 | compress:")
-    far = Problem("f", 1, 500, "", "x", "x")
-    *_, caret = problem_excerpt(far, "é" * 499 + "X" + "\x1b" * 99).splitlines()
-    shown = problem_excerpt(far, "é" * 499 + "X" + "\x1b" * 99).splitlines()[0]
+    assert excerpt(text, problem.line, problem.column) == (
+        "11 |   num_epochs: 2\n12 |   shcedule: linear\n   |   ^\n13 | compress:"
+    )
+    shown, caret = excerpt("é" * 499 + "X" + "\x1b" * 99, 1, 500).splitlines()
     assert shown[caret.index("^")] == "X"
     assert "\x1b" not in shown
-    assert problem_excerpt(Problem("f", 0, 0, "", "x", "x"), text) == ""
+    assert excerpt(text, 0, 0) == ""
 
 
-def test_the_schema_takes_what_the_loader_takes(root: Path) -> None:
-    jsonschema = pytest.importorskip("jsonschema")
-    editor = jsonschema.Draft202012Validator(json_schema())
+def test_the_schema_takes_what_the_loader_takes() -> None:
+    editor = jsonschema.Draft7Validator(spec_schema())
     short = {"version": 1, "name": "a", "model": "hf:a/b", "data": {"train": "x", "gate": "5%", "selection": ["y"]}}
     short |= {"gate": {"suite": "s"}, "approval": {"reviewers": ["a"], "expires": "72h"}, "train": {"method": "lora"}}
     Spec.model_validate(short)
     assert list(editor.iter_errors(short)) == []
     assert list(editor.iter_errors(json.loads(Spec.model_validate(short).model_dump_json()))) == []
-    assert [error.json_path for error in editor.iter_errors({**short, "train": {"lr": 1}})] == ["$.train"]
+    assert not editor.is_valid({**short, "train": {"lr": 1}})
+    assert editor.is_valid({"extends": "base.yaml", "data": {"gate": "5%"}})
+    assert not editor.is_valid({"data": {"gate": "5%"}})
+    assert not editor.is_valid({"extends": "base.yaml", "train": {"lr": 1}})
 
 
 WORDS = ["x", "", "5%", "-1", "1e999", "true", "null", "[", "]", "{", "}", ":", "- ", "\n", "\t", "  ", '"', "'", "*a"]
@@ -278,7 +288,7 @@ def test_whatever_is_written_ends_in_a_spec_or_in_problems(root: Path, spec: str
         assert refused.problems
         for problem in refused.problems:
             assert problem.message
-            problem_excerpt(problem, spec)
+            excerpt(spec, problem.line, problem.column)
 
 
 def test_reading_a_spec_imports_nothing_heavy() -> None:

@@ -56,11 +56,11 @@ def test_keys_and_values_know_their_places() -> None:
     document = read_yaml(text.encode(), "f.yaml")
     assert document.value == {"train": {"steps": [1, {"é": "x"}], "base": 3, "again": 3}}
     positions = document.positions
-    assert positions.of_key(("train", "steps")) == (2, 3)
-    assert positions.of_value(("train", "steps", 1, "é")) == (2, 18)
-    assert positions.of_value(("train", "again")) == (4, 10)
-    assert positions.of_value(("train", "steps", 7, "unheard", "of")) == (2, 3)
-    assert positions.of_value(("elsewhere",)) == (1, 1)
+    assert positions.of_key(("train", "steps"))[1:] == (2, 3)
+    assert positions.of_value(("train", "steps", 1, "é"))[1:] == (2, 18)
+    assert positions.of_value(("train", "again"))[1:] == (4, 10)
+    assert positions.of_value(("train", "steps", 7, "unheard", "of"))[1:] == (2, 3)
+    assert positions.of_value(("elsewhere",))[1:] == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,8 @@ def test_keys_and_values_know_their_places() -> None:
         ("? [a]\n: b\n", 1, 3, "a key must be text"),
         ("a: 1\n---\nb: 2\n", 2, 1, "several documents"),
         ("a: x\x07\n", 1, 5, "control character U+0007"),
+        ("a: 1\nb: x\u2028y\n", 2, 5, "control character U+2028"),
+        ("a: 1\rb: 2\n", 1, 5, "control character U+000D"),
         ('a: "x\\0"\n', 1, 4, "control character"),
         ('a: "\\ud800"\n', 1, 7, "an escape that is no character"),
         (b"a: 1\nb: \xff\n", 2, 4, "not UTF-8"),
@@ -107,8 +109,8 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (BOMB, "more than 10,000 values"),
-        ("- a\n" * 200_000, "more than 10,000 values"),
+        (BOMB, "more than 5,000 values"),
+        ("- a\n" * 200_000, "more than 5,000 values"),
         ("[" * 500_000, "more than 50 levels"),
         ("{a: " * 100_000, "more than 50 levels"),
         ("- " * 100_000, "more than 50 levels"),

@@ -54,6 +54,16 @@ class UsageError(AssayError):
 
 
 @dataclass(frozen=True)
+class OtherPlace:
+    """The second place of a rule between two fields. Lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+    path: str
+
+
+@dataclass(frozen=True)
 class Problem:
     """One mistake in an input file, with its place. Lines and columns count from 1; 0 means unknown."""
 
@@ -64,6 +74,7 @@ class Problem:
     code: str
     message: str
     hint: str = ""
+    other: OtherPlace | None = None
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
@@ -71,7 +82,7 @@ class Problem:
         hint = f" ({self.hint})" if self.hint else ""
         return f"{place}: {subject}{self.message}{hint}"
 
-    def as_dict(self) -> dict[str, str | int]:
+    def as_dict(self) -> dict[str, object]:
         """The problem as JSON-ready data."""
         return asdict(self)
 

@@ -1,10 +1,13 @@
 """The `assay` command. Each command imports what it needs when it is called, so that `--help` is quick."""
 
+import functools
 import json
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -17,10 +20,28 @@ if TYPE_CHECKING:
     from assay.spec.gate import SuiteSpec
     from assay.spec.spec import Spec
 
+Overrides = tuple[tuple[str, str], ...]
+"""`--set` and `--set-file` with what follows them; a `--set` has the later word."""
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 
 _EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code.value:>3}  {text}" for code, text in EXIT_CODE_MEANINGS.items())
 _EXIT_CODES += f"\n  {INTERRUPTED}  interrupted by Ctrl-C; finished stages are kept"
+
+
+def _overridable(command: Command) -> Command:
+    """Gives a command the options `--set` and `--set-file`, and itself their values in `overrides`."""
+
+    @click.option("--set", "values", multiple=True, metavar="PATH=VALUE", help="Say a value, such as train.seed=7.")
+    @click.option("--set-file", "files", multiple=True, metavar="PATH=FILE", help="Take a value from a file.")
+    @functools.wraps(command)
+    def overridden(*, values: tuple[str, ...], files: tuple[str, ...], **others: Any) -> None:
+        said = [*(("--set-file", text) for text in files), *(("--set", text) for text in values)]
+        command(**others, overrides=tuple(said))
+
+    return overridden  # type: ignore[return-value]
 
 
 @click.group(epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -62,12 +83,13 @@ def init(
 @assay.command()
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def validate(spec: Path, as_json: bool) -> None:
+@_overridable
+def validate(spec: Path, as_json: bool, overrides: Overrides) -> None:
     """Check a spec, its suite and its data; say everything that is wrong at once."""
     from assay.spec.load import load_spec
 
     try:
-        loaded = load_spec(spec)
+        loaded = load_spec(spec, overrides=overrides)
         _check_data(loaded)
     except InvalidInput as error:
         if as_json:
@@ -85,22 +107,24 @@ def validate(spec: Path, as_json: bool) -> None:
 @click.option("--cluster", "cluster_file", type=click.Path(path_type=Path), help="Plan for the cluster in this file.")
 @click.option("--against", default=None, help="Show what is different from this run (its id or the start of it).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def plan(spec: Path, cluster_file: Path | None, against: str | None, as_json: bool) -> None:
+@_overridable
+def plan(spec: Path, cluster_file: Path | None, against: str | None, as_json: bool, overrides: Overrides) -> None:
     """Say what a run would do, reuse, need and be able to show. Nothing is started."""
     from assay.cli.plan import show_plan
 
-    loaded, suite = _load(spec)
+    loaded, suite = _load(spec, overrides)
     show_plan(loaded, suite, place=Place(), cluster_file=cluster_file, against=against, as_json=as_json)
 
 
 @assay.command()
 @click.argument("spec", type=click.Path(path_type=Path))
-def run(spec: Path) -> None:
+@_overridable
+def run(spec: Path, overrides: Overrides) -> None:
     """Run a spec as far as the gate's verdict, on this machine or on ASSAY_RAY_ADDRESS."""
     from assay.cli import display, tables
     from assay.flow import run as flow
 
-    loaded, suite = _load(spec)
+    loaded, suite = _load(spec, overrides)
     _check_data(loaded)
     place = Place()
     with display.watching() as watcher:
@@ -119,13 +143,50 @@ def run(spec: Path) -> None:
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--address", default=None, help="Ray's dashboard or job API, such as http://127.0.0.1:8265.")
 @click.option("--no-follow", is_flag=True, help="Hand the run over and return.")
-def submit(spec: Path, address: str | None, no_follow: bool) -> None:
+@_overridable
+def submit(spec: Path, address: str | None, no_follow: bool, overrides: Overrides) -> None:
     """Run a spec as a job on a Ray cluster, follow its output, and exit with the run's own code."""
     from assay.cli.remote import submit_spec
 
-    loaded, suite = _load(spec)
+    loaded, suite = _load(spec, overrides)
     _check_data(loaded)
     sys.exit(submit_spec(spec, loaded, suite, place=Place(), address=address, follow=not no_follow))
+
+
+@assay.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@_overridable
+def render(spec: Path, as_json: bool, overrides: Overrides) -> None:
+    """Print the whole spec, defaults included, and where each value is from."""
+    from assay.cli.render import rendered, rendered_data
+
+    click.echo(json.dumps(rendered_data(spec, overrides)) if as_json else rendered(spec, overrides))
+
+
+@assay.command()
+@click.argument("path", default="")
+def explain(path: str) -> None:
+    """Say what a key means, such as train.learning_rate; without a key, list the blocks."""
+    from assay.cli.explain import explain as explained
+
+    click.echo(explained(path))
+
+
+@assay.command()
+@click.argument("old")
+@click.argument("new")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@_overridable
+def diff(old: str, new: str, as_json: bool, overrides: Overrides) -> None:
+    """Say what two specs or runs say differently, and what that makes run again."""
+    from assay.cli.diff import compare, print_comparison
+
+    comparison = compare(old, new, overrides, Place())
+    if as_json:
+        click.echo(json.dumps(asdict(comparison)))
+    else:
+        print_comparison(comparison)
 
 
 @assay.command()
@@ -262,7 +323,9 @@ def main() -> None:
     try:
         assay.main(standalone_mode=False)
     except InvalidInput as error:
-        _print_problems(error)
+        from assay.cli.problems import print_problems
+
+        print_problems(error)
         sys.exit(error.exit_code)
     except AssayError as error:
         _fail(str(error), error.exit_code)
@@ -278,10 +341,10 @@ def main() -> None:
         sys.exit(ExitCode.FAILED)
 
 
-def _load(path: Path) -> "tuple[Spec, SuiteSpec]":
+def _load(path: Path, overrides: Overrides) -> "tuple[Spec, SuiteSpec]":
     from assay.spec.load import load_spec, load_suites
 
-    spec = load_spec(path)
+    spec = load_spec(path, overrides=overrides)
     return spec, load_suites(spec.gate.suite)
 
 
@@ -319,18 +382,6 @@ def _elsewhere(address: str | None, arguments: list[str]) -> None:
     from assay.cli.remote import submit_command
 
     sys.exit(submit_command(arguments, place=Place(), address=address))
-
-
-def _print_problems(error: InvalidInput) -> None:
-    from assay.spec.load import problem_excerpt
-
-    for problem in error.problems:
-        click.echo(f"{click.style('error', fg='red', bold=True)}: {problem}", err=True)
-        if problem.line and Path(problem.file).is_file():
-            text = Path(problem.file).read_text(errors="replace")
-            click.echo(problem_excerpt(problem, text), err=True)
-    if len(error.problems) > 1:
-        click.echo(f"{len(error.problems)} problems; nothing was started", err=True)
 
 
 def _fail(message: str, code: int) -> NoReturn:

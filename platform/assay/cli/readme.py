@@ -1,4 +1,4 @@
-"""The parts of the README files, and the JSON schema of the scorecard, that are made from the code.
+"""The parts of the README files that are made from the code, and the JSON schemas for editors.
 
 `python -m assay.cli.readme`, run at the top of the repository, writes them anew; with `--check` it writes
 nothing, and exits 1 when one is stale.
@@ -9,28 +9,34 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import click
-import yaml
-from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
 from assay.cli.main import INTERRUPTED, assay
 from assay.errors import EXIT_CODE_MEANINGS, ExitCode
 from assay.place import Place
 from assay.records.report import Report
-from assay.spec.block import Block, Duration
 from assay.spec.gate import SuiteSpec
-from assay.spec.shape import annotation_at, expected, leaves, takes_share
+from assay.spec.reference import Entry, about, entries, entry
+from assay.spec.schema import spec_schema, suite_schema
 from assay.spec.spec import Spec
-from assay.spec.yaml import Location
 
 FILES = ("README.md", "specs/README.md")
-SCHEMA_FILE = "evals/scorecard.schema.json"
+
+SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
+    "specs/schema.json": spec_schema,
+    "evals/schema.json": suite_schema,
+    "evals/scorecard.schema.json": lambda: scorecard_schema(),
+}
+"""JSON schemas, and what makes them."""
+
+NAMES_SCHEMA = "# yaml-language-server: $schema=schema.json\n"
+"""The first line of each shipped spec and suite, for editors."""
 
 _PART = re.compile(r"<!-- generated: (?P<name>[\w-]+) -->\n.*?<!-- end generated -->", re.DOTALL)
 
@@ -38,21 +44,27 @@ _PART = re.compile(r"<!-- generated: (?P<name>[\w-]+) -->\n.*?<!-- end generated
 @click.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 and name the parts that are stale.")
 def readme(check: bool) -> None:
-    """Write the generated parts of README.md and specs/README.md, and the scorecard's schema, anew."""
+    """Write the generated parts of README.md and specs/README.md anew, and the JSON schemas."""
     num_stale = 0
-    if _read(Path(SCHEMA_FILE)) != (schema := scorecard_schema()):
-        num_stale += 1
-        click.echo(f"{SCHEMA_FILE} {'is stale; `python -m assay.cli.readme` writes it' if check else 'written'}")
-        if not check:
-            Path(SCHEMA_FILE).write_text(schema)
-    for file in map(Path, FILES):
-        text, stale = refreshed(file.read_text())
-        num_stale += len(stale)
-        for name in stale:
-            click.echo(f"{file}: {name} {'is stale; `python -m assay.cli.readme` writes it' if check else 'written'}")
-        if stale and not check:
+    for file, text, parts in _made():
+        num_stale += len(parts)
+        for part in parts:
+            click.echo(f"{file}: {part} {'is stale; `python -m assay.cli.readme` writes it' if check else 'written'}")
+        if parts and not check:
             file.write_text(text)
     sys.exit(ExitCode.FAILED if check and num_stale else ExitCode.DONE)
+
+
+def _made() -> Iterator[tuple[Path, str, list[str]]]:
+    """Every file with something made in it: its path, the text it should have, and which parts of it are stale."""
+    for file in map(Path, FILES):
+        yield file, *refreshed(file.read_text())
+    for name, schema in SCHEMAS.items():
+        path, text = Path(name), json.dumps(schema(), indent=1) + "\n"
+        yield path, text, [] if path.is_file() and path.read_text() == text else ["schema"]
+        for shipped in sorted(path.parent.glob("*.yaml")) if path.name == "schema.json" else ():
+            text = shipped.read_text()
+            yield shipped, NAMES_SCHEMA + text, [] if text.startswith(NAMES_SCHEMA) else ["name of the schema"]
 
 
 def refreshed(text: str) -> tuple[str, list[str]]:
@@ -84,10 +96,11 @@ def _commands(group: click.Group, before: tuple[str, ...]) -> Iterator[Sequence[
             yield f"`{call}`", command.help or ""
 
 
-def scorecard_schema() -> str:
+def scorecard_schema() -> dict[str, Any]:
     """JSON schema of what `assay report --json` prints. It allows fields that a later version may add."""
     schema = {"$schema": GenerateJsonSchema.schema_dialect, **Report.model_json_schema(mode="serialization")}
-    return json.dumps(_open(schema), indent=1, ensure_ascii=False) + "\n"
+    opened: dict[str, Any] = _open(schema)
+    return opened
 
 
 def _open(schema: Any) -> Any:
@@ -96,10 +109,6 @@ def _open(schema: Any) -> Any:
             key: _open(value) for key, value in schema.items() if key != "additionalProperties" or value is not False
         }
     return [_open(value) for value in schema] if isinstance(schema, list) else schema
-
-
-def _read(file: Path) -> str:
-    return file.read_text() if file.exists() else ""
 
 
 def exit_codes() -> str:
@@ -119,16 +128,16 @@ def settings() -> str:
 
 def spec_reference() -> str:
     """Every key of a spec: a table of the blocks, and one for each of them."""
-    parts = [_table(_COLUMNS, [_row(Spec, (), key, field) for key, field in Spec.model_fields.items()])]
+    parts = [_table(_COLUMNS, [_row(entry(Spec, (key,), field)) for key, field in Spec.model_fields.items()])]
     for key in Spec.model_fields:
-        for block in _blocks(Spec, (key,)):
-            parts += [f"### `{key}`", inspect.cleandoc(block.__doc__ or ""), _table(_COLUMNS, _rows(Spec, (key,)))]
+        if text := about(Spec, (key,)):
+            parts += [f"### `{key}`", text, _table(_COLUMNS, map(_row, entries(Spec, (key,))))]
     return "\n\n".join(parts)
 
 
 def suite_reference() -> str:
     """Every key of a suite."""
-    return _table(_COLUMNS, _rows(SuiteSpec, ()))
+    return _table(_COLUMNS, map(_row, entries(SuiteSpec, ())))
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -142,58 +151,11 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 _COLUMNS = ("key", "what may stand there", "default", "meaning")
-_BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
-def _rows(cls: type[Block], location: Location) -> Iterator[Sequence[str]]:
-    """A row for each key under a location, those inside a block after the block's own."""
-    for block in _blocks(cls, location):
-        for key, field in block.model_fields.items():
-            yield _row(cls, location, key, field)
-            inner: Location = (*location, key)
-            yield from _rows(cls, (*inner, "NAME") if leaves(annotation_at(cls, inner)) == [dict] else inner)
-
-
-def _blocks(cls: type[Block], location: Location) -> list[type[Block]]:
-    """The blocks that may stand at a location."""
-    return [leaf for leaf in leaves(annotation_at(cls, location)) if isinstance(leaf, type) and issubclass(leaf, Block)]
-
-
-def _row(cls: type[Block], location: Location, key: str, field: FieldInfo) -> Sequence[str]:
-    annotation = annotation_at(cls, (*location, key))
-    default = "required" if field.is_required() else _written(field.default, annotation)
-    return (
-        f"`{'.'.join(map(str, (*location, key)))}`",
-        expected(annotation) + _bounds(annotation, field),
-        f"`{default}`" if default and not field.is_required() else default,
-        field.description or "",
-    )
-
-
-def _bounds(annotation: Any, field: FieldInfo) -> str:
-    """The smallest and largest number, in words."""
-    if expected(annotation) not in ("a number", "a whole number"):
-        return ""
-    said = [(words, getattr(item, name, None)) for item in field.metadata for name, words in _BOUNDS.items()]
-    return "".join(f", {words} {bound:g}" for words, bound in said if bound is not None)
-
-
-def _written(value: Any, annotation: Any) -> str:
-    """A default as one would write it in YAML; empty for one that is not written."""
-    if value is None:
-        return ""
-    if isinstance(value, Block):
-        said = value.model_dump(exclude_defaults=True)
-        return yaml.safe_dump(said, default_flow_style=True).strip() if said else ""
-    if isinstance(value, tuple):
-        return f"[{', '.join(_written(item, annotation) for item in value)}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if annotation == Duration:
-        return f"{value / 3600:g}h" if value >= 3600 else f"{value:g}s"
-    if takes_share(annotation):
-        return f"{100 * value:g}%"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _row(said: Entry) -> Sequence[str]:
+    default = "required" if said.required else f"`{said.default}`" if said.default else ""
+    return f"`{said.path}`", said.takes, default, said.meaning
 
 
 def _documented_fields(cls: type[Any]) -> Iterator[tuple[ast.expr | None, str]]:
@@ -215,7 +177,7 @@ def _fixed_default(value: ast.expr | None) -> str:
     return ""
 
 
-def _table(columns: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> str:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [columns, ["---"] * len(columns), *([_cell(text) for text in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -11,6 +11,7 @@ from assay.engines import ray_jobs
 from assay.errors import ExitCode, PlaceError
 from assay.flow.steps import run_id
 from assay.place import Place
+from assay.spec.compose import places_named
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 
@@ -20,16 +21,26 @@ def submit_spec(path: Path, spec: Spec, suite: SuiteSpec, *, place: Place, addre
     folder = ray_jobs.pack(_resolved(spec), Path.cwd(), _needed(spec))
     name = run_id(spec, suite, Path.cwd())
     click.echo(f"submitting {path} as run {name}", err=True)
-    return _submit(["run", ray_jobs.RESOLVED_SPEC], folder, f"{name}-{secrets.token_hex(3)}", place, address, follow)
+    job = f"{name}-{secrets.token_hex(3)}"
+    places = {variable: os.environ[variable] for variable in places_named(spec)}
+    return _submit(["run", ray_jobs.RESOLVED_SPEC], folder, job, place, address, follow, places)
 
 
 def submit_command(arguments: list[str], *, place: Place, address: str) -> int:
     """Runs `assay ARGUMENTS` on a cluster's head; returns its exit code."""
     folder = ray_jobs.pack("", Path.cwd(), [])
-    return _submit(arguments, folder, f"assay-{arguments[0]}-{secrets.token_hex(3)}", place, address, follow=True)
+    return _submit(arguments, folder, f"assay-{arguments[0]}-{secrets.token_hex(3)}", place, address, True, {})
 
 
-def _submit(arguments: list[str], folder: Path, job: str, place: Place, address: str | None, follow: bool) -> int:
+def _submit(
+    arguments: list[str],
+    folder: Path,
+    job: str,
+    place: Place,
+    address: str | None,
+    follow: bool,
+    env: dict[str, str],
+) -> int:
     where = address or place.dashboard_url
     if not os.environ.get("RAY_AUTH_MODE") and place.token_path.is_file():
         os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(place.token_path)})
@@ -38,7 +49,7 @@ def _submit(arguments: list[str], folder: Path, job: str, place: Place, address:
             where,
             entrypoint=["python", "-m", "assay.cli.main", *arguments],
             working_dir=folder,
-            env={"ASSAY_USER": place.user, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"},
+            env={**env, "ASSAY_USER": place.user, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"},
             submission_id=job,
         )
     finally:

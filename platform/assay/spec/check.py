@@ -29,12 +29,15 @@ HELD_OUT = "heldout"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """Suffixes of weights that can run code when they are read."""
 
+MAX_TOLD = 20
+"""Patterns of one list that match nothing and are told."""
+
 B = TypeVar("B", bound=Block)
 
 
-def check_references(spec: Spec, positions: Positions, file: str, root: Path) -> list[Problem]:
+def check_references(spec: Spec, positions: Positions, root: Path) -> list[Problem]:
     """What a valid spec refers to and is not there, or cannot be used."""
-    check = _Check(positions, file, root)
+    check = _Check(positions, root)
     return [
         *check.model(spec.model),
         *check.data(spec.data),
@@ -43,11 +46,11 @@ def check_references(spec: Spec, positions: Positions, file: str, root: Path) ->
     ]
 
 
-def check_blocks(document: Document, file: str, root: Path) -> list[Problem]:
+def check_blocks(document: Document, root: Path) -> list[Problem]:
     """The same for a spec that is not valid as a whole, as far as its blocks are."""
     if not isinstance(document.value, dict):
         return []
-    check = _Check(document.positions, file, root)
+    check = _Check(document.positions, root)
     source = document.value.get("model")
     model = _valid(ModelSpec, {"source": source} if isinstance(source, str) else source)
     data = _valid(DataSpec, document.value.get("data"))
@@ -83,14 +86,14 @@ def _missing_tasks(suite: SuiteSpec, positions: Positions, path: Path) -> list[P
         place, name = positions.of_key(("limits", task)), f"limits.{task}"
         if not re.fullmatch(r"\w[\w.-]*", task):
             message = "a task's name is made of letters, digits, `_`, `-` and `.`"
-            problems.append(Problem(str(path), *place, name, "no_task", message))
+            problems.append(Problem(*place, name, "no_task", message))
             continue
         source = suite.settings(task).source or f"{task}.yaml"
         if task == HELD_OUT or source.startswith(LM_EVAL) or os.path.isfile(folder / source):
             continue
         there = sorted(found.stem for found in folder.glob("*.yaml"))
         message = f"there is no task file {folder / source}"
-        problems.append(Problem(str(path), *place, name, "no_task", message, _did_you_mean(task, there)))
+        problems.append(Problem(*place, name, "no_task", message, _did_you_mean(task, there)))
     return problems
 
 
@@ -104,9 +107,8 @@ def _valid(cls: type[B], value: Value) -> B | None:
 class _Check:
     """The checks of one spec file; paths are relative to `root`."""
 
-    def __init__(self, positions: Positions, file: str, root: Path) -> None:
+    def __init__(self, positions: Positions, root: Path) -> None:
         self.positions = positions
-        self.file = file
         self.root = root
 
     def model(self, model: ModelSpec, at: Location = ("model",)) -> list[Problem]:
@@ -161,8 +163,10 @@ class _Check:
         return problems
 
     def _patterns(self, location: Location, patterns: tuple[str, ...]) -> list[Problem]:
-        problems = []
+        problems: list[Problem] = []
         for index, pattern in enumerate(patterns):
+            if len(problems) == MAX_TOLD:
+                break
             if is_remote(pattern) or matching_files(pattern, self.root):
                 continue
             if ".".join(map(str, location)) != "data.train" and re.match(r"\d[\d.]*\s*\D{0,8}$", pattern):
@@ -180,7 +184,7 @@ class _Check:
         while location not in self.positions.values and location[-1] in ("source", 0):
             location = location[:-1]
         path = ".".join(str(part) for part in location)
-        return Problem(self.file, *self.positions.of_value(location), path, code, message, hint)
+        return Problem(*self.positions.of_value(location), path, code, message, hint)
 
 
 def _local_fault(source: str, root: Path) -> tuple[str, str] | None:

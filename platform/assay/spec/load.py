@@ -5,24 +5,32 @@ from pathlib import Path
 
 from assay.errors import InvalidInput, Problem
 from assay.spec.check import check_blocks, check_references, check_suite
+from assay.spec.compose import Override, compose
 from assay.spec.gate import LM_EVAL, SuiteSpec, TaskSettings
-from assay.spec.parse import in_order, parse
+from assay.spec.parse import in_order, validated
 from assay.spec.spec import Spec
+from assay.spec.yaml import Document
 
-WIDEST_EXCERPT = 100
 
-
-def load_spec(path: Path, root: Path = Path()) -> Spec:
-    """The spec in `path`, with all that it refers to seen to exist. Paths inside it are relative to `root`,
-    the current folder when not said. Raises InvalidInput."""
-    spec, document, problems = parse(path, Spec)
+def load_spec(path: Path, root: Path = Path(), overrides: Sequence[Override] = ()) -> Spec:
+    """The spec in `path`, composed with what it extends and what overrides it, with all that it refers to seen to
+    exist. Paths inside it are relative to `root`, the current folder when not said. Raises InvalidInput."""
+    spec, document, problems = validated(compose(path, overrides), Spec)
     if spec is not None:
-        problems = [*problems, *check_references(spec, document.positions, str(path), root)]
+        problems = [*problems, *check_references(spec, document.positions, root)]
     else:
-        problems = [*problems, *check_blocks(document, str(path), root)]
+        problems = [*problems, *check_blocks(document, root)]
     if problems or spec is None:
         raise InvalidInput(in_order(problems))
     return spec
+
+
+def resolve_spec(path: Path, overrides: Sequence[Override] = ()) -> tuple[Spec, Document]:
+    """The composed spec, with what was written and where; what it refers to need not exist. Raises InvalidInput."""
+    spec, document, problems = validated(compose(path, overrides), Spec)
+    if problems or spec is None:
+        raise InvalidInput(problems)
+    return spec, document
 
 
 def load_suite(path: Path) -> SuiteSpec:
@@ -65,28 +73,3 @@ def _sourced(settings: TaskSettings, task: str, folder: Path) -> TaskSettings:
     source = settings.source or f"{task}.yaml"
     place = source if source.startswith(LM_EVAL) else (folder / source).as_posix()
     return TaskSettings.model_validate({**settings.model_dump(), "source": place})
-
-
-def problem_excerpt(problem: Problem, text: str) -> str:
-    """The problem's line between its neighbours, with a caret under the place; empty when no line is known."""
-    lines = text.removeprefix("\ufeff").split("\n")
-    if not 1 <= problem.line <= len(lines):
-        return ""
-    offset = max(0, problem.column - WIDEST_EXCERPT * 3 // 4)
-    width = len(str(problem.line + 1))
-    shown: list[str] = []
-    for number in range(problem.line - 1, problem.line + 2):
-        if 1 <= number <= len(lines):
-            shown.append(
-                f"{number:>{width}} | {_printable(lines[number - 1])[offset : offset + WIDEST_EXCERPT]}".rstrip()
-            )
-        if number == problem.line:
-            shown.append(f"{'':>{width}} | {'':>{max(0, problem.column - 1 - offset)}}^")
-    return "\n".join(shown)
-
-
-def _printable(line: str) -> str:
-    """The line with one visible character for each of its own, so that the caret stays under its place."""
-    return "".join(
-        char if char.isprintable() else "→" if char == "\t" else " " if char == "\r" else "�" for char in line
-    )

@@ -2,38 +2,40 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import NamedTuple
 
 from pydantic_core import ErrorDetails
 
-from assay.errors import Problem
+from assay.errors import OtherPlace, Problem
 from assay.spec.block import Block
+from assay.spec.hints import rule_hint, value_hint
 from assay.spec.shape import (
     annotation_at,
-    choices,
     expected,
-    field_at,
     key_hint,
-    keys_at,
     leaves,
+    meaning,
     takes_share,
-    tuple_item,
 )
 from assay.spec.yaml import Document, Location, Place, Value
 
+MAX_TOLD = 25
+"""Mistakes that are told one by one; whoever has more reads no further."""
 
-def mistakes(cls: type[Block], document: Document, file: str, errors: Iterable[ErrorDetails]) -> list[Problem]:
+
+def mistakes(cls: type[Block], document: Document, errors: Iterable[ErrorDetails]) -> list[Problem]:
     """What is wrong with a document as a `cls`, given pydantic's `errors`."""
-    findings = _without_echoes(cls, _one_per_union(_finding(error, document.value) for error in errors))
-    told = [_told(cls, document.value, finding) for finding in findings]
-    told += [_wrong_kind(cls, document.value, location) for location in _misplaced_truths(cls, document.value, ())]
+    findings = _one_per_union(_finding(error, document.value) for error in errors)
+    told = [_told(cls, document.value, finding) for finding in _without_echoes(cls, findings[:MAX_TOLD])]
+    truths = islice(_misplaced_truths(cls, document.value, ()), MAX_TOLD)
+    told += [_wrong_kind(cls, document.value, location) for location in truths]
     problems: dict[Location, Problem] = {}
     for mistake in told:
-        place = _place(document, mistake)
-        path = ".".join(str(part) for part in mistake.location)
-        problem = Problem(file, *place, path, mistake.code, mistake.message, mistake.hint)
-        problems.setdefault(mistake.location, problem)
+        problems.setdefault(mistake.location, _problem(document, mistake))
+    if left := len(findings[MAX_TOLD:]):
+        place = document.positions.of_key(findings[MAX_TOLD].location)
+        problems[("more",)] = Problem(*place, "", "more", f"... and {left} more from here on")
     return list(problems.values())
 
 
@@ -116,27 +118,29 @@ def _told(cls: type[Block], document: Value, finding: _Finding) -> _Mistake:
     """One finding in words."""
     location, error = finding.location, finding.error
     kind, context = error["type"], error.get("ctx", {})
-    annotation, field = annotation_at(cls, location), field_at(cls, location)
+    annotation = annotation_at(cls, location)
     value = _value_at(document, location)
-    about = _first_sentence(field.description or "") if field else ""
     if kind == "extra_forbidden":
         return _Mistake(location, "unknown_key", "unknown key", key_hint(cls, location)[0])
     if kind == "missing" and isinstance(value, list):
         return _Mistake(location, "length", f"expected at least {len(value) + 1} values, found {len(value)}")
     if kind == "missing":
-        return _Mistake(location, "missing", f"missing; needs {expected(annotation)}", about)
+        return _Mistake(
+            location, "missing", f"missing; needs {expected(annotation)}", _first_sentence(meaning(cls, location))
+        )
     if kind == "value_error":
-        return _Mistake(location, "value", str(context["error"]))
+        hint = "" if isinstance(value, dict) else value_hint(cls, location, value)
+        return _Mistake(location, "value", str(context["error"]), hint)
     if kind in _BOUNDS:
         (bound,) = context.values()
         message = f"expected a number {_BOUNDS[kind]} {bound:g}, found {_shown(value)}"
-        return _Mistake(location, "range", message, _share_hint(annotation, value))
+        return _Mistake(location, "range", message, value_hint(cls, location, value) if takes_share(annotation) else "")
     if kind in ("too_short", "too_long"):
         bound = f"least {context['min_length']}" if kind == "too_short" else f"most {context['max_length']}"
         message = f"expected at {bound} values, found {context['actual_length'] or 'none'}"
         return _Mistake(location, "length", message.replace(" 1 values", " 1 value"))
     if kind == "string_pattern_mismatch":
-        return _Mistake(location, "value", f"{_shown(value)} is not allowed", about)
+        return _Mistake(location, "value", f"{_shown(value)} is not allowed", _first_sentence(meaning(cls, location)))
     if annotation is not None and (kind.endswith(("_type", "_parsing")) or kind in ("literal_error", "int_from_float")):
         return _wrong_kind(cls, document, location)
     return _Mistake(location, "value", error["msg"])
@@ -145,7 +149,7 @@ def _told(cls: type[Block], document: Value, finding: _Finding) -> _Mistake:
 def _wrong_kind(cls: type[Block], document: Value, location: Location) -> _Mistake:
     value = _value_at(document, location)
     message = f"expected {expected(annotation_at(cls, location))}, found {_shown(value)}"
-    return _Mistake(location, "type", message, _value_hint(cls, location, value))
+    return _Mistake(location, "type", message, value_hint(cls, location, value))
 
 
 def _first_sentence(text: str) -> str:
@@ -160,44 +164,43 @@ _BOUNDS = {
 }
 
 
-def _share_hint(annotation: Any, value: Value) -> str:
-    if not takes_share(annotation):
-        return ""
-    if isinstance(value, int | float) and 1 < value <= 100:
-        return f"did you mean {value:g}%?"
-    return "a share is written 5% or 0.05"
+def _problem(document: Document, mistake: _Mistake) -> Problem:
+    """The mistake at its place; a rule between keys at the first that it names, and at another."""
+    named = _named(document.value, mistake)
+    first = named[0] if named else mistake.location
+    place = document.positions.of_key(first) if named else _place(document, mistake)
+    other = None
+    if len(named) > 1:
+        other = OtherPlace(*document.positions.of_key(named[1]), ".".join(map(str, named[1])))
+    hint = mistake.hint or rule_hint(mistake.message, [str(location[-1]) for location in named])
+    return Problem(*place, ".".join(map(str, first)), mistake.code, mistake.message, hint, other)
 
 
-def _value_hint(cls: type[Block], location: Location, value: Value) -> str:
-    """What was probably meant instead of a value of the wrong kind."""
-    annotation, field = annotation_at(cls, location), field_at(cls, location)
-    items = leaves(tuple_item(annotation))
-    if value is None:
-        return "" if field is None or field.is_required() else "leave the key out to take its default"
-    if isinstance(value, str):
-        offered = {name.lower(): name for name in [*choices(annotation), *keys_at(cls, location)]}
-        close = get_close_matches(value.lower(), offered, 1, 0.5)
-        close = close or [name for name in offered if name.startswith(value.lower())]
-        if close:
-            return f"did you mean `{offered[close[0]]}`?"
-    if (isinstance(value, str) and items == [str]) or (isinstance(value, int | float) and items == [float]):
-        return f"for a single value write [{value}]"
-    return "put it in quotes" if annotation is str and isinstance(value, int | float) else ""
+def _named(value: Value, mistake: _Mistake) -> list[Location]:
+    """The keys, among those that were written, that the message of a rule between keys names."""
+    block = _value_at(value, mistake.location)
+    if mistake.code != "value" or not isinstance(block, dict):
+        return []
+    found = []
+    for words in re.findall(r"\w+(?:\.\w+)*", mistake.message):
+        inner = tuple(words.split("."))
+        if inner[0] in block and _has(block, inner) and (*mistake.location, *inner) not in found:
+            found.append((*mistake.location, *inner))
+    return found
 
 
 def _place(document: Document, mistake: _Mistake) -> Place:
-    """Where a mistake stands: an unknown key at the key, and a rule between keys at the first that it names."""
+    """Where a mistake stands: an unknown key at the key, a missing one at its block."""
     positions, location = document.positions, mistake.location
-    if mistake.code == "unknown_key":
+    if mistake.code == "missing":
+        return positions.of_key(location[:-1])
+    if mistake.code == "unknown_key" or isinstance(_value_at(document.value, location), dict | list):
         return positions.of_key(location)
-    value = _value_at(document.value, location)
-    if mistake.code == "value" and isinstance(value, dict):
-        named = next((word for word in re.findall(r"\w+", mistake.message) if word in value), None)
-        if named is not None:
-            return positions.of_key((*location, named))
-    if mistake.code == "missing" or isinstance(value, dict | list):
-        return positions.of_key(location[:-1] if mistake.code == "missing" else location)
     return positions.of_value(location)
+
+
+def _has(value: Value, location: Location) -> bool:
+    return _value_at(value, location) is not None
 
 
 def _value_at(value: Value, location: Location) -> Value:

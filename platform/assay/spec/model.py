@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, field_validator
 
-from assay.spec.block import Block
+from assay.spec.block import Block, Where
 
 SourceKind = Literal["hf", "package", "folder"]
 
@@ -13,7 +13,7 @@ SourceKind = Literal["hf", "package", "folder"]
 class ModelSpec(Block):
     """The base model. A plain string stands for `source`."""
 
-    source: str
+    source: Where
     """`hf:ORG/NAME` or `hf:ORG/NAME@REVISION` from the Hugging Face hub, `package:NAME/FILE` for a file
     inside an installed Python package (safetensors folder or GGUF file), or a local folder."""
 

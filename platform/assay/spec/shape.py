@@ -1,19 +1,60 @@
 """What may stand where: the blocks' own annotations, asked by location, and put into words."""
 
-from collections.abc import Iterator
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
+from itertools import pairwise
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
-from assay.spec.block import Block, Duration, Fraction, Paths, Score
+from assay.spec.block import Block, Duration, Fraction, Paths, Reference, Score
 from assay.spec.data import Split
 from assay.spec.model import ModelField
-from assay.spec.yaml import Location
+from assay.spec.yaml import Location, Value
 
 SYNONYMS = {
+    "approvers": "reviewers",
+    "batchsize": "global_batch_size",
+    "bf16": "precision",
+    "cutoff_len": "max_length",
+    "deploy": "serve",
+    "early_stopping": "sweep",
+    "epoch": "num_epochs",
+    "eval": "gate",
+    "eval_split": "selection",
+    "evaluation": "gate",
+    "fp16": "precision",
+    "gradient_accumulation_steps": "micro_batch_size",
+    "lora_target_modules": "target_modules",
+    "lr_scheduler": "schedule",
+    "lr_scheduler_type": "schedule",
+    "max_replicas": "max",
+    "max_seq_len": "max_length",
+    "max_sequence_length": "max_length",
+    "min_replicas": "min",
+    "model_name_or_path": "source",
+    "n_epochs": "num_epochs",
+    "num_gpus": "gpus",
+    "num_train_samples": "num_samples",
+    "optim": "optimizer",
+    "quantize": "compress",
+    "scheduler_type": "schedule",
+    "sequence_len": "max_length",
+    "serving": "serve",
+    "stage": "zero_stage",
+    "system_prompt": "system",
+    "tensor_parallel": "tensor_parallel_size",
+    "training": "train",
+    "val_set_size": "selection",
+    "validation": "selection",
+    "warmup_steps": "warmup_ratio",
     "base_model": "model",
     "batch_size": "global_batch_size",
     "dataset": "data",
@@ -36,6 +77,11 @@ SYNONYMS = {
 
 def annotation_at(cls: type[Block], location: Location) -> Any:
     """The annotation of what stands at `location` in a `cls`; None for a place that the blocks do not know."""
+    return _annotation_at(cls, tuple(0 if isinstance(part, int) else part for part in location))
+
+
+@lru_cache(maxsize=1024)
+def _annotation_at(cls: type[Block], location: Location) -> Any:
     current: Any = cls
     for part in location:
         if isinstance(part, int):
@@ -55,6 +101,27 @@ def field_at(cls: type[Block], location: Location) -> FieldInfo | None:
     return next((block.model_fields[location[-1]] for block in blocks), None)
 
 
+def meaning(cls: type[Block], location: Location) -> str:
+    """What the field says of itself that a location ends in; empty where there is none."""
+    block = next((leaf for leaf in leaves(annotation_at(cls, location[:-1])) if location[-1:][0] in _hints(leaf)), None)
+    return meanings(block)[str(location[-1])] if block else ""
+
+
+@cache
+def meanings(block: type[Block]) -> dict[str, str]:
+    """What each field of a block says of itself: the string under it, on one line."""
+    found = {}
+    for cls in reversed(block.__mro__):
+        if issubclass(cls, Block) and cls is not Block:
+            (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+            assert isinstance(definition, ast.ClassDef)
+            for field, below in pairwise(definition.body):
+                if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                    assert isinstance(field.target, ast.Name)
+                    found[field.target.id] = " ".join(str(ast.literal_eval(below.value)).split())
+    return {name: found.get(name, "") for name in block.model_fields}
+
+
 def leaves(annotation: Any) -> list[Any]:
     """The plain types in an annotation; for a Literal, the types of its values."""
     if get_origin(annotation) is Literal:
@@ -67,7 +134,7 @@ def leaves(annotation: Any) -> list[Any]:
 
 def keys_at(cls: type[Block], location: Location) -> list[str]:
     """The keys that the block at `location` knows."""
-    return [key for block in leaves(annotation_at(cls, location)) for key in _hints(block)]
+    return list(dict.fromkeys(key for block in leaves(annotation_at(cls, location)) for key in _hints(block)))
 
 
 def expected(annotation: Any) -> str:
@@ -99,6 +166,15 @@ def choices(annotation: Any) -> list[str]:
     return [choice for part in _args(annotation) for choice in choices(part)]
 
 
+def fixed_numbers(annotation: Any) -> list[int | float]:
+    """The fixed numbers that an annotation offers."""
+    if get_origin(annotation) is Literal:
+        return [
+            value for value in get_args(annotation) if isinstance(value, int | float) and not isinstance(value, bool)
+        ]
+    return [number for part in _args(annotation) for number in fixed_numbers(part)]
+
+
 def tuple_item(annotation: Any) -> Any:
     """The annotation of a list's items; None where no list may stand."""
     return _part(annotation, tuple)
@@ -109,10 +185,52 @@ def takes_share(annotation: Any) -> bool:
     return annotation in (Fraction, Score) or any(takes_share(part) for part in _args(annotation))
 
 
+def takes_duration(annotation: Any) -> bool:
+    """Whether a time such as `10m` may stand here."""
+    return annotation == Duration or any(takes_duration(part) for part in _args(annotation))
+
+
+def blocks_at(cls: type[Block], location: Location) -> list[type[Block]]:
+    """The blocks that may stand at a location."""
+    return [leaf for leaf in leaves(annotation_at(cls, location)) if isinstance(leaf, type) and issubclass(leaf, Block)]
+
+
+def reference_kind(annotation: Any, *, through_blocks: bool = True) -> Reference | None:
+    """Whether text that stands here, or in the block that it is short for, may name the environment, and as what."""
+    if isinstance(annotation, type):
+        inner: Iterable[Any] = _hints(annotation).values() if through_blocks else ()
+    else:
+        marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+        if mark := next((mark for mark in marks if isinstance(mark, Reference)), None):
+            return mark
+        inner = _args(annotation)
+    return next((kind for part in inner if (kind := reference_kind(part, through_blocks=through_blocks))), None)
+
+
+def reference_paths(cls: type[Block]) -> list[str]:
+    """Every path whose text may name the environment."""
+    return [
+        f"{home}.{key}" if home else key
+        for home, key, annotation in _all_keys(cls, "")
+        if reference_kind(annotation, through_blocks=False)
+    ]
+
+
+def spelled_out(annotation: Any, value: Value) -> Any:
+    """What a short form stands for; the value itself where it is none."""
+    marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    try:
+        before: list[Any] = [mark.func for mark in marks if isinstance(mark, BeforeValidator)]
+        return before[0](value) if before else value
+    except ValueError:
+        return value
+
+
+@lru_cache(maxsize=256)
 def key_hint(cls: type[Block], location: Location) -> tuple[str, str]:
     """For an unknown key: the hint, and the key of the same block that was probably meant, if any."""
     own, homes = keys_at(cls, location[:-1]), _homes(cls)
-    wanted = str(location[-1]).replace("-", "_").lower()
+    wanted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(location[-1])).replace("-", "_").lower()
     wanted = SYNONYMS.get(wanted, wanted)
     if wanted not in own and wanted in homes:
         return f"`{wanted}` belongs {' or '.join(homes[wanted])}", ""
@@ -127,14 +245,14 @@ def key_hint(cls: type[Block], location: Location) -> tuple[str, str]:
 def _homes(cls: type[Block]) -> dict[str, list[str]]:
     """Every key, and where it belongs."""
     found: dict[str, list[str]] = {}
-    for home, key in _all_keys(cls, ""):
+    for home, key, _ in _all_keys(cls, ""):
         found.setdefault(key, []).append(f"under `{home}:`" if home else "at the top level")
     return found
 
 
-def _all_keys(cls: type[Block], home: str) -> Iterator[tuple[str, str]]:
+def _all_keys(cls: type[Block], home: str) -> Iterator[tuple[str, str, Any]]:
     for key, annotation in _hints(cls).items():
-        yield home, key
+        yield home, key, annotation
         inner = f"{home}.{key}" if home else key
         if values := _part(annotation, dict):
             inner, annotation = f"{inner}.NAME", values

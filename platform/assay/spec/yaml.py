@@ -7,7 +7,7 @@ documents and control characters are refused; so is a file that is large, deep, 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import yaml
 
@@ -15,14 +15,21 @@ from assay.errors import InvalidInput, Problem
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
-MAX_NODES = 10_000
+MAX_NODES = 5_000
 MAX_DIGITS = 100
 
 Location = tuple[str | int, ...]
 """Keys and list indices from the root to a value, such as `("train", "learning_rate")`."""
 
-Place = tuple[int, int]
-"""Line and column, from 1."""
+
+class Place(NamedTuple):
+    """Where something was written. Lines and columns count from 1; 0 where there are none."""
+
+    file: str
+    """A file's path, or the option of the command line, such as `--set`."""
+    line: int
+    column: int
+
 
 Scalar = str | int | float | bool | None
 Value = Scalar | list["Value"] | dict[str, "Value"]
@@ -30,8 +37,9 @@ Value = Scalar | list["Value"] | dict[str, "Value"]
 
 @dataclass(frozen=True)
 class Positions:
-    """Where keys and values stand in the text."""
+    """Where keys and values stand in `file`, and in the files that it extends."""
 
+    file: str
     keys: dict[Location, Place] = field(default_factory=dict)
     values: dict[Location, Place] = field(default_factory=dict)
 
@@ -40,11 +48,13 @@ class Positions:
         return self.keys.get(location) or self.of_value(location)
 
     def of_value(self, location: Location) -> Place:
-        """Place of a value, or of the nearest key around it; (0, 0) in an empty text."""
+        """Place of a value, or of the nearest key around it; the file alone where the text is empty."""
         if location in self.values:
             return self.values[location]
         around = (location[:length] for length in range(len(location) - 1, 0, -1))
-        return next((self.keys[outer] for outer in around if outer in self.keys), self.values.get((), (0, 0)))
+        return next(
+            (self.keys[outer] for outer in around if outer in self.keys), self.values.get((), Place(self.file, 0, 0))
+        )
 
 
 @dataclass(frozen=True)
@@ -71,15 +81,11 @@ def _decoded(data: bytes, file: str) -> str:
         column = error.start - data.rfind(b"\n", 0, error.start)
         message, hint = "this is not UTF-8", "save the file as UTF-8"
         raise InvalidInput([Problem(file, line, column, "", "encoding", message, hint)]) from None
-    if found := _CONTROL.search(text):
-        line, column = _place_at(text, found.start())
+    if found := _NOT_IN_A_FILE.search(text):
+        line, column = text.count("\n", 0, found.start()) + 1, found.start() - text.rfind("\n", 0, found.start())
         message = f"the control character U+{ord(found[0]):04X}"
         raise InvalidInput([Problem(file, line, column, "", "control_character", message, "remove it")])
     return text
-
-
-def _place_at(text: str, offset: int) -> Place:
-    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
 
 @dataclass
@@ -118,10 +124,12 @@ class _Reader:
         for event in self.events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if root is not None:
-                    self._stop(_place(event), "several documents in one file", "keep one, and remove the line `---`")
+                    self._stop(
+                        self._place(event), "several documents in one file", "keep one, and remove the line `---`"
+                    )
                 root = self._node(next(self.events), depth=1)
         self.num_nodes = 0
-        positions = Positions()
+        positions = Positions(self.file)
         value = None if root is None else self._build(root, (), positions)
         return Document(value, positions, self.problems)
 
@@ -130,12 +138,13 @@ class _Reader:
         try:
             yield from yaml.parse(self.text, Loader=loader)
         except yaml.MarkedYAMLError as error:
-            self._stop(*_explained(error, self.text))
+            line, column, message, hint = _explained(error, self.text)
+            self._stop(Place(self.file, line, column), message, hint)
         except (yaml.YAMLError, UnicodeError) as error:
-            self._stop((1, 1), f"this is not YAML: {' '.join(str(error).split())}")
+            self._stop(Place(self.file, 1, 1), f"this is not YAML: {' '.join(str(error).split())}")
 
     def _node(self, event: yaml.Event, depth: int) -> _Node:
-        place = _place(event)
+        place = self._place(event)
         self._count(place, depth)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event.anchor or "", place)
@@ -179,7 +188,7 @@ class _Reader:
                 hint = f"it stands on line {first_lines[key]} already"
                 self._note(key_node.place, "duplicate_key", f"`{key}` is written twice in one block", hint)
             else:
-                first_lines[key] = key_node.place[0]
+                first_lines[key] = key_node.place.line
                 pairs.append((key, key_node.place, value_node))
         return pairs
 
@@ -192,14 +201,14 @@ class _Reader:
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
         text: str = event.value
         if _CONTROL.search(text):
-            self._note(_place(event), "control_character", "text with a control character", "remove the escape")
+            self._note(self._place(event), "control_character", "text with a control character", "remove the escape")
             return _CONTROL.sub("", text)
         if not event.implicit[0]:  # quoted, or a block of text
             return text
         try:
-            return _plain(text)
+            return plain_scalar(text)
         except ValueError as error:
-            self._note(_place(event), "number", str(error), "put it in quotes if it is meant as text")
+            self._note(self._place(event), "number", str(error), "put it in quotes if it is meant as text")
             return None
 
     def _build(self, node: _Node, location: Location, positions: Positions) -> Value:
@@ -228,19 +237,20 @@ class _Reader:
             self._stop(place, f"more than {MAX_NODES:,} values in one file (an alias counts as often as it is used)")
 
     def _note(self, place: Place, code: str, message: str, hint: str) -> None:
-        self.problems.append(Problem(self.file, *place, "", code, message, hint))
+        self.problems.append(Problem(*place, "", code, message, hint))
 
     def _stop(self, place: Place, message: str, hint: str = "") -> NoReturn:
-        raise InvalidInput([*self.problems, Problem(self.file, *place, "", "yaml", message, hint)]) from None
+        raise InvalidInput([*self.problems, Problem(*place, "", "yaml", message, hint)]) from None
+
+    def _place(self, event: yaml.Event) -> Place:
+        mark = event.start_mark
+        return Place(self.file, mark.line + 1, mark.column + 1) if mark else Place(self.file, 0, 0)
 
 
-def _place(event: yaml.Event) -> Place:
-    mark = event.start_mark
-    return (mark.line + 1, mark.column + 1) if mark else (0, 0)
-
-
-def _plain(text: str) -> Scalar:
+def plain_scalar(text: str) -> Scalar:
     """What an unquoted scalar means in the core schema of YAML 1.2 (section 10.3.2)."""
+    if text[:1] not in _FIRST:  # most text is told by its first character
+        return text
     if _NULL.fullmatch(text):
         return None
     if _BOOL.fullmatch(text):
@@ -259,28 +269,47 @@ def _plain(text: str) -> Scalar:
     return number
 
 
+_FIRST = frozenset(["", *"0123456789+-.~nNtTfF"])
 _NULL = re.compile(r"null|Null|NULL|~|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
+_NOT_IN_A_FILE = re.compile(rf"{_CONTROL.pattern}|[\u2028\u2029]|\r(?!\n)")
+"""Control characters, and what YAML takes for the end of a line and no editor does: escapes in quotes may name it."""
 
 
-def _explained(error: yaml.MarkedYAMLError, text: str) -> tuple[Place, str, str]:
-    """A syntax error as its place, what is wrong, and what to do."""
+def _explained(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str, str]:
+    """A syntax error as its line, its column, what is wrong, and what to do."""
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark else (0, 0)
-    shown = text.split("\n")[line] if line < text.count("\n") + 1 else ""
+    if line > text.count("\n"):  # the end of a text whose last line is not ended
+        line, column = text.count("\n"), len(text) - text.rfind("\n") - 1
+    shown = text.split("\n")[line]
     if "\t" in shown[: len(shown) - len(shown.lstrip())]:
-        return (line + 1, shown.index("\t") + 1), "a tab in the indentation", "indent with spaces"
+        return line + 1, shown.index("\t") + 1, "a tab in the indentation", "indent with spaces"
+    if above := _value_above(text.split("\n")[: line + 1]):
+        hint = f"line {above} has its value already, or is indented too little: indent both lines alike"
+        return line + 1, len(shown) - len(shown.lstrip()) + 1, "this line is indented deeper than the one above", hint
     problem = str(error.problem)
     for pattern, at_opening, message, hint in _SYNTAX_ERRORS:
         if pattern in f"{error.context}: {problem}":
             if at_opening and error.context_mark:
                 line, column = error.context_mark.line, error.context_mark.column
-            return (line + 1, column + 1), message, hint
-    return (line + 1, column + 1), f"this is not YAML: {problem}", ""
+            return line + 1, column + 1, message, hint
+    return line + 1, column + 1, f"this is not YAML: {problem}", ""
+
+
+def _value_above(lines: list[str]) -> int:
+    """The number of the line `key: value` above the last one, where that is indented deeper; 0 where it is not."""
+    *above, last = lines
+    number = next((index for index in range(len(above), 0, -1) if above[index - 1].strip(" -#")), 0)
+    found = re.match(r"( *)(- +)?[\w-]+: +[^\s#|>&]", above[number - 1]) if number else None
+    depth = len(last) - len(last.lstrip(" "))
+    if found is None or not re.match(r" *(- +)?[\w-]+:( |$)", last):
+        return 0
+    return number if depth > len(found[1] + (found[2] or "")) else 0
 
 
 _SYNTAX_ERRORS = (

@@ -1,0 +1,26 @@
+"""The lines around a place in a text, with a caret under it."""
+
+WIDEST = 100
+
+
+def excerpt(text: str, line: int, column: int) -> str:
+    """A line between its neighbours, with a caret under the column; empty where the text has no such line."""
+    lines = text.removeprefix("\ufeff").split("\n")
+    if not 1 <= line <= len(lines):
+        return ""
+    offset = max(0, column - WIDEST * 3 // 4)
+    width = len(str(line + 1))
+    shown: list[str] = []
+    for number in range(line - 1, line + 2):
+        if 1 <= number <= len(lines):
+            shown.append(f"{number:>{width}} | {_printable(lines[number - 1])[offset : offset + WIDEST]}".rstrip())
+        if number == line:
+            shown.append(f"{'':>{width}} | {'':>{max(0, column - 1 - offset)}}^")
+    return "\n".join(shown)
+
+
+def _printable(line: str) -> str:
+    """The line with one visible character for each of its own, so that the caret stays under its place."""
+    return "".join(
+        char if char.isprintable() else "→" if char == "\t" else " " if char == "\r" else "�" for char in line
+    )
