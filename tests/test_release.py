@@ -473,3 +473,19 @@ def test_evidence_that_was_changed_lets_nobody_through(office: Office) -> None:
     finally:
         answers.write_text(whole)
     office.promote(run)
+
+
+def test_evidence_from_elsewhere_lets_nobody_through(office: Office, tmp_path: Path) -> None:
+    run = office.weighed("bot", "blue", "INCONCLUSIVE")
+    flattering = {"id": "1", "prompt": "?", "target": "!", "response": "!", "scores": {"exact_match": 1.0}}
+
+    def edit(record: dict[str, Any]) -> None:
+        weighing = json.loads((Path(record["candidate"]["evidence"]["path"]) / "weighing.json").read_text())
+        weighing["tasks"][0]["items"] = [{**flattering, "id": f"{index}"} for index in range(60)]
+        (tmp_path / "weighing.json").write_text(json.dumps(weighing))
+        record["candidate"]["evidence"]["path"] = str(tmp_path)
+        record["scorecard"].update(outcome="PASS")
+
+    office.edit(run, edit)
+    with pytest.raises(Drift, match="which is not the store"):
+        office.approve(run)

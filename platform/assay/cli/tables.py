@@ -81,7 +81,7 @@ def print_scorecard(run: str, scorecard: Scorecard, selftest: SelftestRecord | N
             limit.requirement,
             _value(limit.observed, limit),
             _value(limit.bound, limit),
-            _percent(limit.base_observed),
+            _value(limit.base_observed, limit),
             str(limit.num_items),
             _outcome(limit),
         )
@@ -226,8 +226,10 @@ def _outcome(limit: LimitResult) -> str:
 
 
 def _value(value: float | None, limit: LimitResult) -> str:
-    """A share or a score as a percentage, anything else in its unit."""
-    return _percent(value) if value is None or limit.unit in ("share", "score") else in_unit(value, limit.unit)
+    """A share as a percentage, a score as a number, anything else in its unit."""
+    if value is None or limit.unit == "share":
+        return _percent(value)
+    return f"{value:.3f}" if limit.unit == "score" else in_unit(value, limit.unit)
 
 
 def _passes(planted: Sequence[Planted]) -> str:

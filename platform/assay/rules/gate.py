@@ -128,6 +128,7 @@ class _Bounds:
     seen: str
     """In words, such as `87 of 90 items`."""
     num_clusters: int | None = None
+    unit: Literal["share", "score"] = "score"
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,7 @@ def _decide(case: _Case, task: str, limit: Limit, confidence: float, family: str
         confidence=confidence,
         reference=limit.reference,
         num_clusters=bounds.num_clusters if bounds else None,
+        unit=bounds.unit if bounds else "share",
         family=family,
         slices=finding.slices,
     )
@@ -249,7 +251,7 @@ def _weigh_score(case: _Case, task: str, limit: Limit, confidence: float) -> _Fi
             needed = items_needed_for_mean(len(scored.values), bounds.observed, own[1], threshold)
         reason += _more_items(needed)
     means = {name: _mean_beside(case, name, task, limit, scored) for name in case.references}
-    slices = _slices(case, task, scored, confidence)
+    slices = () if is_ece else _slices(case, task, scored, confidence)
     return _Finding(outcome, reason, bounds, len(scored.values), shown, means, slices)
 
 
@@ -328,6 +330,7 @@ def _bounds(scored: _Scored, confidence: float) -> _Bounds:
             clopper_pearson_upper(k, n, confidence),
             "Clopper-Pearson",
             f"{k} of {n} items",
+            unit="share",
         )
     found = mean_bounds(
         list(scored.values.values()),
@@ -351,7 +354,7 @@ def _difference(ours: _Scored, theirs: _Scored, confidence: float, name: str) ->
         better, worse = (fewer, more) if ours.lower_is_better else (more, fewer)
         seen = f"{ours.total:g} of {n} items, {name} {theirs.total:g} ({better} better, {worse} worse)"
         lower, upper = paired_lower(more, fewer, n, confidence), -paired_lower(fewer, more, n, confidence)
-        return _Bounds((more - fewer) / n, lower, upper, "exact, ordered by Tango's score", seen)
+        return _Bounds((more - fewer) / n, lower, upper, "exact, ordered by Tango's score", seen, unit="share")
     widest = ours.highest - ours.lowest
     clusters = [ours.clusters[item] for item in differences]
     found = mean_bounds(list(differences.values()), clusters, confidence, lowest=-widest, highest=widest)

@@ -30,7 +30,7 @@ from assay.spec.gate import SuiteSpec
 from assay.stages.work import Work
 from assay.store.artifacts import ArtifactStore
 
-VERSION = 4
+VERSION = 5
 
 R = TypeVar("R", bound=Record)
 
@@ -97,7 +97,9 @@ def verify(record: GateRecord, store: ArtifactStore) -> None:
     evidence = _evidence(record.candidate, record.base, record.champion, scorecard.service, record.inputs)
     if scorecard.evidence != {name: artifact.digest for name, artifact in evidence.items()}:
         raise Drift("the scorecard names other evidence than its record; run its spec again to weigh it anew")
-    for artifact in evidence.values():
+    for name, artifact in evidence.items():
+        if Path(artifact.path).resolve() != (store.folder / artifact.digest).resolve():
+            raise Drift(f"the {name} evidence is said to be in {artifact.path}, which is not the store")
         store.verify(artifact)
     faults = _faults(record)
     if faults:
