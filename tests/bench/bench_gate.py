@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from assay.rules.calibration_bounds import calibration_bounds
 from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper, tango_score
@@ -39,26 +40,28 @@ class Row(NamedTuple):
     draws: int
     is_offered: bool = True
     """Whether the gate decides by it; the others are shown beside."""
+    exact: float | None = None
+    """The same for all possible results, each with its chance, where these can be added up."""
 
 
 def main() -> int:
     draws = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     random, began, missed = np.random.default_rng(2026), time.monotonic(), 0
     print(f"false passes at the margin, {draws} draws, of candidates that must not pass; allowed 5.0%\n")
-    print(f"{'method':<34}{'case':<44}{'n':>6}{'passed':>9}  95% interval")
+    print(f"{'method':<34}{'case':<44}{'n':>6}{'passed':>9}  {'95% interval':<16}{'exact':>8}")
     for simulate in (shares, pairs, scores, clusters, calibration, percentiles, attempts, families, sweeps):
         for row in simulate(draws, random):
             low = clopper_pearson_lower(row.passes, row.draws, 0.975)
             high = clopper_pearson_upper(row.passes, row.draws, 0.975)
             verdict = ""
-            if row.is_offered and low > ALPHA:
+            if row.is_offered and (low > ALPHA or (row.exact or 0.0) > ALPHA):
                 missed, verdict = missed + 1, "  MISSED"
             elif not row.is_offered:
                 verdict = "  (not offered)"
             share = row.passes / row.draws
-            print(
-                f"{row.method:<34}{row.case:<44}{row.n:>6}{share:>9.2%}  {low:.2%} to {high:.2%}{verdict}", flush=True
-            )
+            exact = "" if row.exact is None else f"{row.exact:.2%}"
+            seen = f"{share:>9.2%}  {f'{low:.2%} to {high:.2%}':<16}{exact:>8}"
+            print(f"{row.method:<34}{row.case:<44}{row.n:>6}{seen}{verdict}", flush=True)
     print_power()
     print(f"\n{missed} bars missed, {time.monotonic() - began:.0f} s")
     return 1 if missed else 0
@@ -83,10 +86,11 @@ def shares(draws: int, random: np.random.Generator) -> Iterator[Row]:
         for limit, kind in ((0.85, "at_least 85%"), (0.05, "at_most 5%")):
             counts = random.binomial(n, limit, draws)
             if kind.startswith("at_least"):
-                passes = [clopper_pearson_lower(k, n, CONFIDENCE) >= limit for k in range(n + 1)]
+                passes = np.array([clopper_pearson_lower(k, n, CONFIDENCE) >= limit for k in range(n + 1)])
             else:
-                passes = [clopper_pearson_upper(k, n, CONFIDENCE) <= limit for k in range(n + 1)]
-            yield Row("Clopper-Pearson", kind, n, int(np.array(passes)[counts].sum()), draws)
+                passes = np.array([clopper_pearson_upper(k, n, CONFIDENCE) <= limit for k in range(n + 1)])
+            exact = float(binom.pmf(np.flatnonzero(passes), n, limit).sum())
+            yield Row("Clopper-Pearson", kind, n, int(passes[counts].sum()), draws, exact=exact)
 
 
 def pairs(draws: int, random: np.random.Generator) -> Iterator[Row]:
@@ -103,17 +107,21 @@ def pairs(draws: int, random: np.random.Generator) -> Iterator[Row]:
             for name, is_offered, rule in methods:
                 if is_offered or n == 50:
                     case = f"margin {MARGIN:.0%}, {discordant:.0%} of the items differ"
-                    yield Row(name, case, n, passed(table[:, 0], table[:, 1], n, rule), draws, is_offered)
+                    count, exact = passed(table, n, gain, loss, rule)
+                    yield Row(name, case, n, count, draws, is_offered, exact)
 
 
-def passed(gains: Ints, losses: Ints, n: int, rule: Callable[[int, int, int], bool]) -> int:
-    """How many results pass; a rule that passes with some gains passes with more."""
-    total = least = 0
-    for c in np.unique(losses):  # more losses take more gains
+def passed(table: Ints, n: int, gain: float, loss: float, rule: Callable[[int, int, int], bool]) -> tuple[int, float]:
+    """How many results pass, and what share of all possible ones: each number of losses has a fewest of gains."""
+    fewest, least = [], 0
+    losses = np.arange(max(int(table[:, 1].max()), int(binom.ppf(1 - 1e-9, n, loss))) + 1)
+    for c in losses:  # more losses take more gains
         while least + c <= n and not rule(least, int(c), n):
             least += 1
-        total += int((gains[losses == c] >= least).sum())
-    return total
+        fewest.append(least)
+    gains = np.array(fewest)
+    chance = binom.pmf(losses, n, loss) * binom.sf(gains - 1, n - losses, gain / (1 - loss))
+    return int((table[:, 0] >= gains[table[:, 1]]).sum()), float(chance.sum())
 
 
 @cache
