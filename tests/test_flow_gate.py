@@ -13,7 +13,7 @@ from assay.errors import UsageError
 from assay.flow.attempts import check_attempts_left
 from assay.flow.steps import Context, Step, run_id, steps
 from assay.place import Place
-from assay.records.gate import GateRecord, Item, TaskResult, WeighingRecord
+from assay.records.gate import ContaminationRecord, GateRecord, Item, TaskResult, WeighingRecord
 from assay.records.record import digest_of
 from assay.records.release import Champion
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SplitRecord
@@ -87,6 +87,10 @@ class Project:
             ),
         }  # fmt: skip
         self.answer(context, candidate, num_right)
+        context.records["contamination"] = ContaminationRecord(
+            train_digest="train", task_digests={task.name: task.digest for task in context.tasks}, num_items=NUM_ITEMS,
+            num_examples=9, exact=(), near=(), ngram=13, similarity=0.8,
+        )  # fmt: skip
         self.ledger.open_run(run_id(spec, suite, self.folder), name="bot", spec="{}", started_by="ben")
         return context
 
@@ -100,7 +104,7 @@ class Project:
         engine = context.spec.serve.engine.model_dump()
         mark = digest_of([engine, ray_serve.engine_packages(self.place.engine_python)])
         weigh._cache(self.work(), model.artifact.digest, mark).put(
-            task, TaskResult(task="facts", digest=task.digest, items=items)
+            task, TaskResult(task="facts", digest=digest_of([task.digest, "and its items"]), items=items)
         )
 
     def work(self) -> Work:

@@ -305,5 +305,5 @@ class GateRecord(Record):
     base: WeighingRecord | None
     champion: WeighingRecord | None = None
     inputs: Artifact | None = None
-    """What else the decision was made of, as the gate read it: `suite.json`, and the records `contamination.json`,
-    `parity.json` and `service.json` where there are any."""
+    """What else the decision was made of, as the gate read it: `suite.json`, `tasks.json` (their digests), and
+    `attempt.json`, `contamination.json`, `parity.json` and `service.json` where there are any."""

@@ -1,5 +1,6 @@
 """`gate`: the served candidate answers the suite's questions, and its scorecard is written."""
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from assay.records.gate import (
     Weighing,
     WeighingRecord,
 )
-from assay.records.record import Record, digest_of
+from assay.records.record import Record, canonical_json, digest_of
 from assay.records.stages import DeploymentRecord
 from assay.rules.gate import overall, weigh_limits
 from assay.rules.measured import weigh_contamination, weigh_parity, weigh_service
@@ -30,7 +31,7 @@ from assay.spec.gate import SuiteSpec
 from assay.stages.work import Work
 from assay.store.artifacts import ArtifactStore
 
-VERSION = 5
+VERSION = 6
 
 R = TypeVar("R", bound=Record)
 
@@ -54,14 +55,15 @@ def run(
     """Weighs the candidate in its slot and decides every limit. All that the decision is made of is kept, so that
     `verify` can make it again."""
     candidate = weigh(deployment)
-    inputs = _keep_inputs(suite, attempt, contamination, parity, service, work)
+    task_digests = {task.name: task.digest for task in tasks}
+    inputs = _keep_inputs(suite, task_digests, attempt, contamination, parity, service, work)
     evidence = _evidence(candidate, base, champion, service, inputs)
     record = GateRecord(
         scorecard=Scorecard(
             schema_version=SCHEMA_VERSION,
             suite=suite_file,
             suite_digest=suite_digest(suite, tasks),
-            task_digests={task.name: task.digest for task in tasks},
+            task_digests=task_digests,
             artifact_digest=deployment.artifact_digest,
             base_digest=base.artifact_digest if base else None,
             champion_digest=champion.artifact_digest if champion else None,
@@ -128,6 +130,7 @@ def _suite_digest(suite: SuiteSpec, task_digests: Mapping[str, str]) -> str:
 
 def _keep_inputs(
     suite: SuiteSpec,
+    task_digests: Mapping[str, str],
     attempt: Attempt | None,
     contamination: ContaminationRecord | None,
     parity: ParityRecord | None,
@@ -135,6 +138,7 @@ def _keep_inputs(
     work: Work,
 ) -> Artifact:
     folder = work.fresh_folder("inputs")
+    (folder / "tasks.json").write_text(canonical_json(task_digests))
     parts = {
         "suite": suite,
         "attempt": attempt,
@@ -181,11 +185,15 @@ def _decide(record: GateRecord) -> tuple[LimitResult, ...]:
     if suite.service is not None:
         own = service if service and service.artifact_digest == candidate.artifact_digest else None
         limits += weigh_service(suite.service, read_service(own) if own else None, confidence)
-    digests = {task.task: task.digest for task in candidate.tasks}
-    limits += weigh_contamination(suite.contamination, contamination, digests)
+    limits += weigh_contamination(suite.contamination, contamination, _task_digests(folder))
     if suite.parity is not None:
         limits += weigh_parity(suite.parity, parity, candidate.artifact_digest, confidence)
     return limits
+
+
+def _task_digests(folder: Path) -> dict[str, str]:
+    found: dict[str, str] = json.loads((folder / "tasks.json").read_text())
+    return found
 
 
 def _read(path: Path, kind: type[R]) -> R | None:
@@ -200,8 +208,8 @@ def _faults(record: GateRecord) -> list[str]:
     candidate = read_weighing(record.candidate)
     found = _decide(record)
     facts = {
-        "suite": (told.suite_digest, _suite_digest(suite, {task.task: task.digest for task in candidate.tasks})),
-        "tasks": (told.task_digests, {task.task: task.digest for task in candidate.tasks}),
+        "suite": (told.suite_digest, _suite_digest(suite, _task_digests(folder))),
+        "tasks": (told.task_digests, _task_digests(folder)),
         "model": (told.artifact_digest, candidate.artifact_digest),
         "base model": (told.base_digest, record.base.artifact_digest if record.base else None),
         "champion": (told.champion_digest, record.champion.artifact_digest if record.champion else None),
