@@ -463,3 +463,41 @@ def test_a_budget_of_attempts_makes_every_bound_stricter() -> None:
     assert of_five.bound == clopper_pearson_lower(84, 90, attempt.confidence)
     unlimited = SuiteSpec.model_validate({"limits": {"facts": {"at_least": 0.85}}})
     assert attempt_of(unlimited, 40, {}).confidence == 0.95
+
+
+def answered(right: int, abstained: int, wrong: int, confidence: float = 0.9) -> Weighing:
+    """Items that were answered rightly, not, or wrongly."""
+    kinds = [(1.0, 0.0)] * right + [(0.0, 1.0)] * abstained + [(0.0, 0.0)] * wrong
+    items = tuple(
+        Item(
+            id=f"{index}",
+            prompt="",
+            target="",
+            response="",
+            scores={"correct": correct, "abstained": silent, "confidence": confidence},
+        )
+        for index, (correct, silent) in enumerate(kinds)
+    )
+    return weighing(TaskResult(task="facts", digest="task", items=items))
+
+
+def test_a_wrong_answer_costs_more_than_none() -> None:
+    suite = {
+        "limits": {"facts": {"metric": "penalized_score", "at_least": 0.2}},
+        "tasks": {"facts": {"penalty_threshold": 0.75}},
+    }
+
+    def outcome(*counts: int) -> tuple[str, float | None]:
+        (result,) = weigh_limits(SuiteSpec.model_validate(suite), answered(*counts), None)
+        return result.outcome, result.observed
+
+    assert outcome(80, 110, 10) == ("INCONCLUSIVE", pytest.approx((80 - 30) / 200))
+    assert outcome(100, 95, 5) == ("PASS", pytest.approx((100 - 15) / 200))
+    assert outcome(120, 0, 80) == ("FAIL", pytest.approx((120 - 240) / 200))  # it always answers
+    assert outcome(0, 200, 0)[0] == "FAIL"  # it never does
+
+
+def test_the_brier_score_follows_from_how_sure_the_model_is() -> None:
+    result = decide(answered(180, 0, 20), metric="brier", at_most=0.3)
+    assert (result.outcome, result.observed) == ("PASS", pytest.approx((180 * 0.01 + 20 * 0.81) / 200))
+    assert decide(answered(20, 0, 180), metric="brier", at_most=0.3).outcome == "FAIL"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from assay.records.gate import Item, LimitResult, Outcome, Reference, SliceResult, TaskResult, Weighing
+from assay.rules.answers import RIGHT, is_right, score_of
 from assay.rules.calibration_bounds import calibration_bounds
 from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper
 from assay.rules.paired import paired_lower
@@ -379,7 +380,9 @@ def _pairs_needed(ours: _Scored, theirs: _Scored, bounds: _Bounds, wanted: float
 def _ece_bounds(case: _Case, task: str, scored: _Scored, confidence: float) -> _Bounds:
     """Of the expected calibration error, from each item's confidence and whether it was right."""
     items = _distinct(next(found for found in case.candidate.tasks if found.task == task))
-    rights = [_correct(item) for item in items]
+    rights = [right for item in items if (right := is_right(item)) is not None]
+    if len(rights) < len(items):
+        raise _NoEvidence(f"nothing says which items are right: there is no score {' or '.join(RIGHT)}")
     clusters = [scored.clusters[item.id] for item in items]
     found = calibration_bounds(list(scored.values.values()), rights, clusters, confidence)
     seen = f"{sum(rights):g} of {len(items)} items right, with a mean confidence of {scored.mean:.1%}"
@@ -406,7 +409,8 @@ def _read(case: _Case, weighing: Weighing, task: str, limit: Limit, whose: str) 
             "wrong answers, and weighing again asks for them alone"
         )
     score = "abstained" if metric in ABSTENTION_METRICS else "confidence" if metric == "ece" else metric
-    values = [item.scores[score] for item in items if score in item.scores]
+    t = case.suite.settings(task).penalty_threshold
+    values = [value for item in items if (value := score_of(item, score, t)) is not None]
     if len(values) < len(items):
         known = ", ".join(sorted({name for item in items for name in item.scores})) or "none"
         missing = len(items) - len(values)
@@ -444,13 +448,6 @@ def _range(case: _Case, task: str, limit: Limit) -> tuple[float, float]:
 def _lower_is_better(case: _Case, task: str, metric: str) -> bool:
     named = (name for found in case.candidate.tasks if found.task == task for name in found.lower_is_better)
     return metric in LOWER_IS_BETTER or metric in named
-
-
-def _correct(item: Item) -> float:
-    for name in ("correct", "exact_match", "acc"):
-        if name in item.scores:
-            return item.scores[name]
-    raise _NoEvidence("nothing says which items are right: there is no score correct, exact_match or acc")
 
 
 def _distinct(result: TaskResult) -> list[Item]:

@@ -13,7 +13,8 @@ from assay.records.gate import Item, TaskResult, Weighing, WeighingRecord
 from assay.records.record import digest_of
 from assay.records.stages import DatasetRecord, DeploymentRecord
 from assay.rules.abstention import abstained
-from assay.spec.gate import LM_EVAL, JudgeSpec, SuiteSpec, TaskSettings
+from assay.rules.answers import DERIVED, score_of
+from assay.spec.gate import LM_EVAL, SuiteSpec, TaskSettings
 from assay.stages.work import Work
 
 VERSION = 2
@@ -57,7 +58,7 @@ def run(
             cache.clear()
             raise StageFailed(f"slot {deployment.slot} got another deployment while it was weighed; run it again")
         for task, result in zip(open_tasks, answered.tasks, strict=True):
-            results[task.name] = _with_abstention(result, task.judge, cache.judged)
+            results[task.name] = _with_abstention(result, task, cache.judged)
             cache.put(task, results[task.name])
         num_reused += answered.num_reused
     found = [results[task.name] for task in tasks]
@@ -146,21 +147,24 @@ class _Cache:
         return self._folder / f"{digest_of([task.name, task.digest])[:32]}.json"
 
 
-def _with_abstention(result: TaskResult, judge: JudgeSpec | None, judged: Path) -> TaskResult:
-    """The items with the score `abstained`, by the matcher or by the judge. One without an answer has no scores, and
-    one that the judge does not read has an error."""
+def _with_abstention(result: TaskResult, task: TaskFile, judged: Path) -> TaskResult:
+    """The items with the score `abstained`, by the matcher or by the judge, and with those that follow from it. One
+    without an answer has no scores, and one that the judge does not read has an error."""
     answered = [item for item in result.items if not item.error]
     verdicts: Sequence[bool | None] = [abstained(item.response) for item in answered]
-    if judge is not None:
-        verdicts = judges.abstentions(judge, answered, judged)
-    marked = {item.id: _marked(item, verdict) for item, verdict in zip(answered, verdicts, strict=True)}
+    if task.judge is not None:
+        verdicts = judges.abstentions(task.judge, answered, judged)
+    t = task.settings.penalty_threshold
+    marked = {item.id: _marked(item, verdict, t) for item, verdict in zip(answered, verdicts, strict=True)}
     return result.model_copy(update={"items": tuple(marked.get(item.id, item) for item in result.items)})
 
 
-def _marked(item: Item, verdict: bool | None) -> Item:
+def _marked(item: Item, verdict: bool | None, penalty_threshold: float) -> Item:
     if verdict is None:
         return item.model_copy(update={"scores": {}, "error": "the judge did not say whether it is an abstention"})
-    return item.model_copy(update={"scores": {**item.scores, "abstained": float(verdict)}})
+    marked = item.model_copy(update={"scores": {**item.scores, "abstained": float(verdict)}})
+    derived = {name: value for name in DERIVED if (value := score_of(marked, name, penalty_threshold)) is not None}
+    return marked.model_copy(update={"scores": {**marked.scores, **derived}})
 
 
 def _keep(
