@@ -86,6 +86,17 @@ def test_a_folder_is_weighed_once(office: Office) -> None:
     assert office.assay("approve", again["name"], exit_code=12) == ""
 
 
+def test_a_suite_is_tested_with_damaged_weights(office: Office) -> None:
+    call = ("gate", "selftest", "evals/tiny.yaml", "--artifact", "model", "--noise", "0", "--noise", "1", "--json")
+    found = json.loads(office.assay(*call, "--draws", "100"))
+    again, damaged = found["noised"]
+    assert (again["noise"], again["outcome"], again["changed_answers"]) == (0, "FAIL", 0), "the engine repeats itself"
+    assert damaged["changed_answers"] > 0.5
+    assert damaged["artifact_digest"] != again["artifact_digest"]
+    report = json.loads(office.assay("report", "model", "--json"))
+    assert report["selftest"]["noised"] == found["noised"]
+
+
 def _cpu_s() -> float:
     """Processor time of all commands so far, in seconds: what a command takes where nobody else works."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -9,13 +9,13 @@ from pydantic import JsonValue, ValidationError
 
 from assay.errors import NotApproved
 from assay.place import Place
-from assay.records.gate import GateRecord, Item, SelfTest
+from assay.records.gate import GateRecord, Item, SelfTest, ServiceRecord
 from assay.records.record import Record, digest_of
-from assay.records.report import Curve, Example, Line, Report, WrongAnswers
+from assay.records.report import Curve, Example, Figure, Line, Report, WrongAnswers
 from assay.records.selftest import SelftestRecord
 from assay.records.stages import LossPoint, SweepRecord, TrainingRecord, TrialRecord
 from assay.records.weighing import URL_MARK, WeighingRequest
-from assay.stages.gate import read_weighing
+from assay.stages.gate import read_service, read_weighing
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger, RunRow
 
@@ -85,6 +85,7 @@ def _report(
         base=gate.base,
         champion=gate.champion,
         wrong_answers=_wrong_answers(gate, num_examples),
+        service=_service(card.service) if card.service else (),
         curves=_curves(stages),
         approvals=tuple(ledger.approvals(row.id)),
         selftest=newest_selftest(card.suite_digest, ledger),
@@ -161,6 +162,28 @@ def _example(item: Item, base: Item | None, metric: str, lower_is_better: bool) 
         base_response=base.response if base else None,
         base_was_right=not counts_against(base, metric, lower_is_better=lower_is_better) if base else None,
     )
+
+
+def _service(record: ServiceRecord) -> tuple[Figure, ...]:
+    """What was measured under load, as people speak of it."""
+    seen = read_service(record)
+    found = [("requests", seen.num_requests, ""), ("in flight", seen.num_concurrent, "")]
+    for name, times in (("time to first token", seen.ttft_s), ("time between tokens", seen.inter_token_s)):
+        ordered = sorted(times)
+        found += [
+            (f"{name}, p{percent}", 1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)], "ms")
+            for percent in (50, 95, 99)
+            if ordered
+        ]
+    found += [
+        ("output", seen.output_tokens / seen.seconds if seen.seconds else 0.0, "tokens/s"),
+        ("engines", seen.num_engines, ""),
+        ("failed", 100 * seen.num_failed / seen.num_requests if seen.num_requests else 0.0, "%"),
+        ("completed", 100 * seen.num_completed / seen.num_requests if seen.num_requests else 0.0, "%"),
+    ]
+    if seen.peak_memory_bytes is not None and seen.memory_bytes:
+        found.append(("peak memory", 100 * seen.peak_memory_bytes / seen.memory_bytes, "%"))
+    return tuple(Figure(name=name, value=float(value), unit=unit) for name, value, unit in found)
 
 
 def _curves(stages: Mapping[str, JsonValue]) -> tuple[Curve, ...]:

@@ -50,6 +50,14 @@ class Curve(Record):
     lines: tuple[Line, ...]
 
 
+class Figure(Record):
+    """One measured number."""
+
+    name: str
+    value: float
+    unit: str
+
+
 class Report(Record):
     """The whole scorecard document: what `assay report --json` prints and the HTML file shows."""
 
@@ -68,6 +76,8 @@ class Report(Record):
     base: WeighingRecord | None
     champion: WeighingRecord | None
     wrong_answers: tuple[WrongAnswers, ...]
+    service: tuple[Figure, ...]
+    """What the service did under load; empty where the suite does not limit it."""
     curves: tuple[Curve, ...]
     approvals: tuple[Approval, ...]
     selftest: SelftestRecord | None
