@@ -72,9 +72,9 @@ def _report(
     row: RunRow, gate: GateRecord, stages: dict[str, JsonValue], ledger: Ledger, store: ArtifactStore, num_examples: int
 ) -> Report:
     card = gate.scorecard
-    for weighed in (gate.candidate, gate.base, gate.champion):
-        if weighed is not None:
-            store.verify(weighed.evidence)
+    for kept in (gate.candidate, gate.base, gate.champion, card.service):
+        if kept is not None:
+            store.verify(kept.evidence)
     return Report(
         name=row.id,
         subject=_subject(row),
