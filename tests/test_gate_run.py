@@ -141,11 +141,10 @@ def test_a_server_is_weighed_by_what_can_be_known_of_it(office: Office) -> None:
         assert card["scorecard"]["artifact_digest"].startswith("url:")
         assert "secret" not in json.dumps(card)
         outcomes = {(limit["task"], limit["metric"]): limit["outcome"] for limit in card["scorecard"]["limits"]}
-        assert outcomes == {
-            ("tiny_known", "exact_match"): "PASS",
-            ("tiny_known", "over_abstention"): "PASS",
-            ("tiny_unknown", "hallucination_rate"): "FAIL",
-        }
+        assert outcomes["tiny_known", "exact_match"] == "PASS"
+        assert outcomes["tiny_known", "over_abstention"] == "PASS"
+        assert outcomes["tiny_unknown", "hallucination_rate"] == "FAIL"
+        assert outcomes["service", "ttft_p50"] == "INCONCLUSIVE", "nobody loads a server that is not ours"
         assert Partner.asked == 80
         office.assay(*keyed, "--revision", "7", exit_code=10)
         assert Partner.asked == 80, "a revision is not asked twice"
