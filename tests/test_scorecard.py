@@ -9,8 +9,17 @@ from assay.cli.scorecard_html import render
 from assay.errors import Drift
 from assay.flow.report import report
 from assay.place import Place
-from assay.records.gate import GateRecord
+from assay.records.gate import (
+    Attempt,
+    ContaminationHit,
+    ContaminationRecord,
+    GateRecord,
+    ParityPair,
+    ParityRecord,
+    SliceResult,
+)
 from assay.records.release import Approval
+from assay.records.report import Curve, Figure, Line
 from assay.spec.gate import SuiteSpec
 from assay.stages import gate
 from assay.store.artifacts import ArtifactStore
@@ -118,6 +127,78 @@ def test_the_verdict_comes_first_and_every_limit_has_its_row(place: Place) -> No
     assert html.count("was right") == 13, "3 facts and the 10 elements that are shown: those come first"
     for digest in report("", place=place).digests.values():
         assert digest in html
+
+
+def test_everything_that_a_scorecard_can_tell_is_shown(place: Place) -> None:
+    write("facts-1a2b3c", decided(place), place)
+    plain = report("", place=place)
+    hit = ContaminationHit(task="facts", item="What is asked?", training="What was trained.", similarity=0.91)
+    pair = ParityPair(
+        first="merged",
+        second="served",
+        num_probes=8,
+        num_tokens=400,
+        mean_abs_logprob=0.0123,
+        max_abs_logprob=0.4,
+        top1_agreement=0.985,
+        top1_agreed=394,
+    )
+    limit = plain.scorecard.limits[0].model_copy(
+        update={
+            "champion_observed": 0.77,
+            "num_clusters": 12,
+            "slices": (SliceResult(field="topic", value="rivers", num_items=9, observed=0.5, lower=0.2, upper=0.8),),
+        }
+    )
+    speed = limit.model_copy(
+        update={"kind": "service", "task": "service", "metric": "ttft_p95", "unit": "seconds", "observed": 0.31}
+        | {"requirement": "<= 500 ms", "limit": 0.5, "lower": 0.3, "upper": 0.35, "bound": 0.35, "slices": ()}
+    )
+    card = plain.scorecard.model_copy(
+        update={
+            "limits": (limit, speed),
+            "champion_digest": "c" * 64,
+            "attempt": Attempt(number=2, budget=5, confidence=0.99),
+            "contamination": ContaminationRecord(
+                train_digest="t" * 64,
+                task_digests={},
+                num_items=60,
+                num_examples=500,
+                exact=(),
+                near=(hit,),
+                ngram=13,
+                similarity=0.8,
+            ),
+            "parity": ParityRecord(artifact_digest="a" * 64, probes_digest="p" * 64, pairs=(pair,)),
+        }
+    )
+    losses = tuple(Line(name=f"lr {n}", points=((1.0, 3.0), (2.0, 1.0 + n)), chosen=n == 1) for n in range(2))
+    full = plain.model_copy(
+        update={
+            "scorecard": card,
+            "bytes_known": False,
+            "service": (Figure(name="time to first token, p95", value=312.0, unit="ms"),),
+            "curves": (Curve(title="sweep", x_label="step", y_label="loss", lines=losses),),
+        }
+    )
+    text = " ".join(Page(render(full)).text.split())
+    for told in (
+        "its bytes were not",
+        "attempt 2 of 5",
+        "0.99 for each of 5 attempts",
+        "60 in 12 clusters",
+        "77.0%",
+        "topic = rivers",
+        "0 exact hits, 1 near",
+        "What was trained.",
+        "merged → served",
+        "98.50%",
+        "310 ms",
+        "time to first token, p95",
+        "312 ms",
+        "2 trials; chosen: lr 1",
+    ):
+        assert told in text, told
 
 
 def test_another_verdict_of_the_same_answers_is_never_had(place: Place) -> None:

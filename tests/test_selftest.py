@@ -42,7 +42,7 @@ def test_a_sound_limit_keeps_its_promises() -> None:
 def test_a_sound_comparison_keeps_its_promises() -> None:
     ours, base = answers(shuffled(38, 40, 1)), answers(shuffled(38, 40, 2), model="base")
     wanted = suite({"no_worse_than": "base", "margin": 0.25})
-    (limit,) = selftest_limits(wanted, ours, base, draws=100, seed=1)
+    (limit,) = selftest_limits(wanted, ours, base, draws=100, seed=2)
     assert limit.faults == ()
     assert limit.on_limit is not None
     assert limit.equal is not None

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from assay.cli import scorecard_plots as plots
 from assay.records.gate import LimitResult, Scorecard, SliceResult
-from assay.records.report import Report
+from assay.records.report import Curve, Report
 from assay.records.selftest import LimitSelftest, Outcomes
 
 LONGEST_TEXT = 4000
@@ -34,11 +34,7 @@ def render(report: Report) -> str:
         rows=[_row(limit, card) for limit in card.limits],
         has_champion=any(limit.champion_observed is not None for limit in card.limits),
         slices=[_slice(limit, part) for limit in card.limits for part in limit.slices],
-        charts=[
-            {"svg": plots.curve(line), "caption": f"{line.title}: {line.y_label}"}
-            for line in report.curves
-            if len(line.points) > 1
-        ],
+        charts=[{"svg": plots.curve(drawn), "caption": _caption(drawn)} for drawn in report.curves],
         selftest_rows=[_selftest_row(limit) for limit in report.selftest.limits] if report.selftest else [],
         promised=f"{1 - report.selftest.confidence:.1%}" if report.selftest else "",
     )
@@ -145,9 +141,15 @@ def _slice(limit: LimitResult, part: SliceResult) -> dict[str, object]:
         "metric": limit.metric,
         "name": f"{part.field} = {part.value}",
         "observed": _share(part.observed, limit),
-        "plot": plots.slice_interval(part),
+        "plot": plots.slice_interval(part, limit),
         "num_items": part.num_items,
     }
+
+
+def _caption(drawn: Curve) -> str:
+    chosen = next((line.name for line in drawn.lines if line.chosen), "")
+    many = f", {len(drawn.lines)} trials; chosen: {chosen}" if chosen else ""
+    return f"{drawn.title}: {drawn.y_label}{many}"
 
 
 def _selftest_row(limit: LimitSelftest) -> dict[str, object]:

@@ -14,6 +14,7 @@ from assay.records.selftest import Planted
 
 WIDTH, HEIGHT = 240, 36
 PAD, MIDDLE = 8, 13
+HIGHEST = 2.0
 CHART_WIDTH, CHART_HEIGHT, CHART_LEFT, CHART_BOTTOM = 420, 170, 44, 26
 
 
@@ -48,10 +49,10 @@ def interval(limit: LimitResult) -> Markup:
     return _svg(WIDTH, HEIGHT, parts, words)
 
 
-def slice_interval(part: SliceResult) -> Markup:
-    """The interval of a slice, on the same axis for all slices that are shares."""
-    low, high = _domain([part.lower, part.upper, part.observed], whole=(0.0, 1.0))
-    at = _scale(low, high)
+def slice_interval(part: SliceResult, limit: LimitResult) -> Markup:
+    """The interval of a slice, on one axis with the limit's other slices."""
+    ends = [end for other in limit.slices for end in (other.lower, other.upper)]
+    at = _scale(*((0.0, 1.0) if min(ends) >= 0 and max(ends) <= 1 else _domain(ends)))
     parts = [
         _line("axis", 0, MIDDLE, WIDTH, MIDDLE),
         _line("whisker", at(part.lower), MIDDLE, at(part.upper), MIDDLE),
@@ -60,35 +61,35 @@ def slice_interval(part: SliceResult) -> Markup:
     return _svg(WIDTH, 26, parts, f"{part.lower:.3g} to {part.upper:.3g}")
 
 
-def curve(line: Curve) -> Markup:
-    """A line over its axes; the chosen point stands out."""
-    xs, ys = [x for x, _ in line.points], [y for _, y in line.points]
-    (x_low, x_high), (y_low, y_high) = _span(xs), _span(ys)
+def curve(drawn: Curve) -> Markup:
+    """Lines over their axes, the chosen one last and strongest. A loss far above where the best began is cut off."""
+    most = HIGHEST * min(line.points[0][1] for line in drawn.lines)
+    points = {line.name: [(x, min(y, most)) for x, y in line.points] for line in drawn.lines}
+    every = [point for line in points.values() for point in line]
+    (x_low, x_high), (y_low, y_high) = (_span([point[axis] for point in every]) for axis in (0, 1))
     width, height = CHART_WIDTH - CHART_LEFT - PAD, CHART_HEIGHT - CHART_BOTTOM - PAD
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            CHART_LEFT + width * (x - x_low) / (x_high - x_low),
-            PAD + height * (1 - (y - y_low) / (y_high - y_low)),
-        )
-
-    path = " ".join(f"{px:.1f},{py:.1f}" for px, py in (place(x, y) for x, y in line.points))
     parts = [
         _line("axis", CHART_LEFT, PAD + height, CHART_WIDTH - PAD, PAD + height),
         _line("axis", CHART_LEFT, PAD, CHART_LEFT, PAD + height),
-        Markup('<polyline class="line" points="{}"/>').format(path),
         _text(CHART_LEFT - 4, PAD + 8, f"{y_high:.3g}", "end"),
         _text(CHART_LEFT - 4, PAD + height, f"{y_low:.3g}", "end"),
-        _text(CHART_LEFT, CHART_HEIGHT - 12, f"{x_low:.3g}", "start"),
-        _text(CHART_WIDTH - PAD, CHART_HEIGHT - 12, f"{x_high:.3g}", "end"),
-        _text(CHART_LEFT + width / 2, CHART_HEIGHT - 2, line.x_label, "middle"),
+        _text(CHART_LEFT, CHART_HEIGHT - 12, f"{x_low:g}", "start"),
+        _text(CHART_WIDTH - PAD, CHART_HEIGHT - 12, f"{x_high:g}", "end"),
+        _text(CHART_LEFT + width / 2, CHART_HEIGHT - 2, drawn.x_label, "middle"),
     ]
-    if line.chosen is not None or len(line.points) <= 20:
-        for x, y in line.points:
-            px, py = place(x, y)
-            kind = "chosen" if x == line.chosen else "dot"
-            parts.append(Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="3.4"/>').format(kind, px, py))
-    return _svg(CHART_WIDTH, CHART_HEIGHT, parts, line.title)
+    for line in sorted(drawn.lines, key=lambda line: line.chosen):
+        places = (
+            f"{CHART_LEFT + width * (x - x_low) / (x_high - x_low):.1f},"
+            f"{PAD + height * (1 - (y - y_low) / (y_high - y_low)):.1f}"
+            for x, y in points[line.name]
+        )
+        kind = "line" if line.chosen or len(drawn.lines) == 1 else "line other"
+        parts.append(
+            Markup('<polyline class="{}" points="{}"><title>{}</title></polyline>').format(
+                kind, " ".join(places), line.name
+            )
+        )
+    return _svg(CHART_WIDTH, CHART_HEIGHT, parts, f"{drawn.title}: {drawn.y_label}")
 
 
 def verdict_bars(planted: Sequence[Planted]) -> Markup:

@@ -48,6 +48,10 @@ def weighed(run: str, ledger: Ledger) -> Weighed:
                 GateRecord.model_validate_json(verdict.record),
                 ModelRecord.model_validate_json(model.record),
             )
+        if run and verdict:
+            raise NotApproved(
+                f"{row.id} was weighed by `assay gate run`; only what `assay run` has made can be released"
+            )
     raise NotApproved(f"run {rows[0].id} has no verdict yet; `assay run` takes it to the gate")
 
 

@@ -1,21 +1,21 @@
 """The scorecard document of a run, or of a weighing without one, put together from the ledger and the evidence."""
 
 import json
-from collections.abc import Mapping
-from math import log10
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import TypeVar
 
 from pydantic import JsonValue, ValidationError
 
 from assay.errors import NotApproved
 from assay.place import Place
-from assay.records.gate import GateRecord, Item, SelfTest
+from assay.records.gate import GateRecord, Item, SelfTest, ServiceRecord
 from assay.records.record import Record, digest_of
-from assay.records.report import Curve, Example, Report, WrongAnswers
+from assay.records.report import Curve, Example, Figure, Line, Report, WrongAnswers
 from assay.records.selftest import SelftestRecord
-from assay.records.stages import SweepRecord, TrainingRecord
+from assay.records.stages import LossPoint, SweepRecord, TrainingRecord, TrialRecord
 from assay.records.weighing import URL_MARK, WeighingRequest
-from assay.stages.gate import read_weighing
+from assay.stages.gate import read_service, read_weighing
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger, RunRow
 
@@ -72,9 +72,9 @@ def _report(
     row: RunRow, gate: GateRecord, stages: dict[str, JsonValue], ledger: Ledger, store: ArtifactStore, num_examples: int
 ) -> Report:
     card = gate.scorecard
-    for weighed in (gate.candidate, gate.base, gate.champion):
-        if weighed is not None:
-            store.verify(weighed.evidence)
+    for kept in (gate.candidate, gate.base, gate.champion, card.service):
+        if kept is not None:
+            store.verify(kept.evidence)
     return Report(
         name=row.id,
         subject=_subject(row),
@@ -85,6 +85,7 @@ def _report(
         base=gate.base,
         champion=gate.champion,
         wrong_answers=_wrong_answers(gate, num_examples),
+        service=_service(card.service) if card.service else (),
         curves=_curves(stages),
         approvals=tuple(ledger.approvals(row.id)),
         selftest=newest_selftest(card.suite_digest, ledger),
@@ -163,27 +164,55 @@ def _example(item: Item, base: Item | None, metric: str, lower_is_better: bool) 
     )
 
 
+def _service(record: ServiceRecord) -> tuple[Figure, ...]:
+    """What was measured under load, as people speak of it."""
+    seen = read_service(record)
+    found = [("requests", seen.num_requests, ""), ("in flight", seen.num_concurrent, "")]
+    for name, times in (("time to first token", seen.ttft_s), ("time between tokens", seen.inter_token_s)):
+        ordered = sorted(times)
+        found += [
+            (f"{name}, p{percent}", 1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)], "ms")
+            for percent in (50, 95, 99)
+            if ordered
+        ]
+    found += [
+        ("output", seen.output_tokens / seen.seconds if seen.seconds else 0.0, "tokens/s"),
+        ("engines", seen.num_engines, ""),
+        ("failed", 100 * seen.num_failed / seen.num_requests if seen.num_requests else 0.0, "%"),
+        ("completed", 100 * seen.num_completed / seen.num_requests if seen.num_requests else 0.0, "%"),
+    ]
+    if seen.peak_memory_bytes is not None and seen.memory_bytes:
+        found.append(("peak memory", 100 * seen.peak_memory_bytes / seen.memory_bytes, "%"))
+    return tuple(Figure(name=name, value=float(value), unit=unit) for name, value, unit in found)
+
+
 def _curves(stages: Mapping[str, JsonValue]) -> tuple[Curve, ...]:
-    """The training's loss and the sweep's choice, where the run has them."""
+    """The losses of each training run and of each sweep's trials, where the run has them."""
     curves = []
-    if training := as_record(TrainingRecord, stages.get("train")):
-        points = tuple((float(point.step), point.loss) for point in training.history)
-        curves.append(Curve(title="training", x_label="step", y_label="loss", points=points))
-    if sweep := as_record(SweepRecord, stages.get("sweep")):
-        finished = [trial for trial in sweep.trials if trial.training and trial.training.selection_loss is not None]
-        points = tuple(
-            sorted((log10(t.learning_rate), t.training.selection_loss) for t in finished if t.training)  # type: ignore[misc]
-        )
-        curves.append(
-            Curve(
-                title="sweep",
-                x_label="log10 of the learning rate",
-                y_label="selection loss",
-                points=points,
-                chosen=log10(sweep.learning_rate),
+    for name, data in stages.items():
+        if name.startswith("sweep") and (sweep := as_record(SweepRecord, data)):
+            lines = tuple(
+                Line(name=_trial_name(trial), points=_losses(trial.history), chosen=index == sweep.chosen)
+                for index, trial in enumerate(sweep.trials)
             )
-        )
+        elif name.startswith("train") and (training := as_record(TrainingRecord, data)):
+            lines = (Line(name=f"learning rate {training.learning_rate:g}", points=_losses(training.history)),)
+        else:
+            continue
+        if drawn := tuple(line for line in lines if len(line.points) > 1):
+            curves.append(Curve(title=name, x_label="step", y_label="loss", lines=drawn))
     return tuple(curves)
+
+
+def _losses(history: Sequence[LossPoint]) -> tuple[tuple[float, float], ...]:
+    return tuple((float(point.step), point.loss) for point in history if isfinite(point.loss))
+
+
+def _trial_name(trial: TrialRecord) -> str:
+    said = trial.parameters or {"learning_rate": trial.learning_rate}
+    return ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in said.items()
+    )
 
 
 def _digests(gate: GateRecord) -> dict[str, str]:

@@ -95,8 +95,9 @@ def _source(suite: SuiteSpec, weighed: str, root: Path, ledger: Ledger) -> _Sour
         if decided is None:
             continue
         data = reports.as_record(DatasetRecord, stages.get("prepare"))
-        digest = gate.suite_digest(suite, weigh.tasks_of(suite, root, data))
-        if _answers_all(suite, decided, root, data):
+        tasks = weigh.tasks_of(suite, root, data)
+        digest, answered = gate.suite_digest(suite, tasks), decided.scorecard.task_digests
+        if suite.limits.keys() <= answered.keys() and all(answered[task.name] == task.digest for task in tasks):
             model = reports.as_record(ModelRecord, stages.get("compress") or stages.get("fetch"))
             return _Source(row, decided, suite, digest, data, model)
     if weighed:
@@ -105,13 +106,6 @@ def _source(suite: SuiteSpec, weighed: str, root: Path, ledger: Ledger) -> _Sour
         "nothing was weighed by this suite as it is now; `assay run SPEC` or `assay gate run --suite SUITE --artifact "
         "FOLDER` does so, and --artifact does it here"
     )
-
-
-def _answers_all(suite: SuiteSpec, decided: GateRecord, root: Path, data: DatasetRecord | None) -> bool:
-    """Whether every task of the suite was answered, in its present version."""
-    weighed = {result.task: result.digest for result in gate.read_weighing(decided.candidate).tasks}
-    tasks = weigh.tasks_of(suite, root, data)
-    return suite.limits.keys() <= weighed.keys() and all(weighed[task.name] == task.digest for task in tasks)
 
 
 def _tested(source: _Source, files: str, draws: int, noised: tuple[NoisedModel, ...]) -> SelftestRecord:

@@ -12,7 +12,6 @@ from assay.engines import ray_serve, remote_data
 from assay.engines.lm_eval_harness import TaskFile
 from assay.errors import StageFailed
 from assay.flow.attempts import begin_attempt
-from assay.flow.report import newest_selftest, summary
 from assay.place import Place
 from assay.records.gate import ContaminationRecord, GateRecord, ParityRecord, ServiceRecord, WeighingRecord
 from assay.records.record import Record, digest_of
@@ -521,6 +520,7 @@ def _contamination(context: Context) -> ContaminationRecord | None:
 
 def _gate(context: Context, work: Work) -> GateRecord:
     """Counts the attempt, then weighs."""
+    from assay.flow.report import newest_selftest, summary
     from assay.store.ledger import Ledger  # a plan without a ledger has no need of its library
 
     ledger = Ledger(context.place.ledger_url)

@@ -32,15 +32,30 @@ class WrongAnswers(Record):
     """The first few, those that the base model had right before all others."""
 
 
+class Line(Record):
+    """One line of a drawing."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    chosen: bool = False
+    """For the trials of a sweep: whether this one was chosen."""
+
+
 class Curve(Record):
-    """A line to draw: how a loss went, or what the trials of a sweep came to."""
+    """Something to draw: how a training's loss went, or how those of a sweep's trials did."""
 
     title: str
     x_label: str
     y_label: str
-    points: tuple[tuple[float, float], ...]
-    chosen: float | None = None
-    """The `x` that was chosen, for a sweep."""
+    lines: tuple[Line, ...]
+
+
+class Figure(Record):
+    """One measured number."""
+
+    name: str
+    value: float
+    unit: str
 
 
 class Report(Record):
@@ -61,6 +76,8 @@ class Report(Record):
     base: WeighingRecord | None
     champion: WeighingRecord | None
     wrong_answers: tuple[WrongAnswers, ...]
+    service: tuple[Figure, ...]
+    """What the service did under load; empty where the suite does not limit it."""
     curves: tuple[Curve, ...]
     approvals: tuple[Approval, ...]
     selftest: SelftestRecord | None
