@@ -21,6 +21,8 @@ from assay.spec.train import TrainSpec
 from tiny import THINGS, make_model
 from training import make_job, train_here
 
+pytestmark = pytest.mark.filterwarnings("ignore:The following rank_pattern keys")  # peft, of its own AdaLoRA adapters
+
 METHODS: dict[str, Any] = {
     "lora": "lora",
     "dora": {"lora": {"use_dora": True}},
