@@ -97,9 +97,10 @@ class EwcSpec(Block):
     data: Paths
     """Examples of what must not be forgotten."""
 
-    strength: float = Field(100.0, gt=0)
+    strength: float = Field(1e6, gt=0)
     """How strongly a weight is held: it goes 1 / (1 + learning rate * strength * its Fisher information) of the way
-    that a step would take it from its start. The information is scaled to a mean of 1."""
+    that a step would take it from its start. The information is scaled to a mean of 1, and most weights have far less,
+    so that useful strengths are large."""
 
     num_examples: int = Field(64, ge=1)
     """Examples that the Fisher information is estimated on."""
