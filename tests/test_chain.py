@@ -19,7 +19,13 @@ from assay.spec.spec import Spec
 from assay.stages.work import Work
 from tiny import THINGS, make_model
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.methods, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.methods,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # the head outlives its starter
+]
 
 SPEC = """
 version: 1

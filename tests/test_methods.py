@@ -21,6 +21,8 @@ from assay.spec.train import TrainSpec
 from tiny import THINGS, make_model
 from training import make_job, train_here
 
+pytestmark = pytest.mark.filterwarnings("ignore:The following rank_pattern keys")  # peft, of its own AdaLoRA adapters
+
 METHODS: dict[str, Any] = {
     "lora": "lora",
     "dora": {"lora": {"use_dora": True}},
@@ -276,24 +278,28 @@ def test_a_merged_adapter_answers_as_the_adapter_does(model: Path, tmp_path: Pat
     assert mean_loss(merged, tmp_path / "out", train) == pytest.approx(outcome.selection_loss, rel=0.1, abs=0.02)
 
 
+@pytest.mark.methods
 def test_what_is_protected_is_forgotten_less(model: Path, tmp_path: Path) -> None:
     """Elastic weight consolidation: after a second task, the loss on the first is lower with it than without."""
     from assay.engines.hf_data import write_rows
 
     first, second = rows("sft"), [Row((chat(f"where is {thing} now?", "no idea"),)) for thing in THINGS[:16]]
     write_rows(model, first, tmp_path / "first.safetensors", max_length=64)
-    how = {"method": "full", "learning_rate": 3e-3, "max_steps": 24, "global_batch_size": 8}
+    how = {"method": "full", "learning_rate": 3e-3, "max_steps": 80, "global_batch_size": 8}
     train_here(model, first, tmp_path / "one", how)
     hf_models.copy_tokenizer(model, tmp_path / "one" / "weights")
-    start, forgotten = tmp_path / "one" / "weights", {}
-    for name, more in (("without", {}), ("with", {"ewc": {"data": "first.jsonl", "strength": 300}})):
+    start, train = tmp_path / "one" / "weights", TrainSpec.model_validate(how)
+    write_rows(model, second, tmp_path / "one.safetensors", max_length=64)
+    unlearned = mean_loss(reloaded(start, tmp_path / "one", train, None), tmp_path / "one", train)
+    learned, forgotten = {}, {}
+    for name, more in (("without", {}), ("with", {"ewc": {"data": "first.jsonl"}})):
         ewc_file = {"ewc_file": str(tmp_path / "first.safetensors")} if more else {}
-        train_here(start, second, tmp_path / name, {**how, "max_steps": 12, **more}, **ewc_file)
-        train = TrainSpec.model_validate(how)
-        again = reloaded(start, tmp_path / name, train, None)
+        again = {**how, "learning_rate": 1e-3, "max_steps": 40, **more}
+        learned[name] = train_here(start, second, tmp_path / name, again, **ewc_file).selection_loss or 0
         (tmp_path / f"{name}.safetensors").write_bytes((tmp_path / "first.safetensors").read_bytes())
-        forgotten[name] = mean_loss(again, tmp_path / name, train)
-    assert forgotten["with"] < 0.8 * forgotten["without"]
+        forgotten[name] = mean_loss(reloaded(start, tmp_path / name, train, None), tmp_path / name, train)
+    assert forgotten["with"] < 0.4 * forgotten["without"]
+    assert learned["without"] < learned["with"] < 0.6 * unlearned  # it has a price
 
 
 @pytest.mark.parametrize(

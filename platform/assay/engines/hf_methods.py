@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.engines import base_models
-from assay.engines.deepspeed import Precision
+from assay.engines.deepspeed import Precision, is_used
 from assay.errors import UsageError
 from assay.spec.method import AdaloraSpec, FreezeSpec, LoraSpec, MethodSpec, PTuningSpec, QloraSpec
 from assay.spec.train import TrainSpec
@@ -32,7 +32,9 @@ def load(
     from transformers import set_seed
 
     method = train.method
-    load_base = partial(base, folder, method, precision=precision, num_labels=num_labels, on_gpu=on_gpu)
+    # Without DeepSpeed nobody keeps weights of the model's own in fp32 beside those that compute.
+    stored: Precision = precision if is_used(train) or method.is_adapter else "fp32"
+    load_base = partial(base, folder, method, precision=stored, num_labels=num_labels, on_gpu=on_gpu)
     # What is frozen and left as it is may serve the next training of this process, too.
     leaves_traces = train.neftune_alpha is not None or train.gradient_checkpointing
     if method.lora is not None and num_labels is None and not leaves_traces:

@@ -48,23 +48,26 @@ def text_lengths(batch: Batch) -> "torch.Tensor":
 
 @dataclass(frozen=True)
 class Anchor:
-    """Elastic weight consolidation: `strength / 2` times the sum of Fisher information times the squared way from
-    the start, over all trainable weights (Kirkpatrick et al., 2017, equation 3)."""
+    """Elastic weight consolidation (Kirkpatrick et al., 2017): a pull to the start, by each weight's Fisher
+    information. As in AdamW's weight decay the pull is apart from the loss: through Adam, which makes every gradient
+    equally long, it would only shake the weights that must stay."""
 
     strength: float
     starts: "dict[str, torch.Tensor]"
     fisher: "dict[str, torch.Tensor]"
     """Scaled to a mean of 1."""
 
-    def penalty(self, model: Any) -> "torch.Tensor":
-        """A scalar; 0 where nothing has moved."""
-        moved = [
-            (self.fisher[name] * (weight - self.starts[name]) ** 2).sum()
-            for name, weight in model.named_parameters()
-            if name in self.fisher
-        ]
-        total: torch.Tensor = 0.5 * self.strength * sum(moved)
-        return total
+    def pull(self, model: Any, optimizer: Any) -> None:
+        """Moves every weight to where the penalty `strength / 2 * fisher * (weight - start) ** 2` and the weight's
+        place after the step, at the step's learning rate, balance (a proximal step)."""
+        import torch
+
+        rates = {id(weight): group["lr"] for group in optimizer.param_groups for weight in group["params"]}
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if name in self.fisher:
+                    force = rates[id(weight)] * self.strength * self.fisher[name]
+                    weight.lerp_(self.starts[name], (force / (1 + force)).to(weight.dtype))
 
 
 def estimate_anchor(model: Any, file: str, ewc: EwcSpec, train: TrainSpec) -> Anchor:

@@ -77,4 +77,6 @@ def _tied(model: Any) -> dict[str, list[str]]:
 
 def _halved(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a LoRA factor with half of its rank: A is (rank, in), B is (out, rank)."""
-    return (shape[0] // 2, *shape[1:]) if "lora_A" in name else (*shape[:-1], shape[-1] // 2)
+    if "lora_A" in name:
+        return (shape[0] // 2, *shape[1:])
+    return (*shape[:-1], shape[-1] // 2) if "lora_B" in name else shape

@@ -333,8 +333,6 @@ def _trainer_type() -> Any:
 
         def _penalty(self, model: Any) -> Any:
             """What a step's loss is raised by for where the weights are; None for nothing."""
-            if self.anchor is not None:
-                return self.anchor.penalty(model)
             if self.job.train.method.adalora is not None:
                 return ORTHOGONALITY_WEIGHT * orthogonality(model)
             return None
@@ -355,6 +353,8 @@ def _trainer_type() -> Any:
             self.trainer.before_first_step()
 
         def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if self.trainer.anchor is not None:
+                self.trainer.anchor.pull(self.trainer.model, self.trainer.optimizer)
             if self.trainer.job.train.method.adalora is not None:  # gradients are still there
                 self.trainer.model.base_model.update_and_allocate(state.global_step)
 
@@ -448,13 +448,12 @@ def _save(job: TrainingJob, trainer: Any) -> None:
 
     weights = Path(job.output) / "weights"
     start = hf_methods.start_of(job.train.method, Path(job.output))
-    if start:
-        if dist.get_rank() == 0:
-            with warnings.catch_warnings(action="ignore"):  # peft warns of the very thing that is undone here
-                trainer.model.save_pretrained(str(weights), **start)
-        dist.barrier()
-    else:
-        trainer.save_model(str(weights))
+    with warnings.catch_warnings(action="ignore"):  # peft guesses at what is checked below
+        if not start:
+            trainer.save_model(str(weights))
+        elif dist.get_rank() == 0:
+            trainer.model.save_pretrained(str(weights), **start)
+    dist.barrier()
     if dist.get_rank() == 0:
         check_saved(weights, trainer.model, doubled_ranks=bool(start))
 

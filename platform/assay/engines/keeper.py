@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from assay.engines import checkpoints
+from assay.engines import checkpoints, trained_state
 from assay.engines.checkpoints import CheckpointManifest
 from assay.errors import StageFailed
 from assay.records.record import Record
@@ -146,8 +146,8 @@ class Keeper:
         dist.barrier()
         if self.train.min_workers is not None and trainer.is_deepspeed_enabled:
             _count_steps_in_groups(trainer.model_wrapped, step)
-        if not trainer.is_deepspeed_enabled:
-            trainer.save_model(str(draft), _internal_call=True)
+        if not trainer.is_deepspeed_enabled and dist.get_rank() == 0:
+            trained_state.save(trainer.model, draft)
         trainer._save_optimizer_and_scheduler(str(draft))
         trainer._save_rng_state(str(draft))
         rank, world = dist.get_rank(), dist.get_world_size()
@@ -185,7 +185,7 @@ class Keeper:
         if trainer.is_deepspeed_enabled:
             deepspeed_load_checkpoint(trainer.model_wrapped, str(folder), load_module_strict=False)
         else:
-            trainer._load_from_checkpoint(str(folder), trainer.model)
+            trained_state.load(trainer.model, folder)
         return True
 
     def _is_enough(self, step: int) -> bool:
@@ -234,6 +234,8 @@ class Keeper:
 def attach(keeper: Keeper, trainer: Any) -> None:
     """Puts the keeper's checkpoints, and its schedule for a range test, in the place of the trainer's own."""
     trainer._save_checkpoint = lambda model, trial: keeper.save(trainer)
+    if not trainer.is_deepspeed_enabled:
+        trainer._load_from_checkpoint = lambda folder, model=None: trained_state.load(trainer.model, Path(folder))
     if keeper.rising_from is not None:
         trainer.create_scheduler = partial(_rising, trainer, keeper.rising_from / keeper.train.learning_rate)
 

@@ -97,8 +97,10 @@ class EwcSpec(Block):
     data: Paths
     """Examples of what must not be forgotten."""
 
-    strength: float = Field(1.0, gt=0)
-    """Weight of the penalty, on Fisher information scaled to a mean of 1."""
+    strength: float = Field(1e6, gt=0)
+    """How strongly a weight is held: it goes 1 / (1 + learning rate * strength * its Fisher information) of the way
+    that a step would take it from its start. The information is scaled to a mean of 1, and most weights have far less,
+    so that useful strengths are large."""
 
     num_examples: int = Field(64, ge=1)
     """Examples that the Fisher information is estimated on."""
@@ -313,12 +315,16 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
     )
     offloads = bool(train.deepspeed.offload_optimizer)
     yield (
+        (offloads or bool(train.deepspeed.raw)) and (method.adalora is not None or train.ewc is not None),
+        "adalora and ewc train without DeepSpeed; take deepspeed.offload_optimizer and deepspeed.raw out",
+    )
+    yield (
         offloads and train.optimizer != "adamw",
         f"deepspeed.offload_optimizer computes AdamW on the CPU; it cannot take optimizer: {train.optimizer}",
     )
     yield (
-        train.optimizer == "muon" and zero > 0,
-        "optimizer: muon orthogonalizes whole matrices, which ZeRO splits; use zero_stage: 0",
+        train.optimizer in ("muon", "adafactor") and zero > 0,
+        f"optimizer: {train.optimizer} steps on whole matrices, which ZeRO splits; use zero_stage: 0",
     )
     if objective.grpo is not None:
         yield (
