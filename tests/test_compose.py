@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from assay.errors import InvalidInput, Problem
 from assay.spec.block import Block, FromEnvironment, Reference, Secret, revealed
-from assay.spec.compose import MAX_CHAIN, compose
+from assay.spec.compose import MAX_CHAIN, compose, places_named
 from assay.spec.parse import validated
 from assay.spec.shape import reference_kind, reference_paths
 from assay.spec.spec import Spec
@@ -173,6 +173,7 @@ def test_the_environment_says_where_things_are(monkeypatch: pytest.MonkeyPatch) 
         assert "/mnt/d" not in dumped
         assert "${env:DATA}/x.jsonl" in dumped
     assert isinstance(spec.data.train[0], FromEnvironment)
+    assert places_named(spec) == ["DATA"]
     assert Spec.model_validate_json(spec.model_dump_json()).data.train == ("${env:DATA}/x.jsonl",)
 
 
