@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ ONE_IN_TRACED = 100
 """Of so many inputs one is watched by tracemalloc, and its time is not counted."""
 PLACELESS = {"empty", "no_file", "too_large"}
 """Codes of problems that a whole file has."""
+
+MEMORY = Path("/dev/shm")
+"""Where files are quickly written, if there is such a place."""
 
 SEEDS = {
     "spec": [path.read_text() for path in sorted((ROOT / "specs").glob("*.yaml"))],
@@ -120,7 +124,7 @@ class Found:
 def fuzz(numbers: range) -> Found:
     """Loads the inputs of these numbers, in a folder of their own."""
     found, before = Found(), 0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         (Path(folder) / "spec").symlink_to(ROOT / "evals/country-facts")
         for count, number in enumerate(numbers):
             _load(number, Path(folder), found)
@@ -165,10 +169,11 @@ def _faults(problems: list[Problem]) -> list[str]:
         if not problem.line and problem.code not in PLACELESS and not problem.file.startswith("--set"):
             faults.append(f"a problem without a place: {problem}")
         json.dumps(problem.as_dict())
-        if problem.line and Path(problem.file).is_file():
-            text = Path(problem.file).read_text(errors="replace")
-            if not excerpt(text, problem.line, problem.column) and text.strip():
-                faults.append(f"a place outside of the file: {problem}")
+    for file in {problem.file for problem in problems if problem.line and Path(problem.file).is_file()}:
+        text = Path(file).read_text(errors="replace")
+        last = max((problem for problem in problems if problem.file == file), key=lambda problem: problem.line)
+        if not excerpt(text, last.line, last.column) and text.strip():
+            faults.append(f"a place outside of the file: {last}")
     return faults
 
 
@@ -211,11 +216,16 @@ def _mutated_text(dice: random.Random, text: str) -> str:
 
 def _mutated_value(dice: random.Random, text: str, more: int = 0) -> str:
     """The text's value with keys and values exchanged, as JSON, which is YAML."""
-    value = read_yaml(text.encode(), "seed").value
+    value = deepcopy(_value(text))
     for _ in range(dice.randint(1, 4 + more)):
         _exchange(dice, value)
     written = json.dumps(value, ensure_ascii=dice.random() < 0.9, indent=dice.choice((None, 1)))
     return written[1:-1].strip() if more and "\n" not in written and value else "" if more and not value else written
+
+
+@cache
+def _value(text: str) -> Any:
+    return read_yaml(text.encode(), "seed").value
 
 
 def _exchange(dice: random.Random, value: Any) -> None:

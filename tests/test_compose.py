@@ -105,6 +105,11 @@ def test_what_cannot_be_extended_is_told_at_the_key(text: str, words: str) -> No
     assert problem.path == "extends"
 
 
+def test_a_misspelt_extends_is_known() -> None:
+    assert any(one.hint == "did you mean `extends`?" for one in refusals("extend: base.yaml\n"))
+    assert any(one.hint == "did you mean `extends`?" for one in refusals("include: base.yaml\n"))
+
+
 def test_a_chain_ends_somewhere() -> None:
     for number in range(MAX_CHAIN + 1):
         Path(f"{number}.yaml").write_text(f"extends: {number + 1}.yaml\n")
