@@ -43,7 +43,8 @@ def _long_spec(folder: Path) -> Path:
 
 
 def _measured(arguments: list[str], folder: Path) -> tuple[float, float, float]:
-    """Median seconds, median seconds of CPU, and the highest peak memory in MB; the first call, which writes byte code, is not counted."""
+    """Median seconds, median seconds of CPU, and the highest peak memory in MB. The first call, which writes byte
+    code, is not counted."""
     _assay(arguments, folder)
     seconds, own_s, kilobytes = [], [], 0
     for _ in range(REPEATS):
