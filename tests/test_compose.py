@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from assay.errors import InvalidInput, Problem
 from assay.spec.block import Block, FromEnvironment, Reference, Secret, revealed
-from assay.spec.compose import MAX_CHAIN, compose
+from assay.spec.compose import MAX_CHAIN, compose, places_named
 from assay.spec.parse import validated
 from assay.spec.shape import reference_kind, reference_paths
 from assay.spec.spec import Spec
@@ -105,6 +105,11 @@ def test_what_cannot_be_extended_is_told_at_the_key(text: str, words: str) -> No
     assert problem.path == "extends"
 
 
+def test_a_misspelt_extends_is_known() -> None:
+    assert any(one.hint == "did you mean `extends`?" for one in refusals("extend: base.yaml\n"))
+    assert any(one.hint == "did you mean `extends`?" for one in refusals("include: base.yaml\n"))
+
+
 def test_a_chain_ends_somewhere() -> None:
     for number in range(MAX_CHAIN + 1):
         Path(f"{number}.yaml").write_text(f"extends: {number + 1}.yaml\n")
@@ -173,6 +178,7 @@ def test_the_environment_says_where_things_are(monkeypatch: pytest.MonkeyPatch) 
         assert "/mnt/d" not in dumped
         assert "${env:DATA}/x.jsonl" in dumped
     assert isinstance(spec.data.train[0], FromEnvironment)
+    assert places_named(spec) == ["DATA"]
     assert Spec.model_validate_json(spec.model_dump_json()).data.train == ("${env:DATA}/x.jsonl",)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from assay.errors import InvalidInput, Problem
+from assay.errors import InvalidInput
 from assay.spec.excerpt import excerpt
 
 
@@ -18,11 +18,6 @@ def print_problems(error: InvalidInput) -> None:
             _show(other.file, other.line, other.column)
     if len(error.problems) > 1:
         click.echo(f"{len(error.problems)} problems; nothing was started", err=True)
-
-
-def as_json(problems: list[Problem]) -> list[dict[str, object]]:
-    """The problems as JSON-ready data."""
-    return [problem.as_dict() for problem in problems]
 
 
 def _show(file: str, line: int, column: int) -> None:

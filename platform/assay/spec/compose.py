@@ -12,7 +12,7 @@ from typing import NoReturn
 from assay.errors import InvalidInput, Problem
 from assay.spec.block import REFERENCE, FromEnvironment, Reference
 from assay.spec.parse import read_bytes, read_file
-from assay.spec.shape import annotation_at, reference_kind, reference_paths, spelled_out
+from assay.spec.shape import EXTENDS, annotation_at, reference_kind, reference_paths, spelled_out
 from assay.spec.spec import Spec
 from assay.spec.yaml import Document, Location, Place, Positions, Value, read_yaml
 
@@ -36,12 +36,12 @@ def compose(path: Path, overrides: Sequence[Override] = ()) -> Document:
 def _with_bases(path: Path, chain: tuple[Path, ...]) -> Document:
     """The file over what it extends; `chain` are the files that led to it."""
     document = read_file(path)
-    if not isinstance(document.value, dict) or "extends" not in document.value:
+    if not isinstance(document.value, dict) or EXTENDS not in document.value:
         return document
-    place = document.positions.of_value(("extends",))
-    document.positions.keys.pop(("extends",))
-    document.positions.values.pop(("extends",))
-    target = _base(document.value.pop("extends"), place, path, chain, document.problems)
+    place = document.positions.of_value((EXTENDS,))
+    document.positions.keys.pop((EXTENDS,))
+    document.positions.values.pop((EXTENDS,))
+    target = _base(document.value.pop(EXTENDS), place, path, chain, document.problems)
     try:
         base = _with_bases(target, (*chain, path))
     except InvalidInput as error:

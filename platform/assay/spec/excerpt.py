@@ -13,7 +13,7 @@ def excerpt(text: str, line: int, column: int) -> str:
     shown: list[str] = []
     for number in range(line - 1, line + 2):
         if 1 <= number <= len(lines):
-            shown.append(f"{number:>{width}} | {_printable(lines[number - 1])[offset : offset + WIDEST]}".rstrip())
+            shown.append(f"{number:>{width}} | {_printable(lines[number - 1][offset : offset + WIDEST])}".rstrip())
         if number == line:
             shown.append(f"{'':>{width}} | {'':>{max(0, column - 1 - offset)}}^")
     return "\n".join(shown)

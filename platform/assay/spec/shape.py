@@ -19,15 +19,19 @@ from assay.spec.data import Split
 from assay.spec.model import ModelField
 from assay.spec.yaml import Location, Value
 
+EXTENDS = "extends"
+"""The key of a spec's first file that no block knows: it is gone when the blocks are read."""
+
 SYNONYMS = {
     "approvers": "reviewers",
     "batchsize": "global_batch_size",
     "bf16": "precision",
     "cutoff_len": "max_length",
     "deploy": "serve",
-    "early_stopping": "sweep",
     "epoch": "num_epochs",
     "eval": "gate",
+    "include": "extends",
+    "inherits": "extends",
     "eval_split": "selection",
     "evaluation": "gate",
     "fp16": "precision",
@@ -230,6 +234,7 @@ def spelled_out(annotation: Any, value: Value) -> Any:
 def key_hint(cls: type[Block], location: Location) -> tuple[str, str]:
     """For an unknown key: the hint, and the key of the same block that was probably meant, if any."""
     own, homes = keys_at(cls, location[:-1]), _homes(cls)
+    own += [EXTENDS] if len(location) == 1 and "version" in own else []
     wanted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(location[-1])).replace("-", "_").lower()
     wanted = SYNONYMS.get(wanted, wanted)
     if wanted not in own and wanted in homes:
@@ -238,7 +243,7 @@ def key_hint(cls: type[Block], location: Location) -> tuple[str, str]:
         return f"did you mean `{close[0]}`?", close[0]
     if close := get_close_matches(wanted, homes, 1, 0.8):
         return f"did you mean `{close[0]}`? It belongs {' or '.join(homes[close[0]])}", ""
-    return (f"the keys here are {', '.join(own)}" if len(own) <= 10 else ""), ""
+    return (f"the keys here are {', '.join(own)}" if len(own) <= 12 else ""), ""
 
 
 @cache
