@@ -12,7 +12,11 @@ from assay.engines import task_files
 from assay.engines.asking import Endpoint
 from assay.engines.lm_eval_harness import TaskFile, documents, task_file, weigh
 from assay.errors import InvalidInput, UsageError
+from assay.place import Place
+from assay.records.gate import Item, TaskResult, WeighingRecord
 from assay.spec.gate import TaskSettings
+from assay.stages import weigh as stage
+from assay.stages.work import Work
 from served import Counting, OpenAI, logprobs
 from servers import serving
 from tiny import make_model
@@ -191,3 +195,43 @@ def test_a_group_of_tasks_is_refused() -> None:
     group = task_files._packaged_folder() / "mmlu" / "default" / "_mmlu.yaml"
     with pytest.raises(InvalidInput, match="group of tasks"):
         task_file("mmlu", group)
+
+
+def workplace(home: Path) -> Work:
+    place = Place(home=home, ledger_url=f"sqlite:///{home / 'ledger.db'}", user="ben")
+    return Work(place, home / "runs" / "weigh", home / "progress.jsonl", home)
+
+
+def result_of(task: TaskFile, *, error: str | None = None) -> TaskResult:
+    items = [Item(id=str(i), prompt="p", target="t", response="r", scores={"exact_match": 1.0}) for i in range(3)]
+    failed = Item(id="9", prompt="p", target="t", response="", scores={}, error=error) if error else None
+    return TaskResult(task=task.name, digest="d", items=(*items, *([failed] if failed else [])))
+
+
+def test_a_model_that_has_answered_everything_needs_no_deployment(tmp_path: Path) -> None:
+    work = workplace(tmp_path)
+    tasks = [task_file(name, write_task(tmp_path, name)) for name in ("facts", "more")]
+    artifact, cache = "a" * 64, stage._cache(work, "a" * 64, "engine")
+
+    def known(engine: str = "engine", of: str = artifact) -> WeighingRecord | None:
+        return stage.finished(of, "tiny", tasks, engine=engine, work=work)
+
+    cache.put(tasks[0], result_of(tasks[0]))
+    assert known() is None
+    cache.put(tasks[1], result_of(tasks[1], error="HTTP 500"))
+    assert known() is None  # what the server has failed is asked again
+    cache.put(tasks[1], result_of(tasks[1]))
+    record = known()
+    assert record is not None
+    assert (record.num_items, record.num_reused, record.num_errors) == (6, 6, 0)
+    assert known(engine="another") is None
+    assert known(of="b" * 64) is None
+
+
+def test_another_setting_is_another_weighing(tmp_path: Path) -> None:
+    work = workplace(tmp_path)
+    path = write_task(tmp_path)
+    task, warmer = task_file("facts", path), task_file("facts", path, TaskSettings(temperature=0.7))
+    stage._cache(work, "a" * 64, "engine").put(task, result_of(task))
+    assert stage.finished("a" * 64, "tiny", [task], engine="engine", work=work)
+    assert stage.finished("a" * 64, "tiny", [warmer], engine="engine", work=work) is None
