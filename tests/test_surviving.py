@@ -146,8 +146,8 @@ def test_a_stopped_run_has_a_checkpoint_and_goes_on(project: Path, undisturbed: 
     current: list[TrainingJob] = []
 
     def stop(workers: list[ForkServerProcess]) -> None:
-        keeping = current[-1].keeping
-        if keeping and '"step":5,' in Path(one.progress_file).read_text():
+        keeping, file = current[-1].keeping, Path(one.progress_file)
+        if keeping and file.exists() and '"step":5,' in file.read_text():
             keeping.stop_file.touch()
 
     def first(attempted: TrainingJob) -> None:
