@@ -19,13 +19,19 @@ from assay.stages.work import Work
 from assay.store.artifacts import ArtifactStore
 from tiny import KNOWN, THINGS, YES, make_model
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),  # the head, on purpose
+]
 
 BASE: dict[str, Any] = {
     "method": {"lora": {"r": 4}},
     "learning_rate": 1e-2,
     "global_batch_size": 4,
-    "max_steps": 9,
+    "max_steps": 18,
+    "warmup_ratio": 0.0,
     "precision": "fp32",
     "num_workers": 1,
 }

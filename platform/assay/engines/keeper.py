@@ -8,7 +8,7 @@ rank's random states, and the Trainer's own counters, from which it finds its pl
 import math
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +270,7 @@ def _count_steps_in_groups(engine: Any, step: int) -> None:
         group["step"] = step
 
 
+@cache
 def _let_others_read() -> None:
     """DeepSpeed's optimizers of stage 1 and 2 can divide an elastic checkpoint among another number of workers; its
     engine refuses before it asks them."""
