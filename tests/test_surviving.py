@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from assay.engines import hf_data
-from assay.engines.attempts import Stopped, smaller, until_done
+from assay.engines.attempts import Stopped, fault, smaller, until_done
 from assay.engines.hf_trainer import TrainingJob, TrainingOutcome
 from assay.engines.keeper import EXPLODED_LINES, Keeping, divergence
 from assay.errors import StageFailed
@@ -120,6 +120,7 @@ def test_a_killed_run_ends_with_the_same_weights(project: Path, undisturbed: byt
     assert [point.step for point in outcome.history] == list(range(1, STEPS + 1))
     assert weights(one) == undisturbed
     assert "going on from step 6" in Path(one.progress_file).read_text()
+    assert list((Path(one.output).parent / "tensorboard").glob("events.*"))
 
 
 def test_a_damaged_checkpoint_is_passed_by(project: Path, undisturbed: bytes) -> None:
@@ -224,6 +225,25 @@ def test_a_smaller_micro_batch_divides_the_share() -> None:
     less = smaller(TrainSpec(global_batch_size=12, num_workers=2))
     assert less is not None
     assert (less.examples_per_worker, less.accumulation_steps) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("WorkerHealthCheckFailedError: A worker health check failed.\nThe actor died unexpectedly", "lost"),
+        ("RuntimeError: [gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4321", "lost"),
+        ("RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes", "memory"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "memory"),
+        ("Task was killed due to the node running low on memory.", "memory"),
+        ("ValueError: no such layer", "other"),
+    ],
+)
+def test_a_fault_is_known_by_its_words(words: str, kind: str) -> None:
+    assert fault(RuntimeError(words), killed=False).kind == kind
+
+
+def test_a_worker_that_the_kernel_has_killed_lacked_memory() -> None:
+    assert fault(ActorDiedError("killed"), killed=True).kind == "memory"
 
 
 def point(step: int, loss: float) -> LossPoint:

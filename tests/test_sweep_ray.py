@@ -166,6 +166,16 @@ def test_halving_chooses_as_the_grid_does_for_fewer_tokens(
     assert all(trial.pauses and trial.history for trial in stopped)
 
 
+def test_a_range_test_finds_the_rates(place: Place, given: dict[str, Any]) -> None:
+    record = swept(SweepSpec.model_validate("auto"), place, "auto", given)
+    assert len(record.trials) == 3
+    rates = [point.learning_rate for point in record.range_test]
+    assert len(rates) == sweep.RANGE_STEPS - 1
+    assert rates == sorted(rates)
+    assert rates[0] == pytest.approx(sweep.LOWEST_RATE)
+    assert record.trials[0].learning_rate > 1e-5
+
+
 def test_optuna_draws_and_a_diverged_trial_is_cut(place: Place, given: dict[str, Any]) -> None:
     spec = SweepSpec(learning_rate={"loguniform": (1e-3, 1e-2)}, search="optuna", num_samples=3)  # type: ignore[arg-type]
     drawn = swept(spec, place, "optuna", given)
