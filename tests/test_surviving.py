@@ -39,12 +39,11 @@ BASE: dict[str, Any] = {
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("surviving")
     make_model(folder / "model")
-    rows = [
-        hf_data.Row(([{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}],))
-        for thing in THINGS
+    chats = [
+        [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}] for thing in THINGS
     ]
-    hf_data.write_split(folder / "model", rows[:22], folder / "train.safetensors", max_length=64)
-    hf_data.write_split(folder / "model", rows[22:], folder / "selection.safetensors", max_length=64)
+    hf_data.write_split(folder / "model", chats[:22], folder / "train.safetensors", max_length=64)
+    hf_data.write_split(folder / "model", chats[22:], folder / "selection.safetensors", max_length=64)
     return folder
 
 

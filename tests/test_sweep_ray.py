@@ -72,13 +72,12 @@ def given(place: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     folder = tmp_path_factory.mktemp("given")
     store = ArtifactStore(place.home / "artifacts")
     make_model(folder / "model")
-    rows = [
-        hf_data.Row(([{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}],))
-        for thing in THINGS
+    chats = [
+        [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}] for thing in THINGS
     ]
     (folder / "data").mkdir()
     splits = {}
-    for name, part in (("train", rows[:20]), ("selection", rows[20:])):
+    for name, part in (("train", chats[:20]), ("selection", chats[20:])):
         counts = hf_data.write_split(folder / "model", part, folder / "data" / f"{name}.safetensors", max_length=64)
         splits[name] = SplitRecord(
             file=f"{name}.safetensors",

@@ -123,11 +123,10 @@ def make_given(home: str) -> None:
     folder, store = Path(home) / "given", ArtifactStore(Path(home) / "artifacts")
     make_model(folder / "model")
     (folder / "data").mkdir()
-    rows = [
-        hf_data.Row(([{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}],))
-        for thing in THINGS
+    chats = [
+        [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}] for thing in THINGS
     ]
-    counts = hf_data.write_split(folder / "model", rows, folder / "data" / "train.safetensors", max_length=64)
+    counts = hf_data.write_split(folder / "model", chats, folder / "data" / "train.safetensors", max_length=64)
     split = SplitRecord(
         file="train.safetensors",
         digest="train",
