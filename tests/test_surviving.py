@@ -164,7 +164,7 @@ def test_a_stopped_run_has_a_checkpoint_and_goes_on(project: Path, undisturbed: 
 def test_fewer_workers_go_on_with_the_same_global_batch(project: Path) -> None:
     one = job(project, "elastic", min_workers=1)
     outcome = done(one, partial(attempt, watch=KillOnce(one, 8)), num_workers=lambda _: 1)
-    assert outcome.adaptations == ("1 workers instead of 2",)
+    assert outcome.adaptations == ("num_workers 1 instead of 2",)
     assert outcome.num_steps == STEPS
     alone = job(project, "two-workers")
     fixed = done(alone, attempt)

@@ -82,10 +82,12 @@ def until_done(
                 {**outcome.model_dump(), "num_restarts": num_restarts, "adaptations": adaptations}
             )
         num_restarts += 1
-        resized = _with_workers(train, num_workers(train) if train.min_workers else train.num_workers)
-        if resized.num_workers != train.num_workers:
-            change = f"{change + '; ' if change else ''}{resized.num_workers} workers instead of {train.num_workers}"
-        train = resized
+        if train.min_workers:
+            resized = _with_workers(train, min(num_workers(train), job.train.num_workers))
+            if resized.num_workers != train.num_workers:
+                words = f"num_workers {resized.num_workers} instead of {train.num_workers}"
+                change = f"{change}; {words}" if change else words
+            train = resized
         if change:
             adaptations.append(change)
         _tell(job, f"{why.words}; going on{' with ' + change if change else ''}")
@@ -169,9 +171,8 @@ def _last_line(text: str, pattern: re.Pattern[str]) -> str:
 
 
 def _with_workers(train: TrainSpec, fits: int) -> TrainSpec:
-    """As many workers as fit, no fewer than allowed, so that the global batch stays what it is."""
-    allowed = range(train.min_workers or train.num_workers, train.num_workers + 1)
-    able = [n for n in allowed if n <= fits and train.global_batch_size % n == 0]
+    """As many workers as fit, no fewer than allowed, with the same global batch; as it is where too few fit."""
+    able = [n for n in range(train.min_workers or 1, fits + 1) if train.global_batch_size % n == 0]
     if not able or able[-1] == train.num_workers:
         return train
     share = train.global_batch_size // able[-1]
