@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from assay.engines import hf_data
-from assay.engines.attempts import Stopped, smaller, until_done
+from assay.engines.attempts import Stopped, fault, smaller, until_done
 from assay.engines.hf_trainer import TrainingJob, TrainingOutcome
 from assay.engines.keeper import EXPLODED_LINES, Keeping, divergence
 from assay.errors import StageFailed
@@ -39,12 +39,11 @@ BASE: dict[str, Any] = {
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("surviving")
     make_model(folder / "model")
-    rows = [
-        hf_data.Row(([{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}],))
-        for thing in THINGS
+    chats = [
+        [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}] for thing in THINGS
     ]
-    hf_data.write_split(folder / "model", rows[:22], folder / "train.safetensors", max_length=64)
-    hf_data.write_split(folder / "model", rows[22:], folder / "selection.safetensors", max_length=64)
+    hf_data.write_split(folder / "model", chats[:22], folder / "train.safetensors", max_length=64)
+    hf_data.write_split(folder / "model", chats[22:], folder / "selection.safetensors", max_length=64)
     return folder
 
 
@@ -120,6 +119,7 @@ def test_a_killed_run_ends_with_the_same_weights(project: Path, undisturbed: byt
     assert [point.step for point in outcome.history] == list(range(1, STEPS + 1))
     assert weights(one) == undisturbed
     assert "going on from step 6" in Path(one.progress_file).read_text()
+    assert list((Path(one.output).parent / "tensorboard").glob("events.*"))
 
 
 def test_a_damaged_checkpoint_is_passed_by(project: Path, undisturbed: bytes) -> None:
@@ -146,8 +146,8 @@ def test_a_stopped_run_has_a_checkpoint_and_goes_on(project: Path, undisturbed: 
     current: list[TrainingJob] = []
 
     def stop(workers: list[ForkServerProcess]) -> None:
-        keeping = current[-1].keeping
-        if keeping and '"step":5,' in Path(one.progress_file).read_text():
+        keeping, file = current[-1].keeping, Path(one.progress_file)
+        if keeping and file.exists() and '"step":5,' in file.read_text():
             keeping.stop_file.touch()
 
     def first(attempted: TrainingJob) -> None:
@@ -164,7 +164,7 @@ def test_a_stopped_run_has_a_checkpoint_and_goes_on(project: Path, undisturbed: 
 def test_fewer_workers_go_on_with_the_same_global_batch(project: Path) -> None:
     one = job(project, "elastic", min_workers=1)
     outcome = done(one, partial(attempt, watch=KillOnce(one, 8)), num_workers=lambda _: 1)
-    assert outcome.adaptations == ("1 workers instead of 2",)
+    assert outcome.adaptations == ("num_workers 1 instead of 2",)
     assert outcome.num_steps == STEPS
     alone = job(project, "two-workers")
     fixed = done(alone, attempt)
@@ -224,6 +224,25 @@ def test_a_smaller_micro_batch_divides_the_share() -> None:
     less = smaller(TrainSpec(global_batch_size=12, num_workers=2))
     assert less is not None
     assert (less.examples_per_worker, less.accumulation_steps) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("WorkerHealthCheckFailedError: A worker health check failed.\nThe actor died unexpectedly", "lost"),
+        ("RuntimeError: [gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4321", "lost"),
+        ("RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes", "memory"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "memory"),
+        ("Task was killed due to the node running low on memory.", "memory"),
+        ("ValueError: no such layer", "other"),
+    ],
+)
+def test_a_fault_is_known_by_its_words(words: str, kind: str) -> None:
+    assert fault(RuntimeError(words), killed=False).kind == kind
+
+
+def test_a_worker_that_the_kernel_has_killed_lacked_memory() -> None:
+    assert fault(ActorDiedError("killed"), killed=True).kind == "memory"
 
 
 def point(step: int, loss: float) -> LossPoint:

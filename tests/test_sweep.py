@@ -1,8 +1,10 @@
 """The sweep's choice, and what a trial trains."""
 
 import pytest
+from pydantic import ValidationError
 
-from assay.errors import StageFailed
+from assay.engines.trackers import require
+from assay.errors import MissingExtra, StageFailed
 from assay.records.artifact import Artifact
 from assay.records.stages import TrainingRecord, TrialRecord
 from assay.spec.sweep import SweepSpec
@@ -51,3 +53,57 @@ def test_a_trial_is_a_training_run_with_a_budget_of_its_own() -> None:
     sweep = SweepSpec(learning_rate=(1e-3,), max_steps=5, num_workers=1)
     spec = trial_spec(sweep, base, {"learning_rate": 1e-3})
     assert (spec.learning_rate, spec.max_steps, spec.num_workers, spec.global_batch_size) == (1e-3, 5, 1, 8)
+
+
+def test_any_field_of_train_can_be_varied() -> None:
+    sweep = SweepSpec.model_validate({"learning_rate": [1e-3, 1e-2], "parameters": {"method.lora.r": [8, 16]}})
+    assert sweep.num_trials == 4
+    specs = [trial_spec(sweep, TrainSpec(), parameters) for parameters in sweep.grid()]
+    assert [(spec.learning_rate, spec.method.lora and spec.method.lora.r) for spec in specs] == [
+        (1e-3, 8),
+        (1e-3, 16),
+        (1e-2, 8),
+        (1e-2, 16),
+    ]
+    assert sweep.mistake(TrainSpec()) is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"method.lora.rank": [8]}, "method.lora.rank: 8 cannot stand in train"),
+        ({"weight_decay": {"uniform": [-1, 0.1]}}, "weight_decay: -1.0 cannot stand in train"),
+        ({"global_batch_size": [16, 15]}, "not divisible by num_workers"),
+    ],
+)
+def test_a_sweep_offers_nothing_that_training_would_refuse(parameters: dict[str, object], words: str) -> None:
+    sweep = SweepSpec.model_validate({"parameters": parameters})
+    assert words in (sweep.mistake(TrainSpec(num_workers=2)) or "")
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({}, "say what to vary"),
+        ({"parameters": {"weight_decay": {"uniform": [0.1, 0.1]}}}, "must be below the upper end"),
+        ({"parameters": {"learning_rate": [1e-3]}}, "a key of the sweep itself"),
+        ({"learning_rate": {"loguniform": [1e-5, 1e-3]}, "search": "grid"}, "grid takes lists"),
+        ({"learning_rate": "auto", "search": "optuna"}, "auto makes a grid"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused(said: dict[str, object], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        SweepSpec.model_validate(said)
+
+
+def test_the_cheaper_one_wins_a_tie() -> None:
+    large = trial(1e-4, 0.80)
+    assert large.training is not None
+    bigger = large.training.artifact.model_copy(update={"size": 9})
+    large = large.model_copy(update={"training": large.training.model_copy(update={"artifact": bigger})})
+    assert choose((large, trial(1e-3, 0.86))) == 1
+
+
+def test_a_tracker_that_is_not_installed_is_named() -> None:
+    with pytest.raises(MissingExtra, match=r"no_such_tracker, which is not installed: pip install 'assay\[no_such"):
+        require(["no_such_tracker"])

@@ -19,13 +19,19 @@ from assay.stages.work import Work
 from assay.store.artifacts import ArtifactStore
 from tiny import KNOWN, THINGS, YES, make_model
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),  # the head, on purpose
+]
 
 BASE: dict[str, Any] = {
     "method": {"lora": {"r": 4}},
     "learning_rate": 1e-2,
     "global_batch_size": 4,
-    "max_steps": 9,
+    "max_steps": 18,
+    "warmup_ratio": 0.0,
     "precision": "fp32",
     "num_workers": 1,
 }
@@ -66,13 +72,12 @@ def given(place: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     folder = tmp_path_factory.mktemp("given")
     store = ArtifactStore(place.home / "artifacts")
     make_model(folder / "model")
-    rows = [
-        hf_data.Row(([{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}],))
-        for thing in THINGS
+    chats = [
+        [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}] for thing in THINGS
     ]
     (folder / "data").mkdir()
     splits = {}
-    for name, part in (("train", rows[:20]), ("selection", rows[20:])):
+    for name, part in (("train", chats[:20]), ("selection", chats[20:])):
         counts = hf_data.write_split(folder / "model", part, folder / "data" / f"{name}.safetensors", max_length=64)
         splits[name] = SplitRecord(
             file=f"{name}.safetensors",
@@ -158,6 +163,16 @@ def test_halving_chooses_as_the_grid_does_for_fewer_tokens(
     stopped = [trial for trial in halved.trials if trial.outcome == "stopped"]
     assert stopped
     assert all(trial.pauses and trial.history for trial in stopped)
+
+
+def test_a_range_test_finds_the_rates(place: Place, given: dict[str, Any]) -> None:
+    record = swept(SweepSpec.model_validate("auto"), place, "auto", given)
+    assert len(record.trials) == 3
+    rates = [point.learning_rate for point in record.range_test]
+    assert len(rates) == sweep.RANGE_STEPS - 1
+    assert rates == sorted(rates)
+    assert rates[0] == pytest.approx(sweep.LOWEST_RATE)
+    assert record.trials[0].learning_rate > 1e-5
 
 
 def test_optuna_draws_and_a_diverged_trial_is_cut(place: Place, given: dict[str, Any]) -> None:

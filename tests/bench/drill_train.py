@@ -48,6 +48,7 @@ TRAIN = TrainSpec.model_validate(
         "checkpoint": {"every_steps": INTERVAL},
     }
 )
+STOP_BAR_S = 10.0
 DATASET = "dataset.json"
 WINDOW_S = 12.0
 """A kill comes within so many seconds after a start, or a restart."""
@@ -122,11 +123,10 @@ def make_given(home: str) -> None:
     folder, store = Path(home) / "given", ArtifactStore(Path(home) / "artifacts")
     make_model(folder / "model")
     (folder / "data").mkdir()
-    rows = [
-        hf_data.Row(([{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}],))
-        for thing in THINGS
+    chats = [
+        [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}] for thing in THINGS
     ]
-    counts = hf_data.write_split(folder / "model", rows, folder / "data" / "train.safetensors", max_length=64)
+    counts = hf_data.write_split(folder / "model", chats, folder / "data" / "train.safetensors", max_length=64)
     split = SplitRecord(
         file="train.safetensors",
         digest="train",
@@ -178,11 +178,12 @@ def _run(place: Place, run: Run, kinds: list[str], draws: random.Random) -> Run:
             break
         if driver.poll() is not None:
             sys.exit(f"{run.name} failed after {run.kills}:\n{(folder / 'driver.log').read_text()[-3000:]}")
+        reached, victims = _steps(folder)[-1:], _workers(place)
+        if kinds[0] in ("worker", "all workers") and not victims:
+            continue  # nobody there yet
         kind = kinds.pop(0)
         run.kills.append(kind)
-        reached = _steps(folder)[-1:]
         if kind in ("worker", "all workers"):
-            victims = _workers(place)
             for victim in victims if kind == "all workers" else draws.sample(victims, min(1, len(victims))):
                 with suppress(psutil.NoSuchProcess):
                     victim.kill()
@@ -267,9 +268,15 @@ def _corruptions(place: Place, draws: random.Random, num: int) -> tuple[int, int
     while len(two) < 2 and driver.poll() is None:
         two = sorted(root.glob("*/step-*"))[-2:]
         time.sleep(0.01)
+    asked_at = time.monotonic()
     driver.send_signal(signal.SIGTERM)
     driver.wait(timeout=60)
-    job = checkpoints.verify(sorted(root.glob("*/step-*"))[-1]).job
+    took_s = time.monotonic() - asked_at
+    last = sorted(root.glob("*/step-*"))[-1]
+    print(
+        f"stopped by SIGTERM in {took_s:.1f} s, with {last.name}   {met(took_s, STOP_BAR_S, at_most=True)}", flush=True
+    )
+    job = checkpoints.verify(last).job
     found = 0
     for number in range(num):
         trial = place.home / f"corruption-{number}"

@@ -155,8 +155,12 @@ def _words(name: str, progress: Progress, _: float) -> str:
         parts.append(f"loss {progress.loss:.3f}")
     if progress.learning_rate is not None:
         parts.append(f"lr {progress.learning_rate:.2g}")
+    if progress.grad_norm is not None:
+        parts.append(f"gradient {progress.grad_norm:.2g}")
     if progress.tokens_per_s:
         parts.append(f"{progress.tokens_per_s:.0f} tokens/s")
+    if progress.memory_bytes:
+        parts.append(f"{progress.memory_bytes / 1e9:.1f} GB")
     return start + ", ".join(parts)
 
 

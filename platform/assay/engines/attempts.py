@@ -24,10 +24,13 @@ from assay.spec.train import TrainSpec
 VMSTAT = Path("/proc/vmstat")
 
 OUT_OF_MEMORY = re.compile(
-    r"out of memory|OutOfMemory|can't allocate memory|MemoryError|not enough memory|Cannot allocate memory", re.I
+    r"out of memory|OutOfMemory|low on memory|can't allocate memory|Cannot allocate memory|not enough memory"
+    r"|MemoryError",
+    re.I,
 )
 LOST_WORKER = re.compile(
-    r"ActorDied|ActorUnavailable|WorkerCrashed|NodeDied|NodeAffinity|ActorError|died unexpectedly|owner.*died"
+    r"WorkerHealthCheck|WorkerGroupStartup|WorkerCrashed|Preemption|actor died|ActorDied|ActorUnavailable|ActorError"
+    r"|NodeDied|NodeAffinity|died unexpectedly|owner.*died"
     r"|Connection closed by peer|Connection reset by peer|Broken pipe|Socket closed|NCCL.*(remote|unhandled system)"
     r"|Timed out (after )?waiting|UNAVAILABLE"
 )
@@ -68,10 +71,10 @@ def until_done(
         except Stopped:
             raise
         except Exception as error:
-            fault = _fault(error, killed=_oom_kills() > killed_before)
-            if fault.kind == "other" or root is None:
-                raise StageFailed(f"training failed: {fault.words}") from error
-            train, change, failures = _answer(fault, train, failures, error)
+            why = fault(error, killed=_oom_kills() > killed_before)
+            if why.kind == "other" or root is None:
+                raise StageFailed(f"training failed: {why.words}") from error
+            train, change, failures = _answer(why, train, failures, error)
         else:
             if isinstance(outcome, PauseReport):
                 return outcome
@@ -79,13 +82,15 @@ def until_done(
                 {**outcome.model_dump(), "num_restarts": num_restarts, "adaptations": adaptations}
             )
         num_restarts += 1
-        resized = _with_workers(train, num_workers(train) if train.min_workers else train.num_workers)
-        if resized.num_workers != train.num_workers:
-            change = f"{change + '; ' if change else ''}{resized.num_workers} workers instead of {train.num_workers}"
-        train = resized
+        if train.min_workers:
+            resized = _with_workers(train, min(num_workers(train), job.train.num_workers))
+            if resized.num_workers != train.num_workers:
+                words = f"num_workers {resized.num_workers} instead of {train.num_workers}"
+                change = f"{change}; {words}" if change else words
+            train = resized
         if change:
             adaptations.append(change)
-        _tell(job, f"{fault.words}; going on{' with ' + change if change else ''}")
+        _tell(job, f"{why.words}; going on{' with ' + change if change else ''}")
 
 
 def smaller(train: TrainSpec) -> TrainSpec | None:
@@ -93,6 +98,21 @@ def smaller(train: TrainSpec) -> TrainSpec | None:
     share = train.global_batch_size // train.num_workers
     sizes = [size for size in range(1, train.examples_per_worker // 2 + 1) if share % size == 0]
     return _changed(train, micro_batch_size=sizes[-1]) if sizes else None
+
+
+def fault(error: BaseException, *, killed: bool) -> Fault:
+    """What the error, which Ray has wrapped, means. A worker that the kernel has killed for memory says nothing."""
+    if isinstance(error, StageFailed):
+        return Fault("other", _last_line(str(error), re.compile(".")).rpartition("Diverged: ")[2])
+    said = [error, *(getattr(error, "worker_failures", None) or {}).values()]
+    texts = [f"{type(one).__name__}: {one}" for one in said]
+    if memory := next((text for text in texts if OUT_OF_MEMORY.search(text)), None):
+        return Fault("memory", _last_line(memory, OUT_OF_MEMORY))
+    if lost := next((text for text in texts if LOST_WORKER.search(text)), None):
+        if killed:
+            return Fault("memory", "the kernel killed a worker for lack of memory")
+        return Fault("lost", f"a worker was lost ({_last_line(lost, LOST_WORKER)})")
+    return Fault("other", _last_line(texts[-1], re.compile(".")))
 
 
 def _prepared(job: TrainingJob, train: TrainSpec, root: Path | None) -> tuple[TrainingJob, int]:
@@ -129,34 +149,19 @@ def _outcome(job: TrainingJob) -> TrainingOutcome | PauseReport:
         raise StageFailed(f"training ended without a result: {error}") from error
 
 
-def _answer(fault: Fault, train: TrainSpec, failures: int, error: Exception) -> tuple[TrainSpec, str, int]:
+def _answer(why: Fault, train: TrainSpec, failures: int, error: Exception) -> tuple[TrainSpec, str, int]:
     """What to try next: the training, what was changed about it, and how many failures that makes."""
-    if fault.kind == "memory":
+    if why.kind == "memory":
         less = smaller(train)
         if less is None:
             raise StageFailed(
-                f"out of memory with a single example at a time ({fault.words}); lower train.max_length, set "
+                f"out of memory with a single example at a time ({why.words}); lower train.max_length, set "
                 "gradient_checkpointing, or a higher zero_stage"
             ) from error
         return less, f"micro-batch {less.examples_per_worker} instead of {train.examples_per_worker}", failures
     if failures >= train.max_failures:
-        raise StageFailed(f"training failed {failures + 1} times without a new checkpoint: {fault.words}") from error
+        raise StageFailed(f"training failed {failures + 1} times without a new checkpoint: {why.words}") from error
     return train, "", failures + 1
-
-
-def _fault(error: BaseException, *, killed: bool) -> Fault:
-    """What the error, which Ray has wrapped, means. A worker that the kernel has killed for memory says nothing."""
-    if isinstance(error, StageFailed):
-        return Fault("other", _last_line(str(error), re.compile(".")).rpartition("Diverged: ")[2])
-    said = [error, *(getattr(error, "worker_failures", None) or {}).values()]
-    texts = [f"{type(one).__name__}: {one}" for one in said]
-    if memory := next((text for text in texts if OUT_OF_MEMORY.search(text)), None):
-        return Fault("memory", _last_line(memory, OUT_OF_MEMORY))
-    if lost := next((text for text in texts if LOST_WORKER.search(text)), None):
-        if killed:
-            return Fault("memory", "the kernel killed a worker for lack of memory")
-        return Fault("lost", f"a worker was lost ({_last_line(lost, LOST_WORKER)})")
-    return Fault("other", _last_line(texts[-1], re.compile(".")))
 
 
 def _last_line(text: str, pattern: re.Pattern[str]) -> str:
@@ -166,9 +171,8 @@ def _last_line(text: str, pattern: re.Pattern[str]) -> str:
 
 
 def _with_workers(train: TrainSpec, fits: int) -> TrainSpec:
-    """As many workers as fit, no fewer than allowed, so that the global batch stays what it is."""
-    allowed = range(train.min_workers or train.num_workers, train.num_workers + 1)
-    able = [n for n in allowed if n <= fits and train.global_batch_size % n == 0]
+    """As many workers as fit, no fewer than allowed, with the same global batch; as it is where too few fit."""
+    able = [n for n in range(train.min_workers or 1, fits + 1) if train.global_batch_size % n == 0]
     if not able or able[-1] == train.num_workers:
         return train
     share = train.global_batch_size // able[-1]

@@ -498,7 +498,8 @@ def _watch_type() -> Any:
             self.keeper.history.append(point)
             for track in self.trackers:
                 track(point)
-            _say(self.job, Progress(num_steps=state.max_steps, **point.model_dump()))
+            peak = _peak_memory_bytes(self.job.on_gpu)
+            _say(self.job, Progress(num_steps=state.max_steps, memory_bytes=peak, **point.model_dump()))
             self.keeper.check_loss()
 
     return Watch

@@ -8,7 +8,7 @@ rank's random states, and the Trainer's own counters, from which it finds its pl
 import math
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +236,8 @@ def attach(keeper: Keeper, trainer: Any) -> None:
     trainer._save_checkpoint = lambda model, trial: keeper.save(trainer)
     if not trainer.is_deepspeed_enabled:
         trainer._load_from_checkpoint = lambda folder, model=None: trained_state.load(trainer.model, Path(folder))
+    if keeper.train.min_workers is not None and trainer.is_deepspeed_enabled:
+        _let_others_read()
     if keeper.rising_from is not None:
         trainer.create_scheduler = partial(_rising, trainer, keeper.rising_from / keeper.train.learning_rate)
 
@@ -268,6 +270,31 @@ def _count_steps_in_groups(engine: Any, step: int) -> None:
     optimizer = getattr(engine.optimizer, "optimizer", None)
     for group in getattr(optimizer, "param_groups", ()):
         group["step"] = step
+
+
+@cache
+def _let_others_read() -> None:
+    """DeepSpeed's optimizers of stage 1 and 2 can divide an elastic checkpoint among another number of workers; its
+    engine refuses before it asks them."""
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+    own = DeepSpeedEngine._load_zero_checkpoint
+
+    def load(engine: Any, folder: str, tag: str, load_optimizer_states: bool = True) -> Any:
+        if engine.loaded_checkpoint_dp_world_size == engine.seq_dp_world_size:
+            return own(engine, folder, tag, load_optimizer_states=load_optimizer_states)
+        shards = engine._get_all_zero_checkpoints(folder, tag)
+        if shards is None:
+            return False
+        engine.optimizer.load_state_dict(
+            state_dict_list=shards,
+            load_optimizer_states=load_optimizer_states,
+            load_from_fp32_weights=engine.zero_load_from_fp32_weights(),
+            param_shapes=engine._get_zero_param_shapes(),
+        )
+        return True
+
+    DeepSpeedEngine._load_zero_checkpoint = load
 
 
 def _from_first(decision: int) -> int:

@@ -3,6 +3,7 @@ MLflow and Weights & Biases where the spec names them."""
 
 import importlib.util
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -50,9 +51,8 @@ def _tensorboard(folder: Path) -> Track:
 
 
 def _ray_metrics(run: str) -> Track | None:
-    import ray
-
-    if not ray.is_initialized():
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
         return None
     from ray.util.metrics import Gauge
 

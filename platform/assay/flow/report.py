@@ -167,7 +167,7 @@ def _example(item: Item, base: Item | None, metric: str, lower_is_better: bool) 
 def _service(record: ServiceRecord) -> tuple[Figure, ...]:
     """What was measured under load, as people speak of it."""
     seen = read_service(record)
-    found = [("requests", seen.num_requests, ""), ("in flight", seen.num_concurrent, "")]
+    found: list[tuple[str, float, str]] = [("requests", seen.num_requests, ""), ("in flight", seen.num_concurrent, "")]
     for name, times in (("time to first token", seen.ttft_s), ("time between tokens", seen.inter_token_s)):
         ordered = sorted(times)
         found += [

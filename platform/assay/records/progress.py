@@ -12,5 +12,7 @@ class Progress(Record):
     learning_rate: float | None = None
     grad_norm: float | None = None
     tokens_per_s: float | None = None
+    memory_bytes: int | None = None
+    """Highest so far, of the worker that tells."""
     text: str = ""
     """What is being done, when there are no steps to count."""
