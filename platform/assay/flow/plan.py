@@ -63,6 +63,8 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place, cluster: Clu
     shape = _shape(spec, context, root)
     data = data_plans(context, notes)
     needs = [need for need in _needs(spec, shape, data, cluster) if need.stage in {step.name for step in wanted}]
+    if not is_described and any(need.fits is False for need in needs):
+        notes.append("the nodes that are up now were counted; --cluster FILE plans for what an autoscaler could add")
     blocks = dict(_blocks(context, shape, needs, ledger, is_described=is_described))
     stages = stage_plans(wanted, context, ledger, blocks) if blocks else first
     limits = tuple(_limits(suite, root, data[0]))
