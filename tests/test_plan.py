@@ -1,6 +1,9 @@
 """What `assay plan` says of stages, against a real ledger and real artifacts; nothing is run."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -384,3 +387,40 @@ def _reads(step: Step, path: str) -> bool:
     if path in reads.apart_from or (path == "train.learning_rate" and step.name == "train"):
         return False  # with a sweep, its choice stands in the rate's place
     return any(path == outer or path.startswith(f"{outer}.") for outer in reads.paths)
+
+
+def assay(project: Project, *arguments: str) -> str:
+    """What a command prints, run as a process in the project's folder."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ASSAY_"))}
+    env |= {"ASSAY_HOME": str(project.place.home), "ASSAY_DASHBOARD_PORT": "1", "ASSAY_USER": "ben"}
+    env |= {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=project.root, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_what_is_different_from_a_run_reads_like_a_diff(project: Project) -> None:
+    run = project.run(project.spec(), "fetch", "prepare")
+    project.spec(SPEC.replace("num_epochs: 4", "num_epochs: 2"))
+    call = ["-m", "assay.cli.main", "plan", "bot.yaml", "--against", "bot"]
+    out = assay(project, *call)
+    assert out.startswith(f"against {run}\n- train.num_epochs: 4\n+ train.num_epochs: 2\n\nrun bot-")
+    said = json.loads(assay(project, *call, "--json"))
+    changes = [{"path": "train.num_epochs", "old": 4.0, "new": 2.0}]
+    assert said["against"] == {"run": run, "changes": changes}
+    assert {stage["stage"]: stage["action"] for stage in said["stages"]}["prepare"] == "cached"
+    (need,) = (need for need in said["needs"] if need["stage"] == "train")
+    assert all(part["formula"] for part in need["memory"]["parts"])
+
+
+def test_a_plan_without_a_ledger_imports_little(project: Project) -> None:
+    project.spec()
+    code = (
+        "import atexit, sys\n"
+        "from assay.cli.main import main\n"
+        "slow = {'sqlalchemy', 'scipy', 'numpy', 'httpx', 'rich', 'ray', 'torch'}\n"
+        "atexit.register(lambda: print('slow:', *sorted(set(sys.modules) & slow)))\n"
+        "main()"
+    )
+    assert assay(project, "-c", code, "plan", "bot.yaml").splitlines()[-1] == "slow:"

@@ -7,13 +7,10 @@ dimensions; the peak is `TrainingRecord.peak_memory_bytes`, the highest resident
 
 import argparse
 import json
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from common import base_model, demo_spec, met, own_place, running_head, stop_on_sigterm, train_file
+from common import base_model, demo_spec, made_once, met, own_place, running_head, stop_on_sigterm, train_file
 
 from assay.engines import model_shape, ray_cluster
 from assay.engines.processor import computes_in_bf16
@@ -45,7 +42,8 @@ def main() -> None:
     ]
     results = []
     print(f"{'case':<20} {'estimate':>10} {'measured':>10}  ratio   parts, in MB", flush=True)
-    with _models(spec) as models, own_place() as place, running_head(place):
+    models = _models(spec)
+    with own_place() as place, running_head(place):
         ray_cluster.connect(place.cluster_address)
         stop_on_sigterm()
         try:
@@ -69,13 +67,10 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@contextmanager
-def _models(spec: Spec) -> Iterator[dict[str, Path]]:
+def _models(spec: Spec) -> dict[str, Path]:
     from tiny import make_model
 
-    with tempfile.TemporaryDirectory() as folder:
-        make_model(Path(folder) / "tiny")
-        yield {"tiny": Path(folder) / "tiny", "135M": base_model(spec)}
+    return {"tiny": made_once("model-tiny", make_model), "135M": base_model(spec)}
 
 
 def _train_spec(spec: Spec, zero: int, method: object, workers: int, steps: int) -> TrainSpec:

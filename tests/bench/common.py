@@ -30,7 +30,7 @@ def demo_spec() -> Spec:
 
 def base_model(spec: Spec) -> Path:
     """The demo's base model as a folder, converted on first use."""
-    return _made_once(
+    return made_once(
         f"model-{digest_of(spec.model.model_dump())[:12]}",
         lambda folder: _apart(hf_models.fetch, spec.model, folder, Path.cwd()),
     )
@@ -47,7 +47,7 @@ def train_file(spec: Spec, model: Path) -> Path:
         folder.mkdir()
         _apart(_write_split, model, chats, folder / "train.safetensors", max_length)
 
-    return _made_once(name, write) / "train.safetensors"
+    return made_once(name, write) / "train.safetensors"
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def met(value: float, bar: float, *, at_most: bool = False) -> str:
     return f"bar {sign} {bar:g}: {'met' if good else 'MISSED'}"
 
 
-def _made_once(name: str, make: Callable[[Path], Any]) -> Path:
+def made_once(name: str, make: Callable[[Path], Any]) -> Path:
     """The cached folder `name`; a making that was broken off leaves none."""
     folder = Place().home / "bench" / name
     if not folder.exists():

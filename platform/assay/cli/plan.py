@@ -5,14 +5,17 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import click
+from pydantic import ValidationError
 
 from assay.errors import InvalidInput
 from assay.flow.plan import described, existing_ledger, plan
 from assay.flow.plan_stages import as_yaml, read_spec
 from assay.place import Place
 from assay.records.plan import Cluster, LimitPlan, MemoryEstimate, Need, Plan, StagePlan
+from assay.records.stages import DatasetRecord
 from assay.rules.memory import GIB
 from assay.spec.cluster import ClusterSpec
 from assay.spec.diff import Change, differences
@@ -29,16 +32,17 @@ def show_plan(
 ) -> None:
     """Prints the plan, or with `against` what is different from an earlier run."""
     cluster = _described(cluster_file) if cluster_file else None
-    changes = _changes_since(against, spec, place) if against else None
+    earlier = _earlier_run(against, spec, place) if against else None
     it = plan(spec, suite, root=Path.cwd(), place=place, cluster=cluster)
+    changes = [*earlier.changes, *_data_changes(earlier.data, it)] if earlier else []
     if as_json:
         said = it.model_dump(mode="json")
-        if changes is not None:
-            said["against"] = {"run": changes[0], "changes": [vars(change) for change in changes[1]]}
+        if earlier:
+            said["against"] = {"run": earlier.run, "changes": [vars(change) for change in changes]}
         click.echo(json.dumps(said))
         return
-    if changes is not None:
-        for line in _diff_lines(*changes):
+    if earlier:
+        for line in _diff_lines(earlier.run, changes):
             click.echo(line)
     for line in _lines(it):
         click.echo(line)
@@ -51,8 +55,17 @@ def _described(file: Path) -> Cluster:
     return described(block, str(file))
 
 
-def _changes_since(prefix: str, spec: Spec, place: Place) -> tuple[str, list[Change]]:
-    """The full id of an earlier run, and what its spec said differently."""
+class _Earlier(NamedTuple):
+    """A run that the plan is compared with."""
+
+    run: str
+    changes: list[Change]
+    """What its spec said differently."""
+    data: DatasetRecord | None
+    """Its prepared data, if it came so far."""
+
+
+def _earlier_run(prefix: str, spec: Spec, place: Place) -> _Earlier:
     from assay.errors import UsageError
 
     ledger = existing_ledger(place, [])
@@ -62,13 +75,32 @@ def _changes_since(prefix: str, spec: Spec, place: Place) -> tuple[str, list[Cha
     old = read_spec(run)
     if old is None:
         raise UsageError(f"the spec of {run.id} was written in a form that is not read any more")
-    return run.id, differences(old, spec)
+    keys = [stage.key for stage in ledger.stages(run.id) if stage.stage == "prepare"]
+    row = ledger.record(keys[0]) if keys else None
+    try:
+        data = DatasetRecord.model_validate_json(row.record) if row else None
+    except ValidationError:
+        data = None
+    return _Earlier(run.id, differences(old, spec), data)
+
+
+def _data_changes(old: DatasetRecord | None, it: Plan) -> Iterator[Change]:
+    """What the first training run's data count now and counted then; estimates are no change."""
+    new = it.data[0]
+    if old is None or new is None or not new.exact:
+        return
+    for path, was, now in (
+        ("the data's examples", old.train.num_examples, new.num_examples),
+        ("the data's tokens", old.train.num_tokens, new.num_tokens),
+    ):
+        if was != now:
+            yield Change(path, was, now)
 
 
 def _diff_lines(run: str, changes: Sequence[Change]) -> Iterator[str]:
     yield f"against {click.style(run, bold=True)}"
     if not changes:
-        yield "  the spec says the same"
+        yield "  nothing is different"
     for change in changes:
         yield click.style(f"- {change.path}: {as_yaml(change.old)}", fg="red")
         yield click.style(f"+ {change.path}: {as_yaml(change.new)}", fg="green")

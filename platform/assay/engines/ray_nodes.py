@@ -1,10 +1,12 @@
 """What a running Ray cluster has, asked over its dashboard's HTTP API: Ray itself is not imported."""
 
 import json
+import urllib.error
 import urllib.request
 from collections import Counter
 from typing import Any
 
+from assay.errors import PlaceError
 from assay.records.plan import Cluster, Node
 
 TIMEOUT_S = 2.0
@@ -12,7 +14,8 @@ MIB = 2**20
 
 
 def running_cluster(dashboard_url: str, token: str) -> Cluster | None:
-    """The nodes that are alive, equal ones together; None when nobody answers, or not in a form that we know."""
+    """The nodes that are alive, equal ones together; None when nobody answers, or not in a form that we know.
+    Raises `PlaceError` when the token is refused."""
     request = urllib.request.Request(
         f"{dashboard_url}/nodes?view=summary", headers={"Authorization": f"Bearer {token}"} if token else {}
     )
@@ -20,6 +23,10 @@ def running_cluster(dashboard_url: str, token: str) -> Cluster | None:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             summaries = json.loads(answer.read())["data"]["summary"]
         nodes = [_node(summary) for summary in summaries if summary["raylet"]["state"] == "ALIVE"]
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            raise PlaceError(f"the cluster at {dashboard_url} refuses the token") from error
+        return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if not nodes:

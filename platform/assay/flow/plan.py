@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from assay.engines import hf_models, model_shape, ray_nodes, task_files
 from assay.engines.processor import computes_in_bf16
-from assay.errors import AssayError, UsageError
+from assay.errors import AssayError, PlaceError, UsageError
 from assay.flow.attempts import MAKE_CANDIDATES, check_attempts_left
 from assay.flow.plan_data import data_plans
 from assay.flow.plan_stages import stage_plans
@@ -56,13 +56,15 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place, cluster: Clu
     """The whole plan. `cluster` is one that was described; without it a running one is asked, or this machine."""
     notes: list[str] = []
     ledger = existing_ledger(place, notes)
-    is_described, cluster = cluster is not None, cluster or _cluster(place)
+    is_described, cluster = cluster is not None, cluster or _cluster(place, notes)
     context = Context(spec, suite, root, place, ledger.champion() if ledger else None)
     wanted = [step for step in steps(len(spec.train_steps)) if step.wanted(context)]
     first = stage_plans(wanted, context, ledger, {})  # fills the records that stand
     shape = _shape(spec, context, root)
     data = data_plans(context, notes)
     needs = [need for need in _needs(spec, shape, data, cluster) if need.stage in {step.name for step in wanted}]
+    if not is_described and any(need.fits is False for need in needs):
+        notes.append("the nodes that are up now were counted; --cluster FILE plans for what an autoscaler could add")
     blocks = dict(_blocks(context, shape, needs, ledger, is_described=is_described))
     stages = stage_plans(wanted, context, ledger, blocks) if blocks else first
     limits = tuple(_limits(suite, root, data[0]))
@@ -117,9 +119,13 @@ def existing_ledger(place: Place, notes: list[str]) -> "Ledger | None":
         return None
 
 
-def _cluster(place: Place) -> Cluster | None:
+def _cluster(place: Place, notes: list[str]) -> Cluster | None:
     """What is there now: the running cluster, or this machine, on which `assay run` would start one."""
-    running = ray_nodes.running_cluster(place.dashboard_url, place.ray_token())
+    try:
+        running = ray_nodes.running_cluster(place.dashboard_url, place.ray_token())
+    except PlaceError as error:
+        notes.append(f"{error}, so that what fits is unknown")
+        return None
     if running is not None or place.ray_address:
         return running
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -139,7 +139,8 @@ def _sweep(spec: Spec, amounts: Amounts, like: dict[str, list[_Like]]) -> Guess 
     if one is None:
         return None
     waves = max(1, amounts.num_waves)
-    return Guess(waves * one.seconds, f"{waves} times a trial of {one.source}")
+    how = "all trials side by side" if waves == 1 else f"{waves} rounds of trials"
+    return Guess(waves * one.seconds, f"{how}: {one.source}")
 
 
 def _weighing(one: _Like, num_items: int | None) -> Guess | None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import JsonValue, ValidationError
 
@@ -17,7 +17,9 @@ from assay.records.stages import LossPoint, SweepRecord, TrainingRecord, TrialRe
 from assay.records.weighing import URL_MARK, WeighingRequest
 from assay.stages.gate import read_service, read_weighing
 from assay.store.artifacts import ArtifactStore
-from assay.store.ledger import Ledger, RunRow
+
+if TYPE_CHECKING:
+    from assay.store.ledger import Ledger, RunRow
 
 NUM_EXAMPLES = 10
 STOPPED_AT = 0.2  # of the answers spoilt: the regression by which a scorecard tells a suite's power
@@ -29,6 +31,8 @@ def report(name: str, *, place: Place, num_examples: int = NUM_EXAMPLES) -> Repo
     """The newest verdict of a run or weighing, named by the start of its id; of the newest that has one, when the
     name is empty. Raises `NotApproved` when the gate has not spoken yet, and `Drift` when the answers that it rests on
     were changed since."""
+    from assay.store.ledger import Ledger  # late: `flow.steps` knows this module, and a plan needs no ledger
+
     ledger = Ledger(place.ledger_url)
     rows = [ledger.find_run(name)] if name else [ledger.find_run(name), *ledger.runs()]
     for row in rows:
@@ -43,7 +47,7 @@ def selftest_key(suite_digest: str) -> str:
     return digest_of(["selftest", suite_digest])
 
 
-def newest_selftest(suite_digest: str, ledger: Ledger) -> SelftestRecord | None:
+def newest_selftest(suite_digest: str, ledger: "Ledger") -> SelftestRecord | None:
     """The suite's self-test, where there was one."""
     found = ledger.record(selftest_key(suite_digest))
     return as_record(SelftestRecord, found.record) if found else None
@@ -69,7 +73,12 @@ def summary(selftest: SelftestRecord | None) -> SelfTest | None:
 
 
 def _report(
-    row: RunRow, gate: GateRecord, stages: dict[str, JsonValue], ledger: Ledger, store: ArtifactStore, num_examples: int
+    row: "RunRow",
+    gate: GateRecord,
+    stages: dict[str, JsonValue],
+    ledger: "Ledger",
+    store: ArtifactStore,
+    num_examples: int,
 ) -> Report:
     card = gate.scorecard
     for kept in (gate.candidate, gate.base, gate.champion, card.service):
@@ -94,13 +103,13 @@ def _report(
     )
 
 
-def _subject(row: RunRow) -> str:
+def _subject(row: "RunRow") -> str:
     """The run's id; for a weighing without a run what was weighed."""
     request = as_record(WeighingRequest, row.spec)
     return request.candidate.words if request else row.id
 
 
-def stages_of(row: RunRow, ledger: Ledger) -> dict[str, JsonValue]:
+def stages_of(row: "RunRow", ledger: "Ledger") -> dict[str, JsonValue]:
     """Each finished stage's newest record, as JSON data."""
     found = {}
     for stage in ledger.stages(row.id):
