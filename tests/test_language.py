@@ -87,6 +87,8 @@ def test_every_value_tells_where_it_is_from(tmp_path: Path) -> None:
     assert said["origins"]["data.train"] == f"{base}:16, --set"
 
 
+ODD = ["no", "true", "1e-5", "5%", "~", "", "a: b", "- a", "hf:a/b", "a #b", "[x]", "'", "x:", ".5", "0x1", "a:b: c"]
+ODD += ["a, b", "{a}", "${env:A}", ".nan", "1e999", "1" * 300]
 ANNOTATIONS = [(Duration, 1e9), (Fraction, 1.0), (float, 1e30)]
 
 
@@ -94,9 +96,7 @@ ANNOTATIONS = [(Duration, 1e9), (Fraction, 1.0), (float, 1e30)]
 @given(
     st.one_of(
         st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\ufeff\ufffe\uffff"), max_size=20),
-        st.sampled_from(
-            ["no", "true", "1e-5", "5%", "~", "", "a: b", "- a", "hf:a/b", "a #b", "[x]", "'", "x:", ".5", "0x1"]
-        ),
+        st.sampled_from(ODD),
         st.integers(-(10**20), 10**20),
         st.booleans(),
         st.none(),

@@ -59,10 +59,17 @@ def _shortest(value: float) -> str:
 
 def _text(text: str) -> str:
     """Text, in quotes where it would otherwise be read as something else."""
-    if _NEEDS_NO_QUOTES.fullmatch(text) and plain_scalar(text) == text:
+    if _NEEDS_NO_QUOTES.fullmatch(text) and _is_text(text):
         return text
     quoted = json.dumps(text, ensure_ascii=False)
     return "".join(_BREAKS.get(char, char) for char in quoted)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        return plain_scalar(text) == text
+    except ValueError:  # a number, but one that is refused
+        return False
 
 
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9_./](?:(?:[\w ./@+*-]|:(?! ))*[\w./@+*%-])?", re.ASCII)
