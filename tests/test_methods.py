@@ -21,7 +21,9 @@ from assay.spec.train import TrainSpec
 from tiny import THINGS, make_model
 from training import make_job, train_here
 
-pytestmark = pytest.mark.filterwarnings("ignore:The following rank_pattern keys")  # peft, of its own AdaLoRA adapters
+pytestmark = pytest.mark.filterwarnings(  # peft, of its own AdaLoRA adapters, some of which have the rank 0
+    "ignore:The following rank_pattern keys", "ignore:Adapter 'default'"
+)
 
 METHODS: dict[str, Any] = {
     "lora": "lora",
@@ -309,6 +311,7 @@ def test_what_is_protected_is_forgotten_less(model: Path, tmp_path: Path) -> Non
         ({"method": "adalora", "deepspeed": {"zero_stage": 3}}, "whole weights and gradients"),
         ({"method": {"lora": {"init": "pissa", "use_dora": True}}}, "use_dora"),
         ({"method": {"qlora": {"init": "olora"}}}, "which qlora keeps quantized"),
+        ({"method": {"lora": {"init": "olora"}}, "objective": "reward"}, "would be lost"),
         ({"method": "prompt_tuning", "objective": "dpo"}, "do not go together"),
         ({"method": "p_tuning", "objective": "reward"}, "new layer"),
         ({"objective": "dpo", "label_smoothing": 0.1}, "has another loss"),

@@ -453,9 +453,9 @@ def _save(job: TrainingJob, trainer: Any) -> None:
             trainer.save_model(str(weights))
         elif dist.get_rank() == 0:
             trainer.model.save_pretrained(str(weights), **start)
-    dist.barrier()
-    if dist.get_rank() == 0:
-        check_saved(weights, trainer.model, doubled_ranks=bool(start))
+        dist.barrier()
+        if dist.get_rank() == 0:
+            check_saved(weights, trainer.model, doubled_ranks=bool(start))
 
 
 def _watch_type() -> Any:

@@ -296,6 +296,11 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
         "method: lora with init pissa or olora decomposes whole weights, which ZeRO-3 shards; use zero_stage 0, 1 or 2",
     )
     yield (
+        starts_apart and not objective.generates,
+        "method: lora with init pissa or olora is saved as a difference, in which the new layer of objective: "
+        f"{objective.name} would be lost; use init: default",
+    )
+    yield (
         method.is_prompt and not objective.generates,
         f"method: {method.name} learns what stands before a prompt, and objective: {objective.name} trains a new layer "
         "that would be left as it is; use lora, freeze or full",
