@@ -173,7 +173,7 @@ def _take_lock(place: Place) -> int | None:
 
 def _written_pid(place: Place) -> int:
     """The pid in a locked pid file, whose owner may just be writing it."""
-    for _ in range(20):
+    for _ in range(600):  # half a minute, for a machine that is busy
         text = pid_file(place).read_text().strip()
         if text and _is_supervisor(int(text)):
             return int(text)
