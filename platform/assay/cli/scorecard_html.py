@@ -113,13 +113,13 @@ def _flags(report: Report) -> list[_Flag]:
 def _row(limit: LimitResult, card: Scorecard) -> dict[str, object]:
     confidence = limit.confidence if limit.confidence is not None else card.confidence
     evidence = "" if not limit.num_items else str(limit.num_items)
-    attempt = card.attempt
+    attempt = card.attempt if limit.kind == "task" else None
     return {
         "limit": limit,
         "required": limit.requirement.replace(">=", "≥").replace("<=", "≤"),
         "observed": plots.shown(limit.observed, limit),
         "bound": plots.shown(limit.bound, limit),
-        "confidence": f"at {100 * confidence:.4g}%",
+        "confidence": "" if limit.bound is None else f"at {100 * confidence:.4g}%",
         "plot": plots.interval(limit),
         "base": _share(limit.base_observed, limit),
         "champion": _share(limit.champion_observed, limit),

@@ -192,7 +192,7 @@ def _service(record: ServiceRecord) -> tuple[Figure, ...]:
     ]
     if seen.peak_memory_bytes is not None and seen.memory_bytes:
         found.append(("peak memory", 100 * seen.peak_memory_bytes / seen.memory_bytes, "%"))
-    return tuple(Figure(name=name, value=float(value), unit=unit) for name, value, unit in found)
+    return tuple(Figure(name=name, value=value, unit=unit) for name, value, unit in found)
 
 
 def _curves(stages: Mapping[str, JsonValue]) -> tuple[Curve, ...]:
