@@ -125,7 +125,7 @@ def test_a_large_split_is_read_in_parts_by_ray_data(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(contamination, "FEW_EXAMPLES", 10)
     monkeypatch.setattr(contamination, "TEXTS_A_PART", 20)
     arguments = (tmp_path / "model", tmp_path / "train.safetensors", asked, looser(0.5))
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="error", runtime_env={"env_vars": WORKER_ENV})
+    ray.init("local", num_cpus=2, include_dashboard=False, logging_level="error", runtime_env={"env_vars": WORKER_ENV})
     try:
         apart = search(*arguments, in_parallel=True)
     finally:
