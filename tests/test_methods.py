@@ -245,6 +245,25 @@ def test_answers_that_are_rewarded_become_more_frequent(model: Path, tmp_path: P
     assert outcome.num_tokens > 0
 
 
+@pytest.mark.methods
+def test_a_merged_reward_model_rewards(model: Path, tmp_path: Path) -> None:
+    """It is merged as the classifier that it is, and scores the answers of online training."""
+    _, outcome = trained(model, tmp_path / "reward", "lora", "reward")
+    facts = hf_models.merge(model, tmp_path / "reward" / "weights", tmp_path / "scorer")
+    assert facts.architecture == "LlamaForSequenceClassification"
+    train = TrainSpec.model_validate(settings("lora", "reward"))
+    scorer = hf_methods.base(
+        str(tmp_path / "scorer"), train.method, precision="fp32", num_labels=1, on_gpu=False
+    ).eval()
+    # merged in bf16
+    assert mean_loss(scorer, tmp_path / "reward", train) == pytest.approx(outcome.selection_loss, rel=0.2, abs=0.02)
+    grpo = {"rewards": ["reward_model", {"name": "length", "target_tokens": 4}], "num_generations": 4}
+    how = {"objective": {"grpo": {**grpo, "max_completion_length": 4}}, "max_steps": 2, "global_batch_size": 8}
+    rewarded = train_here(model, rows("sft"), tmp_path / "out", how, scorer=str(tmp_path / "scorer"))
+    assert rewarded.num_steps == 2
+    assert rewarded.selection_loss is not None
+
+
 def test_learned_prompts_become_tokens_of_the_model(model: Path, tmp_path: Path) -> None:
     """The merged model, given its chat template's prompt, answers as the model with the adapter does."""
     import torch
