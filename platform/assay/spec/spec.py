@@ -97,7 +97,7 @@ def _contradictions(spec: Spec) -> Iterator[tuple[bool, str]]:
             f"{spec.sweep.num_workers}",
         )
     mistake = spec.sweep.mistake(first) if spec.sweep else None
-    yield (mistake is not None, f"sweep.parameters: {mistake}")
+    yield (mistake is not None, f"sweep.parameters offers what train refuses: {mistake}")
     yield (
         not last.objective.generates,
         f"train ends with objective: {last.objective.name}, which makes a model that scores and cannot answer, so that "

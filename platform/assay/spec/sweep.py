@@ -175,7 +175,10 @@ class SweepSpec(Block):
                 try:
                     with_parameters(base, {name: number})
                 except ValidationError as error:
-                    return f"{name}: {value} cannot stand in train: {error.errors()[0]['msg']}"
+                    first = error.errors()[0]
+                    if first["type"] == "extra_forbidden":
+                        return f"{name} is no field of train"
+                    return f"{name}: {value} cannot stand in train: {first['msg']}"
         return None
 
 
