@@ -1,16 +1,11 @@
 """A chain of training runs on a real Ray: supervised, a reward model, reinforcement by it, and preferences."""
 
 import json
-import os
-import socket
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import yaml
 
-from assay.engines import ray_cluster, ray_head
 from assay.flow.steps import Context, steps
 from assay.place import Place
 from assay.records.stages import ModelRecord, TrainingRecord
@@ -46,37 +41,8 @@ approval: {reviewers: [anna]}
 """
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("c")
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
-        ports = [int(probe.getsockname()[1]) for probe in probes]
-    place = Place(
-        home=folder / "home",
-        ray_address="",
-        ray_port=ports[0],
-        dashboard_port=ports[1],
-        serve_port=ports[2],
-        gateway_port=ports[3],
-        num_cpus=4,
-    )
-    before = dict(os.environ)
-    os.environ |= {"RAY_ADDRESS": place.cluster_address, "RAY_AUTH_MODE": "token"}
-    os.environ |= {"RAY_AUTH_TOKEN_PATH": str(place.token_path), "ASSAY_HOME": str(place.home)}
-    try:
-        ray_head.start(place)
-        ray_cluster.connect(place.cluster_address)
-        yield place
-    finally:
-        ray_cluster.disconnect()
-        ray_head.stop(place)
-        os.environ.clear()
-        os.environ |= before
-
-
 def test_each_run_starts_from_what_the_one_before_made(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    on_ray: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make_model(tmp_path / "model")
@@ -86,12 +52,14 @@ def test_each_run_starts_from_what_the_one_before_made(
     rows = "".join(f"{question},yes,no\n" for question, _ in pairs)
     (tmp_path / "preferences.csv").write_text(f"prompt,chosen,rejected\n{rows}")
     spec = Spec.model_validate(yaml.safe_load(SPEC.replace("3e-3", "0.003").replace("1e-2", "0.01")))
-    context = Context(spec, SuiteSpec.model_validate({"limits": {"heldout": {"at_least": 0.5}}}), tmp_path, place, None)
+    context = Context(
+        spec, SuiteSpec.model_validate({"limits": {"heldout": {"at_least": 0.5}}}), tmp_path, on_ray, None
+    )
     for step in steps(len(spec.train_steps)):
         if step.name == "compress":
             break
         if step.wanted(context):
-            work = Work(place, tmp_path / step.name, tmp_path / f"{step.name}.jsonl", tmp_path)
+            work = Work(on_ray, tmp_path / step.name, tmp_path / f"{step.name}.jsonl", tmp_path)
             step.key(context)
             context.records[step.name] = step.run(context, work)
     runs = [context.record(name, TrainingRecord) for name in ("train", "train-2", "train-3", "train-4")]

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from assay.engines.contamination import Hit, Index, ItemText, hits_in, search
-from assay.engines.ray_cluster import WORKER_ENV
 from assay.spec.gate import ContaminationSpec
 
 EVALS = Path(__file__).parents[1] / "evals" / "country-facts"
@@ -110,9 +109,8 @@ def test_a_tokenized_split_is_read_as_the_model_is_shown_it(tmp_path: Path) -> N
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.usefixtures("on_ray")
 def test_a_large_split_is_read_in_parts_by_ray_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
     from assay.engines import contamination
     from assay.engines.hf_data import write_split
     from tiny import make_model
@@ -125,10 +123,6 @@ def test_a_large_split_is_read_in_parts_by_ray_data(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(contamination, "FEW_EXAMPLES", 10)
     monkeypatch.setattr(contamination, "TEXTS_A_PART", 20)
     arguments = (tmp_path / "model", tmp_path / "train.safetensors", asked, looser(0.5))
-    ray.init("local", num_cpus=2, include_dashboard=False, logging_level="error", runtime_env={"env_vars": WORKER_ENV})
-    try:
-        apart = search(*arguments, in_parallel=True)
-    finally:
-        ray.shutdown()
+    apart = search(*arguments, in_parallel=True)
     assert len(apart.exact) == 7
     assert apart == search(*arguments, in_parallel=False)

@@ -1,15 +1,11 @@
 """A sweep on a real Ray: warm workers give the numbers of fresh ones, and a sweep goes on where it was broken off."""
 
-import os
-import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from assay.engines import hf_data, ray_cluster, ray_head
+from assay.engines import hf_data
 from assay.place import Place
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord, SweepRecord
 from assay.spec.sweep import SweepSpec
@@ -38,39 +34,10 @@ BASE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("r")
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
-        ports = [int(probe.getsockname()[1]) for probe in probes]
-    place = Place(
-        home=folder,
-        ray_address="",
-        ray_port=ports[0],
-        dashboard_port=ports[1],
-        serve_port=ports[2],
-        gateway_port=ports[3],
-        num_cpus=4,
-    )
-    before = dict(os.environ)
-    os.environ |= {"RAY_ADDRESS": place.cluster_address, "RAY_AUTH_MODE": "token"}
-    os.environ |= {"RAY_AUTH_TOKEN_PATH": str(place.token_path), "ASSAY_HOME": str(folder)}
-    try:
-        ray_head.start(place)
-        ray_cluster.connect(place.cluster_address)
-        yield place
-    finally:
-        ray_cluster.disconnect()
-        ray_head.stop(place)
-        os.environ.clear()
-        os.environ |= before
-
-
-@pytest.fixture(scope="module")
-def given(place: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def given(on_ray: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The model and the data, as records."""
     folder = tmp_path_factory.mktemp("given")
-    store = ArtifactStore(place.home / "artifacts")
+    store = ArtifactStore(on_ray.home / "artifacts")
     make_model(folder / "model")
     chats = [
         [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}] for thing in THINGS
@@ -103,32 +70,32 @@ def given(place: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     return {"model": model, "data": data}
 
 
-def work(place: Place, name: str) -> Work:
-    folder = place.home / "runs" / name
-    return Work(place, folder, folder / "progress.jsonl", place.home)
+def work(on_ray: Place, name: str) -> Work:
+    folder = on_ray.home / "runs" / name
+    return Work(on_ray, folder, folder / "progress.jsonl", on_ray.home)
 
 
-def swept(spec: SweepSpec, place: Place, name: str, given: dict[str, Any]) -> SweepRecord:
-    (place.home / "runs" / name).mkdir(parents=True, exist_ok=True)
-    return sweep.run(spec, base=TrainSpec.model_validate(BASE), trial=train.part, work=work(place, name), **given)
+def swept(spec: SweepSpec, on_ray: Place, name: str, given: dict[str, Any]) -> SweepRecord:
+    (on_ray.home / "runs" / name).mkdir(parents=True, exist_ok=True)
+    return sweep.run(spec, base=TrainSpec.model_validate(BASE), trial=train.part, work=work(on_ray, name), **given)
 
 
 GRID = SweepSpec(learning_rate=(1e-4, 1e-3, 1e-2), parameters={"method.lora.r": (2, 4)}, max_concurrent_trials=1)
 
 
 @pytest.fixture(scope="module")
-def grid(place: Place, given: dict[str, Any]) -> SweepRecord:
-    return swept(GRID, place, "grid", given)
+def grid(on_ray: Place, given: dict[str, Any]) -> SweepRecord:
+    return swept(GRID, on_ray, "grid", given)
 
 
 def test_a_trial_on_warm_workers_is_quick_and_has_the_numbers_of_a_fresh_run(
-    grid: SweepRecord, place: Place, given: dict[str, Any]
+    grid: SweepRecord, on_ray: Place, given: dict[str, Any]
 ) -> None:
     assert [trial.outcome for trial in grid.trials] == ["finished"] * 6
     overheads = sorted(trial.training.seconds_to_first_step for trial in grid.trials if trial.training)
     assert overheads[-2] <= 3.0, f"from call to first step: {overheads}"  # the slowest was the cold one
     chosen = sweep.trial_spec(GRID, TrainSpec.model_validate(BASE), grid.parameters)
-    fresh = train.run(chosen, work=work(place, "fresh"), **given)
+    fresh = train.run(chosen, work=work(on_ray, "fresh"), **given)
     warm = grid.trials[grid.chosen].training
     assert warm is not None
     assert fresh.artifact.digest == warm.artifact.digest
@@ -136,12 +103,12 @@ def test_a_trial_on_warm_workers_is_quick_and_has_the_numbers_of_a_fresh_run(
     assert [point.loss for point in fresh.history] == [point.loss for point in warm.history]
 
 
-def test_a_sweep_goes_on_with_what_is_there(grid: SweepRecord, place: Place, given: dict[str, Any]) -> None:
-    trials = place.home / "runs" / "grid" / "trials"
+def test_a_sweep_goes_on_with_what_is_there(grid: SweepRecord, on_ray: Place, given: dict[str, Any]) -> None:
+    trials = on_ray.home / "runs" / "grid" / "trials"
     kept = sorted(trials.glob("*/until-*.json"))
     kept[0].unlink()
     times = {file: file.stat().st_mtime for file in kept[1:]}
-    again = swept(GRID, place, "grid", given)
+    again = swept(GRID, on_ray, "grid", given)
     assert {file: file.stat().st_mtime for file in kept[1:]} == times
     assert kept[0].exists()
     assert [trial.training and trial.training.selection_loss for trial in again.trials] == [
@@ -150,10 +117,10 @@ def test_a_sweep_goes_on_with_what_is_there(grid: SweepRecord, place: Place, giv
 
 
 def test_halving_chooses_as_the_grid_does_for_fewer_tokens(
-    grid: SweepRecord, place: Place, given: dict[str, Any]
+    grid: SweepRecord, on_ray: Place, given: dict[str, Any]
 ) -> None:
     spec = SweepSpec.model_validate({**GRID.model_dump(), "scheduler": "asha"})
-    halved = swept(spec, place, "asha", given)
+    halved = swept(spec, on_ray, "asha", given)
     assert halved.num_tokens <= 0.5 * grid.num_tokens
     assert halved.trials[halved.chosen].training is not None
     best = min(t.training.selection_loss for t in grid.trials if t.training and t.training.selection_loss is not None)
@@ -165,8 +132,8 @@ def test_halving_chooses_as_the_grid_does_for_fewer_tokens(
     assert all(trial.pauses and trial.history for trial in stopped)
 
 
-def test_a_range_test_finds_the_rates(place: Place, given: dict[str, Any]) -> None:
-    record = swept(SweepSpec.model_validate("auto"), place, "auto", given)
+def test_a_range_test_finds_the_rates(on_ray: Place, given: dict[str, Any]) -> None:
+    record = swept(SweepSpec.model_validate("auto"), on_ray, "auto", given)
     assert len(record.trials) == 3
     rates = [point.learning_rate for point in record.range_test]
     assert len(rates) == sweep.RANGE_STEPS - 1
@@ -175,14 +142,14 @@ def test_a_range_test_finds_the_rates(place: Place, given: dict[str, Any]) -> No
     assert record.trials[0].learning_rate > 1e-5
 
 
-def test_optuna_draws_and_a_diverged_trial_is_cut(place: Place, given: dict[str, Any]) -> None:
+def test_optuna_draws_and_a_diverged_trial_is_cut(on_ray: Place, given: dict[str, Any]) -> None:
     spec = SweepSpec(learning_rate={"loguniform": (1e-3, 1e-2)}, search="optuna", num_samples=3)  # type: ignore[arg-type]
-    drawn = swept(spec, place, "optuna", given)
+    drawn = swept(spec, on_ray, "optuna", given)
     assert len({trial.learning_rate for trial in drawn.trials}) == 3
     assert all(1e-3 <= trial.learning_rate <= 1e-2 for trial in drawn.trials)
     started = time.time()
     wild = SweepSpec(learning_rate=(1e-3, 1.0), parameters={"max_grad_norm": (1e9,), "schedule": ("constant",)})
-    record = swept(wild, place, "wild", given)
+    record = swept(wild, on_ray, "wild", given)
     assert record.trials[0].outcome == "finished"
     assert record.chosen == 0
     assert time.time() - started < 120

@@ -18,6 +18,9 @@ from assay.errors import PlaceError
 from assay.place import Place
 
 START_TIMEOUT_S = 60.0
+
+_started: list["subprocess.Popen[bytes]"] = []
+"""Heads of this process, kept because Python warns of those that it forgets."""
 STOP_TIMEOUT_S = 10.0
 JOB_STOP_WAIT_S = 15
 """What `ray job stop` leaves a run to write a checkpoint, before it is killed; Ray's own 3 seconds are few."""
@@ -47,6 +50,7 @@ def start(place: Place) -> None:
         process = subprocess.Popen(
             _command(place), stdout=output, stderr=subprocess.STDOUT, env=environment(place), start_new_session=True
         )
+    _started.append(process)
     _pid_file(place).write_text(str(process.pid))
     end = time.monotonic() + START_TIMEOUT_S
     while not _answers(place):

@@ -1,0 +1,56 @@
+"""What several test files share."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from assay.place import Place
+
+
+@pytest.fixture(scope="session")
+def ray_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A local Ray head, joined by this process: one for all tests, because Ray reads its token once in a process."""
+    from assay.engines import ray_cluster, ray_head
+
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
+        ports = [int(probe.getsockname()[1]) for probe in probes]
+    place = Place(
+        home=tmp_path_factory.mktemp("ray"),
+        ray_address="",
+        ray_port=ports[0],
+        dashboard_port=ports[1],
+        serve_port=ports[2],
+        gateway_port=ports[3],
+        num_cpus=4,
+    )
+    try:
+        with _environment(place):
+            ray_head.start(place)
+            ray_cluster.connect(place.cluster_address)
+        yield place
+    finally:
+        ray_cluster.disconnect()
+        ray_head.stop(place)
+
+
+@pytest.fixture(scope="module")
+def on_ray(ray_place: Place) -> Iterator[Place]:
+    """The same, with the environment of a process that works there."""
+    with _environment(ray_place):
+        yield ray_place
+
+
+@contextmanager
+def _environment(place: Place) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ |= {"RAY_ADDRESS": place.cluster_address, "RAY_AUTH_MODE": "token"}
+    os.environ |= {"RAY_AUTH_TOKEN_PATH": str(place.token_path), "ASSAY_HOME": str(place.home)}
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before
