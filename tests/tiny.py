@@ -28,7 +28,7 @@ def make_project(folder: Path, *, name: str = "tiny", at_least: float = 0.6) -> 
         f"  {name}_unknown: {{metric: hallucination_rate, at_most: 30%}}\n"
         "service: {ttft_p50: 20s, error_rate: 50%, level: soft, load: {num_requests: 12, num_concurrent: 2, "
         "prompt_tokens: 24, output_tokens: 8}}\n"
-        "parity: {top1_agreement: 50%, num_probes: 4}\n"
+        "parity: {top1_agreement: 20%, num_probes: 4}\n"
     )
     for task, wording, answer in (("known", KNOWN, YES), ("unknown", UNKNOWN, NO_IDEA)):
         _write_task(suite.with_suffix("") / f"{name}_{task}", wording, answer, held_out)
