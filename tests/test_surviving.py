@@ -42,8 +42,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chats = [
         [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}] for thing in THINGS
     ]
-    hf_data.write_split(folder / "model", chats[:22], folder / "train.safetensors", max_length=64)
-    hf_data.write_split(folder / "model", chats[22:], folder / "selection.safetensors", max_length=64)
+    hf_data.write_split(folder / "model", chats[:20], folder / "train.safetensors", max_length=64)
+    hf_data.write_split(folder / "model", chats[20:], folder / "selection.safetensors", max_length=64)
     return folder
 
 
