@@ -42,8 +42,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chats = [
         [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}] for thing in THINGS
     ]
-    hf_data.write_split(folder / "model", chats[:22], folder / "train.safetensors", max_length=64)
-    hf_data.write_split(folder / "model", chats[22:], folder / "selection.safetensors", max_length=64)
+    hf_data.write_split(folder / "model", chats[:20], folder / "train.safetensors", max_length=64)
+    hf_data.write_split(folder / "model", chats[20:], folder / "selection.safetensors", max_length=64)
     return folder
 
 
@@ -162,15 +162,16 @@ def test_a_stopped_run_has_a_checkpoint_and_goes_on(project: Path, undisturbed: 
 
 
 def test_fewer_workers_go_on_with_the_same_global_batch(project: Path) -> None:
-    one = job(project, "elastic", min_workers=1)
+    plain = {"method": {"lora": {"r": 4}}}  # every worker draws its own dropout
+    one = job(project, "elastic", min_workers=1, **plain)
     outcome = done(one, partial(attempt, watch=KillOnce(one, 8)), num_workers=lambda _: 1)
     assert outcome.adaptations == ("num_workers 1 instead of 2",)
     assert outcome.num_steps == STEPS
-    alone = job(project, "two-workers")
+    alone = job(project, "two-workers", **plain)
     fixed = done(alone, attempt)
     assert outcome.num_tokens == fixed.num_tokens
     for mine, theirs in zip(outcome.history, fixed.history, strict=True):
-        assert mine.loss == pytest.approx(theirs.loss, rel=0.05), f"step {mine.step}"  # dropout draws differ
+        assert mine.loss == pytest.approx(theirs.loss, rel=1e-3), f"step {mine.step}"
 
 
 def test_too_little_memory_halves_the_micro_batch(project: Path) -> None:

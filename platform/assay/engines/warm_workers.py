@@ -48,28 +48,22 @@ def _attempt(job: TrainingJob, *, num_gpus_per_worker: float) -> None:
 
 
 class _Group:
-    """Workers in one placement group, joined by one process group."""
+    """Workers joined by one process group. They are in no placement group: one that an actor has made would outlive
+    it until the whole run ends. As many trials run at once as fit, so that no two wait for each other."""
 
     def __init__(self, job: TrainingJob, num_gpus: float) -> None:
         import ray
-        from ray.util.placement_group import placement_group
-        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        worker, num_workers = job.train.worker, job.train.num_workers
-        bundle = {"CPU": worker.cpus, **({"GPU": num_gpus} if num_gpus else {})}
-        self.placement = placement_group([bundle] * num_workers, strategy="PACK")
-        self.workers = []
+        worker = job.train.worker
+        remote = ray.remote(
+            num_cpus=worker.cpus,
+            num_gpus=num_gpus,
+            max_restarts=0,
+            scheduling_strategy="DEFAULT",  # not in the placement group of Tune's own actor
+            runtime_env={"env_vars": ray_train.worker_env(worker.threads, on_gpu=job.on_gpu)},
+        )(_Worker)
+        self.workers = [remote.remote() for _ in range(job.train.num_workers)]
         try:
-            ray.get(self.placement.ready(), timeout=START_TIMEOUT_S)
-            remote = ray.remote(num_cpus=worker.cpus, num_gpus=num_gpus, max_restarts=0)(_Worker)
-            environment = ray_train.worker_env(worker.threads, on_gpu=job.on_gpu)
-            self.workers = [
-                remote.options(
-                    scheduling_strategy=PlacementGroupSchedulingStrategy(self.placement, index),
-                    runtime_env={"env_vars": environment},
-                ).remote()
-                for index in range(num_workers)
-            ]
             self._join(job.on_gpu)
         except BaseException:
             self.close()
@@ -90,13 +84,11 @@ class _Group:
                 raise
 
     def close(self) -> None:
-        """Ends the workers and gives their resources back."""
+        """Ends the workers, which gives their resources back."""
         import ray
-        from ray.util.placement_group import remove_placement_group
 
         for one in self.workers:
             ray.kill(one)
-        remove_placement_group(self.placement)
 
     def _join(self, on_gpu: bool) -> None:
         import ray

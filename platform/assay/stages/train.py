@@ -1,6 +1,7 @@
 """`train`: one training run. A sweep's trial is this very function with another learning rate."""
 
 import fcntl
+import json
 import os
 import shutil
 import time
@@ -17,7 +18,7 @@ from assay.records.stages import DatasetRecord, ModelRecord, PauseReport, Traini
 from assay.spec.train import WITHOUT_EFFECT, TrainSpec
 from assay.stages.work import Work
 
-VERSION = 3
+VERSION = 4
 
 
 Fit = Callable[..., TrainingOutcome | PauseReport]
@@ -105,6 +106,7 @@ def part(
     weights = output / "weights"
     (weights / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody should have to load
     (weights / "README.md").unlink(missing_ok=True)
+    _put_in_order(weights / "adapter_config.json")
     return TrainingRecord(
         artifact=work.store.put(weights, "adapter" if train.method.is_adapter else "model"),
         method=train.method.name,
@@ -121,6 +123,17 @@ def job_digest(
     """What says whether two trainings are the same one."""
     models = [one.artifact.digest if one else None for one in (model, *others)]
     return digest_of([VERSION, train.model_dump(exclude=WITHOUT_EFFECT), models, data.artifact.digest])
+
+
+def _put_in_order(config: Path) -> None:
+    """peft writes sets of names in an order of chance; the same training shall give the same bytes."""
+    if not config.exists():
+        return
+    said = json.loads(config.read_text())
+    for name in ("target_modules", "exclude_modules", "modules_to_save"):
+        if isinstance(said.get(name), list):
+            said[name] = sorted(said[name])
+    config.write_text(json.dumps(said, indent=2, sort_keys=True))
 
 
 @contextmanager
