@@ -456,17 +456,6 @@ def _save(job: TrainingJob, trainer: Any) -> None:
         dist.barrier()
         if dist.get_rank() == 0:
             check_saved(weights, trainer.model, doubled_ranks=bool(start))
-            _in_order(weights / "adapter_config.json")
-
-
-def _in_order(config: Path) -> None:
-    """peft writes the names of modules as a set gives them: equal weights would get another digest in every process."""
-    if config.is_file():
-        said = {
-            name: sorted(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else value
-            for name, value in json.loads(config.read_text()).items()
-        }
-        config.write_text(json.dumps(said, indent=2, sort_keys=True))
 
 
 def _watch_type() -> Any:
