@@ -42,7 +42,7 @@ TRAIN = TrainSpec.model_validate(
         "method": {"lora": {"r": 4, "dropout": 0.1}},
         "learning_rate": 1e-2,
         "global_batch_size": 8,
-        "max_steps": 60,
+        "max_steps": 120,
         "precision": "fp32",
         "num_workers": 2,
         "checkpoint": {"every_steps": INTERVAL},
@@ -50,8 +50,8 @@ TRAIN = TrainSpec.model_validate(
 )
 STOP_BAR_S = 10.0
 DATASET = "dataset.json"
-WINDOW_S = 12.0
-"""A kill comes within so many seconds after a start, or a restart."""
+START_WINDOW_S, STEPS_WINDOW_S = 12.0, 3.0
+"""One kill in four comes within so many seconds of a start or restart, the others of its first optimizer step."""
 
 
 @dataclass
@@ -171,9 +171,7 @@ def _run(place: Place, run: Run, kinds: list[str], draws: random.Random) -> Run:
     folder.mkdir(parents=True)
     driver = _start_driver(place, folder)
     while True:
-        moment = time.monotonic() + draws.uniform(0, WINDOW_S) if kinds else None
-        while driver.poll() is None and (moment is None or time.monotonic() < moment):
-            time.sleep(0.05)
+        _wait_for_a_moment(folder, driver, draws if kinds else None)
         if driver.poll() is not None and (folder / "record.json").exists():
             break
         if driver.poll() is not None:
@@ -202,6 +200,18 @@ def _run(place: Place, run: Run, kinds: list[str], draws: random.Random) -> Run:
     run.lost_steps = _lost(folder)
     print(f"{run.name}: ended after {len(run.kills)} kills, steps lost {run.lost_steps}", flush=True)
     return run
+
+
+def _wait_for_a_moment(folder: Path, driver: "subprocess.Popen[bytes]", draws: random.Random | None) -> None:
+    """Until a random moment, or the driver's end; without `draws` until the end."""
+    num_steps = len(_steps(folder))
+    moment: float | None = None
+    if draws and draws.random() < 0.25:
+        moment = time.monotonic() + draws.uniform(0, START_WINDOW_S)
+    while driver.poll() is None and (moment is None or time.monotonic() < moment):
+        if draws and moment is None and len(_steps(folder)) > num_steps:
+            moment = time.monotonic() + draws.uniform(0, STEPS_WINDOW_S)
+        time.sleep(0.05)
 
 
 def _start_driver(place: Place, folder: Path) -> "subprocess.Popen[bytes]":
