@@ -75,14 +75,6 @@ def size() -> ClusterSize:
     return ClusterSize(cpus, gpus, sum(1 for node in ray.nodes() if node["Alive"]))
 
 
-def free() -> ClusterSize:
-    """What nobody holds at this moment."""
-    import ray
-
-    now = ray.available_resources()
-    return ClusterSize(now.get("CPU", 0.0), now.get("GPU", 0.0), sum(1 for node in ray.nodes() if node["Alive"]))
-
-
 def node_ip() -> str:
     """Address of this process's node."""
     import ray

@@ -56,8 +56,6 @@ class Context:
     place: Place
     champion: Champion | None
     records: dict[str, Record] = field(default_factory=dict)
-    started: deploy.Started | None = None
-    """The candidate's deployment, when it was begun before its stage."""
 
     def record(self, stage: str, kind: type[R]) -> R:
         """The record of a finished stage."""
@@ -241,7 +239,6 @@ def steps(num_train_steps: int = 1) -> tuple[Step, ...]:
                 model_name=c.spec.served_name,
                 model=c.candidate,
                 champion=c.champion,
-                started=c.started,
                 work=w,
             ),
             stands=_is_deployed,
@@ -451,53 +448,29 @@ def _sweep(context: Context, work: Work) -> SweepRecord:
 
 
 def _baseline(context: Context, work: Work) -> WeighingRecord:
-    """Starts the candidate's engine beside the base model's, where there is room for both: an engine's start is
-    work for one core, and much waiting. A base model that has answered everything before is not started."""
-    known = weigh.finished(
-        context.model.artifact.digest,
-        context.spec.served_name,
-        context.tasks,
-        engine=engine_mark(context.spec.serve.engine, context.place),
-        work=work,
-    )
-    if known:
-        return known
-    serve, name = context.spec.serve, context.spec.served_name
-
-    def deploy_reference() -> DeploymentRecord:
-        reference = deploy.start("reference", serve, model_name=name, model=context.model, work=work)
-        if deploy.has_room_for_two(serve, work):
-            slot = deploy.idle_slot(context.champion)
-            context.started = deploy.start(slot, serve, model_name=name, model=context.candidate, work=work)
-        return deploy.wait(reference, work=work)
-
-    api = deploy.serve_api(work)
-    try:
-        ask = partial(context.weigh, model=context.model, work=work)
-        return baseline.run(deploy=deploy_reference, weigh=ask, api=api)
-    except BaseException:
-        if context.started:
-            ray_serve.remove(api, context.started.slot)
-        raise
+    """The base model's answers."""
+    return _asked_apart(context, context.model, context.spec.served_name, work)
 
 
 def _champion(context: Context, work: Work) -> WeighingRecord:
-    """The champion's answers; it is asked in a slot of its own, for its users have the other, and only for what it
-    has not answered when it was weighed itself."""
-    champion, model = context.champion, context.champion_model
-    assert champion is not None
-    ask = partial(context.weigh, model=model, work=work)
+    """The champion's answers; it is asked in a slot of its own, for its users have the other."""
+    assert context.champion is not None
+    return _asked_apart(context, context.champion_model, context.champion.model_name, work)
+
+
+def _asked_apart(context: Context, model: ModelRecord, name: str, work: Work) -> WeighingRecord:
+    """A model's answers, asked for in the slot `reference`. One that has answered everything before is not started."""
     engine = engine_mark(context.spec.serve.engine, context.place)
-    known = weigh.finished(model.artifact.digest, champion.model_name, context.tasks, engine=engine, work=work)
+    known = weigh.finished(model.artifact.digest, name, context.tasks, engine=engine, work=work)
     if known is not None:
         return known
-
-    def deploy_champion() -> DeploymentRecord:
-        name = context.spec.served_name
-        started = deploy.start("reference", context.spec.serve, model_name=name, model=model, work=work)
-        return deploy.wait(started, work=work)
-
-    return baseline.run(deploy=deploy_champion, weigh=ask, api=deploy.serve_api(work))
+    return baseline.run(
+        deploy=partial(
+            deploy.into, "reference", context.spec.serve, model_name=context.spec.served_name, model=model, work=work
+        ),
+        weigh=partial(context.weigh, model=model, work=work),
+        api=deploy.serve_api(work),
+    )
 
 
 def _is_answered(_: Context, record: Record) -> bool:
