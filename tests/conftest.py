@@ -9,6 +9,8 @@ import pytest
 
 from assay.place import Place
 
+os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it once, when the first test imports it
+
 
 @pytest.fixture(scope="session")
 def ray_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
