@@ -93,7 +93,8 @@ def test_a_suite_is_tested_with_damaged_weights(office: Office) -> None:
     assert (again["noise"], again["outcome"], again["changed_answers"]) == (0, "FAIL", 0), "the engine repeats itself"
     assert damaged["changed_answers"] > 0.5
     assert damaged["artifact_digest"] != again["artifact_digest"]
-    report = json.loads(office.assay("report", "model", "--json"))
+    name = json.loads(office.assay("gate", "run", *SUITE, "--artifact", "model", "--json", exit_code=10))["name"]
+    report = json.loads(office.assay("report", name, "--json"))
     assert report["selftest"]["noised"] == found["noised"]
 
 
