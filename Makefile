@@ -12,7 +12,7 @@ CPU_TORCH ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backe
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-methods check format lock bench-train bench-sweep drill-train bench-serve bench-plan bench-gate drill-gate down clean fuzz-spec bench-spec
+.PHONY: help setup demo test test-methods test-long check format lock bench-train bench-sweep drill-train bench-serve bench-plan bench-gate drill-gate down clean fuzz-spec bench-spec
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -27,7 +27,10 @@ test: setup ## all tests
 	@$(BIN)/python -m pytest
 
 test-methods: setup ## every method with every objective and optimizer, on a tiny model (some minutes)
-	@$(BIN)/python -m pytest tests/test_methods.py tests/test_objectives.py -m "methods or not methods" -q
+	@$(BIN)/python -m pytest tests/test_methods.py tests/test_objectives.py tests/test_chain.py -m "methods or not methods" -q
+
+test-long: setup ## the tests that `make test` leaves out because they take minutes
+	@$(BIN)/python -m pytest -m long
 
 check: setup ## lint, types, import contracts, and the README's generated parts
 	@$(BIN)/ruff check .

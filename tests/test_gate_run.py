@@ -86,6 +86,7 @@ def test_a_folder_is_weighed_once(office: Office) -> None:
     assert office.assay("approve", again["name"], exit_code=12) == ""
 
 
+@pytest.mark.long
 def test_a_suite_is_tested_with_damaged_weights(office: Office) -> None:
     call = ("gate", "selftest", "evals/tiny.yaml", "--artifact", "model", "--noise", "0", "--noise", "1", "--json")
     found = json.loads(office.assay(*call, "--draws", "100"))
