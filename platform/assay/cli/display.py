@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from assay.cli.curves import trial_words
-from assay.flow.run import Watcher
+from assay.flow.line import Watcher
 from assay.records.gate import GateRecord, WeighingRecord
 from assay.records.progress import Progress
 from assay.records.record import Record

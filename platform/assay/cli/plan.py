@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-from pydantic import ValidationError
 
 from assay.errors import InvalidInput
 from assay.flow.plan import described, existing_ledger, plan
-from assay.flow.plan_stages import as_yaml, read_spec
+from assay.flow.plan_stages import as_yaml
 from assay.place import Place
 from assay.records.plan import Cluster, LimitPlan, MemoryEstimate, Need, Plan, StagePlan
+from assay.records.record import read_as
 from assay.records.stages import DatasetRecord
 from assay.rules.memory import GIB
 from assay.spec.cluster import ClusterSpec
@@ -72,15 +72,12 @@ def _earlier_run(prefix: str, spec: Spec, place: Place) -> _Earlier:
     if ledger is None:
         raise UsageError("there is no ledger yet, so there is no run to compare with")
     run = ledger.find_run(prefix)
-    old = read_spec(run)
+    old = read_as(Spec, run.spec)
     if old is None:
         raise UsageError(f"the spec of {run.id} was written in a form that is not read any more")
     keys = [stage.key for stage in ledger.stages(run.id) if stage.stage == "prepare"]
     row = ledger.record(keys[0]) if keys else None
-    try:
-        data = DatasetRecord.model_validate_json(row.record) if row else None
-    except ValidationError:
-        data = None
+    data = read_as(DatasetRecord, row.record) if row else None
     return _Earlier(run.id, differences(old, spec), data)
 
 

@@ -13,6 +13,7 @@ from assay.cli.display import summary
 from assay.place import Place
 from assay.records.comparison import Comparison
 from assay.records.gate import GateRecord, LimitResult, Scorecard, WeighingRecord
+from assay.records.record import read_as
 from assay.records.release import Approval, Champion
 from assay.records.report import Report, WrongAnswers
 from assay.records.selftest import Planted, SelftestRecord
@@ -183,15 +184,20 @@ def _records(run: str, ledger: Ledger) -> list[tuple[str, Any, float]]:
     found = []
     for stage in ledger.stages(run):
         row = ledger.record(stage.key)
-        if row is not None and stage.stage in _RECORDS:
-            found.append((stage.stage, _RECORDS[stage.stage].model_validate_json(row.record), row.seconds))
+        kind = _RECORDS.get(stage.stage.partition("-")[0])
+        record = read_as(kind, row.record) if row and kind else None
+        if row is not None and record is not None:
+            found.append((stage.stage, record, row.seconds))
     return found
 
 
 def _verdict(run: str, stages: Sequence[StageRow], ledger: Ledger) -> str:
     if not stages or stages[-1].stage != "gate" or not (row := ledger.record(stages[-1].key)):
         return ""
-    outcome = GateRecord.model_validate_json(row.record).scorecard.outcome
+    gate = read_as(GateRecord, row.record)
+    if gate is None:
+        return "weighed by another version"
+    outcome = gate.scorecard.outcome
     approved = outcome == "PASS" and any(word.decision == "approve" for word in ledger.approvals(run))
     return f"{outcome}, approved" if approved else outcome
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from assay.engines.lm_eval_harness import TaskFile
-from assay.flow.steps import Context, steps
+from assay.flow.steps import Context, wanted_steps
 from assay.place import Place
 from assay.records.record import Record
 from assay.spec.check import HELD_OUT
@@ -27,10 +27,9 @@ def stages_again(old: Spec, new: Spec, root: Path, place: Place) -> list[str]:
 def _keys(context: "_Imagined") -> dict[str, str]:
     """The key of every stage, were each to leave a record that is as much its own as the key is."""
     keys = {}
-    for step in steps():
-        if step.wanted(context):
-            keys[step.name] = step.key(context)
-            context.records[step.name] = _Token(keys[step.name])  # type: ignore[assignment]
+    for step in wanted_steps(context):
+        keys[step.name] = step.key(context)
+        context.records[step.name] = _Token(keys[step.name])  # type: ignore[assignment]
     return keys
 
 

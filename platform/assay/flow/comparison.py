@@ -7,6 +7,7 @@ from assay.flow import report as reports
 from assay.place import Place
 from assay.records.comparison import Comparison
 from assay.records.gate import GateRecord
+from assay.records.record import read_as
 from assay.rules.compare import compare as compare_weighings
 from assay.spec.gate import SuiteSpec
 from assay.stages.gate import read_weighing
@@ -42,7 +43,7 @@ def compare(first: str, second: str, *, place: Place, confidence: float | None =
 
 def _decided(name: str, ledger: Ledger) -> tuple[str, GateRecord]:
     row = ledger.find_run(name)
-    found = reports.as_record(GateRecord, reports.stages_of(row, ledger).get("gate"))
+    found = read_as(GateRecord, reports.stages_of(row, ledger).get("gate"))
     if found is None:
         raise NotApproved(f"{row.id} has no verdict yet")
     return row.id, found

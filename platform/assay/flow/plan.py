@@ -15,7 +15,7 @@ from assay.flow.attempts import MAKE_CANDIDATES, check_attempts_left
 from assay.flow.plan_data import data_plans
 from assay.flow.plan_stages import stage_plans
 from assay.flow.plan_time import Amounts, waves, with_times
-from assay.flow.steps import Context, numbered, run_id, steps
+from assay.flow.steps import Context, numbered, run_id, wanted_steps
 from assay.place import Place
 from assay.records.plan import (
     Cluster,
@@ -58,7 +58,7 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place, cluster: Clu
     ledger = existing_ledger(place, notes)
     is_described, cluster = cluster is not None, cluster or _cluster(place, notes)
     context = Context(spec, suite, root, place, ledger.champion() if ledger else None)
-    wanted = [step for step in steps(len(spec.train_steps)) if step.wanted(context)]
+    wanted = wanted_steps(context)
     first = stage_plans(wanted, context, ledger, {})  # fills the records that stand
     shape = _shape(spec, context, root)
     data = data_plans(context, notes)

@@ -5,19 +5,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from assay.flow.standing import is_intact, read_record
+from assay.flow.standing import is_intact
 from assay.flow.steps import Context, Step, numbered
 from assay.records.plan import StagePlan
-from assay.records.record import digest_of
+from assay.records.record import digest_of, read_as
 from assay.spec.diff import Change, differences
 from assay.spec.examples import matching_files
 from assay.spec.spec import Spec
 from assay.spec.train import WITHOUT_EFFECT
 
 if TYPE_CHECKING:
-    from assay.store.ledger import Ledger, RunRow
+    from assay.store.ledger import Ledger
 
 MOST_SHOWN = 6
 """Changes of one stage that are listed."""
@@ -117,7 +115,7 @@ def _stage(step: Step, context: Context, history: "_History", before: dict[str, 
         return StagePlan(stage=step.name, action="run", because=tuple(because))
     key = step.key(context)
     row = history.record(key)
-    record = read_record(step, row.record) if row else None
+    record = read_as(step.record, row.record) if row else None
     if row is None or record is None:
         return StagePlan(stage=step.name, action="run", because=tuple(_reasons(step, reads, key, context, previous)))
     if not is_intact(record, context.place):
@@ -253,13 +251,5 @@ class _History:
         for run in self._runs:
             for row in self._stages[run.id]:
                 if row.stage == stage and row.state in ("done", "cached"):
-                    return _Previous(run.id, row.key, row.ended_at or row.started_at, read_spec(run))
-        return None
-
-
-def read_spec(run: "RunRow") -> Spec | None:
-    """A run's spec; None when it was written in a form that is not read any more."""
-    try:
-        return Spec.model_validate_json(run.spec)
-    except ValidationError:
+                    return _Previous(run.id, row.key, row.ended_at or row.started_at, read_as(Spec, run.spec))
         return None

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from assay.errors import NotApproved
 from assay.place import Place
 from assay.records.gate import GateRecord, Item, SelfTest, ServiceRecord
-from assay.records.record import Record, digest_of
+from assay.records.record import digest_of, read_as
 from assay.records.report import Curve, Example, Figure, Line, Report, WrongAnswers
 from assay.records.selftest import SelftestRecord
 from assay.records.stages import LossPoint, SweepRecord, TrainingRecord, TrialRecord
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 NUM_EXAMPLES = 10
 STOPPED_AT = 0.2  # of the answers spoilt: the regression by which a scorecard tells a suite's power
 
-R = TypeVar("R", bound=Record)
-
 
 def report(name: str, *, place: Place, num_examples: int = NUM_EXAMPLES) -> Report:
     """The newest verdict of a run or weighing, named by the start of its id; of the newest that has one, when the
@@ -37,7 +35,7 @@ def report(name: str, *, place: Place, num_examples: int = NUM_EXAMPLES) -> Repo
     rows = [ledger.find_run(name)] if name else [ledger.find_run(name), *ledger.runs()]
     for row in rows:
         stages = stages_of(row, ledger)
-        if (gate := as_record(GateRecord, stages.get("gate"))) is not None:
+        if (gate := read_as(GateRecord, stages.get("gate"))) is not None:
             return _report(row, gate, stages, ledger, ArtifactStore(place.home / "artifacts"), num_examples)
     raise NotApproved(f"{rows[0].id} has no verdict yet; `assay run` takes it to the gate")
 
@@ -50,7 +48,7 @@ def selftest_key(suite_digest: str) -> str:
 def newest_selftest(suite_digest: str, ledger: "Ledger") -> SelftestRecord | None:
     """The suite's self-test, where there was one."""
     found = ledger.record(selftest_key(suite_digest))
-    return as_record(SelftestRecord, found.record) if found else None
+    return read_as(SelftestRecord, found.record) if found else None
 
 
 def summary(selftest: SelftestRecord | None) -> SelfTest | None:
@@ -105,7 +103,7 @@ def _report(
 
 def _subject(row: "RunRow") -> str:
     """The run's id; for a weighing without a run what was weighed."""
-    request = as_record(WeighingRequest, row.spec)
+    request = read_as(WeighingRequest, row.spec)
     return request.candidate.words if request else row.id
 
 
@@ -117,14 +115,6 @@ def stages_of(row: "RunRow", ledger: "Ledger") -> dict[str, JsonValue]:
         if record is not None:
             found[stage.stage] = json.loads(record.record)
     return found
-
-
-def as_record(kind: type[R], data: JsonValue) -> R | None:
-    """The record that the data holds; None for data of another form, such as an older one."""
-    try:
-        return kind.model_validate_json(data) if isinstance(data, str) else kind.model_validate(data)
-    except ValidationError:
-        return None
 
 
 def _wrong_answers(gate: GateRecord, num_examples: int) -> tuple[WrongAnswers, ...]:
@@ -199,12 +189,12 @@ def _curves(stages: Mapping[str, JsonValue]) -> tuple[Curve, ...]:
     """The losses of each training run and of each sweep's trials, where the run has them."""
     curves = []
     for name, data in stages.items():
-        if name.startswith("sweep") and (sweep := as_record(SweepRecord, data)):
+        if name.startswith("sweep") and (sweep := read_as(SweepRecord, data)):
             lines = tuple(
                 Line(name=_trial_name(trial), points=_losses(trial.history), chosen=index == sweep.chosen)
                 for index, trial in enumerate(sweep.trials)
             )
-        elif name.startswith("train") and (training := as_record(TrainingRecord, data)):
+        elif name.startswith("train") and (training := read_as(TrainingRecord, data)):
             lines = (Line(name=f"learning rate {training.learning_rate:g}", points=_losses(training.history)),)
         else:
             continue

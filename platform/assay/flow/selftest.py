@@ -9,11 +9,12 @@ from pathlib import Path
 from assay.engines import ray_cluster, weight_noise
 from assay.errors import UsageError
 from assay.flow import report as reports
-from assay.flow.run import Watcher, only_one
+from assay.flow.line import Line, Watcher, only_one
 from assay.flow.steps import engine_mark
-from assay.flow.weighing import Asking, Line, ask_slot
+from assay.flow.weighing import Asking, ask_slot
 from assay.place import Place
 from assay.records.gate import GateRecord, Weighing
+from assay.records.record import digest_of, read_as
 from assay.records.selftest import NoisedModel, SelftestRecord
 from assay.records.stages import DatasetRecord, ModelRecord
 from assay.records.weighing import SlotWeighing, WeighingRequest
@@ -91,14 +92,14 @@ def _source(suite: SuiteSpec, weighed: str, root: Path, ledger: Ledger) -> _Sour
     rows = [ledger.find_run(weighed)] if weighed else ledger.runs()
     for row in rows:
         stages = reports.stages_of(row, ledger)
-        decided = reports.as_record(GateRecord, stages.get("gate"))
+        decided = read_as(GateRecord, stages.get("gate"))
         if decided is None:
             continue
-        data = reports.as_record(DatasetRecord, stages.get("prepare"))
+        data = read_as(DatasetRecord, stages.get("prepare"))
         tasks = weigh.tasks_of(suite, root, data)
         digest, answered = gate.suite_digest(suite, tasks), decided.scorecard.task_digests
         if suite.limits.keys() <= answered.keys() and all(answered[task.name] == task.digest for task in tasks):
-            model = reports.as_record(ModelRecord, stages.get("compress") or stages.get("fetch"))
+            model = read_as(ModelRecord, stages.get("compress") or stages.get("fetch"))
             return _Source(row, decided, suite, digest, data, model)
     if weighed:
         raise UsageError(f"{rows[0].id} has no answers to this suite as it is now; weigh it first")
@@ -138,7 +139,7 @@ def _noised(source: _Source, noise: float, num_concurrent: int, line: Line) -> N
     if noise:
         model = line.record(
             f"noise {noise:g}",
-            ["noise", weight_noise.VERSION, noise, model.artifact.digest],
+            digest_of(["noise", weight_noise.VERSION, noise, model.artifact.digest]),
             ModelRecord,
             partial(_damage, model, noise),
         )
@@ -147,7 +148,7 @@ def _noised(source: _Source, noise: float, num_concurrent: int, line: Line) -> N
     mark = engine if noise else f"{engine} once more"  # the same model must not be answered from what is on file
     found = line.record(
         f"weigh {noise:g}",
-        ["weigh", weigh.VERSION, model.artifact.digest, mark, [[task.name, task.digest] for task in tasks]],
+        digest_of(["weigh", weigh.VERSION, model.artifact.digest, mark, [[task.name, task.digest] for task in tasks]]),
         SlotWeighing,
         partial(ask_slot, model, serve, mark, asking),
     )
@@ -177,7 +178,7 @@ def _compared(source: _Source, noise: float, weighing: Weighing) -> NoisedModel:
 
 def _serve(row: RunRow) -> ServeSpec:
     """The engine's settings of a run or weighing."""
-    request = reports.as_record(WeighingRequest, row.spec)
+    request = read_as(WeighingRequest, row.spec)
     if request is not None:
         return ServeSpec(engine=EngineSpec.model_validate(request.engine))
     return Spec.model_validate_json(row.spec).serve

@@ -1,28 +1,33 @@
 """Whether what the ledger tells of still stands."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from assay.flow.steps import Step
 from assay.place import Place
 from assay.records.artifact import Artifact
-from assay.records.record import Record
+from assay.records.record import Record, read_as
+from assay.records.release import Champion
+from assay.records.stages import ModelRecord
 from assay.store.artifacts import ArtifactStore
 
-
-def read_record(step: Step, text: str) -> Record | None:
-    """A record from the ledger; None for one that another version wrote in another form: its stage runs again."""
-    try:
-        return step.record.model_validate_json(text)
-    except ValidationError:
-        return None
+if TYPE_CHECKING:
+    from assay.store.ledger import Ledger
 
 
 def is_intact(record: Record, place: Place) -> bool:
     """Whether every artifact that the record tells of is as it was put."""
     store = ArtifactStore(place.home / "artifacts")
     return all(store.is_intact(artifact) for artifact in _artifacts(record))
+
+
+def champion_model(champion: Champion, ledger: "Ledger") -> ModelRecord | None:
+    """The model that has the traffic; None when the ledger does not know it any more."""
+    for stage in ledger.stages(champion.run):
+        row = ledger.record(stage.key) if stage.stage == "compress" else None
+        model = read_as(ModelRecord, row.record) if row else None
+        if model is not None and model.artifact.digest == champion.artifact_digest:
+            return model
+    return None
 
 
 def _artifacts(record: Record) -> Iterator[Artifact]:

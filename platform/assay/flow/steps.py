@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from assay.engines import ray_serve, remote_data
 from assay.engines.lm_eval_harness import TaskFile
 from assay.errors import StageFailed
 from assay.flow.attempts import begin_attempt
+from assay.flow.standing import champion_model
 from assay.place import Place
 from assay.records.gate import ContaminationRecord, GateRecord, ParityRecord, ServiceRecord, WeighingRecord
 from assay.records.record import Record, digest_of
@@ -121,9 +122,9 @@ class Context:
         found = self.records.get(numbered("teacher", index))
         return found if isinstance(found, ModelRecord) else None
 
-    @property
+    @cached_property
     def tasks(self) -> tuple[TaskFile, ...]:
-        """The suite's tasks."""
+        """The suite's tasks, as their files are when they are first asked for."""
         return weigh.tasks_of(self.suite, self.root, self.data)
 
     @property
@@ -143,14 +144,10 @@ class Context:
         from assay.store.ledger import Ledger
 
         assert self.champion is not None
-        ledger = Ledger(self.place.ledger_url)
-        keys = [stage.key for stage in ledger.stages(self.champion.run) if stage.stage == "compress"]
-        rows = [row for key in keys if (row := ledger.record(key))]
-        models = [ModelRecord.model_validate_json(row.record) for row in rows]
-        for model in models:
-            if model.artifact.digest == self.champion.artifact_digest:
-                return model
-        raise StageFailed(f"the model of the champion {self.champion.run} is not in the ledger any more")
+        model = champion_model(self.champion, Ledger(self.place.ledger_url))
+        if model is None:
+            raise StageFailed(f"the model of the champion {self.champion.run} is not in the ledger any more")
+        return model
 
     def weigh(self, deployment: DeploymentRecord, *, model: ModelRecord, work: Work) -> WeighingRecord:
         """Asks a deployment of `model` all of the suite's questions."""
@@ -187,6 +184,11 @@ class Step:
 def numbered(stage: str, index: int) -> str:
     """A stage's name in the training run of this index: `train`, `train-2`, `train-3`."""
     return stage if index == 0 else f"{stage}-{index + 1}"
+
+
+def wanted_steps(context: Context) -> list[Step]:
+    """The stages of this run, in their order."""
+    return [step for step in steps(len(context.spec.train_steps)) if step.wanted(context)]
 
 
 def steps(num_train_steps: int = 1) -> tuple[Step, ...]:

@@ -8,25 +8,23 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
-
-from assay.engines import openai_api, ray_cluster, ray_serve
+from assay.engines import openai_api, ray_serve
 from assay.engines.lm_eval_harness import TaskFile
 from assay.errors import UsageError
 from assay.flow import report as reports
 from assay.flow.attempts import begin_attempt
-from assay.flow.run import Watcher, only_one
-from assay.flow.standing import is_intact
+from assay.flow.line import Line, Watcher, only_one
+from assay.flow.standing import champion_model
 from assay.flow.steps import engine_mark, folder_mark
 from assay.place import Place
 from assay.records.gate import Attempt, GateRecord, ServiceRecord, WeighingRecord
-from assay.records.record import Record, digest_of
+from assay.records.record import digest_of
 from assay.records.stages import DeploymentRecord, ModelRecord
 from assay.records.weighing import URL_MARK, SlotWeighing, Subject, WeighingRequest
 from assay.spec.gate import LoadSpec, SuiteSpec
@@ -38,8 +36,6 @@ from assay.store.ledger import Ledger
 
 ELSEWHERE: Literal["elsewhere"] = "elsewhere"
 """The slot, and the engine, of a server that is not ours."""
-
-R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -82,15 +78,17 @@ def run(
         attempt = _begin(suite, tasks, line, candidate.deployment.artifact_digest, candidate.engine)
         decided = line.record(
             "gate",
-            [
-                "gate",
-                gate.VERSION,
-                digest,
-                candidate.model_dump(),
-                base.evidence.digest if base else None,
-                champion.evidence.digest if champion and "champion" in suite.references else None,
-                attempt.model_dump(),
-            ],
+            digest_of(
+                [
+                    "gate",
+                    gate.VERSION,
+                    digest,
+                    candidate.model_dump(),
+                    base.evidence.digest if base else None,
+                    champion.evidence.digest if champion and "champion" in suite.references else None,
+                    attempt.model_dump(),
+                ]
+            ),
             GateRecord,
             lambda work: gate.run(
                 suite,
@@ -135,66 +133,6 @@ class Asking:
         return ServeSpec(engine=EngineSpec.model_validate(fitting))
 
 
-@dataclass
-class Line:
-    """The stages of one weighing, each of which is skipped when its record stands."""
-
-    name: str
-    place: Place
-    root: Path
-    ledger: Ledger
-    watcher: Watcher
-    before_work: Callable[[], None]
-    num_run: int = 0
-    _on_gpu: bool | None = field(default=None, init=False)
-
-    def record(
-        self,
-        stage: str,
-        reads: object,
-        kind: type[R],
-        run: Callable[[Work], R],
-        *,
-        stands: Callable[[R], bool] = lambda _: True,
-        needs_cluster: bool = True,
-    ) -> R:
-        """The record of a stage, which is run when none stands. Its key is the digest of what it reads."""
-        key = digest_of(reads)
-        row = self.ledger.record(key)
-        record = _read(kind, row.record) if row else None
-        if row is not None and record is not None and stands(record) and is_intact(record, self.place):
-            self.ledger.reuse_stage(self.name, stage, key)
-            self.watcher.ended(stage, record, seconds=row.seconds, cached=True)
-            return record
-        if needs_cluster:
-            self._connect()
-        return self._execute(stage, key, run)
-
-    def _connect(self) -> None:
-        if self._on_gpu is None:
-            self.before_work()
-            ray_cluster.connect(self.place.cluster_address)
-            self._on_gpu = ray_cluster.size().gpus > 0
-
-    def _execute(self, stage: str, key: str, run: Callable[[Work], R]) -> R:
-        folder = self.place.run_folder(self.name) / stage
-        folder.mkdir(parents=True, exist_ok=True)
-        progress_file = folder / "progress.jsonl"
-        progress_file.write_text("")
-        attempt = self.ledger.begin_stage(self.name, stage, key)
-        self.watcher.began(stage, progress_file)
-        try:
-            record = run(Work(self.place, folder, progress_file, self.root, on_gpu=bool(self._on_gpu)))
-        except BaseException as error:
-            self.ledger.fail_stage(attempt, str(error) or type(error).__name__)
-            raise
-        self.ledger.finish_stage(attempt, record)
-        self.num_run += 1
-        row = self.ledger.record(key)
-        self.watcher.ended(stage, record, seconds=row.seconds if row else 0.0, cached=False)
-        return record
-
-
 def _check(request: WeighingRequest, suite: SuiteSpec) -> None:
     """Refuses what only a run can answer."""
     if weigh.HELD_OUT in suite.limits:
@@ -230,8 +168,8 @@ def _weigh(
         how = partial(ask_slot, model, serve, engine, asking)
     if begin is not None:
         begin(digest, engine)
-    reads = ["weigh", weigh.VERSION, digest, engine, asking.reads]
-    return line.record(f"weigh{mark}", reads, SlotWeighing, how, stands=lambda found: not found.weighing.num_errors)
+    key = digest_of(["weigh", weigh.VERSION, digest, engine, asking.reads])
+    return line.record(f"weigh{mark}", key, SlotWeighing, how, stands=_is_answered)
 
 
 def _champion(suite: SuiteSpec, asking: Asking, line: Line) -> WeighingRecord | None:
@@ -240,17 +178,19 @@ def _champion(suite: SuiteSpec, asking: Asking, line: Line) -> WeighingRecord | 
     champion = line.ledger.champion() if "champion" in suite.references else None
     if champion is None:
         return None
-    stages = reports.stages_of(line.ledger.find_run(champion.run), line.ledger)
-    model = reports.as_record(ModelRecord, stages.get("compress"))
-    if model is None or model.artifact.digest != champion.artifact_digest:
+    model = champion_model(champion, line.ledger)
+    if model is None:
         return None
     alone = replace(asking, load=None)
     serve = alone.serve_for(model)
     engine = engine_mark(serve.engine, line.place)
-    reads = ["weigh", weigh.VERSION, model.artifact.digest, engine, alone.reads]
+    key = digest_of(["weigh", weigh.VERSION, model.artifact.digest, engine, alone.reads])
     how = partial(ask_slot, model, serve, engine, alone)
-    found = line.record("weigh-champion", reads, SlotWeighing, how, stands=lambda found: not found.weighing.num_errors)
-    return found.weighing
+    return line.record("weigh-champion", key, SlotWeighing, how, stands=_is_answered).weighing
+
+
+def _is_answered(found: SlotWeighing) -> bool:
+    return not found.weighing.num_errors
 
 
 def _begin(suite: SuiteSpec, tasks: Sequence[TaskFile], line: Line, digest: str, engine: str) -> Attempt:
@@ -262,7 +202,7 @@ def _fetch(subject: Subject, line: Line, mark: str) -> ModelRecord:
     source = ModelSpec(source=subject.source)
     return line.record(
         f"fetch{mark}",
-        ["fetch", fetch.VERSION, source.model_dump(), folder_mark(source, line.root)],
+        digest_of(["fetch", fetch.VERSION, source.model_dump(), folder_mark(source, line.root)]),
         ModelRecord,
         lambda work: fetch.run(source, work=work),
     )
@@ -332,10 +272,3 @@ def _ask_server(deployment: DeploymentRecord, asking: Asking, work: Work) -> Slo
         api_key=asking.api_key,
     )
     return SlotWeighing(deployment=deployment, engine=ELSEWHERE, weighing=weighing)
-
-
-def _read(kind: type[R], text: str) -> R | None:
-    try:
-        return kind.model_validate_json(text)
-    except ValidationError:
-        return None

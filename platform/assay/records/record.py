@@ -2,15 +2,26 @@
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class Record(BaseModel):
     """A fact: frozen, and exact about its fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # most commands use few kinds
+
+
+def read_as(kind: type[M], data: Any) -> M | None:
+    """What was written as a `kind`, from JSON text or data; None for data of another form, such as an older
+    version's."""
+    try:
+        return kind.model_validate_json(data) if isinstance(data, str) else kind.model_validate(data)
+    except ValidationError:
+        return None
 
 
 def canonical_json(value: Any) -> str:

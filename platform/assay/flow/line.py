@@ -1,0 +1,125 @@
+"""A line of stages: each is skipped when its record stands, and leaves its record otherwise."""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from assay.engines import ray_cluster
+from assay.errors import AssayError, PlaceError, StageFailed, UsageError
+from assay.flow.standing import is_intact
+from assay.place import Place
+from assay.records.record import Record, read_as
+from assay.stages.work import Work
+from assay.store.ledger import Ledger
+
+R = TypeVar("R", bound=Record)
+
+
+class Watcher(Protocol):
+    """Who is told how a line goes."""
+
+    def began(self, stage: str, progress_file: Path) -> None:
+        """A stage is being run; its progress can be followed in the file."""
+
+    def ended(self, stage: str, record: Record, *, seconds: float, cached: bool) -> None:
+        """A stage has its record."""
+
+
+def _nothing() -> None:
+    """What most stages do before the cluster is there."""
+
+
+@dataclass
+class Line:
+    """The stages of one run, or of one weighing without a run."""
+
+    name: str
+    """The run's id."""
+    place: Place
+    root: Path
+    """Folder that relative paths start from."""
+    ledger: Ledger
+    watcher: Watcher
+    before_work: Callable[[], None]
+    """Called once, before the first stage that needs the cluster and is not on record."""
+    num_run: int = field(default=0, init=False)
+    """Stages that were run, and not taken from the ledger."""
+    _on_gpu: bool | None = field(default=None, init=False)
+
+    def record(
+        self,
+        stage: str,
+        key: str,
+        kind: type[R],
+        run: Callable[[Work], R],
+        *,
+        stands: Callable[[R], bool] = lambda _: True,
+        first: Callable[[], None] = _nothing,
+        needs_cluster: bool = True,
+    ) -> R:
+        """The record of a stage: the one under its key, when that is whole and what it tells of `stands`; otherwise
+        `first` is called, and the stage run. Raises `StageFailed` for what is missing in the middle of the work."""
+        row = self.ledger.record(key)
+        record = read_as(kind, row.record) if row else None
+        if row is not None and record is not None and is_intact(record, self.place) and stands(record):
+            self.ledger.reuse_stage(self.name, stage, key)
+            self.watcher.ended(stage, record, seconds=row.seconds, cached=True)
+            return record
+        first()
+        if needs_cluster:
+            self._connect()
+        return self._execute(stage, key, run)
+
+    def _connect(self) -> None:
+        if self._on_gpu is None:
+            self.before_work()
+            ray_cluster.connect(self.place.cluster_address)
+            self._on_gpu = ray_cluster.size().gpus > 0
+
+    def _execute(self, stage: str, key: str, run: Callable[[Work], R]) -> R:
+        folder = self.place.run_folder(self.name) / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        progress_file = folder / "progress.jsonl"
+        progress_file.unlink(missing_ok=True)
+        progress_file.touch()
+        attempt = self.ledger.begin_stage(self.name, stage, key)
+        self.watcher.began(stage, progress_file)
+        try:
+            record = run(Work(self.place, folder, progress_file, self.root, on_gpu=bool(self._on_gpu)))
+        except BaseException as error:
+            self.ledger.fail_stage(attempt, str(error) or type(error).__name__)
+            if isinstance(error, PlaceError | OSError):
+                raise StageFailed(f"{stage}: {error}") from error
+            if isinstance(error, AssayError) and not hasattr(error, "problems"):
+                raise type(error)(f"{stage}: {error}") from error
+            raise
+        self.ledger.finish_stage(attempt, record)
+        self.num_run += 1
+        row = self.ledger.record(key)
+        self.watcher.ended(stage, record, seconds=row.seconds if row else 0.0, cached=False)
+        return record
+
+
+@contextmanager
+def only_one(folder: Path, name: str) -> Iterator[None]:
+    """Holds the run's lock; the kernel lets go of it when the process ends, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise PlaceError(
+            f"cannot write to {folder}: {error.strerror}. Set ASSAY_HOME to a folder you may write"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise UsageError(f"run {name} is being run already; `assay status {name}` shows how far it is") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
