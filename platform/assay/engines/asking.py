@@ -124,16 +124,7 @@ async def _ask_all(
     replies = {index: reply for index, key in enumerate(keys) if (reply := answers.get(key))}
     progress(len(replies), len(asks))
     if wanted := [index for index in range(len(asks)) if index not in replies]:
-        import httpx  # late: a plan knows this module, and asks nothing
-
-        limits = httpx.Limits(max_connections=endpoint.num_concurrent, max_keepalive_connections=None)
-        async with httpx.AsyncClient(
-            base_url=endpoint.url,
-            headers={"Authorization": f"Bearer {endpoint.api_key}"},
-            timeout=httpx.Timeout(endpoint.timeout_s, connect=10.0, pool=None),
-            limits=limits,
-            trust_env=False,
-        ) as client:
+        async with client_for(endpoint, endpoint.num_concurrent) as client:
             asking = _Asking(endpoint, client)
 
             async def get(index: int) -> None:
@@ -145,6 +136,19 @@ async def _ask_all(
 
             await asyncio.gather(*(get(index) for index in wanted))
     return [replies[index] for index in range(len(asks))]
+
+
+def client_for(endpoint: Endpoint, num_connections: int) -> "httpx.AsyncClient":
+    """A client of the server that speaks to it alone, past the proxies of the environment."""
+    import httpx  # late: a plan knows this module, and asks nothing
+
+    return httpx.AsyncClient(
+        base_url=endpoint.url,
+        headers={"Authorization": f"Bearer {endpoint.api_key}"},
+        timeout=httpx.Timeout(endpoint.timeout_s, connect=10.0, pool=None),
+        limits=httpx.Limits(max_connections=num_connections, max_keepalive_connections=None),
+        trust_env=False,
+    )
 
 
 def _keys(asks: Sequence[Ask]) -> list[str]:

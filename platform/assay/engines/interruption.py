@@ -2,7 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -27,3 +28,30 @@ def asked_to_stop() -> Iterator[threading.Event]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def run_beside(work: Callable[[], object], *, ask: Callable[[], None], within_s: float) -> None:
+    """Runs `work` in a thread beside this one, for libraries whose own signal handlers end everything at once. When
+    the process is asked to stop, `ask` is called, and the work has `within_s` seconds to end by itself; if it does
+    not, `KeyboardInterrupt` is raised and the thread left behind. Raises what `work` raises."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    with asked_to_stop() as asked:
+        thread.start()
+        deadline = None
+        while thread.is_alive():
+            thread.join(0.2)
+            if asked.is_set() and deadline is None:
+                ask()
+                deadline = time.monotonic() + within_s
+            if deadline is not None and time.monotonic() > deadline:
+                raise KeyboardInterrupt
+    if errors:
+        raise errors[0]

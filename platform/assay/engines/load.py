@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from assay.engines.asking import Endpoint
+from assay.engines.asking import Endpoint, client_for
 from assay.errors import StageFailed
 from assay.records.gate import ServiceMeasurement
 from assay.spec.gate import LoadSpec
@@ -78,16 +78,7 @@ def measure(endpoint: Endpoint, load: LoadSpec, engine: EngineProcess) -> Servic
 
 async def _run(endpoint: Endpoint, load: LoadSpec) -> tuple[list[_Sample], float, float]:
     """(the samples, seconds from the first request to the last answer, when the first was sent)."""
-    import httpx  # late: a plan knows this module, and asks nothing
-
-    limits = httpx.Limits(max_connections=load.num_concurrent, max_keepalive_connections=None)
-    async with httpx.AsyncClient(
-        base_url=endpoint.url,
-        headers={"Authorization": f"Bearer {endpoint.api_key}"},
-        timeout=httpx.Timeout(endpoint.timeout_s, connect=10.0, pool=None),
-        limits=limits,
-        trust_env=False,
-    ) as client:
+    async with client_for(endpoint, load.num_concurrent) as client:
         make, extra = await _warm_up(client, endpoint, load)
         numbers = iter(range(load.num_requests))
         samples: list[_Sample] = []

@@ -1,8 +1,6 @@
 """Ray Train: one group of workers, each of which runs `hf_trainer.train_worker`."""
 
 import os
-import threading
-import time
 from functools import partial
 
 from assay.engines import interruption, ray_cluster
@@ -34,29 +32,13 @@ def fit(job: TrainingJob, *, num_gpus_per_worker: float) -> TrainingOutcome:
 def _attempt(job: TrainingJob, *, num_gpus_per_worker: float) -> None:
     """One worker group, from start to end. Ray Train's own signal handler would drop the workers at once, so it
     runs beside this thread."""
-    errors: list[BaseException] = []
 
-    def run() -> None:
-        try:
-            _run_group(job, num_gpus_per_worker)
-        except BaseException as error:
-            errors.append(error)
+    def ask() -> None:
+        if job.keeping is None:
+            raise KeyboardInterrupt
+        job.keeping.stop_file.touch()
 
-    thread = threading.Thread(target=run, daemon=True, name="ray-train")
-    with interruption.asked_to_stop() as asked:
-        thread.start()
-        deadline = None
-        while thread.is_alive():
-            thread.join(0.2)
-            if asked.is_set() and deadline is None:
-                if job.keeping is None:
-                    raise KeyboardInterrupt
-                job.keeping.stop_file.touch()
-                deadline = time.monotonic() + STOP_WITHIN_S
-            if deadline is not None and time.monotonic() > deadline:
-                raise KeyboardInterrupt
-    if errors:
-        raise errors[0]
+    interruption.run_beside(lambda: _run_group(job, num_gpus_per_worker), ask=ask, within_s=STOP_WITHIN_S)
 
 
 def _run_group(job: TrainingJob, num_gpus_per_worker: float) -> None:

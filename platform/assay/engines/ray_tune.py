@@ -5,8 +5,6 @@ Tune's actors stay from one trial to the next, and with them their training work
 
 import json
 import os
-import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,32 +81,13 @@ def run(
         run_config=tune.RunConfig(name="tune", storage_path=str(folder), verbose=0),
     )
     halt_file.unlink(missing_ok=True)
-    _wait_for(tuner.fit, halt_file)
-
-
-def _wait_for(fit: Callable[[], Any], halt_file: Path) -> None:
-    """Runs `fit` beside this thread: Tune's own signal handler would end the trials without a checkpoint."""
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            fit()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True, name="ray-tune")
-    deadline = None
-    with interruption.asked_to_stop() as asked:
-        thread.start()
-        while thread.is_alive() and (deadline is None or time.monotonic() < deadline):
-            thread.join(0.2)
-            if asked.is_set() and deadline is None:
-                halt_file.touch()
-                deadline = time.monotonic() + STOP_WITHIN_S
-    if deadline is not None:
+    try:
+        interruption.run_beside(tuner.fit, ask=halt_file.touch, within_s=STOP_WITHIN_S)
+    except Exception as error:
+        if not halt_file.exists():
+            raise StageFailed(f"the sweep stopped: {error}") from error
+    if halt_file.exists():
         raise KeyboardInterrupt
-    if errors:
-        raise StageFailed(f"the sweep stopped: {errors[0]}") from errors[0]
 
 
 def _search(course: Course, optuna: Any) -> Any:

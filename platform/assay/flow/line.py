@@ -1,9 +1,7 @@
 """A line of stages: each is skipped when its record stands, and leaves its record otherwise."""
 
-import fcntl
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -15,6 +13,7 @@ from assay.place import Place
 from assay.records.record import Record, read_as
 from assay.stages.work import Work
 from assay.store.ledger import Ledger
+from assay.store.lock import held
 
 R = TypeVar("R", bound=Record)
 
@@ -104,22 +103,9 @@ class Line:
         return record
 
 
-@contextmanager
-def only_one(folder: Path, name: str) -> Iterator[None]:
-    """Holds the run's lock; the kernel lets go of it when the process ends, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o644)
-    except OSError as error:
-        raise PlaceError(
-            f"cannot write to {folder}: {error.strerror}. Set ASSAY_HOME to a folder you may write"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise UsageError(f"run {name} is being run already; `assay status {name}` shows how far it is") from error
-    try:
-        yield
-    finally:
-        os.close(descriptor)
+def only_one(folder: Path, name: str) -> AbstractContextManager[None]:
+    """Holds the run's lock; raises `UsageError` when it is being run already."""
+    return held(
+        folder / "lock",
+        taken=UsageError(f"run {name} is being run already; `assay status {name}` shows how far it is"),
+    )

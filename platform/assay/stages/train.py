@@ -1,12 +1,9 @@
 """`train`: one training run. A sweep's trial is this very function with another learning rate."""
 
-import fcntl
 import json
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from assay.engines import ray_train, trackers
@@ -17,6 +14,7 @@ from assay.records.record import digest_of
 from assay.records.stages import DatasetRecord, ModelRecord, PauseReport, TrainingRecord
 from assay.spec.train import WITHOUT_EFFECT, TrainSpec
 from assay.stages.work import Work
+from assay.store.lock import held
 
 VERSION = 4
 
@@ -39,7 +37,8 @@ def run(
     Raises `UsageError` when another process is at the same training."""
     identity = job_digest(train, model=model, data=data, others=(teacher, scorer))
     checkpoints = work.place.home / "checkpoints" / identity[:16]
-    with _alone(checkpoints):
+    taken = UsageError(f"another run is at this very training (its checkpoints are in {checkpoints})")
+    with held(checkpoints.with_suffix(".lock"), taken=taken):
         record = part(
             train,
             model=model,
@@ -134,20 +133,6 @@ def _put_in_order(config: Path) -> None:
         if isinstance(said.get(name), list):
             said[name] = sorted(said[name])
     config.write_text(json.dumps(said, indent=2, sort_keys=True))
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock; the kernel lets go of it when the process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise UsageError(f"another run is at this very training (its checkpoints are in {folder})") from error
-    finally:
-        os.close(descriptor)
 
 
 def _split_file(train: TrainSpec, file: Path) -> str:

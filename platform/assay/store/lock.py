@@ -1,0 +1,30 @@
+"""A file's lock, for work that one process at a time may do."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from assay.errors import AssayError, PlaceError
+
+
+@contextmanager
+def held(file: Path, *, taken: AssayError) -> Iterator[None]:
+    """Holds the lock; the kernel lets go of it when the process ends, however it ends. Raises `taken` at once when
+    another process has it, and `PlaceError` where the file cannot be made."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise PlaceError(
+            f"cannot write to {file.parent}: {error.strerror}. Set ASSAY_HOME to a folder you may write"
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise taken from error
+        yield
+    finally:
+        os.close(descriptor)
