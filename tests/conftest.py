@@ -1,13 +1,13 @@
 """What several test files share."""
 
 import os
-import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import pytest
 
 from assay.place import Place
+from servers import free_ports
 
 os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it once, when the first test imports it
 
@@ -17,9 +17,7 @@ def ray_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A local Ray head, joined by this process: one for all tests, because Ray reads its token once in a process."""
     from assay.engines import ray_cluster, ray_head
 
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
-        ports = [int(probe.getsockname()[1]) for probe in probes]
+    ports = free_ports(4)
     place = Place(
         home=tmp_path_factory.mktemp("ray"),
         ray_address="",

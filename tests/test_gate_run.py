@@ -1,101 +1,70 @@
 """`assay gate run`: a tiny model through the real engine, and a server of somebody else's, without any run."""
 
 import json
-import os
 import resource
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from project import Project
 from servers import serving
-from tiny import YES, make_project
+from tiny import YES
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-class Office:
-    """A folder with a model and a suite, a place of its own, and the `assay` command in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
-        ports = [str(probe.getsockname()[1]) for probe in probes]
-        for probe in probes:
-            probe.close()
-        names = ("ASSAY_RAY_PORT", "ASSAY_DASHBOARD_PORT", "ASSAY_SERVE_PORT", "ASSAY_GATEWAY_PORT")
-        self.env = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "ASSAY_"))}
-        self.env |= {
-            **dict(zip(names, ports, strict=True)),
-            "ASSAY_HOME": str(folder / "home"),
-            "PARTNER_KEY": "secret",
-        }
-
-    def assay(self, *arguments: str, exit_code: int = 0) -> str:
-        """What a command prints to stdout; fails when the exit code is another."""
-        command = [sys.executable, "-m", "assay.cli.main", *arguments]
-        done = subprocess.run(command, cwd=self.folder, env=self.env, text=True, capture_output=True, timeout=600)
-        assert done.returncode == exit_code, f"{arguments} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    folder = tmp_path_factory.mktemp("gate-run")
-    make_project(folder)
-    office = Office(folder)
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    project = Project(tmp_path_factory.mktemp("gate-run"), PARTNER_KEY="secret")
     try:
-        yield office
+        yield project
     finally:
-        office.assay("down")
+        project.assay("down")
 
 
 SUITE = ("--suite", "evals/tiny.yaml")
 
 
-def test_a_folder_is_weighed_once(office: Office) -> None:
-    html = office.folder / "card.html"
+def test_a_folder_is_weighed_once(project: Project) -> None:
+    html = project.folder / "card.html"
     # A model of random weights answers everything wrongly, and never abstains.
-    out = office.assay("gate", "run", *SUITE, "--artifact", "model", "--html", str(html), exit_code=10)
+    out = project.assay("gate", "run", *SUITE, "--artifact", "model", "--html", str(html), exit_code=10)
     assert "FAIL" in out
     assert "tiny_known" in html.read_text()
 
     before = _cpu_s()
-    again = json.loads(office.assay("gate", "run", *SUITE, "--artifact", "model", "--json", exit_code=10))
+    again = json.loads(project.assay("gate", "run", *SUITE, "--artifact", "model", "--json", exit_code=10))
     assert _cpu_s() - before < 5
     assert again["candidate"]["num_items"] == 80
     assert again["bytes_known"] is True
     assert again["scorecard"]["deployment_slot"] == "reference"
 
     # Another limit is another verdict on the same answers.
-    suite = office.folder / "evals" / "tiny.yaml"
+    suite = project.folder / "evals" / "tiny.yaml"
     suite.write_text(suite.read_text().replace("at_most: 30%}\n  tiny_unknown", "at_most: 40%}\n  tiny_unknown"))
     before = _cpu_s()
-    changed = json.loads(office.assay("gate", "run", *SUITE, "--artifact", "model", "--json", exit_code=10))
+    changed = json.loads(project.assay("gate", "run", *SUITE, "--artifact", "model", "--json", exit_code=10))
     assert _cpu_s() - before < 5
     assert changed["candidate"]["evidence"] == again["candidate"]["evidence"]
     assert changed["scorecard_digest"] != again["scorecard_digest"]
 
     # Nothing of it can be released.
-    assert office.assay("approve", again["name"], exit_code=12) == ""
+    assert project.assay("approve", again["name"], exit_code=12) == ""
 
 
 @pytest.mark.long
-def test_a_suite_is_tested_with_damaged_weights(office: Office) -> None:
+def test_a_suite_is_tested_with_damaged_weights(project: Project) -> None:
     call = ("gate", "selftest", "evals/tiny.yaml", "--artifact", "model", "--noise", "0", "--noise", "1", "--json")
-    found = json.loads(office.assay(*call, "--draws", "100"))
+    found = json.loads(project.assay(*call, "--draws", "100"))
     again, damaged = found["noised"]
     assert (again["noise"], again["outcome"], again["changed_answers"]) == (0, "FAIL", 0), "the engine repeats itself"
     assert damaged["changed_answers"] > 0.5
     assert damaged["artifact_digest"] != again["artifact_digest"]
-    name = json.loads(office.assay("gate", "run", *SUITE, "--artifact", "model", "--json", exit_code=10))["name"]
-    report = json.loads(office.assay("report", name, "--json"))
+    name = json.loads(project.assay("gate", "run", *SUITE, "--artifact", "model", "--json", exit_code=10))["name"]
+    report = json.loads(project.assay("report", name, "--json"))
     assert report["selftest"]["noised"] == found["noised"]
 
 
@@ -133,12 +102,12 @@ class Partner(BaseHTTPRequestHandler):
         """Keeps quiet."""
 
 
-def test_a_server_is_weighed_by_what_can_be_known_of_it(office: Office) -> None:
+def test_a_server_is_weighed_by_what_can_be_known_of_it(project: Project) -> None:
     with serving(Partner) as server:
         there = ("gate", "run", *SUITE, "--url", f"http://127.0.0.1:{server.port}/v1", "--json")
-        office.assay(*there, exit_code=2)  # no key
+        project.assay(*there, exit_code=2)  # no key
         keyed = (*there, "--api-key-env", "PARTNER_KEY")
-        card = json.loads(office.assay(*keyed, "--revision", "7", exit_code=10))
+        card = json.loads(project.assay(*keyed, "--revision", "7", exit_code=10))
         assert card["bytes_known"] is False
         assert card["scorecard"]["artifact_digest"].startswith("url:")
         assert "secret" not in json.dumps(card)
@@ -148,7 +117,7 @@ def test_a_server_is_weighed_by_what_can_be_known_of_it(office: Office) -> None:
         assert outcomes["tiny_unknown", "hallucination_rate"] == "FAIL"
         assert outcomes["service", "ttft_p50"] == "INCONCLUSIVE", "nobody loads a server that is not ours"
         assert Partner.asked == 80
-        office.assay(*keyed, "--revision", "7", exit_code=10)
+        project.assay(*keyed, "--revision", "7", exit_code=10)
         assert Partner.asked == 80, "a revision is not asked twice"
-        office.assay(*keyed, exit_code=10)
+        project.assay(*keyed, exit_code=10)
         assert Partner.asked == 160, "what has no revision may have changed"

@@ -1,56 +1,22 @@
 """The whole line with a tiny model, a real Ray, the real engine and the real gateway, by the commands one types."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tiny import make_project
+from project import Project
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-class Project:
-    """A project folder, a place of its own, and the `assay` command in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        ports = _free_ports(4)
-        names = ("ASSAY_RAY_PORT", "ASSAY_DASHBOARD_PORT", "ASSAY_SERVE_PORT", "ASSAY_GATEWAY_PORT")
-        self.env = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "ASSAY_"))}
-        self.env |= {
-            **dict(zip(names, map(str, ports), strict=True)),
-            "ASSAY_HOME": str(folder / "home"),
-            "ASSAY_USER": "ben",
-        }
-        self.gateway = f"http://127.0.0.1:{ports[3]}/v1"
-
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "assay.cli.main", *arguments]
-        return subprocess.Popen(
-            command, cwd=self.folder, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-
-    def assay(self, *arguments: str, exit_code: int = 0) -> str:
-        """Runs a command and returns what it printed; fails when the exit code is another."""
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=600)
-        assert process.returncode == exit_code, f"assay {' '.join(arguments)} -> {process.returncode}\n{out}\n{err}"
-        return out + err
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    folder = tmp_path_factory.mktemp("spine")
-    make_project(folder)
-    project = Project(folder)
+    project = Project(tmp_path_factory.mktemp("spine"), ASSAY_USER="ben")
     try:
         yield project
     finally:
@@ -103,8 +69,8 @@ def test_one_changed_byte_voids_the_approval(project: Project) -> None:
     whole = weights.read_bytes()
     try:
         weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        assert "SHA-256" in project.assay("promote", "tiny", exit_code=13)
-        assert "SHA-256" in project.assay("approve", "tiny", "--as", "anna", exit_code=13)
+        assert "SHA-256" in project.errors("promote", "tiny", exit_code=13)
+        assert "SHA-256" in project.errors("approve", "tiny", "--as", "anna", exit_code=13)
     finally:
         weights.write_bytes(whole)
 
@@ -139,18 +105,8 @@ def _key(text: str) -> str:
 def _wait_for_stage(project: Project, stage: str) -> None:
     end = time.monotonic() + 300
     while time.monotonic() < end:
-        progress = list((project.folder / "home" / "runs").glob(f"*/{stage}/progress.jsonl"))
+        progress = list((project.home / "runs").glob(f"*/{stage}/progress.jsonl"))
         if progress and '"num_steps":0' not in progress[0].read_text().splitlines()[-1:].__str__():
             return
         time.sleep(0.5)
     raise TimeoutError(f"stage {stage} did not begin")
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
