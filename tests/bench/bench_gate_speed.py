@@ -207,8 +207,7 @@ def _lm_eval(model: Path, folder: Path, kind: str, names: tuple[str, ...], optio
     for line in process.stdout:
         lines.append(line)
         if "Running generate_until requests" in line or "Running loglikelihood requests" in line:
-            began = time.perf_counter()
-        elif began is not None and ("100%" in line or "Saving results" in line):
+            began = began or time.perf_counter()  # the bar says so again and again
             seconds = time.perf_counter() - began
     if process.wait() or began is None:
         sys.exit(f"lm_eval failed:\n{''.join(lines)[-3000:]}")
