@@ -72,6 +72,8 @@ def application(
         engine["gpu_memory_utilization"] = serve.engine.gpu_memory_utilization
     else:
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(serve.engine.kv_cache_gb_on_cpu)
+        if serve.engine.enforce_eager:  # or the first request for log-probabilities waits for a C++ compiler
+            environment["TORCH_COMPILE_DISABLE"] = "1"
         if (os.cpu_count() or 1) <= SMALL_MACHINE_CORES:
             environment["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
     config = {
