@@ -97,7 +97,7 @@ def compare(first: str, second: str, confidence: float | None, as_json: bool) ->
 @click.option("--run", "weighed", default="", help="Whose answers to draw from; the newest to this suite if not said.")
 @click.option("--artifact", help="Weigh this model first, and damage its weights: --noise 0 0.1 0.3 if not said.")
 @click.option("--base", help="With --artifact: the model to compare with.")
-@click.option("--draws", default=300, show_default=True, type=click.IntRange(100), help="Draws for each rate.")
+@click.option("--draws", default=1000, show_default=True, type=click.IntRange(100), help="Draws for each rate.")
 @click.option("--noise", "noises", multiple=True, type=float, help="Noise on the weights, a share of their spread.")
 @click.option("--num-concurrent", default=16, show_default=True, type=click.IntRange(1), help="Requests in flight.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
