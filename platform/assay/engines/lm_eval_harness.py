@@ -117,6 +117,11 @@ def load(task: TaskFile) -> Any:
     return loaded
 
 
+def block_size(num_items: int, num_concurrent: int) -> int:
+    """How many items of a task are asked at once where it may be stopped early."""
+    return max(num_concurrent, -(-num_items // BLOCKS))
+
+
 def documents(task: TaskFile) -> list[tuple[str, str]]:
     """(question, answer) of each item, as the training data would hold them."""
     loaded = load(task)
@@ -159,7 +164,7 @@ def _evaluate(
         blocks = {}
         for task in left:
             in_blocks = settled is not None and not loaded[task.name].config.num_fewshot  # drawn in the order of asking
-            size = _block_size(len(orders[task.name]), asked.endpoint.num_concurrent) if in_blocks else None
+            size = block_size(len(orders[task.name]), asked.endpoint.num_concurrent) if in_blocks else None
             first = num_asked[task.name]
             blocks[task.name] = orders[task.name][first : first + size if size else None]
             num_asked[task.name] += len(blocks[task.name])
@@ -178,10 +183,6 @@ def _order(loaded: Any, settings: TaskSettings) -> list[int]:
     for every model. Of `max_items` the first."""
     digests = [_doc_digest(doc) for doc in loaded.eval_docs]
     return sorted(range(len(digests)), key=lambda index: (digests[index], index))[: settings.max_items]
-
-
-def _block_size(num_items: int, num_concurrent: int) -> int:
-    return max(num_concurrent, -(-num_items // BLOCKS))
 
 
 def _ask_blocks(
