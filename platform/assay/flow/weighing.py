@@ -250,7 +250,9 @@ def _weigh(
     return [
         line.record(
             f"weigh{mark}",
-            digest_of(["weigh", weigh.VERSION, digest, engine, asking.reads]),
+            digest_of(
+                ["weigh", weigh.VERSION, digest, engine, asking.reads, how.serve.replicas.min if asking.load else 0]
+            ),
             SlotWeighing,
             partial(answers, number),
             stands=_is_answered,
