@@ -2,8 +2,8 @@
 
 The same model, tasks, chat template and precision, on the same cores, one after the other: the served engine first,
 through its slot on Ray Serve, then lm-eval in a process of its own. What is timed is the asking: of lm-eval from
-"Running … requests" to its results, of the gate the whole call less one for a single item. Then the same weighing is
-done again, of which nothing may be sent.
+"Running … requests" to its results, of the gate the whole call less one for a single item. Then `assay gate run` weighs
+the same model twice, the second time from what is on file.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from assay.engines import lm_eval_harness, ray_serve
 from assay.engines.asking import Endpoint
 from assay.engines.processor import computes_in_bf16
 from assay.errors import PlaceError
+from assay.place import Place
 from assay.records.gate import Item, Outcome, TaskResult, Weighing
 from assay.rules.gate import weigh_limits
 from assay.spec.gate import SuiteSpec, TaskSettings
@@ -69,7 +70,7 @@ def main() -> None:
             url = ray_serve.wait_until_running(api, "blue", timeout_s=START_TIMEOUT_S, since=since - 1).url
             endpoint = Endpoint(url, MODEL_NAME, options.in_flight)
             gate = {kind: _gate(endpoint, model, folder, kind, names, options) for kind, names in kinds.items()}
-            again_s = max(_again(endpoint, model, folder, kind, names, options) for kind, names in kinds.items())
+            again_s = _again(place, url, folder, options)
             if options.runs:
                 _run_again_and_again(endpoint, model, folder, options)
             if options.kill:
@@ -127,13 +128,30 @@ def _gate(
     return Rate(count / (all_s - one_s), scores, count)
 
 
-def _again(
-    endpoint: Endpoint, model: Path, folder: Path, kind: str, names: tuple[str, ...], options: argparse.Namespace
-) -> float:
-    """Seconds that the same weighing takes when every answer is on file; no server is asked."""
-    nobody = Endpoint("http://127.0.0.1:9/v1", endpoint.model_name, endpoint.num_concurrent, patience_s=0.1)
-    seconds, items = _weigh(nobody, model, folder, names, options.items, folder / f"{kind}.jsonl")
-    assert not any(item.error for found in items.values() for item in found)
+def _again(place: Place, url: str, folder: Path, options: argparse.Namespace) -> float:
+    """Seconds of a second `assay gate run` of the same model and suite, from its start to its end."""
+    (folder / "speed").mkdir()
+    for name in GENERATION:
+        for file in (folder / f"{name}.yaml", folder / f"{name}.jsonl"):
+            (folder / "speed" / file.name).write_bytes(file.read_bytes())
+    limits: dict[str, object] = {name: {"metric": METRIC["generation"], "at_least": "50%"} for name in GENERATION}
+    settings = {name: {"max_items": options.items} for name in GENERATION}
+    (folder / "speed.yaml").write_text(yaml.safe_dump({"limits": limits, "tasks": settings}))
+    environment = {
+        **os.environ,
+        "ASSAY_HOME": str(place.home),
+        "ASSAY_RAY_ADDRESS": place.cluster_address,
+        "ASSAY_DASHBOARD_PORT": str(place.dashboard_port),
+        "ASSAY_SERVE_PORT": str(place.serve_port),
+    }
+    command = [sys.executable, "-m", "assay.cli.main", "gate", "run", "--suite", "speed.yaml"]
+    command += ["--url", url, "--model", MODEL_NAME, "--revision", "1"]
+    for _ in range(2):
+        started = time.perf_counter()
+        done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
+        seconds = time.perf_counter() - started
+    if "nothing was asked" not in done.stdout:
+        sys.exit(f"the second weighing asked again:\n{done.stdout}\n{done.stderr}")
     return seconds
 
 
