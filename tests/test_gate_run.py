@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -31,7 +32,8 @@ SUITE = ("--suite", "evals/tiny.yaml")
 def test_a_folder_is_weighed_once(project: Project) -> None:
     html = project.folder / "card.html"
     # A model of random weights answers everything wrongly, and never abstains.
-    out = project.assay("gate", "run", *SUITE, "--artifact", "model", "--html", str(html), exit_code=10)
+    two = ("--replicas", "2")
+    out = project.assay("gate", "run", *SUITE, "--artifact", "model", "--html", str(html), *two, exit_code=10)
     assert "FAIL" in out
     assert "tiny_known" in html.read_text()
 
@@ -41,6 +43,8 @@ def test_a_folder_is_weighed_once(project: Project) -> None:
     assert again["candidate"]["num_items"] == 80
     assert again["bytes_known"] is True
     assert again["scorecard"]["deployment_slot"] == "reference"
+    engines = [replica for replica in again["scorecard"]["replicas"] if "LLMServer" in replica]
+    assert len(engines) == 2, again["scorecard"]["replicas"]
 
     # Another limit is another verdict on the same answers.
     suite = project.folder / "evals" / "tiny.yaml"
@@ -121,3 +125,45 @@ def test_a_server_is_weighed_by_what_can_be_known_of_it(project: Project) -> Non
         assert Partner.asked == 80, "a revision is not asked twice"
         project.assay(*keyed, exit_code=10)
         assert Partner.asked == 160, "what has no revision may have changed"
+
+
+def test_several_suites_are_asked_together_and_decided_each(project: Project) -> None:
+    evals = project.folder / "evals"
+    shutil.copytree(evals / "tiny", evals / "second")
+    limits = "limits: {tiny_known: {metric: exact_match, at_least: 60%}}\n"
+    (evals / "second.yaml").write_text(limits + "tasks: {tiny_known: {max_items: 20}}\n")
+    with serving(Partner) as server:
+        there = ("gate", "run", *SUITE, "--suite", "evals/second.yaml", "--url", f"http://127.0.0.1:{server.port}/v1")
+        call = (*there, "--api-key-env", "PARTNER_KEY", "--revision", "8", "--json")
+        before = Partner.asked
+        cards = json.loads(project.assay(*call, "--html", str(project.folder / "both.html"), exit_code=10))
+        assert Partner.asked == before + 80, "what both suites ask is asked once"
+        assert [card["scorecard"]["outcome"] for card in cards] == ["FAIL", "PASS"]
+        assert [card["scorecard"]["suite"] for card in cards] == ["evals/tiny.yaml", "evals/second.yaml"]
+        assert [card["candidate"]["num_items"] for card in cards] == [80, 20]
+        assert "tiny_unknown" in (project.folder / "both-tiny.html").read_text()
+        assert "tiny_unknown" not in (project.folder / "both-second.html").read_text()
+        assert json.loads(project.assay("report", cards[1]["name"], "--json"))["scorecard"]["outcome"] == "PASS"
+        project.assay(*call, exit_code=10)
+        assert Partner.asked == before + 80
+
+
+def test_a_suite_that_stops_early_asks_no_more_than_decides(project: Project) -> None:
+    evals = project.folder / "evals"
+    shutil.copytree(evals / "tiny", evals / "early")
+    limits = (
+        "tiny_known: {metric: exact_match, at_least: 60%}, tiny_unknown: {metric: hallucination_rate, at_most: 30%}"
+    )
+    (evals / "early.yaml").write_text(f"limits: {{{limits}}}\nstop_early: true\n")
+    with serving(Partner) as server:
+        there = ("gate", "run", "--suite", "evals/early.yaml", "--url", f"http://127.0.0.1:{server.port}/v1")
+        before = Partner.asked
+        call = (*there, "--api-key-env", "PARTNER_KEY", "--revision", "9", "--json")
+        card = json.loads(project.assay(*call, exit_code=10))
+        found = {limit["task"]: limit for limit in card["scorecard"]["limits"] if limit["kind"] == "task"}
+        assert [found[task]["outcome"] for task in ("tiny_known", "tiny_unknown")] == ["PASS", "FAIL"]
+        assert found["tiny_known"]["num_items"] == 32, "two blocks of as many as are in flight"
+        assert all(limit["num_items"] + limit["num_unasked"] == 40 for limit in found.values())
+        assert Partner.asked - before == card["candidate"]["num_items"] < 80
+        project.assay(*call, exit_code=10)
+        assert Partner.asked - before == card["candidate"]["num_items"]

@@ -65,7 +65,7 @@ def test_too_few_items_are_told_before_they_disappoint() -> None:
     (limit,) = selftest_limits(wanted, ours, base, draws=100, seed=1)
     assert limit.equal is not None
     assert limit.equal.passes.upper < 0.8
-    assert "the margin wants more items" in limit.faults[0]
+    assert "it takes more items, a wider margin" in limit.faults[0]
 
 
 def test_items_that_hang_together_are_found_out_where_nobody_said_so() -> None:

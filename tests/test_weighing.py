@@ -86,7 +86,7 @@ def test_answers_become_scored_items(server: Counting, tmp_path: Path) -> None:
 
     again = weigh(endpoint(server), [task], answers=tmp_path / "answers.jsonl")
     assert again.tasks == answered.tasks
-    assert (again.num_sent, again.num_reused) == (0, 12)
+    assert (again.num_sent, again.reused) == (0, {"facts": 12})
     assert len(server.bodies) == 12
 
 
@@ -235,3 +235,44 @@ def test_another_setting_is_another_weighing(tmp_path: Path) -> None:
     stage._cache(work, "a" * 64, "engine").put(task, result_of(task))
     assert stage.finished("a" * 64, "tiny", [task], engine="engine", work=work)
     assert stage.finished("a" * 64, "tiny", [warmer], engine="engine", work=work) is None
+
+
+def test_a_failed_item_is_known_by_its_own_question_where_some_are_asked(server: Counting, tmp_path: Path) -> None:
+    task = task_file("facts", write_task(tmp_path), TaskSettings(max_items=5))
+    asked = [item.prompt for item in weigh(endpoint(server), [task]).tasks[0].items]
+    for question in asked:
+        server.fault = lambda number, q=question: 500 if q in json.dumps(server.bodies[number - 1]) else None
+        items = weigh(endpoint(server), [task]).tasks[0].items
+        assert [item.prompt for item in items if item.error] == [question]
+        assert [item.scores for item in items] == [{} if i.prompt == question else {"exact_match": 1.0} for i in items]
+
+
+def test_a_task_is_asked_until_it_is_settled(server: Counting, tmp_path: Path) -> None:
+    task = task_file("facts", write_task(tmp_path))
+    (whole,) = weigh(endpoint(server), [task]).tasks
+    before = len(server.bodies)
+    seen: list[int] = []
+
+    def settled(result: TaskResult) -> bool:
+        seen.append(len(result.items))
+        return len(result.items) == 8
+
+    answers = tmp_path / "answers.jsonl"
+    (part,) = weigh(endpoint(server), [task], settled=settled, answers=answers).tasks
+    assert seen == [4, 8]  # as many as are in flight
+    assert len(server.bodies) == before + 8
+    assert part.digest == whole.digest
+    assert {item.id for item in part.items} | set(part.unasked) == {item.id for item in whole.items}
+    assert [item.prompt for item in part.items] != [item.prompt for item in whole.items][:8], "not the file's order"
+
+    rest = weigh(endpoint(server), [task], answers=answers)
+    assert (rest.num_sent, rest.reused) == (4, {"facts": 8})
+    assert rest.tasks[0].unasked == ()
+
+
+def test_examples_before_the_question_are_the_same_in_whatever_blocks_it_is_asked(
+    server: Counting, tmp_path: Path
+) -> None:
+    task = task_file("facts", write_task(tmp_path, fewshot_split="train"), TaskSettings(num_fewshot=2))
+    (result,) = weigh(endpoint(server), [task], settled=lambda _: True).tasks
+    assert len(result.items) == 12

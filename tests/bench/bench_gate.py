@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from assay.engines.lm_eval_harness import block_size
 from assay.rules.calibration_bounds import calibration_bounds
 from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper, tango_score
 from assay.rules.paired import MOST_EXACT, paired_p
@@ -63,6 +64,7 @@ def main() -> int:
             seen = f"{share:>9.2%}  {f'{low:.2%} to {high:.2%}':<16}{exact:>8}"
             print(f"{row.method:<34}{row.case:<44}{row.n:>6}{seen}{verdict}", flush=True)
     print_power()
+    print_curtailment(random)
     print(f"\n{missed} bars missed, {time.monotonic() - began:.0f} s")
     return 1 if missed else 0
 
@@ -78,6 +80,22 @@ def print_power() -> None:
             difference = smallest_detectable_difference(n, MARGIN, discordant, CONFIDENCE)
             shown = "nothing" if difference is None else f"a true difference of {100 * difference:+.1f} points"
             print(f"  {n:>4} pairs, margin {MARGIN:.0%}, {discordant:.0%} of the items differ: {shown}")
+
+
+def print_curtailment(random: np.random.Generator, draws: int = 2000) -> None:
+    """How many of its items a task with `stop_early` asks, on average, in blocks as the gate makes them."""
+    print("\nwhat `stop_early` asks of `at_least 80%`, by the true share")
+    for n in SIZES:
+        passing = np.array([clopper_pearson_lower(k, n, CONFIDENCE) >= 0.8 for k in range(n + 1)])
+        failing = np.array([clopper_pearson_upper(k, n, CONFIDENCE) < 0.8 for k in range(n + 1)])
+        outcomes = np.where(passing, 1, np.where(failing, -1, 0))
+        looks = np.arange(block := block_size(n, 16), n + block, block).clip(max=n)
+        shown = []
+        for share in (0.5, 0.7, 0.8, 0.9, 0.97):
+            right = (random.random((draws, n)) < share).cumsum(axis=1)[:, looks - 1]
+            settled = outcomes[right] == outcomes[right + n - looks]
+            shown.append(f"{share:.0%}: {looks[settled.argmax(axis=1)].mean() / n:.0%}")
+        print(f"  {n:>4} items   {'   '.join(shown)}")
 
 
 def shares(draws: int, random: np.random.Generator) -> Iterator[Row]:

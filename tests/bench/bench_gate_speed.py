@@ -2,8 +2,8 @@
 
 The same model, tasks, chat template and precision, on the same cores, one after the other: the served engine first,
 through its slot on Ray Serve, then lm-eval in a process of its own. What is timed is the asking: of lm-eval from
-"Running … requests" to its results, of the gate the whole call less one for a single item. Then the same weighing is
-done again, of which nothing may be sent.
+"Running … requests" to its results, of the gate the whole call less one for a single item. Then `assay gate run` weighs
+the same model twice, the second time from what is on file.
 """
 
 import argparse
@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
@@ -28,8 +29,10 @@ from assay.engines import lm_eval_harness, ray_serve
 from assay.engines.asking import Endpoint
 from assay.engines.processor import computes_in_bf16
 from assay.errors import PlaceError
-from assay.records.gate import Item
-from assay.spec.gate import TaskSettings
+from assay.place import Place
+from assay.records.gate import Item, Outcome, TaskResult, Weighing
+from assay.rules.gate import weigh_limits
+from assay.spec.gate import SuiteSpec, TaskSettings
 
 MODEL_NAME = "bench"
 START_TIMEOUT_S = 600.0
@@ -67,7 +70,9 @@ def main() -> None:
             url = ray_serve.wait_until_running(api, "blue", timeout_s=START_TIMEOUT_S, since=since - 1).url
             endpoint = Endpoint(url, MODEL_NAME, options.in_flight)
             gate = {kind: _gate(endpoint, model, folder, kind, names, options) for kind, names in kinds.items()}
-            again_s = _again(endpoint, model, folder, kinds, options)
+            again_s = _again(place, url, folder, options)
+            if options.runs:
+                _run_again_and_again(endpoint, model, folder, options)
             if options.kill:
                 _kill_and_go_on(api, endpoint, model, folder, options)
     with tempfile.TemporaryDirectory() as scratch:
@@ -92,6 +97,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--items", type=int, default=60, help="items of each task (60)")
     parser.add_argument("--in-flight", type=int, default=64, help="requests in flight to the engine (64)")
     parser.add_argument("--batch", type=int, default=16, help="lm-eval's batch size (16)")
+    parser.add_argument("--runs", type=int, default=0, help="weigh as often anew, and see whether the verdicts agree")
     parser.add_argument("--kill", action="store_true", help="kill the engine's replica in the middle of a weighing too")
     parser.add_argument("--model", type=Path, help="a model's folder (the demo's base model)")
     return parser.parse_args()
@@ -122,17 +128,61 @@ def _gate(
     return Rate(count / (all_s - one_s), scores, count)
 
 
-def _again(
-    endpoint: Endpoint, model: Path, folder: Path, kinds: dict[str, tuple[str, ...]], options: argparse.Namespace
-) -> float:
-    """Seconds that the same weighing takes when every answer is on file; no server is asked."""
-    nobody = Endpoint("http://127.0.0.1:9/v1", endpoint.model_name, endpoint.num_concurrent, patience_s=0.1)
-    seconds = 0.0
-    for kind, names in kinds.items():
-        took_s, items = _weigh(nobody, model, folder, names, options.items, folder / f"{kind}.jsonl")
-        assert not any(item.error for found in items.values() for item in found)
-        seconds += took_s
+def _again(place: Place, url: str, folder: Path, options: argparse.Namespace) -> float:
+    """Seconds of a second `assay gate run` of the same model and suite, from its start to its end."""
+    (folder / "speed").mkdir()
+    for name in GENERATION:
+        for file in (folder / f"{name}.yaml", folder / f"{name}.jsonl"):
+            (folder / "speed" / file.name).write_bytes(file.read_bytes())
+    limits: dict[str, object] = {name: {"metric": METRIC["generation"], "at_least": "50%"} for name in GENERATION}
+    settings = {name: {"max_items": options.items} for name in GENERATION}
+    (folder / "speed.yaml").write_text(yaml.safe_dump({"limits": limits, "tasks": settings}))
+    environment = {
+        **os.environ,
+        "ASSAY_HOME": str(place.home),
+        "ASSAY_RAY_ADDRESS": place.cluster_address,
+        "ASSAY_DASHBOARD_PORT": str(place.dashboard_port),
+        "ASSAY_SERVE_PORT": str(place.serve_port),
+    }
+    command = [sys.executable, "-m", "assay.cli.main", "gate", "run", "--suite", "speed.yaml"]
+    command += ["--url", url, "--model", MODEL_NAME, "--revision", "1"]
+    for _ in range(2):
+        started = time.perf_counter()
+        done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
+        seconds = time.perf_counter() - started
+    if "nothing was asked" not in done.stdout:
+        sys.exit(f"the second weighing asked again:\n{done.stdout}\n{done.stderr}")
     return seconds
+
+
+def _run_again_and_again(endpoint: Endpoint, model: Path, folder: Path, options: argparse.Namespace) -> None:
+    """Whether weighings of the same model give the same verdict, each with another number of requests in flight and
+    nothing on file. The limits lie where this model is undecided, passes and fails, as near as its answers allow."""
+    found: list[dict[str, tuple[Item, ...]]] = []
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        for number in range(options.runs):
+            several, answers = replace(endpoint, num_concurrent=(64, 7, 24)[number % 3]), folder / f"run-{number}.jsonl"
+            task = pool.submit(_weigh_here, several, model, folder, GENERATION, options.items, answers)
+            found.append(task.result()[1])
+    verdicts = Counter(_verdicts(items, found[0]) for items in found)
+    said = [{item.id: item.response for items in run.values() for item in items} for run in found]
+    changed = sum(other[name] != response for other in said for name, response in said[0].items())
+    (verdict, count), *_ = verdicts.most_common(1)
+    print(
+        f"{count} of {options.runs} weighings agree ({', '.join(verdict)}); {changed} answers differ from the first's"
+    )
+
+
+def _verdicts(items: dict[str, tuple[Item, ...]], first: dict[str, tuple[Item, ...]]) -> tuple[Outcome, ...]:
+    """The outcomes of limits at, below and above what the first weighing saw of each task."""
+    tasks = tuple(TaskResult(task=name, digest=name, items=found) for name, found in items.items())
+    weighed = Weighing(artifact_digest="", model_name=MODEL_NAME, tasks=tasks, seconds=1.0)
+    limits = {
+        name: [{"at_least": round(min(1.0, max(0.0, share + shift)), 2)} for shift in (-0.15, 0.0, 0.15)]
+        for name, found in first.items()
+        for share in [mean(item.scores["exact_match"] for item in found)]
+    }
+    return tuple(limit.outcome for limit in weigh_limits(SuiteSpec.model_validate({"limits": limits}), weighed, None))
 
 
 def _kill_and_go_on(
@@ -207,8 +257,7 @@ def _lm_eval(model: Path, folder: Path, kind: str, names: tuple[str, ...], optio
     for line in process.stdout:
         lines.append(line)
         if "Running generate_until requests" in line or "Running loglikelihood requests" in line:
-            began = time.perf_counter()
-        elif began is not None and ("100%" in line or "Saving results" in line):
+            began = began or time.perf_counter()  # the bar says so again and again
             seconds = time.perf_counter() - began
     if process.wait() or began is None:
         sys.exit(f"lm_eval failed:\n{''.join(lines)[-3000:]}")
@@ -238,7 +287,7 @@ def _report(gate: dict[str, Rate], lm_eval: dict[str, Rate], again_s: float) -> 
             same = "within the standard error" if abs(score - other) <= error else "DIFFERENT"
             print(f"  {name:<28} {score:.3f} and {other:.3f}: {same} ({error:.3f})")
         told[kind] = {"gate": ours.items_per_s, "lm_eval": theirs.items_per_s, "ratio": ratio}
-    print(f"\nthe same again: {again_s:.1f} s, nothing sent")
+    print(f"\nthe same again: {again_s:.1f} s, nothing sent      {met(again_s, 5.0, at_most=True)}")
     print(json.dumps(told))
 
 

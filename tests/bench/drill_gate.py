@@ -41,6 +41,7 @@ FAULTS = (*PASSING, *STAYING)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tries", type=int, default=100, help="weighings (100)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first one, to go on after others (0)")
     options = parser.parse_args()
     context = get_context("forkserver")
     context.set_forkserver_preload(["lm_eval.evaluator", "lm_eval.tasks", "datasets", "assay.engines.lm_eval_harness"])
@@ -50,7 +51,7 @@ def main() -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="assay-drill-") as scratch:
         task = _write_task(Path(scratch))
-        for number in range(options.tries):
+        for number in range(options.first, options.first + options.tries):
             model, fault = ("good", "bad")[number % 2], FAULTS[number // 2 % len(FAULTS)]
             folder = Path(scratch) / str(number)
             folder.mkdir()

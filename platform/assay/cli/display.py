@@ -15,7 +15,7 @@ from rich.table import Table
 
 from assay.cli.curves import trial_words
 from assay.flow.line import Watcher
-from assay.records.gate import GateRecord, WeighingRecord
+from assay.records.gate import GateRecord, LimitResult, WeighingRecord
 from assay.records.progress import Progress
 from assay.records.record import Record
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
@@ -112,10 +112,16 @@ def summary(record: Record) -> str:
     if isinstance(record, DeploymentRecord):
         return f"slot {record.slot} answers"
     if isinstance(record, WeighingRecord):
-        return f"{record.num_items} items in {record.seconds:.0f} s"
+        return f"{items_asked(record)} items in {record.seconds:.0f} s"
     if isinstance(record, GateRecord):
-        return f"{record.scorecard.outcome}, {record.candidate.num_items} items in {record.candidate.seconds:.0f} s"
+        return f"{record.scorecard.outcome}, {summary(record.candidate)}"
     return ""
+
+
+def items_asked(record: WeighingRecord | LimitResult) -> str:
+    """How many items were asked, and of how many where that was enough."""
+    of_all = f" of {record.num_items + record.num_unasked}" if record.num_unasked else ""
+    return f"{record.num_items}{of_all}"
 
 
 def _current(progress_file: Path) -> list[tuple[str, Progress, float]]:

@@ -21,7 +21,7 @@ def gate() -> None:
 
 
 @gate.command("run")
-@click.option("--suite", "suites", multiple=True, required=True, help="Suite file; several are weighed as one.")
+@click.option("--suite", "suites", multiple=True, required=True, help="Suite file; several are asked together.")
 @click.option("--artifact", help="The model: a folder, hf:ORG/NAME@REVISION or package:NAME/FILE.")
 @click.option("--url", help="The model as it is served: base of an OpenAI-compatible API, ending in /v1.")
 @click.option("--model", default="", help="With --url: its name there; needed when there are several.")
@@ -29,7 +29,10 @@ def gate() -> None:
 @click.option("--api-key-env", help="With --url: the environment variable that holds its API key.")
 @click.option("--base", help="The model to compare with, in any form that --artifact or --url takes.")
 @click.option("--engine", "engine", multiple=True, metavar="KEY=VALUE", help="A setting of `serve.engine`.")
-@click.option("--num-concurrent", default=16, show_default=True, type=click.IntRange(1), help="Requests in flight.")
+@click.option("--num-concurrent", default=16, show_default=True, type=click.IntRange(1), help="Requests to a replica.")
+@click.option(
+    "--replicas", "num_replicas", default=1, show_default=True, type=click.IntRange(1), help="Engines to ask."
+)
 @click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write the scorecard as one HTML file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def run(
@@ -42,16 +45,21 @@ def run(
     base: str | None,
     engine: tuple[str, ...],
     num_concurrent: int,
+    num_replicas: int,
     html_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Weigh a model that was made elsewhere. What was weighed before is not asked again."""
+    """Weigh a model that was made elsewhere. What was weighed before is not asked again.
+
+    Of several suites each has a verdict and a record of its own; the exit code is the worst one's."""
     from assay.cli.gate_run import weigh
 
     if (artifact is None) == (url is None):
         raise UsageError("name the model by --artifact or by --url")
     if artifact is not None and (model or revision or api_key_env):
         raise UsageError("--model, --revision and --api-key-env go with --url")
+    if url is not None and num_replicas > 1:
+        raise UsageError("--replicas goes with --artifact; how many engines stand behind a URL is its owner's affair")
     outcome = weigh(
         subject(artifact or url or "", model, revision),
         subject(base, model, revision) if base else None,
@@ -59,6 +67,7 @@ def run(
         place=Place(),
         engine=engine,
         num_concurrent=num_concurrent,
+        num_replicas=num_replicas,
         api_key=api_key(api_key_env),
         html_file=html_file,
         as_json=as_json,
@@ -88,7 +97,7 @@ def compare(first: str, second: str, confidence: float | None, as_json: bool) ->
 @click.option("--run", "weighed", default="", help="Whose answers to draw from; the newest to this suite if not said.")
 @click.option("--artifact", help="Weigh this model first, and damage its weights: --noise 0 0.1 0.3 if not said.")
 @click.option("--base", help="With --artifact: the model to compare with.")
-@click.option("--draws", default=300, show_default=True, type=click.IntRange(100), help="Draws for each rate.")
+@click.option("--draws", default=1000, show_default=True, type=click.IntRange(100), help="Draws for each rate.")
 @click.option("--noise", "noises", multiple=True, type=float, help="Noise on the weights, a share of their spread.")
 @click.option("--num-concurrent", default=16, show_default=True, type=click.IntRange(1), help="Requests in flight.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

@@ -21,6 +21,8 @@ from assay.spec.load import load_suites
 from assay.spec.model import ModelSpec
 from assay.spec.serve import EngineSpec
 
+WORST_FIRST: tuple[Outcome, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
+
 
 def weigh(
     candidate: Subject,
@@ -30,52 +32,82 @@ def weigh(
     place: Place,
     engine: Sequence[str] = (),
     num_concurrent: int,
+    num_replicas: int = 1,
     api_key: str,
     html_file: Path | None,
     as_json: bool,
 ) -> Outcome:
-    """Weighs, shows the scorecard in the forms that were asked for, and returns the verdict."""
-    request = WeighingRequest(candidate=candidate, base=base, suite=tuple(suites), engine=engine_settings(engine))
-    weighed = _weighed(request, place, num_concurrent=num_concurrent, api_key=api_key, to_stderr=as_json)
-    document = report(weighed.name, place=place)
-    if html_file is not None:
-        write_html(document, html_file)
+    """Weighs by each suite, shows the scorecards in the forms that were asked for, and returns the worst verdict."""
+    settings = engine_settings(engine)
+    requests = [
+        WeighingRequest(candidate=candidate, base=base, suite=(suite,), engine=settings)
+        for suite in dict.fromkeys(suites)
+    ]
+    found = _weighed(
+        requests,
+        place,
+        num_concurrent=num_concurrent,
+        num_replicas=num_replicas,
+        api_key=api_key,
+        to_stderr=as_json,
+    )
+    documents = [report(weighed.name, place=place) for weighed in found]
+    files = _files(html_file, [request.suite[0] for request in requests]) if html_file else []
+    for document, file in zip(documents, files, strict=False):
+        write_html(document, file)
     if as_json:
-        click.echo(document.model_dump_json())
+        said = [document.model_dump_json() for document in documents]
+        click.echo(said[0] if len(said) == 1 else f"[{','.join(said)}]")
     else:
-        tables.print_scorecard(weighed.name, document.scorecard, document.selftest)
-        if not weighed.num_stages_run:
-            click.echo(f"{weighed.name}: nothing has changed, so nothing was asked")
-        if html_file is not None:
-            click.echo(f"wrote {html_file}")
-    return document.scorecard.outcome
+        for weighed, document in zip(found, documents, strict=True):
+            tables.print_scorecard(weighed.name, document.scorecard, document.selftest)
+            if not weighed.num_stages_run:
+                click.echo(f"{weighed.name}: nothing has changed, so nothing was asked")
+        for file in files:
+            click.echo(f"wrote {file}")
+    return min((document.scorecard.outcome for document in documents), key=WORST_FIRST.index)
 
 
 def weigh_quietly(
     candidate: Subject, base: Subject | None, suites: Sequence[str], place: Place, num_concurrent: int
 ) -> str:
-    """Weighs without showing a scorecard; returns the weighing's name."""
+    """Weighs by all suites as one, without showing a scorecard; returns the weighing's name."""
     request = WeighingRequest(candidate=candidate, base=base, suite=tuple(suites), engine={})
-    return _weighed(request, place, num_concurrent=num_concurrent, api_key="none", to_stderr=True).name
+    (found,) = _weighed([request], place, num_concurrent=num_concurrent, api_key="none", to_stderr=True)
+    return found.name
 
 
 def _weighed(
-    request: WeighingRequest, place: Place, *, num_concurrent: int, api_key: str, to_stderr: bool
-) -> weighing.Weighed:
-    suite = load_suites(request.suite)
-    for named in (request.candidate, request.base):
+    requests: Sequence[WeighingRequest],
+    place: Place,
+    *,
+    num_concurrent: int,
+    num_replicas: int = 1,
+    api_key: str,
+    to_stderr: bool,
+) -> tuple[weighing.Weighed, ...]:
+    suites = [load_suites(request.suite) for request in requests]
+    for named in (requests[0].candidate, requests[0].base):
         check_source(named)
     with display.watching(to_stderr=to_stderr) as watcher:
         return weighing.run(
-            request,
-            suite,
+            requests,
+            suites,
             root=Path.cwd(),
             place=place,
             watcher=watcher,
             before_work=lambda: ensure_place(place),
             api_key=api_key,
             num_concurrent=num_concurrent,
+            num_replicas=num_replicas,
         )
+
+
+def _files(file: Path, suites: Sequence[str]) -> list[Path]:
+    """The file; of several suites one for each, with the suite's name in its own."""
+    if len(suites) == 1:
+        return [file]
+    return [file.with_name(f"{file.stem}-{Path(suite).stem}{file.suffix}") for suite in suites]
 
 
 def check_source(subject: Subject | None) -> None:

@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from assay.cli import scorecard_plots as plots
+from assay.cli.display import items_asked
 from assay.records.gate import LimitResult, Scorecard, SliceResult
 from assay.records.report import Curve, Report
 from assay.records.selftest import LimitSelftest, Outcomes
@@ -75,7 +76,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("weighed", report.subject),
         ("model", card.artifact_digest[:12]),
         ("when", _moment(card.deployed_at)),
-        ("items", f"{report.candidate.num_items} in {report.candidate.seconds:.0f} s"),
+        ("items", f"{items_asked(report.candidate)} in {report.candidate.seconds:.0f} s"),
         ("confidence", confidence),
     ]
     if attempt is not None:
@@ -112,7 +113,7 @@ def _flags(report: Report) -> list[_Flag]:
 
 def _row(limit: LimitResult, card: Scorecard) -> dict[str, object]:
     confidence = limit.confidence if limit.confidence is not None else card.confidence
-    evidence = "" if not limit.num_items else str(limit.num_items)
+    evidence = "" if not limit.num_items else items_asked(limit)
     attempt = card.attempt if limit.kind == "task" else None
     return {
         "limit": limit,

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from assay.cli.curves import print_sweep
-from assay.cli.display import summary
+from assay.cli.display import items_asked, summary
 from assay.place import Place
 from assay.records.comparison import Comparison
 from assay.records.gate import GateRecord, LimitResult, Scorecard, WeighingRecord
@@ -83,7 +83,7 @@ def print_scorecard(run: str, scorecard: Scorecard, selftest: SelftestRecord | N
             _value(limit.observed, limit),
             _value(limit.bound, limit),
             _value(limit.base_observed, limit),
-            str(limit.num_items),
+            items_asked(limit),
             _outcome(limit),
         )
     console.print(table)

@@ -3,8 +3,8 @@
 import json
 import math
 import os
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ DEFAULT_MAX_GEN_TOKS = 256
 LENGTHS = ("max_gen_toks", "max_tokens", "max_new_tokens", "max_completion_tokens")
 """What task files call the longest answer."""
 AS_THE_FILE_SAYS = TaskSettings()
+BLOCKS = 8
+"""In so many parts a task is asked that may be stopped early."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Answered:
 
     tasks: tuple[TaskResult, ...]
     num_sent: int
-    num_reused: int
+    reused: Mapping[str, int]
+    """Task to how many answers stood already."""
 
 
 def task_file(
@@ -76,19 +79,21 @@ def weigh(
     tokenizer: str | None = None,
     answers: Path | None = None,
     progress_file: Path | None = None,
+    settled: Callable[[TaskResult], bool] | None = None,
 ) -> Answered:
     """Every task's items with the model's answers, in the order of `tasks`. Where the server fails, the item has
     the error and no scores: that is nobody's wrong answer.
 
     `tokenizer` is the model's folder, for tasks that compare log-probabilities; `answers` the file of what this model
-    has answered before. Raises `UsageError` when a task's data cannot be had."""
+    has answered before. With `settled` a task is asked in blocks, in the order of its documents' digests, until that
+    says of what was answered so far that it is enough. Raises `UsageError` when a task's data cannot be had."""
     asked = _Asked(endpoint, tokenizer, answers, progress_file)
     results: dict[str, TaskResult] = {}
     for as_chat in (True, False):
         chosen = [task for task in tasks if task.settings.apply_chat_template == as_chat]
         if chosen:
-            results |= _evaluate(asked, chosen, as_chat=as_chat)
-    return Answered(tuple(results[task.name] for task in tasks), asked.num_sent, asked.num_reused)
+            results |= _evaluate(asked, chosen, as_chat=as_chat, settled=settled)
+    return Answered(tuple(results[task.name] for task in tasks), asked.num_sent, asked.reused)
 
 
 def load(task: TaskFile) -> Any:
@@ -110,6 +115,11 @@ def load(task: TaskFile) -> Any:
         raise UsageError(f"task {task.name} runs code that the model writes, which is not offered: {task.path}")
     loaded.set_fewshot_seed(seed=0)
     return loaded
+
+
+def block_size(num_items: int, num_concurrent: int) -> int:
+    """How many items of a task are asked at once where it may be stopped early."""
+    return max(num_concurrent, -(-num_items // BLOCKS))
 
 
 def documents(task: TaskFile) -> list[tuple[str, str]]:
@@ -141,34 +151,58 @@ def _no_data(task: TaskFile, config: Mapping[str, Any], error: Exception) -> str
     return f"{task.path}: lm-eval cannot read the task: {type(error).__name__}: {first}"
 
 
-def _evaluate(asked: "_Asked", tasks: Sequence[TaskFile], *, as_chat: bool) -> dict[str, TaskResult]:
+def _evaluate(
+    asked: "_Asked", tasks: Sequence[TaskFile], *, as_chat: bool, settled: Callable[[TaskResult], bool] | None
+) -> dict[str, TaskResult]:
     loaded = {task.name: load(task) for task in tasks}
+    asked.confident = {task.name for task in tasks if task.wants_confidence}
+    orders = {task.name: _order(loaded[task.name], task.settings) for task in tasks}
+    samples: dict[str, list[dict[str, Any]]] = {task.name: [] for task in tasks}
+    results: dict[str, TaskResult] = {}
+    num_asked = dict.fromkeys(orders, 0)
+    while left := [task for task in tasks if task.name not in results]:
+        blocks = {}
+        for task in left:
+            in_blocks = settled is not None and not loaded[task.name].config.num_fewshot  # drawn in the order of asking
+            size = block_size(len(orders[task.name]), asked.endpoint.num_concurrent) if in_blocks else None
+            first = num_asked[task.name]
+            blocks[task.name] = orders[task.name][first : first + size if size else None]
+            num_asked[task.name] += len(blocks[task.name])
+        for name, found in _ask_blocks(asked, {name: loaded[name] for name in blocks}, blocks, as_chat=as_chat).items():
+            samples[name] += found
+        for task in left:
+            unasked = orders[task.name][num_asked[task.name] :]
+            result = _result(task, loaded[task.name], samples[task.name], unasked, asked)
+            if not result.unasked or (settled is not None and settled(result)):
+                results[task.name] = result
+    return results
+
+
+def _order(loaded: Any, settings: TaskSettings) -> list[int]:
+    """The documents to ask, by their digests: an order that has nothing to do with what is in them, and is the same
+    for every model. Of `max_items` the first."""
+    digests = [_doc_digest(doc) for doc in loaded.eval_docs]
+    return sorted(range(len(digests)), key=lambda index: (digests[index], index))[: settings.max_items]
+
+
+def _ask_blocks(
+    asked: "_Asked", loaded: Mapping[str, Any], blocks: Mapping[str, list[int]], *, as_chat: bool
+) -> dict[str, list[dict[str, Any]]]:
+    """lm-eval's samples of these documents of each task."""
     from lm_eval.evaluator import evaluate
 
-    asked.confident = {task.name for task in tasks if task.wants_confidence}
+    asked.blocks = {name: sorted(block) for name, block in blocks.items()}
+    whole = all(len(block) == len(loaded[name].eval_docs) for name, block in blocks.items())
     outcome = evaluate(
         lm=_language_model(asked),
-        task_dict={"tasks": loaded, "groups": {}, "group_map": {}},
-        samples=_chosen(loaded, tasks),
+        task_dict={"tasks": dict(loaded), "groups": {}, "group_map": {}},
+        samples=None if whole else asked.blocks,
         apply_chat_template=as_chat,
         fewshot_as_multiturn=as_chat,
         log_samples=True,
         bootstrap_iters=0,
     )
-    samples = outcome["samples"]
-    return {task.name: _result(task, loaded[task.name], samples[task.name], asked) for task in tasks}
-
-
-def _chosen(loaded: Mapping[str, Any], tasks: Sequence[TaskFile]) -> dict[str, list[int]] | None:
-    """The documents to ask, for each task: all, or the `max_items` whose digests come first."""
-    if all(task.settings.max_items is None for task in tasks):
-        return None
-    chosen = {}
-    for task in tasks:
-        digests = [_doc_digest(doc) for doc in loaded[task.name].eval_docs]
-        first = sorted(range(len(digests)), key=lambda index: (digests[index], index))
-        chosen[task.name] = sorted(first[: task.settings.max_items])
-    return chosen
+    return dict(outcome["samples"])
 
 
 def _doc_digest(doc: Mapping[str, Any]) -> str:
@@ -184,9 +218,11 @@ class _Asked:
     answers: Path | None
     progress_file: Path | None
     num_sent: int = 0
-    num_reused: int = 0
+    reused: Counter[str] = field(default_factory=Counter)
     confident: set[str] = field(default_factory=set)
     """Tasks whose answers need a probability."""
+    blocks: dict[str, list[int]] = field(default_factory=dict)
+    """Task to the documents that are being asked, in their order."""
     errors: dict[tuple[str, int], str] = field(default_factory=dict)
     """(task, document) to the server's failure."""
     latencies: dict[tuple[str, int], float] = field(default_factory=lambda: defaultdict(float))
@@ -195,12 +231,16 @@ class _Asked:
 
     def note(self, instance: Any, result: Reply | Score) -> None:
         """Keeps what is said of an item besides its answer."""
-        key = (instance.task_name, instance.doc_id)
+        key = self.key(instance)
         self.latencies[key] += result.latency_s
         if result.error:
             self.errors.setdefault(key, result.error)
         self.num_sent += result.num_tries > 0
-        self.num_reused += result.num_tries == 0 and not result.error
+        self.reused[instance.task_name] += result.num_tries == 0 and not result.error
+
+    def key(self, instance: Any) -> tuple[str, int]:
+        """(task, document) of a request; lm-eval numbers the documents of a block anew."""
+        return instance.task_name, self.blocks[instance.task_name][instance.doc_id]
 
     def progress(self, done: int, of_all: int) -> None:
         """Tells how far the asking is."""
@@ -327,7 +367,7 @@ def _generate(asked: _Asked, requests: Sequence[Any]) -> list[str]:
         answers.append("" if reply.error else _until(content_of(reply), request.args[1].get("until")))
         logprob = None if reply.error else _logprob(reply)
         if logprob is not None:
-            asked.logprobs.setdefault((request.task_name, request.doc_id), logprob)
+            asked.logprobs.setdefault(asked.key(request), logprob)
     return answers
 
 
@@ -373,19 +413,24 @@ def _logprob(reply: Reply) -> float | None:
     return float(sum(tokens)) if tokens else None
 
 
-def _result(task: TaskFile, loaded: Any, samples: Sequence[dict[str, Any]], asked: _Asked) -> TaskResult:
+def _result(
+    task: TaskFile, loaded: Any, samples: Sequence[dict[str, Any]], unasked: Sequence[int], asked: _Asked
+) -> TaskResult:
     by_doc: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for sample in samples:
         by_doc[sample["doc_id"]].append(sample)
     higher = loaded.higher_is_better()
     items = tuple(_item(task, loaded, group, asked) for _, group in sorted(by_doc.items()))
+    ids = {item.id for item in items}
+    left = sorted({_unasked_id(loaded, index) for index in unasked} - ids)
     source = task_files.read(Path(task.path), task.name, task.settings.functions)
     return TaskResult(
         task=task.name,
-        digest=digest_of([task.digest, sorted(item.id for item in items)]),
+        digest=digest_of([task.digest, sorted([*ids, *left])]),
         items=items,
         lower_is_better=tuple(sorted(name for name, is_higher in higher.items() if is_higher is False)),
         files=source.files,
+        unasked=tuple(left),
     )
 
 
@@ -401,7 +446,7 @@ def _item(task: TaskFile, loaded: Any, samples: Sequence[dict[str, Any]], asked:
         scores["confidence"] = confidence if is_choice else math.exp(confidence)
     target = str(first["target"])
     return Item(
-        id=digest_of([first["doc_hash"], target]),
+        id=_item_id(first["doc_hash"], target),
         prompt=_question(loaded, doc),
         target=_target(loaded, doc),
         response="" if error else response,
@@ -411,6 +456,19 @@ def _item(task: TaskFile, loaded: Any, samples: Sequence[dict[str, Any]], asked:
         error=error,
         latency_s=asked.latencies.get(key),
     )
+
+
+def _item_id(doc_hash: str, target: str) -> str:
+    return digest_of([doc_hash, target])
+
+
+def _unasked_id(loaded: Any, index: int) -> str:
+    """The id that a document's item would have."""
+    from lm_eval.utils import handle_non_serializable, hash_string
+
+    doc = loaded.eval_docs[index]
+    text = json.dumps(doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
+    return _item_id(hash_string(text), str(loaded.doc_to_target(doc)))
 
 
 def _scores(samples: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from assay.spec.serve import ServeSpec
 API = "/api/serve/applications/"
 POLL_S = 0.5
 HTTP_TIMEOUT_S = 30
+CPU_BLOCK_TOKENS = 32  # vLLM's 128 caches no prefix of a prompt shorter than that; its CPU kernels want multiples of 32
 SMALL_MACHINE_CORES = 4  # vLLM keeps one core for its scheduler; of two that costs 40 % of the throughput (measured)
 
 
@@ -71,7 +72,10 @@ def application(
     if on_gpu:
         engine["gpu_memory_utilization"] = serve.engine.gpu_memory_utilization
     else:
+        engine["block_size"] = CPU_BLOCK_TOKENS
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(serve.engine.kv_cache_gb_on_cpu)
+        if serve.engine.enforce_eager:  # or the first request for log-probabilities waits for a C++ compiler
+            environment["TORCH_COMPILE_DISABLE"] = "1"
         if (os.cpu_count() or 1) <= SMALL_MACHINE_CORES:
             environment["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
     config = {

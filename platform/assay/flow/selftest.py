@@ -11,7 +11,7 @@ from assay.errors import UsageError
 from assay.flow import report as reports
 from assay.flow.line import Line, Watcher, only_one
 from assay.flow.steps import engine_mark
-from assay.flow.weighing import Asking, ask_slot
+from assay.flow.weighing import Asking, How, ask_slot
 from assay.place import Place
 from assay.records.gate import GateRecord, Weighing
 from assay.records.record import digest_of, read_as
@@ -93,7 +93,7 @@ def _source(suite: SuiteSpec, weighed: str, root: Path, ledger: Ledger) -> _Sour
     for row in rows:
         stages = reports.stages_of(row, ledger)
         decided = read_as(GateRecord, stages.get("gate"))
-        if decided is None:
+        if decided is None or decided.candidate.num_unasked:
             continue
         data = read_as(DatasetRecord, stages.get("prepare"))
         tasks = weigh.tasks_of(suite, root, data)
@@ -102,7 +102,9 @@ def _source(suite: SuiteSpec, weighed: str, root: Path, ledger: Ledger) -> _Sour
             model = read_as(ModelRecord, stages.get("compress") or stages.get("fetch"))
             return _Source(row, decided, suite, digest, data, model)
     if weighed:
-        raise UsageError(f"{rows[0].id} has no answers to this suite as it is now; weigh it first")
+        raise UsageError(
+            f"{rows[0].id} has no answers to all of this suite as it is now; weigh it first, without `stop_early`"
+        )
     raise UsageError(
         "nothing was weighed by this suite as it is now; `assay run SPEC` or `assay gate run --suite SUITE --artifact "
         "FOLDER` does so, and --artifact does it here"
@@ -134,8 +136,7 @@ def _noised(source: _Source, noise: float, num_concurrent: int, line: Line) -> N
     if source.model is None:
         raise UsageError("noise needs a model's files; a model behind a URL has none here")
     tasks = weigh.tasks_of(source.suite, line.root, source.data)
-    serve, model = _serve(source.row), source.model
-    asking = Asking(tasks, serve, num_concurrent, "none")
+    how, model = How(_serve(source.row), num_concurrent), source.model
     if noise:
         model = line.record(
             f"noise {noise:g}",
@@ -143,14 +144,13 @@ def _noised(source: _Source, noise: float, num_concurrent: int, line: Line) -> N
             ModelRecord,
             partial(_damage, model, noise),
         )
-    serve = asking.serve_for(model)
-    engine = engine_mark(serve.engine, line.place)
+    engine = engine_mark(how.serve_for(model).engine, line.place)
     mark = engine if noise else f"{engine} once more"  # the same model must not be answered from what is on file
     found = line.record(
         f"weigh {noise:g}",
         digest_of(["weigh", weigh.VERSION, model.artifact.digest, mark, [[task.name, task.digest] for task in tasks]]),
         SlotWeighing,
-        partial(ask_slot, model, serve, mark, asking),
+        lambda work: ask_slot(model, how, mark, [Asking(tasks)], work)[0],
     )
     return _compared(source, noise, gate.read_weighing(found.weighing))
 

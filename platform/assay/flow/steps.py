@@ -18,6 +18,7 @@ from assay.records.gate import ContaminationRecord, GateRecord, ParityRecord, Se
 from assay.records.record import Record, digest_of
 from assay.records.release import Champion
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
+from assay.rules.attempts import corrected_confidence
 from assay.rules.measured import joined_contamination
 from assay.spec.data import DataSpec, is_remote
 from assay.spec.examples import matching_files
@@ -149,17 +150,25 @@ class Context:
             raise StageFailed(f"the model of the champion {self.champion.run} is not in the ledger any more")
         return model
 
-    def weigh(self, deployment: DeploymentRecord, *, model: ModelRecord, work: Work) -> WeighingRecord:
-        """Asks a deployment of `model` all of the suite's questions."""
-        return weigh.run(
+    def weigh(
+        self,
+        deployment: DeploymentRecord,
+        *,
+        model: ModelRecord,
+        work: Work,
+        stopping: weigh.Stopping | None = None,
+    ) -> WeighingRecord:
+        """Asks a deployment of `model` all of the suite's questions, or as many as decide."""
+        (found,) = weigh.run(
             deployment,
-            self.tasks,
+            [weigh.Wanted(self.tasks, stopping)],
             engine=engine_mark(self.spec.serve.engine, self.place),
             tokenizer=model.artifact.path,
             num_concurrent=self.spec.gate.num_concurrent * self.spec.serve.replicas.min,
             work=work,
             stands=lambda: ray_serve.holds(deploy.serve_api(work), deployment),
         )
+        return found
 
 
 @dataclass(frozen=True)
@@ -500,7 +509,9 @@ def _gate(context: Context, work: Work) -> GateRecord:
 
     ledger = Ledger(context.place.ledger_url)
     deployment = context.record("deploy", DeploymentRecord)
+    base = context.found("baseline", WeighingRecord)
     champion = context.found("champion" if context.champion else "baseline", WeighingRecord)
+    champion = champion if context.wants_champion else None
     attempt = begin_attempt(
         context.suite,
         context.tasks,
@@ -514,15 +525,34 @@ def _gate(context: Context, work: Work) -> GateRecord:
         suite_file=", ".join(context.spec.gate.suite),
         tasks=context.tasks,
         deployment=deployment,
-        base=context.found("baseline", WeighingRecord),
-        champion=champion if context.wants_champion else None,
+        base=base,
+        champion=champion,
         attempt=attempt,
-        weigh=partial(context.weigh, model=context.candidate, work=work),
+        weigh=partial(
+            context.weigh,
+            model=context.candidate,
+            work=work,
+            stopping=stopping_of(context.suite, base, champion),
+        ),
         contamination=_contamination(context),
         parity=context.found("parity", ParityRecord),
         service=context.found("service", ServiceRecord),
         selftest=summary(newest_selftest(gate.suite_digest(context.suite, context.tasks), ledger)),
         work=work,
+    )
+
+
+def stopping_of(
+    suite: SuiteSpec, base: WeighingRecord | None, champion: WeighingRecord | None
+) -> weigh.Stopping | None:
+    """When the candidate has answered enough; None where it is asked everything."""
+    if not suite.stop_early:
+        return None
+    return weigh.Stopping(
+        suite,
+        gate.read_weighing(base) if base else None,
+        gate.read_weighing(champion) if champion else None,
+        corrected_confidence(suite),
     )
 
 

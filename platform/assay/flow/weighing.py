@@ -8,8 +8,9 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -21,15 +22,15 @@ from assay.flow import report as reports
 from assay.flow.attempts import begin_attempt
 from assay.flow.line import Line, Watcher, only_one
 from assay.flow.standing import champion_model
-from assay.flow.steps import engine_mark, folder_mark
+from assay.flow.steps import engine_mark, folder_mark, stopping_of
 from assay.place import Place
-from assay.records.gate import Attempt, GateRecord, ServiceRecord, WeighingRecord
+from assay.records.gate import Attempt, GateRecord, WeighingRecord
 from assay.records.record import digest_of
 from assay.records.stages import DeploymentRecord, ModelRecord
 from assay.records.weighing import URL_MARK, SlotWeighing, Subject, WeighingRequest
 from assay.spec.gate import LoadSpec, SuiteSpec
 from assay.spec.model import ModelSpec
-from assay.spec.serve import EngineSpec, ServeSpec
+from assay.spec.serve import EngineSpec, ReplicasSpec, ServeSpec
 from assay.stages import baseline, deploy, fetch, gate, service, weigh
 from assay.stages.work import Work
 from assay.store.ledger import Ledger
@@ -50,8 +51,8 @@ class Weighed:
 
 
 def run(
-    request: WeighingRequest,
-    suite: SuiteSpec,
+    requests: Sequence[WeighingRequest],
+    suites: Sequence[SuiteSpec],
     *,
     root: Path,
     place: Place,
@@ -59,70 +60,41 @@ def run(
     before_work: Callable[[], None],
     api_key: str = "none",
     num_concurrent: int = 16,
-) -> Weighed:
-    """Weighs the candidate, and the base model where one is named, and decides. `before_work` is called once, before
-    the first thing that is not on record. Raises `UsageError` for a suite that cannot be asked without a run."""
-    _check(request, suite)
-    tasks = weigh.tasks_of(suite, root, None)
-    digest = gate.suite_digest(suite, tasks)
-    name = _name(request, digest)
-    ledger = Ledger(place.ledger_url)
-    with only_one(place.run_folder(name), name):
-        ledger.open_run(name, name="(gate run)", spec=request.model_dump_json(), started_by=place.user)
-        line = Line(name, place, root, ledger, watcher, before_work)
-        serve = ServeSpec(engine=EngineSpec.model_validate(request.engine))
-        asking = Asking(tasks, serve, num_concurrent, api_key, suite.service.load if suite.service else None)
-        base = _weigh(request.base, replace(asking, load=None), line, "-base").weighing if request.base else None
-        champion = _champion(suite, asking, line) or base
-        candidate = _weigh(request.candidate, asking, line, begin=partial(_begin, suite, tasks, line))
-        attempt = _begin(suite, tasks, line, candidate.deployment.artifact_digest, candidate.engine)
-        decided = line.record(
-            "gate",
-            digest_of(
-                [
-                    "gate",
-                    gate.VERSION,
-                    digest,
-                    candidate.model_dump(),
-                    base.evidence.digest if base else None,
-                    champion.evidence.digest if champion and "champion" in suite.references else None,
-                    attempt.model_dump(),
-                ]
-            ),
-            GateRecord,
-            lambda work: gate.run(
-                suite,
-                suite_file=", ".join(request.suite),
-                tasks=tasks,
-                deployment=candidate.deployment,
-                base=base,
-                champion=champion if "champion" in suite.references else None,
-                weigh=lambda _: candidate.weighing,
-                attempt=attempt,
-                service=candidate.service,
-                selftest=reports.summary(reports.newest_selftest(digest, ledger)),
-                work=work,
-            ),
-            needs_cluster=False,
-        )
-    return Weighed(name, decided, line.num_run)
+    num_replicas: int = 1,
+) -> tuple[Weighed, ...]:
+    """Weighs one candidate, and the base model where one is named, by each of the suites, which are asked together:
+    `requests` differ in their suites alone. Each suite has a verdict and a record of its own. `num_concurrent` requests
+    are in flight to each of the replicas. `before_work` is called once, before the first thing that is not on record.
+    Raises `UsageError` for a suite that cannot be asked without a run."""
+    for request, suite in zip(requests, suites, strict=True):
+        _check(request, suite)
+    first, ledger = requests[0], Ledger(place.ledger_url)
+    replicas = ReplicasSpec(min=num_replicas, max=num_replicas)
+    how = How(
+        ServeSpec(engine=EngineSpec.model_validate(first.engine), replicas=replicas),
+        num_concurrent if first.candidate.url else num_concurrent * num_replicas,
+        api_key,
+    )
+    connect = cache(before_work)
+    cases = []
+    with ExitStack() as held:
+        for request, suite in zip(requests, suites, strict=True):
+            tasks = weigh.tasks_of(suite, root, None)
+            name = _name(request, gate.suite_digest(suite, tasks))
+            held.enter_context(only_one(place.run_folder(name), name))
+            ledger.open_run(name, name="(gate run)", spec=request.model_dump_json(), started_by=place.user)
+            cases.append(_Case(request, suite, tasks, Line(name, place, root, ledger, watcher, connect)))
+        return _weigh_and_decide(cases, how)
 
 
 @dataclass(frozen=True)
-class Asking:
-    """How models are asked."""
+class How:
+    """How models are asked, by whatever suite."""
 
-    tasks: tuple[TaskFile, ...]
     serve: ServeSpec
     num_concurrent: int
-    api_key: str
-    load: LoadSpec | None = None
-    """Under which the service is measured; None when it is not."""
-
-    @property
-    def reads(self) -> object:
-        """What the answers depend on, besides the model and the engine."""
-        return [[[task.name, task.digest] for task in self.tasks], self.load.model_dump() if self.load else None]
+    """Requests in flight, to all replicas together."""
+    api_key: str = "none"
 
     def serve_for(self, model: ModelRecord) -> ServeSpec:
         """The engine's settings, no longer a context than the model was made for."""
@@ -130,7 +102,103 @@ class Asking:
         if not 0 < model.context_length < engine.max_model_len:
             return self.serve
         fitting = {**engine.model_dump(), "max_model_len": model.context_length}
-        return ServeSpec(engine=EngineSpec.model_validate(fitting))
+        return ServeSpec(engine=EngineSpec.model_validate(fitting), replicas=self.serve.replicas)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What one suite asks of a model."""
+
+    tasks: tuple[TaskFile, ...]
+    load: LoadSpec | None = None
+    """Under which the service is measured; None when it is not."""
+    stopping: weigh.Stopping | None = None
+    """When it has seen enough; None when it asks everything."""
+
+    @property
+    def reads(self) -> object:
+        """What the answers depend on, besides the model and the engine."""
+        stopping = self.stopping
+        return [
+            [[task.name, task.digest] for task in self.tasks],
+            self.load.model_dump() if self.load else None,
+            [
+                stopping.suite.model_dump(mode="json"),
+                [digest_of(weighing.model_dump()) if weighing else None for weighing in stopping.beside],
+            ]
+            if stopping
+            else None,
+        ]
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One suite of several that are weighed together."""
+
+    request: WeighingRequest
+    suite: SuiteSpec
+    tasks: tuple[TaskFile, ...]
+    line: Line
+
+
+def _weigh_and_decide(cases: Sequence[_Case], how: How) -> tuple[Weighed, ...]:
+    request, lines = cases[0].request, [case.line for case in cases]
+    whole = [Asking(case.tasks) for case in cases]
+    bases: list[WeighingRecord | None] = [None] * len(cases)
+    if request.base:
+        bases = [found.weighing for found in _weigh(request.base, whole, how, lines, "-base")]
+    champions = [
+        (_champion(case, asking, how) or base) if "champion" in case.suite.references else None
+        for case, asking, base in zip(cases, whole, bases, strict=True)
+    ]
+    askings = [
+        Asking(
+            case.tasks, case.suite.service.load if case.suite.service else None, stopping_of(case.suite, base, champion)
+        )
+        for case, base, champion in zip(cases, bases, champions, strict=True)
+    ]
+    begins = [partial(_begin, case) for case in cases]
+    candidates = _weigh(request.candidate, askings, how, lines, begins=begins)
+    return tuple(
+        _decide(case, candidate, base, champion)
+        for case, candidate, base, champion in zip(cases, candidates, bases, champions, strict=True)
+    )
+
+
+def _decide(
+    case: _Case, candidate: SlotWeighing, base: WeighingRecord | None, champion: WeighingRecord | None
+) -> Weighed:
+    line, suite, digest = case.line, case.suite, gate.suite_digest(case.suite, case.tasks)
+    attempt = _begin(case, candidate.deployment.artifact_digest, candidate.engine)
+    read = [
+        "gate",
+        gate.VERSION,
+        digest,
+        candidate.model_dump(),
+        base.evidence.digest if base else None,
+        champion.evidence.digest if champion else None,
+        attempt.model_dump(),
+    ]
+    decided = line.record(
+        "gate",
+        digest_of(read),
+        GateRecord,
+        lambda work: gate.run(
+            suite,
+            suite_file=", ".join(case.request.suite),
+            tasks=case.tasks,
+            deployment=candidate.deployment,
+            base=base,
+            champion=champion,
+            weigh=lambda _: candidate.weighing,
+            attempt=attempt,
+            service=candidate.service,
+            selftest=reports.summary(reports.newest_selftest(digest, line.ledger)),
+            work=work,
+        ),
+        needs_cluster=False,
+    )
+    return Weighed(line.name, decided, line.num_run)
 
 
 def _check(request: WeighingRequest, suite: SuiteSpec) -> None:
@@ -151,51 +219,72 @@ def _name(request: WeighingRequest, digest: str) -> str:
 
 
 def _weigh(
-    subject: Subject, asking: Asking, line: Line, mark: str = "", begin: Callable[[str, str], object] | None = None
-) -> SlotWeighing:
-    """The subject's answers; `mark` tells the stages of the base model from the candidate's. `begin` is told of the
-    model's digest and the engine before it is asked anything."""
-    digest: str
+    subject: Subject,
+    askings: Sequence[Asking],
+    how: How,
+    lines: Sequence[Line],
+    mark: str = "",
+    begins: Sequence[Callable[[str, str], object]] = (),
+) -> list[SlotWeighing]:
+    """The subject's answers to each suite; `mark` tells the stages of the base model from the candidate's. `begins`
+    are told of the model's digest and the engine before it is asked anything."""
     engine: str
-    how: Callable[[Work], SlotWeighing]
+    ask: Callable[[Sequence[Asking], Work], Sequence[SlotWeighing]]
     if subject.url:
-        deployment = _server(subject, asking.api_key)
-        digest, engine, how = deployment.artifact_digest, ELSEWHERE, partial(_ask_server, deployment, asking)
+        deployment = _server(subject, how.api_key)
+        digest, engine, ask = deployment.artifact_digest, ELSEWHERE, partial(_ask_server, deployment, how)
     else:
-        model = _fetch(subject, line, mark)
-        serve = asking.serve_for(model)
-        digest, engine = model.artifact.digest, engine_mark(serve.engine, line.place)
-        how = partial(ask_slot, model, serve, engine, asking)
-    if begin is not None:
+        model, *_ = [_fetch(subject, line, mark) for line in lines]
+        engine = engine_mark(how.serve_for(model).engine, lines[0].place)
+        digest, ask = model.artifact.digest, partial(ask_slot, model, how, engine)
+    for begin in begins:
         begin(digest, engine)
-    key = digest_of(["weigh", weigh.VERSION, digest, engine, asking.reads])
-    return line.record(f"weigh{mark}", key, SlotWeighing, how, stands=_is_answered)
+    found: dict[int, SlotWeighing] = {}
+
+    def answers(number: int, work: Work) -> SlotWeighing:
+        """The first suite whose answers are not on record has the others asked with it."""
+        if number not in found:
+            found.update(enumerate(ask(askings[number:], work), start=number))
+        return found[number]
+
+    return [
+        line.record(
+            f"weigh{mark}",
+            digest_of(
+                ["weigh", weigh.VERSION, digest, engine, asking.reads, how.serve.replicas.min if asking.load else 0]
+            ),
+            SlotWeighing,
+            partial(answers, number),
+            stands=_is_answered,
+        )
+        for number, (asking, line) in enumerate(zip(askings, lines, strict=True))
+    ]
 
 
-def _champion(suite: SuiteSpec, asking: Asking, line: Line) -> WeighingRecord | None:
-    """The champion's answers, where the suite compares with it; it is asked in a slot of its own, for its users have
-    the other. None when nobody has the traffic, or its model is not in the ledger any more."""
-    champion = line.ledger.champion() if "champion" in suite.references else None
-    if champion is None:
-        return None
-    model = champion_model(champion, line.ledger)
+def _champion(case: _Case, asking: Asking, how: How) -> WeighingRecord | None:
+    """The champion's answers; it is asked in a slot of its own, for its users have the other. None when nobody has the
+    traffic, or its model is not in the ledger any more."""
+    line = case.line
+    champion = line.ledger.champion()
+    model = champion_model(champion, line.ledger) if champion else None
     if model is None:
         return None
-    alone = replace(asking, load=None)
-    serve = alone.serve_for(model)
-    engine = engine_mark(serve.engine, line.place)
-    key = digest_of(["weigh", weigh.VERSION, model.artifact.digest, engine, alone.reads])
-    how = partial(ask_slot, model, serve, engine, alone)
-    return line.record("weigh-champion", key, SlotWeighing, how, stands=_is_answered).weighing
+    engine = engine_mark(how.serve_for(model).engine, line.place)
+    key = digest_of(["weigh", weigh.VERSION, model.artifact.digest, engine, asking.reads])
+    ask = partial(ask_slot, model, how, engine, [asking])
+    return line.record("weigh-champion", key, SlotWeighing, lambda work: ask(work)[0], stands=_is_answered).weighing
 
 
 def _is_answered(found: SlotWeighing) -> bool:
     return not found.weighing.num_errors
 
 
-def _begin(suite: SuiteSpec, tasks: Sequence[TaskFile], line: Line, digest: str, engine: str) -> Attempt:
+def _begin(case: _Case, digest: str, engine: str) -> Attempt:
     """Counts the candidate among those that were weighed with these items."""
-    return begin_attempt(suite, tasks, artifact_digest=digest, engine=engine, run=line.name, ledger=line.ledger)
+    line = case.line
+    return begin_attempt(
+        case.suite, case.tasks, artifact_digest=digest, engine=engine, run=line.name, ledger=line.ledger
+    )
 
 
 def _fetch(subject: Subject, line: Line, mark: str) -> ModelRecord:
@@ -208,36 +297,41 @@ def _fetch(subject: Subject, line: Line, mark: str) -> ModelRecord:
     )
 
 
-def ask_slot(model: ModelRecord, serve: ServeSpec, engine: str, asking: Asking, work: Work) -> SlotWeighing:
-    """Deploys into the slot `reference`, asks, measures the service where that is wanted, and frees the slot, whatever
-    happens."""
-    api = deploy.serve_api(work)
-    found: list[tuple[DeploymentRecord, ServiceRecord | None]] = []
+def ask_slot(
+    model: ModelRecord, how: How, engine: str, askings: Sequence[Asking], work: Work
+) -> tuple[SlotWeighing, ...]:
+    """Deploys into the slot `reference`, asks for all suites at once, measures the service where that is wanted, and
+    frees the slot, whatever happens."""
+    api, serve = deploy.serve_api(work), how.serve_for(model)
 
-    def ask(deployment: DeploymentRecord) -> WeighingRecord:
-        weighing = weigh.run(
+    def ask(deployment: DeploymentRecord) -> tuple[SlotWeighing, ...]:
+        weighings = weigh.run(
             deployment,
-            asking.tasks,
+            [weigh.Wanted(asking.tasks, asking.stopping) for asking in askings],
             engine=engine,
             tokenizer=model.artifact.path,
-            num_concurrent=asking.num_concurrent,
+            num_concurrent=how.num_concurrent,
             work=work,
             stands=lambda: ray_serve.holds(api, deployment),
         )
         gpus = serve.engine.tensor_parallel_size
-        load = asking.load
-        measured = (
-            service.run(load, deployment=deployment, gpus_a_replica=gpus, api=api, work=work)
+        measured = {
+            load: service.run(load, deployment=deployment, gpus_a_replica=gpus, api=api, work=work)
+            for load in dict.fromkeys(asking.load for asking in askings)
             if load is not None
-            else None
+        }
+        return tuple(
+            SlotWeighing(
+                deployment=deployment,
+                engine=engine,
+                weighing=weighing,
+                service=measured[asking.load] if asking.load else None,
+            )
+            for asking, weighing in zip(askings, weighings, strict=True)
         )
-        found.append((deployment, measured))
-        return weighing
 
     into = partial(deploy.into, "reference", serve, model_name="weighed", model=model, work=work)
-    weighing = baseline.run(deploy=into, weigh=ask, api=api)
-    ((deployment, measured),) = found
-    return SlotWeighing(deployment=deployment, engine=engine, weighing=weighing, service=measured)
+    return baseline.run(deploy=into, weigh=ask, api=api)
 
 
 def _server(subject: Subject, api_key: str) -> DeploymentRecord:
@@ -261,14 +355,16 @@ def _server(subject: Subject, api_key: str) -> DeploymentRecord:
     )
 
 
-def _ask_server(deployment: DeploymentRecord, asking: Asking, work: Work) -> SlotWeighing:
-    weighing = weigh.run(
+def _ask_server(
+    deployment: DeploymentRecord, how: How, askings: Sequence[Asking], work: Work
+) -> tuple[SlotWeighing, ...]:
+    weighings = weigh.run(
         deployment,
-        asking.tasks,
+        [weigh.Wanted(asking.tasks, asking.stopping) for asking in askings],
         engine=ELSEWHERE,
         tokenizer=None,
-        num_concurrent=asking.num_concurrent,
+        num_concurrent=how.num_concurrent,
         work=work,
-        api_key=asking.api_key,
+        api_key=how.api_key,
     )
-    return SlotWeighing(deployment=deployment, engine=ELSEWHERE, weighing=weighing)
+    return tuple(SlotWeighing(deployment=deployment, engine=ELSEWHERE, weighing=weighing) for weighing in weighings)

@@ -48,6 +48,8 @@ class TaskResult(Record):
     """Metrics of which the task says so."""
     files: dict[str, str] = Field({})
     """Task file, data files and functions, by their path as the suite names them, with their SHA-256."""
+    unasked: tuple[str, ...] = ()
+    """Ids of the items that were not asked, because no answer to them could have changed what the suite decides."""
 
 
 class Weighing(Record):
@@ -72,6 +74,8 @@ class WeighingRecord(Record):
     """Items without an answer, after all retries."""
     num_reused: int = 0
     """Answers that stood already, for which no request was sent."""
+    num_unasked: int = 0
+    """Items that were not asked, because nothing depended on them any more."""
 
 
 class ServiceMeasurement(Record):
@@ -214,6 +218,7 @@ class LimitResult(Record):
     level: Level
     outcome: Outcome
     num_items: int
+    """Items that were asked."""
     observed: float | None
     """Share, or difference to the base model."""
     bound: float | None
@@ -242,6 +247,9 @@ class LimitResult(Record):
     """Where items were counted as clusters."""
     family: str | None = None
     """Limits of one family stand for each other: any of them is enough."""
+    num_unasked: int = 0
+    """Items that were not asked, because the outcome is the same however they are answered. `lower` and `upper` then
+    reckon with the least and the most favourable answers to them; `observed` is of the items that were asked."""
     slices: tuple[SliceResult, ...] = ()
 
 

@@ -5,20 +5,18 @@ opposite bound cannot, and INCONCLUSIVE otherwise, which never lets a candidate 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from assay.records.gate import Item, LimitResult, Outcome, Reference, SliceResult, TaskResult, Weighing
 from assay.rules.answers import RIGHT, is_right, score_of
 from assay.rules.calibration_bounds import calibration_bounds
+from assay.rules.curtailment import ABSTENTION_METRICS, can_stop, completed
 from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper
 from assay.rules.paired import paired_lower
 from assay.rules.power import Direction, items_needed, pairs_needed
 from assay.rules.scores import items_needed_for_mean, mean_bounds
 from assay.spec.gate import Limit, SuiteSpec
-
-ABSTENTION_METRICS = ("hallucination_rate", "over_abstention")
-"""Metrics counted from the per-item score `abstained`."""
 
 LOWER_IS_BETTER = (*ABSTENTION_METRICS, "brier", "ece")
 """Metrics of which less is better; a task's file may name others. Of every other one more is better."""
@@ -76,6 +74,24 @@ def overall(results: Sequence[LimitResult]) -> Outcome:
     return "PASS" if outcomes == {"PASS"} else "INCONCLUSIVE"
 
 
+def is_settled(
+    suite: SuiteSpec,
+    result: TaskResult,
+    base: Weighing | None,
+    champion: Weighing | None,
+    *,
+    confidence: float,
+) -> bool:
+    """Whether every limit of a task, which the candidate has answered in part, has the same outcome whatever the other
+    answers are. A task that may not be stopped early, or with an item that the server has failed, is never settled."""
+    if not can_stop(suite, result.task) or any(item.error is not None for item in result.items):
+        return False
+    candidate = Weighing.model_construct(artifact_digest="", model_name="", tasks=(result,), seconds=0.0)
+    alone = suite.model_copy(update={"limits": {result.task: suite.limits[result.task]}})
+    decided = weigh_limits(alone, candidate, base, champion, confidence=confidence)
+    return all(limit.bound is not None for limit in decided)  # without a bound there was no evidence
+
+
 @dataclass(frozen=True)
 class _Case:
     """All that a decision is made of."""
@@ -87,6 +103,29 @@ class _Case:
     @property
     def limits(self) -> list[tuple[str, Limit]]:
         return [(task, limit) for task, limits in self.suite.limits.items() for limit in limits]
+
+    def unasked(self, task: str) -> int:
+        """How many of the task's items the candidate was not asked."""
+        return sum(len(found.unasked) for found in self.candidate.tasks if found.task == task)
+
+    def asked_alone(self, task: str) -> "_Case":
+        """As if there were no other items than those that the candidate was asked."""
+        ids = {item.id for found in self.candidate.tasks if found.task == task for item in found.items}
+
+        def cut(weighing: Weighing) -> Weighing:
+            tasks = (
+                found.model_copy(update={"items": tuple(item for item in found.items if item.id in ids), "unasked": ()})
+                for found in weighing.tasks
+                if found.task == task
+            )
+            return weighing.model_copy(update={"tasks": tuple(tasks)})
+
+        return _Case(self.suite, cut(self.candidate), {name: cut(found) for name, found in self.references.items()})
+
+    def completed(self, task: str, metric: str, value: float) -> "_Case":
+        """As if every other answer had this score."""
+        tasks = tuple(completed(found, metric, value) for found in self.candidate.tasks if found.task == task)
+        return replace(self, candidate=self.candidate.model_copy(update={"tasks": tasks}))
 
 
 class _NoEvidence(Exception):
@@ -143,6 +182,8 @@ class _Finding:
     shown: Literal["lower", "upper"] = "lower"
     means: Mapping[Reference, float | None] | None = None
     slices: tuple[SliceResult, ...] = ()
+    without_floor: Outcome | None = None
+    """What the comparison alone would say."""
 
 
 def _stands_for_others(suite: SuiteSpec, limit: Limit) -> bool:
@@ -170,9 +211,9 @@ def _holm(
 
 
 def _decide(case: _Case, task: str, limit: Limit, confidence: float, family: str | None = None) -> LimitResult:
-    weigh = _weigh_score if limit.reference is None else _weigh_difference
+    num_unasked = case.unasked(task)
     try:
-        finding = weigh(case, task, limit, confidence)
+        finding = (_weigh_part if num_unasked else _weigh)(case, task, limit, confidence)
     except _NoEvidence as why:
         num_items = sum(len(_distinct(found)) for found in case.candidate.tasks if found.task == task)
         finding = _Finding("INCONCLUSIVE", str(why), None, num_items)
@@ -199,8 +240,36 @@ def _decide(case: _Case, task: str, limit: Limit, confidence: float, family: str
         num_clusters=bounds.num_clusters if bounds else None,
         unit=bounds.unit if bounds else "share",
         family=family,
+        num_unasked=num_unasked,
         slices=finding.slices,
     )
+
+
+def _weigh(case: _Case, task: str, limit: Limit, confidence: float) -> _Finding:
+    return (_weigh_score if limit.reference is None else _weigh_difference)(case, task, limit, confidence)
+
+
+def _weigh_part(case: _Case, task: str, limit: Limit, confidence: float) -> _Finding:
+    """A task that was stopped early. It is decided by what it comes to with the worst and with the best answers to
+    the rest; where these differ, nothing is."""
+    rest = f"{case.unasked(task)} items were not asked"
+    asked = case.asked_alone(task)
+    if not can_stop(case.suite, task) or not _read(asked, asked.candidate, task, limit, "the candidate").is_share:
+        raise _NoEvidence(f"{rest}, and nothing shows that they could not matter")
+    finding = _weigh(asked, task, limit, confidence)
+    ends = [_weigh(case.completed(task, limit.metric, value), task, limit, confidence) for value in (0.0, 1.0)]
+    if len({(end.outcome, end.without_floor) for end in ends}) > 1:
+        raise _NoEvidence(f"{rest}, and the answers to them decide")
+    found = [end.bounds for end in ends if end.bounds is not None]
+    assert finding.bounds is not None  # what has no bounds was raised as _NoEvidence
+    lower, upper = min(bounds.lower for bounds in found), max(bounds.upper for bounds in found)
+    ways = " and ".join(f"{value:{'+' if limit.reference else ''}.1%}" for value in (lower, upper))
+    reason = (
+        f"{finding.bounds.seen}; {rest}: whatever the answers, {100 * confidence:g}% confidence bounds lie between "
+        f"{ways}, and the outcome is the same"
+    )
+    bounds = replace(finding.bounds, lower=lower, upper=upper)
+    return replace(finding, outcome=ends[0].outcome, reason=reason, bounds=bounds)
 
 
 def _requirement(limit: Limit, lower_is_better: bool) -> str:
@@ -285,10 +354,11 @@ def _weigh_difference(case: _Case, task: str, limit: Limit, confidence: float) -
     )
     if outcome == "INCONCLUSIVE":
         reason += _more_items(_pairs_needed(ours, theirs, bounds, wanted, confidence))
+    without_floor = outcome
     if outcome == "PASS" and limit.no_worse_than is not None and (limit.floor is not None or worst < 0):
         outcome, reason = _in_itself(case, task, limit, ours, theirs, confidence, reason)
     means = {name: _mean_beside(case, name, task, limit, ours) for name in case.references}
-    return _Finding(outcome, reason, bounds, len(ours.values), shown, means)
+    return _Finding(outcome, reason, bounds, len(ours.values), shown, means, without_floor=without_floor)
 
 
 def _in_itself(

@@ -267,7 +267,7 @@ def _faults(
         found.append(f"a model that is no worse fails in {equal.fails.share:.1%} of the draws, not {promised:.1%}")
     if equal and limit.no_worse_than and equal.passes.upper < WANTED_POWER:
         few = f"a model that is no worse passes in only {equal.passes.share:.1%} of the draws"
-        found.append(f"{few}; the margin wants more items")
+        found.append(f"{few}; it takes more items, a wider margin, or a `floor` where the base model is weak")
     if outcome == "PASS" and planted[0].passes.upper < WANTED_POWER:
         few = f"a model as good as this one passes in only {planted[0].passes.share:.1%} of the draws"
         found.append(f"{few}; the task wants more items")

@@ -240,6 +240,11 @@ class SuiteSpec(Block):
     limits: dict[str, Annotated[tuple[Limit, ...], BeforeValidator(_one_or_many), Field(min_length=1)]] = Field({})
     """Task name to its limit, or limits. The task `heldout` is the spec's `data.gate` split."""
 
+    stop_early: bool = False
+    """Ask no more of a task's items once no answer to the others could change an outcome. The verdict is the same, and
+    a model that is clearly too bad is known after half of the requests; one that passes saves a few in a hundred, and
+    the scorecard shows fewer answers. For scores that are 0 or 1, of items on their own; all else is asked whole."""
+
     improvements: Literal["all", "any"] = "all"
     """Whether every hard `better_than` limit must be met, or any one of them; for `any`, their confidence is
     corrected by Holm's method."""

@@ -1,20 +1,22 @@
 """`baseline`: the base model answers the same questions, through the same engine, in a slot of its own."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from assay.engines import ray_serve
-from assay.records.gate import WeighingRecord
 from assay.records.stages import DeploymentRecord
 
 VERSION = 2
+
+T = TypeVar("T")
 
 
 def run(
     *,
     deploy: Callable[[], DeploymentRecord],
-    weigh: Callable[[DeploymentRecord], WeighingRecord],
+    weigh: Callable[[DeploymentRecord], T],
     api: ray_serve.ServeApi,
-) -> WeighingRecord:
+) -> T:
     """Weighs the base model, which `deploy` puts into the slot `reference`, and frees the slot, whatever happens."""
     try:
         return weigh(deploy())

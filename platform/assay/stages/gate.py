@@ -31,7 +31,7 @@ from assay.spec.gate import SuiteSpec
 from assay.stages.work import Work
 from assay.store.artifacts import ArtifactStore
 
-VERSION = 6
+VERSION = 7
 
 R = TypeVar("R", bound=Record)
 

@@ -1,7 +1,9 @@
 """Weighing: a deployment is asked every question of a suite, once, and its answers are kept as evidence."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from assay.engines import judge as judges
@@ -14,18 +16,50 @@ from assay.records.record import digest_of
 from assay.records.stages import DatasetRecord, DeploymentRecord
 from assay.rules.abstention import abstained
 from assay.rules.answers import DERIVED, score_of
+from assay.rules.curtailment import can_stop
+from assay.rules.gate import is_settled
 from assay.spec.gate import LM_EVAL, SuiteSpec, TaskSettings
 from assay.stages.work import Work
 
-VERSION = 2
+VERSION = 3
 HELD_OUT = "heldout"
 NEED_CONFIDENCE = ("brier", "ece")
 """Metrics that are made of the probability of an answer."""
 
 
+@dataclass(frozen=True)
+class Stopping:
+    """All that it takes to see that no other answer can change what a suite decides."""
+
+    suite: SuiteSpec
+    base: Weighing | None
+    champion: Weighing | None
+    confidence: float
+
+    @property
+    def beside(self) -> tuple[Weighing | None, Weighing | None]:
+        """What the candidate is compared with."""
+        return self.base, self.champion
+
+    def settles(self, result: TaskResult) -> bool:
+        """Whether a task's answers so far are enough."""
+        if not can_stop(self.suite, result.task):
+            return False
+        marked = _with_abstentions(result, [abstained(item.response) for item in result.items if not item.error], 0.5)
+        return is_settled(self.suite, marked, self.base, self.champion, confidence=self.confidence)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One suite's tasks, and when it has seen enough of them; all of them when nothing says so."""
+
+    tasks: tuple[TaskFile, ...]
+    stopping: Stopping | None = None
+
+
 def run(
     deployment: DeploymentRecord,
-    tasks: Sequence[TaskFile],
+    wanted: Sequence[Wanted],
     *,
     engine: str,
     tokenizer: str | None,
@@ -33,8 +67,9 @@ def run(
     work: Work,
     api_key: str = "none",
     stands: Callable[[], bool] = lambda: True,
-) -> WeighingRecord:
-    """Asks the deployment every question and keeps the answers as evidence.
+) -> tuple[WeighingRecord, ...]:
+    """Asks the deployment every question of every suite at once, or as many as `wanted` takes, and keeps the answers
+    as evidence: one record for each suite, each with the seconds that all took together.
 
     What the same artifact has answered before, through the same `engine` (a text that tells engines and their settings
     apart), is not asked again: not by a second weighing, nor after a crash. `tokenizer` is the model's folder. When
@@ -43,27 +78,39 @@ def run(
     work.say(f"weighing slot {deployment.slot}")
     started = time.monotonic()
     cache = _cache(work, deployment.artifact_digest, engine)
-    results = {task.name: result for task in tasks if (result := cache.get(task))}
-    num_reused = sum(len(result.items) for result in results.values())
-    if open_tasks := [task for task in tasks if task.name not in results]:
+    tasks = {task.digest: task for suite in wanted for task in suite.tasks}
+    results = {digest: result for digest, task in tasks.items() if (result := cache.get(task))}
+    num_reused = {digest: len(result.items) for digest, result in results.items()}
+    for together in _unlike([task for task in tasks.values() if task.digest not in results]):
+        stopping = {task.digest: [suite.stopping for suite in wanted if task in suite.tasks] for task in together}
         answered = ray_cluster.call(
             lm_eval_harness.weigh,
             Endpoint(deployment.url, deployment.model_name, num_concurrent, api_key),
-            open_tasks,
+            together,
             tokenizer=tokenizer,
             answers=cache.answers,
             progress_file=work.progress_file,
+            settled=partial(_settled, {task.name: stopping[task.digest] for task in together}),
         )
         if not stands():
             cache.clear()
             raise StageFailed(f"slot {deployment.slot} got another deployment while it was weighed; run it again")
-        for task, result in zip(open_tasks, answered.tasks, strict=True):
-            results[task.name] = _with_abstention(result, task, cache.judged)
-            cache.put(task, results[task.name])
-        num_reused += answered.num_reused
-    found = [results[task.name] for task in tasks]
+        for task, result in zip(together, answered.tasks, strict=True):
+            results[task.digest] = _with_abstention(result, task, cache.judged)
+            num_reused[task.digest] = answered.reused.get(task.name, 0)
+            cache.put(task, results[task.digest])
     seconds = time.monotonic() - started
-    return _keep(deployment.artifact_digest, deployment.model_name, found, num_reused, seconds, work)
+    return tuple(
+        _keep(
+            deployment.artifact_digest,
+            deployment.model_name,
+            [results[task.digest] for task in suite.tasks],
+            sum(num_reused[task.digest] for task in suite.tasks),
+            seconds,
+            work,
+        )
+        for suite in wanted
+    )
 
 
 def finished(
@@ -111,6 +158,23 @@ def _held_out(data: DatasetRecord) -> Path:
     return Path(data.artifact.path) / HELD_OUT / f"{HELD_OUT}.yaml"
 
 
+def _unlike(tasks: Sequence[TaskFile]) -> list[list[TaskFile]]:
+    """The tasks in as few parts as give no part two tasks of one name: lm-eval knows tasks by their names."""
+    parts: list[list[TaskFile]] = []
+    for task in tasks:
+        part = next((part for part in parts if all(other.name != task.name for other in part)), None)
+        if part is None:
+            parts.append([task])
+        else:
+            part.append(task)
+    return parts
+
+
+def _settled(stopping: Mapping[str, Sequence[Stopping | None]], result: TaskResult) -> bool:
+    """Whether every suite that has the task has seen enough of it."""
+    return all(suite is not None and suite.settles(result) for suite in stopping[result.task])
+
+
 def _cache(work: Work, artifact_digest: str, engine: str) -> "_Cache":
     return _Cache(work.place.home / "answers" / digest_of([VERSION, artifact_digest, engine])[:32])
 
@@ -131,8 +195,9 @@ class _Cache:
             return None
 
     def put(self, task: TaskFile, result: TaskResult) -> None:
-        """Keeps a finished task. One that the server has failed is asked again next time."""
-        if any(item.error for item in result.items):
+        """Keeps a finished task. One that the server has failed is asked again next time, and so is what was not asked
+        this time."""
+        if result.unasked or any(item.error for item in result.items):
             return
         draft = self._path(task).with_suffix(".draft")
         draft.parent.mkdir(parents=True, exist_ok=True)
@@ -148,14 +213,21 @@ class _Cache:
 
 
 def _with_abstention(result: TaskResult, task: TaskFile, judged: Path) -> TaskResult:
-    """The items with the score `abstained`, by the matcher or by the judge, and with those that follow from it. One
-    without an answer has no scores, and one that the judge does not read has an error."""
+    """The items with the score `abstained`, by the matcher or by the judge, and with those that follow from it."""
     answered = [item for item in result.items if not item.error]
     verdicts: Sequence[bool | None] = [abstained(item.response) for item in answered]
     if task.judge is not None:
         verdicts = judges.abstentions(task.judge, answered, judged)
-    t = task.settings.penalty_threshold
-    marked = {item.id: _marked(item, verdict, t) for item, verdict in zip(answered, verdicts, strict=True)}
+    return _with_abstentions(result, verdicts, task.settings.penalty_threshold)
+
+
+def _with_abstentions(result: TaskResult, verdicts: Sequence[bool | None], penalty_threshold: float) -> TaskResult:
+    """`verdicts` are of the items with an answer, in their order. One without an answer has no scores, and one that
+    the judge does not read has an error."""
+    answered = (item for item in result.items if not item.error)
+    marked = {
+        item.id: _marked(item, verdict, penalty_threshold) for item, verdict in zip(answered, verdicts, strict=True)
+    }
     return result.model_copy(update={"items": tuple(marked.get(item.id, item) for item in result.items)})
 
 
@@ -186,4 +258,5 @@ def _keep(
         seconds=seconds,
         num_errors=sum(item.error is not None for item in items),
         num_reused=num_reused,
+        num_unasked=sum(len(result.unasked) for result in results),
     )
