@@ -8,6 +8,7 @@ rank's random states, and the Trainer's own counters, from which it finds its pl
 import math
 import time
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -253,14 +254,20 @@ def attach(keeper: Keeper, trainer: Any) -> None:
     if keeper.train.min_workers is not None and trainer.is_deepspeed_enabled:
         _let_others_read()
     if keeper.train.learning_rate_changes:
-        trainer.create_scheduler = partial(_changing, keeper.train, trainer.create_scheduler)
+        trainer.create_scheduler = partial(_changing, trainer, keeper.train)
     if keeper.rising_from is not None:
         trainer.create_scheduler = partial(_rising, trainer, keeper.rising_from / keeper.train.learning_rate)
 
 
-def _changing(train: TrainSpec, create: Any, num_training_steps: int, optimizer: Any = None) -> Any:
-    """The schedule that `create` makes, times what the spec changes the peak by."""
-    scheduler = create(num_training_steps, optimizer)
+def _changing(trainer: Any, train: TrainSpec, num_training_steps: int, optimizer: Any = None) -> Any:
+    """The Trainer's own schedule, times what the spec changes the peak by."""
+    from accelerate.utils import DummyOptim
+
+    if isinstance(optimizer or trainer.optimizer, DummyOptim):  # DeepSpeed makes the optimizer, and asks again
+        return type(trainer).create_scheduler(trainer, num_training_steps, optimizer)
+    apart = copy(trainer)
+    apart.lr_scheduler = None
+    scheduler = type(trainer).create_scheduler(apart, num_training_steps, optimizer)
     changes = [
         (steps_until(change.at, num_training_steps), change.learning_rate / train.learning_rate)
         for change in train.learning_rate_changes
@@ -270,6 +277,7 @@ def _changing(train: TrainSpec, create: Any, num_training_steps: int, optimizer:
         return own(step) * next((factor for first, factor in reversed(changes) if step >= first), 1.0)
 
     scheduler.lr_lambdas = [partial(share, own) for own in scheduler.lr_lambdas]
+    trainer.lr_scheduler = scheduler
     return scheduler
 
 
