@@ -1,4 +1,4 @@
-"""`make bench-prepare`: the memory and time of preparing data, by the number of rows. Memory must not grow with them."""
+"""`make bench-prepare`: memory and time of preparing data, by the number of rows. Memory must not grow with them."""
 
 import argparse
 import json
@@ -69,7 +69,7 @@ def _measured(place: Place, num_rows: int) -> dict[str, float]:
     with file.open("w") as lines:
         for number in range(num_rows):
             lines.write(
-                json.dumps({"text": f"Row {number} of a text that nobody wrote. " + "Words, words. " * 8}) + "\n"
+                json.dumps({"text": f"Row {number} of a text that nobody wrote. " + "Words, words. " * 3}) + "\n"
             )
     peak, over = [0.0], threading.Event()
     watch = threading.Thread(target=_watch, args=(place, peak, over))

@@ -147,6 +147,13 @@ class TrialRecord(Record):
         return self.pauses[-1].num_tokens if self.pauses else 0
 
     @property
+    def num_steps(self) -> int:
+        """Optimizer steps that were made."""
+        if self.training is not None:
+            return self.training.num_steps
+        return self.pauses[-1].step if self.pauses else 0
+
+    @property
     def history(self) -> tuple[LossPoint, ...]:
         """The trial's losses, as far as it went."""
         if self.training is not None:
