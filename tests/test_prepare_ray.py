@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 
-def prepared(place: Place, model: Path, folder: Path, objective: str = "sft") -> DatasetRecord:
+def prepared(place: Place, model: Path, folder: Path, objective: object = "sft") -> DatasetRecord:
     work = Work(place, folder / "work", folder / "progress.jsonl", folder)
     record = ModelRecord(
         artifact=Artifact(digest="m", kind="model", path=str(model), size=1),
@@ -58,7 +58,7 @@ def test_the_split_does_not_depend_on_its_blocks(
         found.train.num_tokens
     )
     assert "examples so far" in (tmp_path / "progress.jsonl").read_text()
-    online = prepared(on_ray, tmp_path / "model", tmp_path, "grpo")
+    online = prepared(on_ray, tmp_path / "model", tmp_path, {"grpo": {"rewards": ["exact_match"]}})
     prompts = (Path(online.artifact.path) / "train.jsonl").read_text().splitlines()
     assert len(prompts) == online.train.num_examples
 
