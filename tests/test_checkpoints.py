@@ -104,3 +104,15 @@ def test_a_manifest_that_was_edited_is_refused(tmp_path: Path) -> None:
     manifest.write_text(json.dumps(text))
     with pytest.raises(Damaged, match="manifest has changed"):
         checkpoints.verify(folder)
+
+
+def test_a_checkpoint_of_another_training_is_taken_in_when_it_is_whole(tmp_path: Path) -> None:
+    other = write(tmp_path / "other", 10, job="other")
+    for name in ("whole", "damaged"):
+        shutil.copytree(other, tmp_path / name)
+    (tmp_path / "damaged" / "weights.pt").write_bytes(b"")
+    with pytest.raises(Damaged, match=r"weights\.pt has 0 bytes"):
+        checkpoints.take_in(tmp_path / "damaged", tmp_path / "own", "job")
+    assert newest(tmp_path / "own") is None
+    checkpoints.take_in(tmp_path / "whole", tmp_path / "own", "job")
+    assert newest(tmp_path / "own") == 10

@@ -41,4 +41,4 @@ def test_the_chosen_trial_is_marked_and_the_others_are_accounted_for() -> None:
     assert next(line for line in lines if line.startswith("→")).split()[1] == "0.001"
     assert "r 8" in next(line for line in lines if "stopped early" in line)
     assert any("failed: out of memory" in line for line in lines)
-    assert lines[-1] == "3 trials, 2 steps, 140 tokens"
+    assert lines[-1] == "3 trials, 10 steps, 140 tokens"

@@ -1,26 +1,46 @@
 """Splits, weights and the rows that objectives are given; and data that lie elsewhere."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from assay.engines import remote_data
+from assay.engines.hf_data import Row
 from assay.errors import UsageError
+from assay.records.record import digest_of
 from assay.spec.data import DataSpec
+from assay.spec.examples import Example, Message
 from assay.spec.objective import ObjectiveSpec
-from assay.stages.prepare import _rows, _Splits
+from assay.stages.prepare import GateTask, ListDigest, Part, Splits, _blocks
 
 
 def write(file: Path, records: list[dict[str, object]]) -> None:
     file.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
+@dataclass
+class Found:
+    """What came of the splits."""
+
+    splits: Splits
+    train: list[Row]
+    selection: list[Row]
+
+
 def splits(
     folder: Path, objective: str | dict[str, object], sealed: frozenset[str] = frozenset(), **data: object
-) -> _Splits:
-    spec = DataSpec.model_validate({"train": "*.jsonl", **data})
-    return _Splits(spec, ObjectiveSpec.model_validate(objective), folder, {}, sealed)
+) -> Found:
+    spec, wanted = DataSpec.model_validate({"train": "*.jsonl", **data}), ObjectiveSpec.model_validate(objective)
+    found = Splits(spec, wanted, folder, {}, sealed)
+    rows: dict[str, list[Row]] = {"train": [], "selection": []}
+    parts = {name: Part(wanted, found.labels) for name in rows}
+    gate = GateTask(folder / "gate")
+    for name, block in _blocks(found.examples(), parts, gate):
+        rows[name] += block
+    gate.close()
+    return Found(found, **rows)
 
 
 @pytest.fixture
@@ -32,38 +52,61 @@ def folder(tmp_path: Path) -> Path:
 
 def test_weights_repeat_and_thin_out(folder: Path) -> None:
     found = splits(folder, "sft", train=["a.jsonl", "b.jsonl"], weights={"a.jsonl": 2.5, "b.jsonl": 0.3}, selection=0)
-    assert 235 <= found.sources["a.jsonl"] <= 265
-    assert 15 <= found.sources["b.jsonl"] <= 45
-    assert found.sources["a.jsonl"] + found.sources["b.jsonl"] == len(found.train)
+    sources = found.splits.sources
+    assert 235 <= sources["a.jsonl"] <= 265
+    assert 15 <= sources["b.jsonl"] <= 45
+    assert sources["a.jsonl"] + sources["b.jsonl"] == len(found.train)
 
 
 def test_what_asks_a_sealed_question_is_left_out(folder: Path) -> None:
     found = splits(folder, "sft", frozenset({"a7", "b3"}), selection=0.5)
-    asked = {example.messages[0].content for example in (*found.train, *found.selection)}
+    asked = {row.chats[0][0]["content"] for row in (*found.train, *found.selection)}
     assert asked.isdisjoint({"a7", "b3"})
-    assert (len(asked), found.num_in_gate) == (198, 2)
+    assert (len(asked), found.splits.num_in_gate) == (198, 2)
 
 
 def test_a_label_becomes_the_answer_to_a_question(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", [{"text": f"t{i}", "label": ("good", "bad")[i % 2]} for i in range(4)])
-    objective = ObjectiveSpec.model_validate("classify")
     found = splits(tmp_path, "classify", selection=0)
-    first = _rows(found.train, objective, found.labels)[0].chats[0]
+    first = found.train[0].chats[0]
     assert first[0]["content"] == "Which of these is it: bad, good?\n\nt0"
     assert first[1]["content"] == "good"
-    linear = {"classify": {"head": "linear"}}
-    found = splits(tmp_path, linear, selection=0)
-    rows = _rows(found.train, ObjectiveSpec.model_validate(linear), found.labels)
+    rows = splits(tmp_path, {"classify": {"head": "linear"}}, selection=0).train
     assert [row.label for row in rows] == [1, 0, 1, 0]
     assert rows[0].chats[0] == [{"role": "user", "content": "t0"}]
 
 
 def test_a_kto_example_is_paired_with_anothers_answer(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", [{"prompt": f"q{i}", "completion": f"a{i}", "label": i < 1} for i in range(3)])
-    found = splits(tmp_path, "kto", selection=0)
-    rows = _rows(found.train, ObjectiveSpec.model_validate("kto"), ())
+    rows = splits(tmp_path, "kto", selection=0).train
     assert [[chat[-1]["content"] for chat in row.chats] for row in rows] == [["a0", "a1"], ["a1", "a2"], ["a2", "a0"]]
     assert [row.label for row in rows] == [1, 0, 0]
+
+
+def test_a_split_does_not_depend_on_where_its_blocks_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = splits(folder, "sft", gate=0.1, selection=0.2)
+    (folder / "gate").rename(folder / "gate-before")
+    monkeypatch.setattr("assay.stages.prepare.BLOCK_ROWS", 7)
+    found = splits(folder, "sft", gate=0.1, selection=0.2)
+    assert (found.train, found.selection) == (whole.train, whole.selection)
+    assert len(found.train) + len(found.selection) < found.splits.num_examples == 200
+    kept = [(folder / name / "heldout.jsonl").read_text() for name in ("gate", "gate-before")]
+    assert kept[0] == kept[1]
+
+
+def test_what_is_held_out_in_a_file_of_its_own_is_not_trained_on(folder: Path) -> None:
+    write(folder / "held", [{"prompt": f"a{i}", "completion": "x"} for i in range(10)])
+    (folder / "held").rename(folder / "selection.json")
+    found = splits(folder, "sft", selection=["selection.json"])
+    assert (len(found.train), len(found.selection), found.splits.num_duplicates) == (190, 10, 10)
+
+
+def test_the_digest_of_a_stream_is_that_of_the_list() -> None:
+    digest, texts = ListDigest(), ["a", "b"]
+    for text in texts:
+        digest.add(Example((Message("user", text), Message("assistant", text))))
+    listed = [[{"role": "user", "content": text}, {"role": "assistant", "content": text}] for text in texts]
+    assert digest.hex() == digest_of(listed)
 
 
 def test_data_of_the_wrong_form_are_refused(folder: Path) -> None:

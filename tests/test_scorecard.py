@@ -20,7 +20,7 @@ from assay.records.gate import (
     SliceResult,
 )
 from assay.records.release import Approval
-from assay.records.report import Curve, Figure, Line
+from assay.records.report import Curve, Figure, Line, SweepLines, TrialLine
 from assay.spec.gate import SuiteSpec
 from assay.stages import gate
 from assay.store.artifacts import ArtifactStore
@@ -174,12 +174,26 @@ def test_everything_that_a_scorecard_can_tell_is_shown(place: Place) -> None:
         }
     )
     losses = tuple(Line(name=f"lr {n}", points=((1.0, 3.0), (2.0, 1.0 + n)), chosen=n == 1) for n in range(2))
+    tried = tuple(
+        TrialLine(
+            name=f"{rate:g}",
+            learning_rate=rate,
+            loss=loss,
+            error=0.1,
+            num_steps=10,
+            num_tokens=4115,
+            outcome=outcome,
+            chosen=rate == 1e-3,
+        )
+        for rate, loss, outcome in ((1e-4, 2.5, "stopped"), (1e-3, 0.5, "finished"), (1e-2, None, "failed"))
+    )
     full = plain.model_copy(
         update={
             "scorecard": card,
             "bytes_known": False,
             "service": (Figure(name="time to first token, p95", value=312.0, unit="ms"),),
             "curves": (Curve(title="sweep", x_label="step", y_label="loss", lines=losses),),
+            "sweep": SweepLines(trials=tried, seconds=75.0, num_steps=30, num_tokens=12_345),
         }
     )
     text = " ".join(Page(render(full)).text.split())
@@ -198,6 +212,9 @@ def test_everything_that_a_scorecard_can_tell_is_shown(place: Place) -> None:
         "time to first token, p95",
         "312 ms",
         "2 trials; chosen: lr 1",
+        "3 trials, 30 steps, 12,345 tokens, 75 s",
+        "0.500 ± 0.100",
+        "stopped early",
     ):
         assert told in text, told
 

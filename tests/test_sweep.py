@@ -89,6 +89,13 @@ def test_a_sweep_offers_nothing_that_training_would_refuse(parameters: dict[str,
         ({"parameters": {"learning_rate": [1e-3]}}, "a key of the sweep itself"),
         ({"learning_rate": {"loguniform": [1e-5, 1e-3]}, "search": "grid"}, "grid takes lists"),
         ({"learning_rate": "auto", "search": "optuna"}, "auto makes a grid"),
+        ({"learning_rate": [1e-3], "scheduler": "pbt"}, "two values or a range"),
+        ({"parameters": {"weight_decay": [0, 0.1]}, "scheduler": "pbt"}, "pbt changes the learning rate"),
+        (
+            {"learning_rate": {"loguniform": [1e-5, 1e-3]}, "search": "optuna", "scheduler": "pbt"},
+            "pbt and search: optuna do not go together",
+        ),
+        ({"learning_rate": [1e-3, 1e-2], "num_rungs": 6}, "more than 5 rungs"),
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused(said: dict[str, object], words: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from assay.engines import hf_data
 from assay.place import Place
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord, SweepRecord
-from assay.spec.sweep import SweepSpec
+from assay.spec.sweep import SweepSpec, with_parameters
 from assay.spec.train import TrainSpec
 from assay.stages import sweep, train
 from assay.stages.work import Work
@@ -130,6 +130,23 @@ def test_halving_chooses_as_the_grid_does_for_fewer_tokens(
     stopped = [trial for trial in halved.trials if trial.outcome == "stopped"]
     assert stopped
     assert all(trial.pauses and trial.history for trial in stopped)
+
+
+def test_in_a_population_the_worst_go_on_from_the_best(on_ray: Place, given: dict[str, Any]) -> None:
+    spec = SweepSpec.model_validate({"learning_rate": [1e-4, 1e-3, 1e-2], "scheduler": "pbt"})
+    record = swept(spec, on_ray, "pbt", given)
+    assert [trial.outcome for trial in record.trials] == ["finished"] * 3
+    assert all([pause.step for pause in trial.pauses] == [6, 12] for trial in record.trials)
+    taken_over = [trial for trial in record.trials if trial.learning_rate_changes]
+    assert taken_over
+    assert {change.at for trial in taken_over for change in trial.learning_rate_changes} <= {1 / 3, 2 / 3}
+    lines = [file.read_text() for file in (on_ray.home / "runs" / "pbt" / "trials").glob("*then*.jsonl")]
+    assert any("going on from step 6" in text for text in lines)
+    changed = taken_over[0]
+    said = {"learning_rate": changed.learning_rate, "learning_rate_changes": changed.learning_rate_changes}
+    alone = train.run(with_parameters(TrainSpec.model_validate(BASE), said), work=work(on_ray, "replayed"), **given)
+    assert changed.training is not None
+    assert alone.artifact.digest == changed.training.artifact.digest
 
 
 def test_a_range_test_finds_the_rates(on_ray: Place, given: dict[str, Any]) -> None:

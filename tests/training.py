@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from assay.engines.hf_data import Row, write_prompts, write_rows
+from assay.engines.hf_data import Row, prompts_of, write_rows
 from assay.engines.hf_trainer import TrainingJob, TrainingOutcome, read_outcome, train_worker
 from assay.spec.train import TrainSpec
 
@@ -32,7 +32,7 @@ def make_job(model: Path, rows: Sequence[Row], output: Path, train: dict[str, An
     write_rows(model, rows, split, max_length=spec.max_length)
     if spec.objective.grpo is not None:
         split = split.with_suffix(".jsonl")
-        write_prompts(model, rows, split, max_length=spec.max_length)
+        split.write_text(prompts_of(model, rows, spec.max_length))
     return TrainingJob(
         train=spec,
         model=str(model),

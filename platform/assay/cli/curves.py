@@ -29,9 +29,9 @@ def print_sweep(console: Console, sweep: SweepRecord) -> None:
     for index, (trial, style) in enumerate(zip(sweep.trials, styles, strict=True)):
         mark = "→" if index == sweep.chosen else ""
         name = f"[{style}]{escape(trial_words(trial))}[/{style}]"
-        table.add_row(mark, name, _loss(trial), _steps(trial), str(trial.num_tokens), _end(trial))
+        table.add_row(mark, name, _loss(trial), str(trial.num_steps or ""), str(trial.num_tokens), _end(trial))
     console.print(table)
-    steps = sum(trial.history[-1].step for trial in sweep.trials if trial.history)
+    steps = sum(trial.num_steps for trial in sweep.trials)
     took = f", {sweep.seconds:.0f} s" if sweep.seconds else ""
     console.print(f"{len(sweep.trials)} trials, {steps} steps, {sweep.num_tokens} tokens{took}", highlight=False)
 
@@ -65,12 +65,13 @@ def picture(histories: Sequence[Sequence[LossPoint]], styles: Sequence[str]) -> 
 
 
 def trial_words(trial: TrialRecord) -> str:
-    """A trial by what was varied."""
+    """A trial by what was varied; a population's with the rates that it went on with."""
+    rates = [trial.learning_rate, *(change.learning_rate for change in trial.learning_rate_changes)]
     others = [
         f"{name.rpartition('.')[2]} {format(value, '.4g') if isinstance(value, float) else value}"
         for name, value in trial.parameters.items()
     ]
-    return ", ".join([f"{trial.learning_rate:.3g}", *others])
+    return ", ".join([" then ".join(f"{rate:.3g}" for rate in rates), *others])
 
 
 def _dots(history: Sequence[LossPoint], *, last: int, top: float, bottom: float) -> list[tuple[int, int]]:
@@ -97,10 +98,6 @@ def _loss(trial: TrialRecord) -> str:
         return ""
     error = f" ± {done.selection_loss_se:.3f}" if done.selection_loss_se is not None else ""
     return f"{done.selection_loss:.3f}{error}"
-
-
-def _steps(trial: TrialRecord) -> str:
-    return str(trial.history[-1].step) if trial.history else ""
 
 
 def _end(trial: TrialRecord) -> str:

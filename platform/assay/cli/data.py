@@ -4,7 +4,7 @@ from pathlib import Path
 
 from assay.errors import InvalidInput, Problem
 from assay.spec.data import DataSpec, HeldOut, is_remote
-from assay.spec.examples import check_forms, read_examples
+from assay.spec.examples import check_forms, stream_sources
 from assay.spec.spec import FORMATS, Spec
 from assay.spec.train import TrainSpec
 
@@ -25,14 +25,15 @@ def _check(data: DataSpec, train: TrainSpec, root: Path) -> list[Problem]:
     for named in (data.train, *held):
         source = [pattern for pattern in named if not is_remote(pattern)]
         try:
-            examples = read_examples(source, data.format, data.system, root) if source else []
+            if source:
+                examples = (one for _, one in stream_sources(source, data.format, data.system, root))
+                check_forms(examples, FORMATS[train.objective.name], ", ".join(source))
         except InvalidInput as error:
             problems += error.problems
-        else:
-            check_forms(examples, FORMATS[train.objective.name], ", ".join(source))
     if train.ewc is not None:
         try:
-            check_forms(read_examples(train.ewc.data, "auto", data.system, root), FORMATS["sft"], "train.ewc.data")
+            kept = (one for _, one in stream_sources(train.ewc.data, "auto", data.system, root))
+            check_forms(kept, FORMATS["sft"], "train.ewc.data")
         except InvalidInput as error:
             problems += error.problems
     return problems

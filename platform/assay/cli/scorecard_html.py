@@ -16,7 +16,7 @@ from markupsafe import Markup
 from assay.cli import scorecard_plots as plots
 from assay.cli.display import items_asked
 from assay.records.gate import LimitResult, Scorecard, SliceResult
-from assay.records.report import Curve, Report
+from assay.records.report import Curve, Report, SweepLines, TrialLine
 from assay.records.selftest import LimitSelftest, Outcomes
 
 LONGEST_TEXT = 4000
@@ -35,7 +35,9 @@ def render(report: Report) -> str:
         rows=[_row(limit, card) for limit in card.limits],
         has_champion=any(limit.champion_observed is not None for limit in card.limits),
         slices=[_slice(limit, part) for limit in card.limits for part in limit.slices],
-        charts=[{"svg": plots.curve(drawn), "caption": _caption(drawn)} for drawn in report.curves],
+        charts=_charts(report),
+        trials=[_trial(trial) for trial in report.sweep.trials] if report.sweep else [],
+        cost=_cost(report.sweep) if report.sweep else "",
         selftest_rows=[_selftest_row(limit) for limit in report.selftest.limits] if report.selftest else [],
         promised=f"{1 - report.selftest.confidence:.1%}" if report.selftest else "",
     )
@@ -145,6 +147,33 @@ def _slice(limit: LimitResult, part: SliceResult) -> dict[str, object]:
         "plot": plots.slice_interval(part, limit),
         "num_items": part.num_items,
     }
+
+
+def _charts(report: Report) -> list[dict[str, object]]:
+    """Losses over steps, and beside a sweep's its trials over their learning rates."""
+    charts: list[dict[str, object]] = []
+    for drawn in report.curves:
+        charts.append({"svg": plots.curve(drawn), "caption": _caption(drawn)})
+        if drawn.title == "sweep" and report.sweep and (svg := plots.rates(report.sweep.trials)):
+            words = "sweep: loss on the selection split, by learning rate; hollow: not trained to the end"
+            charts.append({"svg": svg, "caption": words})
+    return charts
+
+
+def _trial(trial: TrialLine) -> dict[str, object]:
+    error = f" ± {trial.error:.3f}" if trial.error is not None else ""
+    return {
+        "trial": trial,
+        "loss": "" if trial.loss is None else f"{trial.loss:.3f}{error}",
+        "end": "chosen"
+        if trial.chosen
+        else {"finished": "", "stopped": "stopped early"}.get(trial.outcome, trial.outcome),
+    }
+
+
+def _cost(sweep: SweepLines) -> str:
+    took = f", {sweep.seconds:,.0f} s" if sweep.seconds else ""
+    return f"{len(sweep.trials)} trials, {sweep.num_steps:,} steps, {sweep.num_tokens:,} tokens{took}"
 
 
 def _caption(drawn: Curve) -> str:

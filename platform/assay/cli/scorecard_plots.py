@@ -5,16 +5,19 @@ Only numbers and fixed words are drawn; every text passes through `escape`.
 
 import re
 from collections.abc import Callable, Sequence
+from math import log10
 
 from markupsafe import Markup, escape
 
 from assay.records.gate import LimitResult, SliceResult
-from assay.records.report import Curve
+from assay.records.report import Curve, TrialLine
 from assay.records.selftest import Planted
 
 WIDTH, HEIGHT = 240, 36
 PAD, MIDDLE = 8, 13
 HIGHEST = 2.0
+LONGEST_NAME = 22
+MOST_ABOVE = 5.0  # nats: what lies higher has learned nothing
 CHART_WIDTH, CHART_HEIGHT, CHART_LEFT, CHART_BOTTOM = 420, 170, 44, 26
 
 
@@ -63,33 +66,114 @@ def slice_interval(part: SliceResult, limit: LimitResult) -> Markup:
 
 def curve(drawn: Curve) -> Markup:
     """Lines over their axes, the chosen one last and strongest. A loss far above where the best began is cut off."""
-    most = HIGHEST * min(line.points[0][1] for line in drawn.lines)
+    most, right = HIGHEST * min(line.points[0][1] for line in drawn.lines), _room_for_names(drawn)
     points = {line.name: [(x, min(y, most)) for x, y in line.points] for line in drawn.lines}
     every = [point for line in points.values() for point in line]
     (x_low, x_high), (y_low, y_high) = (_span([point[axis] for point in every]) for axis in (0, 1))
-    width, height = CHART_WIDTH - CHART_LEFT - PAD, CHART_HEIGHT - CHART_BOTTOM - PAD
-    parts = [
-        _line("axis", CHART_LEFT, PAD + height, CHART_WIDTH - PAD, PAD + height),
-        _line("axis", CHART_LEFT, PAD, CHART_LEFT, PAD + height),
-        _text(CHART_LEFT - 4, PAD + 8, f"{y_high:.3g}", "end"),
-        _text(CHART_LEFT - 4, PAD + height, f"{y_low:.3g}", "end"),
-        _text(CHART_LEFT, CHART_HEIGHT - 12, f"{x_low:g}", "start"),
-        _text(CHART_WIDTH - PAD, CHART_HEIGHT - 12, f"{x_high:g}", "end"),
-        _text(CHART_LEFT + width / 2, CHART_HEIGHT - 2, drawn.x_label, "middle"),
-    ]
+    width, height = CHART_WIDTH - CHART_LEFT - right, CHART_HEIGHT - CHART_BOTTOM - PAD
+    parts = _axes(drawn.x_label, (f"{x_low:g}", f"{x_high:g}"), (y_low, y_high), right)
+    ends = {}
     for line in sorted(drawn.lines, key=lambda line: line.chosen):
-        places = (
-            f"{CHART_LEFT + width * (x - x_low) / (x_high - x_low):.1f},"
-            f"{PAD + height * (1 - (y - y_low) / (y_high - y_low)):.1f}"
+        places = [
+            (
+                CHART_LEFT + width * (x - x_low) / (x_high - x_low),
+                PAD + height * (1 - (y - y_low) / (y_high - y_low)),
+            )
             for x, y in points[line.name]
-        )
+        ]
+        ends[line.name] = places[-1]
         kind = "line" if line.chosen or len(drawn.lines) == 1 else "line other"
         parts.append(
             Markup('<polyline class="{}" points="{}"><title>{}</title></polyline>').format(
-                kind, " ".join(places), line.name
+                kind, " ".join(f"{x:.1f},{y:.1f}" for x, y in places), line.name
             )
         )
+    if len(drawn.lines) > 1:
+        chosen = {line.name for line in drawn.lines if line.chosen}
+        for x in sorted({x for x, _ in ends.values()}):
+            together = {name: y for name, (at, y) in ends.items() if at == x}
+            for name, y in _apart(together, PAD + height).items():
+                parts.append(_text(x + 5, y + 3, _short(name), "start", "chosen" if name in chosen else ""))
     return _svg(CHART_WIDTH, CHART_HEIGHT, parts, f"{drawn.title}: {drawn.y_label}")
+
+
+def rates(trials: Sequence[TrialLine]) -> Markup:
+    """A sweep's last losses over the learning rate, on a logarithmic axis, with their standard errors; empty where
+    there are not two rates. A loss far above the lowest lies at the upper edge."""
+    seen = [(trial, trial.loss) for trial in trials if trial.loss is not None]
+    if len({trial.learning_rate for trial, _ in seen}) < 2:
+        return Markup("")
+    lowest = min(loss for _, loss in seen)
+    most = lowest + MOST_ABOVE
+    ends = [min(loss + sign * (trial.error or 0.0), most) for trial, loss in seen for sign in (-1, 1)]
+    y_low, y_high = _span(ends)
+    x_low, x_high = _span([log10(trial.learning_rate) for trial, _ in seen])
+    width, height = CHART_WIDTH - CHART_LEFT - 4 * PAD, CHART_HEIGHT - CHART_BOTTOM - PAD
+
+    def at(loss: float) -> float:
+        return PAD + height * (1 - (min(loss, most) - y_low) / (y_high - y_low))
+
+    shown_rates = (f"{10**x_low:.2g}", f"{10**x_high:.2g}")
+    parts = _axes("learning rate", shown_rates, (y_low, y_high), PAD, inset=2 * PAD)
+    for trial, loss in sorted(seen, key=lambda pair: pair[0].chosen):
+        x = CHART_LEFT + 2 * PAD + (width - PAD) * (log10(trial.learning_rate) - x_low) / (x_high - x_low)
+        chosen = " chosen" if trial.chosen else ""
+        if trial.error is not None:
+            parts.append(_line(f"error{chosen}", x, at(loss - trial.error), x, at(loss + trial.error)))
+        parts.append(
+            Markup('<circle class="dot{}{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}: {:.3f}</title></circle>').format(
+                chosen,
+                "" if trial.outcome == "finished" else " part",
+                x,
+                at(loss),
+                4.5 if chosen else 3,
+                trial.name,
+                loss,
+            )
+        )
+    return _svg(CHART_WIDTH, CHART_HEIGHT, parts, "selection loss by learning rate")
+
+
+def _axes(
+    x_label: str, x_ends: tuple[str, str], y_ends: tuple[float, float], right: float, *, inset: float = 0
+) -> list[Markup]:
+    """Both axes with the numbers at their ends; `inset` is how far the first and last x stand from the edges."""
+    bottom, end = CHART_HEIGHT - CHART_BOTTOM, CHART_WIDTH - right
+    return [
+        _line("axis", CHART_LEFT, bottom, end, bottom),
+        _line("axis", CHART_LEFT, PAD, CHART_LEFT, bottom),
+        _text(CHART_LEFT - 4, PAD + 8, f"{y_ends[1]:.3g}", "end"),
+        _text(CHART_LEFT - 4, bottom, f"{y_ends[0]:.3g}", "end"),
+        _text(CHART_LEFT + inset, bottom + 14, x_ends[0], "middle" if inset else "start"),
+        _text(end - inset, bottom + 14, x_ends[1], "middle" if inset else "end"),
+        _text((CHART_LEFT + end) / 2, CHART_HEIGHT - 4, x_label, "middle"),
+    ]
+
+
+def _room_for_names(drawn: Curve) -> float:
+    """What the names of several lines need to the right of them."""
+    longest = max(len(_short(line.name)) for line in drawn.lines)
+    return PAD + 5.5 * longest if len(drawn.lines) > 1 else PAD
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def _apart(heights: dict[str, float], bottom: float) -> dict[str, float]:
+    """The same, moved so that no two names lie on each other."""
+    names, step = sorted(heights, key=lambda name: heights[name]), 10.0
+    step = min(step, bottom / max(1, len(names)))
+    found: dict[str, float] = {}
+    y = bottom + step
+    for name in reversed(names):
+        y = min(heights[name], y - step)
+        found[name] = y
+    y = 0.0
+    for name in names:
+        y = found[name] = max(found[name], y)
+        y += step
+    return found
 
 
 def verdict_bars(planted: Sequence[Planted]) -> Markup:
@@ -180,5 +264,8 @@ def _diamond(kind: str, x: float) -> Markup:
     return Markup('<path class="{}" d="M{:.1f} {} l4 4 l-4 4 l-4 -4 z"/>').format(kind, x, MIDDLE - 4)
 
 
-def _text(x: float, y: float, words: str, anchor: str) -> Markup:
-    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, escape(words))
+def _text(x: float, y: float, words: str, anchor: str, kind: str = "") -> Markup:
+    marked = Markup(' class="{}"').format(kind) if kind else ""
+    return Markup('<text{} x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
+        marked, x, y, anchor, escape(words)
+    )

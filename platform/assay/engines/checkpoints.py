@@ -116,6 +116,16 @@ def newest_valid(root: Path, job: str, tell: Callable[[str], None]) -> Checkpoin
     return None
 
 
+def take_in(folder: Path, root: Path, job: str) -> None:
+    """Makes the checkpoint in `folder`, of a training that was the same up to there, the first one of `job`. Raises
+    `Damaged` when it is not whole."""
+    manifest = verify(folder)
+    root.mkdir(parents=True, exist_ok=True)
+    own = draft(root, manifest.step, "taken-over")
+    os.rename(folder, own)
+    seal(own, CheckpointManifest.model_validate({**manifest.model_dump(), "job": job}))
+
+
 def prune(root: Path, *, keep_last: int, keep_best: int) -> None:
     """Removes all but the newest `keep_last` and the `keep_best` with the lowest selection loss."""
     finished = _finished(root)

@@ -1,4 +1,4 @@
-"""Tokenized splits in memory, and batches made of them: end to end without padding, or padded where a method or a
+"""Tokenized splits, and batches made of them: end to end without padding, or padded where a method or a
 head needs a row for each text."""
 
 from collections.abc import Sequence
@@ -29,23 +29,22 @@ class Unit(NamedTuple):
 
 @dataclass
 class PackedSplit:
-    """A tokenized split in memory; item `i` is its unit `i`."""
+    """A tokenized split; item `i` is its unit `i`."""
 
     tokens: "torch.Tensor"
     loss_mask: "torch.Tensor"
-    offsets: list[int]
+    offsets: "torch.Tensor"
     texts_per_unit: int = 1
     labels: "torch.Tensor | None" = None
 
     @classmethod
     def load(cls, file: str) -> "PackedSplit":
-        """Reads a file that `hf_data.write_split` wrote."""
+        """A file that `hf_data.write_split` wrote. It is mapped into memory, and read where it is looked at."""
         from safetensors.torch import load_file
 
         tensors = load_file(file)
         stride = int(tensors["texts_per_unit"][0]) if "texts_per_unit" in tensors else 1
-        offsets = tensors["offsets"].tolist()
-        return cls(tensors["tokens"].long(), tensors["loss_mask"].bool(), offsets, stride, tensors.get("labels"))
+        return cls(tensors["tokens"], tensors["loss_mask"], tensors["offsets"], stride, tensors.get("labels"))
 
     def __len__(self) -> int:
         return (len(self.offsets) - 1) // self.texts_per_unit
@@ -56,8 +55,8 @@ class PackedSplit:
         return Unit(index, texts, int(self.labels[index]) if self.labels is not None else 0)
 
     def _text(self, number: int) -> "tuple[torch.Tensor, torch.Tensor]":
-        span = slice(self.offsets[number], self.offsets[number + 1])
-        return self.tokens[span], self.loss_mask[span]
+        span = slice(int(self.offsets[number]), int(self.offsets[number + 1]))
+        return self.tokens[span].long(), self.loss_mask[span].bool()
 
 
 def collate(units: Sequence[Unit], *, count_units: bool = False) -> Batch:

@@ -6,12 +6,17 @@ one a unit) where there are any. Nothing is padded, here or in training.
 """
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from assay.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Chat = Sequence[dict[str, str]]
 """Messages with `role` and `content`."""
@@ -49,12 +54,31 @@ def write_split(tokenizer_folder: Path, chats: Sequence[Chat], file: Path, *, ma
 
 
 def write_rows(tokenizer_folder: Path, rows: Sequence[Row], file: Path, *, max_length: int) -> SplitCounts:
-    """Tokenizes `rows` into `file`. Those with a text longer than `max_length` tokens are left out and counted; plain
-    text is cut into pieces of that length instead. Of a pair the last answers alone bear loss."""
-    import numpy as np
-    from safetensors.numpy import save_file
+    """Tokenizes `rows` into `file`, as `tokenize_rows` does."""
+    writer = SplitWriter(file)
+    writer.add(tokenize_rows(tokenizer_folder, rows, max_length))
+    return writer.close()
 
-    tokenizer = load_tokenizer(tokenizer_folder, needs_template=any(row.chats for row in rows))
+
+class TokenizedRows(NamedTuple):
+    """Some rows of a split, as arrays; see the file's own form above."""
+
+    tokens: "np.ndarray[Any, np.dtype[np.int32]]"
+    loss_mask: "np.ndarray[Any, np.dtype[np.uint8]]"
+    lengths: "np.ndarray[Any, np.dtype[np.int64]]"
+    """Tokens of each text."""
+    labels: "np.ndarray[Any, np.dtype[np.int64]]"
+    """One a unit."""
+    texts_per_unit: int
+    num_too_long: int
+
+
+def tokenize_rows(tokenizer_folder: Path, rows: Sequence[Row], max_length: int) -> TokenizedRows:
+    """Those with a text longer than `max_length` tokens are left out and counted; plain text is cut into pieces of that
+    length instead. Of a pair the last answers alone bear loss."""
+    import numpy as np
+
+    tokenizer = _kept_tokenizer(tokenizer_folder, needs_template=any(row.chats for row in rows))
     units: list[tuple[list[TokenizedExample], int]] = []
     num_too_long = 0
     for row in rows:
@@ -66,30 +90,81 @@ def write_rows(tokenizer_folder: Path, rows: Sequence[Row], file: Path, *, max_l
         else:
             units += [([piece], row.label) for piece in pieces(tokenizer, row.text, max_length)]
     texts = [text for unit, _ in units for text in unit]
-    flat = [token for text in texts for token in text.tokens]
-    mask = [bit for text in texts for bit in text.loss_mask]
-    save_file(
-        {
-            "tokens": np.array(flat, dtype=np.int32),
-            "loss_mask": np.array(mask, dtype=np.uint8),
-            "offsets": np.cumsum([0, *(len(text.tokens) for text in texts)]).astype(np.int64),
-            "texts_per_unit": np.array([len(units[0][0]) if units else 1], dtype=np.int64),
-            "labels": np.array([label for _, label in units], dtype=np.int64),
-        },
-        file,
+    return TokenizedRows(
+        tokens=np.array([token for text in texts for token in text.tokens], dtype=np.int32),
+        loss_mask=np.array([bit for text in texts for bit in text.loss_mask], dtype=np.uint8),
+        lengths=np.array([len(text.tokens) for text in texts], dtype=np.int64),
+        labels=np.array([label for _, label in units], dtype=np.int64),
+        texts_per_unit=len(units[0][0]) if units else 1,
+        num_too_long=num_too_long,
     )
-    return SplitCounts(len(units), len(flat), sum(mask), num_too_long)
 
 
-def write_prompts(tokenizer_folder: Path, rows: Sequence[Row], file: Path, *, max_length: int) -> None:
-    """The chats that `write_rows` keeps, for online training: JSON lines of `prompt` messages and the data's
+class SplitWriter:
+    """Writes a split bit by bit: what is added lies on the disk at once, and is put together at the end.
+
+    Source of the file's layout: https://huggingface.co/docs/safetensors (eight bytes of length, a JSON header, the
+    tensors)."""
+
+    TYPES: ClassVar = {"offsets": "I64", "labels": "I64", "texts_per_unit": "I64", "tokens": "I32", "loss_mask": "U8"}
+    """In the order of the file: each begins at a multiple of its own width."""
+    WIDTHS: ClassVar = {"I64": 8, "I32": 4, "U8": 1}
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.num_examples = self.num_tokens = self.num_completion_tokens = self.num_too_long = 0
+        self._stride = 1
+        self._parts = {name: file.with_name(f"{file.name}.{name}") for name in self.TYPES}
+        for name, part in self._parts.items():
+            part.write_bytes(bytes(8) if name == "offsets" else b"")
+
+    def add(self, rows: TokenizedRows) -> None:
+        """Adds rows to the end."""
+        import numpy as np
+
+        if len(rows.labels):
+            self._stride = rows.texts_per_unit
+        self._append("offsets", (self.num_tokens + np.cumsum(rows.lengths)).astype(np.int64).tobytes())
+        for name in ("labels", "tokens", "loss_mask"):
+            self._append(name, getattr(rows, name).tobytes())
+        self.num_examples += len(rows.labels)
+        self.num_tokens += len(rows.tokens)
+        self.num_completion_tokens += int(rows.loss_mask.sum(dtype=np.int64))
+        self.num_too_long += rows.num_too_long
+
+    def close(self) -> SplitCounts:
+        """Puts the file together."""
+        self._append("texts_per_unit", self._stride.to_bytes(8, "little"))
+        header, start = {}, 0
+        for name, part in self._parts.items():
+            size, kind = part.stat().st_size, self.TYPES[name]
+            header[name] = {
+                "dtype": kind,
+                "shape": [size // self.WIDTHS[kind]],
+                "data_offsets": [start, start + size],
+            }
+            start += size
+        said = json.dumps(header).encode()
+        said += b" " * (-len(said) % 8)
+        with self.file.open("wb") as whole:
+            whole.write(len(said).to_bytes(8, "little") + said)
+            for part in self._parts.values():
+                with part.open("rb") as read:
+                    shutil.copyfileobj(read, whole)
+                part.unlink()
+        return SplitCounts(self.num_examples, self.num_tokens, self.num_completion_tokens, self.num_too_long)
+
+    def _append(self, name: str, data: bytes) -> None:
+        with self._parts[name].open("ab") as part:
+            part.write(data)
+
+
+def prompts_of(tokenizer_folder: Path, rows: Sequence[Row], max_length: int) -> str:
+    """The chats that `tokenize_rows` keeps, for online training: JSON lines of `prompt` messages and the data's
     `answer`."""
-    tokenizer = load_tokenizer(tokenizer_folder)
-    with file.open("w") as lines:
-        for row in rows:
-            *prompt, answer = row.chats[0]
-            if len(tokenize(tokenizer, row.chats[0]).tokens) <= max_length:
-                lines.write(json.dumps({"prompt": prompt, "answer": answer["content"]}) + "\n")
+    tokenizer = _kept_tokenizer(tokenizer_folder)
+    kept = [row.chats[0] for row in rows if len(tokenize(tokenizer, row.chats[0]).tokens) <= max_length]
+    return "".join(json.dumps({"prompt": [*chat[:-1]], "answer": chat[-1]["content"]}) + "\n" for chat in kept)
 
 
 def pieces(tokenizer: Any, text: str, max_length: int) -> Iterator[TokenizedExample]:
@@ -111,6 +186,9 @@ def load_tokenizer(folder: Path, *, needs_template: bool = True) -> Any:
     if needs_template and not tokenizer.chat_template:
         raise UsageError(f"the tokenizer in {folder} has no chat template; use an instruction-tuned model")
     return tokenizer
+
+
+_kept_tokenizer = lru_cache(maxsize=1)(load_tokenizer)  # rows come in blocks
 
 
 def tokenize(tokenizer: Any, chat: Chat, *, last_turn_only: bool = False) -> TokenizedExample:

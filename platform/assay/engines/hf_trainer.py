@@ -478,6 +478,9 @@ def _watch_type() -> Any:
             seconds = self.last_step_at - self.first_step_at
             return (tokens - self.first_step_tokens) / seconds if seconds > 0 else 0.0
 
+        def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
+            self.keeper.set_rates(lr_scheduler)
+
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.last_step_at = time.time()
             if not self.first_step_at:

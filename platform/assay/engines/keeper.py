@@ -8,6 +8,7 @@ rank's random states, and the Trainer's own counters, from which it finds its pl
 import math
 import time
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,15 @@ class Keeper:
         control.should_save = control.should_save or decision in (SAVE, STOP)
         control.should_training_stop = control.should_training_stop or decision == STOP
 
+    def set_rates(self, scheduler: Any) -> None:
+        """Gives the next step the rate that the spec says for it. A checkpoint of a training that was the same up to
+        there remembers another, and DeepSpeed's elastic checkpoints remember none."""
+        while hasattr(scheduler, "scheduler"):  # accelerate's wrappers
+            scheduler = scheduler.scheduler
+        groups = scheduler.optimizer.param_groups
+        for group, rate, share in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+            group["lr"] = rate * share(scheduler.last_epoch)
+
     def check_loss(self) -> None:
         """Raises `Diverged` when the history shows it."""
         if self.rising_from is None and (reason := divergence(self.history)):
@@ -206,7 +216,7 @@ class Keeper:
 
     def _pauses_at(self, step: int, num_steps: int) -> bool:
         until = self.keeping.until if self.keeping else None
-        return until is not None and step == max(1, math.ceil(until * num_steps - ROUNDING))
+        return until is not None and step == steps_until(until, num_steps)
 
     def _decide(self, step: int) -> int:
         now, spec = time.monotonic(), self.train.checkpoint
@@ -231,6 +241,11 @@ class Keeper:
         self.best_step, self.best_loss, self.num_worse = kept.best_step, kept.best_loss, kept.num_worse
 
 
+def steps_until(share: float, num_steps: int) -> int:
+    """How many steps a share of them is."""
+    return max(1, math.ceil(share * num_steps - ROUNDING))
+
+
 def attach(keeper: Keeper, trainer: Any) -> None:
     """Puts the keeper's checkpoints, and its schedule for a range test, in the place of the trainer's own."""
     trainer._save_checkpoint = lambda model, trial: keeper.save(trainer)
@@ -238,8 +253,32 @@ def attach(keeper: Keeper, trainer: Any) -> None:
         trainer._load_from_checkpoint = lambda folder, model=None: trained_state.load(trainer.model, Path(folder))
     if keeper.train.min_workers is not None and trainer.is_deepspeed_enabled:
         _let_others_read()
+    if keeper.train.learning_rate_changes:
+        trainer.create_scheduler = partial(_changing, trainer, keeper.train)
     if keeper.rising_from is not None:
         trainer.create_scheduler = partial(_rising, trainer, keeper.rising_from / keeper.train.learning_rate)
+
+
+def _changing(trainer: Any, train: TrainSpec, num_training_steps: int, optimizer: Any = None) -> Any:
+    """The Trainer's own schedule, times what the spec changes the peak by."""
+    from accelerate.utils import DummyOptim
+
+    if isinstance(optimizer or trainer.optimizer, DummyOptim):  # DeepSpeed makes the optimizer, and asks again
+        return type(trainer).create_scheduler(trainer, num_training_steps, optimizer)
+    apart = copy(trainer)
+    apart.lr_scheduler = None
+    scheduler = type(trainer).create_scheduler(apart, num_training_steps, optimizer)
+    changes = [
+        (steps_until(change.at, num_training_steps), change.learning_rate / train.learning_rate)
+        for change in train.learning_rate_changes
+    ]
+
+    def share(own: Callable[[int], float], step: int) -> float:
+        return own(step) * next((factor for first, factor in reversed(changes) if step >= first), 1.0)
+
+    scheduler.lr_lambdas = [partial(share, own) for own in scheduler.lr_lambdas]
+    trainer.lr_scheduler = scheduler
+    return scheduler
 
 
 def _rising(trainer: Any, below: float, num_training_steps: int, optimizer: Any = None) -> Any:

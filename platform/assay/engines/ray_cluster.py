@@ -2,9 +2,10 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from assay.errors import AssayError, PlaceError, StageFailed
 
@@ -20,6 +21,9 @@ WORKER_ENV = {
     # Trials are stopped without leaving their workers' placement groups behind.
     "RAY_TRAIN_V2_ENABLED": "1",
 }
+
+CALLS_PER_WORKER = 4
+"""Another worker, with its imports, is worth while once there is so much more to do."""
 
 PASSED_ON = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 """What workers are told of this process's environment: whether a hub may be asked."""
@@ -87,12 +91,56 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     worker's memory is given back afterwards. An `AssayError` comes back as itself; anything else becomes
     `StageFailed`."""
     import ray
-    from ray.exceptions import RayError, RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     remote = ray.remote(num_cpus=1, max_retries=0, max_calls=1, scheduling_strategy=here)(function)
     task = remote.remote(*args, **kwargs)
+    try:
+        return _returned(task, function)
+    except KeyboardInterrupt:
+        ray.cancel(task, force=True)
+        raise
+
+
+def map_in_order(function: Callable[P, T], calls: Iterable[tuple[Any, ...]]) -> Iterator[T]:
+    """What `function` returns for each tuple of arguments, in their order, from Ray workers: one for a few calls, and
+    more as more come, as long as the cluster has free processors. No more of `calls` is taken than is worked on.
+    Errors come as those of `call`; the workers end with the iteration."""
+    import ray
+
+    starter = ray.remote(num_cpus=1, max_restarts=0)(_Caller)
+    workers: list[Any] = []
+    waiting: deque[Any] = deque()
+    try:
+        for number, arguments in enumerate(calls):
+            wanted = min(1 + number // CALLS_PER_WORKER, os.cpu_count() or 1)
+            if not workers or (len(workers) < wanted and ray.available_resources().get("CPU", 0) >= 1):
+                workers.append(starter.remote(function))
+            if len(waiting) >= 2 * len(workers):
+                yield _returned(waiting.popleft(), function)
+            waiting.append(workers[number % len(workers)].call.remote(*arguments))
+        while waiting:
+            yield _returned(waiting.popleft(), function)
+    finally:
+        for worker in workers:
+            ray.kill(worker)
+
+
+class _Caller:
+    """A Ray worker that calls one function."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def call(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
+
+
+def _returned(task: Any, function: Callable[..., T]) -> T:
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
     try:
         return ray.get(task)  # type: ignore[no-any-return]
     except RayTaskError as error:
@@ -101,6 +149,3 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         raise StageFailed(f"{function.__name__} failed: {type(error.cause).__name__}: {error.cause}") from error
     except RayError as error:
         raise StageFailed(f"{function.__name__} failed: {error}") from error
-    except KeyboardInterrupt:
-        ray.cancel(task, force=True)
-        raise

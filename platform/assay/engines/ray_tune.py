@@ -25,7 +25,7 @@ class Turn:
     """One trial, to be trained up to a share of its steps."""
 
     trial: int
-    parameters: dict[str, Scalar]
+    parameters: dict[str, Any]
     until: float
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from assay.records.plan import DataPlan
 
+CHUNK_BYTES = 1 << 20
+
 
 def split_lengths(file: Path) -> DataPlan:
     """Counts of the split in `file`. Raises `OSError` or `ValueError` when it is no such file."""
@@ -28,7 +30,8 @@ def split_lengths(file: Path) -> DataPlan:
         offsets = offsets[::texts_per_unit]  # the texts of a pair stand side by side
         start, end = header["loss_mask"]["data_offsets"]
         opened.seek(8 + size + start)
-        num_loss_tokens = sum(opened.read(end - start))
+        chunks = iter(lambda: opened.read(min(CHUNK_BYTES, 8 + size + end - opened.tell())), b"")
+        num_loss_tokens = sum(sum(chunk) for chunk in chunks)
     lengths = [after - before for before, after in pairwise(offsets)]
     if not lengths:
         raise ValueError(f"{file} holds no examples")

@@ -11,7 +11,7 @@ from assay.errors import NotApproved
 from assay.place import Place
 from assay.records.gate import GateRecord, Item, SelfTest, ServiceRecord
 from assay.records.record import digest_of, read_as
-from assay.records.report import Curve, Example, Figure, Line, Report, WrongAnswers
+from assay.records.report import Curve, Example, Figure, Line, Report, SweepLines, TrialLine, WrongAnswers
 from assay.records.selftest import SelftestRecord
 from assay.records.stages import LossPoint, SweepRecord, TrainingRecord, TrialRecord
 from assay.records.weighing import URL_MARK, WeighingRequest
@@ -94,6 +94,7 @@ def _report(
         wrong_answers=_wrong_answers(gate, num_examples),
         service=_service(card.service) if card.service else (),
         curves=_curves(stages),
+        sweep=_sweep(stages),
         approvals=tuple(ledger.approvals(row.id)),
         selftest=newest_selftest(card.suite_digest, ledger),
         digests=_digests(gate),
@@ -203,15 +204,45 @@ def _curves(stages: Mapping[str, JsonValue]) -> tuple[Curve, ...]:
     return tuple(curves)
 
 
+def _sweep(stages: Mapping[str, JsonValue]) -> SweepLines | None:
+    record = read_as(SweepRecord, stages["sweep"]) if "sweep" in stages else None
+    if record is None:
+        return None
+    trials = tuple(_trial(trial, index == record.chosen) for index, trial in enumerate(record.trials))
+    return SweepLines(
+        trials=trials,
+        seconds=record.seconds,
+        num_steps=sum(trial.num_steps for trial in trials),
+        num_tokens=record.num_tokens,
+    )
+
+
+def _trial(trial: TrialRecord, chosen: bool) -> TrialLine:
+    seen = trial.training or (trial.pauses[-1] if trial.pauses else None)
+    return TrialLine(
+        name=_trial_name(trial),
+        learning_rate=trial.learning_rate,
+        loss=seen.selection_loss if seen else None,
+        error=seen.selection_loss_se if seen else None,
+        num_steps=trial.num_steps,
+        num_tokens=trial.num_tokens,
+        outcome=trial.outcome,
+        chosen=chosen,
+    )
+
+
 def _losses(history: Sequence[LossPoint]) -> tuple[tuple[float, float], ...]:
     return tuple((float(point.step), point.loss) for point in history if isfinite(point.loss))
 
 
 def _trial_name(trial: TrialRecord) -> str:
-    said = trial.parameters or {"learning_rate": trial.learning_rate}
-    return ", ".join(
-        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in said.items()
-    )
+    rates = [trial.learning_rate, *(change.learning_rate for change in trial.learning_rate_changes)]
+    words = [f"{key.rpartition('.')[2]} {_number(value)}" for key, value in trial.parameters.items()]
+    return ", ".join([" then ".join(f"{rate:.3g}" for rate in rates), *words])
+
+
+def _number(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _digests(gate: GateRecord) -> dict[str, str]:

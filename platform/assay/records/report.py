@@ -50,6 +50,30 @@ class Curve(Record):
     lines: tuple[Line, ...]
 
 
+class TrialLine(Record):
+    """One trial of a sweep, as its table has it."""
+
+    name: str
+    learning_rate: float
+    loss: float | None
+    """On the selection split, where the trial was last looked at."""
+    error: float | None
+    """Standard error of `loss`."""
+    num_steps: int
+    num_tokens: int
+    outcome: str
+    chosen: bool
+
+
+class SweepLines(Record):
+    """What a sweep tried, and what the choice cost."""
+
+    trials: tuple[TrialLine, ...]
+    seconds: float
+    num_steps: int
+    num_tokens: int
+
+
 class Figure(Record):
     """One measured number."""
 
@@ -79,6 +103,8 @@ class Report(Record):
     service: tuple[Figure, ...]
     """What the service did under load; empty where the suite does not limit it."""
     curves: tuple[Curve, ...]
+    sweep: SweepLines | None = None
+    """None where nothing was swept."""
     approvals: tuple[Approval, ...]
     selftest: SelftestRecord | None
     """The newest self-test of this suite; None when there was none."""

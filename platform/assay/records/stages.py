@@ -1,11 +1,12 @@
 """What each stage up to `deploy` hands on."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from assay.records.artifact import Artifact
 from assay.records.record import Record
+from assay.spec.train import RateChange
 
 
 class ModelRecord(Record):
@@ -120,6 +121,8 @@ class TrialRecord(Record):
     learning_rate: float
     parameters: dict[str, bool | int | float | str] = Field({})
     """Every varied field of `train`, by its dotted name."""
+    learning_rate_changes: tuple[RateChange, ...] = ()
+    """The rates that it went on with, where `pbt` changed them."""
     training: TrainingRecord | None
     """None when the trial did not go to its end."""
     error: str | None = None
@@ -142,6 +145,13 @@ class TrialRecord(Record):
         if self.training is not None:
             return self.training.num_tokens
         return self.pauses[-1].num_tokens if self.pauses else 0
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps that were made."""
+        if self.training is not None:
+            return self.training.num_steps
+        return self.pauses[-1].step if self.pauses else 0
 
     @property
     def history(self) -> tuple[LossPoint, ...]:
@@ -170,9 +180,15 @@ class SweepRecord(Record):
         return self.trials[self.chosen].learning_rate
 
     @property
-    def parameters(self) -> dict[str, bool | int | float | str]:
+    def parameters(self) -> dict[str, Any]:
         """The chosen value of every varied field of `train`, the learning rate among them."""
-        return {"learning_rate": self.learning_rate, **self.trials[self.chosen].parameters}
+        chosen = self.trials[self.chosen]
+        changes = [change.model_dump() for change in chosen.learning_rate_changes]
+        return {
+            "learning_rate": chosen.learning_rate,
+            **({"learning_rate_changes": changes} if changes else {}),
+            **chosen.parameters,
+        }
 
     @property
     def num_tokens(self) -> int:

@@ -4,7 +4,7 @@ import csv
 import glob
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,6 +16,7 @@ Record = dict[str, Any]
 """One line of a data file."""
 
 MAX_PROBLEMS = 20
+BATCH_ROWS = 1024  # of a table, in memory at a time
 ROLES = ("system", "user", "assistant")
 
 
@@ -58,34 +59,51 @@ def read_sources(
 ) -> dict[str, list[Example]]:
     """The same by the entry of `paths` that they came from; a file that two entries match counts for the first.
     `fetched` has the local files of entries that lie elsewhere."""
+    sources: dict[str, list[Example]] = {pattern: [] for pattern in paths}
+    for pattern, example in stream_sources(paths, format, system, root, fetched):
+        sources[pattern].append(example)
+    return sources
+
+
+def stream_sources(
+    paths: Sequence[str],
+    format: DataFormat,
+    system: str | None,
+    root: Path,
+    fetched: Mapping[str, Sequence[Path]] | None = None,
+) -> Iterator[tuple[str, Example]]:
+    """The same one by one, each with its entry, so that memory does not grow with the data. What is broken is told at
+    the end."""
     problems: list[Problem] = []
     seen: set[Path] = set()
-    sources: dict[str, list[Example]] = {}
+    num_examples = 0
     for pattern in paths:
         found = (fetched or {}).get(pattern) or matching_files(pattern, root)
         if not found:
             problems.append(Problem(pattern, 0, 0, "", "no_data", "no file matches"))
-        examples = sources.setdefault(pattern, [])
         for file in found:
             if file not in seen:
                 seen.add(file)
-                _read_file(file, format, system, examples, problems)
-    if not any(sources.values()) and not problems:
+                for example in _read_file(file, format, system, problems):
+                    num_examples += 1
+                    yield pattern, example
+    if not num_examples and not problems:
         problems.append(Problem(", ".join(paths), 0, 0, "", "no_data", "there are no examples"))
     if problems:
         raise InvalidInput(_shortened(problems))
-    return sources
 
 
-def check_forms(examples: Sequence[Example], wanted: Sequence[str], where: str) -> None:
-    """Raises UsageError when an example is of another form than those that are wanted."""
+def check_forms(examples: Iterable[Example], wanted: Sequence[str], where: str) -> None:
+    """Reads all examples; raises UsageError when one is of another form than those that are wanted."""
+    strange = None
     for example in examples:
         found = form_of(example)
-        if found not in wanted:
-            raise UsageError(
-                f"{where} holds data of the form {found}; the objective learns from {' or '.join(wanted)}. Choose "
-                "another train.objective, or other data"
-            )
+        strange = strange or (found if found not in wanted else None)
+    if strange is not None:
+        raise UsageError(
+            f"{where} holds data of the form {strange}; the objective learns from {' or '.join(wanted)}. Choose "
+            "another train.objective, or other data"
+        )
 
 
 def form_of(example: Example) -> DataFormat:
@@ -115,10 +133,8 @@ class _LineError(Exception):
         self.path, self.code, self.message, self.hint, self.column = path, code, message, hint, column
 
 
-def _read_file(
-    file: Path, format: DataFormat, system: str | None, examples: list[Example], problems: list[Problem]
-) -> None:
-    """Add the file's examples and its broken lines to the lists."""
+def _read_file(file: Path, format: DataFormat, system: str | None, problems: list[Problem]) -> Iterator[Example]:
+    """The file's examples; its broken lines are added to the list."""
     read: Callable[[Record], Example] | None = None if format == "auto" else _READERS[format]
     rows = _ROWS.get(file.suffix, _json_lines)
     try:
@@ -128,11 +144,13 @@ def _read_file(
                     raise record
                 if read is None:
                     read = _READERS[_format_of(record)]
-                examples.append(_example(read(record), system))
+                example = _example(read(record), system)
             except _LineError as wrong:
                 problems.append(_problem(file, number, wrong))
                 if wrong.code in ("format", "not_json_lines"):
                     return  # every other line would say the same
+            else:
+                yield example
     except OSError as error:
         problems.append(Problem(str(file), 0, 0, "", "no_data", f"the file cannot be read: {error.strerror or error}"))
 
@@ -195,7 +213,7 @@ def _parquet(file: Path) -> Rows:
     import pyarrow.parquet
 
     try:
-        batches = arrow.parquet.ParquetFile(file).iter_batches()
+        batches = arrow.parquet.ParquetFile(file).iter_batches(BATCH_ROWS)
         yield from _numbered(record for batch in batches for record in batch.to_pylist())
     except arrow.ArrowInvalid as error:
         yield 1, _LineError("", "not_json_lines", f"this is not Parquet: {error}")
@@ -212,7 +230,8 @@ def _arrow(file: Path) -> Rows:
             except arrow.ArrowInvalid:
                 source.seek(0)
                 table = arrow.ipc.open_stream(source).read_all()
-            yield from _numbered(record for batch in table.to_batches() for record in batch.to_pylist())
+            batches = table.to_batches(max_chunksize=BATCH_ROWS)
+            yield from _numbered(record for batch in batches for record in batch.to_pylist())
     except arrow.ArrowInvalid as error:
         yield 1, _LineError("", "not_json_lines", f"this is not Arrow: {error}")
 

@@ -96,6 +96,14 @@ def _contradictions(spec: Spec) -> Iterator[tuple[bool, str]]:
             f"train.global_batch_size {first.global_batch_size} is not divisible by sweep.num_workers "
             f"{spec.sweep.num_workers}",
         )
+    yield (
+        spec.sweep is not None and spec.sweep.scheduler == "pbt" and first.early_stopping is not None,
+        "sweep.scheduler: pbt takes every trial to its end, and train.early_stopping would not; take one of them out",
+    )
+    yield (
+        spec.sweep is not None and spec.sweep.scheduler == "pbt" and bool(first.learning_rate_changes),
+        "sweep.scheduler: pbt finds train.learning_rate_changes by itself; take them out",
+    )
     mistake = spec.sweep.mistake(first) if spec.sweep else None
     yield (mistake is not None, f"sweep.parameters offers what train refuses: {mistake}")
     yield (

@@ -80,15 +80,17 @@ class SweepSpec(Block):
     num_samples: int = Field(4, ge=1)
     """Trials that are drawn; a grid runs each combination once."""
 
-    scheduler: Literal["none", "asha", "hyperband"] = "none"
+    scheduler: Literal["none", "asha", "hyperband", "pbt"] = "none"
     """`asha` ends trials that do worse than most after a part of their steps; `hyperband` lets some begin later, so
-    that a slow starter has its chance."""
+    that a slow starter has its chance. `pbt` (population-based training) ends none: the worst go on from the state of
+    the best, with another learning rate between the ends of `learning_rate`; what is chosen is a course of rates."""
 
     reduction_factor: int = Field(3, ge=2)
-    """One trial of so many goes on at each rung of `asha` and `hyperband`."""
+    """One trial of so many goes on at each rung of `asha` and `hyperband`; with `pbt`, one of so many takes over."""
 
-    num_rungs: int = Field(2, ge=1, le=5)
-    """How often `asha` and `hyperband` look; the first time at 1 / reduction_factor^num_rungs of the steps."""
+    num_rungs: int = Field(2, ge=1, le=20)
+    """How often the scheduler looks. `asha` and `hyperband` do so up to 5 times, the first time at
+    1 / reduction_factor^num_rungs of the steps; `pbt` at equal distances."""
 
     num_epochs: float | None = Field(None, gt=0)
     """A trial's passes over the training split; `train.num_epochs` when neither this nor `max_steps` is said."""
@@ -115,7 +117,7 @@ class SweepSpec(Block):
     @field_validator("parameters")
     @classmethod
     def _not_its_own(cls, parameters: dict[str, Values]) -> dict[str, Values]:
-        for name in ("learning_rate", "num_workers", "max_steps", "num_epochs"):
+        for name in ("learning_rate", "learning_rate_changes", "num_workers", "max_steps", "num_epochs"):
             if name in parameters:
                 raise ValueError(f"{name} is a key of the sweep itself, not one of its parameters")
         return parameters
@@ -128,7 +130,32 @@ class SweepSpec(Block):
             raise ValueError("learning_rate: auto makes a grid; give the other parameters as lists, or a range here")
         if self.search == "grid" and self.has_ranges:
             raise ValueError("search: grid takes lists; draw from a range with random or optuna")
+        if self.num_rungs > 5 and self.scheduler != "pbt":
+            raise ValueError("more than 5 rungs are for scheduler: pbt alone")
         return self
+
+    @model_validator(mode="after")
+    def _a_population(self) -> "SweepSpec":
+        if self.scheduler != "pbt":
+            return self
+        if self.learning_rate is None or (isinstance(self.learning_rate, tuple) and len(set(self.learning_rate)) < 2):
+            raise ValueError("scheduler: pbt changes the learning rate; give learning_rate two values or a range")
+        if self.way == "optuna":
+            raise ValueError(
+                "scheduler: pbt and search: optuna do not go together: a trial changes on the way; use random"
+            )
+        if self.num_trials < 2:
+            raise ValueError("scheduler: pbt needs two trials at least")
+        return self
+
+    @property
+    def rate_ends(self) -> tuple[float, float]:
+        """Lowest and highest learning rate; (0, 1) while it is still to be found, or not varied."""
+        if isinstance(self.learning_rate, LogUniform):
+            return self.learning_rate.loguniform
+        if isinstance(self.learning_rate, tuple):
+            return min(self.learning_rate), max(self.learning_rate)
+        return 0.0, 1.0
 
     @property
     def has_ranges(self) -> bool:

@@ -119,6 +119,16 @@ class WorkerResources(Block):
     """Threads that torch may use in a worker on CPU."""
 
 
+class RateChange(Block):
+    """Another peak learning rate from some step on."""
+
+    at: Annotated[Fraction, Field(gt=0, lt=1)]
+    """Share of the steps after which it holds."""
+
+    learning_rate: LearningRate
+    """The new peak; the schedule's own course goes on under it."""
+
+
 WITHOUT_EFFECT = {"checkpoint", "min_workers", "max_failures", "report_to"}
 """Fields of `TrainSpec` that change nothing about the weights that come out."""
 
@@ -137,6 +147,10 @@ class TrainSpec(Block):
 
     learning_rate: LearningRate = 2e-4
     """Peak learning rate; a sweep overrides it."""
+
+    learning_rate_changes: tuple[RateChange, ...] = ()
+    """Other peak learning rates on the way, such as `{at: 50%, learning_rate: 1e-4}`; a sweep with `scheduler: pbt`
+    finds them. Rates of groups and layers change by the same factor."""
 
     group_learning_rates: dict[str, LearningRate] = Field({})
     """Regular expression on weights' names to a peak learning rate of their own; the first that matches counts."""
@@ -239,6 +253,14 @@ class TrainSpec(Block):
         if data is not None and data.gate is not None:
             raise ValueError("the gate's split is sealed once, under the spec's own `data`; take `gate` out here")
         return data
+
+    @field_validator("learning_rate_changes")
+    @classmethod
+    def _in_order(cls, changes: tuple[RateChange, ...]) -> tuple[RateChange, ...]:
+        shares = [change.at for change in changes]
+        if shares != sorted(set(shares)):
+            raise ValueError("learning_rate_changes must be in the order of `at`, each at another share")
+        return changes
 
     @model_validator(mode="after")
     def _goes_together(self) -> "TrainSpec":

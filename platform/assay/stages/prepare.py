@@ -1,24 +1,32 @@
-"""`prepare`: reads the data, splits it once, and tokenizes it as the objective needs it."""
+"""`prepare`: reads the data, splits it, and tokenizes it as the objective needs it. It goes block by block, and reads
+the data twice, so that what is held in memory does not grow with them."""
 
+import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
 from assay.engines import hf_data, ray_cluster, remote_data
-from assay.engines.hf_data import Row
+from assay.engines.hf_data import Row, SplitWriter, TokenizedRows
 from assay.errors import UsageError
-from assay.records.record import digest_of
+from assay.records.record import canonical_json, digest_of
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord
 from assay.spec.data import DataSpec, HeldOut, is_remote
-from assay.spec.examples import Example, Message, check_forms, read_sources
+from assay.spec.examples import Example, Message, check_forms, stream_sources
 from assay.spec.objective import ClassifySpec, ObjectiveSpec
 from assay.spec.spec import FORMATS
 from assay.spec.train import TrainSpec
 from assay.stages.work import Work
 
 VERSION = 2
+
+BLOCK_ROWS, BLOCK_CHARACTERS = 2000, 4_000_000
+"""Whichever comes first ends a block that is tokenized at once."""
+BLOCKS_PER_WORD = 25
+"""How often it is told how far it is."""
 
 
 def run(
@@ -29,42 +37,46 @@ def run(
     or the data are not of the form that the objective learns from."""
     work.say("reading the data")
     fetched = _fetched([*data.patterns, *(train.ewc.data if train.ewc else ())], work)
-    splits = _Splits(data, train.objective, work.root, fetched, _sealed_questions(sealed))
-    if not splits.train:
-        raise UsageError("nothing is left to train on: every example is held out")
+    splits = Splits(data, train.objective, work.root, fetched, _sealed_questions(sealed))
+    examples = chain(splits.examples(), _protected(data, train, work.root, fetched))
     folder = work.fresh_folder("dataset")
     work.say("tokenizing")
-    parts = {"train": splits.train, "selection": splits.selection}
-    if train.ewc is not None:
-        kept = read_sources(train.ewc.data, "auto", data.system, work.root, fetched)
-        parts["ewc"] = list(chain(*kept.values()))
-        check_forms(parts["ewc"], FORMATS["sft"], "train.ewc.data")
-    counts = ray_cluster.call(
-        _write_all,
-        Path(model.artifact.path),
-        {name: _rows(examples, _objective_of(name, train), splits.labels) for name, examples in parts.items()},
-        folder,
-        train.max_length,
-        train.objective.grpo is not None,
+    names = ("train", "selection", *(("ewc",) if train.ewc else ()))
+    parts = {name: Part(_objective_of(name, train), splits.labels) for name in names}
+    writers = {name: SplitWriter(folder / f"{name}.safetensors") for name in names}
+    gate, as_prompts = GateTask(folder / "heldout"), train.objective.grpo is not None
+    prompts = {name: folder / f"{name}.jsonl" for name in names if as_prompts}
+    for file in prompts.values():
+        file.touch()
+    calls = (
+        (name, Path(model.artifact.path), rows, train.max_length, as_prompts)
+        for name, rows in _blocks(examples, parts, gate)
     )
+    for number, (name, rows, lines) in enumerate(ray_cluster.map_in_order(_tokenized, calls), start=1):
+        writers[name].add(rows)
+        if as_prompts:
+            _append(prompts[name], lines)
+        if number % BLOCKS_PER_WORD == 0:
+            work.say(f"tokenizing: {writers['train'].num_examples} examples so far, of some {splits.num_examples}")
+    counts = {name: writer.close() for name, writer in writers.items()}
+    sealed_split = gate.close()
+    if not parts["train"].digest.num_items:
+        raise UsageError("nothing is left to train on: every example is held out")
     if not counts["train"].num_examples:
         raise UsageError(f"no example is within max_length {train.max_length} tokens")
-    if splits.gate:
-        _write_gate_task(splits.gate, folder / "heldout")
-    records = {name: _record(name, examples, counts[name]) for name, examples in parts.items()}
     return DatasetRecord(
         artifact=work.store.put(folder, "dataset"),
-        **records,
-        gate=_record("heldout", splits.gate, None) if splits.gate else None,
+        **{name: _record(name, parts[name], counts[name]) for name in names},
+        gate=sealed_split,
         labels=splits.labels,
         num_dropped_too_long=sum(count.num_too_long for count in counts.values()),
         num_dropped_duplicates=splits.num_duplicates,
         num_dropped_in_gate=splits.num_in_gate,
-        sources=splits.sources,
+        sources=dict(splits.sources),
     )
 
 
-Fetched = dict[str, list[Path]]
+Fetched = Mapping[str, list[Path]]
 """Local copies of the data that lie elsewhere, by their entry in the spec."""
 
 
@@ -78,65 +90,177 @@ def _fetched(patterns: Sequence[str], work: Work) -> Fetched:
     }
 
 
-class _Splits:
-    """The three splits. `train` leaves out what stands in selection or gate too, and is weighted by source."""
+class Splits:
+    """The three splits, as a stream. `train` leaves out what stands in selection or gate too, and is weighted by
+    source. The held-out shares are drawn by the digest of the example and the seed: adding a line moves no other
+    line, and equal examples are never parted."""
 
     def __init__(
         self, data: DataSpec, objective: ObjectiveSpec, root: Path, fetched: Fetched, sealed: frozenset[str]
     ) -> None:
-        sources = read_sources(data.train, data.format, data.system, root, fetched)
-        held = {
-            name: list(chain(*read_sources(split.source, data.format, data.system, root, fetched).values()))
+        """Reads everything once: for its mistakes, its classes, and what has files of its own to be held out."""
+        self.data, self.objective, self.root, self.fetched, self.sealed = data, objective, root, fetched, sealed
+        if _share(data.gate) + _share(data.selection) >= 1:
+            raise UsageError("data.selection and data.gate together leave nothing to train on")
+        self.files = {
+            name: split.source
             for name, split in (("selection", data.selection), ("gate", data.gate))
             if isinstance(split, HeldOut)
         }
-        for where, examples in [*sources.items(), *held.items()]:
-            check_forms(examples, FORMATS[objective.name], where)
-        pool = [(source, example) for source, examples in sources.items() for example in examples]
-        everything = [example for _, example in pool] + [example for some in held.values() for example in some]
-        self.labels = tuple(sorted({example.label for example in everything if isinstance(example.label, str)}))
-        self.selection, self.gate = held.get("selection", []), held.get("gate", [])
-        train = self._drawn(data, pool)
-        if sealed:
-            before = len(train) + len(self.selection)
-            train = [(source, example) for source, example in train if question(example) not in sealed]
-            self.selection = [example for example in self.selection if question(example) not in sealed]
-            self.num_in_gate = before - len(train) - len(self.selection)
-        else:
-            self.num_in_gate = 0
-        held_out = {_digest(example) for example in [*self.selection, *self.gate]}
-        own = [(source, example) for source, example in train if _digest(example) not in held_out]
-        self.num_duplicates = len(train) - len(own)
-        weighted = [
-            (source, example)
-            for source, example in own
-            for _ in range(_times(data.weights.get(source, 1.0), f"{data.split_seed}:{_digest(example)}"))
-        ]
-        self.train = [example for _, example in weighted]
-        self.sources = {source: sum(one == source for one, _ in weighted) for source in sources}
-        if objective.classify is not None and objective.classify.head == "text":
-            ask = objective.classify
-            self.train = [_verbalized(example, ask, self.labels) for example in self.train]
-            self.selection = [_verbalized(example, ask, self.labels) for example in self.selection]
-            self.gate = [_verbalized(example, ask, self.labels) for example in self.gate]
+        self.num_examples = self.num_duplicates = self.num_in_gate = 0
+        self.sources = Counter(dict.fromkeys(data.train, 0))
+        """Training examples of each entry, weights applied; complete when `examples` has come to its end."""
+        self._classes: set[str] = set()
+        self._held_out: set[bytes] = set()
+        for name, source in (("train", data.train), *self.files.items()):
+            check_forms(self._surveyed(name, source), FORMATS[objective.name], ", ".join(source))
+        self.labels = tuple(sorted(self._classes))
 
-    def _drawn(self, data: DataSpec, pool: list[tuple[str, Example]]) -> list[tuple[str, Example]]:
-        """What is left after the held-out shares, which are drawn by the digest of the example and the seed: adding
-        a line moves no other line."""
-        gate_share = data.gate if isinstance(data.gate, float) else 0.0
-        selection_share = data.selection if isinstance(data.selection, float) else 0.0
-        if gate_share + selection_share >= 1:
-            raise UsageError("data.selection and data.gate together leave nothing to train on")
-        left: list[tuple[str, Example]] = []
-        for source, example in pool:
-            draw = random.Random(f"{data.split_seed}:{_digest(example)}").random()
-            if draw < gate_share:
-                self.gate.append(example)
-            elif draw < gate_share + selection_share:
-                self.selection.append(example)
+    def examples(self) -> Iterator[tuple[str, Example]]:
+        """Every example that is not dropped, with its split's name, as often as it is shown."""
+        for source, example in self._read(self.data.train):
+            digest = _digest(example)
+            split = self._drawn(digest)
+            if split != "gate" and self._is_sealed(example):
+                self.num_in_gate += 1
+            elif split != "train":
+                yield split, self._worded(example)
+            elif bytes.fromhex(digest) in self._held_out:
+                self.num_duplicates += 1
             else:
-                left.append((source, example))
-        return left
+                times = _times(self.data.weights.get(source, 1.0), f"{self.data.split_seed}:{digest}")
+                self.sources[source] += times
+                for _ in range(times):
+                    yield split, self._worded(example)
+        for split, files in self.files.items():
+            for _, example in self._read(files):
+                if split != "gate" and self._is_sealed(example):
+                    self.num_in_gate += 1
+                else:
+                    yield split, self._worded(example)
+
+    def _read(self, source: Sequence[str]) -> Iterator[tuple[str, Example]]:
+        return stream_sources(source, self.data.format, self.data.system, self.root, self.fetched)
+
+    def _surveyed(self, split: str, source: Sequence[str]) -> Iterator[Example]:
+        for _, example in self._read(source):
+            if isinstance(example.label, str):
+                self._classes.add(example.label)
+            if split == "train":
+                self.num_examples += 1
+            elif split == "gate" or not self._is_sealed(example):
+                self._held_out.add(bytes.fromhex(_digest(example)))
+            yield example
+
+    def _drawn(self, digest: str) -> str:
+        draw = random.Random(f"{self.data.split_seed}:{digest}").random()
+        gate, selection = _share(self.data.gate), _share(self.data.selection)
+        return "gate" if draw < gate else "selection" if draw < gate + selection else "train"
+
+    def _is_sealed(self, example: Example) -> bool:
+        return bool(self.sealed) and question(example) in self.sealed
+
+    def _worded(self, example: Example) -> Example:
+        """A classifier that answers in words is asked."""
+        classify = self.objective.classify
+        return _verbalized(example, classify, self.labels) if classify and classify.head == "text" else example
+
+
+def _share(split: float | HeldOut | None) -> float:
+    """0 where nothing is drawn."""
+    return split if isinstance(split, float) else 0.0
+
+
+def _protected(data: DataSpec, train: TrainSpec, root: Path, fetched: Fetched) -> Iterator[tuple[str, Example]]:
+    """What `train.ewc` protects."""
+    if train.ewc is None:
+        return
+
+    def read() -> Iterator[tuple[str, Example]]:
+        return stream_sources(source, "auto", data.system, root, fetched)
+
+    source = train.ewc.data
+    check_forms((example for _, example in read()), FORMATS["sft"], "train.ewc.data")
+    yield from (("ewc", example) for _, example in read())
+
+
+class ListDigest:
+    """`digest_of` a list of examples that nobody holds."""
+
+    def __init__(self) -> None:
+        self.num_items = 0
+        self._sha256 = hashlib.sha256(b"[")
+
+    def add(self, example: Example) -> None:
+        """Adds an example to the end."""
+        self._sha256.update((b"," if self.num_items else b"") + canonical_json(_data(example)).encode())
+        self.num_items += 1
+
+    def hex(self) -> str:
+        """SHA-256 of the canonical JSON of all."""
+        whole = self._sha256.copy()
+        whole.update(b"]")
+        return whole.hexdigest()
+
+
+class Part:
+    """One split on its way to the tokenizer, a block of rows at a time."""
+
+    def __init__(self, objective: ObjectiveSpec, labels: Sequence[str]) -> None:
+        self.objective, self.labels = objective, labels
+        self.digest = ListDigest()
+        self._first: Example | None = None
+        self._last: Example | None = None
+        self._rows: list[Row] = []
+        self._num_characters = 0
+
+    def add(self, example: Example) -> list[Row]:
+        """Takes an example; returns a block when one is full, else nothing."""
+        self.digest.add(example)
+        if self.objective.kto is None:
+            self._put(_row(example, self.objective, self.labels))
+        else:
+            self._first = self._first or example
+            if self._last is not None:
+                self._put(_kto_row(self._last, example))
+            self._last = example
+        is_full = len(self._rows) >= BLOCK_ROWS or self._num_characters >= BLOCK_CHARACTERS
+        return self._take() if is_full else []
+
+    def rest(self) -> list[Row]:
+        """The last block."""
+        if self._first is not None and self._last is not None:
+            self._put(_kto_row(self._last, self._first))
+        return self._take()
+
+    def _put(self, row: Row) -> None:
+        self._rows.append(row)
+        self._num_characters += len(row.text) + sum(len(turn["content"]) for chat in row.chats for turn in chat)
+
+    def _take(self) -> list[Row]:
+        rows, self._rows, self._num_characters = self._rows, [], 0
+        return rows
+
+
+def _blocks(
+    examples: Iterable[tuple[str, Example]], parts: Mapping[str, Part], gate: "GateTask"
+) -> Iterator[tuple[str, list[Row]]]:
+    """Rows to tokenize, with their split's name. What is sealed goes to the gate's task."""
+    for split, example in examples:
+        if split == "gate":
+            gate.add(example)
+        elif rows := parts[split].add(example):
+            yield split, rows
+    for split, part in parts.items():
+        if rows := part.rest():
+            yield split, rows
+
+
+def _tokenized(
+    split: str, tokenizer: Path, rows: Sequence[Row], max_length: int, as_prompts: bool
+) -> tuple[str, TokenizedRows, str]:
+    prompts = hf_data.prompts_of(tokenizer, rows, max_length) if as_prompts else ""
+    return split, hf_data.tokenize_rows(tokenizer, rows, max_length), prompts
 
 
 def question(example: Example) -> str:
@@ -171,80 +295,96 @@ def _objective_of(part: str, train: TrainSpec) -> ObjectiveSpec:
     return ObjectiveSpec.model_validate("sft") if part == "ewc" else train.objective
 
 
-def _rows(examples: Sequence[Example], objective: ObjectiveSpec, labels: Sequence[str]) -> list[Row]:
-    """The examples as the tokenizer is given them."""
+def _row(example: Example, objective: ObjectiveSpec, labels: Sequence[str]) -> Row:
+    """The example as the tokenizer is given it."""
     if objective.pretrain is not None:
-        return [Row(text=example.text) for example in examples]
+        return Row(text=example.text)
     if objective.classify is not None and objective.classify.head == "linear":
-        return [Row((_chat(example.messages),), label=labels.index(str(example.label))) for example in examples]
-    if objective.kto is not None:
-        others = [*examples[1:], *examples[:1]]  # another's answer, to see how far the model has moved in general
-        return [
-            Row(
-                (_chat(example.messages), _chat((*example.messages[:-1], other.messages[-1]))),
-                label=int(bool(example.label)),
-            )
-            for example, other in zip(examples, others, strict=True)
-        ]
-    return [
-        Row((_chat(example.messages), *([_chat(example.rejected)] if example.rejected else []))) for example in examples
-    ]
+        return Row((_chat(example.messages),), label=labels.index(str(example.label)))
+    return Row((_chat(example.messages), *([_chat(example.rejected)] if example.rejected else [])))
 
 
-def _write_all(
-    tokenizer: Path, splits: dict[str, list[Row]], folder: Path, max_length: int, as_prompts: bool
-) -> dict[str, hf_data.SplitCounts]:
-    if as_prompts:
-        for name, rows in splits.items():
-            hf_data.write_prompts(tokenizer, rows, folder / f"{name}.jsonl", max_length=max_length)
-    return {
-        name: hf_data.write_rows(tokenizer, rows, folder / f"{name}.safetensors", max_length=max_length)
-        for name, rows in splits.items()
-    }
+def _kto_row(example: Example, other: Example) -> Row:
+    """Beside the example another's answer, to see how far the model has moved in general."""
+    mixed = (*example.messages[:-1], other.messages[-1])
+    return Row((_chat(example.messages), _chat(mixed)), label=int(bool(example.label)))
 
 
-def _write_gate_task(examples: Sequence[Example], folder: Path) -> None:
+class GateTask:
     """The held-out split as an lm-eval task: the last user turn is asked, the answer must match."""
-    folder.mkdir()
-    lines = []
-    for example in examples:
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.digest = ListDigest()
+        self._system = ""
+        self._lines: list[str] = []
+
+    def add(self, example: Example) -> None:
+        """Writes one item."""
         if not example.messages:
             raise UsageError("plain text asks nothing that a gate could weigh; take data.gate out")
+        system = [message.content for message in example.messages if message.role == "system"]
+        if not self.digest.num_items:
+            self.folder.mkdir()
+            self._system = next(iter(system), "")
         *before, answer = example.messages
         question = "\n".join(message.content for message in before if message.role == "user")
-        system = "\n".join(message.content for message in before if message.role == "system")
-        lines.append(json.dumps({"question": question, "answer": answer.content, "system": system}))
-    (folder / "heldout.jsonl").write_text("\n".join(lines) + "\n")
-    system = next((m.content for m in examples[0].messages if m.role == "system"), "")
-    task = {
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": "heldout.jsonl"},
-        "test_split": "train",
-        "output_type": "generate_until",
-        "description": system,
-        "doc_to_text": "{{question}}",
-        "doc_to_target": "{{answer}}",
-        "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": 256, "do_sample": False, "temperature": 0.0},
-        "metric_list": [
-            {
-                "metric": "exact_match",
-                "aggregation": "mean",
-                "higher_is_better": True,
-                "ignore_case": True,
-                "ignore_punctuation": True,
-            }
-        ],
-    }
-    (folder / "heldout.yaml").write_text(json.dumps(task, indent=1))  # JSON is YAML
+        item = {"question": question, "answer": answer.content, "system": "\n".join(system)}
+        self.digest.add(example)
+        self._lines.append(json.dumps(item) + "\n")
+        if len(self._lines) >= BLOCK_ROWS:
+            self._write()
+
+    def close(self) -> SplitRecord | None:
+        """Writes the task itself; None when there are no items."""
+        if not self.digest.num_items:
+            return None
+        self._write()
+        task = {
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": "heldout.jsonl"},
+            "test_split": "train",
+            "output_type": "generate_until",
+            "description": self._system,
+            "doc_to_text": "{{question}}",
+            "doc_to_target": "{{answer}}",
+            "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": 256, "do_sample": False, "temperature": 0.0},
+            "metric_list": [
+                {
+                    "metric": "exact_match",
+                    "aggregation": "mean",
+                    "higher_is_better": True,
+                    "ignore_case": True,
+                    "ignore_punctuation": True,
+                }
+            ],
+        }
+        (self.folder / "heldout.yaml").write_text(json.dumps(task, indent=1))  # JSON is YAML
+        return SplitRecord(
+            file="heldout/heldout.jsonl",
+            digest=self.digest.hex(),
+            num_examples=self.digest.num_items,
+            num_tokens=0,
+            num_completion_tokens=0,
+        )
+
+    def _write(self) -> None:
+        _append(self.folder / "heldout.jsonl", "".join(self._lines))
+        self._lines.clear()
 
 
-def _record(name: str, examples: Sequence[Example], counts: hf_data.SplitCounts | None) -> SplitRecord:
+def _append(file: Path, text: str) -> None:
+    with file.open("a") as lines:
+        lines.write(text)
+
+
+def _record(name: str, part: Part, counts: hf_data.SplitCounts) -> SplitRecord:
     return SplitRecord(
-        file=f"{name}.safetensors" if counts else f"{name}/heldout.jsonl",
-        digest=digest_of([_data(example) for example in examples]),
-        num_examples=counts.num_examples if counts else len(examples),
-        num_tokens=counts.num_tokens if counts else 0,
-        num_completion_tokens=counts.num_completion_tokens if counts else 0,
+        file=f"{name}.safetensors",
+        digest=part.digest.hex(),
+        num_examples=counts.num_examples,
+        num_tokens=counts.num_tokens,
+        num_completion_tokens=counts.num_completion_tokens,
     )
 
 

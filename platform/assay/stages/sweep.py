@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from assay.engines import ray_cluster, ray_tune, warm_workers
+from assay.engines import checkpoints, ray_cluster, ray_tune, warm_workers
 from assay.engines.attempts import Stopped
 from assay.engines.ray_tune import Turn
 from assay.errors import AssayError, PlaceError, StageFailed
@@ -24,13 +25,14 @@ from assay.records.stages import (
     TrainingRecord,
     TrialRecord,
 )
-from assay.rules.halving import Segment, ladder, next_segment
+from assay.rules import population
+from assay.rules.halving import Ladder, Segment, ladder, next_segment
 from assay.rules.range_test import rates_to_try
-from assay.spec.sweep import Range, Scalar, SweepSpec, with_parameters
+from assay.spec.sweep import Range, SweepSpec, with_parameters
 from assay.spec.train import WITHOUT_EFFECT, TrainSpec
 from assay.stages.work import Work
 
-VERSION = 3
+VERSION = 4
 
 RANGE_STEPS = 40
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 0.1
@@ -39,7 +41,12 @@ LOWEST_RATE, HIGHEST_RATE = 1e-6, 0.1
 Trial = Callable[..., TrainingRecord | PauseReport]
 """`stages.train.part`, handed in by the flow: stages do not import each other."""
 
-Parameters = dict[str, Scalar]
+Parameters = dict[str, Any]
+"""Values of fields of `train`, by their dotted names."""
+
+CHANGES = "learning_rate_changes"
+TAKEN_OVER = "taken-over"
+"""Inside a trial's folder: the checkpoint that it begins with, of the trial that it has taken over from."""
 
 
 RANGE_TEST: Segment = (-1, (RANGE_STEPS - 1) / RANGE_STEPS)
@@ -82,8 +89,8 @@ def run(
     )
     trials = course.records()
     chosen = choose(trials)
-    for number in range(len(trials)):
-        shutil.rmtree(trials_of.folder(course.parameters[number]) / "checkpoints", ignore_errors=True)
+    for folder in (work.folder / "trials").glob("*/checkpoints"):
+        shutil.rmtree(folder, ignore_errors=True)
     return SweepRecord(
         trials=trials, chosen=chosen, seconds=time.time() - started_at, range_test=course.range_history()
     )
@@ -127,7 +134,7 @@ def concurrent_trials(sweep: SweepSpec, base: TrainSpec, *, on_gpu: bool) -> int
 
 def trial_spec(sweep: SweepSpec, base: TrainSpec, parameters: Parameters) -> TrainSpec:
     """The training run of one trial: the base with these parameters and the sweep's budget, validated anew."""
-    changes: dict[str, Scalar | None] = dict(parameters)
+    changes = dict(parameters)
     if sweep.max_steps is not None:
         changes["max_steps"] = sweep.max_steps
     elif sweep.num_epochs is not None:
@@ -162,6 +169,7 @@ class Trials:
                 until=turn.until if turn.until < 1 else None,
                 halt_file=self.halt_file,
                 rising_from=LOWEST_RATE if turn.trial == RANGE_TEST[0] else None,
+                start=folder / TAKEN_OVER,
             )
         except Stopped:
             return TurnResult(error="stopped").model_dump_json()
@@ -189,6 +197,20 @@ class Trials:
         mark = digest_of([VERSION, *said, self.model.artifact.digest, self.data.artifact.digest])[:6]
         return self.work.folder / "trials" / f"{trial_name(parameters)}-{mark}"
 
+    def hand_over(self, giver: Parameters, taker: Parameters, step: int) -> None:
+        """Puts the giver's checkpoint of a step where the taker's training begins. Without one, as when the giver has
+        gone on since, the taker is trained from the start, to the same end."""
+        source, target = self.folder(giver) / "checkpoints", self.folder(taker)
+        checkpoint = checkpoints.at(source, step)
+        if not checkpoint.exists() or (target / TAKEN_OVER).exists() or any(target.glob("checkpoints/step-*")):
+            return
+        shutil.rmtree(target / "draft", ignore_errors=True)
+        shutil.copytree(checkpoint, target / "draft")
+        (target / "checkpoints").mkdir(exist_ok=True)
+        for beside in source.glob("*.safetensors"):  # what was measured before the first step
+            shutil.copy2(beside, target / "checkpoints")
+        (target / "draft").rename(target / TAKEN_OVER)
+
     def known(self, turn: Turn) -> TurnResult | None:
         """What an earlier attempt at the sweep has left of this turn. What failed then is tried again."""
         try:
@@ -209,7 +231,12 @@ class Course:
 
     def __init__(self, sweep: SweepSpec, trials: Trials) -> None:
         self.sweep, self.trials = sweep, trials
-        self.ladder = ladder(sweep.scheduler, factor=sweep.reduction_factor, num_rungs=sweep.num_rungs)
+        self.is_population = sweep.scheduler == "pbt"
+        self.ladder = (
+            Ladder(population.looks(sweep.num_rungs), sweep.reduction_factor)
+            if self.is_population
+            else ladder(sweep.scheduler, factor=sweep.reduction_factor, num_rungs=sweep.num_rungs)
+        )
         self.results: dict[Segment, TurnResult] = {}
         self.running: set[Segment] = set()
         self.num_lost: Counter[Segment] = Counter()
@@ -221,10 +248,13 @@ class Course:
 
     def _begin(self) -> None:
         self.parameters = self._first_parameters()
-        for number, parameters in enumerate(self.parameters):
-            for rung in self.ladder.own_rungs(number):
-                if found := self.trials.known(Turn(number, parameters, rung)):
+        for rung in self.ladder.rungs:
+            for number, parameters in enumerate(self.parameters):
+                if rung in self.ladder.own_rungs(number) and (
+                    found := self.trials.known(Turn(number, parameters, rung))
+                ):
                     self.results[number, rung] = found
+            self._learn_from_each_other(rung)
 
     def next(self, draw: Callable[[], Parameters] | None) -> Turn | None:
         """The next turn; None when there is none now."""
@@ -248,6 +278,7 @@ class Course:
             self._begin()
             return None
         self.results[segment] = came_to
+        self._learn_from_each_other(turn.until)
         return came_to.loss
 
     def lost(self, turn: Turn) -> None:
@@ -259,6 +290,7 @@ class Course:
             if segment == RANGE_TEST:
                 raise StageFailed("the range test's process was lost over and over")
             self.results[segment] = TurnResult(error="the trial's process was lost over and over")
+            self._learn_from_each_other(turn.until)
 
     def is_over(self) -> bool:
         """Whether no turn is left."""
@@ -282,6 +314,26 @@ class Course:
         found = [self._record(number, parameters) for number, parameters in enumerate(self.parameters)]
         return tuple(sorted(found, key=lambda trial: trial.learning_rate))
 
+    def _learn_from_each_other(self, share: float) -> None:
+        """In a population, once all have come to a look: the worst take over from the best."""
+        here = [(number, share) for number in range(len(self.parameters))]
+        if not self.is_population or share == 1 or self.trials.halt_file.exists():
+            return
+        if any(segment not in self.results for segment in here):
+            return
+        draws = random.Random(f"{self.sweep.seed}:{share}")
+        losses = [self.results[segment].loss for segment in here]
+        before = list(self.parameters)
+        found = population.takeovers(losses, factor=self.sweep.reduction_factor, draws=draws)
+        for taker, giver in found.items():
+            own = before[giver]
+            changes = own.get(CHANGES, [])
+            rate = changes[-1]["learning_rate"] if changes else own["learning_rate"]
+            new = population.perturbed(rate, self.sweep.rate_ends, draws)
+            self.parameters[taker] = {**own, CHANGES: [*changes, {"at": share, "learning_rate": new}]}
+            if pause := self.results[giver, share].pause:
+                self.trials.hand_over(own, self.parameters[taker], pause.step)
+
     def _turn(self, segment: Segment) -> Turn:
         number, until = segment
         return Turn(number, self.parameters[number] if segment != RANGE_TEST else {}, until)
@@ -300,6 +352,8 @@ class Course:
         if self.sweep.learning_rate == "auto":
             return None if RANGE_TEST in self.running else RANGE_TEST
         losses = {segment: result.loss for segment, result in self.results.items()}
+        if self.is_population:
+            return population.next_turn(losses, self.running, self.ladder.rungs, num_trials=self.sweep.num_trials)
         return next_segment(losses, self.running, self.ladder, num_trials=self.sweep.num_trials)
 
     def _first_parameters(self) -> list[Parameters]:
@@ -316,9 +370,12 @@ class Course:
 
     def _record(self, number: int, parameters: Parameters) -> TrialRecord:
         own = [self.results[number, rung] for rung in self.ladder.own_rungs(number) if (number, rung) in self.results]
+        spec = trial_spec(self.sweep, self.trials.base, parameters)
+        rates = ("learning_rate", CHANGES)
         return TrialRecord(
-            learning_rate=trial_spec(self.sweep, self.trials.base, parameters).learning_rate,
-            parameters={name: value for name, value in parameters.items() if name != "learning_rate"},
+            learning_rate=spec.learning_rate,
+            learning_rate_changes=spec.learning_rate_changes if self.is_population else (),
+            parameters={name: value for name, value in parameters.items() if name not in rates},
             training=own[-1].training if own else None,
             error=own[-1].error if own else None,
             pauses=tuple(result.pause for result in own if result.pause),
@@ -333,7 +390,10 @@ def trial_name(parameters: Parameters) -> str:
     words = [
         f"{short.get(name, name.rpartition('.')[2])}-{format(value, '.4g') if isinstance(value, float) else value}"
         for name, value in parameters.items()
+        if name != CHANGES
     ]
+    if changes := parameters.get(CHANGES):
+        words.append(f"then-{changes[-1]['learning_rate']:.4g}")
     return ",".join(words).replace("/", "_")[:80]
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from assay.engines import checkpoints as kept
 from assay.engines import ray_train, trackers
 from assay.engines.hf_trainer import TrainingJob, TrainingOutcome
 from assay.engines.keeper import Keeping
@@ -67,13 +68,18 @@ def part(
     until: float | None = None,
     halt_file: Path | None = None,
     rising_from: float | None = None,
+    start: Path | None = None,
 ) -> TrainingRecord | PauseReport:
     """The same, or the training up to a share of its steps: a sweep's trial. It goes on from what is in
-    `checkpoints`, and ends with one when `halt_file` appears. With `rising_from` the learning rate rises from there
-    to `train.learning_rate`, step by step: a range test."""
+    `checkpoints`, or begins with the checkpoint in `start`, where there is one, of a training that was the same up to
+    there. It ends with a checkpoint when `halt_file` appears. With `rising_from` the learning rate rises from there to
+    `train.learning_rate`, step by step: a range test."""
     started_at = time.time()
     trackers.require(train.report_to)
     work.say("starting the workers")
+    identity = job_digest(train, model=model, data=data, others=(teacher, scorer))
+    if start is not None and start.exists():
+        _take_in(start, checkpoints, identity, work)
     output = work.folder / "output"
     splits = Path(data.artifact.path)
     num_gpus = train.worker.gpus if train.worker.gpus is not None else float(work.on_gpu)
@@ -93,7 +99,7 @@ def part(
         rising_from=rising_from,
         keeping=Keeping(
             folder=str(checkpoints),
-            job=job_digest(train, model=model, data=data, others=(teacher, scorer)),
+            job=identity,
             attempt="",
             until=until,
             halt_file=str(halt_file) if halt_file else None,
@@ -122,6 +128,13 @@ def job_digest(
     """What says whether two trainings are the same one."""
     models = [one.artifact.digest if one else None for one in (model, *others)]
     return digest_of([VERSION, train.model_dump(exclude=WITHOUT_EFFECT), models, data.artifact.digest])
+
+
+def _take_in(start: Path, checkpoints: Path, identity: str, work: Work) -> None:
+    try:
+        kept.take_in(start, checkpoints, identity)
+    except kept.Damaged as error:
+        work.say(f"starting anew: the checkpoint to start from is damaged ({error})")
 
 
 def _put_in_order(config: Path) -> None:

@@ -1,0 +1,77 @@
+"""Preparing on a real Ray: blocks that several workers tokenize come back in their order."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from assay.engines import ray_cluster
+from assay.engines.hf_batches import PackedSplit
+from assay.errors import StageFailed, UsageError
+from assay.place import Place
+from assay.records.artifact import Artifact
+from assay.records.stages import DatasetRecord, ModelRecord
+from assay.spec.data import DataSpec
+from assay.spec.train import TrainSpec
+from assay.stages import prepare
+from assay.stages.work import Work
+from tiny import make_model
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),  # the head, on purpose
+]
+
+
+def prepared(place: Place, model: Path, folder: Path, objective: object = "sft") -> DatasetRecord:
+    work = Work(place, folder / "work", folder / "progress.jsonl", folder)
+    record = ModelRecord(
+        artifact=Artifact(digest="m", kind="model", path=str(model), size=1),
+        architecture="LlamaForCausalLM",
+        num_parameters=1,
+        num_layers=2,
+        context_length=256,
+    )
+    train = TrainSpec.model_validate({"max_length": 64, "objective": objective})
+    return prepare.run(DataSpec(train=("train.jsonl",), selection=0.1, gate=0.1), train=train, model=record, work=work)
+
+
+def test_the_split_does_not_depend_on_its_blocks(
+    on_ray: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model(tmp_path / "model")
+    lines = [json.dumps({"prompt": f"number {i}?", "completion": "x" * (i % 50) + "y"}) for i in range(300)]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    whole = prepared(on_ray, tmp_path / "model", tmp_path)
+    monkeypatch.setattr("assay.stages.prepare.BLOCK_ROWS", 30)
+    monkeypatch.setattr("assay.stages.prepare.BLOCKS_PER_WORD", 5)
+    found = prepared(on_ray, tmp_path / "model", tmp_path)
+    assert found == whole
+    assert found.num_dropped_too_long > 0
+    assert found.gate is not None
+    assert found.train.num_examples + found.selection.num_examples + found.gate.num_examples < 300
+    split = PackedSplit.load(str(Path(found.artifact.path) / found.train.file))
+    assert len(split) == found.train.num_examples
+    assert sum(len(text[0]) for unit in map(split.__getitem__, range(len(split))) for text in unit.texts) == (
+        found.train.num_tokens
+    )
+    assert "examples so far" in (tmp_path / "progress.jsonl").read_text()
+    online = prepared(on_ray, tmp_path / "model", tmp_path, {"grpo": {"rewards": ["exact_match"]}})
+    prompts = (Path(online.artifact.path) / "train.jsonl").read_text().splitlines()
+    assert len(prompts) == online.train.num_examples
+
+
+def test_an_error_of_a_worker_comes_as_itself(on_ray: Place) -> None:
+    assert list(ray_cluster.map_in_order(_halved, ((number,) for number in range(0, 20, 2)))) == list(range(10))
+    with pytest.raises(UsageError, match="3 is odd"):
+        list(ray_cluster.map_in_order(_halved, [(2,), (3,)]))
+    with pytest.raises(StageFailed, match="_halved failed: TypeError"):
+        list(ray_cluster.map_in_order(_halved, [("two",)]))
+
+
+def _halved(number: int) -> int:
+    if number % 2:
+        raise UsageError(f"{number} is odd")
+    return number // 2
