@@ -9,14 +9,18 @@ import pytest
 from pydantic import ValidationError
 
 import workers
-from assay.engines import hf_methods, hf_models
+from assay.engines import hf_methods, hf_models, model_shape
 from assay.engines.attempts import until_done
 from assay.engines.hf_batches import PackedSplit, collate, collate_padded
 from assay.engines.hf_data import Row
 from assay.engines.hf_objectives import Frozen, objective_of
 from assay.engines.hf_trainer import TrainingOutcome, is_padded, read_outcome
 from assay.engines.keeper import Keeping
+from assay.errors import UsageError
 from assay.records.stages import PauseReport
+from assay.rules.memory import trained_parameters
+from assay.spec.method import MethodSpec
+from assay.spec.objective import ObjectiveSpec
 from assay.spec.train import TrainSpec
 from tiny import THINGS, make_model
 from training import make_job, train_here
@@ -34,6 +38,9 @@ METHODS: dict[str, Any] = {
     "qlora": "qlora",
     "adalora": "adalora",
     "ia3": "ia3",
+    "bottleneck": "bottleneck",
+    "pfeiffer": {"bottleneck": {"placement": "after_mlp", "size": 16}},
+    "houlsby": {"bottleneck": {"placement": "after_both", "size": 16, "layers": 1}},
     "prefix_tuning": "prefix_tuning",
     "prompt_tuning": "prompt_tuning",
     "p_tuning": "p_tuning",
@@ -44,19 +51,40 @@ OBJECTIVES: dict[str, Any] = {
     "sft": "sft",
     "pretrain": "pretrain",
     "classify": {"classify": {"head": "linear"}},
+    "classify_in_words": "classify",
     "reward": "reward",
     "dpo": "dpo",
     "kto": "kto",
     "orpo": "orpo",
+    "grpo": {"grpo": {"rewards": [{"name": "regex", "pattern": "^no"}], "max_completion_length": 4}},
     "distill": {"distill": {"teacher": "teacher"}},
 }
-RATES = {"ia3": 0.1, "prefix_tuning": 0.1, "prompt_tuning": 0.3, "p_tuning": 0.03, "full": 3e-3, "freeze": 1e-2}
+RATES = {
+    "rslora": 3e-3,
+    "ia3": 0.1,
+    "prefix_tuning": 0.1,
+    "prompt_tuning": 0.3,
+    "p_tuning": 0.03,
+    "full": 3e-3,
+    "freeze": 1e-2,
+}
 QUICK = [("lora", "sft"), ("full", "dpo"), ("freeze", "orpo"), ("lora", "kto"), ("lora", "reward"), ("p_tuning", "sft")]
 
 
 def chat(question: str, answer: str = "") -> list[dict[str, str]]:
     asked = [{"role": "user", "content": question}]
     return [*asked, {"role": "assistant", "content": answer}] if answer else asked
+
+
+def as_prompt(folder: Path, question: str) -> Any:
+    """(1, tokens): what the model is asked."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    asked = tokenizer.apply_chat_template(
+        chat(question), add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    return asked["input_ids"]
 
 
 def rows(objective: str) -> list[Row]:
@@ -84,13 +112,23 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def waverer(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model after it has learned to say yes or no, whatever it is asked."""
+    output = tmp_path_factory.mktemp("waverer") / "out"
+    both = [Row((chat(f"is {thing} real?", answer),)) for thing in THINGS[:16] for answer in ("yes", "no")]
+    train_here(model, both, output, {"method": "full", "learning_rate": 3e-3, "max_steps": 60})
+    hf_models.copy_tokenizer(model, output / "weights")
+    return output / "weights"
+
+
 def settings(method: str, objective: str, **more: Any) -> dict[str, Any]:
     return {
         "method": METHODS[method],
         "objective": OBJECTIVES[objective],
         "learning_rate": RATES.get(method, 1e-2),
-        "max_steps": 16,
-        "global_batch_size": 8,
+        "max_steps": 32 if objective == "grpo" else 16,
+        "global_batch_size": 32 if objective == "grpo" else 8,
         "deepspeed": {"zero_stage": 0},
         **more,
     }
@@ -105,8 +143,6 @@ def trained(model: Path, output: Path, method: str, objective: str, **more: Any)
 
 def reloaded(base: Path, output: Path, train: TrainSpec, num_labels: int | None) -> Any:
     """What was saved, as anybody would load it."""
-    from peft import PeftModel
-
     if not train.method.is_adapter:
         hf_models.copy_tokenizer(base, output / "weights")
         base = output / "weights"
@@ -114,20 +150,21 @@ def reloaded(base: Path, output: Path, train: TrainSpec, num_labels: int | None)
     if not train.method.is_adapter:
         return model.eval()
     model.config.use_cache = False
-    return PeftModel.from_pretrained(model, str(output / "weights")).eval()
+    return hf_models.with_adapter(model, output / "weights").eval()
 
 
-def mean_loss(model: Any, output: Path, train: TrainSpec) -> float:
+def mean_loss(model: Any, output: Path, train: TrainSpec, teacher: Any = None) -> float:
     """The mean loss on the split that was trained on, counted anew."""
     import torch
     from safetensors.torch import load_file
 
     objective = objective_of(train)
     reference = load_file(output / "reference.safetensors")["train"] if objective.needs_reference else None
-    frozen = Frozen(reference=reference, teacher=model if train.objective.distill else None)
+    frozen = Frozen(reference=reference, teacher=teacher)
     split = PackedSplit.load(str(output.with_suffix(".safetensors")))
     gather = collate_padded if is_padded(train) else collate
-    model.config.use_cache = False
+    for one in (model, *([teacher] if teacher else [])):
+        one.config.use_cache = False
     with torch.no_grad():
         batches = [gather([split[index] for index in range(first, first + 8)]) for first in range(0, len(split), 8)]
         losses = [objective.loss(model, batch, train, frozen) for batch in batches]
@@ -145,12 +182,29 @@ def allowed(method: str, objective: str) -> bool:
 def check(model: Path, output: Path, method: str, objective: str) -> None:
     train, outcome = trained(model, output, method, objective)
     assert outcome.selection_loss is not None
-    if objective != "distill":  # the teacher's part of the loss needs the teacher
-        num_labels = {"classify": 2, "reward": 1}.get(objective)
-        again = mean_loss(reloaded(model, output, train, num_labels), output, train)
-        assert again == pytest.approx(outcome.selection_loss, rel=1e-4, abs=1e-5)
+    assert outcome.num_steps == train.max_steps
+    again = reloaded(model, output, train, {"classify": 2, "reward": 1}.get(objective))
+    if objective == "grpo":
+        assert share_of_nos(again, model) == pytest.approx(-outcome.selection_loss)
+        rewards = [-point.loss for point in outcome.history]
+        assert sum(rewards[-4:]) / 4 > 0.2 + sum(rewards[:4]) / 4
+        return
+    teacher = hf_methods.base(str(model), MethodSpec(full=True), precision="fp32", num_labels=None, on_gpu=False)
+    loss = mean_loss(again, output, train, teacher.eval() if objective == "distill" else None)
+    assert loss == pytest.approx(outcome.selection_loss, rel=1e-4, abs=1e-5)
     assert outcome.selection_loss < 0.97 * outcome.history[0].loss
-    assert outcome.num_steps == 16
+
+
+def share_of_nos(model: Any, folder: Path) -> float:
+    """How many of the questions that were trained on a model answers with no."""
+    from transformers import AutoTokenizer
+
+    tokenizer, said = AutoTokenizer.from_pretrained(folder), []
+    for thing in THINGS[:16]:
+        asked = as_prompt(folder, f"is {thing} real?")
+        tokens = model.generate(input_ids=asked, attention_mask=asked > -1, do_sample=False, max_new_tokens=4)
+        said.append(tokenizer.decode(tokens[0, asked.shape[1] :], skip_special_tokens=True))
+    return sum(answer.startswith("no") for answer in said) / len(said)
 
 
 @pytest.mark.parametrize(("method", "objective"), QUICK)
@@ -165,8 +219,15 @@ REST = [pair for pair in itertools.product(METHODS, OBJECTIVES) if pair not in Q
 
 @pytest.mark.methods
 @pytest.mark.parametrize(("method", "objective"), REST)
-def test_every_other_pair_does_too(model: Path, tmp_path: Path, method: str, objective: str) -> None:
-    check(model, tmp_path / "out", method, objective)
+def test_every_other_pair_does_too(request: pytest.FixtureRequest, tmp_path: Path, method: str, objective: str) -> None:
+    base = request.getfixturevalue("waverer" if objective == "grpo" else "model")
+    check(base, tmp_path / "out", method, objective)
+
+
+def test_no_method_and_no_objective_is_forgotten() -> None:
+    assert {MethodSpec.model_validate(method).name for method in METHODS.values()} == set(MethodSpec.model_fields)
+    named = {ObjectiveSpec.model_validate(objective).name for objective in OBJECTIVES.values()}
+    assert named == set(ObjectiveSpec.model_fields)
 
 
 @pytest.mark.methods
@@ -174,6 +235,8 @@ def test_every_other_pair_does_too(model: Path, tmp_path: Path, method: str, obj
     ("method", "objective", "zero_stage", "more"),
     [
         ("full", "dpo", 3, {}),
+        ("houlsby", "reward", 3, {}),
+        ("bottleneck", "sft", 2, {"contrastive": {}}),
         ("lora", "sft", 3, {}),
         ("lora", "kto", 2, {}),
         ("freeze", "reward", 1, {}),
@@ -226,26 +289,6 @@ def test_every_optimizer_lowers_the_loss(model: Path, tmp_path: Path, optimizer:
 
 
 @pytest.mark.methods
-def test_answers_that_are_rewarded_become_more_frequent(model: Path, tmp_path: Path) -> None:
-    """The tiny model has learned to say yes or no; rewarded for one of them, it says it more often."""
-    both = [Row((chat(f"is {thing} real?", answer),)) for thing in THINGS[:16] for answer in ("yes", "no")]
-    train_here(model, both, tmp_path / "start", {"method": "full", "learning_rate": 3e-3, "max_steps": 60})
-    start = tmp_path / "start" / "weights"
-    hf_models.copy_tokenizer(model, start)
-    grpo = {"rewards": [{"name": "regex", "pattern": "^no"}], "num_generations": 8, "max_completion_length": 4}
-    outcome = train_here(
-        start,
-        [Row((chat(f"is {thing} real?", "no"),)) for thing in THINGS[:16]],
-        tmp_path / "out",
-        {"objective": {"grpo": grpo}, "learning_rate": 1e-2, "max_steps": 12, "global_batch_size": 16},
-    )
-    assert outcome.selection_loss is not None
-    assert outcome.history[0].loss > -0.8  # the negated reward
-    assert outcome.selection_loss < -0.9
-    assert outcome.num_tokens > 0
-
-
-@pytest.mark.methods
 def test_a_merged_reward_model_rewards(model: Path, tmp_path: Path) -> None:
     """It is merged as the classifier that it is, and scores the answers of online training."""
     _, outcome = trained(model, tmp_path / "reward", "lora", "reward")
@@ -267,17 +310,11 @@ def test_a_merged_reward_model_rewards(model: Path, tmp_path: Path) -> None:
 def test_learned_prompts_become_tokens_of_the_model(model: Path, tmp_path: Path) -> None:
     """The merged model, given its chat template's prompt, answers as the model with the adapter does."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     train, _ = trained(model, tmp_path / "out", "prompt_tuning", "sft")
     hf_models.merge(model, tmp_path / "out" / "weights", tmp_path / "merged")
-    question = chat("is baran real?")
-    texts = {
-        folder: AutoTokenizer.from_pretrained(folder).apply_chat_template(
-            question, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )["input_ids"]
-        for folder in (model, tmp_path / "merged")
-    }
+    texts = {folder: as_prompt(folder, "is baran real?") for folder in (model, tmp_path / "merged")}
     assert texts[tmp_path / "merged"].shape[1] == texts[model].shape[1] + 16
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="float32").eval()
     adapted = reloaded(model, tmp_path / "out", train, None)
@@ -288,7 +325,7 @@ def test_learned_prompts_become_tokens_of_the_model(model: Path, tmp_path: Path)
     torch.testing.assert_close(ours[: len(theirs)], theirs, atol=0.05, rtol=0.05)  # merged in bf16
 
 
-@pytest.mark.parametrize("method", ["pissa", "qlora", "adalora"])
+@pytest.mark.parametrize("method", ["pissa", "qlora", "adalora", "bottleneck"])
 def test_a_merged_adapter_answers_as_the_adapter_does(model: Path, tmp_path: Path, method: str) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -297,6 +334,22 @@ def test_a_merged_adapter_answers_as_the_adapter_does(model: Path, tmp_path: Pat
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="float32").eval()
     # qlora's adapter is added to the weights before they were quantized
     assert mean_loss(merged, tmp_path / "out", train) == pytest.approx(outcome.selection_loss, rel=0.1, abs=0.02)
+
+
+@pytest.mark.parametrize("method", ["lora", "bottleneck", "pfeiffer", "houlsby"])
+def test_as_many_weights_are_trained_as_the_plan_counts(model: Path, method: str) -> None:
+    train = TrainSpec.model_validate(settings(method, "sft"))
+    learning = hf_methods.load(str(model), train, precision="fp32", num_labels=None, num_steps=4, on_gpu=False)
+    count = sum(weight.numel() for weight in learning.parameters() if weight.requires_grad)
+    shape = model_shape.from_folder(model)
+    assert shape is not None
+    assert count == trained_parameters(train, shape)
+
+
+def test_a_bottleneck_behind_a_layers_part_is_no_part_of_a_model(model: Path, tmp_path: Path) -> None:
+    trained(model, tmp_path / "out", "pfeiffer", "sft", max_steps=1)
+    with pytest.raises(UsageError, match="cannot be added"):
+        hf_models.merge(model, tmp_path / "out" / "weights", tmp_path / "merged")
 
 
 @pytest.mark.methods
@@ -332,6 +385,13 @@ def test_what_is_protected_is_forgotten_less(model: Path, tmp_path: Path) -> Non
         ({"method": {"qlora": {"init": "olora"}}}, "which qlora keeps quantized"),
         ({"method": {"lora": {"init": "olora"}}, "objective": "reward"}, "would be lost"),
         ({"method": "prompt_tuning", "objective": "dpo"}, "do not go together"),
+        ({"objective": "dpo", "contrastive": {}}, "has another loss"),
+        ({"objective": {"classify": {"head": "linear"}}, "contrastive": {}}, "has another loss"),
+        (
+            {"objective": {"grpo": {"rewards": ["contains"]}}, "method": "adalora"},
+            "method: adalora and objective: grpo",
+        ),
+        ({"objective": {"grpo": {"rewards": ["contains"]}}, "neftune_alpha": 5}, "neftune_alpha and objective: grpo"),
         ({"method": "p_tuning", "objective": "reward"}, "new layer"),
         ({"objective": "dpo", "label_smoothing": 0.1}, "has another loss"),
         ({"optimizer": "lion", "deepspeed": {"offload_optimizer": True}}, "computes AdamW"),

@@ -1,19 +1,23 @@
 """Splits, weights and the rows that objectives are given; and data that lie elsewhere."""
 
 import json
+import os
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from assay.engines import remote_data
 from assay.engines.hf_data import Row
-from assay.errors import UsageError
+from assay.errors import AssayError, UsageError
 from assay.records.record import digest_of
 from assay.spec.data import DataSpec
 from assay.spec.examples import Example, Message
 from assay.spec.objective import ObjectiveSpec
 from assay.stages.prepare import GateTask, ListDigest, Part, Splits, _blocks
+from servers import serving
 
 
 def write(file: Path, records: list[dict[str, object]]) -> None:
@@ -126,6 +130,41 @@ def test_a_url_is_fetched_and_its_mark_follows_its_content(folder: Path, tmp_pat
         remote_data.mark(f"file://{folder}/none.jsonl")
     with pytest.raises(UsageError, match="cannot be read"):
         remote_data.mark("nosuch://bucket/a.jsonl")
+
+
+def test_a_web_server_serves_data(folder: Path, tmp_path: Path) -> None:
+    """One file, the files of its listing that match, and a change that leaves the length as it was."""
+    with serving(partial(SimpleHTTPRequestHandler, directory=str(folder))) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        for pattern, names in ((f"{url}/b.jsonl", ["b.jsonl"]), (f"{url}/*.jsonl", ["a.jsonl", "b.jsonl"])):
+            files = remote_data.fetch(pattern, tmp_path / f"copies-{len(names)}")
+            assert [file.read_bytes() for file in files] == [(folder / name).read_bytes() for name in names]
+        before = remote_data.mark(f"{url}/*.jsonl")
+        (folder / "a.jsonl").write_text((folder / "a.jsonl").read_text().replace("x", "y"))
+        os.utime(folder / "a.jsonl", (0, 0))  # the server tells whole seconds
+        after = remote_data.mark(f"{url}/*.jsonl")
+        assert [one == other for one, other in zip(before, after, strict=True)] == [False, True]
+        with pytest.raises(UsageError, match="there is no such file"):
+            remote_data.mark(f"{url}/none.jsonl")
+    with pytest.raises(AssayError, match=r"jsonl.*(no such file|cannot be read)"):
+        remote_data.fetch(f"{url}/a.jsonl", tmp_path / "gone")
+
+
+def test_data_in_a_store_of_objects(folder: Path, tmp_path: Path) -> None:
+    """fsspec's own one, in memory: a new mark when it is written anew."""
+    import fsspec
+
+    def put(text: str) -> None:
+        with fsspec.open("memory://bucket/part-0.jsonl", "w") as file:
+            file.write(text)
+
+    text = (folder / "a.jsonl").read_text()
+    put(text)
+    before = remote_data.mark("memory://bucket/part-*.jsonl")
+    (copy,) = remote_data.fetch("memory://bucket/part-*.jsonl", tmp_path / "copies")
+    assert copy.read_text() == text
+    put(text.replace("x", "y"))
+    assert remote_data.mark("memory://bucket/part-*.jsonl") != before
 
 
 def test_a_split_of_a_data_set_becomes_a_table(folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from assay.engines import base_models
+from assay.engines import base_models, bottleneck
 from assay.engines.deepspeed import Precision, is_used
 from assay.errors import UsageError
 from assay.spec.method import AdaloraSpec, FreezeSpec, LoraSpec, MethodSpec, PTuningSpec, QloraSpec
@@ -36,7 +36,7 @@ def load(
     stored: Precision = precision if is_used(train) or method.is_adapter else "fp32"
     load_base = partial(base, folder, method, precision=stored, num_labels=num_labels, on_gpu=on_gpu)
     # What is frozen and left as it is may serve the next training of this process, too.
-    leaves_traces = train.neftune_alpha is not None or train.gradient_checkpointing
+    leaves_traces = bool(train.neftune_alpha or train.contrastive or train.gradient_checkpointing)
     if method.lora is not None and num_labels is None and not leaves_traces:
         model = base_models.borrow((folder, precision, train.deepspeed.zero_stage == 3), load_base)
     else:
@@ -49,12 +49,15 @@ def load(
         return _frozen(model, method.freeze)
     if train.gradient_checkpointing:
         model.enable_input_require_grads()
+    # Under ZeRO-3 weights of one group have one precision; elsewhere adapters of a bf16 model are fp32.
+    in_fp32 = train.deepspeed.zero_stage != 3
+    if method.bottleneck is not None:
+        return bottleneck.attach(model, method.bottleneck, in_fp32=in_fp32)
     from peft import get_peft_model
 
     config = _peft_config(model, folder, method, num_steps, scores=num_labels is not None)
     try:
-        # Under ZeRO-3 weights of one group have one precision; peft would make adapters of a bf16 model fp32.
-        return get_peft_model(model, config, autocast_adapter_dtype=train.deepspeed.zero_stage != 3)
+        return get_peft_model(model, config, autocast_adapter_dtype=in_fp32)
     except ValueError as error:
         raise UsageError(f"method: {method.name} does not fit this model: {error}") from error
 

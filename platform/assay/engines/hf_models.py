@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from assay.engines import bottleneck
 from assay.errors import MissingExtra, PlaceError, UsageError
 from assay.records.record import Record
 from assay.spec.check import package_folders
@@ -82,21 +83,23 @@ def describe(folder: Path) -> ModelFacts:
 
 def merge(base: Path, adapter: Path, target: Path) -> ModelFacts:
     """Adds what the adapter learned to the base model and saves both as one in bf16, with the tokenizer. Learned
-    prompts become tokens of their own, which the chat template puts first. Raises `UsageError` for a prefix."""
+    prompts become tokens of their own, which the chat template puts first. Raises `UsageError` for what cannot be
+    merged."""
     import torch
-    from peft import PeftConfig, PeftModel
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    config = PeftConfig.from_pretrained(str(adapter))
-    if config.peft_type == "PREFIX_TUNING":
+    said = json.loads((adapter / "adapter_config.json").read_text())
+    if said.get("peft_type") == "PREFIX_TUNING":
         raise UsageError("a prefix of keys and values cannot be added to a model's weights")
-    if config.task_type == "SEQ_CLS":
+    if said["task_type"] == "SEQ_CLS":
         labels = num_labels(adapter)
         model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=labels, dtype=torch.float32)
     else:
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    tuned = PeftModel.from_pretrained(model, str(adapter))
-    if config.is_prompt_learning:
+    tuned = with_adapter(model, adapter)
+    if bottleneck.NAME in said:
+        bottleneck.merge(tuned).to(torch.bfloat16).save_pretrained(target)
+    elif tuned.active_peft_config.is_prompt_learning:
         prompts = tuned.get_prompt(1)[0].detach()
         merged = _with_prompts_as_tokens(model, prompts)
         merged.to(torch.bfloat16).save_pretrained(target)
@@ -105,6 +108,15 @@ def merge(base: Path, adapter: Path, target: Path) -> ModelFacts:
         tuned.merge_and_unload().to(torch.bfloat16).save_pretrained(target)
     copy_tokenizer(base, target)
     return describe(target)
+
+
+def with_adapter(model: Any, adapter: Path) -> Any:
+    """The model with what is saved in an adapter's folder on it."""
+    from peft import PeftModel
+
+    if bottleneck.saved_spec(adapter) is not None:
+        return bottleneck.load(model, adapter)
+    return PeftModel.from_pretrained(model, str(adapter))
 
 
 def num_labels(adapter: Path) -> int:

@@ -1,12 +1,14 @@
-"""What holds training back on purpose: noise on the embeddings, and weights kept near where they were."""
+"""What holds training back on purpose: noise on the embeddings, hidden states kept apart, and weights kept near where
+they were."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from assay.engines.hf_batches import Batch, PackedSplit, collate
 from assay.engines.hf_objectives import Frozen, completion_loss
-from assay.spec.train import EwcSpec, TrainSpec
+from assay.spec.train import ContrastiveSpec, EwcSpec, TrainSpec
 
 if TYPE_CHECKING:
     import torch
@@ -34,15 +36,73 @@ class EmbeddingNoise:
         return output + (2 * torch.rand_like(output) - 1) * reach
 
 
+class TokenContrast:
+    """The contrastive term of a batch, from the last hidden states that the model computes on the way."""
+
+    def __init__(self, model: Any, spec: ContrastiveSpec) -> None:
+        self.spec = spec
+        self.lengths: list[int] = []
+        self.is_packed = False
+        self.states: torch.Tensor | None = None
+        causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+        causal.base_model.register_forward_hook(self._keep)
+
+    def reads(self, batch: Batch) -> None:
+        """The batch that comes next."""
+        self.lengths, self.is_packed = lengths_of_texts(batch), "position_ids" in batch
+
+    def term(self) -> "torch.Tensor | None":
+        """The weighted term of the batch that was read; None where nothing is trained."""
+        if self.states is None:
+            return None
+        states, self.states = self.states, None
+        if self.is_packed:
+            texts = states[0].split(self.lengths)
+        else:  # rows of padded texts, after any virtual tokens
+            longest = max(self.lengths)
+            texts = tuple(row[-longest:][:length] for row, length in zip(states, self.lengths, strict=True))
+        return self.spec.weight * token_contrast(texts, self.spec.margin)
+
+    def _keep(self, module: Any, inputs: Any, output: Any) -> None:
+        import torch
+
+        if module.training and torch.is_grad_enabled():
+            self.states = output.last_hidden_state
+
+
+def token_contrast(texts: "Sequence[torch.Tensor]", margin: float) -> "torch.Tensor":
+    """SimCTG's loss (Su et al., 2022, equation 2), its mean over texts of (tokens, width): the mean over all pairs of
+    different tokens of max(0, margin - 1 + their cosine similarity)."""
+    import torch
+    import torch.nn.functional as functional
+
+    terms = []
+    for states in texts:
+        directions = functional.normalize(states.float(), dim=-1)
+        excess = torch.relu(directions @ directions.T + (margin - 1))
+        num_pairs = max(len(states) * (len(states) - 1), 1)
+        terms.append((excess.sum() - excess.diagonal().sum()) / num_pairs)
+    return torch.stack(terms).mean()
+
+
+def lengths_of_texts(batch: Batch) -> list[int]:
+    """How many tokens each text of a batch has, in order."""
+    import torch
+
+    if "position_ids" not in batch:
+        return [int(length) for length in batch["attention_mask"].sum(1)]
+    positions = batch["position_ids"][0]
+    starts = (positions == 0).nonzero().squeeze(1).cpu()
+    return [int(length) for length in torch.diff(starts, append=torch.tensor([len(positions)]))]
+
+
 def text_lengths(batch: Batch) -> "torch.Tensor":
     """(rows, row length), fp32: for each token the length of its text."""
     import torch
 
+    lengths = torch.tensor(lengths_of_texts(batch), device=batch["input_ids"].device)
     if "position_ids" not in batch:
-        return batch["attention_mask"].sum(1, keepdim=True).expand_as(batch["input_ids"]).float()
-    positions = batch["position_ids"][0]
-    starts = (positions == 0).nonzero().squeeze(1)
-    lengths = torch.diff(starts, append=torch.tensor([len(positions)], device=starts.device))
+        return lengths.unsqueeze(1).expand_as(batch["input_ids"]).float()
     return torch.repeat_interleave(lengths, lengths).unsqueeze(0).float()
 
 

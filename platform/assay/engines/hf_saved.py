@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from assay.engines import bottleneck
 from assay.errors import StageFailed
 
 Shapes = dict[str, tuple[int, ...]]
@@ -15,6 +16,8 @@ def check_saved(folder: Path, model: Any, *, doubled_ranks: bool = False) -> Non
     gathering saves empty tensors. `doubled_ranks` is for an adapter saved as a difference of two."""
     found = saved_shapes(folder)
     wanted = _adapter_shapes(model) if hasattr(model, "peft_config") else _model_shapes(model)
+    if trained := bottleneck.trained_weights(model):
+        wanted = {name: _shape(weight) for name, weight in trained.items()}
     if doubled_ranks:
         found = {name: _halved(name, shape) for name, shape in found.items()}
     alike = _tied(model)

@@ -10,22 +10,22 @@ import os
 import resource
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from assay.engines import base_models, hf_methods, trl_trainer
+from assay.engines import base_models, bottleneck, hf_methods, trl_trainer
 from assay.engines.deepspeed import Precision, deepspeed_config, is_used
 from assay.engines.hf_batches import Batch, PackedSplit, collate, collate_padded, take_extras
 from assay.engines.hf_objectives import Frozen, Objective, objective_of, text_log_probs
 from assay.engines.hf_optimizers import make_optimizer, schedule
-from assay.engines.hf_regularizers import Anchor, EmbeddingNoise, estimate_anchor, orthogonality
+from assay.engines.hf_regularizers import Anchor, EmbeddingNoise, TokenContrast, estimate_anchor, orthogonality
 from assay.engines.hf_saved import check_saved
 from assay.engines.keeper import Keeper, Keeping, attach
 from assay.engines.processor import computes_in_bf16
-from assay.engines.trackers import Track, trackers
+from assay.engines.trackers import Tracker, trackers, until_ended
 from assay.errors import StageFailed
 from assay.records.progress import Progress
 from assay.records.record import Record
@@ -112,7 +112,8 @@ def train_worker(job_json: str) -> None:
     watch = _watch_type()(job, keeper)
     trainer = _trainer(job, watch)
     attach(keeper, trainer)
-    trainer.train(resume_from_checkpoint=job.keeping.resume_from if job.keeping else None)
+    with until_ended(watch.trackers):
+        trainer.train(resume_from_checkpoint=job.keeping.resume_from if job.keeping else None)
     if keeper.was_stopped:
         if keeper.pause and dist.get_rank() == 0:
             (Path(job.output) / "pause.json").write_text(keeper.pause.model_dump_json())
@@ -309,6 +310,8 @@ def _trainer_type() -> Any:
             self.anchor = anchor
             noise = job.train.neftune_alpha
             self.noise = EmbeddingNoise(self.model, noise) if noise is not None else None
+            contrastive = job.train.contrastive
+            self.contrast = TokenContrast(self.model, contrastive) if contrastive is not None else None
             self.add_callback(Moments(self))
 
         def before_first_step(self) -> None:
@@ -325,17 +328,22 @@ def _trainer_type() -> Any:
             that it is multiplied by their number."""
             if self.noise is not None:
                 self.noise.reads(inputs)
+            if self.contrast is not None:
+                self.contrast.reads(inputs)
             losses = self.objective.loss(model, inputs, self.job.train, self.frozen)
             num_items = losses.counts.sum() if num_items_in_batch is None else num_items_in_batch
             loss = losses.totals.sum() / num_items * dist.get_world_size()
-            penalty = self._penalty(self.accelerator.unwrap_model(model))
-            return loss if penalty is None else loss + penalty / self.job.train.accumulation_steps
+            for penalty in self._penalties(self.accelerator.unwrap_model(model)):
+                loss = loss + penalty / self.job.train.accumulation_steps
+            return loss
 
-        def _penalty(self, model: Any) -> Any:
-            """What a step's loss is raised by for where the weights are; None for nothing."""
+        def _penalties(self, model: Any) -> Iterator[Any]:
+            """What a step's loss is raised by for where weights and hidden states are."""
             if self.job.train.method.adalora is not None:
-                return ORTHOGONALITY_WEIGHT * orthogonality(model)
-            return None
+                yield ORTHOGONALITY_WEIGHT * orthogonality(model)
+            term = self.contrast.term() if self.contrast is not None else None
+            if term is not None:
+                yield term
 
         def create_optimizer(self, model: Any = None) -> Any:
             """The spec's optimizer, where DeepSpeed does not make it."""
@@ -449,7 +457,9 @@ def _save(job: TrainingJob, trainer: Any) -> None:
     weights = Path(job.output) / "weights"
     start = hf_methods.start_of(job.train.method, Path(job.output))
     with warnings.catch_warnings(action="ignore"):  # peft guesses at what is checked below
-        if not start:
+        if job.train.method.bottleneck is not None:
+            bottleneck.save(trainer.model, job.train.method.bottleneck, weights)
+        elif not start:
             trainer.save_model(str(weights))
         elif dist.get_rank() == 0:
             trainer.model.save_pretrained(str(weights), **start)
@@ -499,8 +509,8 @@ def _watch_type() -> Any:
                 tokens_per_s=self.tokens_per_s(int(state.num_input_tokens_seen)),
             )
             self.keeper.history.append(point)
-            for track in self.trackers:
-                track(point)
+            for tracker in self.trackers:
+                tracker.tell(point)
             peak = _peak_memory_bytes(self.job.on_gpu)
             _say(self.job, Progress(num_steps=state.max_steps, memory_bytes=peak, **point.model_dump()))
             self.keeper.check_loss()
@@ -508,14 +518,19 @@ def _watch_type() -> Any:
     return Watch
 
 
-def _trackers(job: TrainingJob) -> list[Track]:
+def _trackers(job: TrainingJob) -> list[Tracker]:
     import torch.distributed as dist
 
     if job.keeping is None or dist.get_rank() != 0:
         return []
     run = Path(job.progress_file).parent.name
-    folder = Path(job.output).parent / "tensorboard"
-    return trackers(job.train.report_to, run=run, folder=folder, settings=job.train.model_dump_json())
+    return trackers(
+        job.train.report_to,
+        run=run,
+        folder=Path(job.output).parent,
+        kept=beginnings(job),
+        settings=job.train.model_dump_json(),
+    )
 
 
 def _finite(value: Any) -> float:

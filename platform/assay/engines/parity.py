@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from assay.engines import hf_models
 from assay.engines.asking import Ask, Endpoint, ask_all
 from assay.errors import StageFailed
 from assay.records.gate import ModelForm, ParityPair
@@ -66,9 +67,7 @@ def read_local(folder: Path, adapter: Path | None, probes: Sequence[Probe], like
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, str(adapter))
+        model = hf_models.with_adapter(model, adapter)
     model.to(device).eval()
     reading: Reading = []
     for number, probe in enumerate(probes):

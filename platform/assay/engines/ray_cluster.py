@@ -25,8 +25,11 @@ WORKER_ENV = {
 CALLS_PER_WORKER = 4
 """Another worker, with its imports, is worth while once there is so much more to do."""
 
-PASSED_ON = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
-"""What workers are told of this process's environment: whether a hub may be asked."""
+HUBS = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+TRACKERS = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_BASE_URL", "WANDB_ENTITY", "WANDB_MODE")
+PASSED_ON = (*HUBS, *TRACKERS, "WANDB_PROJECT")
+"""What workers are told of this process's environment: whether a hub may be asked, and where curves go. Keys and
+passwords are not: Ray's dashboard shows what is passed on."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ from typing import Any
 from assay.errors import MissingExtra, PlaceError, UsageError
 from assay.spec.data import HUB_DATA
 
+TAGS = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "mtime", "LastModified", "Last-Modified", "created")
+"""What the file systems of fsspec call a content's tag, or the time of its last change; the first that is there."""
+
 
 def mark(pattern: str) -> list[list[str]]:
     """What tells whether the data behind `pattern` have changed: the pattern itself for the hub, whose revision it
@@ -52,7 +55,7 @@ def _listed(pattern: str) -> tuple[Any, list[str]]:
 
 def _tag(system: Any, file: str) -> str:
     about = system.info(file)
-    tag = next((about[key] for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified") if about.get(key)), "")
+    tag = next((about[key] for key in TAGS if about.get(key)), "")
     return f"{about.get('size')} {tag}"
 
 

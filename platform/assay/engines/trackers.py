@@ -3,16 +3,30 @@ MLflow and Weights & Biases where the spec names them."""
 
 import importlib.util
 import json
+import os
 import sys
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from assay.errors import MissingExtra
 from assay.records.stages import LossPoint
 
-Track = Callable[[LossPoint], None]
-
 FIELDS = ("loss", "learning_rate", "grad_norm", "tokens_per_s")
+PROJECT = "assay"
+"""Weights & Biases' project, when WANDB_PROJECT does not name one."""
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """One place that a run's curves go to."""
+
+    tell: Callable[[LossPoint], None]
+    end: Callable[[bool], None] = lambda ended_well: None
+    """Called once; another run of the same process may follow."""
 
 
 def require(names: Sequence[str]) -> None:
@@ -22,14 +36,28 @@ def require(names: Sequence[str]) -> None:
             raise MissingExtra(f"train.report_to names {name}, which is not installed: pip install 'assay[{name}]'")
 
 
-def trackers(names: Sequence[str], *, run: str, folder: Path, settings: str) -> list[Track]:
-    """What is to be told of every point of the run's history. `settings` is the training's spec as JSON."""
-    found = [_tensorboard(folder), _ray_metrics(run)]
+def trackers(names: Sequence[str], *, run: str, folder: Path, kept: Path, settings: str) -> list[Tracker]:
+    """What is to be told of every point of the run's history. Files go to `folder`. In `kept` stands under which name
+    a tracker knows this run, so that an attempt that goes on later adds to it. `settings` is the training's spec as
+    JSON."""
+    found = [_tensorboard(folder / "tensorboard"), _ray_metrics(run)]
     if "mlflow" in names:
-        found.append(_mlflow(run, settings))
+        found.append(_mlflow(run, folder, kept / "mlflow-run", json.loads(settings)))
     if "wandb" in names:
-        found.append(_wandb(run, settings))
-    return [track for track in found if track is not None]
+        found.append(_wandb(run, folder, kept / "wandb-run", json.loads(settings)))
+    return [tracker for tracker in found if tracker is not None]
+
+
+@contextmanager
+def until_ended(running: Sequence[Tracker]) -> Iterator[None]:
+    """Ends the trackers with what is done inside, and tells them whether it went well."""
+    ended_well = False
+    try:
+        yield
+        ended_well = True
+    finally:
+        for tracker in running:
+            tracker.end(ended_well)
 
 
 def _values(point: LossPoint) -> dict[str, float]:
@@ -37,20 +65,20 @@ def _values(point: LossPoint) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
-def _tensorboard(folder: Path) -> Track:
+def _tensorboard(folder: Path) -> Tracker:
     from tensorboardX import SummaryWriter
 
     writer = SummaryWriter(str(folder), write_to_disk=True)
 
-    def track(point: LossPoint) -> None:
+    def tell(point: LossPoint) -> None:
         for name, value in _values(point).items():
             writer.add_scalar(f"train/{name}", value, point.step)
         writer.flush()
 
-    return track
+    return Tracker(tell, lambda ended_well: writer.close())
 
 
-def _ray_metrics(run: str) -> Track | None:
+def _ray_metrics(run: str) -> Tracker | None:
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return None
@@ -61,31 +89,54 @@ def _ray_metrics(run: str) -> Track | None:
         for name in ("step", *FIELDS)
     }
 
-    def track(point: LossPoint) -> None:
+    def tell(point: LossPoint) -> None:
         for name, value in {"step": float(point.step), **_values(point)}.items():
             gauges[name].set(value, tags={"run": run})
 
-    return track
+    return Tracker(tell)
 
 
-def _mlflow(run: str, settings: str) -> Track:
+def _mlflow(run: str, folder: Path, kept: Path, settings: dict[str, Any]) -> Tracker:
+    """On MLFLOW_TRACKING_URI, or in a file of the run's folder."""
     import mlflow
 
-    mlflow.start_run(run_name=run)
-    mlflow.log_dict(json.loads(settings), "train.json")
+    if not mlflow.is_tracking_uri_set():
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    if kept.exists():
+        started = mlflow.start_run(run_id=kept.read_text())
+    else:
+        started = mlflow.start_run(run_name=run)
+        mlflow.log_params(_flat(settings))
+        kept.write_text(started.info.run_id)
 
-    def track(point: LossPoint) -> None:
-        mlflow.log_metrics(_values(point), step=point.step)
+    def tell(point: LossPoint) -> None:
+        mlflow.log_metrics(_values(point), step=point.step, run_id=started.info.run_id)
 
-    return track
+    return Tracker(tell, lambda ended_well: mlflow.end_run("FINISHED" if ended_well else "FAILED"))
 
 
-def _wandb(run: str, settings: str) -> Track:
+def _wandb(run: str, folder: Path, kept: Path, settings: dict[str, Any]) -> Tracker:
     import wandb
 
-    started = wandb.init(name=run, config=json.loads(settings))
+    if not kept.exists():
+        kept.write_text(uuid.uuid4().hex[:12])
+    project = os.environ.get("WANDB_PROJECT", PROJECT)
+    started = wandb.init(
+        project=project, name=run, id=kept.read_text(), resume="allow", config=settings, dir=str(folder)
+    )
 
-    def track(point: LossPoint) -> None:
+    def tell(point: LossPoint) -> None:
         started.log(_values(point), step=point.step)
 
-    return track
+    return Tracker(tell, lambda ended_well: started.finish(exit_code=0 if ended_well else 1))
+
+
+def _flat(settings: dict[str, Any], before: str = "") -> dict[str, str]:
+    """The settings that say something, by their paths."""
+    found: dict[str, str] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{before}{name}.")
+        elif value is not None:
+            found[f"{before}{name}"] = str(value)
+    return found

@@ -13,7 +13,7 @@ from typing import Literal
 
 from assay.records.plan import Device, MemoryEstimate, MemoryPart, ModelShape
 from assay.spec.compress import Scheme
-from assay.spec.method import MethodSpec
+from assay.spec.method import BottleneckSpec, MethodSpec
 from assay.spec.serve import EngineSpec
 from assay.spec.train import TrainSpec
 
@@ -86,7 +86,7 @@ def worker_memory(
     if device == "CPU":
         passing += _saving(total, width, passing)
     lasting += [
-        *_beside(train, trained, total, width),
+        *_beside(train, trained, total, width, tokens),
         activations(train, shape, tokens=tokens, width=width),
         _logits(shape, loss_tokens, width),
         _runtime(device),
@@ -105,6 +105,8 @@ def trained_parameters(train: TrainSpec, shape: ModelShape) -> int:
     kv, f = shape.num_kv_heads * shape.head_dim, shape.intermediate_size
     if method.ia3:
         return shape.num_layers * (2 * kv + f)
+    if method.bottleneck:
+        return _bottleneck_weights(method.bottleneck, h) * _num_chosen_layers(method, shape)
     if method.prefix_tuning:
         return method.prefix_tuning.num_virtual_tokens * shape.num_layers * 2 * kv
     if method.prompt_tuning:
@@ -114,9 +116,7 @@ def trained_parameters(train: TrainSpec, shape: ModelShape) -> int:
         return method.p_tuning.num_virtual_tokens * h + 2 * h * inner + inner * inner
     rank = method.adalora.init_r if method.adalora else method.low_rank.r if method.low_rank else 0
     adapted = sum(sides[0] + sides[1] for name, sides in _linear(shape).items() if _is_adapted(method, name))
-    layers = _layer_indices(method)
-    num_layers = shape.num_layers if layers is None else sum(layer < shape.num_layers for layer in layers)
-    return num_layers * rank * adapted
+    return _num_chosen_layers(method, shape) * rank * adapted
 
 
 def activations(train: TrainSpec, shape: ModelShape, *, tokens: int, width: int) -> MemoryPart:
@@ -201,8 +201,20 @@ def _is_adapted(method: MethodSpec, name: str) -> bool:
 
 
 def _layer_indices(method: MethodSpec) -> tuple[int, ...] | None:
-    adapter = method.low_rank or method.adalora
+    adapter = method.low_rank or method.adalora or method.bottleneck
     return adapter.layer_indices() if adapter else None
+
+
+def _num_chosen_layers(method: MethodSpec, shape: ModelShape) -> int:
+    layers = _layer_indices(method)
+    return shape.num_layers if layers is None else sum(layer < shape.num_layers for layer in layers)
+
+
+def _bottleneck_weights(bottleneck: BottleneckSpec, width: int) -> int:
+    """Of a layer's adapters: three matrices beside the feed-forward part, or two with biases after each part."""
+    if bottleneck.placement == "parallel":
+        return 3 * bottleneck.size * width
+    return (2 * bottleneck.size * width + bottleneck.size + width) * (1 + (bottleneck.placement == "after_both"))
 
 
 def _unfrozen(method: MethodSpec, shape: ModelShape) -> int:
@@ -238,7 +250,7 @@ def _weights(train: TrainSpec, shape: ModelShape, trained: int, width: int, shar
     )
 
 
-def _beside(train: TrainSpec, trained: int, total: int, width: int) -> Iterator[MemoryPart]:
+def _beside(train: TrainSpec, trained: int, total: int, width: int, tokens: int) -> Iterator[MemoryPart]:
     """Other models and numbers that the objective keeps."""
     objective = train.objective
     compares = objective.dpo is not None or objective.kto is not None
@@ -249,6 +261,10 @@ def _beside(train: TrainSpec, trained: int, total: int, width: int) -> Iterator[
     if train.ewc is not None:
         formula = f"{trained:,} trained weights x 2 x 4 bytes: where they were, and their Fisher information"
         yield MemoryPart(name="ewc", size=8 * trained, formula=formula)
+    if train.contrastive is not None:
+        texts = train.examples_per_worker
+        formula = f"{texts} texts x ({math.ceil(tokens / texts):,} tokens)² x 4 bytes: how alike a text's tokens are"
+        yield MemoryPart(name="contrastive", size=4 * tokens**2 // texts, formula=formula)
 
 
 def _goes_to(part: str, train: TrainSpec) -> bool | str:
@@ -324,6 +340,9 @@ def _layer_bytes_per_token(train: TrainSpec, shape: ModelShape, width: int) -> i
         kept += width * f
     if method.low_rank is not None:
         kept += width * method.low_rank.r * sum(_is_adapted(method, name) for name in _linear(shape))
+    if method.bottleneck is not None:
+        num_adapters = 1 + (method.bottleneck.placement == "after_both")
+        kept += width * num_adapters * (h + 3 * method.bottleneck.size)  # input, and the narrow part before and after
     return kept
 
 

@@ -171,6 +171,18 @@ class PTuningSpec(Block):
     """Width of the network."""
 
 
+class BottleneckSpec(_OnLayers):
+    """Bottleneck adapters: small networks inside the layers (Houlsby et al., 2019). Their activation is the model's."""
+
+    size: int = Field(64, ge=1, le=8192)
+    """Width of their narrow part."""
+
+    placement: Literal["parallel", "after_mlp", "after_both"] = "parallel"
+    """`parallel` stands beside the feed-forward part and has its form (He et al., 2022): merged, that part is wider by
+    `size`. `after_mlp` (Pfeiffer et al., 2021) and `after_both`, behind attention as well (Houlsby et al., 2019),
+    cannot be merged, and so not served."""
+
+
 class FreezeSpec(Block):
     """A part of the model's own weights is trained, and the rest is frozen."""
 
@@ -216,6 +228,9 @@ class MethodSpec(Block):
     p_tuning: PTuningSpec | None = None
     """The same, made by a small network."""
 
+    bottleneck: BottleneckSpec | None = None
+    """Small networks inside the layers."""
+
     freeze: FreezeSpec | None = None
     """The last layers, or weights by name."""
 
@@ -256,6 +271,11 @@ class MethodSpec(Block):
     def is_prompt(self) -> bool:
         """Whether what is learned stands before the input, so that it cannot be added to the weights."""
         return bool(self.prefix_tuning or self.prompt_tuning or self.p_tuning)
+
+    @property
+    def can_be_merged(self) -> bool:
+        """Whether what is learned can become a part of a model that any engine serves."""
+        return not (self.prefix_tuning or (self.bottleneck and self.bottleneck.placement != "parallel"))
 
 
 def checked_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:

@@ -117,6 +117,11 @@ def _contradictions(spec: Spec) -> Iterator[tuple[bool, str]]:
         "train ends with method: prefix_tuning, whose keys and values cannot be added to the weights, and the engine "
         "serves no prefixes; use prompt_tuning, p_tuning or lora",
     )
+    yield (
+        last.method.bottleneck is not None and not last.method.can_be_merged,
+        "train ends with method: bottleneck after a part of the layers, which cannot be added to the weights, and the "
+        "engine serves no such adapters; use placement: parallel, or lora",
+    )
     scored = False
     for step in steps:
         data = step.data or spec.data
@@ -136,10 +141,10 @@ def _contradictions(spec: Spec) -> Iterator[tuple[bool, str]]:
         scored = scored or step.objective.reward is not None
     yield (
         any(
-            not step.objective.generates or step.method.prefix_tuning
+            not (step.objective.generates and step.method.can_be_merged)
             for step in steps[:-1]
             if not step.objective.reward
         ),
-        "train: only the last step may leave out what the next could start from; a classifier with a linear head and "
-        "a prefix are no model to go on from",
+        "train: each step starts from the model that the one before it made; a classifier with a linear head, a prefix "
+        "and a bottleneck after a part of the layers are no model to go on from",
     )

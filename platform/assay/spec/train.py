@@ -90,6 +90,10 @@ SAID_ELSEWHERE = {
 """DeepSpeed's keys that other fields of the spec decide."""
 
 
+CROSS_ENTROPY = ("sft", "pretrain", "classify", "distill")
+"""Objectives whose loss is cross entropy, or a part of it is."""
+
+
 class EwcSpec(Block):
     """Elastic weight consolidation (Kirkpatrick et al., 2017): weights that the named data need stay near where
     they were."""
@@ -104,6 +108,17 @@ class EwcSpec(Block):
 
     num_examples: int = Field(64, ge=1)
     """Examples that the Fisher information is estimated on."""
+
+
+class ContrastiveSpec(Block):
+    """Contrastive training (SimCTG; Su et al., 2022): the last hidden states of a text's tokens are pushed apart, so
+    that the model repeats itself less."""
+
+    margin: float = Field(0.5, gt=0, le=1)
+    """How far below 1 the cosine similarity of two tokens of a text is to be."""
+
+    weight: float = Field(1.0, gt=0)
+    """Weight beside the cross entropy."""
 
 
 class WorkerResources(Block):
@@ -205,6 +220,9 @@ class TrainSpec(Block):
 
     ewc: EwcSpec | None = None
     """Keep what other data need (elastic weight consolidation)."""
+
+    contrastive: ContrastiveSpec | None = None
+    """Push the hidden states of a text's tokens apart (SimCTG)."""
 
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Precision of the forward and backward pass; the optimizer keeps fp32. `auto` is bf16 where the
@@ -332,10 +350,15 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
         f"method: {method.name} and objective: {objective.name} do not go together; use lora",
     )
     yield (
-        train.label_smoothing > 0 and objective.name not in ("sft", "pretrain", "classify", "distill"),
+        train.label_smoothing > 0 and objective.name not in CROSS_ENTROPY,
         f"label_smoothing smooths cross entropy, and objective: {objective.name} has another loss",
     )
     yield (train.label_smoothing >= 1, "label_smoothing: 1 leaves nothing of the target")
+    yield (
+        train.contrastive is not None and (not objective.generates or objective.name not in CROSS_ENTROPY),
+        f"contrastive stands beside the cross entropy of a text's tokens, and objective: {objective.name} has another "
+        "loss",
+    )
     yield (
         train.ewc is not None and (method.is_prompt or bool(method.qlora) or zero == 3),
         "ewc needs the weights themselves: use full, freeze, lora or adalora, and zero_stage 0, 1 or 2",
@@ -354,6 +377,13 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
         f"optimizer: {train.optimizer} steps on whole matrices, which ZeRO splits; use zero_stage: 0",
     )
     if objective.grpo is not None:
+        regularizers = {"neftune_alpha": train.neftune_alpha, "ewc": train.ewc}
+        own = ["method: adalora"] * bool(method.adalora) + [name for name, set_ in regularizers.items() if set_]
+        yield (
+            bool(own),
+            f"{' and '.join(own)} and objective: grpo do not go together: its training loop is TRL's; leave that out, "
+            "or do it in a step before",
+        )
         yield (
             train.examples_per_worker % objective.grpo.num_generations > 0,
             f"grpo compares num_generations {objective.grpo.num_generations} answers to one prompt, and a worker takes "

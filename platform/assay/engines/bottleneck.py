@@ -1,0 +1,197 @@
+"""Bottleneck adapters: small networks inside a model's layers, hung onto its modules without changing their names.
+
+An adapter's folder is like peft's: `adapter_model.safetensors` and `adapter_config.json`.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from assay.errors import StageFailed, UsageError
+from assay.spec.method import BottleneckSpec
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+NAME = "bottleneck"
+"""Under which a module of the base model holds its adapter."""
+
+SUBLAYERS = {"mlp": ("mlp", "feed_forward"), "attention": ("self_attn", "attn", "attention")}
+"""What models call the two parts of a layer."""
+
+GATED = ("gate_proj", "up_proj", "down_proj")
+
+
+def attach(model: Any, spec: BottleneckSpec, *, in_fp32: bool) -> Any:
+    """The model with adapters that do nothing yet; beside them only a new head is left trainable. Raises
+    `UsageError` where the model's layers are not of a form that takes them."""
+    import torch
+
+    dtype = torch.float32 if in_fp32 else model.dtype
+    model.requires_grad_(False)
+    if hasattr(model, "score"):
+        model.score.requires_grad_(True)
+    kind = _types()[spec.placement == "parallel"]
+    for layer in _layers(model, spec):
+        for part in ("mlp", "attention") if spec.placement == "after_both" else ("mlp",):
+            host = _sublayer(layer, part)
+            if spec.placement == "parallel" and not all(hasattr(host, name) for name in GATED):
+                raise UsageError(
+                    f"method: bottleneck with placement: parallel widens {', '.join(GATED)}, and this model's layers "
+                    "have no such matrices; use placement: after_mlp, or lora"
+                )
+            adapter = kind(model.config.hidden_size, spec.size, model.config.hidden_act)
+            host.add_module(NAME, adapter.to(dtype=dtype, device=model.device))
+            adapter.hang_on(host)
+    return model
+
+
+def trained_weights(model: Any) -> dict[str, Any]:
+    """What is trained of a model that has bottleneck adapters, by name; nothing for another model."""
+    if not any(name.endswith(f".{NAME}") for name, _ in model.named_modules()):
+        return {}
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def save(model: Any, spec: BottleneckSpec, folder: Path) -> None:
+    """Writes the adapters, and a new head with them. All workers call it together: under ZeRO-3 each has a part."""
+    import deepspeed
+    import torch.distributed as dist
+    from safetensors.torch import save_file
+
+    trained = trained_weights(model)
+    sharded = any(hasattr(weight, "ds_id") for weight in trained.values())
+    with deepspeed.zero.GatheredParameters(list(trained.values()), enabled=sharded):
+        if dist.get_rank() == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            tensors = {name: weight.detach().cpu().clone().contiguous() for name, weight in trained.items()}
+            save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+            task = "SEQ_CLS" if hasattr(model, "score") else "CAUSAL_LM"
+            (folder / CONFIG).write_text(json.dumps({NAME: spec.model_dump(), "task_type": task}))
+
+
+def saved_spec(folder: Path) -> BottleneckSpec | None:
+    """How the adapters in a folder are made; None for an adapter of another kind."""
+    said = json.loads((folder / CONFIG).read_text()).get(NAME)
+    return None if said is None else BottleneckSpec.model_validate(said)
+
+
+def load(model: Any, folder: Path) -> Any:
+    """The model with the adapters of a folder, as `save` wrote them. Raises `StageFailed` when they are another
+    model's."""
+    from safetensors.torch import load_file
+
+    spec, weights = saved_spec(folder), load_file(folder / WEIGHTS)
+    assert spec is not None
+    attach(model, spec, in_fp32=True)
+    missing, unknown = model.load_state_dict(weights, strict=False)
+    missing = [name for name in missing if f".{NAME}." in name]
+    if missing or unknown:
+        raise StageFailed(f"{folder} holds no adapter of this model: {[*missing, *unknown][0]} has no counterpart")
+    return model
+
+
+def merge(model: Any) -> Any:
+    """The same function without adapters: each gated feed-forward part gets the parallel adapter's neurons beside its
+    own, or neurons that do nothing. Raises `UsageError` for adapters of another placement."""
+    import torch
+
+    hosts = [_sublayer(layer, "mlp") for layer in _all_layers(model)]
+    parallel = _types()[True]
+    added = [module for module in model.modules() if isinstance(module, _types())]
+    if not added or not all(isinstance(module, parallel) for module in added):
+        raise UsageError("bottleneck adapters after a part of a layer cannot be added to its weights")
+    size = added[0].gate_proj.out_features
+    for host in hosts:
+        adapter = host._modules.pop(NAME, None)
+        if adapter is not None:
+            adapter.hook.remove()
+        for name in GATED:
+            own = getattr(host, name)
+            side = 1 if name == "down_proj" else 0
+            shape = list(own.weight.shape)
+            shape[side] = size
+            beside = torch.zeros(shape) if adapter is None else getattr(adapter, name).weight
+            own.weight = torch.nn.Parameter(torch.cat([own.weight, beside.to(own.weight)], dim=side))
+            if side == 0 and own.bias is not None:
+                own.bias = torch.nn.Parameter(torch.cat([own.bias, own.bias.new_zeros(size)]))
+    model.config.intermediate_size += size
+    return model
+
+
+def _all_layers(model: Any) -> list[Any]:
+    """The transformer's layers, in order."""
+    import torch
+
+    count = int(model.config.num_hidden_layers)
+    found = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == count)
+    layers = next(found, None)
+    if layers is None:
+        raise UsageError("method: bottleneck finds no list of layers in this model; use lora")
+    return list(layers)
+
+
+def _layers(model: Any, spec: BottleneckSpec) -> list[Any]:
+    layers, chosen = _all_layers(model), spec.layer_indices()
+    if chosen is None:
+        return layers
+    if chosen[-1] >= len(layers):
+        raise UsageError(f"bottleneck.layers names layer {chosen[-1]}, and the model's last one is {len(layers) - 1}")
+    return [layers[index] for index in chosen]
+
+
+def _sublayer(layer: Any, part: str) -> Any:
+    for name in SUBLAYERS[part]:
+        if hasattr(layer, name):
+            return getattr(layer, name)
+    raise UsageError(f"method: bottleneck finds no {part} in a {type(layer).__name__}; use lora")
+
+
+@cache
+def _types() -> tuple[Any, Any]:
+    """The adapters after a part of a layer, and beside it; the classes exist only once torch is imported."""
+    import torch
+    from transformers.activations import ACT2FN
+
+    class After(torch.nn.Module):  # type: ignore[misc]
+        """What a part of a layer puts out, through a narrow network, added to itself (Houlsby et al., 2019)."""
+
+        def __init__(self, width: int, size: int, activation: str) -> None:
+            super().__init__()
+            self.narrow = torch.nn.Linear(width, size)
+            self.widen = torch.nn.Linear(size, width)
+            torch.nn.init.zeros_(self.widen.weight)
+            torch.nn.init.zeros_(self.widen.bias)
+            self.activation = ACT2FN[activation]
+
+        def forward(self, states: Any) -> Any:
+            inner = self.activation(self.narrow(states.to(self.narrow.weight.dtype)))
+            return states + self.widen(inner).to(states.dtype)
+
+        def hang_on(self, host: Any) -> None:
+            """Its output goes through here from now on."""
+
+            def pass_on(module: Any, inputs: Any, output: Any) -> Any:
+                return (self(output[0]), *output[1:]) if isinstance(output, tuple) else self(output)
+
+            self.hook = host.register_forward_hook(pass_on)
+
+    class Parallel(torch.nn.Module):  # type: ignore[misc]
+        """A narrow network of the gated feed-forward part's own form, which reads what that reads (He et al., 2022)."""
+
+        def __init__(self, width: int, size: int, activation: str) -> None:
+            super().__init__()
+            self.gate_proj = torch.nn.Linear(width, size, bias=False)
+            self.up_proj = torch.nn.Linear(width, size, bias=False)
+            self.down_proj = torch.nn.Linear(size, width, bias=False)
+            torch.nn.init.zeros_(self.down_proj.weight)
+            self.activation = ACT2FN[activation]
+
+        def forward(self, states: Any) -> Any:
+            read = states.to(self.gate_proj.weight.dtype)
+            return self.down_proj(self.activation(self.gate_proj(read)) * self.up_proj(read)).to(states.dtype)
+
+        def hang_on(self, host: Any) -> None:
+            """What it makes of the host's input is added to the host's output from now on."""
+            self.hook = host.register_forward_hook(lambda module, inputs, output: output + self(inputs[0]))
+
+    return After, Parallel
