@@ -100,6 +100,8 @@ def test_what_cannot_be_compiled_or_trained_in_8_bits_is_refused() -> None:
             TrainSpec.model_validate(train)
 
 
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler asks for it itself
 def test_compiling_changes_nothing_of_what_is_learned(folder: str, tmp_path: Path) -> None:
     from test_methods import rows
     from training import train_here
