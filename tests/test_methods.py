@@ -146,7 +146,7 @@ def reloaded(base: Path, output: Path, train: TrainSpec, num_labels: int | None)
     if not train.method.is_adapter:
         hf_models.copy_tokenizer(base, output / "weights")
         base = output / "weights"
-    model = hf_methods.base(str(base), train.method, precision="fp32", num_labels=num_labels, on_gpu=False)
+    model = hf_methods.base(str(base), train.method, precision="fp32", num_labels=num_labels)
     if not train.method.is_adapter:
         return model.eval()
     model.config.use_cache = False
@@ -295,9 +295,7 @@ def test_a_merged_reward_model_rewards(model: Path, tmp_path: Path) -> None:
     facts = hf_models.merge(model, tmp_path / "reward" / "weights", tmp_path / "scorer")
     assert facts.architecture == "LlamaForSequenceClassification"
     train = TrainSpec.model_validate(settings("lora", "reward"))
-    scorer = hf_methods.base(
-        str(tmp_path / "scorer"), train.method, precision="fp32", num_labels=1, on_gpu=False
-    ).eval()
+    scorer = hf_methods.base(str(tmp_path / "scorer"), train.method, precision="fp32", num_labels=1).eval()
     # merged in bf16
     assert mean_loss(scorer, tmp_path / "reward", train) == pytest.approx(outcome.selection_loss, rel=0.2, abs=0.02)
     grpo = {"rewards": ["reward_model", {"name": "length", "target_tokens": 4}], "num_generations": 4}

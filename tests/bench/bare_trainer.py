@@ -98,7 +98,9 @@ def model(job: TrainingJob, dtype: torch.dtype) -> Any:
         layers_to_transform=lora.layer_indices(),
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(AutoModelForCausalLM.from_pretrained(job.model, dtype=dtype), config)
+    base = AutoModelForCausalLM.from_pretrained(job.model, dtype=dtype)
+    set_seed(job.train.seed)  # so that the adapters start where the stage's do
+    return get_peft_model(base, config)
 
 
 def rows(file: str) -> list[dict[str, list[int]]]:

@@ -108,7 +108,8 @@ def summary(record: Record) -> str:
     if isinstance(record, TrainingRecord):
         loss = f", selection loss {record.selection_loss:.3f}" if record.selection_loss is not None else ""
         again = f", {record.num_restarts} restarts" if record.num_restarts else ""
-        return f"{record.num_steps} steps, {record.tokens_per_s:.0f} tokens/s{loss}{again}"
+        fast = f" with {', '.join(record.kernels)}" if record.kernels else ""
+        return f"{record.num_steps} steps, {record.tokens_per_s:.0f} tokens/s{fast}{loss}{again}"
     if isinstance(record, DeploymentRecord):
         return f"slot {record.slot} answers"
     if isinstance(record, WeighingRecord):

@@ -179,7 +179,8 @@ def _cost(sweep: SweepLines) -> str:
 def _caption(drawn: Curve) -> str:
     chosen = next((line.name for line in drawn.lines if line.chosen), "")
     many = f", {len(drawn.lines)} trials; chosen: {chosen}" if chosen else ""
-    return f"{drawn.title}: {drawn.y_label}{many}"
+    note = f"; {drawn.note}" if drawn.note else ""
+    return f"{drawn.title}: {drawn.y_label}{many}{note}"
 
 
 def _selftest_row(limit: LimitSelftest) -> dict[str, object]:

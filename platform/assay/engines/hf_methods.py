@@ -1,7 +1,6 @@
 """Which weights are trained, by peft and bitsandbytes: from a model's folder to a model that is ready to train, and
 from that to the files that hold what was learned."""
 
-import importlib.util
 import re
 from functools import partial
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from assay.engines import base_models, bottleneck
 from assay.engines.deepspeed import Precision, is_used
+from assay.engines.kernels import Kernels
 from assay.errors import UsageError
 from assay.spec.method import AdaloraSpec, FreezeSpec, LoraSpec, MethodSpec, PTuningSpec, QloraSpec
 from assay.spec.train import TrainSpec
@@ -17,15 +17,8 @@ INITIAL = "initial"
 """Folder, beside the weights, of an adapter that began as a part of the base weights."""
 
 
-def attention(precision: Precision, *, on_gpu: bool) -> str:
-    """The attention kernel that is used: FlashAttention where there are GPUs and its package, which has no fp32;
-    torch's own elsewhere."""
-    fused = on_gpu and precision != "fp32" and importlib.util.find_spec("flash_attn")
-    return "flash_attention_2" if fused else "sdpa"
-
-
 def load(
-    folder: str, train: TrainSpec, *, precision: Precision, num_labels: int | None, num_steps: int, on_gpu: bool
+    folder: str, train: TrainSpec, kernels: Kernels, *, precision: Precision, num_labels: int | None, num_steps: int
 ) -> Any:
     """The base model with what the method adds to it, and nothing else trainable. With `num_labels` it is a
     sequence classifier. Raises `UsageError` when the method does not fit the model."""
@@ -34,11 +27,12 @@ def load(
     method = train.method
     # Without DeepSpeed nobody keeps weights of the model's own in fp32 beside those that compute.
     stored: Precision = precision if is_used(train) or method.is_adapter else "fp32"
-    load_base = partial(base, folder, method, precision=stored, num_labels=num_labels, on_gpu=on_gpu)
+    load_base = partial(base, folder, method, precision=stored, num_labels=num_labels, attention=kernels.attention)
     # What is frozen and left as it is may serve the next training of this process, too.
-    leaves_traces = bool(train.neftune_alpha or train.contrastive or train.gradient_checkpointing)
+    changes = train.neftune_alpha or train.contrastive or train.gradient_checkpointing
+    leaves_traces = bool(changes) or "compile" in kernels.used
     if method.lora is not None and num_labels is None and not leaves_traces:
-        model = base_models.borrow((folder, precision, train.deepspeed.zero_stage == 3), load_base)
+        model = base_models.borrow((folder, precision, train.deepspeed.zero_stage == 3, kernels.attention), load_base)
     else:
         model = load_base()
     set_seed(train.seed)  # loading may have drawn numbers; from here on every attempt draws the same ones
@@ -78,13 +72,16 @@ def start_of(method: MethodSpec, output: Path) -> dict[str, str]:
     return {}
 
 
-def base(folder: str, method: MethodSpec, *, precision: Precision, num_labels: int | None, on_gpu: bool) -> Any:
-    """The model in a folder as the method trains it: in 4 bits for `qlora`, with a new head for `num_labels`."""
+def base(
+    folder: str, method: MethodSpec, *, precision: Precision, num_labels: int | None, attention: str = "sdpa"
+) -> Any:
+    """The model in a folder as the method trains it: in 4 bits for `qlora`, with a new head for `num_labels`.
+    `attention` is transformers' name for it."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
-    how: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention(precision, on_gpu=on_gpu)}
+    how: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
     if method.qlora is not None:
         how["quantization_config"] = _four_bits(method.qlora, dtype)
     if num_labels is None:

@@ -16,7 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from assay.engines import base_models, bottleneck, hf_methods, trl_trainer
+from pydantic import Field
+
+from assay.engines import base_models, bottleneck, hf_methods, kernels, trl_trainer
 from assay.engines.deepspeed import Precision, deepspeed_config, is_used
 from assay.engines.hf_batches import Batch, PackedSplit, collate, collate_padded, take_extras
 from assay.engines.hf_objectives import Frozen, Objective, objective_of, text_log_probs
@@ -79,6 +81,8 @@ class TrainingOutcome(Record):
     num_tokens: int
     precision: str
     attention: str
+    kernels: tuple[str, ...] = ()
+    kernels_unused: dict[str, str] = Field({})
     selection_loss: float | None
     selection_loss_se: float | None
     seconds_to_first_step: float
@@ -110,7 +114,8 @@ def train_worker(job_json: str) -> None:
         evaluate=lambda: _mean_and_error(_selection_losses(job, trainer)),
     )
     watch = _watch_type()(job, keeper)
-    trainer = _trainer(job, watch)
+    chosen = _kernels(job)
+    trainer = _trainer(job, chosen, watch)
     attach(keeper, trainer)
     with until_ended(watch.trackers):
         trainer.train(resume_from_checkpoint=job.keeping.resume_from if job.keeping else None)
@@ -132,7 +137,9 @@ def train_worker(job_json: str) -> None:
             best_step=keeper.best_step if went_back else None,
             num_tokens=int(trainer.state.num_input_tokens_seen),
             precision=chosen_precision(train, on_gpu=job.on_gpu),
-            attention=hf_methods.attention(chosen_precision(train, on_gpu=job.on_gpu), on_gpu=job.on_gpu),
+            attention=chosen.attention,
+            kernels=chosen.used,
+            kernels_unused=chosen.unused,
             selection_loss=mean,
             selection_loss_se=error,
             seconds_to_first_step=watch.first_step_at - job.started_at,
@@ -179,7 +186,13 @@ def _init_deepspeed() -> None:
     deepspeed.init_distributed(verbose=False)
 
 
-def _trainer(job: TrainingJob, watch: Any) -> Any:
+def _kernels(job: TrainingJob) -> kernels.Kernels:
+    packed = job.train.objective.grpo is None and not is_padded(job.train)
+    precision = chosen_precision(job.train, on_gpu=job.on_gpu)
+    return kernels.choose(job.model, job.train, precision=precision, on_gpu=job.on_gpu, packed=packed)
+
+
+def _trainer(job: TrainingJob, chosen: kernels.Kernels, watch: Any) -> Any:
     from transformers import TrainingArguments
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
     from transformers.trainer_callback import PrinterCallback
@@ -187,14 +200,16 @@ def _trainer(job: TrainingJob, watch: Any) -> Any:
     train, grpo = job.train, job.train.objective.grpo
     num_steps = train.max_steps or math.ceil(train.num_epochs * steps_per_epoch(train, _num_units(job)))
     precision = chosen_precision(train, on_gpu=job.on_gpu)
-    arguments = _arguments(job, precision, num_steps)
+    arguments = _arguments(job, precision, num_steps) | (kernels.LIGER if "liger" in chosen.used else {})
     unset_hf_deepspeed_config()  # of a training before this one in the same process
     os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
     # TrainingArguments come first: with ZeRO-3 they make `from_pretrained` shard the weights as it loads them.
     made = TrainingArguments(**arguments)
     model = hf_methods.load(
-        job.model, train, precision=precision, num_labels=job.num_labels, num_steps=num_steps, on_gpu=job.on_gpu
+        job.model, train, chosen, precision=precision, num_labels=job.num_labels, num_steps=num_steps
     )
+    if "compile" in chosen.used:
+        kernels.compile_layers(model)
     hf_methods.save_start(model, train.method, Path(job.output))
     if grpo is not None:
         trainer = trl_trainer.make_trainer(

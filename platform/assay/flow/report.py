@@ -190,6 +190,7 @@ def _curves(stages: Mapping[str, JsonValue]) -> tuple[Curve, ...]:
     """The losses of each training run and of each sweep's trials, where the run has them."""
     curves = []
     for name, data in stages.items():
+        note = ""
         if name.startswith("sweep") and (sweep := read_as(SweepRecord, data)):
             lines = tuple(
                 Line(name=_trial_name(trial), points=_losses(trial.history), chosen=index == sweep.chosen)
@@ -197,10 +198,11 @@ def _curves(stages: Mapping[str, JsonValue]) -> tuple[Curve, ...]:
             )
         elif name.startswith("train") and (training := read_as(TrainingRecord, data)):
             lines = (Line(name=f"learning rate {training.learning_rate:g}", points=_losses(training.history)),)
+            note = _computed_with(training)
         else:
             continue
         if drawn := tuple(line for line in lines if len(line.points) > 1):
-            curves.append(Curve(title=name, x_label="step", y_label="loss", lines=drawn))
+            curves.append(Curve(title=name, x_label="step", y_label="loss", lines=drawn, note=note))
     return tuple(curves)
 
 
@@ -229,6 +231,14 @@ def _trial(trial: TrialRecord, chosen: bool) -> TrialLine:
         outcome=trial.outcome,
         chosen=chosen,
     )
+
+
+def _computed_with(training: TrainingRecord) -> str:
+    """Precision, kernels, and why others were not used."""
+    besides = [kernel for kernel in training.kernels if kernel != "flash"]
+    used = ", ".join([training.precision, training.attention, *besides])
+    unused = "; ".join(f"no {kernel}: {why}" for kernel, why in training.kernels_unused.items())
+    return f"{used} ({unused})" if unused else used
 
 
 def _losses(history: Sequence[LossPoint]) -> tuple[tuple[float, float], ...]:

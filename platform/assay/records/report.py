@@ -48,6 +48,8 @@ class Curve(Record):
     x_label: str
     y_label: str
     lines: tuple[Line, ...]
+    note: str = ""
+    """What it was computed with, in words."""
 
 
 class TrialLine(Record):

@@ -93,7 +93,11 @@ class TrainingRecord(Record):
     precision: str
     """What `precision: auto` came to, or what was asked for."""
     attention: str = "sdpa"
-    """The attention kernel that the hardware allowed."""
+    """The attention kernel, by transformers' name; `sdpa_by_text` is torch's, called for each text of a packed row."""
+    kernels: tuple[str, ...] = ()
+    """Those of `train.kernels` that were used."""
+    kernels_unused: dict[str, str] = Field({})
+    """Why each of the others was not."""
     selection_loss: float | None
     """Mean loss per completion token on the selection split; None when that split is empty."""
     selection_loss_se: float | None

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from assay.spec.block import Block, Fraction, Paths
 from assay.spec.checkpoint import CheckpointSpec
@@ -14,6 +14,14 @@ from assay.spec.objective import ObjectiveSpec, SftSpec
 
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 """Step size of the optimizer. The sweep uses this type as well."""
+
+
+Kernel = Literal["flash", "liger", "compile"]
+
+
+def _one_kernel(value: Any) -> Any:
+    """A single name stands for a list of one."""
+    return (value,) if value in ("flash", "liger", "compile") else value
 
 
 class DeepSpeedSpec(Block):
@@ -228,6 +236,11 @@ class TrainSpec(Block):
     """Precision of the forward and backward pass; the optimizer keeps fp32. `auto` is bf16 where the
     hardware computes in it, and fp32 elsewhere."""
 
+    kernels: Annotated[Literal["auto", "none"] | tuple[Kernel, ...], BeforeValidator(_one_kernel)] = "auto"
+    """`auto`: on GPUs FlashAttention and Liger's fused kernels, where their packages are installed and fit the model
+    (`flash`, `liger`). A list takes exactly these, or the run fails; `compile` has torch compile each layer, which
+    takes a minute or two at first. The record says what was used, and why not the others."""
+
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
 
@@ -258,6 +271,16 @@ class TrainSpec(Block):
 
     report_to: tuple[Literal["mlflow", "wandb"], ...] = ()
     """Where the curves go, besides the ledger, TensorBoard files in the run's folder, and Ray's metrics."""
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _no_fp8(cls, precision: Any) -> Any:
+        if precision == "fp8":
+            raise ValueError(
+                "training in fp8 is not offered: under DeepSpeed it needs NVIDIA's TransformerEngine, which the "
+                "environment lacks; use bf16, and compress: {scheme: FP8_DYNAMIC} to serve in fp8"
+            )
+        return precision
 
     @field_validator("group_learning_rates")
     @classmethod
@@ -362,6 +385,15 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
     yield (
         train.ewc is not None and (method.is_prompt or bool(method.qlora) or zero == 3),
         "ewc needs the weights themselves: use full, freeze, lora or adalora, and zero_stage 0, 1 or 2",
+    )
+    compiles = "compile" in train.kernels
+    yield (
+        compiles and zero == 3,
+        "kernels: compile needs whole weights, which ZeRO-3 shards; use zero_stage 0, 1 or 2",
+    )
+    yield (
+        compiles and objective.grpo is not None,
+        "kernels: compile makes nothing of objective: grpo faster, which draws answers a token at a time",
     )
     offloads = bool(train.deepspeed.offload_optimizer)
     yield (

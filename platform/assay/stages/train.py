@@ -17,7 +17,7 @@ from assay.spec.train import WITHOUT_EFFECT, TrainSpec
 from assay.stages.work import Work
 from assay.store.lock import held
 
-VERSION = 4
+VERSION = 5
 
 
 Fit = Callable[..., TrainingOutcome | PauseReport]
