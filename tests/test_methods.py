@@ -16,6 +16,7 @@ from assay.engines.hf_data import Row
 from assay.engines.hf_objectives import Frozen, objective_of
 from assay.engines.hf_trainer import TrainingOutcome, is_padded, read_outcome
 from assay.engines.keeper import Keeping
+from assay.engines.kernels import Kernels
 from assay.errors import UsageError
 from assay.records.stages import PauseReport
 from assay.rules.memory import trained_parameters
@@ -189,7 +190,7 @@ def check(model: Path, output: Path, method: str, objective: str) -> None:
         rewards = [-point.loss for point in outcome.history]
         assert sum(rewards[-4:]) / 4 > 0.2 + sum(rewards[:4]) / 4
         return
-    teacher = hf_methods.base(str(model), MethodSpec(full=True), precision="fp32", num_labels=None, on_gpu=False)
+    teacher = hf_methods.base(str(model), MethodSpec(full=True), precision="fp32", num_labels=None)
     loss = mean_loss(again, output, train, teacher.eval() if objective == "distill" else None)
     assert loss == pytest.approx(outcome.selection_loss, rel=1e-4, abs=1e-5)
     assert outcome.selection_loss < 0.97 * outcome.history[0].loss
@@ -337,7 +338,8 @@ def test_a_merged_adapter_answers_as_the_adapter_does(model: Path, tmp_path: Pat
 @pytest.mark.parametrize("method", ["lora", "bottleneck", "pfeiffer", "houlsby"])
 def test_as_many_weights_are_trained_as_the_plan_counts(model: Path, method: str) -> None:
     train = TrainSpec.model_validate(settings(method, "sft"))
-    learning = hf_methods.load(str(model), train, precision="fp32", num_labels=None, num_steps=4, on_gpu=False)
+    plain = Kernels("sdpa", (), {})
+    learning = hf_methods.load(str(model), train, plain, precision="fp32", num_labels=None, num_steps=4)
     count = sum(weight.numel() for weight in learning.parameters() if weight.requires_grad)
     shape = model_shape.from_folder(model)
     assert shape is not None

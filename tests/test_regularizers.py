@@ -51,7 +51,7 @@ def test_the_contrastive_term_is_simctgs_for_each_text(folder: Path, tmp_path: P
     write_rows(folder, ROWS, tmp_path / "split.safetensors", max_length=64)
     split = PackedSplit.load(str(tmp_path / "split.safetensors"))
     units = [split[index] for index in range(4)]
-    model = hf_methods.base(str(folder), MethodSpec(full=True), precision="fp32", num_labels=None, on_gpu=False)
+    model = hf_methods.base(str(folder), MethodSpec(full=True), precision="fp32", num_labels=None)
     model.config.use_cache = False
     spec = ContrastiveSpec(margin=0.6, weight=2.0)
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_training_with_contrast_keeps_tokens_apart(folder: Path, tmp_path: Path,
         how = {"method": method, "learning_rate": 1e-2, "max_steps": 16, "global_batch_size": 6, "micro_batch_size": 3}
         outcome = train_here(folder, ROWS, tmp_path / name, {**how, **more})
         losses[name] = outcome.selection_loss or 0
-        base = hf_methods.base(str(folder), MethodSpec(full=True), precision="fp32", num_labels=None, on_gpu=False)
+        base = hf_methods.base(str(folder), MethodSpec(full=True), precision="fp32", num_labels=None)
         model = hf_models.with_adapter(base, tmp_path / name / "weights").eval()
         with torch.no_grad():
             terms[name] = sum(naive(last_states(model, split[index].texts[0][0]), 1.0) for index in range(4)) / 4
