@@ -36,6 +36,7 @@ from assay.spec.gate import SuiteSpec
 
 MODEL_NAME = "bench"
 START_TIMEOUT_S = 600.0
+NUM_RUNS = 20
 GENERATION = ("country_facts_paraphrased", "country_facts_unanswerable", "chemical_elements")
 CHOICE = ("capitals_choice", "capitals_words")
 BARS = {"generation": 3.0, "multiple choice": 1.0}
@@ -69,17 +70,16 @@ def main() -> None:
             _deploy(api, application)
             url = ray_serve.wait_until_running(api, "blue", timeout_s=START_TIMEOUT_S, since=since - 1).url
             endpoint = Endpoint(url, MODEL_NAME, options.in_flight)
+            if options.drill:
+                _run_again_and_again(endpoint, model, folder, options)
+                return _kill_and_go_on(api, endpoint, model, folder, options)
             gate = {kind: _gate(endpoint, model, folder, kind, names, options) for kind, names in kinds.items()}
             again_s = _again(place, url, folder, options)
-            if options.runs:
-                _run_again_and_again(endpoint, model, folder, options)
-            if options.kill:
-                _kill_and_go_on(api, endpoint, model, folder, options)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _write_tasks(folder)
         lm_eval = {kind: _lm_eval(model, folder, kind, names, options) for kind, names in kinds.items()}
-    _report(gate, lm_eval, again_s)
+    return _report(gate, lm_eval, again_s)
 
 
 def _deploy(api: ray_serve.ServeApi, application: dict[str, Any]) -> None:
@@ -97,8 +97,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--items", type=int, default=30, help="items of each task (30)")
     parser.add_argument("--in-flight", type=int, default=64, help="requests in flight to the engine (64)")
     parser.add_argument("--batch", type=int, default=16, help="lm-eval's batch size (16)")
-    parser.add_argument("--runs", type=int, default=0, help="weigh as often anew, and see whether the verdicts agree")
-    parser.add_argument("--kill", action="store_true", help="kill the engine's replica in the middle of a weighing too")
+    parser.add_argument("--drill", action="store_true", help=f"weigh {NUM_RUNS} times anew and kill a replica, instead")
     parser.add_argument("--model", type=Path, help="a model's folder (the demo's base model)")
     return parser.parse_args()
 
@@ -160,7 +159,7 @@ def _run_again_and_again(endpoint: Endpoint, model: Path, folder: Path, options:
     nothing on file. The limits lie where this model is undecided, passes and fails, as near as its answers allow."""
     found: list[dict[str, tuple[Item, ...]]] = []
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        for number in range(options.runs):
+        for number in range(NUM_RUNS):
             several, answers = replace(endpoint, num_concurrent=(64, 7, 24)[number % 3]), folder / f"run-{number}.jsonl"
             task = pool.submit(_weigh_here, several, model, folder, GENERATION, options.items, answers)
             found.append(task.result()[1])
@@ -168,9 +167,7 @@ def _run_again_and_again(endpoint: Endpoint, model: Path, folder: Path, options:
     said = [{item.id: item.response for items in run.values() for item in items} for run in found]
     changed = sum(other[name] != response for other in said for name, response in said[0].items())
     (verdict, count), *_ = verdicts.most_common(1)
-    print(
-        f"{count} of {options.runs} weighings agree ({', '.join(verdict)}); {changed} answers differ from the first's"
-    )
+    print(f"{count} of {NUM_RUNS} weighings agree ({', '.join(verdict)}); {changed} answers differ from the first's")
 
 
 def _verdicts(items: dict[str, tuple[Item, ...]], first: dict[str, tuple[Item, ...]]) -> tuple[Outcome, ...]:
