@@ -72,8 +72,9 @@ bench-gate: setup ## false passes by simulation, and items/s of weighing against
 bench-ewc: setup ## what elastic weight consolidation keeps of the demo's retention task
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_ewc.py
 
-drill-gate: setup ## a hundred weighings of a server that fails, and of a gate that is killed
+drill-gate: setup ## a hundred weighings of a server that fails; twenty of one model; an engine that is killed
 	@$(BIN)/python tests/bench/drill_gate.py
+	@$(BIN)/python tests/bench/bench_gate_speed.py --drill --items 15
 
 bench-plan: setup ## the plan's estimate of memory against what training measures
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_plan.py

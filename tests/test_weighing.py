@@ -14,7 +14,7 @@ from assay.engines.lm_eval_harness import TaskFile, documents, task_file, weigh
 from assay.errors import InvalidInput, UsageError
 from assay.place import Place
 from assay.records.gate import Item, TaskResult, WeighingRecord
-from assay.spec.gate import TaskSettings
+from assay.spec.gate import SuiteSpec, TaskSettings
 from assay.stages import weigh as stage
 from assay.stages.work import Work
 from served import Counting, OpenAI, logprobs
@@ -220,6 +220,8 @@ def test_a_model_that_has_answered_everything_needs_no_deployment(tmp_path: Path
     assert known() is None
     cache.put(tasks[1], result_of(tasks[1], error="HTTP 500"))
     assert known() is None  # what the server has failed is asked again
+    cache.put(tasks[1], result_of(tasks[1]).model_copy(update={"unasked": ("7",)}))
+    assert known() is None  # another suite may want to know what this one had no need of
     cache.put(tasks[1], result_of(tasks[1]))
     record = known()
     assert record is not None
@@ -276,3 +278,15 @@ def test_examples_before_the_question_are_the_same_in_whatever_blocks_it_is_aske
     task = task_file("facts", write_task(tmp_path, fewshot_split="train"), TaskSettings(num_fewshot=2))
     (result,) = weigh(endpoint(server), [task], settled=lambda _: True).tasks
     assert len(result.items) == 12
+
+
+def test_suites_that_are_asked_together_share_what_they_have_in_common(tmp_path: Path) -> None:
+    task, other = task_file("facts", write_task(tmp_path)), task_file("more", write_task(tmp_path, "more"))
+    shorter = task_file("facts", tmp_path / "facts.yaml", TaskSettings(max_items=3))
+    assert stage._unlike([task, other, shorter]) == [[task, other], [shorter]]
+    suite = SuiteSpec.model_validate({"stop_early": True, "limits": {"facts": {"at_least": 0.9}}})
+    wrong = [Item(id=str(i), prompt="p", target="t", response="r", scores={"exact_match": 0.0}) for i in range(30)]
+    part = TaskResult(task="facts", digest="d", items=tuple(wrong), unasked=("30", "31"))
+    eager = stage.Stopping(suite, None, None, 0.95)
+    assert stage._settled({"facts": [eager]}, part)
+    assert not stage._settled({"facts": [eager, None]}, part), "the second suite wants all of it"

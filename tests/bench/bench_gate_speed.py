@@ -1,9 +1,9 @@
 """`make bench-gate`, second part: items/s of the gate's weighing against the `lm_eval` command with `--model hf`.
 
 The same model, tasks, chat template and precision, on the same cores, one after the other: the served engine first,
-through its slot on Ray Serve, then lm-eval in a process of its own. What is timed is the asking: of lm-eval from
-"Running … requests" to its results, of the gate the whole call less one for a single item. Then `assay gate run` weighs
-the same model twice, the second time from what is on file.
+through its slot on Ray Serve, then lm-eval in a process of its own. What is timed is the asking: of lm-eval its bar
+"Running … requests", of the gate from the first request to the last answer. Then `assay gate run` weighs the same model
+twice, the second time from what is on file.
 """
 
 import argparse
@@ -25,17 +25,18 @@ from typing import Any
 import yaml
 from common import ROOT, base_model, demo_spec, met, own_place, running_head
 
-from assay.engines import lm_eval_harness, ray_serve
+from assay.engines import asking, lm_eval_harness, ray_serve, scoring
 from assay.engines.asking import Endpoint
 from assay.engines.processor import computes_in_bf16
 from assay.errors import PlaceError
 from assay.place import Place
 from assay.records.gate import Item, Outcome, TaskResult, Weighing
 from assay.rules.gate import weigh_limits
-from assay.spec.gate import SuiteSpec, TaskSettings
+from assay.spec.gate import SuiteSpec
 
 MODEL_NAME = "bench"
 START_TIMEOUT_S = 600.0
+NUM_RUNS = 20
 GENERATION = ("country_facts_paraphrased", "country_facts_unanswerable", "chemical_elements")
 CHOICE = ("capitals_choice", "capitals_words")
 BARS = {"generation": 3.0, "multiple choice": 1.0}
@@ -69,17 +70,16 @@ def main() -> None:
             _deploy(api, application)
             url = ray_serve.wait_until_running(api, "blue", timeout_s=START_TIMEOUT_S, since=since - 1).url
             endpoint = Endpoint(url, MODEL_NAME, options.in_flight)
+            if options.drill:
+                _run_again_and_again(endpoint, model, folder, options)
+                return _kill_and_go_on(api, endpoint, model, folder, options)
             gate = {kind: _gate(endpoint, model, folder, kind, names, options) for kind, names in kinds.items()}
             again_s = _again(place, url, folder, options)
-            if options.runs:
-                _run_again_and_again(endpoint, model, folder, options)
-            if options.kill:
-                _kill_and_go_on(api, endpoint, model, folder, options)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _write_tasks(folder)
         lm_eval = {kind: _lm_eval(model, folder, kind, names, options) for kind, names in kinds.items()}
-    _report(gate, lm_eval, again_s)
+    return _report(gate, lm_eval, again_s)
 
 
 def _deploy(api: ray_serve.ServeApi, application: dict[str, Any]) -> None:
@@ -94,11 +94,10 @@ def _deploy(api: ray_serve.ServeApi, application: dict[str, Any]) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=60, help="items of each task (60)")
+    parser.add_argument("--items", type=int, default=30, help="items of each task (30)")
     parser.add_argument("--in-flight", type=int, default=64, help="requests in flight to the engine (64)")
     parser.add_argument("--batch", type=int, default=16, help="lm-eval's batch size (16)")
-    parser.add_argument("--runs", type=int, default=0, help="weigh as often anew, and see whether the verdicts agree")
-    parser.add_argument("--kill", action="store_true", help="kill the engine's replica in the middle of a weighing too")
+    parser.add_argument("--drill", action="store_true", help=f"weigh {NUM_RUNS} times anew and kill a replica, instead")
     parser.add_argument("--model", type=Path, help="a model's folder (the demo's base model)")
     return parser.parse_args()
 
@@ -120,12 +119,12 @@ def _write_tasks(folder: Path) -> None:
 def _gate(
     endpoint: Endpoint, model: Path, folder: Path, kind: str, names: tuple[str, ...], options: argparse.Namespace
 ) -> Rate:
-    one_s, _ = _weigh(endpoint, model, folder, names, 1, folder / "warm.jsonl")
-    all_s, items = _weigh(endpoint, model, folder, names, options.items, folder / f"{kind}.jsonl")
+    _weigh(endpoint, model, folder, names, 1, folder / "warm.jsonl")
+    seconds, items = _weigh(endpoint, model, folder, names, options.items, folder / f"{kind}.jsonl")
     count = sum(len(found) for found in items.values())
     scores = {name: mean(item.scores[METRIC[kind]] for item in found) for name, found in items.items()}
-    print(f"gate     {kind:<16} {count} items in {all_s - one_s:.1f} s", flush=True)
-    return Rate(count / (all_s - one_s), scores, count)
+    print(f"gate     {kind:<16} {count} items in {seconds:.1f} s", flush=True)
+    return Rate(count / seconds, scores, count)
 
 
 def _again(place: Place, url: str, folder: Path, options: argparse.Namespace) -> float:
@@ -160,7 +159,7 @@ def _run_again_and_again(endpoint: Endpoint, model: Path, folder: Path, options:
     nothing on file. The limits lie where this model is undecided, passes and fails, as near as its answers allow."""
     found: list[dict[str, tuple[Item, ...]]] = []
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        for number in range(options.runs):
+        for number in range(NUM_RUNS):
             several, answers = replace(endpoint, num_concurrent=(64, 7, 24)[number % 3]), folder / f"run-{number}.jsonl"
             task = pool.submit(_weigh_here, several, model, folder, GENERATION, options.items, answers)
             found.append(task.result()[1])
@@ -168,9 +167,7 @@ def _run_again_and_again(endpoint: Endpoint, model: Path, folder: Path, options:
     said = [{item.id: item.response for items in run.values() for item in items} for run in found]
     changed = sum(other[name] != response for other in said for name, response in said[0].items())
     (verdict, count), *_ = verdicts.most_common(1)
-    print(
-        f"{count} of {options.runs} weighings agree ({', '.join(verdict)}); {changed} answers differ from the first's"
-    )
+    print(f"{count} of {NUM_RUNS} weighings agree ({', '.join(verdict)}); {changed} answers differ from the first's")
 
 
 def _verdicts(items: dict[str, tuple[Item, ...]], first: dict[str, tuple[Item, ...]]) -> tuple[Outcome, ...]:
@@ -217,16 +214,22 @@ def _weigh(
 def _weigh_here(
     endpoint: Endpoint, model: Path, folder: Path, names: tuple[str, ...], max_items: int, answers: Path
 ) -> tuple[float, dict[str, tuple[Item, ...]]]:
-    import lm_eval  # noqa: F401  (its import is no part of the weighing)
-    import transformers  # noqa: F401
+    """(seconds of asking, the items)."""
+    asking_s = 0.0
 
+    def timed(*args: Any, **more: Any) -> list[asking.Reply]:
+        nonlocal asking_s
+        started = time.perf_counter()
+        replies = asking.ask_all(*args, **more)
+        asking_s += time.perf_counter() - started
+        return replies
+
+    for module in (lm_eval_harness, scoring):
+        module.ask_all = timed  # type: ignore[attr-defined]
     # lm-eval takes the first items; so does the gate here, to ask the same.
-    settings = TaskSettings()
-    tasks = [lm_eval_harness.task_file(name, _first(folder / f"{name}.yaml", max_items), settings) for name in names]
-    started = time.perf_counter()
+    tasks = [lm_eval_harness.task_file(name, _first(folder / f"{name}.yaml", max_items)) for name in names]
     answered = lm_eval_harness.weigh(endpoint, tasks, tokenizer=str(model), answers=answers)
-    seconds = time.perf_counter() - started
-    return seconds, {result.task: result.items for result in answered.tasks}
+    return asking_s, {result.task: result.items for result in answered.tasks}
 
 
 def _first(task: Path, count: int) -> Path:
