@@ -87,7 +87,7 @@ def _measured(base: Path, adapter: Path | None, folder: Path, rows: list[Row]) -
     """Mean loss of the right answers' tokens, and the share of greedy answers that the task's filter finds right."""
     import torch
 
-    model = hf_methods.base(str(base), MethodSpec(full=True), precision="fp32", num_labels=None, on_gpu=False)
+    model = hf_methods.base(str(base), MethodSpec(full=True), precision="fp32", num_labels=None)
     model = (model if adapter is None else hf_models.with_adapter(model, adapter)).eval()
     split = PackedSplit.load(str(folder / "held-out.safetensors"))
     model.config.use_cache = False

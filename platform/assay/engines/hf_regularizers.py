@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay.engines.hf_batches import Batch, PackedSplit, collate
 from assay.engines.hf_objectives import Frozen, completion_loss
+from assay.engines.packed_attention import text_sizes
 from assay.spec.train import ContrastiveSpec, EwcSpec, TrainSpec
 
 if TYPE_CHECKING:
@@ -87,13 +88,9 @@ def token_contrast(texts: "Sequence[torch.Tensor]", margin: float) -> "torch.Ten
 
 def lengths_of_texts(batch: Batch) -> list[int]:
     """How many tokens each text of a batch has, in order."""
-    import torch
-
-    if "position_ids" not in batch:
-        return [int(length) for length in batch["attention_mask"].sum(1)]
-    positions = batch["position_ids"][0]
-    starts = (positions == 0).nonzero().squeeze(1).cpu()
-    return [int(length) for length in torch.diff(starts, append=torch.tensor([len(positions)]))]
+    if "position_ids" in batch:
+        return text_sizes(batch["position_ids"])
+    return [int(length) for length in batch["attention_mask"].sum(1)]
 
 
 def text_lengths(batch: Batch) -> "torch.Tensor":

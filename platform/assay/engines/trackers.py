@@ -100,7 +100,8 @@ def _mlflow(run: str, folder: Path, kept: Path, settings: dict[str, Any]) -> Tra
     """On MLFLOW_TRACKING_URI, or in a file of the run's folder."""
     import mlflow
 
-    if not mlflow.is_tracking_uri_set():
+    in_folder = not mlflow.is_tracking_uri_set()
+    if in_folder:
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     if kept.exists():
         started = mlflow.start_run(run_id=kept.read_text())
@@ -112,7 +113,12 @@ def _mlflow(run: str, folder: Path, kept: Path, settings: dict[str, Any]) -> Tra
     def tell(point: LossPoint) -> None:
         mlflow.log_metrics(_values(point), step=point.step, run_id=started.info.run_id)
 
-    return Tracker(tell, lambda ended_well: mlflow.end_run("FINISHED" if ended_well else "FAILED"))
+    def end(ended_well: bool) -> None:
+        mlflow.end_run("FINISHED" if ended_well else "FAILED")
+        if in_folder:
+            mlflow.set_tracking_uri(None)  # the next run of this process has a folder of its own
+
+    return Tracker(tell, end)
 
 
 def _wandb(run: str, folder: Path, kept: Path, settings: dict[str, Any]) -> Tracker:

@@ -252,11 +252,10 @@ def _weights(train: TrainSpec, shape: ModelShape, trained: int, width: int, shar
 
 def _beside(train: TrainSpec, trained: int, total: int, width: int, tokens: int) -> Iterator[MemoryPart]:
     """Other models and numbers that the objective keeps."""
-    objective = train.objective
-    compares = objective.dpo is not None or objective.kto is not None
-    compares = compares or (objective.grpo is not None and objective.grpo.beta > 0)
-    if compares and not train.method.is_adapter:
-        formula = f"{total:,} weights x {width} bytes: the model as it was, which an adapter need not keep"
+    grpo, method = train.objective.grpo, train.method
+    can_be_switched_off = method.is_adapter and method.bottleneck is None
+    if grpo is not None and grpo.beta > 0 and not can_be_switched_off:
+        formula = f"{total:,} weights x {width} bytes: the model as it was, for which TRL loads it once more"
         yield MemoryPart(name="reference model", size=total * width, formula=formula)
     if train.ewc is not None:
         formula = f"{trained:,} trained weights x 2 x 4 bytes: where they were, and their Fisher information"
