@@ -27,6 +27,9 @@ def deepspeed_config(train: TrainSpec, *, precision: Precision, on_gpu: bool) ->
         zero["elastic_checkpoint"] = True  # which another number of workers can read
     if sharding.zero_stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
+        if not on_gpu:
+            # Nothing overlaps with it there, and its buffers would hold the gathered weights a second time.
+            zero["stage3_prefetch_bucket_size"] = 0
     if sharding.quantized_weights:
         zero["zero_quantized_weights"] = True
     if sharding.quantized_gradients:

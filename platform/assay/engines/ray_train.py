@@ -12,6 +12,14 @@ from assay.spec.train import TrainSpec
 STOP_WITHIN_S = 8.0
 """Time for a checkpoint after the run was asked to stop."""
 
+KEEP_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),
+}
+"""For glibc in a worker on CPU: what the forward pass gives back serves the backward pass, which is another thread's
+and would have memory of its own; and nothing goes back to the kernel between steps, only to be zeroed anew."""
+
 
 def fit(job: TrainingJob, *, num_gpus_per_worker: float) -> TrainingOutcome:
     """Trains on `job.train.num_workers` workers and waits, through lost workers and lack of memory.
@@ -69,7 +77,7 @@ def worker_env(threads: int, *, on_gpu: bool) -> dict[str, str]:
     address = {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]} if os.environ.get("RAY_ADDRESS") else {}
     if on_gpu:
         return {**WORKER_ENV, **address}
-    return {**WORKER_ENV, **address, "OMP_NUM_THREADS": str(threads), "DS_ACCELERATOR": "cpu"}
+    return {**WORKER_ENV, **KEEP_MEMORY, **address, "OMP_NUM_THREADS": str(threads), "DS_ACCELERATOR": "cpu"}
 
 
 def _loop(config: dict[str, str]) -> None:
