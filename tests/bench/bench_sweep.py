@@ -34,7 +34,7 @@ def main() -> None:
     base = TrainSpec.model_validate(
         {**spec.train_steps[0].model_dump(), "num_workers": 1, "worker": {"cpus": 1, "threads": options.threads}}
     )
-    rates = RATES[:: max(1, len(RATES) // options.trials)][: options.trials]
+    rates = [RATES[round(i * (len(RATES) - 1) / (options.trials - 1))] for i in range(options.trials)]
     records: dict[str, SweepRecord] = {}
     with own_place() as place, running_head(place):
         try:
@@ -58,7 +58,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=9, help="learning rates (9)")
-    parser.add_argument("--steps", type=int, default=27, help="optimizer steps of a whole trial (27)")
+    parser.add_argument("--steps", type=int, default=18, help="optimizer steps of a whole trial (18)")
     parser.add_argument("--threads", type=int, default=2, help="torch's threads (2)")
     options = parser.parse_args()
     if not 3 <= options.trials <= len(RATES) or options.steps < 9:
