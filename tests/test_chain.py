@@ -1,6 +1,7 @@
 """A chain of training runs on a real Ray: supervised, a reward model, reinforcement by it, and preferences."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,8 @@ def test_each_run_starts_from_what_the_one_before_made(
     for run in (runs[0], runs[1], runs[3]):
         assert run.selection_loss is not None
         assert run.selection_loss < 0.9 * run.history[0].loss
-    assert -2 <= (runs[2].selection_loss or 0) <= 2  # the negated reward
+    assert runs[2].selection_loss is not None  # the negated reward, which a reward model does not bound
+    assert math.isfinite(runs[2].selection_loss)
     scorer, final = (context.record(name, ModelRecord) for name in ("merge-2", "merge-4"))
     assert (scorer.architecture, final.architecture) == ("LlamaForSequenceClassification", "LlamaForCausalLM")
     sealed = context.data.gate

@@ -124,12 +124,10 @@ def waverer(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(method: str, objective: str, **more: Any) -> dict[str, Any]:
-    # Rewards say less than answers do: adapters, which begin as nothing, need longer steps.
-    stride = 3 if objective == "grpo" and method not in ("full", "freeze") else 1
     return {
         "method": METHODS[method],
         "objective": OBJECTIVES[objective],
-        "learning_rate": stride * RATES.get(method, 1e-2),
+        "learning_rate": RATES.get(method, 1e-2),
         "max_steps": 32 if objective == "grpo" else 16,
         "global_batch_size": 32 if objective == "grpo" else 8,
         "deepspeed": {"zero_stage": 0},
@@ -190,7 +188,7 @@ def check(model: Path, output: Path, method: str, objective: str) -> None:
     if objective == "grpo":
         assert share_of_nos(again, model) == pytest.approx(-outcome.selection_loss)
         rewards = [-point.loss for point in outcome.history]
-        assert sum(rewards[-4:]) / 4 > 0.15 + sum(rewards[:4]) / 4, rewards
+        assert sum(rewards[-4:]) / 4 > 0.05 + sum(rewards[:4]) / 4, rewards
         return
     teacher = hf_methods.base(str(model), MethodSpec(full=True), precision="fp32", num_labels=None)
     loss = mean_loss(again, output, train, teacher.eval() if objective == "distill" else None)
