@@ -38,6 +38,9 @@ BUCKET_ELEMENTS = 50_000_000
 MAX_LIVE_ELEMENTS = 1_000_000_000
 """DeepSpeed's `stage3_max_live_parameters`."""
 
+PREFETCH_ELEMENTS = 50_000_000
+"""DeepSpeed's `stage3_prefetch_bucket_size`."""
+
 WEIGHT_BYTES: dict[Scheme, float] = {"none": 2, "W8A8": 1, "W8A16": 1, "W4A16": 0.5 + 2 / 128, "FP8_DYNAMIC": 1}
 """Bytes of a linear layer's weight after quantizing; W4A16 has a 2-byte scale for each group of 128."""
 
@@ -81,7 +84,7 @@ def worker_memory(
     lasting = [part for part in (weights, states) if part not in offloaded]
     passing = [gradients] if gradients not in offloaded else []
     if zero.zero_stage == 3:
-        passing.append(_gathered(total, width))
+        passing.append(_gathered(shape, width, device))
     passing += _buffers(train, trained, own_state, width, device)
     if device == "CPU":
         passing += _saving(total, width, passing)
@@ -281,12 +284,17 @@ def _saving(total: int, width: int, passing: list[MemoryPart]) -> Iterator[Memor
         yield MemoryPart(name="copy for saving", size=beyond, formula=formula)
 
 
-def _gathered(total: int, width: int) -> MemoryPart:
-    live = min(total, MAX_LIVE_ELEMENTS)
+def _gathered(shape: ModelShape, width: int, device: Device) -> MemoryPart:
+    """Weights that are whole at a time, and the flat buffer that the largest of them is gathered into and copied from;
+    on GPUs as much is fetched ahead, on CPU nothing is (see `engines/deepspeed.py`)."""
+    total = shape.num_parameters
+    live, ahead = min(total, MAX_LIVE_ELEMENTS), PREFETCH_ELEMENTS if device == "GPU" else 0
+    flat = min(total, max(shape.vocab_size * shape.hidden_size, ahead))
     return MemoryPart(
         name="gathered weights",
-        size=live * width,
-        formula=f"{live:,} weights x {width} bytes whole at a time (stage3_max_live_parameters) [deepspeed]",
+        size=(live + flat) * width,
+        formula=f"{live:,} weights whole at a time (stage3_max_live_parameters) + {flat:,} in a flat buffer, x {width} "
+        "bytes [deepspeed]",
     )
 
 
