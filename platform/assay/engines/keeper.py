@@ -261,10 +261,8 @@ def attach(keeper: Keeper, trainer: Any) -> None:
 
 def _changing(trainer: Any, train: TrainSpec, num_training_steps: int, optimizer: Any = None) -> Any:
     """The Trainer's own schedule, times what the spec changes the peak by."""
-    from accelerate.utils import DummyOptim
-
-    if isinstance(optimizer or trainer.optimizer, DummyOptim):  # DeepSpeed makes the optimizer, and asks again
-        return type(trainer).create_scheduler(trainer, num_training_steps, optimizer)
+    if optimizer is None and trainer.lr_scheduler is not None:
+        return trainer.lr_scheduler  # DeepSpeed has asked for it before, with the optimizer that it has made
     apart = copy(trainer)
     apart.lr_scheduler = None
     scheduler = type(trainer).create_scheduler(apart, num_training_steps, optimizer)
@@ -277,7 +275,8 @@ def _changing(trainer: Any, train: TrainSpec, num_training_steps: int, optimizer
         return own(step) * next((factor for first, factor in reversed(changes) if step >= first), 1.0)
 
     scheduler.lr_lambdas = [partial(share, own) for own in scheduler.lr_lambdas]
-    trainer.lr_scheduler = scheduler
+    if optimizer is None:
+        trainer.lr_scheduler = scheduler
     return scheduler
 
 
