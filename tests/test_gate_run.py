@@ -32,8 +32,7 @@ SUITE = ("--suite", "evals/tiny.yaml")
 def test_a_folder_is_weighed_once(project: Project) -> None:
     html = project.folder / "card.html"
     # A model of random weights answers everything wrongly, and never abstains.
-    two = ("--replicas", "2")
-    out = project.assay("gate", "run", *SUITE, "--artifact", "model", "--html", str(html), *two, exit_code=10)
+    out = project.assay("gate", "run", *SUITE, "--artifact", "model", "--html", str(html), exit_code=10)
     assert "FAIL" in out
     assert "tiny_known" in html.read_text()
 
@@ -43,8 +42,6 @@ def test_a_folder_is_weighed_once(project: Project) -> None:
     assert again["candidate"]["num_items"] == 80
     assert again["bytes_known"] is True
     assert again["scorecard"]["deployment_slot"] == "reference"
-    engines = [replica for replica in again["scorecard"]["replicas"] if "LLMServer" in replica]
-    assert len(engines) == 2, again["scorecard"]["replicas"]
 
     # Another limit is another verdict on the same answers.
     suite = project.folder / "evals" / "tiny.yaml"
@@ -70,6 +67,15 @@ def test_a_suite_is_tested_with_damaged_weights(project: Project) -> None:
     name = json.loads(project.assay("gate", "run", *SUITE, "--artifact", "model", "--json", exit_code=10))["name"]
     report = json.loads(project.assay("report", name, "--json"))
     assert report["selftest"]["noised"] == found["noised"]
+
+
+@pytest.mark.long
+def test_two_replicas_are_asked_at_once(project: Project) -> None:
+    call = ("gate", "run", *SUITE, "--artifact", "model", "--engine", "max_model_len=96", "--replicas", "2", "--json")
+    card = json.loads(project.assay(*call, exit_code=10))
+    engines = [replica for replica in card["scorecard"]["replicas"] if "LLMServer" in replica]
+    assert len(engines) == 2, card["scorecard"]["replicas"]
+    assert card["candidate"]["num_errors"] == 0
 
 
 def _cpu_s() -> float:
