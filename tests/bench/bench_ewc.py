@@ -110,6 +110,7 @@ def _answers(model: Any, base: Path, rows: list[Row]) -> list[str]:
     task = yaml.safe_load(RETENTION.with_suffix(".yaml").read_text())
     element = re.compile(task["filter_list"][0]["filter"][0]["regex_pattern"])
     tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
+    tokenizer.pad_token_id = hf_methods.pad_token(tokenizer)
     found = []
     for first in range(0, len(rows), BATCH):
         chats = [list(row.chats[0][:-1]) for row in rows[first : first + BATCH]]
