@@ -58,7 +58,8 @@ def test_pack_refuses_what_cannot_travel(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.ray
-def test_an_address_where_nobody_answers_is_an_error_that_says_so() -> None:
+def test_an_address_where_nobody_answers_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef0123456789abcdef")  # a new machine has none
     nobody = f"http://127.0.0.1:{_free_port()}"
     with pytest.raises(PlaceError, match="no Ray cluster answers"):
         ray_jobs.follow(nobody, "job", print)
