@@ -3,13 +3,23 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from assay.place import Place
 from servers import free_ports
+from tiny import make_model
 
 os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it once, when the first test imports it
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model of random weights; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("model")
+    make_model(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 from assay.engines import kernels, packed_attention
 from assay.errors import UsageError
 from assay.spec.train import TrainSpec
-from tiny import make_model
 
 SMALL = {
     "vocab_size": 64,
@@ -28,11 +27,9 @@ EXPERTS = {"moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok":
 LENGTHS = (5, 1, 9, 3)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("model")
-    make_model(path)
-    return str(path)
+@pytest.fixture
+def folder(tiny_model: Path) -> str:
+    return str(tiny_model)
 
 
 def chosen(folder: str, *, packed: bool = True, **train: Any) -> kernels.Kernels:

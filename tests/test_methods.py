@@ -23,7 +23,7 @@ from assay.rules.memory import trained_parameters
 from assay.spec.method import MethodSpec
 from assay.spec.objective import ObjectiveSpec
 from assay.spec.train import TrainSpec
-from tiny import THINGS, make_model
+from tiny import THINGS
 from training import make_job, train_here
 
 pytestmark = pytest.mark.filterwarnings(  # peft, of its own AdaLoRA adapters, some of which have the rank 0
@@ -107,10 +107,8 @@ def rows(objective: str) -> list[Row]:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    make_model(path)
-    return path
+def model(tiny_model: Path) -> Path:
+    return tiny_model
 
 
 @pytest.fixture(scope="module")

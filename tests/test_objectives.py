@@ -9,7 +9,7 @@ from assay.engines.hf_batches import PackedSplit, collate, collate_padded, take_
 from assay.engines.hf_data import Row, write_rows
 from assay.engines.hf_objectives import Frozen, objective_of, text_log_probs
 from assay.spec.train import TrainSpec
-from tiny import THINGS, make_model
+from tiny import THINGS
 
 QUESTIONS = [f"is {thing} real?" for thing in THINGS[:6]]
 GOOD = ["yes", "yes, it is", "yes", "of course", "it is", "yes"]
@@ -30,19 +30,12 @@ PAIRS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    make_model(path)
-    return path
-
-
-def shaken(folder: Path, seed: int) -> Any:
+def shaken(tiny_model: Path, seed: int) -> Any:
     """The tiny model with weights that are large enough to have opinions."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype="float32")
     torch.manual_seed(seed)
     with torch.no_grad():
         for weight in model.parameters():
@@ -51,13 +44,13 @@ def shaken(folder: Path, seed: int) -> Any:
     return model.eval()
 
 
-def ours(train: dict[str, Any], rows: list[Row], folder: Path, tmp_path: Path, *models: Any) -> float:
+def ours(train: dict[str, Any], rows: list[Row], tiny_model: Path, tmp_path: Path, *models: Any) -> float:
     """The mean loss of the first model, with the second as the reference."""
     import torch
 
     spec = TrainSpec.model_validate(train)
     objective = objective_of(spec)
-    write_rows(folder, rows, tmp_path / "split.safetensors", max_length=64)
+    write_rows(tiny_model, rows, tmp_path / "split.safetensors", max_length=64)
     split = PackedSplit.load(str(tmp_path / "split.safetensors"))
     units = [split[index] for index in range(len(split))]
     frozen = Frozen()
@@ -93,34 +86,34 @@ def arguments(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.methods
 @pytest.mark.parametrize("dpo", [{"beta": 0.3}, {"loss": "ipo"}, {"loss": "hinge", "beta": 0.5}])
-def test_dpo_is_trls(folder: Path, tmp_path: Path, dpo: dict[str, Any]) -> None:
+def test_dpo_is_trls(tiny_model: Path, tmp_path: Path, dpo: dict[str, Any]) -> None:
     from datasets import Dataset
     from transformers import AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
-    model, reference = shaken(folder, 1), shaken(folder, 2)
+    model, reference = shaken(tiny_model, 1), shaken(tiny_model, 2)
     kind = dpo.get("loss", "sigmoid")
     trainer = DPOTrainer(
         model=model,
         ref_model=reference,
         args=DPOConfig(**arguments(tmp_path), beta=dpo.get("beta", 0.1), loss_type=[kind]),
         train_dataset=Dataset.from_list(PAIRS),
-        processing_class=AutoTokenizer.from_pretrained(folder),
+        processing_class=AutoTokenizer.from_pretrained(tiny_model),
     )
     rows = [Row(((*one["prompt"], *one["chosen"]), (*one["prompt"], *one["rejected"]))) for one in PAIRS]
     expected = theirs(trainer)
-    assert ours({"objective": {"dpo": dpo}}, rows, folder, tmp_path, model, reference) == pytest.approx(
+    assert ours({"objective": {"dpo": dpo}}, rows, tiny_model, tmp_path, model, reference) == pytest.approx(
         expected, rel=1e-4
     )
 
 
 @pytest.mark.methods
-def test_kto_is_trls(folder: Path, tmp_path: Path) -> None:
+def test_kto_is_trls(tiny_model: Path, tmp_path: Path) -> None:
     from datasets import Dataset
     from transformers import AutoTokenizer
     from trl import KTOConfig, KTOTrainer
 
-    model, reference = shaken(folder, 1), shaken(folder, 2)
+    model, reference = shaken(tiny_model, 1), shaken(tiny_model, 2)
     answers = [GOOD[i] if i % 3 else BAD[i] for i in range(len(QUESTIONS))]
     labels = [bool(i % 3) for i in range(len(QUESTIONS))]
     data = [
@@ -132,7 +125,7 @@ def test_kto_is_trls(folder: Path, tmp_path: Path) -> None:
         ref_model=reference,
         args=KTOConfig(**arguments(tmp_path), beta=0.3, desirable_weight=1.5, train_sampling_strategy="sequential"),
         train_dataset=Dataset.from_list(data),
-        processing_class=AutoTokenizer.from_pretrained(folder),
+        processing_class=AutoTokenizer.from_pretrained(tiny_model),
     )
     others = [answers[-1], *answers[:-1]]  # TRL takes the answer before
     rows = [
@@ -140,41 +133,41 @@ def test_kto_is_trls(folder: Path, tmp_path: Path) -> None:
         for question, answer, other, label in zip(QUESTIONS, answers, others, labels, strict=True)
     ]
     kto = {"objective": {"kto": {"beta": 0.3, "desirable_weight": 1.5}}}
-    assert ours(kto, rows, folder, tmp_path, model, reference) == pytest.approx(theirs(trainer), rel=1e-4)
+    assert ours(kto, rows, tiny_model, tmp_path, model, reference) == pytest.approx(theirs(trainer), rel=1e-4)
 
 
 @pytest.mark.methods
-def test_the_reward_models_loss_is_trls(folder: Path, tmp_path: Path) -> None:
+def test_the_reward_models_loss_is_trls(tiny_model: Path, tmp_path: Path) -> None:
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
     from trl import RewardConfig, RewardTrainer
 
     set_seed(3)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype="float32").eval()
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1, dtype="float32").eval()
     with_large_head = model.score.weight.detach() * 30
     model.score.weight.data = with_large_head
     trainer = RewardTrainer(
         model=model,
         args=RewardConfig(**arguments(tmp_path), center_rewards_coefficient=0.1),
         train_dataset=Dataset.from_list(PAIRS),
-        processing_class=AutoTokenizer.from_pretrained(folder),
+        processing_class=AutoTokenizer.from_pretrained(tiny_model),
     )
     rows = [Row(((*one["prompt"], *one["chosen"]), (*one["prompt"], *one["rejected"]))) for one in PAIRS]
     expected = theirs(trainer)
-    assert ours({"objective": {"reward": {"center": 0.1}}}, rows, folder, tmp_path, model) == pytest.approx(
+    assert ours({"objective": {"reward": {"center": 0.1}}}, rows, tiny_model, tmp_path, model) == pytest.approx(
         expected, rel=1e-4
     )
 
 
 @pytest.mark.methods
-def test_orpos_odds_ratio_is_trls(folder: Path, tmp_path: Path) -> None:
+def test_orpos_odds_ratio_is_trls(tiny_model: Path, tmp_path: Path) -> None:
     """TRL adds it to the cross entropy of the whole chat; here it is that of the answer."""
     import torch
     from trl.experimental.orpo import ORPOTrainer
 
-    model = shaken(folder, 1)
+    model = shaken(tiny_model, 1)
     rows = [Row(((*one["prompt"], *one["chosen"]), (*one["prompt"], *one["rejected"]))) for one in PAIRS]
-    write_rows(folder, rows, tmp_path / "s.safetensors", max_length=64)
+    write_rows(tiny_model, rows, tmp_path / "s.safetensors", max_length=64)
     split = PackedSplit.load(str(tmp_path / "s.safetensors"))
     batch = collate([split[index] for index in range(len(split))])
     extras = take_extras(batch)
@@ -184,20 +177,20 @@ def test_orpos_odds_ratio_is_trls(folder: Path, tmp_path: Path) -> None:
     bare.beta, bare.accelerator = 0.2, type("Accelerator", (), {"device": "cpu"})
     odds, *_ = bare.odds_ratio_loss(means[:, 0], means[:, 1])
     expected = float((-means[:, 0] - odds).mean())
-    assert ours({"objective": {"orpo": {"beta": 0.2}}}, rows, folder, tmp_path, model) == pytest.approx(
+    assert ours({"objective": {"orpo": {"beta": 0.2}}}, rows, tiny_model, tmp_path, model) == pytest.approx(
         expected, rel=1e-4
     )
 
 
-def test_distilling_from_oneself_costs_nothing(folder: Path, tmp_path: Path) -> None:
+def test_distilling_from_oneself_costs_nothing(tiny_model: Path, tmp_path: Path) -> None:
     import torch
 
-    model = shaken(folder, 1)
+    model = shaken(tiny_model, 1)
     train = TrainSpec.model_validate({"objective": {"distill": {"teacher": "t", "teacher_weight": 1.0}}})
-    write_rows(folder, [Row(((*asked("a"), *said("b")),))], tmp_path / "s.safetensors", max_length=64)
+    write_rows(tiny_model, [Row(((*asked("a"), *said("b")),))], tmp_path / "s.safetensors", max_length=64)
     batch = collate([PackedSplit.load(str(tmp_path / "s.safetensors"))[0]])
     with torch.no_grad():
         losses = objective_of(train).loss(model, dict(batch), train, Frozen(teacher=model))
-        other = objective_of(train).loss(model, dict(batch), train, Frozen(teacher=shaken(folder, 2)))
+        other = objective_of(train).loss(model, dict(batch), train, Frozen(teacher=shaken(tiny_model, 2)))
     assert float(losses.totals.sum()) == pytest.approx(0, abs=1e-5)
     assert float(other.totals.sum()) > 0.01

@@ -11,20 +11,13 @@ from assay.engines.hf_data import Row, write_rows
 from assay.engines.hf_regularizers import TokenContrast
 from assay.spec.method import MethodSpec
 from assay.spec.train import ContrastiveSpec
-from tiny import THINGS, make_model
+from tiny import THINGS
 from training import train_here
 
 ROWS = [
     Row(([{"role": "user", "content": f"is {thing} real?"}, {"role": "assistant", "content": "yes " * (1 + i % 3)}],))
     for i, thing in enumerate(THINGS[:12])
 ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    make_model(path)
-    return path
 
 
 def last_states(model: Any, tokens: Any) -> Any:
@@ -44,14 +37,14 @@ def naive(states: Any, margin: float) -> float:
 
 
 @pytest.mark.parametrize("gather", [collate, collate_padded])
-def test_the_contrastive_term_is_simctgs_for_each_text(folder: Path, tmp_path: Path, gather: Any) -> None:
+def test_the_contrastive_term_is_simctgs_for_each_text(tiny_model: Path, tmp_path: Path, gather: Any) -> None:
     """In packed rows, where pairs must not reach from text to text, and in padded ones, where pads are no tokens."""
     import torch
 
-    write_rows(folder, ROWS, tmp_path / "split.safetensors", max_length=64)
+    write_rows(tiny_model, ROWS, tmp_path / "split.safetensors", max_length=64)
     split = PackedSplit.load(str(tmp_path / "split.safetensors"))
     units = [split[index] for index in range(4)]
-    model = hf_methods.base(str(folder), MethodSpec(full=True), precision="fp32", num_labels=None)
+    model = hf_methods.base(str(tiny_model), MethodSpec(full=True), precision="fp32", num_labels=None)
     model.config.use_cache = False
     spec = ContrastiveSpec(margin=0.6, weight=2.0)
     with torch.no_grad():
@@ -74,17 +67,17 @@ def test_the_contrastive_term_is_simctgs_for_each_text(folder: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
-def test_training_with_contrast_keeps_tokens_apart(folder: Path, tmp_path: Path, method: str) -> None:
+def test_training_with_contrast_keeps_tokens_apart(tiny_model: Path, tmp_path: Path, method: str) -> None:
     import torch
 
-    write_rows(folder, ROWS, tmp_path / "split.safetensors", max_length=64)
+    write_rows(tiny_model, ROWS, tmp_path / "split.safetensors", max_length=64)
     split = PackedSplit.load(str(tmp_path / "split.safetensors"))
     terms, losses = {}, {}
     for name, more in (("without", {}), ("with", {"contrastive": {"margin": 1.0, "weight": 3.0}})):
         how = {"method": method, "learning_rate": 1e-2, "max_steps": 16, "global_batch_size": 6, "micro_batch_size": 3}
-        outcome = train_here(folder, ROWS, tmp_path / name, {**how, **more})
+        outcome = train_here(tiny_model, ROWS, tmp_path / name, {**how, **more})
         losses[name] = outcome.selection_loss or 0
-        base = hf_methods.base(str(folder), MethodSpec(full=True), precision="fp32", num_labels=None)
+        base = hf_methods.base(str(tiny_model), MethodSpec(full=True), precision="fp32", num_labels=None)
         model = hf_models.with_adapter(base, tmp_path / name / "weights").eval()
         with torch.no_grad():
             terms[name] = sum(naive(last_states(model, split[index].texts[0][0]), 1.0) for index in range(4)) / 4

@@ -13,7 +13,6 @@ from assay.engines.hf_objectives import Frozen, completion_loss
 from assay.engines.hf_trainer import _mean_and_error
 from assay.errors import UsageError
 from assay.spec.train import TrainSpec
-from tiny import make_model
 
 WITH_NEWLINES = (
     "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}<|end|>\n{% endfor %}"
@@ -38,30 +37,23 @@ CHATS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model")
-    make_model(path)
-    return path
-
-
 @pytest.fixture
-def tokenizer(folder: Path) -> Any:
-    return load_tokenizer(folder)
+def tokenizer(tiny_model: Path) -> Any:
+    return load_tokenizer(tiny_model)
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path) -> Any:
+def model(tiny_model: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype="float32").eval()
     model.config.use_cache = False
     return model
 
 
 @pytest.fixture
-def split(folder: Path, tmp_path: Path) -> PackedSplit:
-    write_split(folder, CHATS, tmp_path / "train.safetensors", max_length=64)
+def split(tiny_model: Path, tmp_path: Path) -> PackedSplit:
+    write_split(tiny_model, CHATS, tmp_path / "train.safetensors", max_length=64)
     return PackedSplit.load(str(tmp_path / "train.safetensors"))
 
 
@@ -91,10 +83,10 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer: Any, tmp_path
         load_tokenizer(tmp_path)
 
 
-def test_a_split_keeps_what_fits_and_counts_what_does_not(folder: Path, tokenizer: Any, tmp_path: Path) -> None:
+def test_a_split_keeps_what_fits_and_counts_what_does_not(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:
     lengths = [len(tokenize(tokenizer, one).tokens) for one in CHATS]
     longest = max(lengths)
-    counts = write_split(folder, CHATS, tmp_path / "train.safetensors", max_length=longest - 1)
+    counts = write_split(tiny_model, CHATS, tmp_path / "train.safetensors", max_length=longest - 1)
     split = PackedSplit.load(str(tmp_path / "train.safetensors"))
     assert (counts.num_examples, counts.num_too_long, len(split)) == (2, 1, 2)
     assert counts.num_tokens == sum(lengths) - longest
@@ -167,11 +159,11 @@ def test_a_first_token_bears_no_loss() -> None:
 
 
 def test_pairs_stay_together_and_only_their_last_answers_bear_loss(
-    folder: Path, tokenizer: Any, tmp_path: Path
+    tiny_model: Path, tokenizer: Any, tmp_path: Path
 ) -> None:
     better, worse = chat("a", "b", "c", "yes"), chat("a", "b", "c", "no")
     rows = [Row((better, worse), label=1), Row((chat("a", "x" * 99), worse)), Row((chat("d", "e"), chat("d", "f")))]
-    counts = write_rows(folder, rows, tmp_path / "pairs.safetensors", max_length=64)
+    counts = write_rows(tiny_model, rows, tmp_path / "pairs.safetensors", max_length=64)
     assert (counts.num_examples, counts.num_too_long) == (2, 1)
     split = PackedSplit.load(str(tmp_path / "pairs.safetensors"))
     assert [tokenizer.decode(tokens[mask]) for tokens, mask in split[0].texts] == ["yes<|end|>", "no<|end|>"]
@@ -180,8 +172,8 @@ def test_pairs_stay_together_and_only_their_last_answers_bear_loss(
     assert int((counted["labels"][0, 1:] != -100).sum()) == 2  # what the mean is taken over
 
 
-def test_plain_text_is_cut_into_pieces_that_bear_loss(folder: Path, tokenizer: Any, tmp_path: Path) -> None:
-    counts = write_rows(folder, [Row(text="abcdefghij")], tmp_path / "text.safetensors", max_length=8)
+def test_plain_text_is_cut_into_pieces_that_bear_loss(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:
+    counts = write_rows(tiny_model, [Row(text="abcdefghij")], tmp_path / "text.safetensors", max_length=8)
     split = PackedSplit.load(str(tmp_path / "text.safetensors"))
     assert [tokenizer.decode(tokens) for tokens, _ in texts_of(split)] == ["abcdefgh", "ij<|end|>"]
     assert (counts.num_examples, counts.num_tokens, counts.num_completion_tokens) == (2, 11, 11)
