@@ -227,6 +227,21 @@ def test_a_second_supervisor_leaves_the_place_alone(running: Running) -> None:
     assert supervisor.running_pid(running.place) == first
 
 
+def test_a_supervisor_seen_in_its_last_moment_is_gone_and_no_error(tmp_path: Path) -> None:
+    place = Place(home=tmp_path)
+    supervisor.prepare(place)
+    script = (
+        "import fcntl, sys, time; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX);"
+        "print(flush=True); time.sleep(0.5)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(supervisor.pid_file(place))], stdout=subprocess.PIPE
+    ) as dying:
+        assert dying.stdout is not None
+        dying.stdout.readline()
+        assert supervisor.running_pid(place) is None
+
+
 def test_a_port_in_use_is_said_before_anything_starts(running: Running, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         other = Place(home=tmp_path, gateway_port=taken.getsockname()[1])

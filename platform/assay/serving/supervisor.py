@@ -83,16 +83,21 @@ def prepare(place: Place) -> None:
 
 def running_pid(place: Place) -> int | None:
     """The process id of the place's supervisor; None when none runs."""
-    try:
-        file = pid_file(place).open()
-    except FileNotFoundError:
-        return None
-    with file:
+    for _ in range(600):  # half a minute, for a machine that is busy
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _written_pid(place)
-    return None
+            file = pid_file(place).open()
+        except FileNotFoundError:
+            return None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return None
+            except BlockingIOError:
+                text = file.read().strip()
+        if text and _is_supervisor(int(text)):
+            return int(text)
+        time.sleep(0.05)  # the owner is just writing its number, or has ended and the lock goes with it
+    raise PlaceError(f"{pid_file(place)}: locked, but names no process")
 
 
 def read_weights(place: Place) -> dict[str, int]:
@@ -169,16 +174,6 @@ def _take_lock(place: Place) -> int | None:
         return descriptor
     os.close(descriptor)
     return None
-
-
-def _written_pid(place: Place) -> int:
-    """The pid in a locked pid file, whose owner may just be writing it."""
-    for _ in range(600):  # half a minute, for a machine that is busy
-        text = pid_file(place).read_text().strip()
-        if text and _is_supervisor(int(text)):
-            return int(text)
-        time.sleep(0.05)
-    raise PlaceError(f"{pid_file(place)}: locked, but names no process")
 
 
 def _is_supervisor(pid: int) -> bool:
