@@ -29,17 +29,16 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 
 class Clock(TrainerCallback):
-    """Non-pad tokens and time at the end of the first and the last step."""
+    """The moment of the first step, and a line for each."""
 
-    def __init__(self) -> None:
-        self.marks: list[tuple[float, int]] = []
+    def __init__(self, progress: str) -> None:
+        self.progress = Path(progress)
+        self.first_step_at = 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.marks = [*self.marks[:1], (time.time(), int(state.num_input_tokens_seen))]
-
-    def tokens_per_s(self) -> float:
-        (first_at, first_tokens), (last_at, last_tokens) = self.marks
-        return (last_tokens - first_tokens) / (last_at - first_at)
+        self.first_step_at = self.first_step_at or time.time()
+        with self.progress.open("a") as file:
+            file.write(json.dumps({"step": state.global_step}) + "\n")
 
 
 def main() -> None:
@@ -48,7 +47,7 @@ def main() -> None:
     torch.set_num_threads(train.worker.threads)
     set_seed(train.seed)
     bf16 = chosen_precision(train, on_gpu=False) == "bf16"
-    clock = Clock()
+    clock = Clock(job.progress_file)
     tokenizer = AutoTokenizer.from_pretrained(job.model)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     trainer = Trainer(
@@ -80,8 +79,7 @@ def main() -> None:
     )
     trainer.train()
     result = {
-        "tokens_per_s": clock.tokens_per_s(),
-        "seconds_to_first_step": clock.marks[0][0] - job.started_at,
+        "seconds_to_first_step": clock.first_step_at - job.started_at,
         "num_tokens": trainer.state.num_input_tokens_seen,
         "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
     }

@@ -1,24 +1,28 @@
-"""`make bench-train`: tokens/s of the `train` stage, on CPU, against a plain loop that pads, and against no Ray.
+"""`make bench-train`: seconds of an optimizer step of the `train` stage, on CPU, against a plain loop that pads, and
+against no Ray.
 
 All train the demo's model on the demo's data with the same LoRA settings, batches, order and precision. With one
 worker the stage (Ray Train and DeepSpeed, on batches without padding) stands against transformers' Trainer on padded
 batches, which is as fast as a bare torch loop. With two workers it stands against its own worker and DeepSpeed
-configuration without Ray. Tokens are those of the data, pad tokens left out, over all steps but the first.
+configuration without Ray. Both run at once, some steps of the one and the same steps of the other (see `in_turns`), and
+every step but the first counts. Tokens are those of the data, pad tokens left out.
 """
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import median
+from statistics import mean, stdev
 from typing import Any
 
-from common import base_model, demo_spec, met, own_place, running_head, stop_on_sigterm, train_file
+from common import base_model, demo_spec, met, own_place, ray_workers, running_head, train_file
+from in_turns import STEPS_A_TURN, Runner, run_in_turns
 
-from assay.engines import ray_cluster, ray_train
+from assay.engines import ray_cluster, ray_head, ray_train
 from assay.engines.hf_trainer import TrainingJob, TrainingOutcome
 from assay.place import Place
 from assay.spec.spec import Spec
@@ -28,10 +32,11 @@ BARS = {1: 1.3, 2: 0.95}
 """What the stage's tokens/s are to be, by workers, as a share of the other's."""
 CURVE_BAR = 0.02
 HERE = Path(__file__).parent
+STAGE = ("stage", HERE / "with_ray.py")
 OTHERS = {1: ("padded", HERE / "bare_trainer.py"), 2: ("no Ray", HERE / "without_ray.py")}
 
 Result = dict[str, Any]
-"""`tokens_per_s`, `seconds_to_first_step`, `num_tokens` and `losses` (a step each) of one run."""
+"""`seconds_to_first_step`, `num_tokens` and `losses` (a step each) of one run."""
 
 
 def main() -> None:
@@ -43,48 +48,60 @@ def main() -> None:
     with own_place() as place:
         for num_workers in options.workers:
             train = _train_spec(spec, options.steps, num_workers, options.threads // num_workers or 1)
-            job = TrainingJob(
-                train=train,
-                model=str(model),
-                train_file=str(data),
-                selection_file=None,
-                output=str(place.home / "output"),
-                progress_file=str(place.home / "progress.jsonl"),
-                started_at=0,
-                on_gpu=False,
-            )
-            met_all.append(_compare(place, job, options.rounds))
+            met_all.append(_compare(place, train, model, data))
     if not all(met_all):
         sys.exit(1)
 
 
-def _compare(place: Place, job: TrainingJob, rounds: int) -> bool:
-    """Runs both kinds in turn and reports; says whether the bars are met."""
-    train = job.train
-    other, script = OTHERS[train.num_workers]
+def _compare(place: Place, train: TrainSpec, model: Path, data: Path) -> bool:
+    """Runs both in turns and reports; says whether the bars are met."""
     print(
         f"{train.num_workers} workers of {train.worker.threads} threads, {train.max_steps} steps of "
         f"{train.global_batch_size} examples",
         flush=True,
     )
-    results: dict[str, list[Result]] = {"stage": [], other: []}
-    for number in range(1, rounds + 1):
-        results["stage"].append(_run_stage(place, job))
-        print(f"round {number}  stage   {_line(results['stage'][-1])}", flush=True)
-        results[other].append(_run_script(place, job, script))
-        print(f"round {number}  {other:<6}  {_line(results[other][-1])}", flush=True)
-    return _report(results, other, BARS[train.num_workers], num_workers=train.num_workers)
+
+    def start(name: str, script: Path) -> Runner:
+        folder = place.home / f"{script.stem}-{train.num_workers}"
+        folder.mkdir()
+        job = TrainingJob(
+            train=train,
+            model=str(model),
+            train_file=str(data),
+            selection_file=None,
+            output=str(folder),
+            progress_file=str(folder / "progress.jsonl"),
+            started_at=time.time(),
+            on_gpu=False,
+        )
+        with (folder / "log").open("w") as log:
+            command = [sys.executable, str(script), job.model_dump_json()]
+            process = subprocess.Popen(command, env=_environment(train, name), stdout=log, stderr=subprocess.STDOUT)
+        if (name, script) == STAGE:
+            ours = (lambda: ray_workers(place), lambda: ray_head._marked(place))
+            return Runner(name, process, folder / "progress.jsonl", *ours)
+        return Runner(name, process, folder / "progress.jsonl")
+
+    with running_head(place):
+        pair = [STAGE, OTHERS[train.num_workers]]
+        runners = run_in_turns([lambda name=name, script=script: start(name, script) for name, script in pair])  # type: ignore[misc]
+    return _report(runners, [_result(runner) for runner in runners], train)
+
+
+def _environment(train: TrainSpec, name: str) -> dict[str, str]:
+    threads = train.worker.threads
+    own = {**ray_cluster.WORKER_ENV, "OMP_NUM_THREADS": str(threads)}
+    return {**os.environ, **(ray_train.worker_env(threads, on_gpu=False) if name == "no Ray" else own)}
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=30, help="optimizer steps of a run (30)")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each kind, in turn (3)")
+    parser.add_argument("--steps", type=int, default=31, help="optimizer steps of a run (31)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="torch's threads (all cores)")
     parser.add_argument("--workers", type=int, nargs="+", choices=sorted(OTHERS), default=[1, 2], help="1, 2 or both")
     options = parser.parse_args()
-    if options.steps < 2 or options.rounds < 1 or options.threads < 1:
-        parser.error("at least 2 steps, 1 round and 1 thread are wanted")
+    if options.steps < 1 + 2 * STEPS_A_TURN or options.threads < 1:
+        parser.error(f"at least {1 + 2 * STEPS_A_TURN} steps and 1 thread are wanted")
     return options
 
 
@@ -93,79 +110,52 @@ def _train_spec(spec: Spec, steps: int, num_workers: int, threads: int) -> Train
     return TrainSpec.model_validate({**spec.train_steps[0].model_dump(), **changes})
 
 
-def _run_stage(place: Place, job: TrainingJob) -> Result:
-    with running_head(place):
-        try:
-            ray_cluster.connect(place.cluster_address)
-            stop_on_sigterm()
-            outcome = ray_train.fit(_starting_now(job), num_gpus_per_worker=0)
-        finally:
-            ray_cluster.disconnect()
-    return _result(outcome)
-
-
-def _run_script(place: Place, job: TrainingJob, script: Path) -> Result:
-    Path(job.output).mkdir(exist_ok=True)
-    written = Path(job.output) / "result.json"
-    written.unlink(missing_ok=True)
-    threads = job.train.worker.threads
-    own = {**ray_cluster.WORKER_ENV, "OMP_NUM_THREADS": str(threads)}
-    environment = {**os.environ, **(ray_train.worker_env(threads, on_gpu=False) if job.train.num_workers > 1 else own)}
-    log = place.home / "other.log"
-    with log.open("w") as output:
-        command = [sys.executable, str(script), _starting_now(job).model_dump_json()]
-        code = subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT).returncode
-    if code:
-        sys.exit(f"{script.name} failed:\n{log.read_text()[-2000:]}")
-    result = json.loads(written.read_text())
-    return result if "losses" in result else _result(TrainingOutcome.model_validate(result))
-
-
-def _result(outcome: TrainingOutcome) -> Result:
+def _result(runner: Runner) -> Result:
+    """What a run left; ends the benchmark with its last words when it failed."""
+    folder = runner.progress.parent
+    if runner.process.returncode:
+        sys.exit(f"{runner.name} failed:\n{(folder / 'log').read_text()[-2000:]}")
+    result: Result = json.loads((folder / "result.json").read_text())
+    if "losses" in result:
+        return result
+    outcome = TrainingOutcome.model_validate(result)
     return {
-        "tokens_per_s": outcome.tokens_per_s,
         "seconds_to_first_step": outcome.seconds_to_first_step,
         "num_tokens": outcome.num_tokens,
         "losses": [point.loss for point in outcome.history],
     }
 
 
-def _starting_now(job: TrainingJob) -> TrainingJob:
-    return TrainingJob.model_validate({**job.model_dump(), "started_at": time.time()})
-
-
-def _line(result: Result) -> str:
-    return (
-        f"{result['tokens_per_s']:7.1f} tokens/s   first step after {result['seconds_to_first_step']:5.1f} s   "
-        f"{result['num_tokens']:.0f} tokens, loss {result['losses'][0]:.3f} to {result['losses'][-1]:.3f}"
-    )
-
-
-def _report(results: dict[str, list[Result]], other: str, bar: float, *, num_workers: int) -> bool:
-    speed = {name: median(run["tokens_per_s"] for run in runs) for name, runs in results.items()}
-    start_s = {name: median(run["seconds_to_first_step"] for run in runs) for name, runs in results.items()}
-    # Within a round, because a machine of many tenants is now faster, now slower.
-    ratios = [one["tokens_per_s"] / two["tokens_per_s"] for one, two in zip(*results.values(), strict=True)]
-    ratio = median(ratios)
+def _report(runners: list[Runner], results: list[Result], train: TrainSpec) -> bool:
+    stage, other = runners
+    turns = list(zip(stage.seconds, other.seconds, strict=True))
+    ratio = sum(theirs for _, theirs in turns) / sum(mine for mine, _ in turns)
+    # Delta method for a ratio of means of pairs.
+    error = stdev(theirs - ratio * mine for mine, theirs in turns) / math.sqrt(len(turns)) / mean(stage.seconds)
     apart = max(
         abs(mine - theirs) / max(theirs, 0.1)
-        for mine, theirs in zip(results["stage"][0]["losses"], results[other][0]["losses"], strict=True)
+        for mine, theirs in zip(results[0]["losses"], results[1]["losses"], strict=True)
     )
-    print(f"median   stage {speed['stage']:.1f}, {other} {speed[other]:.1f} tokens/s")
-    print(f"ratio    {ratio:.3f} ({min(ratios):.3f} to {max(ratios):.3f})   {met(ratio, bar)}")
-    print(f"curves   {apart:.2%} apart at most   {met(apart, CURVE_BAR, at_most=True)}")
-    print(f"from run to the first step   stage {start_s['stage']:.1f} s, {other} {start_s[other]:.1f} s\n")
+    for runner, result in zip(runners, results, strict=True):
+        step_s = mean(runner.seconds) / STEPS_A_TURN
+        print(
+            f"{runner.name:<8} {step_s:.2f} s a step, {result['num_tokens'] / train.max_steps / step_s:.0f} tokens/s; "
+            f"first step after {result['seconds_to_first_step']:.0f} s; {result['num_tokens']:.0f} tokens, "
+            f"loss {result['losses'][0]:.3f} to {result['losses'][-1]:.3f}"
+        )
+    bar = BARS[train.num_workers]
+    print(f"ratio    {ratio:.2f} (standard error {error:.2f}, {len(turns)} pairs of turns)   {met(ratio, bar)}")
+    print(f"curves   {apart:.2%} apart at most   {met(apart, CURVE_BAR, at_most=True)}\n", flush=True)
     summary = {
         "bench": "train",
-        "workers": num_workers,
+        "workers": train.num_workers,
         "ratio": ratio,
-        "ratios": ratios,
+        "ratio_se": error,
         "curves_apart": apart,
-        "tokens_per_s": speed,
-        "seconds_to_first_step": start_s,
-        "runs": results,
+        "seconds": {runner.name: runner.seconds for runner in runners},
+        "runs": {runner.name: result for runner, result in zip(runners, results, strict=True)},
     }
-    print(json.dumps(summary))
+    print(json.dumps(summary), flush=True)
     return ratio >= bar and apart <= CURVE_BAR
 
 

@@ -13,6 +13,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from assay.engines import hf_data, hf_models, ray_cluster, ray_head
 from assay.place import Place
 from assay.records.record import digest_of
@@ -55,7 +57,7 @@ def own_place() -> Iterator[Place]:
     """A place in a temporary folder, on free ports, which shares nothing with one that is up."""
     stop_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as folder:
-        ray_port, dashboard_port, serve_port, gateway_port, metrics_port, stats_port = free_ports(6)
+        ray_port, dashboard_port, serve_port, gateway_port = free_ports(4)
         place = Place(
             home=Path(folder),
             ray_address="",
@@ -72,9 +74,6 @@ def own_place() -> Iterator[Place]:
                 "RAY_AUTH_MODE": "token",
                 "RAY_AUTH_TOKEN_PATH": str(place.token_path),
                 "RAY_TMPDIR": folder,
-                # The HAProxy inside Ray Serve has fixed ports otherwise.
-                "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
-                "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
             }
         )
         yield place
@@ -87,6 +86,18 @@ def running_head(place: Place) -> Iterator[None]:
         yield
     finally:
         ray_head.stop(place)
+
+
+def ray_workers(place: Place) -> list[psutil.Process]:
+    """The training workers, by the name that Ray gives their processes."""
+    return [process for process in ray_head._marked(place) if "RayTrainWorker" in " ".join(_cmdline(process))]
+
+
+def _cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
 
 
 def stop_on_sigterm() -> None:

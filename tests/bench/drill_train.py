@@ -25,7 +25,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common import met, own_place
+from common import met, own_place, ray_workers
 
 from assay.engines import checkpoints, hf_data, ray_cluster, ray_head
 from assay.place import Place
@@ -176,7 +176,7 @@ def _run(place: Place, run: Run, kinds: list[str], draws: random.Random) -> Run:
             break
         if driver.poll() is not None:
             sys.exit(f"{run.name} failed after {run.kills}:\n{(folder / 'driver.log').read_text()[-3000:]}")
-        reached, victims = _steps(folder)[-1:], _workers(place)
+        reached, victims = _steps(folder)[-1:], ray_workers(place)
         if kinds[0] in ("worker", "all workers") and not victims:
             continue  # nobody there yet
         kind = kinds.pop(0)
@@ -222,11 +222,6 @@ def _start_driver(place: Place, folder: Path) -> "subprocess.Popen[bytes]":
         )
 
 
-def _workers(place: Place) -> list[psutil.Process]:
-    """The training workers, by the name that Ray gives their processes."""
-    return [process for process in ray_head._marked(place) if "RayTrainWorker" in " ".join(_cmdline(process))]
-
-
 def _kill_head(place: Place) -> None:
     """SIGKILL for the head and everything on it, as when the machine goes down."""
     family = ray_head._marked(place)
@@ -235,13 +230,6 @@ def _kill_head(place: Place) -> None:
             process.send_signal(signal.SIGKILL)
     psutil.wait_procs(family, timeout=10)
     ray_head.stop(place)
-
-
-def _cmdline(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
 
 
 def _wait_until_it_goes_on(folder: Path, driver: "subprocess.Popen[bytes]", reached: list[int]) -> None:

@@ -48,7 +48,11 @@ def start(place: Place) -> None:
     log = place.home / "ray-head.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            _command(place), stdout=output, stderr=subprocess.STDOUT, env=environment(place), start_new_session=True
+            _command(place),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment(place) | _ports_of_its_own(),
+            start_new_session=True,
         )
     _started.append(process)
     _pid_file(place).write_text(str(process.pid))
@@ -118,6 +122,14 @@ def _command(place: Place) -> list[str]:
         f"--ray-client-server-port={_free_port()}",
         f"--object-store-memory={512 * 1024 * 1024}",
     ]
+
+
+def _ports_of_its_own() -> dict[str, str]:
+    """Serve's HAProxy has two more ports, the same ones on every machine: a second head could not come up beside."""
+    return {
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
+    }
 
 
 def _ports(place: Place) -> dict[str, int]:

@@ -1,0 +1,115 @@
+"""Two trainings at once, of which one runs while the other is stopped: some steps of the one, then of the other.
+
+A machine of many tenants gives a third more or less from one second to the next, so that two runs after one another
+tell more of the neighbours than of themselves. Turns side by side have the same neighbours.
+"""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+POLL_S = 0.01
+STEPS_A_TURN = 3
+SETTLE_S = 2.0
+
+
+@dataclass
+class Runner:
+    """A training in processes of its own, which writes a line with `step` to `progress` after each optimizer step."""
+
+    name: str
+    process: "subprocess.Popen[bytes]"
+    progress: Path
+    trainers: Callable[[], list[psutil.Process]] | None = None
+    """The processes that train; all those of `process` when None."""
+    around: Callable[[], list[psutil.Process]] = list
+    """What runs around them, from a while before the trainers' turn: what waited in it is not to count."""
+    seconds: list[float] = field(default_factory=list)
+    """Of each turn, the first step left out."""
+    _trainers: list[psutil.Process] = field(default_factory=list)
+    _around: list[psutil.Process] = field(default_factory=list)
+
+    def num_steps(self) -> int:
+        """Steps that it has done."""
+        with suppress(OSError):
+            lines = self.progress.read_text().splitlines()
+            return sum(1 for line in lines if line.endswith("}") and json.loads(line)["step"])
+        return 0
+
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def run(self, num_steps: int) -> None:
+        """Until so many more steps are done, or it has ended; then it is stopped."""
+        wanted = self.num_steps() + num_steps
+        _tell(self._trainers, signal.SIGCONT)
+        size = 0
+        while not self.has_ended():
+            if (grown := self._size()) != size:
+                size = grown
+                if self.num_steps() >= wanted:
+                    break
+            time.sleep(POLL_S)
+        if not self._trainers:
+            self._trainers = self.trainers() if self.trainers else _tree(self.process.pid)
+            self._around = [process for process in self.around() if process not in self._trainers]
+        _tell([*self._trainers, *self._around], signal.SIGSTOP)
+
+    def take_a_turn(self) -> None:
+        """As `run`, timed; what comes after the last step is no turn."""
+        _tell(self._around, signal.SIGCONT)
+        time.sleep(SETTLE_S if self._around else 0)
+        before, began = self.num_steps(), time.monotonic()
+        self.run(STEPS_A_TURN)
+        if self.num_steps() == before + STEPS_A_TURN:
+            self.seconds.append(time.monotonic() - began)
+
+    def end(self) -> None:
+        """Whatever state it is in."""
+        _tell([*self._around, *self._trainers], signal.SIGCONT)
+        if not self.has_ended():
+            self.process.terminate()
+            self.process.wait()
+
+    def _size(self) -> int:
+        with suppress(OSError):
+            return self.progress.stat().st_size
+        return 0
+
+
+def run_in_turns(start: list[Callable[[], Runner]]) -> list[Runner]:
+    """Starts one after the other, each up to its first step, then lets them take turns until all have ended."""
+    runners: list[Runner] = []
+    try:
+        for make in start:
+            runners.append(make())
+            runners[-1].run(1)
+        while not all(runner.has_ended() for runner in runners):
+            for runner in runners:
+                if not runner.has_ended():
+                    runner.take_a_turn()
+    finally:
+        for runner in runners:
+            runner.end()
+    return runners
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _tell(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
