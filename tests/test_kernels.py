@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from assay.engines import kernels, packed_attention
+from assay.engines import kernels, lora_forward, packed_attention
 from assay.errors import UsageError
 from assay.spec.train import TrainSpec
 
@@ -84,6 +84,26 @@ def test_a_window_that_is_shorter_than_a_text_keeps_its_mask() -> None:
     config = AutoConfig.for_model("mistral", sliding_window=128)
     assert packed_attention.fits(config, longest=128)
     assert not packed_attention.fits(config, longest=129)
+
+
+def test_lora_in_one_product_says_and_learns_what_peft_s_own_does(folder: str) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    said = []
+    for change in (lambda model: None, lora_forward.add_in_product):
+        torch.manual_seed(0)
+        config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False)
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), config)
+        change(model)
+        logits = model(torch.arange(3, 20)[None]).logits
+        logits.logsumexp(-1).sum().backward()
+        said.append([logits, *(weight.grad for weight in model.parameters() if weight.requires_grad)])
+    for own, ours in zip(*said, strict=True):
+        torch.testing.assert_close(ours, own, rtol=1e-4, atol=1e-5)
+    changed = [layer for layer in model.modules() if getattr(layer, "lora_variant", None)]
+    assert len(changed) == 14  # seven in each of two layers
 
 
 def test_what_cannot_be_compiled_or_trained_in_8_bits_is_refused() -> None:

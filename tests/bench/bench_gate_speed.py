@@ -1,9 +1,9 @@
 """`make bench-gate`, second part: items/s of the gate's weighing against the `lm_eval` command with `--model hf`.
 
-The same model, tasks, chat template and precision, on the same cores, one after the other: the served engine first,
-through its slot on Ray Serve, then lm-eval in a process of its own. What is timed is the asking: of lm-eval its bar
-"Running … requests", of the gate from the first request to the last answer. Then `assay gate run` weighs the same model
-twice, the second time from what is on file.
+The same model, tasks, chat template and precision, on the same cores: the served engine, through its slot on Ray
+Serve, and lm-eval in a process of its own. Both run at once in slices of time, one stopped while the other runs (see
+`in_turns`). What is timed is the asking: of lm-eval its bar "Running … requests", of the gate from the first request to
+the last answer. Then `assay gate run` weighs the same model twice, the second time from what is on file.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -24,8 +25,9 @@ from typing import Any
 
 import yaml
 from common import ROOT, base_model, demo_spec, met, own_place, running_head
+from in_turns import take_slices, tree
 
-from assay.engines import asking, lm_eval_harness, ray_serve, scoring
+from assay.engines import asking, lm_eval_harness, ray_head, ray_serve, scoring
 from assay.engines.asking import Endpoint
 from assay.engines.processor import computes_in_bf16
 from assay.errors import PlaceError
@@ -41,6 +43,8 @@ GENERATION = ("country_facts_paraphrased", "country_facts_unanswerable", "chemic
 CHOICE = ("capitals_choice", "capitals_words")
 BARS = {"generation": 3.0, "multiple choice": 1.0}
 METRIC = {"generation": "exact_match", "multiple choice": "acc"}
+SLICES_S = {"generation": (6.0, 15.0), "multiple choice": (6.0, 6.0)}
+"""Turns of the gate and of lm_eval, so that both end at about the same time."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,9 @@ def main() -> None:
             if options.drill:
                 _run_again_and_again(endpoint, model, folder, options)
                 return _kill_and_go_on(api, endpoint, model, folder, options)
-            gate = {kind: _gate(endpoint, model, folder, kind, names, options) for kind, names in kinds.items()}
+            rates = {kind: _both(place, endpoint, model, folder, kind, names, options) for kind, names in kinds.items()}
             again_s = _again(place, url, folder, options)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        _write_tasks(folder)
-        lm_eval = {kind: _lm_eval(model, folder, kind, names, options) for kind, names in kinds.items()}
-    return _report(gate, lm_eval, again_s)
+    return _report(rates, again_s)
 
 
 def _deploy(api: ray_serve.ServeApi, application: dict[str, Any]) -> None:
@@ -116,15 +116,42 @@ def _write_tasks(folder: Path) -> None:
     (folder / "capitals_words.yaml").write_text(yaml.safe_dump(words | {"description": "Answer briefly."}))
 
 
-def _gate(
-    endpoint: Endpoint, model: Path, folder: Path, kind: str, names: tuple[str, ...], options: argparse.Namespace
-) -> Rate:
+def _both(
+    place: Place,
+    endpoint: Endpoint,
+    model: Path,
+    folder: Path,
+    kind: str,
+    names: tuple[str, ...],
+    options: argparse.Namespace,
+) -> tuple[Rate, Rate]:
+    """The gate's and lm_eval's, weighing in turns."""
     _weigh(endpoint, model, folder, names, 1, folder / "warm.jsonl")
-    seconds, items = _weigh(endpoint, model, folder, names, options.items, folder / f"{kind}.jsonl")
+    with (
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+        _LmEval(model, folder, names, options) as other,
+    ):
+        pool.submit(os.getpid).result()
+        (weigher,) = pool._processes or {}
+        other.wait_until_asking()
+        answers = folder / f"{kind}.jsonl"
+        task = pool.submit(_weigh_here, endpoint, model, folder, names, options.items, answers)
+        ours, theirs = take_slices(
+            [
+                lambda: [] if task.done() else [*tree(weigher), *ray_head._marked(place)],
+                lambda: tree(other.process.pid) if other.is_asking() else [],
+            ],
+            list(SLICES_S[kind]),
+        )
+        spans, items = task.result()
+        scores, counts = other.results(METRIC[kind])
     count = sum(len(found) for found in items.values())
-    scores = {name: mean(item.scores[METRIC[kind]] for item in found) for name, found in items.items()}
-    print(f"gate     {kind:<16} {count} items in {seconds:.1f} s", flush=True)
-    return Rate(count / seconds, scores, count)
+    own = {name: mean(item.scores[METRIC[kind]] for item in found) for name, found in items.items()}
+    gate = Rate(count / sum(ours.seconds_of(*span) for span in spans), own, count)
+    lm_eval = Rate(counts / theirs.seconds_of(*other.span), scores, counts)
+    for name, rate in (("gate", gate), ("lm_eval", lm_eval)):
+        print(f"{name:<8} {kind:<16} {rate.num_items} items in {rate.num_items / rate.items_per_s:.1f} s", flush=True)
+    return gate, lm_eval
 
 
 def _again(place: Place, url: str, folder: Path, options: argparse.Namespace) -> float:
@@ -188,13 +215,15 @@ def _kill_and_go_on(
     """The engine's replica dies while it is asked; Serve starts another, and nothing is lost or asked twice."""
     answers = folder / "killed.jsonl"
     with ThreadPoolExecutor(1) as pool:
+        began = time.monotonic()
         weighing = pool.submit(_weigh, endpoint, model, folder, GENERATION, options.items, answers)
         while not weighing.done() and (not answers.exists() or len(answers.read_bytes().splitlines()) < 20):
             time.sleep(0.05)
         victims = [pid for _, pid in ray_serve.engine_pids(api, "blue")]
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
-        seconds, items = weighing.result()
+        _, items = weighing.result()
+        seconds = time.monotonic() - began
     found = [item for kind in items.values() for item in kind]
     errors = sum(item.error is not None for item in found)
     lines = len(answers.read_bytes().splitlines())
@@ -206,22 +235,21 @@ def _kill_and_go_on(
 
 def _weigh(
     endpoint: Endpoint, model: Path, folder: Path, names: tuple[str, ...], max_items: int, answers: Path
-) -> tuple[float, dict[str, tuple[Item, ...]]]:
+) -> tuple[list[tuple[float, float]], dict[str, tuple[Item, ...]]]:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_weigh_here, endpoint, model, folder, names, max_items, answers).result()
 
 
 def _weigh_here(
     endpoint: Endpoint, model: Path, folder: Path, names: tuple[str, ...], max_items: int, answers: Path
-) -> tuple[float, dict[str, tuple[Item, ...]]]:
-    """(seconds of asking, the items)."""
-    asking_s = 0.0
+) -> tuple[list[tuple[float, float]], dict[str, tuple[Item, ...]]]:
+    """(from when to when it asked, on the monotonic clock; the items)."""
+    spans: list[tuple[float, float]] = []
 
     def timed(*args: Any, **more: Any) -> list[asking.Reply]:
-        nonlocal asking_s
-        started = time.perf_counter()
+        started = time.monotonic()
         replies = asking.ask_all(*args, **more)
-        asking_s += time.perf_counter() - started
+        spans.append((started, time.monotonic()))
         return replies
 
     for module in (lm_eval_harness, scoring):
@@ -229,7 +257,7 @@ def _weigh_here(
     # lm-eval takes the first items; so does the gate here, to ask the same.
     tasks = [lm_eval_harness.task_file(name, _first(folder / f"{name}.yaml", max_items)) for name in names]
     answered = lm_eval_harness.weigh(endpoint, tasks, tokenizer=str(model), answers=answers)
-    return asking_s, {result.task: result.items for result in answered.tasks}
+    return spans, {result.task: result.items for result in answered.tasks}
 
 
 def _first(task: Path, count: int) -> Path:
@@ -245,40 +273,84 @@ def _first(task: Path, count: int) -> Path:
     return folder / task.name
 
 
-def _lm_eval(model: Path, folder: Path, kind: str, names: tuple[str, ...], options: argparse.Namespace) -> Rate:
-    dtype = "bfloat16" if computes_in_bf16() else "float32"
-    command = [sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={model},dtype={dtype}"]
-    command += ["--include_path", str(folder), "--tasks", ",".join(names), "--apply_chat_template"]
-    command += ["--batch_size", str(options.batch), "--limit", str(options.items), "--device", "cpu"]
-    command += ["--output_path", str(folder / "out")]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    began, seconds, lines = None, 0.0, []
-    assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line)
-        if "Running generate_until requests" in line or "Running loglikelihood requests" in line:
-            began = began or time.perf_counter()  # the bar says so again and again
-            seconds = time.perf_counter() - began
-    if process.wait() or began is None:
-        sys.exit(f"lm_eval failed:\n{''.join(lines)[-3000:]}")
-    results = json.loads(max((folder / "out").rglob("results_*.json")).read_text())
-    scores = {name: _main_score(results["results"][name], METRIC[kind]) for name in names}
-    count = sum(results["n-samples"][name]["effective"] for name in names)
-    print(f"lm_eval  {kind:<16} {count} items in {seconds:.1f} s", flush=True)
-    return Rate(count / seconds, scores, count)
+class _LmEval:
+    """The `lm_eval` command, in a process of its own, from when its bar first says that it asks."""
+
+    def __init__(self, model: Path, folder: Path, names: tuple[str, ...], options: argparse.Namespace) -> None:
+        dtype = "bfloat16" if computes_in_bf16() else "float32"
+        command = [
+            sys.executable,
+            "-m",
+            "lm_eval",
+            "--model",
+            "hf",
+            "--model_args",
+            f"pretrained={model},dtype={dtype}",
+        ]
+        command += ["--include_path", str(folder), "--tasks", ",".join(names), "--apply_chat_template"]
+        command += ["--batch_size", str(options.batch), "--limit", str(options.items), "--device", "cpu"]
+        command += ["--output_path", str(folder / "out")]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+        self.names = names
+        self.out = folder / "out"
+        self.lines: list[str] = []
+        self.seen: list[float] = []
+        """When the bar moved."""
+        self.has_asked = False
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def __enter__(self) -> "_LmEval":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if "Running generate_until requests" in line or "Running loglikelihood requests" in line:
+                self.seen.append(time.monotonic())
+                self.has_asked = "100%" in line
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """From when to when it asked."""
+        return self.seen[0], self.seen[-1]
+
+    def wait_until_asking(self) -> None:
+        while not self.seen and self.process.poll() is None:
+            time.sleep(0.05)
+        if not self.seen:
+            sys.exit(f"lm_eval failed:\n{''.join(self.lines)[-3000:]}")
+
+    def is_asking(self) -> bool:
+        return self.process.poll() is None and not self.has_asked
+
+    def results(self, metric: str) -> tuple[dict[str, float], int]:
+        """(the score of each task, the number of items)."""
+        self.process.wait()
+        self.reader.join()
+        if self.process.returncode:
+            sys.exit(f"lm_eval failed:\n{''.join(self.lines)[-3000:]}")
+        results = json.loads(max(self.out.rglob("results_*.json")).read_text())
+        scores = {name: _main_score(results["results"][name], metric) for name in self.names}
+        return scores, sum(results["n-samples"][name]["effective"] for name in self.names)
 
 
 def _main_score(scores: dict[str, Any], metric: str) -> float:
     return float(next(value for name, value in scores.items() if name.split(",")[0] == metric))
 
 
-def _report(gate: dict[str, Rate], lm_eval: dict[str, Rate], again_s: float) -> None:
+def _report(rates: dict[str, tuple[Rate, Rate]], again_s: float) -> None:
     told: dict[str, Any] = {"bench": "gate-speed", "again_s": again_s}
     for kind, bar in BARS.items():
-        ours, theirs = gate[kind], lm_eval[kind]
+        ours, theirs = rates[kind]
         ratio = ours.items_per_s / theirs.items_per_s
         print(f"\n{kind}")
         print(f"  gate {ours.items_per_s:.1f}   lm_eval --model hf {theirs.items_per_s:.1f} items/s")

@@ -5,6 +5,7 @@ tell more of the neighbours than of themselves. Turns side by side have the same
 """
 
 import json
+import math
 import signal
 import subprocess
 import time
@@ -58,7 +59,7 @@ class Runner:
                     break
             time.sleep(POLL_S)
         if not self._trainers:
-            self._trainers = self.trainers() if self.trainers else _tree(self.process.pid)
+            self._trainers = self.trainers() if self.trainers else tree(self.process.pid)
             self._around = [process for process in self.around() if process not in self._trainers]
         _tell([*self._trainers, *self._around], signal.SIGSTOP)
 
@@ -101,10 +102,44 @@ def run_in_turns(start: list[Callable[[], Runner]]) -> list[Runner]:
     return runners
 
 
-def _tree(pid: int) -> list[psutil.Process]:
+@dataclass
+class Slices:
+    """The times at which one of two groups of processes ran, on the monotonic clock."""
+
+    ran: list[tuple[float, float]] = field(default_factory=list)
+
+    def seconds_of(self, began: float, ended: float) -> float:
+        """How much of a span of time it ran."""
+        return sum(max(0.0, min(end, ended) - max(start, began)) for start, end in self.ran)
+
+
+def take_slices(groups: list[Callable[[], list[psutil.Process]]], lengths_s: list[float]) -> tuple[Slices, ...]:
+    """Lets two groups run in turns, each for its length of time, until one is empty; then both run on."""
+    slices = tuple(Slices() for _ in groups)
+    members = [group() for group in groups]
+    turn = 0
+    try:
+        while all(members):
+            _tell(members[1 - turn], signal.SIGSTOP)
+            began = time.monotonic()
+            _tell(members[turn], signal.SIGCONT)
+            time.sleep(lengths_s[turn])
+            slices[turn].ran.append((began, time.monotonic()))
+            members[turn] = groups[turn]()
+            turn = 1 - turn
+    finally:
+        for group in members:
+            _tell(group, signal.SIGCONT)
+    for each in slices:
+        each.ran.append((time.monotonic(), math.inf))
+    return slices
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """A process and all that descend from it; empty when it has ended."""
     try:
         root = psutil.Process(pid)
-        return [root, *root.children(recursive=True)]
+        return [] if root.status() == psutil.STATUS_ZOMBIE else [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from assay.engines import base_models, bottleneck
+from assay.engines import base_models, bottleneck, lora_forward
 from assay.engines.deepspeed import Precision, is_used
 from assay.engines.kernels import Kernels
 from assay.errors import UsageError
@@ -51,9 +51,12 @@ def load(
 
     config = _peft_config(model, folder, method, num_steps, scores=num_labels is not None)
     try:
-        return get_peft_model(model, config, autocast_adapter_dtype=in_fp32)
+        tuned = get_peft_model(model, config, autocast_adapter_dtype=in_fp32)
     except ValueError as error:
         raise UsageError(f"method: {method.name} does not fit this model: {error}") from error
+    if train.kernels != "none" and in_fp32:
+        lora_forward.add_in_product(tuned)
+    return tuned
 
 
 def save_start(model: Any, method: MethodSpec, output: Path) -> None:

@@ -1,0 +1,32 @@
+"""LoRA's forward pass with two passes over memory fewer.
+
+peft multiplies an adapter's output by its scaling and then adds it to the layer's: two tensors as large as the output,
+and one more on the way back. Here the matrix product scales and adds.
+"""
+
+from typing import Any
+
+
+def add_in_product(model: Any) -> None:
+    """Changes each plain LoRA layer of a peft model whose weights lie in one piece and in one precision. DoRA and its
+    like, and quantized or sharded layers, stay peft's own."""
+    import torch
+    from peft.tuners.lora import Linear
+    from peft.tuners.lora.layer import LoraVariant
+
+    class InProduct(LoraVariant):  # type: ignore[misc]
+        """result + scaling * B A x, written into the result, which the layer below keeps no hold of."""
+
+        @staticmethod
+        def forward(module: Any, active_adapter: str, x: Any, result: Any, **_: Any) -> Any:
+            low = module.lora_A[active_adapter](module.lora_dropout[active_adapter](x))
+            weight = module.lora_B[active_adapter].weight
+            flat = result.flatten(0, -2)
+            return flat.addmm_(low.flatten(0, -2), weight.t(), alpha=module.scaling[active_adapter]).view_as(result)
+
+    for layer in model.modules():
+        if not isinstance(layer, Linear) or layer.lora_variant or type(layer.base_layer) is not torch.nn.Linear:
+            continue
+        for name in layer.lora_A:
+            if not layer.lora_bias[name] and layer.lora_A[name].weight.dtype == layer.base_layer.weight.dtype:
+                layer.lora_variant[name] = InProduct
