@@ -131,8 +131,7 @@ def _both(
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
         _LmEval(model, folder, names, options) as other,
     ):
-        pool.submit(os.getpid).result()
-        (weigher,) = pool._processes or {}
+        weigher = pool.submit(os.getpid).result()
         other.wait_until_asking()
         answers = folder / f"{kind}.jsonl"
         task = pool.submit(_weigh_here, endpoint, model, folder, names, options.items, answers)

@@ -1,4 +1,4 @@
-"""Two trainings at once, of which one runs while the other is stopped: some steps of the one, then of the other.
+"""Two pieces of work at once, of which one runs while the other is stopped: trainings by steps, others by time.
 
 A machine of many tenants gives a third more or less from one second to the next, so that two runs after one another
 tell more of the neighbours than of themselves. Turns side by side have the same neighbours.
@@ -19,6 +19,7 @@ import psutil
 POLL_S = 0.01
 STEPS_A_TURN = 3
 SETTLE_S = 2.0
+"""From when what runs around trainers wakes until their turn begins."""
 
 
 @dataclass

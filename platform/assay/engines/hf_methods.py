@@ -54,7 +54,7 @@ def load(
         tuned = get_peft_model(model, config, autocast_adapter_dtype=in_fp32)
     except ValueError as error:
         raise UsageError(f"method: {method.name} does not fit this model: {error}") from error
-    if train.kernels != "none" and in_fp32:
+    if train.kernels != "none" and train.deepspeed.zero_stage != 3:
         lora_forward.add_in_product(tuned)
     return tuned
 

@@ -8,14 +8,16 @@ from typing import Any
 
 
 def add_in_product(model: Any) -> None:
-    """Changes each plain LoRA layer of a peft model whose weights lie in one piece and in one precision. DoRA and its
-    like, and quantized or sharded layers, stay peft's own."""
+    """Changes the plain LoRA layers of a peft model, in place, whose adapters have the base weights' precision. DoRA
+    and its like and quantized layers stay peft's own. Not for weights that ZeRO-3 has sharded: it gathers those of a
+    layer that is called, and B is not. Nor can the adapters be merged afterwards; one loaded anew can."""
     import torch
     from peft.tuners.lora import Linear
     from peft.tuners.lora.layer import LoraVariant
 
     class InProduct(LoraVariant):  # type: ignore[misc]
-        """result + scaling * B A x, written into the result, which the layer below keeps no hold of."""
+        """result + scaling * B A x for x (..., in) and result (..., out), written into the result: the base layer's
+        backward pass needs its input and weights alone."""
 
         @staticmethod
         def forward(module: Any, active_adapter: str, x: Any, result: Any, **_: Any) -> Any:
