@@ -1,9 +1,10 @@
 """`make bench-train`: seconds of an optimizer step of the `train` stage, on CPU, against a plain loop that pads, and
 against no Ray.
 
-All train the demo's model on the demo's data with the same LoRA settings, batches, order and precision. With one
-worker the stage (Ray Train and DeepSpeed, on batches without padding) stands against transformers' Trainer on padded
-batches, which is as fast as a bare torch loop. With two workers it stands against its own worker and DeepSpeed
+All train the demo's model on the demo's questions, one or two to a chat, with the same LoRA settings, batches, order
+and precision; `--turns 1` leaves each question alone, so that texts differ less in length and padding costs less.
+With one worker the stage (Ray Train and DeepSpeed, on batches without padding) stands against transformers' Trainer on
+padded batches, which is as fast as a bare torch loop. With two workers it stands against its own worker and DeepSpeed
 configuration without Ray. Both run at once, some steps of the one and the same steps of the other (see `in_turns`), and
 every step but the first counts. Tokens are those of the data, pad tokens left out.
 """
@@ -12,6 +13,7 @@ import argparse
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 import time
@@ -19,7 +21,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from common import base_model, demo_spec, met, own_place, ray_workers, running_head, train_file
+from common import base_model, demo_spec, met, own_place, ray_workers, running_head, text_lengths, train_file
 from in_turns import STEPS_A_TURN, Runner, run_in_turns
 
 from assay.engines import ray_cluster, ray_head, ray_train
@@ -43,7 +45,8 @@ def main() -> None:
     options = _options()
     spec = demo_spec()
     model = base_model(spec)
-    data = train_file(spec, model)
+    data = train_file(spec, model, most_turns=options.turns)
+    print(f"{_padding(data, spec):.0%} of the tokens of a padded batch are padding", flush=True)
     met_all = []
     with own_place() as place:
         for num_workers in options.workers:
@@ -98,11 +101,20 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=31, help="optimizer steps of a run (31)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="torch's threads (all cores)")
+    parser.add_argument("--turns", type=int, default=2, help="questions of a chat, at most (2)")
     parser.add_argument("--workers", type=int, nargs="+", choices=sorted(OTHERS), default=[1, 2], help="1, 2 or both")
     options = parser.parse_args()
     if options.steps < 1 + 2 * STEPS_A_TURN or options.threads < 1:
         parser.error(f"at least {1 + 2 * STEPS_A_TURN} steps and 1 thread are wanted")
     return options
+
+
+def _padding(data: Path, spec: Spec) -> float:
+    """Share of pad tokens in batches drawn at random."""
+    lengths, size = text_lengths(data), spec.train_steps[0].global_batch_size
+    draw = random.Random(0)
+    batches = [draw.sample(lengths, size) for _ in range(1000)]
+    return 1 - sum(sum(batch) for batch in batches) / sum(size * max(batch) for batch in batches)
 
 
 def _train_spec(spec: Spec, steps: int, num_workers: int, threads: int) -> TrainSpec:

@@ -1,6 +1,7 @@
 """What the benchmarks share: the demo's model and data, made once, and a Ray head of their own, always stopped."""
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 import psutil
 
 from assay.engines import hf_data, hf_models, ray_cluster, ray_head
+from assay.engines.hf_batches import PackedSplit
 from assay.place import Place
 from assay.records.record import digest_of
 from assay.spec.examples import read_examples
@@ -38,10 +40,12 @@ def base_model(spec: Spec) -> Path:
     )
 
 
-def train_file(spec: Spec, model: Path) -> Path:
-    """The demo's training examples, tokenized."""
+def train_file(spec: Spec, model: Path, *, most_turns: int = 1) -> Path:
+    """The demo's training examples, tokenized: each alone, or put together at random to chats of 1 to `most_turns`."""
     examples = read_examples(spec.data.train, spec.data.format, spec.data.system, ROOT)
     chats = [[{"role": m.role, "content": m.content} for m in example.messages] for example in examples]
+    if most_turns > 1:
+        chats = list(_put_together(chats, most_turns))
     max_length = spec.train_steps[0].max_length
     name = f"data-{digest_of([chats, str(model), max_length, 2])[:12]}"
 
@@ -50,6 +54,12 @@ def train_file(spec: Spec, model: Path) -> Path:
         _apart(_write_split, model, chats, folder / "train.safetensors", max_length)
 
     return made_once(name, write) / "train.safetensors"
+
+
+def text_lengths(split: Path) -> list[int]:
+    """Tokens of each example of a tokenized split."""
+    lengths: list[int] = _apart(_lengths, split)
+    return lengths
 
 
 @contextmanager
@@ -131,8 +141,22 @@ def made_once(name: str, make: Callable[[Path], Any]) -> Path:
     return folder
 
 
+def _put_together(chats: list[hf_data.Chat], most_turns: int) -> Iterator[hf_data.Chat]:
+    """Chats that begin alike, with their system message."""
+    draw = random.Random(0)
+    draw.shuffle(chats)
+    while chats:
+        first, *others = [chats.pop() for _ in range(min(draw.randint(1, most_turns), len(chats)))]
+        yield first + [message for chat in others for message in chat[1:]]
+
+
 def _write_split(model: Path, chats: list[hf_data.Chat], file: Path, max_length: int) -> None:
     hf_data.write_split(model, chats, file, max_length=max_length)
+
+
+def _lengths(split: Path) -> list[int]:
+    lengths: list[int] = PackedSplit.load(str(split)).offsets.diff().tolist()
+    return lengths
 
 
 def _apart(function: Callable[..., Any], *args: Any) -> Any:
