@@ -29,7 +29,12 @@ MARK = "ASSAY_LOCAL_HEAD"
 
 # Ray 2.60 starts a worker process for each logical processor, of which a place has more than real ones. Each holds
 # 90 MB and wakes a hundred times a second while it waits. Here they start when they are wanted, and one may wait.
-FEW_IDLE_WORKERS = {"RAY_prestart_worker_first_driver": "0", "RAY_num_workers_soft_limit": "1"}
+# Nor does anyone take this one machine away with a warning, which each training would watch for in one process more.
+FEW_PROCESSES = {
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_num_workers_soft_limit": "1",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
 
 # Serve forwards straight to the engine's own HTTP server, with no Python hop for each token.
 SERVE_ENV = {
@@ -95,7 +100,7 @@ def environment(place: Place) -> dict[str, str]:
     return {
         **os.environ,
         **SERVE_ENV,
-        **FEW_IDLE_WORKERS,
+        **FEW_PROCESSES,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(place.token_path),
         "RAY_JOB_STOP_WAIT_TIME_S": str(JOB_STOP_WAIT_S),
