@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 from common import ROOT, base_model, demo_spec, met, own_place, running_head
-from in_turns import take_slices, tree
+from in_turns import Work, take_slices, tree
 
 from assay.engines import asking, lm_eval_harness, ray_head, ray_serve, scoring
 from assay.engines.asking import Endpoint
@@ -40,10 +40,13 @@ MODEL_NAME = "bench"
 START_TIMEOUT_S = 600.0
 NUM_RUNS = 20
 GENERATION = ("country_facts_paraphrased", "country_facts_unanswerable", "chemical_elements")
-CHOICE = ("capitals_choice", "capitals_words")
+CHOICE = ("capitals_choice", "capitals_listed", "capitals_words")
+"""The letter of one of four that are listed; its words; and the words where none are listed, after 26 tokens."""
+PARTS = {"generation": (GENERATION,), "multiple choice": tuple((name,) for name in CHOICE)}
+"""What is weighed at a time."""
 BARS = {"generation": 3.0, "multiple choice": 1.0}
 METRIC = {"generation": "exact_match", "multiple choice": "acc"}
-SLICES_S = {"generation": (6.0, 15.0), "multiple choice": (6.0, 6.0)}
+SLICES_S = {"generation": (8.0, 20.0), "multiple choice": (8.0, 8.0)}
 """Turns of the gate and of lm_eval, so that both end at about the same time."""
 
 
@@ -56,12 +59,15 @@ class Rate:
     """Task to the mean of its metric."""
     num_items: int
 
+    @property
+    def seconds(self) -> float:
+        return self.num_items / self.items_per_s
+
 
 def main() -> None:
     options = _options()
     spec = demo_spec()
     model = (options.model or base_model(spec)).resolve()
-    kinds = {"generation": GENERATION, "multiple choice": CHOICE}
     with own_place() as place, tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _write_tasks(folder)
@@ -77,7 +83,10 @@ def main() -> None:
             if options.drill:
                 _run_again_and_again(endpoint, model, folder, options)
                 return _kill_and_go_on(api, endpoint, model, folder, options)
-            rates = {kind: _both(place, endpoint, model, folder, kind, names, options) for kind, names in kinds.items()}
+            rates = {
+                kind: _together([_both(place, api, endpoint, model, folder, kind, names, options) for names in parts])
+                for kind, parts in PARTS.items()
+            }
             again_s = _again(place, url, folder, options)
     return _report(rates, again_s)
 
@@ -94,7 +103,7 @@ def _deploy(api: ray_serve.ServeApi, application: dict[str, Any]) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=30, help="items of each task (30)")
+    parser.add_argument("--items", type=int, default=60, help="items of each task (60)")
     parser.add_argument("--in-flight", type=int, default=64, help="requests in flight to the engine (64)")
     parser.add_argument("--batch", type=int, default=16, help="lm-eval's batch size (16)")
     parser.add_argument("--drill", action="store_true", help=f"weigh {NUM_RUNS} times anew and kill a replica, instead")
@@ -111,13 +120,16 @@ def _write_tasks(folder: Path) -> None:
         (folder / f"{source.name}.jsonl").write_bytes(source.with_suffix(".jsonl").read_bytes())
         config["dataset_kwargs"]["data_files"] = str(folder / f"{source.name}.jsonl")
         (folder / f"{source.name}.yaml").write_text(yaml.safe_dump(config))
-    words = yaml.safe_load((folder / "capitals_choice.yaml").read_text())
-    words |= {"task": "capitals_words", "doc_to_choice": "{{choices}}", "doc_to_text": "{{question}}"}
-    (folder / "capitals_words.yaml").write_text(yaml.safe_dump(words | {"description": "Answer briefly."}))
+    choice = yaml.safe_load((folder / "capitals_choice.yaml").read_text())
+    words = choice | {"task": "capitals_words", "doc_to_text": "{{question}}", "description": "Answer briefly."}
+    for task in (words, choice | {"task": "capitals_listed"}):
+        answers = {"doc_to_choice": "{{choices}}"}
+        (folder / f"{task['task']}.yaml").write_text(yaml.safe_dump(task | answers))
 
 
 def _both(
     place: Place,
+    api: ray_serve.ServeApi,
     endpoint: Endpoint,
     model: Path,
     folder: Path,
@@ -126,21 +138,25 @@ def _both(
     options: argparse.Namespace,
 ) -> tuple[Rate, Rate]:
     """The gate's and lm_eval's, weighing in turns."""
-    _weigh(endpoint, model, folder, names, 1, folder / "warm.jsonl")
+    _weigh(endpoint, model, folder, names, 1, folder / f"{names[0]}-warm.jsonl")
     with (
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
         _LmEval(model, folder, names, options) as other,
     ):
         weigher = pool.submit(os.getpid).result()
         other.wait_until_asking()
-        answers = folder / f"{kind}.jsonl"
+        answers = folder / f"{names[0]}.jsonl"
         task = pool.submit(_weigh_here, endpoint, model, folder, names, options.items, answers)
+        engine = [part for _, pid in ray_serve.engine_pids(api, "blue") for part in tree(pid)]
         ours, theirs = take_slices(
-            [
-                lambda: [] if task.done() else [*tree(weigher), *ray_head._marked(place)],
-                lambda: tree(other.process.pid) if other.is_asking() else [],
-            ],
-            list(SLICES_S[kind]),
+            (
+                Work(
+                    SLICES_S[kind][0],
+                    lambda: [] if task.done() else [*tree(weigher), *engine],
+                    lambda: ray_head._marked(place),
+                ),
+                Work(SLICES_S[kind][1], lambda: tree(other.process.pid) if other.is_asking() else []),
+            )
         )
         spans, items = task.result()
         scores, counts = other.results(METRIC[kind])
@@ -149,7 +165,20 @@ def _both(
     gate = Rate(count / sum(ours.seconds_of(*span) for span in spans), own, count)
     lm_eval = Rate(counts / theirs.seconds_of(*other.span), scores, counts)
     for name, rate in (("gate", gate), ("lm_eval", lm_eval)):
-        print(f"{name:<8} {kind:<16} {rate.num_items} items in {rate.num_items / rate.items_per_s:.1f} s", flush=True)
+        print(f"{name:<8} {', '.join(names)}: {rate.num_items} items in {rate.seconds:.1f} s", flush=True)
+    return gate, lm_eval
+
+
+def _together(parts: list[tuple[Rate, Rate]]) -> tuple[Rate, Rate]:
+    """The rates of both over several parts."""
+    gate, lm_eval = (
+        Rate(
+            sum(rate.num_items for rate in rates) / sum(rate.seconds for rate in rates),
+            {name: score for rate in rates for name, score in rate.scores.items()},
+            sum(rate.num_items for rate in rates),
+        )
+        for rates in zip(*parts, strict=True)
+    )
     return gate, lm_eval
 
 

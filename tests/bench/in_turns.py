@@ -19,7 +19,7 @@ import psutil
 POLL_S = 0.01
 STEPS_A_TURN = 3
 SETTLE_S = 2.0
-"""From when what runs around trainers wakes until their turn begins."""
+"""From when what runs around the work wakes until its turn begins."""
 
 
 @dataclass
@@ -114,23 +114,39 @@ class Slices:
         return sum(max(0.0, min(end, ended) - max(start, began)) for start, end in self.ran)
 
 
-def take_slices(groups: list[Callable[[], list[psutil.Process]]], lengths_s: list[float]) -> tuple[Slices, ...]:
-    """Lets two groups run in turns, each for its length of time, until one is empty; then both run on."""
-    slices = tuple(Slices() for _ in groups)
-    members = [group() for group in groups]
+@dataclass(frozen=True)
+class Work:
+    """What runs a while at a time."""
+
+    seconds: float
+    """Of each turn."""
+    members: Callable[[], list[psutil.Process]]
+    """The processes that do it; none once it is done."""
+    around: Callable[[], list[psutil.Process]] = list
+    """What runs around them, from a while before their turn: what waited in it is not to count."""
+
+
+def take_slices(works: tuple[Work, Work]) -> tuple[Slices, ...]:
+    """Lets two pieces of work run in turns until one is done; then the other goes on alone."""
+    slices = tuple(Slices() for _ in works)
+    members = [work.members() for work in works]
+    around = [[one for one in work.around() if one not in members[turn]] for turn, work in enumerate(works)]
+    everything = [process for group in (*members, *around) for process in group]
     turn = 0
     try:
         while all(members):
-            _tell(members[1 - turn], signal.SIGSTOP)
+            _tell(everything, signal.SIGSTOP)
+            _tell(around[turn], signal.SIGCONT)
+            time.sleep(SETTLE_S if around[turn] else 0)
             began = time.monotonic()
             _tell(members[turn], signal.SIGCONT)
-            time.sleep(lengths_s[turn])
+            time.sleep(works[turn].seconds)
+            _tell(members[turn], signal.SIGSTOP)
             slices[turn].ran.append((began, time.monotonic()))
-            members[turn] = groups[turn]()
+            members[turn] = works[turn].members()
             turn = 1 - turn
     finally:
-        for group in members:
-            _tell(group, signal.SIGCONT)
+        _tell(everything, signal.SIGCONT)
     for each in slices:
         each.ran.append((time.monotonic(), math.inf))
     return slices

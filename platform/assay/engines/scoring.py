@@ -18,9 +18,11 @@ Tokens = tuple[int, ...]
 PROMPTS_A_REQUEST = 8
 TOKENS_A_REQUEST = 128
 """vLLM's MAX_LOGPROB_TOKEN_IDS: so many tokens may be named in one request."""
-PLACES_A_CONTINUATION = 2.5
-"""How many requests for one place cost as much as one `echo`; with more, continuations are echoed. Measured on CPU with
-contexts of some 40 tokens of which the engine caches 32; longer ones gain more."""
+CACHED_TOKENS = 32
+"""An engine that caches prefixes keeps whole blocks of so many tokens (vLLM on CPU; fewer on GPUs)."""
+COST_OF_ASKING, COST_OF_ECHO = 16.0, 1.5
+"""What a prompt costs besides its tokens, and what a token costs when its log-probability is told, in tokens that are
+computed. vLLM on CPU, SmolLM2-135M. Log-probabilities of a prompt are never read from the cache."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,23 @@ def score(
 
 
 def _worth_asking_by_place(pairs: Sequence[Pair]) -> list[int]:
-    """Pairs whose context has so many short continuations that asking place by place is cheaper."""
+    """Pairs that are asked cheaper place by place, once what they share is paid for."""
     groups: dict[Tokens, list[int]] = {}
     for index, pair in enumerate(pairs):
         groups.setdefault(pair.context, []).append(index)
     chosen = []
-    for group in groups.values():
-        places = {place for index in group for place in _places(pairs[index])}
-        if len(places) <= PLACES_A_CONTINUATION * len(group):
-            chosen += group
+    for context, group in groups.items():
+        gains = {index: gain for index in group if (gain := _gain_by_place(pairs[index])) > 0}
+        if sum(gains.values()) > COST_OF_ASKING + len(context):
+            chosen += list(gains)
     return sorted(chosen)
+
+
+def _gain_by_place(pair: Pair) -> float:
+    """What echoing a pair costs more than asking its places after the first, in tokens."""
+    cached = len(pair.context) // CACHED_TOKENS * CACHED_TOKENS
+    by_place = sum(COST_OF_ASKING + len(place) - cached for place in _places(pair)[1:])
+    return COST_OF_ASKING + COST_OF_ECHO * len(pair.context + pair.continuation) - by_place
 
 
 def _places(pair: Pair) -> list[Tokens]:
