@@ -89,6 +89,7 @@ def stop(place: Place) -> None:
         with suppress(psutil.NoSuchProcess):
             left.kill()
     psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
+    _started[:] = [started for started in _started if started.poll() is None]
     _pid_file(place).unlink(missing_ok=True)
 
 
@@ -182,13 +183,14 @@ def _make_token(place: Place) -> None:
 
 
 def _marked(place: Place) -> list[psutil.Process]:
-    """Every process that was started by our head, by the mark in its environment."""
-    found = []
+    """Every process that was started by our head, by the mark in its environment, and what those have started: Ray's
+    agents write their title over their environment."""
+    found: set[psutil.Process] = set()
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get(MARK) == str(place.home) and process.pid != os.getpid():
-                found.append(process)
-    return found
+            if process.environ().get(MARK) == str(place.home):
+                found |= {process, *process.children(recursive=True)}
+    return sorted(found - {psutil.Process()}, key=lambda process: process.pid)
 
 
 def _pid_file(place: Place) -> Path:
