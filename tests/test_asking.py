@@ -126,6 +126,14 @@ def test_scores_are_the_models_own(server: Counting, pairs: list[Pair], num_requ
     assert len(server.bodies) == num_requests
 
 
+def test_after_a_long_context_that_the_engine_keeps_nothing_is_echoed(server: Counting) -> None:
+    before = tuple(range(130))
+    pairs = [Pair(before + pair.context, pair.continuation) for pair in PHRASES]
+    scores = score(endpoint(server), pairs)
+    assert [found.logprob for found in scores] == pytest.approx([expected(pair) for pair in pairs])
+    assert not [body for body in server.bodies if "echo" in body]
+
+
 def test_no_request_names_more_tokens_than_vllm_takes(server: Counting) -> None:
     pairs = [Pair((7, item), (token,)) for item in range(20) for token in range(15 * item, 15 * item + 15)]
     scores = score(endpoint(server), pairs)
