@@ -31,6 +31,7 @@ class OpenAI(BaseHTTPRequestHandler):
 
     server: "Counting"
     knows_token_ids: ClassVar[bool] = True
+    takes_several: ClassVar[bool] = True
     first_token_s: ClassVar[float] = 0.0
     token_s: ClassVar[float] = 0.0
 
@@ -42,7 +43,8 @@ class OpenAI(BaseHTTPRequestHandler):
             return
         if fault == "stall":
             time.sleep(self.server.stall_s)
-        status = fault if isinstance(fault, int) else 200
+        several = isinstance(body.get("prompt"), list) and isinstance(body["prompt"][0], list)
+        status = fault if isinstance(fault, int) else 400 if several and not self.takes_several else 200
         if status == 200 and body.get("stream"):
             self.stream(body)
             return

@@ -119,7 +119,7 @@ LETTERS = [Pair((7, 8, 9 + item), (letter,)) for item in range(10) for letter in
 PHRASES = [Pair((7, 8, 9 + item), (40, 50 + choice, 60, 70, 80, 90)) for item in range(4) for choice in range(3)]
 
 
-@pytest.mark.parametrize(("pairs", "num_requests"), [(LETTERS, 2), (PHRASES, 12)])
+@pytest.mark.parametrize(("pairs", "num_requests"), [(LETTERS, 2), (PHRASES, 2)], ids=["by place", "echoed"])
 def test_scores_are_the_models_own(server: Counting, pairs: list[Pair], num_requests: int) -> None:
     scores = score(endpoint(server), pairs)
     assert [found.logprob for found in scores] == pytest.approx([expected(pair) for pair in pairs])
@@ -148,7 +148,16 @@ def test_a_server_without_token_ids_is_asked_by_echo() -> None:
     with serving(Plain, Counting) as server:
         scores = score(endpoint(server), LETTERS)
     assert [found.logprob for found in scores] == pytest.approx([expected(pair) for pair in LETTERS])
-    assert sum("echo" in body for body in server.bodies) == len(LETTERS)
+    assert sum(len(body["prompt"]) for body in server.bodies if "echo" in body) == len(LETTERS)
+
+
+def test_a_server_that_takes_one_prompt_at_a_time_gets_them_so() -> None:
+    class Single(OpenAI):
+        takes_several = False
+
+    with serving(Single, Counting) as server:
+        scores = score(endpoint(server), PHRASES)
+    assert [found.logprob for found in scores] == pytest.approx([expected(pair) for pair in PHRASES])
 
 
 def test_the_likeliest_choice_is_greedy(server: Counting) -> None:

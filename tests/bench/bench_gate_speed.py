@@ -34,7 +34,7 @@ from assay.errors import PlaceError
 from assay.place import Place
 from assay.records.gate import Item, Outcome, TaskResult, Weighing
 from assay.rules.gate import weigh_limits
-from assay.spec.gate import SuiteSpec
+from assay.spec.gate import REQUESTS_TO_A_REPLICA, SuiteSpec
 
 MODEL_NAME = "bench"
 START_TIMEOUT_S = 600.0
@@ -104,7 +104,9 @@ def _deploy(api: ray_serve.ServeApi, application: dict[str, Any]) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=60, help="items of each task (60)")
-    parser.add_argument("--in-flight", type=int, default=64, help="requests in flight to the engine (64)")
+    parser.add_argument(
+        "--in-flight", type=int, default=REQUESTS_TO_A_REPLICA, help="requests in flight to the engine (128)"
+    )
     parser.add_argument("--batch", type=int, default=16, help="lm-eval's batch size (16)")
     parser.add_argument("--drill", action="store_true", help=f"weigh {NUM_RUNS} times anew and kill a replica, instead")
     parser.add_argument("--model", type=Path, help="a model's folder (the demo's base model)")

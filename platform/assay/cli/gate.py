@@ -29,7 +29,9 @@ def gate() -> None:
 @click.option("--api-key-env", help="With --url: the environment variable that holds its API key.")
 @click.option("--base", help="The model to compare with, in any form that --artifact or --url takes.")
 @click.option("--engine", "engine", multiple=True, metavar="KEY=VALUE", help="A setting of `serve.engine`.")
-@click.option("--num-concurrent", default=16, show_default=True, type=click.IntRange(1), help="Requests to a replica.")
+@click.option(
+    "--num-concurrent", type=click.IntRange(1), help="Requests in flight to a replica (128), or to a URL (16)."
+)
 @click.option(
     "--replicas", "num_replicas", default=1, show_default=True, type=click.IntRange(1), help="Engines to ask."
 )
@@ -44,7 +46,7 @@ def run(
     api_key_env: str | None,
     base: str | None,
     engine: tuple[str, ...],
-    num_concurrent: int,
+    num_concurrent: int | None,
     num_replicas: int,
     html_file: Path | None,
     as_json: bool,
@@ -99,7 +101,7 @@ def compare(first: str, second: str, confidence: float | None, as_json: bool) ->
 @click.option("--base", help="With --artifact: the model to compare with.")
 @click.option("--draws", default=1000, show_default=True, type=click.IntRange(100), help="Draws for each rate.")
 @click.option("--noise", "noises", multiple=True, type=float, help="Noise on the weights, a share of their spread.")
-@click.option("--num-concurrent", default=16, show_default=True, type=click.IntRange(1), help="Requests in flight.")
+@click.option("--num-concurrent", type=click.IntRange(1), help="Requests in flight (128).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def selftest(
     suite: tuple[str, ...],
@@ -108,7 +110,7 @@ def selftest(
     base: str | None,
     draws: int,
     noises: tuple[float, ...],
-    num_concurrent: int,
+    num_concurrent: int | None,
     as_json: bool,
 ) -> None:
     """Test a suite on itself: how often it is wrong, and how small a regression it sees."""

@@ -31,7 +31,7 @@ def weigh(
     *,
     place: Place,
     engine: Sequence[str] = (),
-    num_concurrent: int,
+    num_concurrent: int | None,
     num_replicas: int = 1,
     api_key: str,
     html_file: Path | None,
@@ -69,7 +69,7 @@ def weigh(
 
 
 def weigh_quietly(
-    candidate: Subject, base: Subject | None, suites: Sequence[str], place: Place, num_concurrent: int
+    candidate: Subject, base: Subject | None, suites: Sequence[str], place: Place, num_concurrent: int | None
 ) -> str:
     """Weighs by all suites as one, without showing a scorecard; returns the weighing's name."""
     request = WeighingRequest(candidate=candidate, base=base, suite=tuple(suites), engine={})
@@ -81,7 +81,7 @@ def _weighed(
     requests: Sequence[WeighingRequest],
     place: Place,
     *,
-    num_concurrent: int,
+    num_concurrent: int | None,
     num_replicas: int = 1,
     api_key: str,
     to_stderr: bool,

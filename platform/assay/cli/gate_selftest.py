@@ -21,7 +21,7 @@ def test_suite(
     place: Place,
     draws: int,
     noises: Sequence[float],
-    num_concurrent: int,
+    num_concurrent: int | None,
     as_json: bool,
 ) -> SelftestRecord:
     """Runs the self-test on stored answers, prints what it found and returns it."""

@@ -22,6 +22,7 @@ API = "/api/serve/applications/"
 POLL_S = 0.5
 HTTP_TIMEOUT_S = 30
 CPU_BLOCK_TOKENS = 32  # vLLM's 128 caches no prefix of a prompt shorter than that; its CPU kernels want multiples of 32
+MOST_ONGOING_REQUESTS = 256  # to a replica; the engine queues what it cannot take, and Serve need not
 SMALL_MACHINE_CORES = 4  # vLLM keeps one core for its scheduler; of two that costs 40 % of the throughput (measured)
 
 
@@ -88,7 +89,7 @@ def application(
                 "max_replicas": serve.replicas.max,
                 "target_ongoing_requests": serve.replicas.target_ongoing_requests,
             },
-            "max_ongoing_requests": max(64, 4 * serve.replicas.target_ongoing_requests),
+            "max_ongoing_requests": max(MOST_ONGOING_REQUESTS, 4 * serve.replicas.target_ongoing_requests),
         },
         "runtime_env": {"env_vars": environment},
     }

@@ -28,7 +28,7 @@ from assay.records.gate import Attempt, GateRecord, WeighingRecord
 from assay.records.record import digest_of
 from assay.records.stages import DeploymentRecord, ModelRecord
 from assay.records.weighing import URL_MARK, SlotWeighing, Subject, WeighingRequest
-from assay.spec.gate import LoadSpec, SuiteSpec
+from assay.spec.gate import REQUESTS_TO_A_REPLICA, LoadSpec, SuiteSpec
 from assay.spec.model import ModelSpec
 from assay.spec.serve import EngineSpec, ReplicasSpec, ServeSpec
 from assay.stages import baseline, deploy, fetch, gate, service, weigh
@@ -37,6 +37,8 @@ from assay.store.ledger import Ledger
 
 ELSEWHERE: Literal["elsewhere"] = "elsewhere"
 """The slot, and the engine, of a server that is not ours."""
+REQUESTS_TO_A_URL = 16
+"""In flight to such a server, which has others to answer."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +61,20 @@ def run(
     watcher: Watcher,
     before_work: Callable[[], None],
     api_key: str = "none",
-    num_concurrent: int = 16,
+    num_concurrent: int | None = None,
     num_replicas: int = 1,
 ) -> tuple[Weighed, ...]:
     """Weighs one candidate, and the base model where one is named, by each of the suites, which are asked together:
     `requests` differ in their suites alone. Each suite has a verdict and a record of its own. `num_concurrent` requests
-    are in flight to each of the replicas. `before_work` is called once, before the first thing that is not on record.
-    Raises `UsageError` for a suite that cannot be asked without a run."""
+    are in flight to each of the replicas, or to the URL. `before_work` is called once, before the first
+    thing that is not on record. Raises `UsageError` for a suite that cannot be asked without a run."""
     for request, suite in zip(requests, suites, strict=True):
         _check(request, suite)
     first, ledger = requests[0], Ledger(place.ledger_url)
     replicas = ReplicasSpec(min=num_replicas, max=num_replicas)
     how = How(
         ServeSpec(engine=EngineSpec.model_validate(first.engine), replicas=replicas),
-        num_concurrent if first.candidate.url else num_concurrent * num_replicas,
+        _num_in_flight(first.candidate, num_concurrent, num_replicas),
         api_key,
     )
     connect = cache(before_work)
@@ -85,6 +87,12 @@ def run(
             ledger.open_run(name, name="(gate run)", spec=request.model_dump_json(), started_by=place.user)
             cases.append(_Case(request, suite, tasks, Line(name, place, root, ledger, watcher, connect)))
         return _weigh_and_decide(cases, how)
+
+
+def _num_in_flight(candidate: Subject, said: int | None, num_replicas: int) -> int:
+    if candidate.url:
+        return said or REQUESTS_TO_A_URL
+    return (said or REQUESTS_TO_A_REPLICA) * num_replicas
 
 
 @dataclass(frozen=True)
