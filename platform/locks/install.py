@@ -40,6 +40,8 @@ class Environment:
     """Whether the `assay` package and command are installed into it."""
     imports: str
     """What a run imports first: proves that the environment works, and leaves its byte code behind."""
+    modules: tuple[Path, ...] = ()
+    """Python files that are copied into it."""
 
     @property
     def python(self) -> Path:
@@ -59,6 +61,8 @@ class Environment:
         """What the stamp says when nothing is to be done."""
         digest = hashlib.sha256(self.lock(variant).read_bytes())
         digest.update(f"{sys.version_info[:3]} {self.folder}".encode())  # an environment cannot be moved
+        for module in self.modules:
+            digest.update(module.read_bytes())
         if self.has_assay:
             commands = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
             digest.update(repr(commands).encode())
@@ -82,7 +86,9 @@ ENVIRONMENTS = (
         ROOT / ".venv-engine",
         "engine",
         has_assay=False,
-        imports="import ray.serve.llm, torch, vllm.entrypoints.openai.api_server, vllm.v1.engine.async_llm",
+        imports="import ray.serve.llm, torch, vllm.entrypoints.openai.api_server, vllm.v1.engine.async_llm\n"
+        "import assay_replica",
+        modules=(LOCKS / "assay_replica.py",),
     ),
 )
 
@@ -185,6 +191,8 @@ def build(environment: Environment, variant: str) -> None:
     check_call(name, [*install, *torch_source(pip, pins), "-r", str(lock)])
     if environment.has_assay:
         check_call(name, [*install, "--no-build-isolation", "--editable", str(ROOT)])
+    for module in environment.modules:
+        shutil.copy(module, environment.folder / "lib" / "python3.11" / "site-packages")
     if variant == "cpu":  # on a cluster's head, which has no GPU, some libraries for GPUs cannot be imported
         check_call(name, [str(environment.python), "-c", environment.imports])
     environment.stamp.write_text(environment.wanted_stamp(variant))

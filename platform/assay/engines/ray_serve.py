@@ -23,6 +23,7 @@ POLL_S = 0.5
 HTTP_TIMEOUT_S = 30
 CPU_BLOCK_TOKENS = 32  # vLLM's 128 caches no prefix of a prompt shorter than that; its CPU kernels want multiples of 32
 MOST_ONGOING_REQUESTS = 256  # to a replica; the engine queues what it cannot take, and Serve need not
+REPLICA_MODULE = "assay_replica"  # `make setup` copies it from platform/locks into the engine's environment
 SMALL_MACHINE_CORES = 4  # vLLM keeps one core for its scheduler; of two that costs 40 % of the throughput (measured)
 
 
@@ -93,6 +94,8 @@ def application(
         },
         "runtime_env": {"env_vars": environment},
     }
+    if _packages(engine_python, f"{REPLICA_MODULE}.py"):
+        config["callback_config"] = {"callback_class": f"{REPLICA_MODULE}.LocalModel"}
     return {
         "name": slot,
         "route_prefix": f"/{slot}",
@@ -128,9 +131,13 @@ def engine_pids(api: ServeApi, slot: Slot) -> list[tuple[str, int]]:
 
 def engine_packages(engine_python: str) -> list[str]:
     """Name and version of the engine and of what it stands on, from its environment's metadata."""
-    found = Path(engine_python).parents[1].glob("lib/python3*/site-packages/*.dist-info")
+    found = _packages(engine_python, "*.dist-info")
     wanted = ("vllm", "torch", "transformers", "ray", "compressed_tensors")
     return sorted(folder.stem for folder in found if folder.stem.split("-")[0].startswith(wanted))
+
+
+def _packages(engine_python: str, pattern: str) -> list[Path]:
+    return list(Path(engine_python).parents[1].glob(f"lib/python3*/site-packages/{pattern}"))
 
 
 def deploy(api: ServeApi, wanted: dict[str, Any]) -> None:
