@@ -182,6 +182,7 @@ def check(model: Path, output: Path, method: str, objective: str) -> None:
     train, outcome = trained(model, output, method, objective)
     assert outcome.selection_loss is not None
     assert outcome.num_steps == train.max_steps
+    assert all(point.grad_norm is not None for point in outcome.history)
     again = reloaded(model, output, train, {"classify": 2, "reward": 1}.get(objective))
     if objective == "grpo":
         assert share_of_nos(again, model) == pytest.approx(-outcome.selection_loss)

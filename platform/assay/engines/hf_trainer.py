@@ -180,10 +180,20 @@ def _leave(trainer: Any) -> None:
 def _init_deepspeed() -> None:
     """Tells DeepSpeed of Ray's process group before any model is built: ZeRO-3 needs the world size then."""
     import deepspeed
+    from deepspeed.runtime.engine import DeepSpeedEngine
 
     # An op for inference, which every worker would compile or load.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    DeepSpeedEngine.clip_fp32_gradients = _clip_and_keep_the_norm
     deepspeed.init_distributed(verbose=False)
+
+
+def _clip_and_keep_the_norm(engine: Any) -> None:
+    """DeepSpeed's own clipping of fp32 gradients without ZeRO, which forgets their norm."""
+    from deepspeed.runtime.utils import clip_grad_norm_
+
+    norm = clip_grad_norm_(engine.module.parameters(), engine.gradient_clipping(), mpu=engine.mpu)
+    engine._global_grad_norm = float(norm)
 
 
 def _kernels(job: TrainingJob) -> kernels.Kernels:

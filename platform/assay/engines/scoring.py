@@ -123,7 +123,7 @@ def _ask_at(
     progress: Callable[[int, int], None],
 ) -> dict[Tokens, _Place | None]:
     """What the model says at each place of the wanted tokens; None where the server does not tell."""
-    batches = _batches(wanted)
+    batches = _batches(wanted, _prompts_a_request(endpoint))
     named = [sorted({token for place in batch for token in wanted[place]}) for batch in batches]
     more = [{"logprob_token_ids": tokens, "return_tokens_as_token_ids": True} for tokens in named]
     found = _ask_batches(endpoint, batches, more, answers, progress)
@@ -139,7 +139,7 @@ def _ask_batches(
 ) -> dict[Tokens, tuple[Json | None, Reply]]:
     """Of each prompt what the server says of it, if it says anything, and the reply in which it does. A request is made
     for each batch, with `more` in its body; not more prompts are in flight than the endpoint says requests."""
-    few = replace(endpoint, num_concurrent=-(-endpoint.num_concurrent // PROMPTS_A_REQUEST))
+    few = replace(endpoint, num_concurrent=endpoint.num_concurrent // _prompts_a_request(endpoint))
     asks = [
         Ask("completions", {"prompt": _prompt(batch), **ONE_TOKEN, **body})
         for batch, body in zip(batches, more, strict=True)
@@ -150,6 +150,10 @@ def _ask_batches(
         told = choices if len(choices) == len(batch) else [None] * len(batch)
         found |= {prompt: (choice, reply) for prompt, choice in zip(batch, told, strict=True)}
     return found
+
+
+def _prompts_a_request(endpoint: Endpoint) -> int:
+    return min(PROMPTS_A_REQUEST, endpoint.num_concurrent)
 
 
 def _prompt(batch: Sequence[Tokens]) -> list[int] | list[list[int]]:
@@ -201,7 +205,7 @@ def _ask_echo(
     endpoint: Endpoint, pairs: Sequence[Pair], answers: Path | None, progress: Callable[[int, int], None]
 ) -> list[Score]:
     distinct = list(dict.fromkeys(pair.context + pair.continuation for pair in pairs))
-    found = _ask_echo_in(_several(distinct, PROMPTS_A_REQUEST), endpoint, answers, progress)
+    found = _ask_echo_in(_several(distinct, _prompts_a_request(endpoint)), endpoint, answers, progress)
     refused = [whole for whole, (_, reply) in found.items() if _is_refused(reply)]
     if refused:  # some servers take one prompt at a time, or refuse all of a batch for one that is too long
         found |= _ask_echo_in(_several(refused, 1), endpoint, answers, progress)
@@ -241,12 +245,12 @@ def _several(prompts: Sequence[Tokens], count: int) -> list[Sequence[Tokens]]:
     return [prompts[first : first + count] for first in range(0, len(prompts), count)]
 
 
-def _batches(wanted: Mapping[Tokens, set[int]]) -> list[list[Tokens]]:
+def _batches(wanted: Mapping[Tokens, set[int]], most: int) -> list[list[Tokens]]:
     """The places, so many to a request as it takes."""
     batches: list[list[Tokens]] = []
     named: set[int] = set()
     for place, tokens in wanted.items():
-        if not batches or len(batches[-1]) == PROMPTS_A_REQUEST or len(named | tokens) > TOKENS_A_REQUEST:
+        if not batches or len(batches[-1]) == most or len(named | tokens) > TOKENS_A_REQUEST:
             batches.append([])
             named = set()
         batches[-1].append(place)
