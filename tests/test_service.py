@@ -39,10 +39,11 @@ def test_times_and_counts_are_the_servers(server: Counting) -> None:
     assert (measured.num_requests, measured.num_completed, measured.num_failed) == (12, 12, 0)
     assert measured.output_tokens == 120
     assert measured.prompt_tokens == pytest.approx(12 * 40, rel=0.1)
-    assert all(0.05 <= seconds < 0.5 for seconds in measured.ttft_s)
-    assert all(0.01 <= seconds < 0.1 for seconds in measured.inter_token_s)
-    # Twelve answers of 0.14 s, four at a time.
-    assert 0.42 <= measured.seconds < 3
+    assert all(seconds >= 0.05 for seconds in measured.ttft_s)
+    assert all(seconds >= 0.01 for seconds in measured.inter_token_s)
+    # Twelve answers of 0.14 s, four at a time: sooner than one after the other, whatever the machine's pace.
+    one_by_one = sum(measured.ttft_s) + 9 * sum(measured.inter_token_s)
+    assert 0.42 <= measured.seconds < 0.6 * one_by_one
     assert sum(measured.window_tokens_per_s) / len(measured.window_tokens_per_s) == pytest.approx(
         120 / measured.seconds, rel=0.01
     )

@@ -10,7 +10,7 @@ from ray.llm._internal.common.callbacks.base import CallbackBase  # Ray has no p
 
 class LocalModel(CallbackBase):
     """Nothing is fetched for a model that is a folder here. Ray would start a process to find that out, which imports
-    vLLM first, and a replica on two cores would come up a fifth later."""
+    vLLM first, and a replica on two cores would come up as much as a fifth later."""
 
     async def on_before_node_init(self) -> None:
         """Called by a replica before it prepares its nodes."""

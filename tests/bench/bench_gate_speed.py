@@ -104,9 +104,8 @@ def _deploy(api: ray_serve.ServeApi, application: dict[str, Any]) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=60, help="items of each task (60)")
-    parser.add_argument(
-        "--in-flight", type=int, default=REQUESTS_TO_A_REPLICA, help="requests in flight to the engine (128)"
-    )
+    in_flight = f"requests in flight to the engine ({REQUESTS_TO_A_REPLICA})"
+    parser.add_argument("--in-flight", type=int, default=REQUESTS_TO_A_REPLICA, help=in_flight)
     parser.add_argument("--batch", type=int, default=16, help="lm-eval's batch size (16)")
     parser.add_argument("--drill", action="store_true", help=f"weigh {NUM_RUNS} times anew and kill a replica, instead")
     parser.add_argument("--model", type=Path, help="a model's folder (the demo's base model)")

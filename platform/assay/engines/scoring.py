@@ -205,9 +205,11 @@ def _ask_echo(
     endpoint: Endpoint, pairs: Sequence[Pair], answers: Path | None, progress: Callable[[int, int], None]
 ) -> list[Score]:
     distinct = list(dict.fromkeys(pair.context + pair.continuation for pair in pairs))
-    found = _ask_echo_in(_several(distinct, _prompts_a_request(endpoint)), endpoint, answers, progress)
+    size = _prompts_a_request(endpoint)
+    found = _ask_echo_in(_several(distinct, size), endpoint, answers, progress)
     refused = [whole for whole, (_, reply) in found.items() if _is_refused(reply)]
-    if refused:  # some servers take one prompt at a time, or refuse all of a batch for one that is too long
+    # Some servers take one prompt at a time, or refuse all of a batch for one that is too long.
+    if refused and size > 1:
         found |= _ask_echo_in(_several(refused, 1), endpoint, answers, progress)
     return [_from_echo(pair, *found[pair.context + pair.continuation]) for pair in pairs]
 

@@ -21,7 +21,7 @@ from assay.records.weighing import SlotWeighing, WeighingRequest
 from assay.rules import selftest
 from assay.rules.attempts import corrected_confidence
 from assay.rules.gate import overall, weigh_limits
-from assay.spec.gate import REQUESTS_TO_A_REPLICA, SuiteSpec
+from assay.spec.gate import SuiteSpec
 from assay.spec.serve import EngineSpec, ServeSpec
 from assay.spec.spec import Spec
 from assay.stages import gate, weigh
@@ -136,7 +136,7 @@ def _noised(source: _Source, noise: float, num_concurrent: int | None, line: Lin
     if source.model is None:
         raise UsageError("noise needs a model's files; a model behind a URL has none here")
     tasks = weigh.tasks_of(source.suite, line.root, source.data)
-    how, model = How(_serve(source.row), num_concurrent or REQUESTS_TO_A_REPLICA), source.model
+    how, model = How(_serve(source.row), num_concurrent), source.model
     if noise:
         model = line.record(
             f"noise {noise:g}",

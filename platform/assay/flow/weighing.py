@@ -65,16 +65,16 @@ def run(
     num_replicas: int = 1,
 ) -> tuple[Weighed, ...]:
     """Weighs one candidate, and the base model where one is named, by each of the suites, which are asked together:
-    `requests` differ in their suites alone. Each suite has a verdict and a record of its own. `num_concurrent` requests
-    are in flight to each of the replicas, or to the URL. `before_work` is called once, before the first
-    thing that is not on record. Raises `UsageError` for a suite that cannot be asked without a run."""
+    `requests` differ in their suites alone. Each suite has a verdict and a record of its own. `num_concurrent` is
+    as in `How`. `before_work` is called once, before the first thing that is not on record. Raises `UsageError` for a
+    suite that cannot be asked without a run."""
     for request, suite in zip(requests, suites, strict=True):
         _check(request, suite)
     first, ledger = requests[0], Ledger(place.ledger_url)
     replicas = ReplicasSpec(min=num_replicas, max=num_replicas)
     how = How(
         ServeSpec(engine=EngineSpec.model_validate(first.engine), replicas=replicas),
-        _num_in_flight(first.candidate, num_concurrent, num_replicas),
+        num_concurrent,
         api_key,
     )
     connect = cache(before_work)
@@ -89,20 +89,24 @@ def run(
         return _weigh_and_decide(cases, how)
 
 
-def _num_in_flight(candidate: Subject, said: int | None, num_replicas: int) -> int:
-    if candidate.url:
-        return said or REQUESTS_TO_A_URL
-    return (said or REQUESTS_TO_A_REPLICA) * num_replicas
-
-
 @dataclass(frozen=True)
 class How:
     """How models are asked, by whatever suite."""
 
     serve: ServeSpec
-    num_concurrent: int
-    """Requests in flight, to all replicas together."""
+    num_concurrent: int | None = None
+    """Requests in flight to each replica, or to a URL; REQUESTS_TO_A_REPLICA or _URL when not said."""
     api_key: str = "none"
+
+    @property
+    def num_to_replicas(self) -> int:
+        """Requests in flight to all replicas together."""
+        return (self.num_concurrent or REQUESTS_TO_A_REPLICA) * self.serve.replicas.min
+
+    @property
+    def num_to_url(self) -> int:
+        """Requests in flight to a server that is not ours."""
+        return self.num_concurrent or REQUESTS_TO_A_URL
 
     def serve_for(self, model: ModelRecord) -> ServeSpec:
         """The engine's settings, no longer a context than the model was made for."""
@@ -318,7 +322,7 @@ def ask_slot(
             [weigh.Wanted(asking.tasks, asking.stopping) for asking in askings],
             engine=engine,
             tokenizer=model.artifact.path,
-            num_concurrent=how.num_concurrent,
+            num_concurrent=how.num_to_replicas,
             work=work,
             stands=lambda: ray_serve.holds(api, deployment),
         )
@@ -371,7 +375,7 @@ def _ask_server(
         [weigh.Wanted(asking.tasks, asking.stopping) for asking in askings],
         engine=ELSEWHERE,
         tokenizer=None,
-        num_concurrent=how.num_concurrent,
+        num_concurrent=how.num_to_url,
         work=work,
         api_key=how.api_key,
     )
