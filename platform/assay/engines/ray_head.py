@@ -116,6 +116,8 @@ def environment(place: Place) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(place.token_path),
         "RAY_JOB_STOP_WAIT_TIME_S": str(JOB_STOP_WAIT_S),
+        # A head of one machine has nowhere to drain its work to, and would wait 30 seconds for that when it stops.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1",
         # Ray warns of more worker processes than cores; here they are wanted (see `Place.num_cpus`).
