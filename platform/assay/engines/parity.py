@@ -44,6 +44,18 @@ Reading = list[list[Place]]
 """Probe by probe, place by place."""
 
 
+def read_forms(
+    split: Path, num_probes: int, forms: Sequence[tuple[Path, Path | None]], endpoint: Endpoint
+) -> tuple[list[Probe], list[Reading]]:
+    """The probes of a split, and what each of the forms (model folder, and the adapter on it) says of them, the served
+    one last. One model is in memory at a time. Raises as `read_served`."""
+    probes = read_probes(split, num_probes)
+    readings: list[Reading] = []
+    for folder, adapter in forms:
+        readings.append(read_local(folder, adapter, probes, readings[0] if readings else None))
+    return probes, [*readings, read_served(endpoint, probes)]
+
+
 def read_probes(split: Path, num_probes: int) -> list[Probe]:
     """The first texts of a tokenized split that have tokens to compare."""
     from safetensors.numpy import load_file

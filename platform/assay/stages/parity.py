@@ -41,17 +41,15 @@ def run(
     if compressed.artifact.digest != merged.artifact.digest:
         forms.append(("compressed", Path(compressed.artifact.path), None))
     split = Path(data.artifact.path) / data.selection.file
-    probes = ray_cluster.call(parity.read_probes, split, wanted.num_probes)
-    readings: list[tuple[ModelForm, parity.Reading]] = []
-    for name, folder, adapter in forms:
-        like = readings[0][1] if readings else None
-        readings.append((name, ray_cluster.call(parity.read_local, folder, adapter, probes, like)))
-    served = ray_cluster.call(parity.read_served, Endpoint(deployment.url, deployment.model_name), probes)
-    readings.append(("served", served))
+    endpoint = Endpoint(deployment.url, deployment.model_name)
+    local = [(folder, adapter) for _, folder, adapter in forms]
+    probes, readings = ray_cluster.call(parity.read_forms, split, wanted.num_probes, local, endpoint)
+    names: list[ModelForm] = [*(name for name, _, _ in forms), "served"]
+    read = list(zip(names, readings, strict=True))
     return ParityRecord(
         artifact_digest=deployment.artifact_digest,
         probes_digest=digest_of([probe.tokens for probe in probes]),
-        pairs=tuple(parity.compare(*readings[a], *readings[b]) for a, b in _pairs(len(readings))),
+        pairs=tuple(parity.compare(*read[a], *read[b]) for a, b in _pairs(len(read))),
     )
 
 
