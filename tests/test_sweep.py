@@ -1,15 +1,20 @@
 """The sweep's choice, and what a trial trains."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
 from assay.engines.trackers import require
 from assay.errors import MissingExtra, StageFailed
+from assay.place import Place
 from assay.records.artifact import Artifact
-from assay.records.stages import TrainingRecord, TrialRecord
+from assay.records.progress import Progress
+from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord, TrainingRecord, TrialRecord
 from assay.spec.sweep import SweepSpec
 from assay.spec.train import TrainSpec
-from assay.stages.sweep import choose, trial_spec
+from assay.stages.sweep import Course, Trials, choose, trial_spec
+from assay.stages.work import Work
 
 
 def trial(learning_rate: float, loss: float | None, error: float = 0.1) -> TrialRecord:
@@ -46,6 +51,41 @@ def test_a_failed_trial_is_never_chosen() -> None:
     assert choose((trial(1e-3, None), trial(1e-2, 5.0))) == 1
     with pytest.raises(StageFailed, match="out of memory"):
         choose((trial(1e-3, None),))
+
+
+def test_how_far_a_failed_trial_came_is_kept(tmp_path: Path) -> None:
+    place = Place(home=tmp_path, ledger_url="", user="ben")
+    artifact = Artifact(digest="d", kind="dataset", path="p", size=1)
+    split = SplitRecord(file="f", digest="d", num_examples=1, num_tokens=1, num_completion_tokens=1)
+    data = DatasetRecord(
+        artifact=artifact,
+        train=split,
+        selection=split,
+        gate=None,
+        num_dropped_too_long=0,
+        num_dropped_duplicates=0,
+    )
+    model = ModelRecord(artifact=artifact, architecture="Llama", num_parameters=1, num_layers=1, context_length=64)
+
+    def killed_after_going_on(train: TrainSpec, *, work: Work, **_: object) -> TrainingRecord:
+        with work.progress_file.open("a") as file:
+            for step, loss in ((1, 4.0), (2, 3.0), (3, 2.5), (2, 3.0), (3, 99.0)):
+                told = Progress(
+                    step=step, num_steps=8, loss=loss, learning_rate=0.1, tokens_per_s=1.0, num_tokens=10 * step
+                )
+                file.write(told.model_dump_json() + "\n")
+            file.write('{"step": 4, "num_st')
+        raise StageFailed("training diverged at step 3")
+
+    sweep, work = SweepSpec(learning_rate=(0.1,)), Work(place, tmp_path, tmp_path / "progress.jsonl", tmp_path)
+    trials = Trials(sweep, TrainSpec(), killed_after_going_on, model, data, work)
+    course = Course(sweep, trials)
+    turn = course.next(None)
+    assert turn is not None
+    assert course.ended(turn, trials.turn(turn)) is None
+    (record,) = course.records()
+    assert (record.outcome, record.num_steps, record.num_tokens) == ("diverged", 3, 30)
+    assert [(point.step, point.loss) for point in record.history] == [(1, 4.0), (2, 3.0), (3, 99.0)]
 
 
 def test_a_trial_is_a_training_run_with_a_budget_of_its_own() -> None:

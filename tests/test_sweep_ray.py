@@ -1,6 +1,5 @@
 """A sweep on a real Ray: warm workers give the numbers of fresh ones, and a sweep goes on where it was broken off."""
 
-import time
 from typing import Any
 
 import pytest
@@ -75,12 +74,15 @@ def work(on_ray: Place, name: str) -> Work:
     return Work(on_ray, folder, folder / "progress.jsonl", on_ray.home)
 
 
-def swept(spec: SweepSpec, on_ray: Place, name: str, given: dict[str, Any]) -> SweepRecord:
+def swept(spec: SweepSpec, on_ray: Place, name: str, given: dict[str, Any], **changed: Any) -> SweepRecord:
     (on_ray.home / "runs" / name).mkdir(parents=True, exist_ok=True)
-    return sweep.run(spec, base=TrainSpec.model_validate(BASE), trial=train.part, work=work(on_ray, name), **given)
+    return sweep.run(
+        spec, base=TrainSpec.model_validate(BASE | changed), trial=train.part, work=work(on_ray, name), **given
+    )
 
 
-GRID = SweepSpec(learning_rate=(1e-4, 1e-3, 1e-2), parameters={"method.lora.r": (2, 4)}, max_concurrent_trials=1)
+ONE_BY_ONE = {"max_concurrent_trials": 1}  # one group of workers starts, and not one for each processor
+GRID = SweepSpec(learning_rate=(1e-4, 1e-3, 1e-2), parameters={"method.lora.r": (2, 4)}, **ONE_BY_ONE)
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +94,13 @@ def test_a_trial_on_warm_workers_is_quick_and_has_the_numbers_of_a_fresh_run(
     grid: SweepRecord, on_ray: Place, given: dict[str, Any]
 ) -> None:
     assert [trial.outcome for trial in grid.trials] == ["finished"] * 6
-    overheads = sorted(trial.training.seconds_to_first_step for trial in grid.trials if trial.training)
-    assert overheads[-2] <= 3.0, f"from call to first step: {overheads}"  # the slowest was the cold one
     chosen = sweep.trial_spec(GRID, TrainSpec.model_validate(BASE), grid.parameters)
     fresh = train.run(chosen, work=work(on_ray, "fresh"), **given)
     warm = grid.trials[grid.chosen].training
     assert warm is not None
+    overheads = sorted(trial.training.seconds_to_first_step for trial in grid.trials if trial.training)
+    # The slowest was the cold one.
+    assert overheads[-2] < fresh.seconds_to_first_step / 2, f"from call to first step: {overheads}"
     assert fresh.artifact.digest == warm.artifact.digest
     assert fresh.selection_loss == warm.selection_loss
     assert [point.loss for point in fresh.history] == [point.loss for point in warm.history]
@@ -133,7 +136,7 @@ def test_halving_chooses_as_the_grid_does_for_fewer_tokens(
 
 
 def test_in_a_population_the_worst_go_on_from_the_best(on_ray: Place, given: dict[str, Any]) -> None:
-    spec = SweepSpec.model_validate({"learning_rate": [1e-4, 1e-3, 1e-2], "scheduler": "pbt"})
+    spec = SweepSpec.model_validate({"learning_rate": [1e-4, 1e-3, 1e-2], "scheduler": "pbt", **ONE_BY_ONE})
     record = swept(spec, on_ray, "pbt", given)
     assert [trial.outcome for trial in record.trials] == ["finished"] * 3
     assert all([pause.step for pause in trial.pauses] == [6, 12] for trial in record.trials)
@@ -150,7 +153,7 @@ def test_in_a_population_the_worst_go_on_from_the_best(on_ray: Place, given: dic
 
 
 def test_a_range_test_finds_the_rates(on_ray: Place, given: dict[str, Any]) -> None:
-    record = swept(SweepSpec.model_validate("auto"), on_ray, "auto", given)
+    record = swept(SweepSpec(learning_rate="auto", **ONE_BY_ONE), on_ray, "auto", given)
     assert len(record.trials) == 3
     rates = [point.learning_rate for point in record.range_test]
     assert len(rates) == sweep.RANGE_STEPS - 1
@@ -160,13 +163,17 @@ def test_a_range_test_finds_the_rates(on_ray: Place, given: dict[str, Any]) -> N
 
 
 def test_optuna_draws_and_a_diverged_trial_is_cut(on_ray: Place, given: dict[str, Any]) -> None:
-    spec = SweepSpec(learning_rate={"loguniform": (1e-3, 1e-2)}, search="optuna", num_samples=3)  # type: ignore[arg-type]
+    rates = {"loguniform": (1e-3, 1e-2)}
+    spec = SweepSpec.model_validate({"learning_rate": rates, "search": "optuna", "num_samples": 3, **ONE_BY_ONE})
     drawn = swept(spec, on_ray, "optuna", given)
     assert len({trial.learning_rate for trial in drawn.trials}) == 3
     assert all(1e-3 <= trial.learning_rate <= 1e-2 for trial in drawn.trials)
-    started = time.time()
+    # LoRA's output passes a norm and a frozen head, so that its loss cannot explode.
     wild = SweepSpec(learning_rate=(1e-3, 1.0), parameters={"max_grad_norm": (1e9,), "schedule": ("constant",)})
-    record = swept(wild, on_ray, "wild", given)
-    assert record.trials[0].outcome == "finished"
+    record = swept(wild, on_ray, "wild", given, method="full")
+    assert [trial.outcome for trial in record.trials] == ["finished", "diverged"]
     assert record.chosen == 0
-    assert time.time() - started < 120
+    cut = record.trials[1]
+    assert cut.error is not None
+    assert "diverged at step" in cut.error
+    assert cut.history[-1].step < BASE["max_steps"]

@@ -12,6 +12,8 @@ class Progress(Record):
     learning_rate: float | None = None
     grad_norm: float | None = None
     tokens_per_s: float | None = None
+    num_tokens: int | None = None
+    """Trained on so far, over all workers."""
     memory_bytes: int | None = None
     """Highest so far, of the worker that tells."""
     text: str = ""

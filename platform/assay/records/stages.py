@@ -68,7 +68,7 @@ class LossPoint(Record):
 
 
 class PauseReport(Record):
-    """How a training run does that has paused before its end."""
+    """How a training run does that has paused or failed before its end."""
 
     step: int
     num_tokens: int
@@ -132,7 +132,7 @@ class TrialRecord(Record):
     error: str | None = None
     """Why it failed; a trial whose loss left all bounds says that it diverged."""
     pauses: tuple[PauseReport, ...] = ()
-    """How it did on the way, wherever the scheduler looked."""
+    """How it did on the way, wherever the scheduler looked, and where it failed."""
 
     @property
     def outcome(self) -> Literal["finished", "stopped", "diverged", "failed"]:

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from assay.engines import checkpoints, ray_cluster, ray_tune, warm_workers
 from assay.engines.attempts import Stopped
 from assay.engines.ray_tune import Turn
 from assay.errors import AssayError, PlaceError, StageFailed
+from assay.records.progress import Progress
 from assay.records.record import Record, digest_of
 from assay.records.stages import (
     DatasetRecord,
@@ -54,11 +56,13 @@ RANGE_TEST: Segment = (-1, (RANGE_STEPS - 1) / RANGE_STEPS)
 
 
 class TurnResult(Record):
-    """What came of one trial, trained up to some share of its steps; one of the three is set."""
+    """What came of one trial, trained up to some share of its steps; one of the first three is set."""
 
     training: TrainingRecord | None = None
     pause: PauseReport | None = None
     error: str | None = None
+    failed_at: PauseReport | None = None
+    """How far it had come when it failed."""
 
     @property
     def loss(self) -> float | None:
@@ -174,7 +178,7 @@ class Trials:
         except Stopped:
             return TurnResult(error="stopped").model_dump_json()
         except AssayError as error:
-            result = TurnResult(error=str(error))
+            result = TurnResult(error=str(error), failed_at=_came_to(own.progress_file))
         else:
             paused = isinstance(came_to, PauseReport)
             result = TurnResult(pause=came_to) if paused else TurnResult(training=came_to)
@@ -378,7 +382,7 @@ class Course:
             parameters={name: value for name, value in parameters.items() if name not in rates},
             training=own[-1].training if own else None,
             error=own[-1].error if own else None,
-            pauses=tuple(result.pause for result in own if result.pause),
+            pauses=tuple(report for result in own if (report := result.pause or result.failed_at)),
         )
 
 
@@ -395,6 +399,26 @@ def trial_name(parameters: Parameters) -> str:
     if changes := parameters.get(CHANGES):
         words.append(f"then-{changes[-1]['learning_rate']:.4g}")
     return ",".join(words).replace("/", "_")[:80]
+
+
+def _came_to(progress_file: Path) -> PauseReport | None:
+    """How far a trial came that has failed, by what it told on the way; None when it made no step. Where it went on
+    from a checkpoint, steps that it made twice are told twice, and count once."""
+    told: list[Progress] = []
+    for line in progress_file.read_text().splitlines() if progress_file.exists() else ():
+        with suppress(ValueError):  # the last line of a process that was killed
+            progress = Progress.model_validate_json(line)
+            if progress.loss is not None:
+                told = [*(earlier for earlier in told if earlier.step < progress.step), progress]
+    if not told:
+        return None
+    return PauseReport(
+        step=told[-1].step,
+        num_tokens=told[-1].num_tokens or 0,
+        selection_loss=None,
+        selection_loss_se=None,
+        history=tuple(LossPoint.model_validate(one.model_dump(include=set(LossPoint.model_fields))) for one in told),
+    )
 
 
 def _drawn(sweep: SweepSpec, draws: random.Random) -> Parameters:
