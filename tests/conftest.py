@@ -11,7 +11,8 @@ from assay.place import Place
 from servers import free_ports
 from tiny import make_model
 
-os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it once, when the first test imports it
+# Ray and `datasets` read these once, when the first test imports them. No test asks a hub.
+os.environ |= {"RAY_AUTH_MODE": "token", "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="session")

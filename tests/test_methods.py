@@ -14,9 +14,9 @@ from assay.engines.attempts import until_done
 from assay.engines.hf_batches import PackedSplit, collate, collate_padded
 from assay.engines.hf_data import Row
 from assay.engines.hf_objectives import Frozen, objective_of
-from assay.engines.hf_trainer import TrainingOutcome, is_padded, read_outcome
 from assay.engines.keeper import Keeping
 from assay.engines.kernels import Kernels
+from assay.engines.training_job import TrainingOutcome, is_padded, read_outcome
 from assay.errors import UsageError
 from assay.records.stages import PauseReport
 from assay.rules.memory import trained_parameters

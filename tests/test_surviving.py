@@ -13,8 +13,8 @@ import pytest
 
 from assay.engines import checkpoints, hf_data
 from assay.engines.attempts import Stopped, fault, smaller, until_done
-from assay.engines.hf_trainer import TrainingJob, TrainingOutcome
 from assay.engines.keeper import EXPLODED_LINES, Keeping, divergence
+from assay.engines.training_job import TrainingJob, TrainingOutcome
 from assay.errors import StageFailed
 from assay.records.stages import LossPoint, PauseReport
 from assay.spec.train import TrainSpec

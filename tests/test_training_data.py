@@ -10,7 +10,7 @@ import pytest
 from assay.engines.hf_batches import PackedSplit, Unit, collate, collate_padded
 from assay.engines.hf_data import Row, load_tokenizer, tokenize, write_rows, write_split
 from assay.engines.hf_objectives import Frozen, completion_loss
-from assay.engines.hf_trainer import _mean_and_error
+from assay.engines.hf_splits import mean_and_error
 from assay.errors import UsageError
 from assay.spec.train import TrainSpec
 
@@ -180,14 +180,14 @@ def test_plain_text_is_cut_into_pieces_that_bear_loss(tiny_model: Path, tokenize
 
 
 def test_the_mean_loss_is_per_token_and_its_error_over_examples() -> None:
-    assert _mean_and_error([(2.0, 1), (4.0, 3)]) == (1.5, 0.25)
+    assert mean_and_error([(2.0, 1), (4.0, 3)]) == (1.5, 0.25)
     one_token_each = [0.5, 1.0, 4.0, 2.5]
-    mean, error = _mean_and_error([(loss, 1) for loss in one_token_each])
+    mean, error = mean_and_error([(loss, 1) for loss in one_token_each])
     assert mean == statistics.mean(one_token_each)
     assert error == pytest.approx(statistics.stdev(one_token_each) / math.sqrt(len(one_token_each)))
-    assert _mean_and_error([(3.0, 2)]) == (1.5, None)
-    assert _mean_and_error([]) == (None, None)
-    diverged, error = _mean_and_error([(math.nan, 1), (1.0, 1)])
+    assert mean_and_error([(3.0, 2)]) == (1.5, None)
+    assert mean_and_error([]) == (None, None)
+    diverged, error = mean_and_error([(math.nan, 1), (1.0, 1)])
     assert diverged is not None
     assert math.isfinite(diverged)  # JSON has no NaN
     assert diverged > 1e300

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from assay.engines.hf_data import Row, prompts_of, write_rows
-from assay.engines.hf_trainer import TrainingJob, TrainingOutcome, read_outcome, train_worker
+from assay.engines.hf_trainer import train_worker
+from assay.engines.training_job import TrainingJob, TrainingOutcome, read_outcome
 from assay.spec.train import TrainSpec
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from assay.engines.hf_trainer import TrainingJob
+    from assay.engines.training_job import TrainingJob
 
 LIBRARIES = ["torch.distributed", "transformers", "transformers.trainer", "peft", "deepspeed", "assay.engines.keeper"]
 ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "DS_LOG_LEVEL": "error"}

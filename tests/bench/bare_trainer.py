@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from assay.engines.hf_batches import PackedSplit
-from assay.engines.hf_trainer import TrainingJob, chosen_precision
+from assay.engines.hf_trainer import chosen_precision
+from assay.engines.training_job import TrainingJob
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

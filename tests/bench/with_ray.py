@@ -3,7 +3,7 @@
 import sys
 
 from assay.engines import ray_cluster, ray_train
-from assay.engines.hf_trainer import TrainingJob
+from assay.engines.training_job import TrainingJob
 from assay.place import Place
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import socket
 import sys
 from multiprocessing import get_context
 
-from assay.engines.hf_trainer import TrainingJob, train_worker
+from assay.engines.hf_trainer import train_worker
+from assay.engines.training_job import TrainingJob
 
 
 def main() -> None:

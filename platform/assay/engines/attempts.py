@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from assay.engines import checkpoints
-from assay.engines.hf_trainer import TrainingJob, TrainingOutcome, read_outcome
 from assay.engines.keeper import Keeping
+from assay.engines.training_job import TrainingJob, TrainingOutcome, read_outcome
 from assay.errors import StageFailed
 from assay.records.progress import Progress
 from assay.records.stages import PauseReport

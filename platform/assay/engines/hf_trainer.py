@@ -4,94 +4,33 @@ A batch is one row: its texts end to end (see `hf_batches`). The output head is 
 loss only. Every objective but `grpo` is a loss on such batches (see `hf_objectives`).
 """
 
-import json
 import math
 import os
-import resource
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from pydantic import Field
+from typing import Any
 
 from assay.engines import base_models, bottleneck, hf_methods, kernels, trl_trainer
 from assay.engines.deepspeed import Precision, deepspeed_config, is_used
-from assay.engines.hf_batches import Batch, PackedSplit, collate, collate_padded, take_extras
-from assay.engines.hf_objectives import Frozen, Objective, objective_of, text_log_probs
+from assay.engines.hf_batches import Batch, PackedSplit, collate, collate_padded
+from assay.engines.hf_objectives import Frozen, Objective, objective_of
 from assay.engines.hf_optimizers import make_optimizer, schedule
 from assay.engines.hf_regularizers import Anchor, EmbeddingNoise, TokenContrast, estimate_anchor, orthogonality
 from assay.engines.hf_saved import check_saved
-from assay.engines.keeper import Keeper, Keeping, attach
+from assay.engines.hf_splits import mean_and_error, references, selection_losses
+from assay.engines.hf_watch import peak_memory_bytes, watch_type, write_progress
+from assay.engines.keeper import Keeper, attach
 from assay.engines.processor import computes_in_bf16
-from assay.engines.trackers import Tracker, trackers, until_ended
-from assay.errors import StageFailed
+from assay.engines.trackers import until_ended
+from assay.engines.training_job import TrainingJob, TrainingOutcome, is_padded
 from assay.records.progress import Progress
-from assay.records.record import Record
-from assay.records.stages import LossPoint, PauseReport
 from assay.spec.train import TrainSpec
 
-if TYPE_CHECKING:
-    import torch
-
-T = TypeVar("T")
-
-REFERENCE = "reference.safetensors"
 ORTHOGONALITY_WEIGHT = 0.5  # peft's default
 LINES_PER_RUN = 200  # history is thinned to about this many points
-
-
-class TrainingJob(Record):
-    """One training run, as every worker is told it."""
-
-    train: TrainSpec
-    model: str
-    """Folder of the base model."""
-    train_file: str
-    """Tokenized split (see `hf_data`)."""
-    selection_file: str | None
-    ewc_file: str | None = None
-    """Tokenized examples that `train.ewc` protects."""
-    teacher: str | None = None
-    """Folder of the teacher, for `distill`."""
-    scorer: str | None = None
-    """Folder of a reward model, for `grpo`."""
-    num_labels: int | None = None
-    """Classes of a linear head; 1 for a reward model."""
-    output: str
-    """Folder that receives the adapter or model under `weights/`, and `result.json`."""
-    progress_file: str
-    """JSON lines that tell how far it is."""
-    started_at: float
-    """When the run was asked for, in seconds since the epoch."""
-    on_gpu: bool
-    keeping: Keeping | None = None
-    """How it is kept from being lost; None where nobody would go on with it."""
-    rising_from: float | None = None
-    """For a range test: the learning rate rises from here to `train.learning_rate`, by the same factor each step."""
-
-
-class TrainingOutcome(Record):
-    """What a run came to, as rank 0 writes it to `result.json`."""
-
-    num_steps: int
-    num_tokens: int
-    precision: str
-    attention: str
-    kernels: tuple[str, ...] = ()
-    kernels_unused: dict[str, str] = Field({})
-    selection_loss: float | None
-    selection_loss_se: float | None
-    seconds_to_first_step: float
-    tokens_per_s: float
-    peak_memory_bytes: int
-    history: tuple[LossPoint, ...]
-    best_step: int | None = None
-    num_restarts: int = 0
-    adaptations: tuple[str, ...] = ()
 
 
 def train_worker(job_json: str) -> None:
@@ -106,14 +45,14 @@ def train_worker(job_json: str) -> None:
         torch.set_num_threads(train.worker.threads)
     _init_deepspeed()
     set_seed(train.seed)
-    _say(job, Progress(step=0, num_steps=0, text="loading the model"))
+    write_progress(job, Progress(step=0, num_steps=0, text="loading the model"))
     keeper = Keeper(
         job.keeping,
         train,
         rising_from=job.rising_from,
-        evaluate=lambda: _mean_and_error(_selection_losses(job, trainer)),
+        evaluate=lambda: mean_and_error(selection_losses(job, trainer)),
     )
-    watch = _watch_type()(job, keeper)
+    watch = watch_type()(job, keeper)
     chosen = _kernels(job)
     trainer = _trainer(job, chosen, watch)
     attach(keeper, trainer)
@@ -126,12 +65,12 @@ def train_worker(job_json: str) -> None:
         return
     num_steps = trainer.state.global_step
     went_back = keeper.go_back_to_best(trainer)
-    losses = _selection_losses(job, trainer)
+    losses = selection_losses(job, trainer)
     _save(job, trainer)
     peaks: list[int] = [0] * dist.get_world_size()
-    dist.all_gather_object(peaks, _peak_memory_bytes(job.on_gpu))
+    dist.all_gather_object(peaks, peak_memory_bytes(job.on_gpu))
     if dist.get_rank() == 0:
-        mean, error = _mean_and_error(losses)
+        mean, error = mean_and_error(losses)
         outcome = TrainingOutcome(
             num_steps=num_steps,
             best_step=keeper.best_step if went_back else None,
@@ -300,11 +239,6 @@ def _counted(train: TrainSpec) -> str:
     return "non_padding" if is_padded(train) else "all"
 
 
-def is_padded(train: TrainSpec) -> bool:
-    """Whether every text needs a row of its own: peft puts virtual tokens before rows, and classifiers read rows."""
-    return train.objective.grpo is None and (train.method.is_prompt or objective_of(train).scores)
-
-
 def _collator(job: TrainingJob) -> Any:
     counted = objective_of(job.train).counts_units
     if not is_padded(job.train):
@@ -342,9 +276,9 @@ def _trainer_type() -> Any:
         def before_first_step(self) -> None:
             """Measures what the model that training starts from says and needs."""
             if self.objective.needs_reference:
-                references = _references(self.job, self)
-                self.frozen.reference = references["train"]
-                self.frozen_of_selection.reference = references.get("selection")
+                found = references(self.job, self)
+                self.frozen.reference = found["train"]
+                self.frozen_of_selection.reference = found.get("selection")
 
         def compute_loss(
             self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -412,69 +346,6 @@ def _teacher(job: TrainingJob, device: Any) -> Any:
     return teacher.requires_grad_(False)
 
 
-def beginnings(job: TrainingJob) -> Path:
-    """Where that is kept which a run measures before its first step, for a run that goes on later."""
-    return Path(job.keeping.folder if job.keeping else job.output)
-
-
-def _references(job: TrainingJob, trainer: Any) -> "dict[str, torch.Tensor]":
-    """Every text's log-probability under the model that training starts from, (units, texts per unit) by split;
-    computed once. Raises `StageFailed` when a run that goes on does not find them: its model is another by now."""
-    import torch
-    import torch.distributed as dist
-    from safetensors.torch import load_file, save_file
-
-    file = beginnings(job) / REFERENCE
-    there = [file.exists()]
-    dist.broadcast_object_list(there, src=0)
-    if not there[0] and trainer.state.global_step:
-        raise StageFailed(f"{file} is gone, so that training cannot go on from its checkpoint; start it anew")
-    if not there[0]:
-        splits = {"train": job.train_file, **({"selection": job.selection_file} if job.selection_file else {})}
-        found = {name: torch.tensor(_over_split(trainer, split, _log_probs)) for name, split in splits.items()}
-        if dist.get_rank() == 0:
-            draft = file.with_suffix(".part")
-            save_file(found, draft)
-            draft.rename(file)
-        dist.barrier()
-    kept: dict[str, torch.Tensor] = load_file(file)
-    return kept
-
-
-def _log_probs(trainer: Any, batch: Batch) -> list[list[float]]:
-    extras = take_extras(batch)
-    values: list[list[float]] = (
-        text_log_probs(trainer.model_wrapped, batch, extras).view(len(extras["units"]), -1).tolist()
-    )
-    return values
-
-
-def _over_split(trainer: Any, file: str, read: Callable[[Any, Batch], list[T]]) -> list[T]:
-    """What `read` makes of every unit of a split, in order. Every worker does its share, and all do equally many
-    forward passes, which ZeRO-3 needs."""
-    import torch
-    import torch.distributed as dist
-
-    split = PackedSplit.load(file)
-    rank, world = dist.get_rank(), dist.get_world_size()
-    size = trainer.job.train.examples_per_worker
-    mine: list[tuple[int, T]] = []
-    was_training = trainer.model_wrapped.training
-    trainer.model_wrapped.eval()
-    with torch.no_grad():
-        for number in range(math.ceil(len(split) / (size * world))):
-            first = (number * world + rank) * size
-            chosen = [split[index] for index in range(first, min(first + size, len(split)))]
-            batch = trainer.data_collator(chosen or [split[0]])
-            values = read(trainer, {name: tensor.to(trainer.args.device) for name, tensor in batch.items()})
-            mine += [(unit.number, value) for unit, value in zip(chosen, values, strict=False)]
-    trainer.model_wrapped.train(was_training)
-    everyone: list[list[tuple[int, T]]] = [[] for _ in range(world)]
-    dist.all_gather_object(everyone, mine)
-    found = dict(pair for share in everyone for pair in share)
-    return [found[index] for index in range(len(split))]
-
-
 def _save(job: TrainingJob, trainer: Any) -> None:
     """Writes the adapter or the model, and reads back that it is whole."""
     import torch.distributed as dist
@@ -491,127 +362,3 @@ def _save(job: TrainingJob, trainer: Any) -> None:
         dist.barrier()
         if dist.get_rank() == 0:
             check_saved(weights, trainer.model, doubled_ranks=bool(start))
-
-
-def _watch_type() -> Any:
-    """Trainer's callback class exists only once transformers is imported."""
-    from transformers import TrainerCallback
-
-    class Watch(TrainerCallback):  # type: ignore[misc]
-        """Keeps the run's history and tells how far it is."""
-
-        def __init__(self, job: TrainingJob, keeper: Keeper) -> None:
-            self.job = job
-            self.keeper = keeper
-            self.trackers = _trackers(job)
-            self.first_step_at = 0.0
-            self.first_step_tokens = 0
-            self.last_step_at = 0.0
-
-        def tokens_per_s(self, tokens: int) -> float:
-            """Over all steps but the first, which pays for warming up."""
-            seconds = self.last_step_at - self.first_step_at
-            return (tokens - self.first_step_tokens) / seconds if seconds > 0 else 0.0
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
-            self.keeper.set_rates(lr_scheduler)
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.last_step_at = time.time()
-            if not self.first_step_at:
-                self.first_step_at = self.last_step_at
-                self.first_step_tokens = int(state.num_input_tokens_seen)
-            self.keeper.after_step(int(state.global_step), int(state.max_steps), control)
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if not logs or "loss" not in logs:
-                return
-            point = LossPoint(
-                step=state.global_step,
-                loss=_finite(-logs["reward"] if "reward" in logs else logs["loss"]),  # online training has no other
-                learning_rate=float(logs["learning_rate"]),
-                grad_norm=_finite(logs["grad_norm"]) if logs.get("grad_norm") is not None else None,
-                tokens_per_s=self.tokens_per_s(int(state.num_input_tokens_seen)),
-            )
-            self.keeper.history.append(point)
-            for tracker in self.trackers:
-                tracker.tell(point)
-            peak = _peak_memory_bytes(self.job.on_gpu)
-            _say(self.job, Progress(num_steps=state.max_steps, memory_bytes=peak, **point.model_dump()))
-            self.keeper.check_loss()
-
-    return Watch
-
-
-def _trackers(job: TrainingJob) -> list[Tracker]:
-    import torch.distributed as dist
-
-    if job.keeping is None or dist.get_rank() != 0:
-        return []
-    run = Path(job.progress_file).parent.name
-    return trackers(
-        job.train.report_to,
-        run=run,
-        folder=Path(job.output).parent,
-        kept=beginnings(job),
-        settings=job.train.model_dump_json(),
-    )
-
-
-def _finite(value: Any) -> float:
-    """JSON has no NaN: a diverged loss is written as the largest float."""
-    number = float(value)
-    return number if math.isfinite(number) else 1.7e308
-
-
-def _say(job: TrainingJob, progress: Progress) -> None:
-    import torch.distributed as dist
-
-    if dist.get_rank() == 0:
-        with open(job.progress_file, "a") as file:
-            file.write(progress.model_dump_json() + "\n")
-
-
-def _selection_losses(job: TrainingJob, trainer: Any) -> list[tuple[float, int]]:
-    """(summed loss, items) of every unit of the selection split."""
-    if job.selection_file is None:
-        return []
-    grpo = job.train.objective.grpo
-    if grpo is not None:
-        size = job.train.examples_per_worker
-        return trl_trainer.selection_losses(trainer, grpo, job.selection_file, batch_size=size)
-    return _over_split(trainer, job.selection_file, _losses)
-
-
-def _losses(trainer: Any, batch: Batch) -> list[tuple[float, int]]:
-    losses = trainer.objective.loss(trainer.model_wrapped, batch, trainer.job.train, trainer.frozen_of_selection)
-    return list(zip(losses.totals.tolist(), losses.counts.int().tolist(), strict=True))
-
-
-def _mean_and_error(losses: Sequence[tuple[float, int]]) -> tuple[float | None, float | None]:
-    """Mean loss per token, and its standard error with examples as the unit (a ratio estimate)."""
-    tokens = sum(count for _, count in losses)
-    if not tokens:
-        return None, None
-    mean = sum(total for total, _ in losses) / tokens
-    if not math.isfinite(mean):
-        return _finite(mean), None
-    residuals = sum((total - mean * count) ** 2 for total, count in losses)
-    n = len(losses)
-    error = math.sqrt(residuals * n / (n - 1)) / tokens if n > 1 else None
-    return mean, error
-
-
-def _peak_memory_bytes(on_gpu: bool) -> int:
-    if on_gpu:
-        import torch
-
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def read_outcome(output: Path) -> TrainingOutcome | PauseReport:
-    """What rank 0 wrote; raises `OSError` or `ValueError` when it is not whole."""
-    if (output / "pause.json").exists():
-        return PauseReport.model_validate_json((output / "pause.json").read_text())
-    return TrainingOutcome.model_validate(json.loads((output / "result.json").read_text()))

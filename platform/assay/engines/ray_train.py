@@ -5,8 +5,9 @@ from functools import partial
 
 from assay.engines import interruption, ray_cluster
 from assay.engines.attempts import Stopped, until_done
-from assay.engines.hf_trainer import TrainingJob, TrainingOutcome, train_worker
+from assay.engines.hf_trainer import train_worker
 from assay.engines.ray_cluster import WORKER_ENV
+from assay.engines.training_job import TrainingJob, TrainingOutcome
 from assay.spec.train import TrainSpec
 
 STOP_WITHIN_S = 8.0

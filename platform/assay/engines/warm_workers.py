@@ -9,8 +9,8 @@ from functools import partial
 
 from assay.engines import ray_train
 from assay.engines.attempts import until_done
-from assay.engines.hf_trainer import TrainingJob, TrainingOutcome
 from assay.engines.keeper import Diverged
+from assay.engines.training_job import TrainingJob, TrainingOutcome
 from assay.records.stages import PauseReport
 
 START_TIMEOUT_S = 600.0

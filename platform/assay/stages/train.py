@@ -8,8 +8,8 @@ from pathlib import Path
 
 from assay.engines import checkpoints as kept
 from assay.engines import ray_train, trackers
-from assay.engines.hf_trainer import TrainingJob, TrainingOutcome
 from assay.engines.keeper import Keeping
+from assay.engines.training_job import TrainingJob, TrainingOutcome
 from assay.errors import UsageError
 from assay.records.record import digest_of
 from assay.records.stages import DatasetRecord, ModelRecord, PauseReport, TrainingRecord
