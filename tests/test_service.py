@@ -52,12 +52,12 @@ def test_times_and_counts_are_the_servers(server: Counting) -> None:
 def test_the_warm_up_is_not_counted_and_no_two_prompts_begin_alike(server: Counting) -> None:
     measure(endpoint(server), load(), HERE)
     begun = [body["messages"][-1]["content"].split()[0] for body in server.bodies]
-    assert len(begun) == 12 + 1 + 4
+    assert len(begun) == 12 + 2 + 4
     assert len(set(begun)) == len(begun)
 
 
 def test_a_failed_request_counts_and_is_not_repeated(server: Counting) -> None:
-    warm_up = 1 + 4
+    warm_up = 2 + 4
     server.fault = lambda number: 500 if number in (warm_up + 2, warm_up + 7) else None
     measured = measure(endpoint(server), load(), HERE)
     assert (measured.num_failed, measured.num_completed) == (2, 10)

@@ -4,8 +4,9 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,14 @@ class _Display:
     def _follow(self, stage: str, progress_file: Path) -> None:
         started = time.monotonic()
         said_at, said = started, ""
+        seen: dict[str, _Seen] = {}
         while not self._stop.wait(POLL_S):
-            lines = _current(progress_file)
+            lines, now = _current(progress_file), time.monotonic()
             if self._live is not None:
-                self._live.update(_live_table(stage, lines, time.monotonic() - started))
+                seen = {name: _first_seen(seen.get(name), progress, now) for name, progress in lines.items()}
+                self._live.update(_live_table(stage, lines, seen, now - started))
                 continue
-            words = "; ".join(_words(name, progress, since) for name, progress, since in lines)
+            words = "; ".join(_words(name, progress) for name, progress in lines.items())
             if words and words != said and time.monotonic() - said_at >= PLAIN_EVERY_S:
                 self._console.print(f"  {stage}: {words}", highlight=False)
                 said_at, said = time.monotonic(), words
@@ -125,16 +128,11 @@ def items_asked(record: WeighingRecord | LimitResult) -> str:
     return f"{record.num_items}{of_all}"
 
 
-def _current(progress_file: Path) -> list[tuple[str, Progress, float]]:
-    """(name, newest progress, age of its file in seconds) of the stage, or of each of its running trials."""
+def _current(progress_file: Path) -> dict[str, Progress]:
+    """The newest progress of each of the stage's running trials, by name; of the stage itself where it has none."""
     trials = sorted(progress_file.parent.glob("trials/*.jsonl"))
-    found = []
-    for file in trials or [progress_file]:
-        newest = _newest(file)
-        if newest is not None and not (trials and newest.num_steps and newest.step >= newest.num_steps):
-            age = time.time() - file.stat().st_ctime
-            found.append((file.stem.rpartition("-")[0] if trials else "", newest, age))
-    return found
+    found = {file.stem.rpartition("-")[0] if trials else "": _newest(file) for file in trials or [progress_file]}
+    return {name: newest for name, newest in found.items() if newest is not None and not newest.is_over}
 
 
 def _newest(file: Path) -> Progress | None:
@@ -153,7 +151,7 @@ def _newest(file: Path) -> Progress | None:
     return None
 
 
-def _words(name: str, progress: Progress, _: float) -> str:
+def _words(name: str, progress: Progress) -> str:
     start = f"{name} " if name else ""
     if not progress.num_steps:
         return f"{start}{progress.text}"
@@ -171,22 +169,35 @@ def _words(name: str, progress: Progress, _: float) -> str:
     return start + ", ".join(parts)
 
 
-def _live_table(stage: str, lines: list[tuple[str, Progress, float]], seconds: float) -> Any:
+@dataclass(frozen=True)
+class _Seen:
+    """When something was first seen to make steps, and at which."""
+
+    at_s: float
+    step: int
+
+
+def _first_seen(before: _Seen | None, progress: Progress, now: float) -> _Seen:
+    """The same as before, unless it has gone back, or has made no step until now."""
+    return before if before and 0 < before.step <= progress.step else _Seen(now, progress.step)
+
+
+def _live_table(stage: str, lines: Mapping[str, Progress], seen: Mapping[str, _Seen], seconds: float) -> Any:
     from rich.progress_bar import ProgressBar
     from rich.spinner import Spinner
 
     table = Table.grid(padding=(0, 1))
-    for name, progress, _ in lines or [("", Progress(step=0, num_steps=0, text="…"), 0.0)]:
+    for name, progress in (lines or {"": Progress(step=0, num_steps=0, text="…")}).items():
         bar = ProgressBar(total=progress.num_steps, completed=progress.step, width=24) if progress.num_steps else ""
-        left = _time_left(progress, seconds)
-        table.add_row(Spinner("dots"), stage, f"{seconds:4.0f} s", bar, _words(name, progress, 0.0) + left)
+        left = _time_left(progress, seen[name]) if name in seen else ""
+        table.add_row(Spinner("dots"), stage, f"{seconds:4.0f} s", bar, _words(name, progress) + left)
     return table
 
 
-def _time_left(progress: Progress, seconds: float) -> str:
-    if not progress.num_steps or progress.step < 2:
-        return ""
-    return f", about {seconds / progress.step * (progress.num_steps - progress.step):.0f} s left"
+def _time_left(progress: Progress, first: _Seen) -> str:
+    """At the pace of the steps that were seen."""
+    done, seconds = progress.step - first.step, time.monotonic() - first.at_s
+    return f", about {seconds / done * (progress.num_steps - progress.step):.0f} s left" if done > 0 else ""
 
 
 def is_terminal() -> bool:

@@ -28,7 +28,9 @@ WINDOWS = 20
 SAMPLE_S = 0.5
 """How often the engine's memory is looked at."""
 WORDS_A_TOKEN = 0.75
-"""Of plain English, until the first answer tells."""
+"""Of plain English, where the server does not tell."""
+FEW_WORDS, MORE_WORDS = 2, 10
+"""Of the two prompts from which it is learned how many tokens a word has; both fit into any context."""
 WORDS = ("the", "river", "turned", "west", "below", "an", "old", "mill", "before", "winter", "came", "and", "nobody")
 
 
@@ -96,25 +98,35 @@ async def _warm_up(
     client: "httpx.AsyncClient", endpoint: Endpoint, load: LoadSpec
 ) -> tuple[Callable[[int], str], dict[str, Any]]:
     """How a prompt of the wanted length is made, and the fields that the server takes. Fills every place once."""
-    words = max(1, round(load.prompt_tokens * WORDS_A_TOKEN))
     for extra in ({"ignore_eos": True}, {}):  # not every server knows how to go on to the length asked for
-        sample = await _ask(client, endpoint, load, _prompt(-1, words), extra)
-        if sample.finished:
+        short = await _ask(client, endpoint, load, _prompt(-1, FEW_WORDS), extra)
+        if short.finished:
             break
     else:
         raise StageFailed(f"{endpoint.url} does not answer a streamed chat, so its service cannot be measured")
-    if sample.prompt_tokens:
-        words = max(1, round(words * load.prompt_tokens / sample.prompt_tokens))
-    first = -1 - load.num_concurrent
-    await asyncio.gather(*(_ask(client, endpoint, load, _prompt(number, words), extra) for number in range(first, -1)))
+    longer = await _ask(client, endpoint, load, _prompt(-2, MORE_WORDS), extra)
+    guess = _num_words(load.prompt_tokens, short.prompt_tokens, MORE_WORDS, longer.prompt_tokens)
+    numbers = range(-2 - load.num_concurrent, -2)
+    filled = await asyncio.gather(*(_ask(client, endpoint, load, _prompt(number, guess), extra) for number in numbers))
+    tokens = [sample.prompt_tokens for sample in filled if sample.finished]
+    words = _num_words(load.prompt_tokens, short.prompt_tokens, guess, sum(tokens) / len(tokens)) if tokens else guess
     return lambda number: _prompt(number, words), extra
+
+
+def _num_words(wanted_tokens: int, short_tokens: int, longer: int, longer_tokens: float) -> int:
+    """Words of a prompt with so many tokens, by the tokens of one of FEW_WORDS and of one of `longer` words: both have
+    those of the chat template."""
+    if longer <= FEW_WORDS or longer_tokens <= short_tokens:
+        return round(wanted_tokens * WORDS_A_TOKEN)
+    tokens_a_word = (longer_tokens - short_tokens) / (longer - FEW_WORDS)
+    return max(FEW_WORDS, FEW_WORDS + round((wanted_tokens - short_tokens) / tokens_a_word))
 
 
 def _prompt(number: int, num_words: int) -> str:
     """So many words; it begins with its number, so that no cache knows the beginning."""
     draw = random.Random(number)
     words = itertools.chain([f"{number}:"], (draw.choice(WORDS) for _ in itertools.count()))
-    return " ".join(itertools.islice(words, max(2, num_words)))
+    return " ".join(itertools.islice(words, num_words))
 
 
 async def _ask(

@@ -18,3 +18,5 @@ class Progress(Record):
     """Highest so far, of the worker that tells."""
     text: str = ""
     """What is being done, when there are no steps to count."""
+    is_over: bool = False
+    """Whether nobody works on it now: a trial has ended, or waits for the scheduler."""

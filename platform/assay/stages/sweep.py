@@ -182,6 +182,7 @@ class Trials:
         else:
             paused = isinstance(came_to, PauseReport)
             result = TurnResult(pause=came_to) if paused else TurnResult(training=came_to)
+        own.tell(Progress(step=0, num_steps=0, is_over=True))
         text = result.model_dump_json()
         self._file(turn).write_text(text)
         return text

@@ -29,8 +29,12 @@ class Work:
 
     def say(self, text: str) -> None:
         """Tells what is being done."""
+        self.tell(Progress(step=0, num_steps=0, text=text))
+
+    def tell(self, progress: Progress) -> None:
+        """Tells how far it is."""
         with self.progress_file.open("a") as file:
-            file.write(Progress(step=0, num_steps=0, text=text).model_dump_json() + "\n")
+            file.write(progress.model_dump_json() + "\n")
 
     def fresh_folder(self, name: str) -> Path:
         """An empty folder inside the scratch space."""
