@@ -16,13 +16,15 @@ from rich.table import Table
 
 from assay.cli.curves import trial_words
 from assay.flow.line import Watcher
-from assay.records.gate import GateRecord, LimitResult, WeighingRecord
+from assay.records.gate import ContaminationRecord, GateRecord, LimitResult, WeighingRecord
 from assay.records.progress import Progress
 from assay.records.record import Record
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
 
 POLL_S = 0.25
 PLAIN_EVERY_S = 10.0
+NAME_WIDTH = len("contamination")
+"""Of a column of stages."""
 
 
 @contextmanager
@@ -57,7 +59,7 @@ class _Display:
         self.close()
         self._stop.clear()
         if self._live is None:
-            self._console.print(f"{stage:<9} …", highlight=False)
+            self._console.print(f"{stage:<{NAME_WIDTH}} …", highlight=False)
         self._thread = threading.Thread(target=self._follow, args=(stage, progress_file), daemon=True)
         self._thread.start()
 
@@ -65,7 +67,7 @@ class _Display:
         self.close()
         took = "cached" if cached else f"{seconds:.0f} s"
         mark = "[dim]=[/dim]" if cached else "[green]✓[/green]"
-        self._console.print(f"{mark} {stage:<9} [dim]{took:>7}[/dim]  {summary(record)}", highlight=False)
+        self._console.print(f"{mark} {stage:<{NAME_WIDTH}} [dim]{took:>7}[/dim]  {summary(record)}", highlight=False)
 
     def close(self) -> None:
         """Stops following."""
@@ -117,6 +119,9 @@ def summary(record: Record) -> str:
         return f"slot {record.slot} answers"
     if isinstance(record, WeighingRecord):
         return f"{items_asked(record)} items in {record.seconds:.0f} s"
+    if isinstance(record, ContaminationRecord):
+        found = f"{len(record.exact)} copied, {len(record.near)} alike"
+        return f"{record.num_items} items, {found if record.exact or record.near else 'none'} in the training data"
     if isinstance(record, GateRecord):
         return f"{record.scorecard.outcome}, {summary(record.candidate)}"
     return ""

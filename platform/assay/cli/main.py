@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -195,17 +196,19 @@ def diff(old: str, new: str, as_json: bool, overrides: Overrides) -> None:
 def status(run: str, as_json: bool) -> None:
     """Say how far a run is (its id or the start of it), or list the runs."""
     from assay.cli import tables
+    from assay.flow.line import stages_now
     from assay.store.ledger import Ledger
 
-    ledger = Ledger(Place().ledger_url)
+    place = Place()
+    ledger = Ledger(place.ledger_url)
     if run:
         row = ledger.find_run(run)
-        stages = ledger.stages(row.id)
         if as_json:
             approvals = [word.model_dump() for word in ledger.approvals(row.id)]
-            click.echo(json.dumps({"run": row.id, "stages": [vars(s) for s in stages], "approvals": approvals}))
+            stages = [vars(stage) for stage in stages_now(row.id, ledger, place)]
+            click.echo(json.dumps({"run": row.id, "stages": stages, "approvals": approvals}))
         else:
-            tables.print_status(row.id, stages, ledger.approvals(row.id), Place())
+            tables.print_status(row.id, ledger, place)
         return
     champion = ledger.champion()
     runs = ledger.runs()
@@ -213,7 +216,7 @@ def status(run: str, as_json: bool) -> None:
         said = {"runs": [vars(row) for row in runs], "champion": champion.model_dump() if champion else None}
         click.echo(json.dumps(said))
     else:
-        tables.print_runs(runs, champion, ledger)
+        tables.print_runs(runs, champion, ledger, place)
 
 
 @assay.command()
@@ -320,6 +323,8 @@ def demo(approve_it: bool, spec: Path) -> None:
 
 def main() -> None:
     """Runs the command; the one place where errors become exit codes."""
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)  # a terminal that closes interrupts, as Ctrl-C does
     try:
         assay.main(standalone_mode=False)
     except InvalidInput as error:

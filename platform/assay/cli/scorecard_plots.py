@@ -142,12 +142,17 @@ def _axes(
     return [
         _line("axis", CHART_LEFT, bottom, end, bottom),
         _line("axis", CHART_LEFT, PAD, CHART_LEFT, bottom),
-        _text(CHART_LEFT - 4, PAD + 8, f"{y_ends[1]:.3g}", "end"),
-        _text(CHART_LEFT - 4, bottom, f"{y_ends[0]:.3g}", "end"),
+        _text(CHART_LEFT - 4, PAD + 8, _short_number(y_ends[1]), "end"),
+        _text(CHART_LEFT - 4, bottom, _short_number(y_ends[0]), "end"),
         _text(CHART_LEFT + inset, bottom + 14, x_ends[0], "middle" if inset else "start"),
         _text(end - inset, bottom + 14, x_ends[1], "middle" if inset else "end"),
         _text((CHART_LEFT + end) / 2, CHART_HEIGHT - 4, x_label, "middle"),
     ]
+
+
+def _short_number(number: float) -> str:
+    """No wider than the room left of an axis."""
+    return f"{number:.3g}" if abs(number) >= 0.1 else f"{number:.2g}"
 
 
 def _room_for_names(drawn: Curve) -> float:
@@ -218,14 +223,15 @@ def shown(number: float | None, limit: LimitResult) -> str:
 def _domain(
     numbers: Sequence[float], *, whole: tuple[float, float] | None = None, zero: bool = False
 ) -> tuple[float, float]:
-    """Both ends of an axis: the whole range of a share unless all lies close together."""
+    """Both ends of an axis: the whole range of a share unless all lies close together. What is never below 0, as a
+    time, has no axis there."""
     low, high = min(numbers), max(numbers)
     if whole is not None and high - low > 0.25:
         return whole
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
     room = 0.15 * (high - low) or 0.1 * abs(high) or 0.1
-    low, high = low - room, high + room
+    low, high = max(low - room, 0.0) if low >= 0 and not zero else low - room, high + room
     return (max(low, whole[0]), min(high, whole[1])) if whole is not None else (low, high)
 
 

@@ -9,15 +9,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from assay.cli.curves import print_sweep
-from assay.cli.display import items_asked, summary
+from assay.cli.display import NAME_WIDTH, items_asked, summary
+from assay.flow.line import stages_now
 from assay.place import Place
 from assay.records.comparison import Comparison
-from assay.records.gate import GateRecord, LimitResult, Scorecard, WeighingRecord
+from assay.records.gate import ContaminationRecord, GateRecord, LimitResult, Scorecard, WeighingRecord
 from assay.records.record import read_as
-from assay.records.release import Approval, Champion
+from assay.records.release import Champion
 from assay.records.report import Report, WrongAnswers
 from assay.records.selftest import Planted, SelftestRecord
-from assay.records.stages import ModelRecord, SweepRecord, TrainingRecord
+from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
 from assay.rules.measured import in_unit
 from assay.rules.release import num_required
 from assay.spec.spec import Spec
@@ -25,24 +26,27 @@ from assay.store.ledger import NO_RUNS, Ledger, RunRow, StageRow
 
 PLAIN_WIDTH = 120
 OUTCOME_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
-STATE_STYLES = {"done": "green", "cached": "dim", "running": "cyan", "failed": "red"}
+STATE_STYLES = {"done": "green", "cached": "dim", "running": "cyan", "failed": "red", "killed": "red"}
 _RECORDS: dict[str, type[Any]] = {
     "fetch": ModelRecord,
+    "prepare": DatasetRecord,
+    "contamination": ContaminationRecord,
     "sweep": SweepRecord,
     "train": TrainingRecord,
     "merge": ModelRecord,
     "compress": ModelRecord,
     "baseline": WeighingRecord,
     "champion": WeighingRecord,
+    "deploy": DeploymentRecord,
     "gate": GateRecord,
 }
 
 
-def print_runs(runs: Sequence[RunRow], champion: Champion | None, ledger: Ledger) -> None:
+def print_runs(runs: Sequence[RunRow], champion: Champion | None, ledger: Ledger, place: Place) -> None:
     """All runs, newest first, and who has the traffic."""
     table = _table("run", "started", "stage", "state")
     for run in runs:
-        stages = ledger.stages(run.id)
+        stages = stages_now(run.id, ledger, place)
         last = stages[-1] if stages else None
         verdict = _verdict(run.id, stages, ledger)
         table.add_row(run.id, _ago(run.created_at), last.stage if last else "", verdict or (last.state if last else ""))
@@ -51,16 +55,22 @@ def print_runs(runs: Sequence[RunRow], champion: Champion | None, ledger: Ledger
     console.print(f"traffic: {champion.run} (slot {champion.slot})" if champion else "traffic: nobody")
 
 
-def print_status(run: str, stages: Sequence[StageRow], approvals: Sequence[Approval], place: Place) -> None:
-    """The stages of one run."""
+def print_status(run: str, ledger: Ledger, place: Place) -> None:
+    """The stages of one run and what they came to, a sweep with its curves, and who has approved."""
     console = _console()
     console.print(f"run [bold]{run}[/bold]  {place.run_folder(run)}")
-    for stage in stages:
-        seconds = (stage.ended_at or time.time()) - stage.started_at
-        style = STATE_STYLES[stage.state]
-        error = f"  {escape(stage.error)}" if stage.error else ""
-        console.print(f"[{style}]{stage.stage:<9} {stage.state:<8}[/{style}] {seconds:6.0f} s{error}", highlight=False)
-    for word in approvals:
+    records = {stage: record for stage, record, _ in _records(run, ledger)}
+    for stage in stages_now(run, ledger, place):
+        ended_at = stage.ended_at or (time.time() if stage.state == "running" else None)
+        took = f"{ended_at - stage.started_at:6.0f} s" if ended_at else f"{'':8}"
+        style, record = STATE_STYLES[stage.state], records.get(stage.stage)
+        words = escape(stage.error) if stage.error else summary(record) if record else ""
+        console.print(
+            f"[{style}]{stage.stage:<{NAME_WIDTH}} {stage.state:<8}[/{style}] {took}  {words}".rstrip(), highlight=False
+        )
+        if isinstance(record, SweepRecord):
+            print_sweep(console, record)
+    for word in ledger.approvals(run):
         console.print(
             f"{word.decision} by {word.reviewer}, {_ago(word.given_at)}: {escape(word.reason) or 'no reason'}"
         )
@@ -105,7 +115,7 @@ def print_report(report: Report, ledger: Ledger) -> None:
     """Stages, scorecard, what the suite's self-test found, and the answers that cost most."""
     console = _console()
     for stage, record, seconds in _records(report.name, ledger):
-        console.print(f"{stage:<9} [dim]{seconds:6.0f} s[/dim]  {summary(record)}", highlight=False)
+        console.print(f"{stage:<{NAME_WIDTH}} [dim]{seconds:6.0f} s[/dim]  {summary(record)}", highlight=False)
         if isinstance(record, SweepRecord):
             print_sweep(console, record)
     print_scorecard(report.name, report.scorecard, report.selftest)

@@ -2,20 +2,22 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from assay.engines import ray_cluster
+from assay.engines import interruption, ray_cluster
 from assay.errors import AssayError, PlaceError, StageFailed, UsageError
 from assay.flow.standing import is_intact
 from assay.place import Place
 from assay.records.record import Record, read_as
 from assay.stages.work import Work
-from assay.store.ledger import Ledger
-from assay.store.lock import held
+from assay.store.ledger import Ledger, StageRow
+from assay.store.lock import held, is_held
 
 R = TypeVar("R", bound=Record)
+
+LOCK = "lock"
 
 
 class Watcher(Protocol):
@@ -61,7 +63,8 @@ class Line:
         needs_cluster: bool = True,
     ) -> R:
         """The record of a stage: the one under its key, when that is whole and what it tells of `stands`; otherwise
-        `first` is called, and the stage run. Raises `StageFailed` for what is missing in the middle of the work."""
+        `first` is called, and the stage run. Raises `StageFailed` for what is missing in the middle of the work, and
+        `KeyboardInterrupt`, with the record written, when somebody asked to stop as the stage came to its end."""
         row = self.ledger.record(key)
         record = read_as(kind, row.record) if row else None
         if row is not None and record is not None and is_intact(record, self.place) and stands(record):
@@ -90,7 +93,8 @@ class Line:
         try:
             record = run(Work(self.place, folder, progress_file, self.root, on_gpu=bool(self._on_gpu)))
         except BaseException as error:
-            self.ledger.fail_stage(attempt, str(error) or type(error).__name__)
+            interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+            self.ledger.fail_stage(attempt, "interrupted" if interrupted else str(error) or type(error).__name__)
             if isinstance(error, PlaceError | OSError):
                 raise StageFailed(f"{stage}: {error}") from error
             if isinstance(error, AssayError) and not hasattr(error, "problems"):
@@ -100,12 +104,21 @@ class Line:
         self.num_run += 1
         row = self.ledger.record(key)
         self.watcher.ended(stage, record, seconds=row.seconds if row else 0.0, cached=False)
+        interruption.heed()
         return record
+
+
+def stages_now(run: str, ledger: Ledger, place: Place) -> list[StageRow]:
+    """The stages of a run as they stand now: one that the ledger says is running, in a place where no process works on
+    the run, was killed."""
+    is_worked_on = is_held(place.run_folder(run) / LOCK) is not False
+    rows = ledger.stages(run)
+    return [replace(row, state="killed") if row.state == "running" and not is_worked_on else row for row in rows]
 
 
 def only_one(folder: Path, name: str) -> AbstractContextManager[None]:
     """Holds the run's lock; raises `UsageError` when it is being run already."""
     return held(
-        folder / "lock",
+        folder / LOCK,
         taken=UsageError(f"run {name} is being run already; `assay status {name}` shows how far it is"),
     )

@@ -7,7 +7,7 @@ from assay.records.stages import DeploymentRecord
 from assay.spec.gate import LoadSpec
 from assay.stages.work import Work
 
-VERSION = 1
+VERSION = 2
 
 
 def run(

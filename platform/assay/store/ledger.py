@@ -17,7 +17,8 @@ from assay.errors import PlaceError, UsageError
 from assay.records.record import Record
 from assay.records.release import Approval, Champion, Traffic
 
-StageState = Literal["running", "done", "cached", "failed"]
+StageState = Literal["running", "done", "cached", "failed", "killed"]
+"""`killed` is never written: it is what is seen of a stage whose process has gone (see `flow.line.stages_now`)."""
 NO_RUNS = "no runs yet; `assay run SPEC` makes the first"
 
 _tables = sql.MetaData()

@@ -2,11 +2,15 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from assay.errors import AssayError, PlaceError
+
+A_LOOK_S = 0.05
+"""Longer than `is_held` has a lock."""
 
 
 @contextmanager
@@ -22,9 +26,32 @@ def held(file: Path, *, taken: AssayError) -> Iterator[None]:
         ) from error
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_free(descriptor):
+                time.sleep(A_LOOK_S)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise taken from error
         yield
     finally:
         os.close(descriptor)
+
+
+def is_held(file: Path) -> bool | None:
+    """Whether a process holds the lock; None where the file is not there."""
+    try:
+        descriptor = os.open(file, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        return not _is_free(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_free(descriptor: int) -> bool:
+    """Takes the lock, if it can be had."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

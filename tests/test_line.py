@@ -1,0 +1,61 @@
+"""A line of stages that somebody stops."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.engines import interruption
+from assay.errors import UsageError
+from assay.flow.line import Line, only_one, stages_now
+from assay.place import Place
+from assay.records.record import Record, digest_of
+from assay.store.ledger import Ledger
+
+
+class Made(Record):
+    number: int
+
+
+class Silent:
+    def began(self, *_: Any) -> None: ...
+
+    def ended(self, *_: Any, **__: Any) -> None: ...
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Line:
+    place = Place(home=tmp_path, ledger_url=f"sqlite:///{tmp_path / 'ledger.db'}", user="ben")
+    ledger = Ledger(place.ledger_url)
+    ledger.open_run("r-1", name="r", spec="{}", started_by="ben")
+    return Line("r-1", place, tmp_path, ledger, Silent(), lambda: None)
+
+
+@pytest.mark.parametrize("wish", interruption.WISHES)
+def test_who_asks_to_stop_as_a_stage_ends_stops_the_line_with_its_record(line: Line, wish: signal.Signals) -> None:
+    def the_last_step(_: object) -> Made:
+        def work() -> None:
+            os.kill(os.getpid(), wish)
+            time.sleep(0.5)
+
+        interruption.run_beside(work, ask=lambda: None, within_s=30)
+        return Made(number=7)
+
+    key = digest_of("train")
+    with pytest.raises(KeyboardInterrupt):
+        line.record("train", key, Made, the_last_step, needs_cluster=False)
+    assert line.ledger.record(key) is not None
+    again = line.record("train", key, Made, the_last_step, needs_cluster=False)
+    assert (again.number, line.num_run) == (7, 1)
+
+
+def test_a_stage_whose_process_has_gone_is_not_running(line: Line) -> None:
+    line.ledger.begin_stage("r-1", "train", digest_of("train"))
+    with only_one(line.place.run_folder("r-1"), "r-1"):
+        assert [stage.state for stage in stages_now("r-1", line.ledger, line.place)] == ["running"]
+        with pytest.raises(UsageError, match="being run already"), only_one(line.place.run_folder("r-1"), "r-1"):
+            pass
+    assert [stage.state for stage in stages_now("r-1", line.ledger, line.place)] == ["killed"]
