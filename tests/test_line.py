@@ -36,6 +36,9 @@ def line(tmp_path: Path) -> Line:
 
 @pytest.mark.parametrize("wish", interruption.WISHES)
 def test_who_asks_to_stop_as_a_stage_ends_stops_the_line_with_its_record(line: Line, wish: signal.Signals) -> None:
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # these tests run under nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
     def the_last_step(_: object) -> Made:
         def work() -> None:
             os.kill(os.getpid(), wish)

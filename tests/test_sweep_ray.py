@@ -1,10 +1,12 @@
 """A sweep on a real Ray: warm workers give the numbers of fresh ones, and a sweep goes on where it was broken off."""
 
+import time
 from typing import Any
 
 import pytest
 
-from assay.engines import hf_data
+from assay.engines import hf_data, ray_train
+from assay.errors import PlaceError
 from assay.place import Place
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord, SweepRecord
 from assay.spec.sweep import SweepSpec, with_parameters
@@ -177,3 +179,33 @@ def test_optuna_draws_and_a_diverged_trial_is_cut(on_ray: Place, given: dict[str
     assert cut.error is not None
     assert "diverged at step" in cut.error
     assert cut.history[-1].step < BASE["max_steps"]
+
+
+def test_no_more_starts_than_finds_room(on_ray: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two trials of which each waits for what the other holds would wait for ever."""
+    import ray
+
+    spec, train = SweepSpec(learning_rate=(1e-4, 1e-3, 1e-2)), TrainSpec.model_validate(BASE)
+
+    def wait_for(wanted: int) -> None:
+        end = time.monotonic() + 30
+        while (found := sweep.concurrent_trials(spec, train, on_gpu=False)) != wanted:
+            assert time.monotonic() < end, f"{found}: {ray.available_resources()}"
+            time.sleep(0.2)
+
+    class Engine:
+        def stands(self) -> bool:
+            return True
+
+    wait_for(2)  # each a driver and a worker, on four processors
+    engine = ray.remote(num_cpus=1)(Engine).remote()
+    try:
+        assert ray.get(engine.stands.remote())
+        wait_for(1)
+        with pytest.raises(PlaceError, match="a trial needs 5 CPUs"):
+            sweep.concurrent_trials(spec.model_copy(update={"num_workers": 4}), train, on_gpu=False)
+        monkeypatch.setattr(ray_train, "RELEASE_S", 1.0)
+        four = train.model_copy(update={"num_workers": 4})
+        assert ray_train.workers_that_fit(four, num_gpus_per_worker=0) == 3
+    finally:
+        ray.kill(engine)

@@ -28,7 +28,8 @@ def asked_to_stop() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         asked.set()
 
-    wishes = [number for number in WISHES if signal.getsignal(number) != signal.SIG_IGN]
+    under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    wishes = [number for number in WISHES if not (number == signal.SIGHUP and under_nohup)]
     former = {number: signal.signal(number, ask) for number in wishes}
     try:
         yield asked

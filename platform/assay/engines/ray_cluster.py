@@ -82,6 +82,15 @@ def size() -> ClusterSize:
     return ClusterSize(cpus, gpus, sum(1 for node in ray.nodes() if node["Alive"]))
 
 
+def free() -> ClusterSize:
+    """What of it nobody holds now, such as the engines of a serving model."""
+    import ray
+
+    whole, now, unused = size(), ray.cluster_resources(), ray.available_resources()
+    cpus, gpus = (now.get(kind, 0.0) - unused.get(kind, 0.0) for kind in ("CPU", "GPU"))
+    return ClusterSize(whole.cpus - cpus, whole.gpus - gpus, whole.nodes)
+
+
 def node_ip() -> str:
     """Address of this process's node."""
     import ray

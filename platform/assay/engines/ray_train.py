@@ -1,6 +1,7 @@
 """Ray Train: one group of workers, each of which runs `hf_trainer.train_worker`."""
 
 import os
+import time
 from functools import partial
 
 from assay.engines import interruption, ray_cluster
@@ -12,6 +13,9 @@ from assay.spec.train import TrainSpec
 
 STOP_WITHIN_S = 8.0
 """Time for a checkpoint after the run was asked to stop."""
+
+RELEASE_S = 15.0
+"""Longer than Ray takes to take back what ended workers held."""
 
 KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
@@ -30,12 +34,26 @@ def fit(job: TrainingJob, *, num_gpus_per_worker: float) -> TrainingOutcome:
         outcome = until_done(
             job,
             partial(_attempt, num_gpus_per_worker=num_gpus_per_worker),
-            num_workers=partial(_workers_that_fit, num_gpus_per_worker=num_gpus_per_worker),
+            num_workers=partial(workers_that_fit, num_gpus_per_worker=num_gpus_per_worker),
         )
     except Stopped as stopped:
         raise KeyboardInterrupt from stopped
     assert isinstance(outcome, TrainingOutcome), "only a sweep's trial pauses"
     return outcome
+
+
+def workers_that_fit(train: TrainSpec, *, num_gpus_per_worker: float) -> int:
+    """How many of its workers find room beside what others hold, such as engines. Workers that were lost or ended just
+    now may hold theirs for a moment more: room for all is waited for, RELEASE_S at most."""
+    end = time.monotonic() + RELEASE_S
+    while True:
+        free = ray_cluster.free()
+        fits = int(free.cpus // train.worker.cpus)
+        if num_gpus_per_worker:
+            fits = min(fits, int(free.gpus // num_gpus_per_worker))
+        if fits >= train.num_workers or time.monotonic() > end:
+            return fits
+        time.sleep(0.5)
 
 
 def _attempt(job: TrainingJob, *, num_gpus_per_worker: float) -> None:
@@ -83,10 +101,3 @@ def worker_env(threads: int, *, on_gpu: bool) -> dict[str, str]:
 
 def _loop(config: dict[str, str]) -> None:
     train_worker(config["job"])
-
-
-def _workers_that_fit(train: TrainSpec, *, num_gpus_per_worker: float) -> int:
-    """How many of its workers the cluster can hold as it is now."""
-    size = ray_cluster.size()
-    fits = int(size.cpus // train.worker.cpus)
-    return min(fits, int(size.gpus // num_gpus_per_worker)) if num_gpus_per_worker else fits

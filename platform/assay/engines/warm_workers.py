@@ -49,7 +49,8 @@ def _attempt(job: TrainingJob, *, num_gpus_per_worker: float) -> None:
 
 class _Group:
     """Workers joined by one process group. They are in no placement group: one that an actor has made would outlive
-    it until the whole run ends. As many trials run at once as fit, so that no two wait for each other."""
+    it until the whole run ends. No more trials run at once than fit (`stages.sweep.concurrent_trials`), so that no two
+    wait for each other."""
 
     def __init__(self, job: TrainingJob, num_gpus: float) -> None:
         import ray

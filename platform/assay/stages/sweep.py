@@ -120,20 +120,22 @@ def choose(trials: tuple[TrialRecord, ...]) -> int:
 
 
 def concurrent_trials(sweep: SweepSpec, base: TrainSpec, *, on_gpu: bool) -> int:
-    """How many trials fit at once. A trial is a driver of one CPU, and its workers; were more started than
-    fit, the drivers would hold what the workers wait for. Raises `PlaceError` when not even one fits."""
-    cluster = ray_cluster.size()
+    """How many trials fit at once into what is free now. A trial is a driver of one CPU, and its workers; were more
+    started than fit, the drivers would hold what the workers wait for. One is started in any case: what is taken may
+    become free. Raises `PlaceError` when the cluster could never hold one."""
     num_workers = sweep.num_workers or base.num_workers
     cpus = 1 + num_workers * base.worker.cpus
     gpus = num_workers * (base.worker.gpus if base.worker.gpus is not None else float(on_gpu))
-    fits = math.floor(cluster.cpus / cpus)
-    if gpus:
-        fits = min(fits, math.floor(cluster.gpus / gpus))
-    if fits < 1:
+
+    def into(cluster: ray_cluster.ClusterSize) -> int:
+        return math.floor(min(cluster.cpus / cpus, cluster.gpus / gpus if gpus else math.inf))
+
+    whole = ray_cluster.size()
+    if into(whole) < 1:
         raise PlaceError(
-            f"a trial needs {cpus:g} CPUs and {gpus:g} GPUs; the cluster has {cluster.cpus:g} and {cluster.gpus:g}"
+            f"a trial needs {cpus:g} CPUs and {gpus:g} GPUs; the cluster has {whole.cpus:g} and {whole.gpus:g}"
         )
-    return min(fits, sweep.num_trials, sweep.max_concurrent_trials or sweep.num_trials)
+    return min(max(1, into(ray_cluster.free())), sweep.num_trials, sweep.max_concurrent_trials or sweep.num_trials)
 
 
 def trial_spec(sweep: SweepSpec, base: TrainSpec, parameters: Parameters) -> TrainSpec:
