@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 
-def prepared(place: Place, model: Path, folder: Path, objective: object = "sft") -> DatasetRecord:
+def prepared(place: Place, model: Path, folder: Path) -> DatasetRecord:
     work = Work(place, folder / "work", folder / "progress.jsonl", folder)
     record = ModelRecord(
         artifact=Artifact(digest="m", kind="model", path=str(model), size=1),
@@ -34,7 +34,8 @@ def prepared(place: Place, model: Path, folder: Path, objective: object = "sft")
         num_layers=2,
         context_length=256,
     )
-    train = TrainSpec.model_validate({"max_length": 64, "objective": objective})
+    online = {"grpo": {"rewards": ["exact_match"]}}  # has prompts beside the tokens
+    train = TrainSpec.model_validate({"max_length": 64, "objective": online})
     return prepare.run(DataSpec(train=("train.jsonl",), selection=0.1, gate=0.1), train=train, model=record, work=work)
 
 
@@ -58,9 +59,8 @@ def test_the_split_does_not_depend_on_its_blocks(
         found.train.num_tokens
     )
     assert "examples so far" in (tmp_path / "progress.jsonl").read_text()
-    online = prepared(on_ray, tmp_path / "model", tmp_path, {"grpo": {"rewards": ["exact_match"]}})
-    prompts = (Path(online.artifact.path) / "train.jsonl").read_text().splitlines()
-    assert len(prompts) == online.train.num_examples
+    prompts = (Path(found.artifact.path) / "train.jsonl").read_text().splitlines()
+    assert len(prompts) == found.train.num_examples
 
 
 def test_an_error_of_a_worker_comes_as_itself(on_ray: Place) -> None:
