@@ -16,9 +16,9 @@ from assay.engines.hf_data import Row
 from assay.engines.hf_objectives import Frozen, objective_of
 from assay.engines.keeper import Keeping
 from assay.engines.kernels import Kernels
-from assay.engines.training_job import TrainingOutcome, is_padded, read_outcome
+from assay.engines.training_job import is_padded, read_outcome
 from assay.errors import UsageError
-from assay.records.stages import PauseReport
+from assay.records.stages import PauseReport, TrainingOutcome
 from assay.rules.memory import trained_parameters
 from assay.spec.method import MethodSpec
 from assay.spec.objective import ObjectiveSpec

@@ -40,10 +40,11 @@ def test_times_and_counts_are_the_servers(server: Counting) -> None:
     assert measured.output_tokens == 120
     assert measured.prompt_tokens == pytest.approx(12 * 40, rel=0.1)
     assert all(seconds >= 0.05 for seconds in measured.ttft_s)
-    assert all(seconds >= 0.01 for seconds in measured.inter_token_s)
+    # A busy machine may read a first token late, and the rest sooner after it; the last comes when the server sends it.
+    last = [first + 9 * pace for first, pace in zip(measured.ttft_s, measured.inter_token_s, strict=True)]
+    assert all(seconds >= 0.139 for seconds in last)
     # Twelve answers of 0.14 s, four at a time: sooner than one after the other, whatever the machine's pace.
-    one_by_one = sum(measured.ttft_s) + 9 * sum(measured.inter_token_s)
-    assert 0.42 <= measured.seconds < 0.6 * one_by_one
+    assert 0.42 <= measured.seconds < 0.6 * sum(last)
     assert sum(measured.window_tokens_per_s) / len(measured.window_tokens_per_s) == pytest.approx(
         120 / measured.seconds, rel=0.01
     )

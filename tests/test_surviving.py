@@ -14,9 +14,9 @@ import pytest
 from assay.engines import checkpoints, hf_data
 from assay.engines.attempts import Stopped, fault, smaller, until_done
 from assay.engines.keeper import EXPLODED_LINES, Keeping, divergence
-from assay.engines.training_job import TrainingJob, TrainingOutcome
+from assay.engines.training_job import TrainingJob
 from assay.errors import StageFailed
-from assay.records.stages import LossPoint, PauseReport
+from assay.records.stages import LossPoint, PauseReport, TrainingOutcome
 from assay.spec.train import TrainSpec
 from tiny import KNOWN, THINGS, YES, make_model
 from workers import ActorDiedError, attempt

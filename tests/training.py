@@ -8,7 +8,8 @@ from typing import Any
 
 from assay.engines.hf_data import Row, prompts_of, write_rows
 from assay.engines.hf_trainer import train_worker
-from assay.engines.training_job import TrainingJob, TrainingOutcome, read_outcome
+from assay.engines.training_job import TrainingJob, read_outcome
+from assay.records.stages import TrainingOutcome
 from assay.spec.train import TrainSpec
 
 

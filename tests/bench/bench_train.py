@@ -25,8 +25,9 @@ from common import base_model, demo_spec, met, own_place, ray_workers, running_h
 from in_turns import STEPS_A_TURN, Runner, run_in_turns
 
 from assay.engines import ray_cluster, ray_head, ray_train
-from assay.engines.training_job import TrainingJob, TrainingOutcome
+from assay.engines.training_job import TrainingJob
 from assay.place import Place
+from assay.records.stages import TrainingOutcome
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
 

@@ -89,9 +89,9 @@ class _Display:
                 self._live.update(_live_table(stage, lines, seen, now - started))
                 continue
             words = "; ".join(_words(name, progress) for name, progress in lines.items())
-            if words and words != said and time.monotonic() - said_at >= PLAIN_EVERY_S:
+            if words and words != said and now - said_at >= PLAIN_EVERY_S:
                 self._console.print(f"  {stage}: {words}", highlight=False)
-                said_at, said = time.monotonic(), words
+                said_at, said = now, words
 
 
 def summary(record: Record) -> str:

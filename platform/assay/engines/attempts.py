@@ -15,10 +15,11 @@ from typing import Literal
 
 from assay.engines import checkpoints
 from assay.engines.keeper import Keeping
-from assay.engines.training_job import TrainingJob, TrainingOutcome, read_outcome
+from assay.engines.progress_file import tell
+from assay.engines.training_job import TrainingJob, read_outcome
 from assay.errors import StageFailed
 from assay.records.progress import Progress
-from assay.records.stages import PauseReport
+from assay.records.stages import PauseReport, TrainingOutcome
 from assay.spec.train import TrainSpec
 
 VMSTAT = Path("/proc/vmstat")
@@ -185,8 +186,7 @@ def _changed(train: TrainSpec, **changes: int) -> TrainSpec:
 
 
 def _tell(job: TrainingJob, words: str) -> None:
-    with open(job.progress_file, "a") as file:
-        file.write(Progress(step=0, num_steps=0, text=words).model_dump_json() + "\n")
+    tell(Path(job.progress_file), Progress(step=0, num_steps=0, text=words))
 
 
 def _oom_kills() -> int:

@@ -25,8 +25,9 @@ from assay.engines.hf_watch import peak_memory_bytes, watch_type, write_progress
 from assay.engines.keeper import Keeper, attach
 from assay.engines.processor import computes_in_bf16
 from assay.engines.trackers import until_ended
-from assay.engines.training_job import TrainingJob, TrainingOutcome, is_padded
+from assay.engines.training_job import TrainingJob, is_padded
 from assay.records.progress import Progress
+from assay.records.stages import TrainingOutcome
 from assay.spec.train import TrainSpec
 
 ORTHOGONALITY_WEIGHT = 0.5  # peft's default

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.engines.keeper import Keeper
+from assay.engines.progress_file import tell
 from assay.engines.trackers import Tracker, trackers
 from assay.engines.training_job import TrainingJob, beginnings, finite
 from assay.records.progress import Progress
@@ -74,8 +75,7 @@ def write_progress(job: TrainingJob, progress: Progress) -> None:
     import torch.distributed as dist
 
     if dist.get_rank() == 0:
-        with open(job.progress_file, "a") as file:
-            file.write(progress.model_dump_json() + "\n")
+        tell(Path(job.progress_file), progress)
 
 
 def peak_memory_bytes(on_gpu: bool) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from assay.engines import task_files
 from assay.engines.asking import Ask, Endpoint, Reply, ask_all, content_of
+from assay.engines.progress_file import tell
 from assay.engines.scoring import Pair, Score, score
 from assay.errors import UsageError
 from assay.records.gate import Item, TaskResult
@@ -245,8 +246,7 @@ class _Asked:
     def progress(self, done: int, of_all: int) -> None:
         """Tells how far the asking is."""
         if self.progress_file and (done % 10 == 0 or done == of_all):
-            with self.progress_file.open("a") as file:
-                file.write(Progress(step=done, num_steps=of_all, text="weighing").model_dump_json() + "\n")
+            tell(self.progress_file, Progress(step=done, num_steps=of_all, text="weighing"))
 
 
 def _language_model(asked: _Asked) -> Any:

@@ -8,7 +8,8 @@ from assay.engines import interruption, ray_cluster
 from assay.engines.attempts import Stopped, until_done
 from assay.engines.hf_trainer import train_worker
 from assay.engines.ray_cluster import WORKER_ENV
-from assay.engines.training_job import TrainingJob, TrainingOutcome
+from assay.engines.training_job import TrainingJob
+from assay.records.stages import TrainingOutcome
 from assay.spec.train import TrainSpec
 
 STOP_WITHIN_S = 8.0

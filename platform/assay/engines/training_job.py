@@ -1,16 +1,14 @@
-"""What a training run is told, and what it came to."""
+"""What a training run is told, and where it leaves what it came to."""
 
 import json
 import math
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from assay.engines.hf_objectives import objective_of
 from assay.engines.keeper import Keeping
 from assay.records.record import Record
-from assay.records.stages import LossPoint, PauseReport
+from assay.records.stages import PauseReport, TrainingOutcome
 from assay.spec.train import TrainSpec
 
 
@@ -42,26 +40,6 @@ class TrainingJob(Record):
     """How it is kept from being lost; None where nobody would go on with it."""
     rising_from: float | None = None
     """For a range test: the learning rate rises from here to `train.learning_rate`, by the same factor each step."""
-
-
-class TrainingOutcome(Record):
-    """What a run came to, as rank 0 writes it to `result.json`."""
-
-    num_steps: int
-    num_tokens: int
-    precision: str
-    attention: str
-    kernels: tuple[str, ...] = ()
-    kernels_unused: dict[str, str] = Field({})
-    selection_loss: float | None
-    selection_loss_se: float | None
-    seconds_to_first_step: float
-    tokens_per_s: float
-    peak_memory_bytes: int
-    history: tuple[LossPoint, ...]
-    best_step: int | None = None
-    num_restarts: int = 0
-    adaptations: tuple[str, ...] = ()
 
 
 def read_outcome(output: Path) -> TrainingOutcome | PauseReport:

@@ -10,8 +10,8 @@ from functools import partial
 from assay.engines import ray_train
 from assay.engines.attempts import until_done
 from assay.engines.keeper import Diverged
-from assay.engines.training_job import TrainingJob, TrainingOutcome
-from assay.records.stages import PauseReport
+from assay.engines.training_job import TrainingJob
+from assay.records.stages import PauseReport, TrainingOutcome
 
 START_TIMEOUT_S = 600.0
 LEAVE_TIMEOUT_S = 30.0

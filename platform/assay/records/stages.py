@@ -77,16 +77,9 @@ class PauseReport(Record):
     history: tuple[LossPoint, ...]
 
 
-class TrainingRecord(Record):
-    """One finished training run."""
+class TrainingOutcome(Record):
+    """What a training run came to, as its workers measured it."""
 
-    artifact: Artifact
-    """The adapter, or the full model."""
-    method: str
-    """Key of the spec's `method`."""
-    objective: str = "sft"
-    """Key of the spec's `objective`."""
-    learning_rate: float
     num_steps: int
     num_tokens: int
     """Tokens trained on, no padding counted."""
@@ -102,8 +95,6 @@ class TrainingRecord(Record):
     """Mean loss per completion token on the selection split; None when that split is empty."""
     selection_loss_se: float | None
     """Standard error of `selection_loss`, over examples."""
-    seconds: float
-    """Wall time of the whole run."""
     seconds_to_first_step: float
     """From the call to the end of the first optimizer step."""
     tokens_per_s: float
@@ -117,6 +108,20 @@ class TrainingRecord(Record):
     """How often it went on from a checkpoint, after lost workers or for lack of memory."""
     adaptations: tuple[str, ...] = ()
     """What was changed on the way so that it could go on, in words."""
+
+
+class TrainingRecord(TrainingOutcome):
+    """One finished training run."""
+
+    artifact: Artifact
+    """The adapter, or the full model."""
+    method: str
+    """Key of the spec's `method`."""
+    objective: str = "sft"
+    """Key of the spec's `objective`."""
+    learning_rate: float
+    seconds: float
+    """Wall time of the whole run."""
 
 
 class TrialRecord(Record):

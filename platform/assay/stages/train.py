@@ -9,10 +9,10 @@ from pathlib import Path
 from assay.engines import checkpoints as kept
 from assay.engines import ray_train, trackers
 from assay.engines.keeper import Keeping
-from assay.engines.training_job import TrainingJob, TrainingOutcome
+from assay.engines.training_job import TrainingJob
 from assay.errors import UsageError
 from assay.records.record import digest_of
-from assay.records.stages import DatasetRecord, ModelRecord, PauseReport, TrainingRecord
+from assay.records.stages import DatasetRecord, ModelRecord, PauseReport, TrainingOutcome, TrainingRecord
 from assay.spec.train import WITHOUT_EFFECT, TrainSpec
 from assay.stages.work import Work
 from assay.store.lock import held

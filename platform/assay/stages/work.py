@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from assay.engines.progress_file import tell
 from assay.place import Place
 from assay.records.progress import Progress
 from assay.store.artifacts import ArtifactStore
@@ -33,8 +34,7 @@ class Work:
 
     def tell(self, progress: Progress) -> None:
         """Tells how far it is."""
-        with self.progress_file.open("a") as file:
-            file.write(progress.model_dump_json() + "\n")
+        tell(self.progress_file, progress)
 
     def fresh_folder(self, name: str) -> Path:
         """An empty folder inside the scratch space."""

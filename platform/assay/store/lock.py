@@ -25,12 +25,10 @@ def held(file: Path, *, taken: AssayError) -> Iterator[None]:
             f"cannot write to {file.parent}: {error.strerror}. Set ASSAY_HOME to a folder you may write"
         ) from error
     try:
-        try:
-            if not _is_free(descriptor):
-                time.sleep(A_LOOK_S)
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise taken from error
+        if not _take(descriptor):
+            time.sleep(A_LOOK_S)
+            if not _take(descriptor):
+                raise taken
         yield
     finally:
         os.close(descriptor)
@@ -43,13 +41,13 @@ def is_held(file: Path) -> bool | None:
     except OSError:
         return None
     try:
-        return not _is_free(descriptor)
+        return not _take(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _is_free(descriptor: int) -> bool:
-    """Takes the lock, if it can be had."""
+def _take(descriptor: int) -> bool:
+    """Whether the lock could be had; it is let go of when the descriptor is closed."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
