@@ -108,17 +108,18 @@ async def _warm_up(
     guess = _num_words(load.prompt_tokens, short.prompt_tokens, MORE_WORDS, longer.prompt_tokens)
     numbers = range(-2 - load.num_concurrent, -2)
     filled = await asyncio.gather(*(_ask(client, endpoint, load, _prompt(number, guess), extra) for number in numbers))
-    tokens = [sample.prompt_tokens for sample in filled if sample.finished]
-    words = _num_words(load.prompt_tokens, short.prompt_tokens, guess, sum(tokens) / len(tokens)) if tokens else guess
+    words, tokens = guess, [sample.prompt_tokens for sample in filled if sample.finished]
+    if tokens and guess > FEW_WORDS:
+        words = _num_words(load.prompt_tokens, short.prompt_tokens, guess, sum(tokens) / len(tokens))
     return lambda number: _prompt(number, words), extra
 
 
 def _num_words(wanted_tokens: int, short_tokens: int, longer: int, longer_tokens: float) -> int:
-    """Words of a prompt with so many tokens, by the tokens of one of FEW_WORDS and of one of `longer` words: both have
+    """Words of a prompt with so many tokens, two at least, by the tokens of one of FEW_WORDS and of one of `longer` words: both have
     those of the chat template."""
-    if longer <= FEW_WORDS or longer_tokens <= short_tokens:
-        return round(wanted_tokens * WORDS_A_TOKEN)
     tokens_a_word = (longer_tokens - short_tokens) / (longer - FEW_WORDS)
+    if tokens_a_word <= 0:
+        return max(FEW_WORDS, round(wanted_tokens * WORDS_A_TOKEN))
     return max(FEW_WORDS, FEW_WORDS + round((wanted_tokens - short_tokens) / tokens_a_word))
 
 
