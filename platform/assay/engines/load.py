@@ -115,8 +115,8 @@ async def _warm_up(
 
 
 def _num_words(wanted_tokens: int, short_tokens: int, longer: int, longer_tokens: float) -> int:
-    """Words of a prompt with so many tokens, two at least, by the tokens of one of FEW_WORDS and of one of `longer` words: both have
-    those of the chat template."""
+    """Words of a prompt with so many tokens, FEW_WORDS at least, by the tokens of one of FEW_WORDS and of one of
+    `longer` words: both have those of the chat template."""
     tokens_a_word = (longer_tokens - short_tokens) / (longer - FEW_WORDS)
     if tokens_a_word <= 0:
         return max(FEW_WORDS, round(wanted_tokens * WORDS_A_TOKEN))
