@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.place import Place
+from assay.settings import Place
 from servers import free_ports
 from tiny import make_model
 
@@ -26,7 +26,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ray_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A local Ray head, joined by this process: one for all tests, because Ray reads its token once in a process."""
-    from assay.engines import ray_cluster, ray_head
+    from assay.engines.cluster import local_head, tasks
 
     ports = free_ports(4)
     place = Place(
@@ -40,12 +40,12 @@ def ray_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     )
     try:
         with _environment(place):
-            ray_head.start(place)
-            ray_cluster.connect(place.cluster_address)
+            local_head.start(place)
+            tasks.connect(place.cluster_address)
         yield place
     finally:
-        ray_cluster.disconnect()
-        ray_head.stop(place)
+        tasks.disconnect()
+        local_head.stop(place)
 
 
 @pytest.fixture(scope="module")

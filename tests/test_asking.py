@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from assay.engines.asking import Ask, Endpoint, ask_all, content_of
-from assay.engines.judge import abstentions
-from assay.engines.scoring import Pair, score
+from assay.engines.evaluation.client import Ask, Endpoint, ask_all, content_of
+from assay.engines.evaluation.judge import abstentions
+from assay.engines.evaluation.logprobs import Pair, score
 from assay.errors import PlaceError
 from assay.records.gate import Item
 from assay.spec.gate import JudgeSpec

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from assay.flow.steps import Context, steps
-from assay.place import Place
+from assay.flow.pipeline.graph import Context, steps
 from assay.records.stages import ModelRecord, TrainingRecord
+from assay.settings import Place
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
-from assay.stages.work import Work
+from assay.stages.context import Work
 from tiny import THINGS, make_model
 
 pytestmark = [

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from assay.engines import checkpoints
-from assay.engines.checkpoints import CheckpointManifest, Damaged
+from assay.engines.checkpoints import files as checkpoints
+from assay.engines.checkpoints.files import CheckpointManifest, Damaged
 
 FILES = {"weights.pt": 40_000, "rng_state_0.pth": 3_000, "global_step1/zero_0.pt": 9_000, "trainer_state.json": 500}
 

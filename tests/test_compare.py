@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from assay.errors import Drift, UsageError
-from assay.flow.comparison import compare
-from assay.place import Place
+from assay.flow.evaluation.compare import compare
 from assay.records.comparison import Comparison
+from assay.settings import Place
 from assay.spec.gate import SuiteSpec
 from weighings import decide, items, place_in, weighing, write
 

@@ -7,12 +7,12 @@ import pytest
 from pydantic import ValidationError
 
 from assay.errors import InvalidInput, Problem
+from assay.loader.annotations import reference_kind, reference_paths
+from assay.loader.compose import MAX_CHAIN, compose, places_named
+from assay.loader.parse import validated
+from assay.loader.yaml_reader import Value
 from assay.spec.block import Block, FromEnvironment, Reference, Secret, revealed
-from assay.spec.compose import MAX_CHAIN, compose, places_named
-from assay.spec.parse import validated
-from assay.spec.shape import reference_kind, reference_paths
 from assay.spec.spec import Spec
-from assay.spec.yaml import Value
 
 BASE = """\
 version: 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.engines.contamination import Hit, Index, ItemText, hits_in, search
+from assay.engines.data.contamination import Hit, Index, ItemText, hits_in, search
 from assay.spec.gate import ContaminationSpec
 
 EVALS = Path(__file__).parents[1] / "evals" / "country-facts"
@@ -91,7 +91,7 @@ def test_a_short_question_inside_a_text_is_chance() -> None:
 
 @pytest.mark.slow
 def test_a_tokenized_split_is_read_as_the_model_is_shown_it(tmp_path: Path) -> None:
-    from assay.engines.hf_data import write_split
+    from assay.engines.data.tokenize import write_split
     from tiny import make_model
 
     make_model(tmp_path / "model")
@@ -111,8 +111,8 @@ def test_a_tokenized_split_is_read_as_the_model_is_shown_it(tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.usefixtures("on_ray")
 def test_a_large_split_is_read_in_parts_by_ray_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from assay.engines import contamination
-    from assay.engines.hf_data import write_split
+    from assay.engines.data import contamination
+    from assay.engines.data.tokenize import write_split
     from tiny import make_model
 
     make_model(tmp_path / "model")

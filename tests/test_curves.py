@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from assay.cli.curves import HEIGHT, picture, print_sweep
+from assay.cli.terminal.curves import HEIGHT, picture, print_sweep
 from assay.records.stages import LossPoint, PauseReport, SweepRecord, TrialRecord
 from test_sweep import trial
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from assay.engines.deepspeed import deepspeed_config, is_used
-from assay.engines.hf_saved import check_saved
+from assay.engines.models.deepspeed_config import deepspeed_config, is_used
+from assay.engines.models.saved_weights import check_saved
 from assay.errors import StageFailed
 from assay.spec.train import TrainSpec
 from tiny import make_model

@@ -1,6 +1,6 @@
 """What two specs say differently, by meaning."""
 
-from assay.spec.diff import Change, differences
+from assay.loader.diff import Change, differences
 from assay.spec.spec import Spec
 
 SPEC = {"version": 1, "name": "bot", "model": "hf:a/b", "data": {"train": "x"}}

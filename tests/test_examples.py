@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from assay.engines.data.readers import Example, Message, check_forms, read_examples
 from assay.errors import InvalidInput, Problem, UsageError
 from assay.spec.data import DataFormat
-from assay.spec.examples import Example, Message, check_forms, read_examples
 
 CHAT = {"messages": [{"role": "user", "content": "Capital of Chad?"}, {"role": "assistant", "content": "N'Djamena"}]}
 QUESTION, ANSWER = Message("user", "Capital of Chad?"), Message("assistant", "N'Djamena")

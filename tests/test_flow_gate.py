@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from assay.engines import ray_serve
+from assay.engines.deployment import ray_serve
 from assay.errors import UsageError
-from assay.flow.attempts import check_attempts_left
-from assay.flow.steps import Context, Step, run_id, steps
-from assay.place import Place
+from assay.flow.pipeline.attempts import check_attempts_left
+from assay.flow.pipeline.graph import Context, Step, run_id, steps
+from assay.loader.load import load_suites
 from assay.records.gate import ContaminationRecord, GateRecord, Item, TaskResult, WeighingRecord
 from assay.records.record import digest_of
 from assay.records.release import Champion
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SplitRecord
-from assay.spec.load import load_suites
+from assay.settings import Place
 from assay.spec.spec import Spec
-from assay.stages import gate, weigh
-from assay.stages.work import Work
+from assay.stages import evaluate, gate
+from assay.stages.context import Work
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
 
@@ -103,7 +103,7 @@ class Project:
         )
         engine = context.spec.serve.engine.model_dump()
         mark = digest_of([engine, ray_serve.engine_packages(self.place.engine_python)])
-        weigh._cache(self.work(), model.artifact.digest, mark).put(
+        evaluate._cache(self.work(), model.artifact.digest, mark).put(
             task, TaskResult(task="facts", digest=digest_of([task.digest, "and its items"]), items=items)
         )
 

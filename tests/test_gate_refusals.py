@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from assay.errors import InvalidInput
+from assay.loader.load import load_suite
 from assay.records.gate import Item, LimitResult, TaskResult, Weighing
-from assay.rules.gate import overall, weigh_limits
+from assay.rules.gate.verdict import overall, weigh_limits
 from assay.spec.gate import SuiteSpec
-from assay.spec.load import load_suite
 
 Scores = Sequence[float]
 

@@ -19,8 +19,8 @@ import psutil
 import pytest
 
 from assay.errors import PlaceError, UsageError
-from assay.place import Place
 from assay.serving import gateway, supervisor
+from assay.settings import Place
 from servers import free_port, serving
 
 CHUNK_PAUSE_S = 0.15

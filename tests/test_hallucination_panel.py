@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from assay.spec.load import load_suites
-from assay.stages.weigh import tasks_of
+from assay.loader.load import load_suites
+from assay.stages.evaluate import tasks_of
 
 ROOT = Path(__file__).parents[1]
 PANEL = ROOT / "evals" / "hallucination"

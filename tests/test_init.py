@@ -10,9 +10,9 @@ from typing import get_args
 
 import pytest
 
-from assay.cli.first_spec import METHODS, model_size, write_first_spec
-from assay.rules.recommend import Template, recommend
-from assay.spec.load import load_spec
+from assay.cli.commands.first_spec import METHODS, model_size, write_first_spec
+from assay.loader.load import load_spec
+from assay.rules.planning.recommend import Template, recommend
 
 EXAMPLES = {
     "dpo": {"prompt": "What is 1 and 1?", "chosen": "2", "rejected": "3"},

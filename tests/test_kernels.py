@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from assay.engines import kernels, lora_forward, packed_attention
+from assay.engines.models import kernels, lora_forward, packed_attention
 from assay.errors import UsageError
 from assay.spec.train import TrainSpec
 

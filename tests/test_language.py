@@ -12,17 +12,17 @@ from pydantic import ValidationError
 
 from assay.cli.main import assay
 from assay.errors import AssayError
-from assay.flow.steps import run_id
-from assay.place import Place
+from assay.flow.pipeline.graph import run_id
+from assay.loader.annotations import blocks_at
+from assay.loader.field_docs import entries
+from assay.loader.load import load_spec, load_suites, resolve_spec
+from assay.loader.parse import validated
+from assay.loader.yaml_reader import Value, read_yaml
+from assay.loader.yaml_writer import written
+from assay.settings import Place
 from assay.spec.block import Block, Duration, Fraction
 from assay.spec.gate import SuiteSpec
-from assay.spec.load import load_spec, load_suites, resolve_spec
-from assay.spec.parse import validated
-from assay.spec.reference import entries
-from assay.spec.shape import blocks_at
 from assay.spec.spec import Spec
-from assay.spec.written import written
-from assay.spec.yaml import Value, read_yaml
 from assay.store.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from assay.engines import interruption
+from assay.engines.cluster import signals
 from assay.errors import UsageError
-from assay.flow.line import Line, only_one, stages_now
-from assay.place import Place
+from assay.flow.pipeline.executor import Line, only_one, stages_now
 from assay.records.record import Record, digest_of
+from assay.settings import Place
 from assay.store.ledger import Ledger
 
 
@@ -34,7 +34,7 @@ def line(tmp_path: Path) -> Line:
     return Line("r-1", place, tmp_path, ledger, Silent(), lambda: None)
 
 
-@pytest.mark.parametrize("wish", interruption.WISHES)
+@pytest.mark.parametrize("wish", signals.WISHES)
 def test_who_asks_to_stop_as_a_stage_ends_stops_the_line_with_its_record(line: Line, wish: signal.Signals) -> None:
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # these tests run under nohup
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -44,7 +44,7 @@ def test_who_asks_to_stop_as_a_stage_ends_stops_the_line_with_its_record(line: L
             os.kill(os.getpid(), wish)
             time.sleep(0.5)
 
-        interruption.run_beside(work, ask=lambda: None, within_s=30)
+        signals.run_beside(work, ask=lambda: None, within_s=30)
         return Made(number=7)
 
     key = digest_of("train")

@@ -9,17 +9,18 @@ import pytest
 from pydantic import ValidationError
 
 import workers
-from assay.engines import hf_methods, hf_models, model_shape
-from assay.engines.attempts import until_done
-from assay.engines.hf_batches import PackedSplit, collate, collate_padded
-from assay.engines.hf_data import Row
-from assay.engines.hf_objectives import Frozen, objective_of
-from assay.engines.keeper import Keeping
-from assay.engines.kernels import Kernels
-from assay.engines.training_job import is_padded, read_outcome
+from assay.engines.checkpoints.callback import Keeping
+from assay.engines.data.tokenize import Row
+from assay.engines.models import folders, methods
+from assay.engines.models import shape as model_shape
+from assay.engines.models.kernels import Kernels
+from assay.engines.training.batches import PackedSplit, collate, collate_padded
+from assay.engines.training.job import is_padded, read_outcome
+from assay.engines.training.objectives import Frozen, objective_of
+from assay.engines.workers.retry import until_done
 from assay.errors import UsageError
 from assay.records.stages import PauseReport, TrainingOutcome
-from assay.rules.memory import trained_parameters
+from assay.rules.planning.memory import trained_parameters
 from assay.spec.method import MethodSpec
 from assay.spec.objective import ObjectiveSpec
 from assay.spec.train import TrainSpec
@@ -117,7 +118,7 @@ def waverer(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("waverer") / "out"
     both = [Row((chat(f"is {thing} real?", answer),)) for thing in THINGS[:16] for answer in ("yes", "no")]
     train_here(model, both, output, {"method": "full", "learning_rate": 3e-3, "max_steps": 60})
-    hf_models.copy_tokenizer(model, output / "weights")
+    folders.copy_tokenizer(model, output / "weights")
     return output / "weights"
 
 
@@ -143,13 +144,13 @@ def trained(model: Path, output: Path, method: str, objective: str, **more: Any)
 def reloaded(base: Path, output: Path, train: TrainSpec, num_labels: int | None) -> Any:
     """What was saved, as anybody would load it."""
     if not train.method.is_adapter:
-        hf_models.copy_tokenizer(base, output / "weights")
+        folders.copy_tokenizer(base, output / "weights")
         base = output / "weights"
-    model = hf_methods.base(str(base), train.method, precision="fp32", num_labels=num_labels)
+    model = methods.base(str(base), train.method, precision="fp32", num_labels=num_labels)
     if not train.method.is_adapter:
         return model.eval()
     model.config.use_cache = False
-    return hf_models.with_adapter(model, output / "weights").eval()
+    return folders.with_adapter(model, output / "weights").eval()
 
 
 def mean_loss(model: Any, output: Path, train: TrainSpec, teacher: Any = None) -> float:
@@ -189,7 +190,7 @@ def check(model: Path, output: Path, method: str, objective: str) -> None:
         rewards = [-point.loss for point in outcome.history]
         assert sum(rewards[-4:]) / 4 > 0.05 + sum(rewards[:4]) / 4, rewards
         return
-    teacher = hf_methods.base(str(model), MethodSpec(full=True), precision="fp32", num_labels=None)
+    teacher = methods.base(str(model), MethodSpec(full=True), precision="fp32", num_labels=None)
     loss = mean_loss(again, output, train, teacher.eval() if objective == "distill" else None)
     assert loss == pytest.approx(outcome.selection_loss, rel=1e-4, abs=1e-5)
     assert outcome.selection_loss < 0.97 * outcome.history[0].loss
@@ -292,10 +293,10 @@ def test_every_optimizer_lowers_the_loss(model: Path, tmp_path: Path, optimizer:
 def test_a_merged_reward_model_rewards(model: Path, tmp_path: Path) -> None:
     """It is merged as the classifier that it is, and scores the answers of online training."""
     _, outcome = trained(model, tmp_path / "reward", "lora", "reward")
-    facts = hf_models.merge(model, tmp_path / "reward" / "weights", tmp_path / "scorer")
+    facts = folders.merge(model, tmp_path / "reward" / "weights", tmp_path / "scorer")
     assert facts.architecture == "LlamaForSequenceClassification"
     train = TrainSpec.model_validate(settings("lora", "reward"))
-    scorer = hf_methods.base(str(tmp_path / "scorer"), train.method, precision="fp32", num_labels=1).eval()
+    scorer = methods.base(str(tmp_path / "scorer"), train.method, precision="fp32", num_labels=1).eval()
     # merged in bf16
     assert mean_loss(scorer, tmp_path / "reward", train) == pytest.approx(outcome.selection_loss, rel=0.2, abs=0.02)
     grpo = {"rewards": ["reward_model", {"name": "length", "target_tokens": 4}], "num_generations": 4}
@@ -311,7 +312,7 @@ def test_learned_prompts_become_tokens_of_the_model(model: Path, tmp_path: Path)
     from transformers import AutoModelForCausalLM
 
     train, _ = trained(model, tmp_path / "out", "prompt_tuning", "sft")
-    hf_models.merge(model, tmp_path / "out" / "weights", tmp_path / "merged")
+    folders.merge(model, tmp_path / "out" / "weights", tmp_path / "merged")
     texts = {folder: as_prompt(folder, "is baran real?") for folder in (model, tmp_path / "merged")}
     assert texts[tmp_path / "merged"].shape[1] == texts[model].shape[1] + 16
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="float32").eval()
@@ -328,7 +329,7 @@ def test_a_merged_adapter_answers_as_the_adapter_does(model: Path, tmp_path: Pat
     from transformers import AutoModelForCausalLM
 
     train, outcome = trained(model, tmp_path / "out", method, "sft")
-    hf_models.merge(model, tmp_path / "out" / "weights", tmp_path / "merged")
+    folders.merge(model, tmp_path / "out" / "weights", tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="float32").eval()
     # qlora's adapter is added to the weights before they were quantized
     assert mean_loss(merged, tmp_path / "out", train) == pytest.approx(outcome.selection_loss, rel=0.1, abs=0.02)
@@ -338,7 +339,7 @@ def test_a_merged_adapter_answers_as_the_adapter_does(model: Path, tmp_path: Pat
 def test_as_many_weights_are_trained_as_the_plan_counts(model: Path, method: str) -> None:
     train = TrainSpec.model_validate(settings(method, "sft"))
     plain = Kernels("sdpa", (), {})
-    learning = hf_methods.load(str(model), train, plain, precision="fp32", num_labels=None, num_steps=4)
+    learning = methods.load(str(model), train, plain, precision="fp32", num_labels=None, num_steps=4)
     count = sum(weight.numel() for weight in learning.parameters() if weight.requires_grad)
     shape = model_shape.from_folder(model)
     assert shape is not None
@@ -348,19 +349,19 @@ def test_as_many_weights_are_trained_as_the_plan_counts(model: Path, method: str
 def test_a_bottleneck_behind_a_layers_part_is_no_part_of_a_model(model: Path, tmp_path: Path) -> None:
     trained(model, tmp_path / "out", "pfeiffer", "sft", max_steps=1)
     with pytest.raises(UsageError, match="cannot be added"):
-        hf_models.merge(model, tmp_path / "out" / "weights", tmp_path / "merged")
+        folders.merge(model, tmp_path / "out" / "weights", tmp_path / "merged")
 
 
 @pytest.mark.methods
 def test_what_is_protected_is_forgotten_less(model: Path, tmp_path: Path) -> None:
     """Elastic weight consolidation: after a second task, the loss on the first is lower with it than without."""
-    from assay.engines.hf_data import write_rows
+    from assay.engines.data.tokenize import write_rows
 
     first, second = rows("sft"), [Row((chat(f"where is {thing} now?", "no idea"),)) for thing in THINGS[:16]]
     write_rows(model, first, tmp_path / "first.safetensors", max_length=64)
     how = {"method": "full", "learning_rate": 3e-3, "max_steps": 80, "global_batch_size": 8}
     train_here(model, first, tmp_path / "one", how)
-    hf_models.copy_tokenizer(model, tmp_path / "one" / "weights")
+    folders.copy_tokenizer(model, tmp_path / "one" / "weights")
     start, train = tmp_path / "one" / "weights", TrainSpec.model_validate(how)
     write_rows(model, second, tmp_path / "one.safetensors", max_length=64)
     unlearned = mean_loss(reloaded(start, tmp_path / "one", train, None), tmp_path / "one", train)

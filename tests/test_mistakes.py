@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from assay.errors import InvalidInput, Problem
-from assay.spec.load import load_spec
+from assay.loader.load import load_spec
 
 SPEC = """\
 version: 1

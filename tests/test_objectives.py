@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from assay.engines.hf_batches import PackedSplit, collate, collate_padded, take_extras
-from assay.engines.hf_data import Row, write_rows
-from assay.engines.hf_objectives import Frozen, objective_of, text_log_probs
+from assay.engines.data.tokenize import Row, write_rows
+from assay.engines.training.batches import PackedSplit, collate, collate_padded, take_extras
+from assay.engines.training.objectives import Frozen, objective_of, text_log_probs
 from assay.spec.train import TrainSpec
 from tiny import THINGS
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.engines.parity import Place, Probe, compare, read_local, read_probes
+from assay.engines.evaluation.parity import Place, Probe, compare, read_local, read_probes
 
 
 def place(logprob: float, likeliest: int, **told: float) -> Place:
@@ -46,7 +46,7 @@ def test_the_divergence_counts_what_is_not_told_as_one() -> None:
 def test_a_damaged_model_is_seen(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    from assay.engines.hf_data import write_split
+    from assay.engines.data.tokenize import write_split
     from tiny import make_model
 
     make_model(tmp_path / "whole")

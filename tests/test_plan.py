@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from assay.flow.plan import described, plan
-from assay.flow.plan_stages import READS
-from assay.flow.steps import Context, Step, run_id, steps
-from assay.place import Place
+from assay.flow.pipeline.graph import Context, Step, run_id, steps
+from assay.flow.planning.plan import described, plan
+from assay.flow.planning.stages import READS
+from assay.loader.cluster import ClusterSpec
+from assay.loader.load import load_spec, load_suites
 from assay.records.gate import ContaminationRecord, GateRecord, Scorecard, WeighingRecord
 from assay.records.plan import Plan, StagePlan
 from assay.records.record import Record, digest_of
@@ -28,8 +29,7 @@ from assay.records.stages import (
     TrainingRecord,
     TrialRecord,
 )
-from assay.spec.cluster import ClusterSpec
-from assay.spec.load import load_spec, load_suites
+from assay.settings import Place
 from assay.spec.spec import Spec
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger

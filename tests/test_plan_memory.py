@@ -1,10 +1,10 @@
 import pytest
 
-from assay.engines.model_shape import from_config, from_folder, known, known_names
+from assay.engines.models.shape import from_config, from_folder, known, known_names
 from assay.records.plan import Cluster, DataPlan, MemoryEstimate, ModelShape, Node
-from assay.rules.fit import serving_need, training_need
-from assay.rules.memory import GIB, kv_bytes_per_token, serving_memory, trained_parameters, worker_memory
-from assay.rules.workload import training_plan
+from assay.rules.planning.fit import serving_need, training_need
+from assay.rules.planning.memory import GIB, kv_bytes_per_token, serving_memory, trained_parameters, worker_memory
+from assay.rules.planning.workload import training_plan
 from assay.spec.serve import ServeSpec
 from assay.spec.train import TrainSpec
 

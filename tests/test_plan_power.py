@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from assay.rules.intervals import clopper_pearson_upper, tango_lower
-from assay.rules.plan_power import ASSUMED_DISCORDANCE, binomial_cdf, difference_limit, share_limit
-from assay.rules.power import Direction, smallest_detectable
+from assay.rules.planning.power import ASSUMED_DISCORDANCE, binomial_cdf, difference_limit, share_limit
+from assay.rules.statistics.power import Direction, smallest_detectable
+from assay.rules.statistics.proportions import clopper_pearson_upper, tango_lower
 
 
 @pytest.mark.parametrize(("k", "n", "p"), [(0, 59, 0.05), (6, 120, 0.1), (40, 90, 0.5), (990, 1000, 0.98), (3, 3, 0.4)])

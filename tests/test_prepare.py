@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from assay.engines import remote_data
-from assay.engines.hf_data import Row
+from assay.engines.data import remote
+from assay.engines.data.readers import Example, Message
+from assay.engines.data.tokenize import Row
 from assay.errors import AssayError, UsageError
 from assay.records.record import digest_of
 from assay.spec.data import DataSpec
-from assay.spec.examples import Example, Message
 from assay.spec.objective import ObjectiveSpec
 from assay.stages.prepare import GateTask, ListDigest, Part, Splits, _blocks
 from servers import serving
@@ -120,16 +120,16 @@ def test_data_of_the_wrong_form_are_refused(folder: Path) -> None:
 
 def test_a_url_is_fetched_and_its_mark_follows_its_content(folder: Path, tmp_path: Path) -> None:
     pattern = f"file://{folder}/*.jsonl"
-    files = remote_data.fetch(pattern, tmp_path / "copies")
+    files = remote.fetch(pattern, tmp_path / "copies")
     assert [file.read_bytes() for file in files] == [(folder / name).read_bytes() for name in ("a.jsonl", "b.jsonl")]
-    before = remote_data.mark(pattern)
-    assert remote_data.mark(pattern) == before
+    before = remote.mark(pattern)
+    assert remote.mark(pattern) == before
     write(folder / "b.jsonl", [{"prompt": "other", "completion": "y"}])
-    assert remote_data.mark(pattern) != before
+    assert remote.mark(pattern) != before
     with pytest.raises(UsageError, match="there is no such file"):
-        remote_data.mark(f"file://{folder}/none.jsonl")
+        remote.mark(f"file://{folder}/none.jsonl")
     with pytest.raises(UsageError, match="cannot be read"):
-        remote_data.mark("nosuch://bucket/a.jsonl")
+        remote.mark("nosuch://bucket/a.jsonl")
 
 
 def test_a_web_server_serves_data(folder: Path, tmp_path: Path) -> None:
@@ -137,17 +137,17 @@ def test_a_web_server_serves_data(folder: Path, tmp_path: Path) -> None:
     with serving(partial(SimpleHTTPRequestHandler, directory=str(folder))) as server:
         url = f"http://127.0.0.1:{server.port}"
         for pattern, names in ((f"{url}/b.jsonl", ["b.jsonl"]), (f"{url}/*.jsonl", ["a.jsonl", "b.jsonl"])):
-            files = remote_data.fetch(pattern, tmp_path / f"copies-{len(names)}")
+            files = remote.fetch(pattern, tmp_path / f"copies-{len(names)}")
             assert [file.read_bytes() for file in files] == [(folder / name).read_bytes() for name in names]
-        before = remote_data.mark(f"{url}/*.jsonl")
+        before = remote.mark(f"{url}/*.jsonl")
         (folder / "a.jsonl").write_text((folder / "a.jsonl").read_text().replace("x", "y"))
         os.utime(folder / "a.jsonl", (0, 0))  # the server tells whole seconds
-        after = remote_data.mark(f"{url}/*.jsonl")
+        after = remote.mark(f"{url}/*.jsonl")
         assert [one == other for one, other in zip(before, after, strict=True)] == [False, True]
         with pytest.raises(UsageError, match="there is no such file"):
-            remote_data.mark(f"{url}/none.jsonl")
+            remote.mark(f"{url}/none.jsonl")
     with pytest.raises(AssayError, match=r"jsonl.*(no such file|cannot be read)"):
-        remote_data.fetch(f"{url}/a.jsonl", tmp_path / "gone")
+        remote.fetch(f"{url}/a.jsonl", tmp_path / "gone")
 
 
 def test_data_in_a_store_of_objects(folder: Path, tmp_path: Path) -> None:
@@ -160,20 +160,20 @@ def test_data_in_a_store_of_objects(folder: Path, tmp_path: Path) -> None:
 
     text = (folder / "a.jsonl").read_text()
     put(text)
-    before = remote_data.mark("memory://bucket/part-*.jsonl")
-    (copy,) = remote_data.fetch("memory://bucket/part-*.jsonl", tmp_path / "copies")
+    before = remote.mark("memory://bucket/part-*.jsonl")
+    (copy,) = remote.fetch("memory://bucket/part-*.jsonl", tmp_path / "copies")
     assert copy.read_text() == text
     put(text.replace("x", "y"))
-    assert remote_data.mark("memory://bucket/part-*.jsonl") != before
+    assert remote.mark("memory://bucket/part-*.jsonl") != before
 
 
 def test_a_split_of_a_data_set_becomes_a_table(folder: Path, tmp_path: Path) -> None:
     """The hub's own library reads it; a folder stands for the hub here."""
-    from assay.spec.examples import read_examples
+    from assay.engines.data.readers import read_examples
 
     (tmp_path / "set").mkdir()
     (folder / "a.jsonl").rename(tmp_path / "set" / "test.jsonl")
-    remote_data._from_hub(str(tmp_path / "set"), None, "test", tmp_path / "split.parquet")
+    remote._from_hub(str(tmp_path / "set"), None, "test", tmp_path / "split.parquet")
     assert len(read_examples(["split.parquet"], "auto", None, tmp_path)) == 100
     with pytest.raises(UsageError, match="cannot be read"):
-        remote_data._from_hub(str(tmp_path / "set"), None, "nosuch", tmp_path / "split.parquet")
+        remote._from_hub(str(tmp_path / "set"), None, "nosuch", tmp_path / "split.parquet")

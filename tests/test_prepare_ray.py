@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from assay.engines import ray_cluster
-from assay.engines.hf_batches import PackedSplit
+from assay.engines.cluster import tasks
+from assay.engines.training.batches import PackedSplit
 from assay.errors import StageFailed, UsageError
-from assay.place import Place
 from assay.records.artifact import Artifact
 from assay.records.stages import DatasetRecord, ModelRecord
+from assay.settings import Place
 from assay.spec.data import DataSpec
 from assay.spec.train import TrainSpec
 from assay.stages import prepare
-from assay.stages.work import Work
+from assay.stages.context import Work
 from tiny import make_model
 
 pytestmark = [
@@ -69,8 +69,8 @@ def test_an_error_of_a_worker_comes_as_itself(on_ray: Place) -> None:
             raise UsageError(f"{number} is odd")
         return number // 2
 
-    assert list(ray_cluster.map_in_order(halved, ((number,) for number in range(0, 20, 2)))) == list(range(10))
+    assert list(tasks.map_in_order(halved, ((number,) for number in range(0, 20, 2)))) == list(range(10))
     with pytest.raises(UsageError, match="3 is odd"):
-        list(ray_cluster.map_in_order(halved, [(2,), (3,)]))
+        list(tasks.map_in_order(halved, [(2,), (3,)]))
     with pytest.raises(StageFailed, match="halved failed: TypeError"):
-        list(ray_cluster.map_in_order(halved, [("two",)]))
+        list(tasks.map_in_order(halved, [("two",)]))

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from assay.engines.ray_nodes import running_cluster
+from assay.engines.cluster.nodes import running_cluster
 from assay.errors import PlaceError
 from assay.records.plan import Node
 

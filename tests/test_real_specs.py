@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from assay.engines.model_shape import known
-from assay.flow.plan import described, plan
-from assay.place import Place
-from assay.spec.cluster import ClusterSpec
-from assay.spec.load import load_spec, load_suites
-from assay.spec.parse import parse
+from assay.engines.models.shape import known
+from assay.flow.planning.plan import described, plan
+from assay.loader.cluster import ClusterSpec
+from assay.loader.load import load_spec, load_suites
+from assay.loader.parse import parse
+from assay.settings import Place
 
 ROOT = Path(__file__).resolve().parents[1]
 SPECS = [path for path in sorted((ROOT / "specs").glob("*.yaml")) if "--cluster" in path.read_text()]

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from assay.engines import hf_methods, hf_models
-from assay.engines.hf_batches import PackedSplit, collate, collate_padded, take_extras
-from assay.engines.hf_data import Row, write_rows
-from assay.engines.hf_regularizers import TokenContrast
+from assay.engines.data.tokenize import Row, write_rows
+from assay.engines.models import folders, methods
+from assay.engines.training.batches import PackedSplit, collate, collate_padded, take_extras
+from assay.engines.training.regularizers import TokenContrast
 from assay.spec.method import MethodSpec
 from assay.spec.train import ContrastiveSpec
 from tiny import THINGS
@@ -44,7 +44,7 @@ def test_the_contrastive_term_is_simctgs_for_each_text(tiny_model: Path, tmp_pat
     write_rows(tiny_model, ROWS, tmp_path / "split.safetensors", max_length=64)
     split = PackedSplit.load(str(tmp_path / "split.safetensors"))
     units = [split[index] for index in range(4)]
-    model = hf_methods.base(str(tiny_model), MethodSpec(full=True), precision="fp32", num_labels=None)
+    model = methods.base(str(tiny_model), MethodSpec(full=True), precision="fp32", num_labels=None)
     model.config.use_cache = False
     spec = ContrastiveSpec(margin=0.6, weight=2.0)
     with torch.no_grad():
@@ -77,8 +77,8 @@ def test_training_with_contrast_keeps_tokens_apart(tiny_model: Path, tmp_path: P
         how = {"method": method, "learning_rate": 1e-2, "max_steps": 16, "global_batch_size": 6, "micro_batch_size": 3}
         outcome = train_here(tiny_model, ROWS, tmp_path / name, {**how, **more})
         losses[name] = outcome.selection_loss or 0
-        base = hf_methods.base(str(tiny_model), MethodSpec(full=True), precision="fp32", num_labels=None)
-        model = hf_models.with_adapter(base, tmp_path / name / "weights").eval()
+        base = methods.base(str(tiny_model), MethodSpec(full=True), precision="fp32", num_labels=None)
+        model = folders.with_adapter(base, tmp_path / name / "weights").eval()
         with torch.no_grad():
             terms[name] = sum(naive(last_states(model, split[index].texts[0][0]), 1.0) for index in range(4)) / 4
     assert terms["with"] < 0.95 * terms["without"]

@@ -16,18 +16,18 @@ from typing import Any
 import httpx
 import pytest
 
-from assay.engines.lm_eval_harness import TaskFile
+from assay.engines.evaluation.harness import TaskFile
 from assay.errors import AssayError, Drift, ExitCode, NotApproved
-from assay.flow.release import move_back, move_traffic, say_yes_or_no
-from assay.place import Place
+from assay.flow.release.operations import move_back, move_traffic, say_yes_or_no
+from assay.flow.release.promote import model_slot
 from assay.records.gate import GateRecord, Item, TaskResult, Weighing, WeighingRecord
 from assay.records.stages import DeploymentRecord, ModelRecord
 from assay.serving import gateway
+from assay.settings import Place
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 from assay.stages import gate
-from assay.stages.promote import model_slot
-from assay.stages.work import Work
+from assay.stages.context import Work
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
 from servers import Server, free_port, serving

@@ -1,6 +1,6 @@
 import pytest
 
-from assay.rules.abstention import abstained
+from assay.rules.gate.abstention import abstained
 
 ABSTENTIONS = [
     "I don't know.",

@@ -1,6 +1,6 @@
 import pytest
 
-from assay.rules.canary import verdict_on_step
+from assay.rules.release.canary import verdict_on_step
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.records.gate import Item, LimitResult, TaskResult, Weighing
-from assay.rules.gate import is_settled, weigh_limits
-from assay.rules.paired import paired_lower
+from assay.rules.gate.verdict import is_settled, weigh_limits
+from assay.rules.statistics.paired import paired_lower
 from assay.spec.gate import SuiteSpec
 
 LIMITS: tuple[dict[str, Any], ...] = (

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.records.gate import Item, LimitResult, TaskResult, Weighing
-from assay.rules.attempts import attempt_of
-from assay.rules.gate import overall, weigh_limits
-from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper
+from assay.rules.gate.attempts import attempt_of
+from assay.rules.gate.verdict import overall, weigh_limits
+from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper
 from assay.spec.gate import SuiteSpec
 
 

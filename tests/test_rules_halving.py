@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from assay.rules.halving import Segment, ladder, next_segment
+from assay.rules.search.halving import Segment, ladder, next_segment
 
 
 def sweep(losses: list[float], scheduler: str, *, at_once: int = 1, seed: int = 0) -> dict[Segment, float | None]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper, tango_lower, tango_score
+from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper, tango_lower, tango_score
 
 confidences = st.sampled_from([0.8, 0.9, 0.95, 0.975, 0.99])
 

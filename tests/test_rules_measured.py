@@ -12,8 +12,8 @@ from assay.records.gate import (
     ParityRecord,
     ServiceMeasurement,
 )
-from assay.rules.intervals import clopper_pearson_upper
-from assay.rules.measured import joined_contamination, weigh_contamination, weigh_parity, weigh_service
+from assay.rules.gate.measurements import joined_contamination, weigh_contamination, weigh_parity, weigh_service
+from assay.rules.statistics.proportions import clopper_pearson_upper
 from assay.spec.gate import ContaminationSpec, ParitySpec, ServiceSpec
 
 

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from assay.rules.halving import Segment
-from assay.rules.population import looks, next_turn, perturbed, takeovers
+from assay.rules.search.halving import Segment
+from assay.rules.search.population import looks, next_turn, perturbed, takeovers
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 5])

@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper
-from assay.rules.paired import paired_lower, paired_p
-from assay.rules.power import (
+from assay.rules.statistics.paired import paired_lower, paired_p
+from assay.rules.statistics.power import (
     Direction,
     items_needed,
     pairs_needed,
     smallest_detectable,
     smallest_detectable_difference,
 )
+from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper
 
 
 def test_the_rule_of_three() -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from assay.records.stages import LossPoint
-from assay.rules.range_test import rates_to_try
+from assay.rules.search.lr_range import rates_to_try
 
 
 def rising(losses: list[float], low: float = 1e-6, high: float = 1e-1) -> list[LossPoint]:

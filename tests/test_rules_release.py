@@ -5,7 +5,7 @@ import pytest
 from assay.errors import Drift, ExitCode, NotApproved
 from assay.records.gate import LimitResult, Scorecard
 from assay.records.release import Approval
-from assay.rules.release import check_approval, check_reviewer, check_same_deployment
+from assay.rules.release.approval import check_approval, check_reviewer, check_same_deployment
 from assay.spec.approval import ApprovalSpec
 
 NOW = 1_000_000.0

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.rules.calibration_bounds import calibration_bounds
-from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper, tango_lower, tango_score
-from assay.rules.paired import paired_lower, paired_p
-from assay.rules.quantiles import quantile, quantile_lower, quantile_upper
-from assay.rules.scores import items_needed_for_mean, mean_bounds, mean_p
+from assay.rules.statistics.calibration import calibration_bounds
+from assay.rules.statistics.means import items_needed_for_mean, mean_bounds, mean_p
+from assay.rules.statistics.paired import paired_lower, paired_p
+from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper, tango_lower, tango_score
+from assay.rules.statistics.quantiles import quantile, quantile_lower, quantile_upper
 
 scores = st.lists(st.floats(0, 1, width=32), min_size=2, max_size=40)
 

@@ -6,10 +6,7 @@ from typing import Any
 
 import pytest
 
-from assay.cli.scorecard_html import render
 from assay.errors import Drift
-from assay.flow.report import report
-from assay.place import Place
 from assay.records.gate import (
     Attempt,
     ContaminationHit,
@@ -21,6 +18,9 @@ from assay.records.gate import (
 )
 from assay.records.release import Approval
 from assay.records.report import Curve, Figure, Line, SweepLines, TrialLine
+from assay.reporting.document import report
+from assay.reporting.html import render
+from assay.settings import Place
 from assay.spec.gate import SuiteSpec
 from assay.stages import gate
 from assay.store.artifacts import ArtifactStore

@@ -11,10 +11,10 @@ import httpx
 import psutil
 import pytest
 
-from assay.engines import scoring
-from assay.engines.asking import Endpoint
-from assay.engines.scoring import Pair, score
-from assay.place import Place
+from assay.engines.evaluation import logprobs
+from assay.engines.evaluation.client import Endpoint
+from assay.engines.evaluation.logprobs import Pair, score
+from assay.settings import Place
 from servers import free_port
 from tiny import make_model
 
@@ -69,13 +69,13 @@ def test_both_ways_agree_with_transformers(
     model: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     expected = _by_transformers(model)
-    monkeypatch.setattr(scoring, "COST_OF_ECHO", 1e6)
+    monkeypatch.setattr(logprobs, "COST_OF_ECHO", 1e6)
     by_place = score(endpoint, PAIRS, answers=tmp_path / "answers.jsonl")
     asked = (tmp_path / "answers.jsonl").read_text()
     assert not [found.error for found in by_place if found.error]
     assert '"token_logprobs"' in asked
     assert len(asked.splitlines()) < len(PAIRS)  # a prompt is sent for all that may follow it
-    monkeypatch.setattr(scoring, "COST_OF_ECHO", -1e6)
+    monkeypatch.setattr(logprobs, "COST_OF_ECHO", -1e6)
     by_echo = score(endpoint, PAIRS)
     assert [found.logprob for found in by_place] == pytest.approx([logprob for logprob, _ in expected], abs=1e-3)
     assert [found.logprob for found in by_echo] == pytest.approx([logprob for logprob, _ in expected], abs=1e-3)

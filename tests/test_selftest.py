@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from assay.cli.scorecard_html import render
-from assay.flow.report import newest_selftest, report, summary
 from assay.records.gate import Item
-from assay.rules.selftest import selftest_limits, selftest_suite
+from assay.reporting.document import newest_selftest, report, summary
+from assay.reporting.html import render
+from assay.rules.gate.selftest import selftest_limits, selftest_suite
 from assay.spec.gate import SuiteSpec
 from assay.store.ledger import Ledger
 from weighings import decide, items, place_in, weighing, write
@@ -129,9 +129,9 @@ def test_a_missed_promise_is_flagged_in_every_scorecard_of_the_suite(tmp_path: P
 
 
 def _remember(wanted: SuiteSpec, ours, base, digest: str, ledger: Ledger) -> None:  # type: ignore[no-untyped-def]
-    from assay.flow.report import selftest_key
     from assay.records.selftest import SelftestRecord
-    from assay.rules.selftest import faults_of
+    from assay.reporting.document import selftest_key
+    from assay.rules.gate.selftest import faults_of
 
     limits = selftest_limits(wanted, ours, base, draws=100, seed=1)
     record = SelftestRecord(

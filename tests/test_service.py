@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from assay.engines.asking import Endpoint
-from assay.engines.load import EngineProcess, measure
+from assay.engines.evaluation.client import Endpoint
+from assay.engines.evaluation.load_test import EngineProcess, measure
 from assay.errors import StageFailed
 from assay.spec.gate import LoadSpec
 from served import Counting, OpenAI

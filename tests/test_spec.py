@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from assay.cli.terminal.excerpt import excerpt
 from assay.errors import InvalidInput, Problem
-from assay.spec.check import package_folders
-from assay.spec.excerpt import excerpt
+from assay.loader.json_schema import spec_schema
+from assay.loader.load import load_spec, load_suite, load_suites
+from assay.loader.references import package_folders
 from assay.spec.gate import SuiteSpec
-from assay.spec.load import load_spec, load_suite, load_suites
-from assay.spec.schema import spec_schema
 from assay.spec.spec import Spec
 
 SPEC = """\
@@ -292,7 +292,7 @@ def test_whatever_is_written_ends_in_a_spec_or_in_problems(root: Path, spec: str
 
 
 def test_reading_a_spec_imports_nothing_heavy() -> None:
-    code = "import sys, assay.spec.load; print(*{'torch', 'ray', 'transformers', 'lm_eval'} & set(sys.modules))"
+    code = "import sys, assay.loader.load; print(*{'torch', 'ray', 'transformers', 'lm_eval'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from assay.engines import ray_jobs
+from assay.engines.cluster import jobs
 from assay.errors import PlaceError, UsageError
 
 
@@ -28,12 +28,12 @@ def test_pack_takes_the_spec_and_what_it_needs_whatever_gitignore_says(tmp_path:
     for folder in (root, root / "evals"):
         (folder / ".gitignore").write_text("*")
 
-    packed = ray_jobs.pack("version: 1\n", root, [Path("data/train.jsonl"), root / "evals"])
+    packed = jobs.pack("version: 1\n", root, [Path("data/train.jsonl"), root / "evals"])
 
     try:
         found = {str(path.relative_to(packed)): path.read_text() for path in packed.rglob("*") if path.is_file()}
         assert found == {
-            ray_jobs.RESOLVED_SPEC: "version: 1\n",
+            jobs.RESOLVED_SPEC: "version: 1\n",
             "data/train.jsonl": "data/train.jsonl",
             "evals/suite.yaml": "evals/suite.yaml",
             "evals/tasks/facts.yaml": "evals/tasks/facts.yaml",
@@ -49,12 +49,12 @@ def test_pack_refuses_what_cannot_travel(tmp_path: Path, monkeypatch: pytest.Mon
     (root / "big.jsonl").write_text("0123456789")
 
     with pytest.raises(UsageError, match="lies outside"):
-        ray_jobs.pack("", root, [Path("../elsewhere.jsonl")])
+        jobs.pack("", root, [Path("../elsewhere.jsonl")])
     with pytest.raises(UsageError, match=r"missing\.jsonl does not exist"):
-        ray_jobs.pack("", root, [Path("missing.jsonl")])
-    monkeypatch.setattr(ray_jobs, "MAX_UPLOAD_BYTES", 9)
+        jobs.pack("", root, [Path("missing.jsonl")])
+    monkeypatch.setattr(jobs, "MAX_UPLOAD_BYTES", 9)
     with pytest.raises(UsageError, match="shared file system"):
-        ray_jobs.pack("", root, [Path("big.jsonl")])
+        jobs.pack("", root, [Path("big.jsonl")])
 
 
 @pytest.mark.ray
@@ -62,22 +62,22 @@ def test_an_address_where_nobody_answers_is_an_error_that_says_so(monkeypatch: p
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef0123456789abcdef")  # a new machine has none
     nobody = f"http://127.0.0.1:{_free_port()}"
     with pytest.raises(PlaceError, match="no Ray cluster answers"):
-        ray_jobs.follow(nobody, "job", print)
+        jobs.follow(nobody, "job", print)
     with pytest.raises(UsageError, match="dashboard's address"):
-        ray_jobs.stop("ray://127.0.0.1:10001", "job")
+        jobs.stop("ray://127.0.0.1:10001", "job")
 
 
 @pytest.mark.ray
 def test_a_job_on_a_cluster_with_a_token(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    packed = ray_jobs.pack("name: parcel\n", tmp_path, [])
+    packed = jobs.pack("name: parcel\n", tmp_path, [])
     script = (
         "import os, pathlib, sys, time; "
-        f"print(pathlib.Path('{ray_jobs.RESOLVED_SPEC}').read_text(), os.environ['GREETING']); "
+        f"print(pathlib.Path('{jobs.RESOLVED_SPEC}').read_text(), os.environ['GREETING']); "
         "time.sleep(3); print('last line'); sys.exit(7)"
     )
     # The address that is asked for counts, not the one in the environment.
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
-    ray_jobs.submit(
+    jobs.submit(
         cluster,
         entrypoint=[sys.executable, "-c", script],
         working_dir=packed,
@@ -94,7 +94,7 @@ def test_a_job_on_a_cluster_with_a_token(cluster: str, tmp_path: Path, monkeypat
                 break_connections()
             written.append(text)
 
-        outcome = ray_jobs.follow(relay, "parcel-1", write)
+        outcome = jobs.follow(relay, "parcel-1", write)
 
     assert (outcome.status, outcome.exit_code) == ("FAILED", 7)
     output = "".join(written)
@@ -103,10 +103,10 @@ def test_a_job_on_a_cluster_with_a_token(cluster: str, tmp_path: Path, monkeypat
     assert output.endswith("last line\n")
 
     with pytest.raises(PlaceError, match="does not know this job"):
-        ray_jobs.follow(cluster, "parcel-2", print)
+        jobs.follow(cluster, "parcel-2", print)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "not-the-token")
     with pytest.raises(PlaceError, match="refuses the token"):
-        ray_jobs.follow(cluster, "parcel-1", print)
+        jobs.follow(cluster, "parcel-1", print)
 
 
 @pytest.fixture

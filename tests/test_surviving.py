@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from assay.engines import checkpoints, hf_data
-from assay.engines.attempts import Stopped, fault, smaller, until_done
-from assay.engines.keeper import EXPLODED_LINES, Keeping, divergence
-from assay.engines.training_job import TrainingJob
+from assay.engines.checkpoints import files
+from assay.engines.checkpoints.callback import EXPLODED_LINES, Keeping, divergence
+from assay.engines.data import tokenize
+from assay.engines.training.job import TrainingJob
+from assay.engines.workers.retry import Stopped, fault, smaller, until_done
 from assay.errors import StageFailed
 from assay.records.stages import LossPoint, PauseReport, TrainingOutcome
 from assay.spec.train import TrainSpec
@@ -42,8 +43,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chats = [
         [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}] for thing in THINGS
     ]
-    hf_data.write_split(folder / "model", chats[:20], folder / "train.safetensors", max_length=64)
-    hf_data.write_split(folder / "model", chats[20:], folder / "selection.safetensors", max_length=64)
+    tokenize.write_split(folder / "model", chats[:20], folder / "train.safetensors", max_length=64)
+    tokenize.write_split(folder / "model", chats[20:], folder / "selection.safetensors", max_length=64)
     return folder
 
 
@@ -123,7 +124,7 @@ def test_a_training_can_begin_with_the_checkpoint_of_one_that_was_the_same_so_fa
     assert giver.keeping is not None
     assert taker.keeping is not None
     until_done(giver.model_copy(update={"keeping": giver.keeping.model_copy(update={"until": 1 / 3})}), attempt)
-    checkpoints.take_in(checkpoints.at(Path(giver.keeping.folder), 5), Path(taker.keeping.folder), taker.keeping.job)
+    files.take_in(files.at(Path(giver.keeping.folder), 5), Path(taker.keeping.folder), taker.keeping.job)
     outcome = done(taker, attempt)
     assert "going on from step 5" in Path(taker.progress_file).read_text()
     rates = [point.learning_rate for point in outcome.history]

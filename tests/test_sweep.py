@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from assay.engines.trackers import require
+from assay.engines.training.trackers import require
 from assay.errors import MissingExtra, StageFailed
-from assay.place import Place
 from assay.records.artifact import Artifact
 from assay.records.progress import Progress
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord, TrainingRecord, TrialRecord
+from assay.settings import Place
 from assay.spec.sweep import SweepSpec
 from assay.spec.train import TrainSpec
+from assay.stages.context import Work
 from assay.stages.sweep import Course, Trials, choose, trial_spec
-from assay.stages.work import Work
 
 
 def trial(learning_rate: float, loss: float | None, error: float = 0.1) -> TrialRecord:

@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 
-from assay.engines import hf_data, ray_train
+from assay.engines.data import tokenize
+from assay.engines.workers import ray_train
 from assay.errors import PlaceError
-from assay.place import Place
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord, SweepRecord
+from assay.settings import Place
 from assay.spec.sweep import SweepSpec, with_parameters
 from assay.spec.train import TrainSpec
 from assay.stages import sweep, train
-from assay.stages.work import Work
+from assay.stages.context import Work
 from assay.store.artifacts import ArtifactStore
 from tiny import KNOWN, THINGS, YES, make_model
 
@@ -46,7 +47,7 @@ def given(on_ray: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     (folder / "data").mkdir()
     splits = {}
     for name, part in (("train", chats[:20]), ("selection", chats[20:])):
-        counts = hf_data.write_split(folder / "model", part, folder / "data" / f"{name}.safetensors", max_length=64)
+        counts = tokenize.write_split(folder / "model", part, folder / "data" / f"{name}.safetensors", max_length=64)
         splits[name] = SplitRecord(
             file=f"{name}.safetensors",
             digest=name,

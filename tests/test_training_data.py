@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from assay.engines.hf_batches import PackedSplit, Unit, collate, collate_padded
-from assay.engines.hf_data import Row, load_tokenizer, tokenize, write_rows, write_split
-from assay.engines.hf_objectives import Frozen, completion_loss
-from assay.engines.hf_splits import mean_and_error
+from assay.engines.data.tokenize import Row, load_tokenizer, tokenize, write_rows, write_split
+from assay.engines.training.batches import PackedSplit, Unit, collate, collate_padded
+from assay.engines.training.objectives import Frozen, completion_loss
+from assay.engines.training.split_losses import mean_and_error
 from assay.errors import UsageError
 from assay.spec.train import TrainSpec
 

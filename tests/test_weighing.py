@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from assay.engines import task_files
-from assay.engines.asking import Endpoint
-from assay.engines.lm_eval_harness import TaskFile, documents, task_file, weigh
+from assay.engines.evaluation import task_files
+from assay.engines.evaluation.client import Endpoint
+from assay.engines.evaluation.harness import TaskFile, documents, task_file, weigh
 from assay.errors import InvalidInput, UsageError
-from assay.place import Place
 from assay.records.gate import Item, TaskResult, WeighingRecord
+from assay.settings import Place
 from assay.spec.gate import SuiteSpec, TaskSettings
-from assay.stages import weigh as stage
-from assay.stages.work import Work
+from assay.stages import evaluate as stage
+from assay.stages.context import Work
 from served import Counting, OpenAI, logprobs
 from servers import serving
 from tiny import make_model

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.engines.weight_noise import add_noise
+from assay.engines.models.weight_noise import add_noise
 from assay.errors import UsageError
 
 

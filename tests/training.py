@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from assay.engines.hf_data import Row, prompts_of, write_rows
-from assay.engines.hf_trainer import train_worker
-from assay.engines.training_job import TrainingJob, read_outcome
+from assay.engines.data.tokenize import Row, prompts_of, write_rows
+from assay.engines.training.job import TrainingJob, read_outcome
+from assay.engines.training.trainer import train_worker
 from assay.records.stages import TrainingOutcome
 from assay.spec.train import TrainSpec
 

@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from assay.engines.lm_eval_harness import TaskFile
-from assay.place import Place
+from assay.engines.evaluation.harness import TaskFile
+from assay.records.evaluation import Subject, WeighingRequest
 from assay.records.gate import GateRecord, Item, TaskResult, Weighing, WeighingRecord
 from assay.records.record import digest_of
 from assay.records.stages import DeploymentRecord
-from assay.records.weighing import Subject, WeighingRequest
+from assay.settings import Place
 from assay.spec.gate import SuiteSpec
 from assay.stages import gate
-from assay.stages.work import Work
+from assay.stages.context import Work
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
 

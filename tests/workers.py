@@ -14,9 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from assay.engines.training_job import TrainingJob
+    from assay.engines.training.job import TrainingJob
 
-LIBRARIES = ["torch.distributed", "transformers", "transformers.trainer", "peft", "deepspeed", "assay.engines.keeper"]
+LIBRARIES = [
+    "torch.distributed",
+    "transformers",
+    "transformers.trainer",
+    "peft",
+    "deepspeed",
+    "assay.engines.checkpoints.callback",
+]
 ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "DS_LOG_LEVEL": "error"}
 
 
@@ -77,7 +84,7 @@ def _main(rank: int, world: int, port: int, job: str, memory_for: int | None, sa
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     import torch.distributed as dist
 
-    from assay.engines.hf_trainer import train_worker
+    from assay.engines.training.trainer import train_worker
 
     try:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):

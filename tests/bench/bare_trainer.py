@@ -22,9 +22,9 @@ from transformers import (
     set_seed,
 )
 
-from assay.engines.hf_batches import PackedSplit
-from assay.engines.hf_trainer import chosen_precision
-from assay.engines.training_job import TrainingJob
+from assay.engines.training.batches import PackedSplit
+from assay.engines.training.job import TrainingJob
+from assay.engines.training.trainer import chosen_precision
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from common import ROOT, met
 
-from assay.engines.contamination import Index, ItemText, hits_in
+from assay.engines.data.contamination import Index, ItemText, hits_in
 from assay.spec.gate import ContaminationSpec
 
 NUM_ITEMS = 100

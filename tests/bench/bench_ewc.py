@@ -15,11 +15,11 @@ from typing import Any
 import yaml
 from common import ROOT, base_model, demo_spec
 
-from assay.engines import hf_methods, hf_models
-from assay.engines.hf_batches import PackedSplit, collate
-from assay.engines.hf_data import Row, write_rows
-from assay.engines.hf_objectives import Frozen, completion_loss
-from assay.spec.examples import read_examples
+from assay.engines.data.readers import read_examples
+from assay.engines.data.tokenize import Row, write_rows
+from assay.engines.models import folders, methods
+from assay.engines.training.batches import PackedSplit, collate
+from assay.engines.training.objectives import Frozen, completion_loss
 from assay.spec.method import MethodSpec
 from assay.spec.train import TrainSpec
 from training import train_here
@@ -87,8 +87,8 @@ def _measured(base: Path, adapter: Path | None, folder: Path, rows: list[Row]) -
     """Mean loss of the right answers' tokens, and the share of greedy answers that the task's filter finds right."""
     import torch
 
-    model = hf_methods.base(str(base), MethodSpec(full=True), precision="fp32", num_labels=None)
-    model = (model if adapter is None else hf_models.with_adapter(model, adapter)).eval()
+    model = methods.base(str(base), MethodSpec(full=True), precision="fp32", num_labels=None)
+    model = (model if adapter is None else folders.with_adapter(model, adapter)).eval()
     split = PackedSplit.load(str(folder / "held-out.safetensors"))
     model.config.use_cache = False
     with torch.no_grad():
@@ -110,7 +110,7 @@ def _answers(model: Any, base: Path, rows: list[Row]) -> list[str]:
     task = yaml.safe_load(RETENTION.with_suffix(".yaml").read_text())
     element = re.compile(task["filter_list"][0]["filter"][0]["regex_pattern"])
     tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
-    tokenizer.pad_token_id = hf_methods.pad_token(tokenizer)
+    tokenizer.pad_token_id = methods.pad_token(tokenizer)
     found = []
     for first in range(0, len(rows), BATCH):
         chats = [list(row.chats[0][:-1]) for row in rows[first : first + BATCH]]

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from assay.engines.lm_eval_harness import block_size
-from assay.rules.calibration_bounds import calibration_bounds
-from assay.rules.intervals import clopper_pearson_lower, clopper_pearson_upper, tango_score
-from assay.rules.paired import MOST_EXACT, paired_p
-from assay.rules.power import smallest_detectable, smallest_detectable_difference
-from assay.rules.quantiles import quantile_upper
-from assay.rules.scores import mean_p
+from assay.engines.evaluation.harness import block_size
+from assay.rules.statistics.calibration import calibration_bounds
+from assay.rules.statistics.means import mean_p
+from assay.rules.statistics.paired import MOST_EXACT, paired_p
+from assay.rules.statistics.power import smallest_detectable, smallest_detectable_difference
+from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper, tango_score
+from assay.rules.statistics.quantiles import quantile_upper
 
 ALPHA, CONFIDENCE = 0.05, 0.95
 SIZES = (50, 200, 1000)

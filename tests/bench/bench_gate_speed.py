@@ -27,13 +27,15 @@ import yaml
 from common import ROOT, base_model, demo_spec, met, own_place, running_head
 from in_turns import Work, take_slices, tree
 
-from assay.engines import asking, lm_eval_harness, ray_head, ray_serve, scoring
-from assay.engines.asking import Endpoint
-from assay.engines.processor import computes_in_bf16
+from assay.engines.cluster import local_head
+from assay.engines.cluster.cpu_features import computes_in_bf16
+from assay.engines.deployment import ray_serve
+from assay.engines.evaluation import client, harness, logprobs
+from assay.engines.evaluation.client import Endpoint
 from assay.errors import PlaceError
-from assay.place import Place
 from assay.records.gate import Item, Outcome, TaskResult, Weighing
-from assay.rules.gate import weigh_limits
+from assay.rules.gate.verdict import weigh_limits
+from assay.settings import Place
 from assay.spec.gate import REQUESTS_TO_A_REPLICA, SuiteSpec
 
 MODEL_NAME = "bench"
@@ -154,7 +156,7 @@ def _both(
                 Work(
                     SLICES_S[kind][0],
                     lambda: [] if task.done() else [*tree(weigher), *engine],
-                    lambda: ray_head._marked(place),
+                    lambda: local_head._marked(place),
                 ),
                 Work(SLICES_S[kind][1], lambda: tree(other.process.pid) if other.is_asking() else []),
             )
@@ -275,17 +277,17 @@ def _weigh_here(
     """(from when to when it asked, on the monotonic clock; the items)."""
     spans: list[tuple[float, float]] = []
 
-    def timed(*args: Any, **more: Any) -> list[asking.Reply]:
+    def timed(*args: Any, **more: Any) -> list[client.Reply]:
         started = time.monotonic()
-        replies = asking.ask_all(*args, **more)
+        replies = client.ask_all(*args, **more)
         spans.append((started, time.monotonic()))
         return replies
 
-    for module in (lm_eval_harness, scoring):
+    for module in (harness, logprobs):
         module.ask_all = timed  # type: ignore[attr-defined]
     # lm-eval takes the first items; so does the gate here, to ask the same.
-    tasks = [lm_eval_harness.task_file(name, _first(folder / f"{name}.yaml", max_items)) for name in names]
-    answered = lm_eval_harness.weigh(endpoint, tasks, tokenizer=str(model), answers=answers)
+    tasks = [harness.task_file(name, _first(folder / f"{name}.yaml", max_items)) for name in names]
+    answered = harness.weigh(endpoint, tasks, tokenizer=str(model), answers=answers)
     return spans, {result.task: result.items for result in answered.tasks}
 
 

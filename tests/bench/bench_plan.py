@@ -12,19 +12,20 @@ from pathlib import Path
 
 from common import base_model, demo_spec, made_once, met, own_place, running_head, stop_on_sigterm, train_file
 
-from assay.engines import model_shape, ray_cluster
-from assay.engines.processor import computes_in_bf16
-from assay.engines.split_lengths import split_lengths
-from assay.place import Place
+from assay.engines.cluster import tasks
+from assay.engines.cluster.cpu_features import computes_in_bf16
+from assay.engines.data.split_lengths import split_lengths
+from assay.engines.models import shape as model_shape
 from assay.records.artifact import Artifact
 from assay.records.plan import MemoryEstimate
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord, TrainingRecord
-from assay.rules.memory import worker_memory
-from assay.rules.workload import training_plan
+from assay.rules.planning.memory import worker_memory
+from assay.rules.planning.workload import training_plan
+from assay.settings import Place
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
 from assay.stages import train as stage
-from assay.stages.work import Work
+from assay.stages.context import Work
 
 BAR = 0.25
 METHODS: dict[str, object] = {"full": "full", "lora": {"lora": {"r": 16, "target_modules": "all-linear"}}}
@@ -44,7 +45,7 @@ def main() -> None:
     print(f"{'case':<20} {'estimate':>10} {'measured':>10}  ratio   parts, in MB", flush=True)
     models = _models(spec)
     with own_place() as place, running_head(place):
-        ray_cluster.connect(place.cluster_address)
+        tasks.connect(place.cluster_address)
         stop_on_sigterm()
         try:
             for size, zero, name in cases:
@@ -55,7 +56,7 @@ def main() -> None:
                 results.append((f"{size} zero-{zero} {name}", estimate, measured))
                 print(_line(*results[-1]), flush=True)
         finally:
-            ray_cluster.disconnect()
+            tasks.disconnect()
     _report(results)
 
 

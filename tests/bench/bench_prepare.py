@@ -15,14 +15,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import met, own_place, running_head
 
-from assay.engines import ray_cluster, ray_head
-from assay.place import Place
+from assay.engines.cluster import local_head, tasks
 from assay.records.artifact import Artifact
 from assay.records.stages import ModelRecord
+from assay.settings import Place
 from assay.spec.data import DataSpec
 from assay.spec.train import TrainSpec
 from assay.stages import prepare
-from assay.stages.work import Work
+from assay.stages.context import Work
 
 GROWTH_BAR = 1.25
 """The largest data may take so many times the memory of the smallest."""
@@ -85,7 +85,7 @@ def _measured(place: Place, num_rows: int) -> dict[str, float]:
 def _watch(place: Place, peak: list[float], over: threading.Event) -> None:
     """The most memory that any tokenizing worker has had."""
     while not over.wait(0.5):
-        for process in ray_head._marked(place):
+        for process in local_head._marked(place):
             try:
                 if "_Caller" in " ".join(process.cmdline()):
                     peak[0] = max(peak[0], process.memory_info().rss / 1e6)
@@ -97,7 +97,7 @@ def _prepare(home: Path, address: str, num_rows: int) -> None:
     place = Place(home=home)
     folder = home / "runs" / str(num_rows)
     work = Work(place, folder, folder / "progress.jsonl", home)
-    ray_cluster.connect(address)
+    tasks.connect(address)
     model = ModelRecord(
         artifact=Artifact(digest="model", kind="model", path=str(home / "model"), size=1),
         architecture="LlamaForCausalLM",

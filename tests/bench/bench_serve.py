@@ -26,9 +26,9 @@ import httpx
 import psutil
 from common import ROOT, base_model, demo_spec, free_ports, met, own_place, running_head
 
-from assay.engines import ray_serve
-from assay.place import Place
+from assay.engines.deployment import ray_serve
 from assay.serving import gateway
+from assay.settings import Place
 
 MODEL_NAME = "bench"
 PROMPTS = ROOT / "evals" / "country-facts"

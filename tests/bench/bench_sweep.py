@@ -13,14 +13,15 @@ from statistics import median
 
 from common import base_model, demo_spec, met, own_place, running_head, stop_on_sigterm
 
-from assay.engines import hf_models, ray_cluster
-from assay.place import Place
+from assay.engines.cluster import tasks
+from assay.engines.models import folders
 from assay.records.stages import DatasetRecord, ModelRecord, SweepRecord, TrainingRecord
+from assay.settings import Place
 from assay.spec.spec import Spec
 from assay.spec.sweep import SweepSpec
 from assay.spec.train import TrainSpec
 from assay.stages import prepare, sweep, train
-from assay.stages.work import Work
+from assay.stages.context import Work
 
 ROOT = Path(__file__).resolve().parents[2]
 RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2)
@@ -38,7 +39,7 @@ def main() -> None:
     records: dict[str, SweepRecord] = {}
     with own_place() as place, running_head(place):
         try:
-            ray_cluster.connect(place.cluster_address)
+            tasks.connect(place.cluster_address)
             stop_on_sigterm()
             model, data = _given(place, folder, spec)
             for scheduler in ("none", "asha"):
@@ -51,7 +52,7 @@ def main() -> None:
                 )
                 print(f"{scheduler:<5} {_line(records[scheduler])}", flush=True)
         finally:
-            ray_cluster.disconnect()
+            tasks.disconnect()
     _report(records["none"], records["asha"])
 
 
@@ -67,7 +68,7 @@ def _options() -> argparse.Namespace:
 
 
 def _given(place: Place, folder: Path, spec: Spec) -> tuple[ModelRecord, DatasetRecord]:
-    facts = hf_models.describe(folder)
+    facts = folders.describe(folder)
     work = _work(place, "prepare")
     model = ModelRecord(artifact=work.store.put(folder, "model"), **facts.model_dump())
     return model, prepare.run(spec.data, train=spec.train_steps[0], model=model, work=work)

@@ -24,10 +24,11 @@ from typing import Any
 from common import base_model, demo_spec, met, own_place, ray_workers, running_head, text_lengths, train_file
 from in_turns import STEPS_A_TURN, Runner, run_in_turns
 
-from assay.engines import ray_cluster, ray_head, ray_train
-from assay.engines.training_job import TrainingJob
-from assay.place import Place
+from assay.engines.cluster import local_head, tasks
+from assay.engines.training.job import TrainingJob
+from assay.engines.workers import ray_train
 from assay.records.stages import TrainingOutcome
+from assay.settings import Place
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
 
@@ -82,7 +83,7 @@ def _compare(place: Place, train: TrainSpec, model: Path, data: Path) -> bool:
             command = [sys.executable, str(script), job.model_dump_json()]
             process = subprocess.Popen(command, env=_environment(train, name), stdout=log, stderr=subprocess.STDOUT)
         if (name, script) == STAGE:
-            ours = (lambda: ray_workers(place), lambda: ray_head._marked(place))
+            ours = (lambda: ray_workers(place), lambda: local_head._marked(place))
             return Runner(name, process, folder / "progress.jsonl", *ours)
         return Runner(name, process, folder / "progress.jsonl")
 
@@ -94,7 +95,7 @@ def _compare(place: Place, train: TrainSpec, model: Path, data: Path) -> bool:
 
 def _environment(train: TrainSpec, name: str) -> dict[str, str]:
     threads = train.worker.threads
-    own = {**ray_cluster.WORKER_ENV, "OMP_NUM_THREADS": str(threads)}
+    own = {**tasks.WORKER_ENV, "OMP_NUM_THREADS": str(threads)}
     return {**os.environ, **(ray_train.worker_env(threads, on_gpu=False) if name == "no Ray" else own)}
 
 

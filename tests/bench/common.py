@@ -16,12 +16,14 @@ from typing import Any
 
 import psutil
 
-from assay.engines import hf_data, hf_models, ray_cluster, ray_head
-from assay.engines.hf_batches import PackedSplit
-from assay.place import Place
+from assay.engines.cluster import local_head, tasks
+from assay.engines.data import tokenize
+from assay.engines.data.readers import read_examples
+from assay.engines.models import folders
+from assay.engines.training.batches import PackedSplit
+from assay.loader.load import load_spec
 from assay.records.record import digest_of
-from assay.spec.examples import read_examples
-from assay.spec.load import load_spec
+from assay.settings import Place
 from assay.spec.spec import Spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +38,7 @@ def base_model(spec: Spec) -> Path:
     """The demo's base model as a folder, converted on first use."""
     return made_once(
         f"model-{digest_of(spec.model.model_dump())[:12]}",
-        lambda folder: _apart(hf_models.fetch, spec.model, folder, Path.cwd()),
+        lambda folder: _apart(folders.fetch, spec.model, folder, Path.cwd()),
     )
 
 
@@ -92,15 +94,15 @@ def own_place() -> Iterator[Place]:
 @contextmanager
 def running_head(place: Place) -> Iterator[None]:
     try:
-        ray_head.start(place)
+        local_head.start(place)
         yield
     finally:
-        ray_head.stop(place)
+        local_head.stop(place)
 
 
 def ray_workers(place: Place) -> list[psutil.Process]:
     """The training workers, by the name that Ray gives their processes."""
-    return [process for process in ray_head._marked(place) if "RayTrainWorker" in " ".join(_cmdline(process))]
+    return [process for process in local_head._marked(place) if "RayTrainWorker" in " ".join(_cmdline(process))]
 
 
 def _cmdline(process: psutil.Process) -> list[str]:
@@ -141,7 +143,7 @@ def made_once(name: str, make: Callable[[Path], Any]) -> Path:
     return folder
 
 
-def _put_together(chats: list[hf_data.Chat], most_turns: int) -> Iterator[hf_data.Chat]:
+def _put_together(chats: list[tokenize.Chat], most_turns: int) -> Iterator[tokenize.Chat]:
     """Chats that begin alike, with their system message."""
     draw = random.Random(0)
     draw.shuffle(chats)
@@ -150,8 +152,8 @@ def _put_together(chats: list[hf_data.Chat], most_turns: int) -> Iterator[hf_dat
         yield first + [message for chat in others for message in chat[1:]]
 
 
-def _write_split(model: Path, chats: list[hf_data.Chat], file: Path, max_length: int) -> None:
-    hf_data.write_split(model, chats, file, max_length=max_length)
+def _write_split(model: Path, chats: list[tokenize.Chat], file: Path, max_length: int) -> None:
+    tokenize.write_split(model, chats, file, max_length=max_length)
 
 
 def _lengths(split: Path) -> list[int]:
@@ -166,4 +168,4 @@ def _apart(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def _quieten() -> None:
-    os.environ.update(ray_cluster.WORKER_ENV)
+    os.environ.update(tasks.WORKER_ENV)

@@ -20,10 +20,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from assay.engines import lm_eval_harness
-from assay.engines.asking import Endpoint
+from assay.engines.evaluation import harness
+from assay.engines.evaluation.client import Endpoint
 from assay.records.gate import Outcome, Weighing
-from assay.rules.gate import overall, weigh_limits
+from assay.rules.gate.verdict import overall, weigh_limits
 from assay.spec.gate import SuiteSpec
 from served import Counting, OpenAI
 from servers import serving
@@ -44,7 +44,9 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first one, to go on after others (0)")
     options = parser.parse_args()
     context = get_context("forkserver")
-    context.set_forkserver_preload(["lm_eval.evaluator", "lm_eval.tasks", "datasets", "assay.engines.lm_eval_harness"])
+    context.set_forkserver_preload(
+        ["lm_eval.evaluator", "lm_eval.tasks", "datasets", "assay.engines.evaluation.harness"]
+    )
     os.environ.update({"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"})
     told: Counter[tuple[str, str, str]] = Counter()
     mistakes: list[str] = []
@@ -119,9 +121,7 @@ def _fault(fault: str, would_be_wrong: bool, draw: random.Random, now: float, ou
 
 
 def _weigh(endpoint: Endpoint, task: Path, folder: Path) -> None:
-    found = lm_eval_harness.weigh(
-        endpoint, [lm_eval_harness.task_file("facts", task)], answers=folder / "answers.jsonl"
-    )
+    found = harness.weigh(endpoint, [harness.task_file("facts", task)], answers=folder / "answers.jsonl")
     weighing = Weighing(artifact_digest="a" * 64, model_name="drill", tasks=found.tasks, seconds=1.0)
     (folder / "weighing.json").write_text(weighing.model_dump_json())
 

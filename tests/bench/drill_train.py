@@ -27,12 +27,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import met, own_place, ray_workers
 
-from assay.engines import checkpoints, hf_data, ray_cluster, ray_head
-from assay.place import Place
+from assay.engines.checkpoints import files
+from assay.engines.cluster import local_head, tasks
+from assay.engines.data import tokenize
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord, TrainingRecord
+from assay.settings import Place
 from assay.spec.train import TrainSpec
 from assay.stages import train
-from assay.stages.work import Work
+from assay.stages.context import Work
 from assay.store.artifacts import ArtifactStore
 
 KINDS = ("worker", "all workers", "driver", "head")
@@ -72,12 +74,12 @@ def main() -> None:
     draws = random.Random(options.seed)
     with own_place() as place:
         _make_given(place)
-        ray_head.start(place)
+        local_head.start(place)
         try:
             found, of = _corruptions(place, draws, options.corruptions)
             runs = list(_kills(place, draws, options.kills)) if options.kills else []
         finally:
-            ray_head.stop(place)
+            local_head.stop(place)
     _report(runs, found, of)
 
 
@@ -94,7 +96,7 @@ def _drive(folder: Path) -> None:
     """The driver's process: what `assay run` does at its stage `train`."""
     place = Place(home=folder.parents[1], ray_port=int(os.environ["ASSAY_RAY_PORT"]))
     given = json.loads((place.home / DATASET).read_text())
-    ray_cluster.connect(place.cluster_address)
+    tasks.connect(place.cluster_address)
     record = train.run(
         TRAIN,
         model=ModelRecord.model_validate(given["model"]),
@@ -126,7 +128,7 @@ def make_given(home: str) -> None:
     chats = [
         [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}] for thing in THINGS
     ]
-    counts = hf_data.write_split(folder / "model", chats, folder / "data" / "train.safetensors", max_length=64)
+    counts = tokenize.write_split(folder / "model", chats, folder / "data" / "train.safetensors", max_length=64)
     split = SplitRecord(
         file="train.safetensors",
         digest="train",
@@ -191,7 +193,7 @@ def _run(place: Place, run: Run, kinds: list[str], draws: random.Random) -> Run:
             driver.wait()
             if kind == "head":
                 _kill_head(place)
-                ray_head.start(place)
+                local_head.start(place)
             driver = _start_driver(place, folder)
             _wait_until_it_goes_on(folder, driver, reached)
         print(f"{run.name}: killed {kind} at step {reached[0] if reached else 0}", flush=True)
@@ -224,12 +226,12 @@ def _start_driver(place: Place, folder: Path) -> "subprocess.Popen[bytes]":
 
 def _kill_head(place: Place) -> None:
     """SIGKILL for the head and everything on it, as when the machine goes down."""
-    family = ray_head._marked(place)
+    family = local_head._marked(place)
     for process in family:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGKILL)
     psutil.wait_procs(family, timeout=10)
-    ray_head.stop(place)
+    local_head.stop(place)
 
 
 def _wait_until_it_goes_on(folder: Path, driver: "subprocess.Popen[bytes]", reached: list[int]) -> None:
@@ -274,7 +276,7 @@ def _corruptions(place: Place, draws: random.Random, num: int) -> tuple[int, int
     print(
         f"stopped by SIGTERM in {took_s:.1f} s, with {last.name}   {met(took_s, STOP_BAR_S, at_most=True)}", flush=True
     )
-    job = checkpoints.verify(last).job
+    job = files.verify(last).job
     found = 0
     for number in range(num):
         trial = place.home / f"corruption-{number}"
@@ -282,7 +284,7 @@ def _corruptions(place: Place, draws: random.Random, num: int) -> tuple[int, int
         *_, older, newest = sorted(trial.glob("step-*"))
         what = _damage(newest, ("flip", "truncate", "remove")[number % 3], draws)
         told: list[str] = []
-        used = checkpoints.newest_valid(trial, job, told.append)
+        used = files.newest_valid(trial, job, told.append)
         found += used is not None and used.folder == older and newest.name in " ".join(told)
         print(f"corruption {number + 1}: {what}: {told[0] if told else 'NOT FOUND'}", flush=True)
         shutil.rmtree(trial)

@@ -2,11 +2,12 @@
 
 import sys
 
-from assay.engines import ray_cluster, ray_train
-from assay.engines.training_job import TrainingJob
-from assay.place import Place
+from assay.engines.cluster import tasks
+from assay.engines.training.job import TrainingJob
+from assay.engines.workers import ray_train
+from assay.settings import Place
 
 if __name__ == "__main__":
-    ray_cluster.connect(Place().cluster_address)
+    tasks.connect(Place().cluster_address)
     ray_train.fit(TrainingJob.model_validate_json(sys.argv[1]), num_gpus_per_worker=0)
-    ray_cluster.disconnect()
+    tasks.disconnect()

@@ -9,8 +9,8 @@ import socket
 import sys
 from multiprocessing import get_context
 
-from assay.engines.hf_trainer import train_worker
-from assay.engines.training_job import TrainingJob
+from assay.engines.training.job import TrainingJob
+from assay.engines.training.trainer import train_worker
 
 
 def main() -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
-from assay.engines import ray_head
-from assay.engines.processor import has_avx2
+from assay.engines.cluster import local_head
+from assay.engines.cluster.cpu_features import has_avx2
 from assay.errors import PlaceError
-from assay.place import Place
 from assay.serving import gateway
+from assay.settings import Place
 
 
 def start_place(place: Place, *, new_key: bool = False, save_key: bool = False, gateway_only: bool = False) -> None:
@@ -30,10 +30,10 @@ def start_place(place: Place, *, new_key: bool = False, save_key: bool = False, 
 
 def ensure_place(place: Place) -> None:
     """Starts the local Ray head and the gateway unless they run, or another cluster is named."""
-    if not place.ray_address and not ray_head.is_running(place):
+    if not place.ray_address and not local_head.is_running(place):
         check_processor()
         click.echo("starting a local Ray head (`assay down` stops it)", err=True)
-        ray_head.start(place)
+        local_head.start(place)
     if not place.ray_address:
         os.environ.update(
             {
@@ -47,9 +47,9 @@ def ensure_place(place: Place) -> None:
 
 def stop_place(place: Place) -> None:
     """Stops the gateway and the head, in this order."""
-    was_running = gateway.is_running(place) or ray_head.is_running(place)
+    was_running = gateway.is_running(place) or local_head.is_running(place)
     gateway.stop(place)
-    ray_head.stop(place)
+    local_head.stop(place)
     click.echo("stopped" if was_running else "nothing was running")
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from assay import __version__
-from assay.cli.gate import gate, verdict_code
+from assay.cli.commands.gate import gate, verdict_code
 from assay.errors import EXIT_CODE_MEANINGS, AssayError, ExitCode, InvalidInput
-from assay.place import Place
+from assay.settings import Place
 
 if TYPE_CHECKING:
     from assay.spec.gate import SuiteSpec
@@ -67,7 +67,7 @@ def init(
     path: Path, template: Any, model: str | None, data: str | None, name: str | None, reviewer: str | None
 ) -> None:
     """Write a first spec, and a suite for its gate. In a terminal, what the options leave open is asked."""
-    from assay.cli.init import first_spec
+    from assay.cli.commands.init import first_spec
 
     first_spec(
         path,
@@ -87,7 +87,7 @@ def init(
 @_overridable
 def validate(spec: Path, as_json: bool, overrides: Overrides) -> None:
     """Check a spec, its suite and its data; say everything that is wrong at once."""
-    from assay.spec.load import load_spec
+    from assay.loader.load import load_spec
 
     try:
         loaded = load_spec(spec, overrides=overrides)
@@ -111,7 +111,7 @@ def validate(spec: Path, as_json: bool, overrides: Overrides) -> None:
 @_overridable
 def plan(spec: Path, cluster_file: Path | None, against: str | None, as_json: bool, overrides: Overrides) -> None:
     """Say what a run would do, reuse, need and be able to show. Nothing is started."""
-    from assay.cli.plan import show_plan
+    from assay.cli.commands.plan import show_plan
 
     loaded, suite = _load(spec, overrides)
     show_plan(loaded, suite, place=Place(), cluster_file=cluster_file, against=against, as_json=as_json)
@@ -122,8 +122,8 @@ def plan(spec: Path, cluster_file: Path | None, against: str | None, as_json: bo
 @_overridable
 def run(spec: Path, overrides: Overrides) -> None:
     """Run a spec as far as the gate's verdict, on this machine or on ASSAY_RAY_ADDRESS."""
-    from assay.cli import display, tables
-    from assay.flow import run as flow
+    from assay.cli.terminal import display, tables
+    from assay.flow.pipeline import run as flow
 
     loaded, suite = _load(spec, overrides)
     _check_data(loaded)
@@ -160,7 +160,7 @@ def submit(spec: Path, address: str | None, no_follow: bool, overrides: Override
 @_overridable
 def render(spec: Path, as_json: bool, overrides: Overrides) -> None:
     """Print the whole spec, defaults included, and where each value is from."""
-    from assay.cli.render import rendered, rendered_data
+    from assay.cli.commands.render import rendered, rendered_data
 
     click.echo(json.dumps(rendered_data(spec, overrides)) if as_json else rendered(spec, overrides))
 
@@ -169,7 +169,7 @@ def render(spec: Path, as_json: bool, overrides: Overrides) -> None:
 @click.argument("path", default="")
 def explain(path: str) -> None:
     """Say what a key means, such as train.learning_rate; without a key, list the blocks."""
-    from assay.cli.explain import explain as explained
+    from assay.cli.commands.explain import explain as explained
 
     click.echo(explained(path))
 
@@ -181,7 +181,7 @@ def explain(path: str) -> None:
 @_overridable
 def diff(old: str, new: str, as_json: bool, overrides: Overrides) -> None:
     """Say what two specs or runs say differently, and what that makes run again."""
-    from assay.cli.diff import compare, print_comparison
+    from assay.cli.commands.diff import compare, print_comparison
 
     comparison = compare(old, new, overrides, Place())
     if as_json:
@@ -195,8 +195,8 @@ def diff(old: str, new: str, as_json: bool, overrides: Overrides) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def status(run: str, as_json: bool) -> None:
     """Say how far a run is (its id or the start of it), or list the runs."""
-    from assay.cli import tables
-    from assay.flow.line import stages_now
+    from assay.cli.terminal import tables
+    from assay.flow.pipeline.executor import stages_now
     from assay.store.ledger import Ledger
 
     place = Place()
@@ -226,7 +226,7 @@ def status(run: str, as_json: bool) -> None:
 @click.option("--answers", default=None, type=click.IntRange(0), help="How many wrong answers of each limit to show.")
 def report(run: str, as_json: bool, html_file: Path | None, answers: int | None) -> None:
     """Show a run's sweep, scorecard and worst answers; the newest run when none is named."""
-    from assay.cli.report import show_report
+    from assay.cli.commands.report import show_report
 
     show_report(run, Place(), as_json=as_json, html_file=html_file, num_examples=answers)
 
@@ -256,7 +256,7 @@ def reject(run: str, reviewer: str | None, reason: str, address: str | None) -> 
 @click.option("--address", default=None, help="Do it on this Ray cluster (dashboard address).")
 def promote(run: str, address: str | None) -> None:
     """Move traffic to an approved run, step by step."""
-    from assay.flow.release import move_traffic
+    from assay.flow.release.operations import move_traffic
 
     _elsewhere(address, ["promote", run])
     place = Place()
@@ -273,7 +273,7 @@ def promote(run: str, address: str | None) -> None:
 @click.option("--address", default=None, help="Do it on this Ray cluster (dashboard address).")
 def rollback(reason: str, address: str | None) -> None:
     """Give the traffic back to the former champion."""
-    from assay.flow.release import move_back
+    from assay.flow.release.operations import move_back
 
     _elsewhere(address, ["rollback", "--reason", reason])
     traffic = move_back(place=Place(), reason=reason)
@@ -287,7 +287,7 @@ def rollback(reason: str, address: str | None) -> None:
 @click.option("--system", default=None, help="System prompt; the one of the champion's spec when not said.")
 def chat(message: tuple[str, ...], model: str | None, system: str | None) -> None:
     """Ask the served model, through the gateway. Without a message: a conversation."""
-    from assay.cli.chat import converse
+    from assay.cli.commands.chat import converse
 
     converse(Place(), " ".join(message), model=model, system=system)
 
@@ -316,7 +316,7 @@ def down() -> None:
 @click.option("--spec", type=click.Path(path_type=Path), default=Path("specs/country-facts.yaml"))
 def demo(approve_it: bool, spec: Path) -> None:
     """The whole line on this machine, with a real model (what `make demo` runs)."""
-    from assay.cli.demo import run_demo
+    from assay.cli.commands.demo import run_demo
 
     sys.exit(run_demo(Place(), spec, approve=approve_it))
 
@@ -347,7 +347,7 @@ def main() -> None:
 
 
 def _load(path: Path, overrides: Overrides) -> "tuple[Spec, SuiteSpec]":
-    from assay.spec.load import load_spec, load_suites
+    from assay.loader.load import load_spec, load_suites
 
     spec = load_spec(path, overrides=overrides)
     return spec, load_suites(spec.gate.suite)
@@ -355,7 +355,7 @@ def _load(path: Path, overrides: Overrides) -> "tuple[Spec, SuiteSpec]":
 
 def _check_data(spec: "Spec") -> None:
     """Reads every example once, so that a broken line is told before anything starts."""
-    from assay.cli.data import check_data
+    from assay.cli.commands.data import check_data
 
     check_data(spec, Path.cwd())
 
@@ -368,7 +368,7 @@ def _start_place(place: Place) -> None:
 
 
 def _word(decision: Any, run: str, reviewer: str | None, reason: str, address: str | None) -> None:
-    from assay.flow.release import say_yes_or_no
+    from assay.flow.release.operations import say_yes_or_no
 
     place = Place()
     name = reviewer or place.user

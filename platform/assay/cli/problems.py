@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from assay.cli.terminal.excerpt import excerpt
 from assay.errors import InvalidInput
-from assay.spec.excerpt import excerpt
 
 
 def print_problems(error: InvalidInput) -> None:

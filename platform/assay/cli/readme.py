@@ -19,11 +19,11 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from assay.cli.main import INTERRUPTED, assay
 from assay.errors import EXIT_CODE_MEANINGS, ExitCode
-from assay.place import Place
+from assay.loader.field_docs import Entry, about, entries, entry
+from assay.loader.json_schema import spec_schema, suite_schema
 from assay.records.report import Report
+from assay.settings import Place
 from assay.spec.gate import SuiteSpec
-from assay.spec.reference import Entry, about, entries, entry
-from assay.spec.schema import spec_schema, suite_schema
 from assay.spec.spec import Spec
 
 FILES = ("README.md", "specs/README.md")

@@ -7,28 +7,28 @@ from pathlib import Path
 
 import click
 
-from assay.engines import ray_jobs
+from assay.engines.cluster import jobs
 from assay.errors import ExitCode, PlaceError
-from assay.flow.steps import run_id
-from assay.place import Place
-from assay.spec.compose import places_named
+from assay.flow.pipeline.graph import run_id
+from assay.loader.compose import places_named
+from assay.settings import Place
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 
 
 def submit_spec(path: Path, spec: Spec, suite: SuiteSpec, *, place: Place, address: str | None, follow: bool) -> int:
     """Hands a run to a cluster; returns the run's own exit code, or 0 at once when nobody follows."""
-    folder = ray_jobs.pack(_resolved(spec), Path.cwd(), _needed(spec))
+    folder = jobs.pack(_resolved(spec), Path.cwd(), _needed(spec))
     name = run_id(spec, suite, Path.cwd())
     click.echo(f"submitting {path} as run {name}", err=True)
     job = f"{name}-{secrets.token_hex(3)}"
     places = {variable: os.environ[variable] for variable in places_named(spec)}
-    return _submit(["run", ray_jobs.RESOLVED_SPEC], folder, job, place, address, follow, places)
+    return _submit(["run", jobs.RESOLVED_SPEC], folder, job, place, address, follow, places)
 
 
 def submit_command(arguments: list[str], *, place: Place, address: str) -> int:
     """Runs `assay ARGUMENTS` on a cluster's head; returns its exit code."""
-    folder = ray_jobs.pack("", Path.cwd(), [])
+    folder = jobs.pack("", Path.cwd(), [])
     return _submit(arguments, folder, f"assay-{arguments[0]}-{secrets.token_hex(3)}", place, address, True, {})
 
 
@@ -45,7 +45,7 @@ def _submit(
     if not os.environ.get("RAY_AUTH_MODE") and place.token_path.is_file():
         os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(place.token_path)})
     try:
-        ray_jobs.submit(
+        jobs.submit(
             where,
             entrypoint=["python", "-m", "assay.cli.main", *arguments],
             working_dir=folder,
@@ -58,9 +58,9 @@ def _submit(
         click.echo(f"job {job} at {where}; `ray job logs -f {job}` follows it")
         return ExitCode.DONE
     try:
-        outcome = ray_jobs.follow(where, job, lambda text: click.echo(text, nl=False))
+        outcome = jobs.follow(where, job, lambda text: click.echo(text, nl=False))
     except KeyboardInterrupt:
-        ray_jobs.stop(where, job)
+        jobs.stop(where, job)
         raise
     if outcome.exit_code is None:
         raise PlaceError(f"job {job} ended as {outcome.status}: {outcome.message}")
@@ -74,7 +74,7 @@ def _resolved(spec: Spec) -> str:
 
 def _needed(spec: Spec) -> list[Path]:
     """Every file and folder under the working folder that the spec names."""
-    from assay.spec.examples import matching_files
+    from assay.loader.globs import matching_files
 
     root = Path.cwd()
     patterns = [pattern for data in spec.all_data for pattern in data.patterns]

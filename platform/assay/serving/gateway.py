@@ -26,9 +26,9 @@ from dataclasses import dataclass
 import psutil
 
 from assay.errors import PlaceError, UsageError
-from assay.place import Place
 from assay.serving import supervisor
 from assay.serving.haproxy import BACKEND, KEYS_MAP, SERVER, SLOTS, admin_socket, check_weights
+from assay.settings import Place
 
 START_WAIT_S = 10.0
 STOP_WAIT_S = 10.0

@@ -23,8 +23,8 @@ from typing import NoReturn
 import psutil
 
 from assay.errors import MissingExtra, PlaceError
-from assay.place import Place
 from assay.serving.haproxy import KEYS_MAP, SLOTS, GatewayConfig, check_weights, render
+from assay.settings import Place
 
 MODULE = "assay.serving.supervisor"
 FIRST_DELAY_S = 0.1

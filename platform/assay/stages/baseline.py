@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from assay.engines import ray_serve
+from assay.engines.deployment import ray_serve
 from assay.records.stages import DeploymentRecord
 
 VERSION = 2

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from assay.engines import llm_compressor, ray_cluster
+from assay.engines.cluster import tasks
+from assay.engines.compression import llm_compressor
 from assay.records.stages import ModelRecord
 from assay.spec.compress import CompressSpec
-from assay.stages.work import Work
+from assay.stages.context import Work
 
 VERSION = 1
 
@@ -16,6 +17,6 @@ def run(compress: CompressSpec, *, merged: ModelRecord, work: Work) -> ModelReco
         return merged
     work.say(f"quantizing to {compress.scheme}")
     folder = work.fresh_folder("compressed")
-    ray_cluster.call(llm_compressor.quantize, Path(merged.artifact.path), folder, compress)
+    tasks.call(llm_compressor.quantize, Path(merged.artifact.path), folder, compress)
     artifact = work.store.put(folder, "model")
     return merged.model_validate({**merged.model_dump(), "artifact": artifact, "scheme": compress.scheme})

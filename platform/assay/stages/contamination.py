@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from assay.engines import contamination, lm_eval_harness, ray_cluster
-from assay.engines.contamination import ItemText
-from assay.engines.lm_eval_harness import TaskFile
+from assay.engines.cluster import tasks as ray_cluster
+from assay.engines.data import contamination
+from assay.engines.data.contamination import ItemText
+from assay.engines.evaluation import harness
+from assay.engines.evaluation.harness import TaskFile
 from assay.errors import UsageError
 from assay.records.gate import ContaminationRecord
 from assay.records.stages import DatasetRecord, ModelRecord
 from assay.spec.gate import ContaminationSpec
-from assay.stages.work import Work
+from assay.stages.context import Work
 
 VERSION = 1
 NUM_SHOWN = 5
@@ -43,9 +45,7 @@ def run(
 def _search(
     tasks: Sequence[TaskFile], tokenizer: Path, split: Path, wanted: ContaminationSpec
 ) -> tuple[contamination.Found, int]:
-    items = [
-        ItemText(task.name, question, answer) for task in tasks for question, answer in lm_eval_harness.documents(task)
-    ]
+    items = [ItemText(task.name, question, answer) for task in tasks for question, answer in harness.documents(task)]
     return contamination.search(tokenizer, split, items, wanted, in_parallel=True), len(items)
 
 

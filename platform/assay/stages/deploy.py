@@ -2,12 +2,12 @@
 
 import time
 
-from assay.engines import ray_serve
+from assay.engines.deployment import ray_serve
 from assay.errors import PlaceError
 from assay.records.release import Champion
 from assay.records.stages import DeploymentRecord, ModelRecord, Slot
 from assay.spec.serve import ServeSpec
-from assay.stages.work import Work
+from assay.stages.context import Work
 
 VERSION = 1
 START_TIMEOUT_S = 900.0

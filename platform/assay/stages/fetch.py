@@ -1,9 +1,10 @@
 """`fetch`: the base model, as a safetensors folder in the artifact store."""
 
-from assay.engines import hf_models, ray_cluster
+from assay.engines.cluster import tasks
+from assay.engines.models import folders
 from assay.records.stages import ModelRecord
 from assay.spec.model import ModelSpec
-from assay.stages.work import Work
+from assay.stages.context import Work
 
 VERSION = 1
 
@@ -12,5 +13,5 @@ def run(model: ModelSpec, *, work: Work) -> ModelRecord:
     """Fetches or converts the model once; later runs find it in the store."""
     work.say(f"fetching {model.source}")
     folder = work.fresh_folder("model")
-    facts = ray_cluster.call(hf_models.fetch, model, folder, work.root)
+    facts = tasks.call(folders.fetch, model, folder, work.root)
     return ModelRecord(artifact=work.store.put(folder, "model"), **facts.model_dump())

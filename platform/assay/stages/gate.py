@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from assay.engines.lm_eval_harness import TaskFile
+from assay.engines.evaluation.harness import TaskFile
 from assay.errors import Drift
 from assay.records.artifact import Artifact
 from assay.records.gate import (
@@ -25,10 +25,10 @@ from assay.records.gate import (
 )
 from assay.records.record import Record, canonical_json, digest_of
 from assay.records.stages import DeploymentRecord
-from assay.rules.gate import overall, weigh_limits
-from assay.rules.measured import weigh_contamination, weigh_parity, weigh_service
+from assay.rules.gate.measurements import weigh_contamination, weigh_parity, weigh_service
+from assay.rules.gate.verdict import overall, weigh_limits
 from assay.spec.gate import SuiteSpec
-from assay.stages.work import Work
+from assay.stages.context import Work
 from assay.store.artifacts import ArtifactStore
 
 VERSION = 7

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from assay.engines import hf_models, ray_cluster
+from assay.engines.cluster import tasks
+from assay.engines.models import folders
 from assay.records.stages import ModelRecord, TrainingRecord
-from assay.stages.work import Work
+from assay.stages.context import Work
 
 VERSION = 2
 
@@ -14,15 +15,15 @@ def run(training: TrainingRecord, *, base: ModelRecord, work: Work) -> ModelReco
     work.say("merging")
     folder = work.fresh_folder("merged")
     if training.artifact.kind == "model":
-        facts = ray_cluster.call(_complete, Path(training.artifact.path), Path(base.artifact.path), folder)
+        facts = tasks.call(_complete, Path(training.artifact.path), Path(base.artifact.path), folder)
     else:
-        facts = ray_cluster.call(hf_models.merge, Path(base.artifact.path), Path(training.artifact.path), folder)
+        facts = tasks.call(folders.merge, Path(base.artifact.path), Path(training.artifact.path), folder)
     return ModelRecord(artifact=work.store.put(folder, "model"), **facts.model_dump())
 
 
-def _complete(trained: Path, base: Path, target: Path) -> hf_models.ModelFacts:
+def _complete(trained: Path, base: Path, target: Path) -> folders.ModelFacts:
     import shutil
 
     shutil.copytree(trained, target, dirs_exist_ok=True)
-    hf_models.copy_tokenizer(base, target)
-    return hf_models.describe(target)
+    folders.copy_tokenizer(base, target)
+    return folders.describe(target)

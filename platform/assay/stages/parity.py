@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from assay.engines import parity, ray_cluster
-from assay.engines.asking import Endpoint
+from assay.engines.cluster import tasks
+from assay.engines.evaluation import parity
+from assay.engines.evaluation.client import Endpoint
 from assay.errors import UsageError
 from assay.records.gate import ModelForm, ParityRecord
 from assay.records.record import digest_of
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, TrainingRecord
 from assay.spec.gate import ParitySpec
-from assay.stages.work import Work
+from assay.stages.context import Work
 
 VERSION = 1
 
@@ -43,7 +44,7 @@ def run(
     split = Path(data.artifact.path) / data.selection.file
     endpoint = Endpoint(deployment.url, deployment.model_name)
     local = [(folder, adapter) for _, folder, adapter in forms]
-    probes, readings = ray_cluster.call(parity.read_forms, split, wanted.num_probes, local, endpoint)
+    probes, readings = tasks.call(parity.read_forms, split, wanted.num_probes, local, endpoint)
     names: list[ModelForm] = [*(name for name, _, _ in forms), "served"]
     read = list(zip(names, readings, strict=True))
     return ParityRecord(

@@ -9,17 +9,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from assay.engines import hf_data, ray_cluster, remote_data
-from assay.engines.hf_data import Row, SplitWriter, TokenizedRows
+from assay.engines.cluster import tasks
+from assay.engines.data import remote as remote_data
+from assay.engines.data import tokenize
+from assay.engines.data.readers import Example, Message, check_forms, stream_sources
+from assay.engines.data.tokenize import Row, SplitWriter, TokenizedRows
 from assay.errors import UsageError
 from assay.records.record import canonical_json, digest_of
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord
 from assay.spec.data import DataSpec, HeldOut, is_remote
-from assay.spec.examples import Example, Message, check_forms, stream_sources
 from assay.spec.objective import ClassifySpec, ObjectiveSpec
 from assay.spec.spec import FORMATS
 from assay.spec.train import TrainSpec
-from assay.stages.work import Work
+from assay.stages.context import Work
 
 VERSION = 2
 
@@ -52,7 +54,7 @@ def run(
         (name, Path(model.artifact.path), rows, train.max_length, as_prompts)
         for name, rows in _blocks(examples, parts, gate)
     )
-    for number, (name, rows, lines) in enumerate(ray_cluster.map_in_order(_tokenized, calls), start=1):
+    for number, (name, rows, lines) in enumerate(tasks.map_in_order(_tokenized, calls), start=1):
         writers[name].add(rows)
         if as_prompts:
             _append(prompts[name], lines)
@@ -259,8 +261,8 @@ def _blocks(
 def _tokenized(
     split: str, tokenizer: Path, rows: Sequence[Row], max_length: int, as_prompts: bool
 ) -> tuple[str, TokenizedRows, str]:
-    prompts = hf_data.prompts_of(tokenizer, rows, max_length) if as_prompts else ""
-    return split, hf_data.tokenize_rows(tokenizer, rows, max_length), prompts
+    prompts = tokenize.prompts_of(tokenizer, rows, max_length) if as_prompts else ""
+    return split, tokenize.tokenize_rows(tokenizer, rows, max_length), prompts
 
 
 def question(example: Example) -> str:
@@ -378,7 +380,7 @@ def _append(file: Path, text: str) -> None:
         lines.write(text)
 
 
-def _record(name: str, part: Part, counts: hf_data.SplitCounts) -> SplitRecord:
+def _record(name: str, part: Part, counts: tokenize.SplitCounts) -> SplitRecord:
     return SplitRecord(
         file=f"{name}.safetensors",
         digest=part.digest.hex(),

@@ -12,9 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from assay.engines import checkpoints, ray_cluster, ray_tune, warm_workers
-from assay.engines.attempts import Stopped
-from assay.engines.ray_tune import Turn
+from assay.engines.checkpoints import files
+from assay.engines.cluster import tasks
+from assay.engines.workers import pool, ray_tune
+from assay.engines.workers.ray_tune import Turn
+from assay.engines.workers.retry import Stopped
 from assay.errors import AssayError, PlaceError, StageFailed
 from assay.records.progress import Progress
 from assay.records.record import Record, digest_of
@@ -27,12 +29,12 @@ from assay.records.stages import (
     TrainingRecord,
     TrialRecord,
 )
-from assay.rules import population
-from assay.rules.halving import Ladder, Segment, ladder, next_segment
-from assay.rules.range_test import rates_to_try
+from assay.rules.search import population
+from assay.rules.search.halving import Ladder, Segment, ladder, next_segment
+from assay.rules.search.lr_range import rates_to_try
 from assay.spec.sweep import Range, SweepSpec, with_parameters
 from assay.spec.train import WITHOUT_EFFECT, TrainSpec
-from assay.stages.work import Work
+from assay.stages.context import Work
 
 VERSION = 4
 
@@ -127,15 +129,15 @@ def concurrent_trials(sweep: SweepSpec, base: TrainSpec, *, on_gpu: bool) -> int
     cpus = 1 + num_workers * base.worker.cpus
     gpus = num_workers * (base.worker.gpus if base.worker.gpus is not None else float(on_gpu))
 
-    def into(cluster: ray_cluster.ClusterSize) -> int:
+    def into(cluster: tasks.ClusterSize) -> int:
         return math.floor(min(cluster.cpus / cpus, cluster.gpus / gpus if gpus else math.inf))
 
-    whole = ray_cluster.size()
+    whole = tasks.size()
     if into(whole) < 1:
         raise PlaceError(
             f"a trial needs {cpus:g} CPUs and {gpus:g} GPUs; the cluster has {whole.cpus:g} and {whole.gpus:g}"
         )
-    return min(max(1, into(ray_cluster.free())), sweep.num_trials, sweep.max_concurrent_trials or sweep.num_trials)
+    return min(max(1, into(tasks.free())), sweep.num_trials, sweep.max_concurrent_trials or sweep.num_trials)
 
 
 def trial_spec(sweep: SweepSpec, base: TrainSpec, parameters: Parameters) -> TrainSpec:
@@ -170,7 +172,7 @@ class Trials:
                 model=self.model,
                 data=self.data,
                 work=own,
-                fit=warm_workers.fit,
+                fit=pool.fit,
                 checkpoints=folder / "checkpoints",
                 until=turn.until if turn.until < 1 else None,
                 halt_file=self.halt_file,
@@ -208,7 +210,7 @@ class Trials:
         """Puts the giver's checkpoint of a step where the taker's training begins. Without one, as when the giver has
         gone on since, the taker is trained from the start, to the same end."""
         source, target = self.folder(giver) / "checkpoints", self.folder(taker)
-        checkpoint = checkpoints.at(source, step)
+        checkpoint = files.at(source, step)
         if not checkpoint.exists() or (target / TAKEN_OVER).exists() or any(target.glob("checkpoints/step-*")):
             return
         shutil.rmtree(target / "draft", ignore_errors=True)

@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from assay.engines import checkpoints as kept
-from assay.engines import ray_train, trackers
-from assay.engines.keeper import Keeping
-from assay.engines.training_job import TrainingJob
+from assay.engines.checkpoints import files as kept
+from assay.engines.checkpoints.callback import Keeping
+from assay.engines.training import trackers
+from assay.engines.training.job import TrainingJob
+from assay.engines.workers import ray_train
 from assay.errors import UsageError
 from assay.records.record import digest_of
 from assay.records.stages import DatasetRecord, ModelRecord, PauseReport, TrainingOutcome, TrainingRecord
 from assay.spec.train import WITHOUT_EFFECT, TrainSpec
-from assay.stages.work import Work
+from assay.stages.context import Work
 from assay.store.lock import held
 
 VERSION = 5

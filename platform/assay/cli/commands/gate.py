@@ -1,0 +1,154 @@
+"""`assay gate`: weighing without a run, comparing two weighings, and testing a suite on itself."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from assay.errors import ExitCode, UsageError
+from assay.settings import Place
+
+if TYPE_CHECKING:
+    from assay.records.evaluation import Subject
+    from assay.records.gate import Outcome
+
+
+@click.group()
+def gate() -> None:
+    """Weigh any model by a suite, compare two weighings, or test a suite on itself."""
+
+
+@gate.command("run")
+@click.option("--suite", "suites", multiple=True, required=True, help="Suite file; several are asked together.")
+@click.option("--artifact", help="The model: a folder, hf:ORG/NAME@REVISION or package:NAME/FILE.")
+@click.option("--url", help="The model as it is served: base of an OpenAI-compatible API, ending in /v1.")
+@click.option("--model", default="", help="With --url: its name there; needed when there are several.")
+@click.option("--revision", default="", help="With --url: what its owner calls this version; it is not asked twice.")
+@click.option("--api-key-env", help="With --url: the environment variable that holds its API key.")
+@click.option("--base", help="The model to compare with, in any form that --artifact or --url takes.")
+@click.option("--engine", "engine", multiple=True, metavar="KEY=VALUE", help="A setting of `serve.engine`.")
+@click.option(
+    "--num-concurrent", type=click.IntRange(1), help="Requests in flight to a replica (128), or to a URL (16)."
+)
+@click.option(
+    "--replicas", "num_replicas", default=1, show_default=True, type=click.IntRange(1), help="Engines to ask."
+)
+@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write the scorecard as one HTML file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def run(
+    suites: tuple[str, ...],
+    artifact: str | None,
+    url: str | None,
+    model: str,
+    revision: str,
+    api_key_env: str | None,
+    base: str | None,
+    engine: tuple[str, ...],
+    num_concurrent: int | None,
+    num_replicas: int,
+    html_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Weigh a model that was made elsewhere. What was weighed before is not asked again.
+
+    Of several suites each has a verdict and a record of its own; the exit code is the worst one's."""
+    from assay.cli.commands.gate_run import weigh
+
+    if (artifact is None) == (url is None):
+        raise UsageError("name the model by --artifact or by --url")
+    if artifact is not None and (model or revision or api_key_env):
+        raise UsageError("--model, --revision and --api-key-env go with --url")
+    if url is not None and num_replicas > 1:
+        raise UsageError("--replicas goes with --artifact; how many engines stand behind a URL is its owner's affair")
+    outcome = weigh(
+        subject(artifact or url or "", model, revision),
+        subject(base, model, revision) if base else None,
+        suites,
+        place=Place(),
+        engine=engine,
+        num_concurrent=num_concurrent,
+        num_replicas=num_replicas,
+        api_key=api_key(api_key_env),
+        html_file=html_file,
+        as_json=as_json,
+    )
+    sys.exit(verdict_code(outcome))
+
+
+@gate.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("--confidence", type=click.FloatRange(0.5, 0.9999), help="Of each interval; the suite's when not said.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def compare(first: str, second: str, confidence: float | None, as_json: bool) -> None:
+    """Compare the models of two runs or weighings, item by item: who is better, and how sure that is."""
+    from assay.cli.terminal import tables
+    from assay.flow.evaluation import compare as comparison
+
+    found = comparison.compare(first, second, place=Place(), confidence=confidence)
+    if as_json:
+        click.echo(found.model_dump_json())
+    else:
+        tables.print_comparison(found)
+
+
+@gate.command()
+@click.argument("suite", nargs=-1, required=True)
+@click.option("--run", "weighed", default="", help="Whose answers to draw from; the newest to this suite if not said.")
+@click.option("--artifact", help="Weigh this model first, and damage its weights: --noise 0 0.1 0.3 if not said.")
+@click.option("--base", help="With --artifact: the model to compare with.")
+@click.option("--draws", default=1000, show_default=True, type=click.IntRange(100), help="Draws for each rate.")
+@click.option("--noise", "noises", multiple=True, type=float, help="Noise on the weights, a share of their spread.")
+@click.option("--num-concurrent", type=click.IntRange(1), help="Requests in flight (128).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def selftest(
+    suite: tuple[str, ...],
+    weighed: str,
+    artifact: str | None,
+    base: str | None,
+    draws: int,
+    noises: tuple[float, ...],
+    num_concurrent: int | None,
+    as_json: bool,
+) -> None:
+    """Test a suite on itself: how often it is wrong, and how small a regression it sees."""
+    from assay.cli.commands.gate_run import weigh_quietly
+    from assay.cli.commands.gate_selftest import test_suite
+
+    if artifact is not None:
+        if weighed:
+            raise UsageError("name the answers by --run or by --artifact")
+        weighed = weigh_quietly(subject(artifact), subject(base) if base else None, suite, Place(), num_concurrent)
+        noises = noises or (0.0, 0.1, 0.3)
+    record = test_suite(
+        suite, weighed, place=Place(), draws=draws, noises=noises, num_concurrent=num_concurrent, as_json=as_json
+    )
+    sys.exit(ExitCode.FAILED if record.faults else ExitCode.DONE)
+
+
+def subject(text: str, model: str = "", revision: str = "") -> "Subject":
+    """A model as it stands on the command line: a URL, or what a spec's `model.source` takes."""
+    from assay.records.evaluation import Subject
+
+    if text.startswith(("http://", "https://")):
+        return Subject(url=text.rstrip("/"), model=model, revision=revision)
+    is_folder = not text.startswith(("hf:", "package:"))
+    return Subject(source=str(Path(text).expanduser().absolute()) if is_folder else text)
+
+
+def api_key(variable: str | None) -> str:
+    """The key that the named environment variable holds. Raises `UsageError` when it holds none."""
+    if variable is None:
+        return "none"
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise UsageError(f"the environment variable {variable}, which --api-key-env names, is empty")
+    return key
+
+
+def verdict_code(outcome: "Outcome") -> ExitCode:
+    """The exit code of a verdict."""
+    codes = {"PASS": ExitCode.DONE, "FAIL": ExitCode.GATE_FAILED, "INCONCLUSIVE": ExitCode.GATE_INCONCLUSIVE}
+    return codes[outcome]

@@ -1,0 +1,66 @@
+"""`assay init`: a short interview in a terminal; without one, what the options say."""
+
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from assay.cli.commands.first_spec import model_size, num_examples, write_first_spec
+from assay.rules.planning.recommend import Template
+
+DEFAULT_MODEL, DEFAULT_DATA = "hf:Qwen/Qwen3-0.6B", "train.jsonl"
+LARGE = 10e9
+
+QUESTIONS = """\
+What should it learn?
+  lora      to answer as your examples do, through small adapters: the usual way
+  qlora     the same with the base model in 4 bits: for large models on small GPUs
+  full      the same with every weight: needs some ten times the memory
+  dpo       to prefer one answer to another, from pairs
+  classify  to put a label on a text"""
+
+
+def first_spec(
+    path: Path,
+    *,
+    template: Template | None,
+    model: str | None,
+    data: str | None,
+    name: str | None,
+    reviewer: str | None,
+    user: str,
+    interactive: bool,
+) -> None:
+    """Writes the files and says what to type next. What the options leave open is asked, where somebody is there
+    to be asked, and else takes its default."""
+    if interactive:
+        model = model or _ask("Base model (hf:ORG/NAME, a folder, or package:NAME/FILE)", DEFAULT_MODEL)
+        data = data or _ask("Training data, JSON Lines", DEFAULT_DATA)
+        template = template or _ask_template(model)
+        name = name or _ask("Name of what is built", "") or None
+        reviewer = reviewer or _ask("Who may approve a release", user)
+    data = data or DEFAULT_DATA
+    written = write_first_spec(
+        path,
+        template=template or "lora",
+        model=model or DEFAULT_MODEL,
+        data=data,
+        name=name,
+        reviewer=reviewer or user,
+    )
+    for file in written:
+        click.echo(f"wrote {file}")
+    put = "" if num_examples(data) else f"put your examples into {data}, then "
+    click.echo(f"next: {put}`assay validate {path}`, and `assay plan {path}`")
+
+
+def _ask(question: str, default: str) -> str:
+    return str(click.prompt(question, default=default, show_default=bool(default))).strip()
+
+
+def _ask_template(model: str) -> Template:
+    size = model_size(model)
+    default = "qlora" if size is not None and size > LARGE else "lora"
+    click.echo(QUESTIONS)
+    chosen: Template = click.prompt("Which", default=default, type=click.Choice(get_args(Template)))
+    return chosen

@@ -1,0 +1,265 @@
+"""What people read: plans, runs, scorecards and reports, as tables in the terminal."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from assay.cli.terminal.curves import print_sweep
+from assay.cli.terminal.display import NAME_WIDTH, summary
+from assay.flow.pipeline.executor import stages_now
+from assay.records.comparison import Comparison
+from assay.records.gate import ContaminationRecord, GateRecord, LimitResult, Scorecard, WeighingRecord
+from assay.records.record import read_as
+from assay.records.release import Champion
+from assay.records.report import Report, WrongAnswers
+from assay.records.selftest import Planted, SelftestRecord
+from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
+from assay.reporting.words import items_asked
+from assay.rules.gate.measurements import in_unit
+from assay.rules.release.approval import num_required
+from assay.settings import Place
+from assay.spec.spec import Spec
+from assay.store.ledger import NO_RUNS, Ledger, RunRow, StageRow
+
+PLAIN_WIDTH = 120
+OUTCOME_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
+STATE_STYLES = {"done": "green", "cached": "dim", "running": "cyan", "failed": "red", "killed": "red"}
+_RECORDS: dict[str, type[Any]] = {
+    "fetch": ModelRecord,
+    "prepare": DatasetRecord,
+    "contamination": ContaminationRecord,
+    "sweep": SweepRecord,
+    "train": TrainingRecord,
+    "merge": ModelRecord,
+    "compress": ModelRecord,
+    "baseline": WeighingRecord,
+    "champion": WeighingRecord,
+    "deploy": DeploymentRecord,
+    "gate": GateRecord,
+}
+
+
+def print_runs(runs: Sequence[RunRow], champion: Champion | None, ledger: Ledger, place: Place) -> None:
+    """All runs, newest first, and who has the traffic."""
+    table = _table("run", "started", "stage", "state")
+    for run in runs:
+        stages = stages_now(run.id, ledger, place)
+        last = stages[-1] if stages else None
+        verdict = _verdict(run.id, stages, ledger)
+        table.add_row(run.id, _ago(run.created_at), last.stage if last else "", verdict or (last.state if last else ""))
+    console = _console()
+    console.print(table if runs else NO_RUNS)
+    console.print(f"traffic: {champion.run} (slot {champion.slot})" if champion else "traffic: nobody")
+
+
+def print_status(run: str, ledger: Ledger, place: Place) -> None:
+    """The stages of one run and what they came to, a sweep with its curves, and who has approved."""
+    console = _console()
+    console.print(f"run [bold]{run}[/bold]  {place.run_folder(run)}")
+    records = {stage: record for stage, record, _ in _records(run, ledger)}
+    for stage in stages_now(run, ledger, place):
+        ended_at = stage.ended_at or (time.time() if stage.state == "running" else None)
+        took = f"{ended_at - stage.started_at:6.0f} s" if ended_at else f"{'':8}"
+        style, record = STATE_STYLES[stage.state], records.get(stage.stage)
+        words = escape(stage.error) if stage.error else summary(record) if record else ""
+        console.print(
+            f"[{style}]{stage.stage:<{NAME_WIDTH}} {stage.state:<8}[/{style}] {took}  {words}".rstrip(), highlight=False
+        )
+        if isinstance(record, SweepRecord):
+            print_sweep(console, record)
+    for word in ledger.approvals(run):
+        console.print(
+            f"{word.decision} by {word.reviewer}, {_ago(word.given_at)}: {escape(word.reason) or 'no reason'}"
+        )
+
+
+def print_scorecard(run: str, scorecard: Scorecard, selftest: SelftestRecord | None = None) -> None:
+    """The verdict first, then a row for each limit, then the promises that the suite's self-test saw missed."""
+    console = _console()
+    style = OUTCOME_STYLES[scorecard.outcome]
+    console.print()
+    console.print(
+        f"[{style}]{scorecard.outcome}[/{style}]  {run}  model {scorecard.artifact_digest[:12]}", highlight=False
+    )
+    confidence = scorecard.attempt.confidence if scorecard.attempt else scorecard.confidence
+    table = _table("limit", "required", "observed", f"bound ({100 * confidence:.4g}%)", "base", "items", "")
+    for limit in scorecard.limits:
+        table.add_row(
+            f"{limit.task}\n[dim]{limit.metric}[/dim]",
+            limit.requirement,
+            _value(limit.observed, limit),
+            _value(limit.bound, limit),
+            _value(limit.base_observed, limit),
+            items_asked(limit),
+            _outcome(limit),
+        )
+    console.print(table)
+    if scorecard.attempt and scorecard.attempt.budget:
+        attempt = scorecard.attempt
+        console.print(
+            f"  attempt {attempt.number} of {attempt.budget} with these items, so each bound is made at "
+            f"{100 * attempt.confidence:.4g}% confidence",
+            highlight=False,
+        )
+    for limit in scorecard.limits:
+        if limit.outcome != "PASS":
+            console.print(f"  {limit.task} {limit.metric}: {limit.reason}", highlight=False)
+    for fault in selftest.faults if selftest else ():
+        console.print(f"  [bold yellow]self-test[/bold yellow] {escape(fault)}", highlight=False)
+
+
+def print_report(report: Report, ledger: Ledger) -> None:
+    """Stages, scorecard, what the suite's self-test found, and the answers that cost most."""
+    console = _console()
+    for stage, record, seconds in _records(report.name, ledger):
+        console.print(f"{stage:<{NAME_WIDTH}} [dim]{seconds:6.0f} s[/dim]  {summary(record)}", highlight=False)
+        if isinstance(record, SweepRecord):
+            print_sweep(console, record)
+    print_scorecard(report.name, report.scorecard, report.selftest)
+    for wrong in report.wrong_answers:
+        if wrong.examples:
+            _print_answers(console, wrong)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Both shares, their difference with its interval, and who is better, for each limit."""
+    console = _console()
+    console.print(f"A  {comparison.first}  model {comparison.first_digest[:12]}", highlight=False)
+    console.print(f"B  {comparison.second}  model {comparison.second_digest[:12]}", highlight=False)
+    table = _table(
+        "limit", "A", "B", "A - B", f"{100 * comparison.confidence:.4g}% interval", "items", "better", "sure"
+    )
+    for limit in comparison.limits:
+        ends = "" if limit.lower is None or limit.upper is None else f"{limit.lower:+.1%} to {limit.upper:+.1%}"
+        table.add_row(
+            f"{limit.task}\n[dim]{limit.metric}[/dim]",
+            _percent(limit.first),
+            _percent(limit.second),
+            "" if limit.difference is None else f"{limit.difference:+.1%}",
+            ends,
+            str(limit.num_items or ""),
+            f"[bold]{limit.winner}[/bold]" if limit.winner else "[dim]open[/dim]",
+            "" if limit.confidence is None else f"{limit.confidence:.2%}",
+        )
+    console.print(table)
+    for limit in comparison.limits:
+        if limit.reason:
+            console.print(f"  {limit.task} {limit.metric}: {escape(limit.reason)}", highlight=False)
+
+
+def print_selftest(record: SelftestRecord) -> None:
+    """Whether the suite keeps its promises, then what it does with models of known quality."""
+    console = _console()
+    kept = "[bold green]KEPT[/bold green]" if not record.faults else "[bold red]MISSED[/bold red]"
+    console.print(f"{kept}  {record.suite}: {record.draws} draws, answers of model {record.artifact_digest[:12]}")
+    spoilt = [f"{point.spoilt:.0%}" for point in record.planted]
+    table = _table("limit", "on the limit: PASS", "FAIL", "as good as the base: FAIL", "PASS, when answers are spoilt")
+    table.add_row("", "", "", "", "".join(f"{text:>6}" for text in spoilt), style="dim")
+    for limit in record.limits:
+        on_limit, equal = limit.on_limit, limit.equal
+        table.add_row(
+            f"{limit.task}\n[dim]{limit.metric} {limit.requirement}[/dim]",
+            _percent(on_limit.passes.share if on_limit else None),
+            _percent(on_limit.fails.share if on_limit else None),
+            _percent(equal.fails.share if equal else None),
+            _passes(limit.planted),
+        )
+    table.add_row("whole suite", "", "", "", _passes(record.planted))
+    console.print(table)
+    for model in record.noised:
+        missed = f"; not met: {', '.join(model.missed)}" if model.missed else ""
+        console.print(
+            f"noise {model.noise:g}: {model.outcome}, {model.changed_answers:.0%} of the answers differ{missed}"
+        )
+    for fault in record.faults:
+        console.print(f"[bold red]missed[/bold red] {escape(fault)}", highlight=False)
+
+
+def next_steps(run: str, spec: Spec, scorecard: Scorecard) -> str:
+    """The commands that go on after a passing gate."""
+    reason = ' --reason "…"' if scorecard.missed_soft_limits else ""
+    needed = num_required(spec.approval, scorecard)
+    whose = f"{needed} of {', '.join(spec.approval.reviewers)}" if needed > 1 else " or ".join(spec.approval.reviewers)
+    return (
+        f"waiting for approval by {whose}; go on with\n"
+        f"  assay approve {run} --as {spec.approval.reviewers[0]}{reason}\n"
+        f"  assay promote {run}"
+    )
+
+
+def _records(run: str, ledger: Ledger) -> list[tuple[str, Any, float]]:
+    found = []
+    for stage in ledger.stages(run):
+        row = ledger.record(stage.key)
+        kind = _RECORDS.get(stage.stage.partition("-")[0])
+        record = read_as(kind, row.record) if row and kind else None
+        if row is not None and record is not None:
+            found.append((stage.stage, record, row.seconds))
+    return found
+
+
+def _verdict(run: str, stages: Sequence[StageRow], ledger: Ledger) -> str:
+    if not stages or stages[-1].stage != "gate" or not (row := ledger.record(stages[-1].key)):
+        return ""
+    gate = read_as(GateRecord, row.record)
+    if gate is None:
+        return "weighed by another version"
+    outcome = gate.scorecard.outcome
+    approved = outcome == "PASS" and any(word.decision == "approve" for word in ledger.approvals(run))
+    return f"{outcome}, approved" if approved else outcome
+
+
+def _print_answers(console: Console, wrong: WrongAnswers) -> None:
+    """Items that count against a limit, beside what the base model said."""
+    console.print(f"\n[bold]{wrong.task}[/bold] {wrong.metric}: {wrong.count} answers count against it")
+    for example in wrong.examples:
+        console.print(f"  {escape(example.prompt)}", highlight=False)
+        console.print(f"    [red]{escape(example.response)}[/red]  wanted {escape(example.target)}", highlight=False)
+        if example.base_response is not None:
+            console.print(f"    [dim]base: {escape(example.base_response)}[/dim]", highlight=False)
+
+
+def _console() -> Console:
+    """The terminal as wide as it is; a file or a pipe wide enough for a scorecard."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _outcome(limit: LimitResult) -> str:
+    style = OUTCOME_STYLES[limit.outcome]
+    soft = " [dim](soft)[/dim]" if limit.level == "soft" else ""
+    return f"[{style}]{limit.outcome}[/{style}]{soft}"
+
+
+def _value(value: float | None, limit: LimitResult) -> str:
+    """A share as a percentage, a score as a number, anything else in its unit."""
+    if value is None or limit.unit == "share":
+        return _percent(value)
+    return f"{value:.3f}" if limit.unit == "score" else in_unit(value, limit.unit)
+
+
+def _passes(planted: Sequence[Planted]) -> str:
+    return "".join(f"{point.passes.share:>6.0%}" for point in planted)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def _ago(at: float) -> str:
+    seconds = max(0.0, time.time() - at)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return "just now"

@@ -1,0 +1,348 @@
+"""What keeps a training run in transformers' Trainer: after each optimizer step all workers agree whether to write
+a checkpoint, whether to stop, and whether it still makes sense to go on.
+
+Checkpoints hold what DeepSpeed needs (a file for each rank: weights that are trained, optimizer, schedule), every
+rank's random states, and the Trainer's own counters, from which it finds its place in the data.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from copy import copy
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from assay.engines.checkpoints import files as checkpoints
+from assay.engines.checkpoints import trained_state
+from assay.engines.checkpoints.files import CheckpointManifest
+from assay.errors import StageFailed
+from assay.records.record import Record
+from assay.records.stages import LossPoint, PauseReport
+from assay.spec.train import TrainSpec
+
+KEPT = "kept.json"
+TRAINER_STATE = "trainer_state.json"
+STOP_POLL_S = 0.5
+EXPLODED = 3.0
+"""A loss of so many times the first one is no longer learning anything."""
+EXPLODED_LINES = 3
+"""So many log lines in a row."""
+
+ROUNDING = 1e-6
+LOOKS = 10
+"""Early stopping looks so many times in a run, when the spec does not say how often."""
+
+GO_ON, SAVE, STOP = 0, 1, 2
+
+
+class Diverged(StageFailed):
+    """The loss is not finite any more, or has exploded."""
+
+
+class Keeping(Record):
+    """How one attempt at a training run is kept."""
+
+    folder: str
+    """Where its checkpoints are; every node sees it."""
+    job: str
+    """Digest of what is trained."""
+    attempt: str
+    """Keeps the drafts of attempts that overlap apart."""
+    resume_from: str | None = None
+    """Checkpoint to start from, which was verified."""
+    until: float | None = None
+    """Share of the run after which it pauses, with a checkpoint and a word on how it does; None for all of it."""
+    halt_file: str | None = None
+    """A file that stops this training and others with it, once it exists."""
+
+    @property
+    def stop_file(self) -> Path:
+        """When this file exists, the attempt writes a checkpoint and ends."""
+        return Path(self.folder) / f"stop-{self.attempt}"
+
+    @property
+    def is_asked_to_stop(self) -> bool:
+        """Whether one of the two files exists."""
+        return self.stop_file.exists() or bool(self.halt_file and Path(self.halt_file).exists())
+
+
+class Kept(Record):
+    """What a keeper remembers from one attempt to the next."""
+
+    history: tuple[LossPoint, ...] = ()
+    best_step: int = 0
+    best_loss: float | None = None
+    """The lowest selection loss that early stopping has seen."""
+    num_worse: int = 0
+    """Looks in a row that brought no lower one."""
+
+
+class Keeper:
+    """One worker's part in keeping a run. `after_step` and `save` are called by all workers alike."""
+
+    def __init__(
+        self,
+        keeping: Keeping | None,
+        train: TrainSpec,
+        *,
+        evaluate: Callable[[], tuple[float | None, float | None]],
+        rising_from: float | None = None,
+    ) -> None:
+        self.keeping = keeping
+        self.train = train
+        self.evaluate = evaluate
+        """Mean loss on the selection split and its standard error, by all workers together."""
+        self.rising_from = rising_from
+        self.history: list[LossPoint] = []
+        self.was_stopped = False
+        self.pause: PauseReport | None = None
+        self.best_step, self.num_worse = 0, 0
+        self.best_loss: float | None = None
+        self._measured: tuple[int, float | None, float | None] = (0, None, None)
+        self._saved_at = time.monotonic()
+        self._looked_at = 0.0
+        if keeping and keeping.resume_from:
+            self._remember(Kept.model_validate_json((Path(keeping.resume_from) / KEPT).read_text()))
+
+    def after_step(self, step: int, num_steps: int, control: Any) -> None:
+        """Tells the Trainer what to do after an optimizer step. Rank 0 decides for all."""
+        if self.keeping is None or step >= num_steps:
+            return
+        pauses = self._pauses_at(step, num_steps)
+        looks = self._looks_at(step, num_steps)
+        if pauses or looks:
+            self._measured = (step, *self.evaluate())
+        if looks and self._is_enough(step):
+            control.should_training_stop = True
+            return
+        decision = STOP if pauses else _from_first(self._decide(step))
+        if looks and self.best_step == step:
+            decision = max(decision, SAVE)
+        self.was_stopped = decision == STOP
+        control.should_save = control.should_save or decision in (SAVE, STOP)
+        control.should_training_stop = control.should_training_stop or decision == STOP
+
+    def set_rates(self, scheduler: Any) -> None:
+        """Gives the next step the rate that the spec says for it. A checkpoint of a training that was the same up to
+        there remembers another, and DeepSpeed's elastic checkpoints remember none."""
+        while hasattr(scheduler, "scheduler"):  # accelerate's wrappers
+            scheduler = scheduler.scheduler
+        groups = scheduler.optimizer.param_groups
+        for group, rate, share in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+            group["lr"] = rate * share(scheduler.last_epoch)
+
+    def check_loss(self) -> None:
+        """Raises `Diverged` when the history shows it."""
+        if self.rising_from is None and (reason := divergence(self.history)):
+            raise Diverged(f"training diverged at step {self.history[-1].step}: {reason}")
+
+    def save(self, trainer: Any) -> None:
+        """Writes a checkpoint of the Trainer as it stands between two steps, and where it pauses, how it does."""
+        import torch.distributed as dist
+
+        assert self.keeping is not None
+        root, step = Path(self.keeping.folder), int(trainer.state.global_step)
+        measured_at, loss, error = self._measured
+        if self._pauses_at(step, int(trainer.state.max_steps)):
+            self.pause = PauseReport(
+                step=step,
+                num_tokens=int(trainer.state.num_input_tokens_seen),
+                selection_loss=loss,
+                selection_loss_se=error,
+                history=tuple(self.history),
+            )
+        draft = checkpoints.draft(root, step, self.keeping.attempt)
+        draft.mkdir(parents=True, exist_ok=True)
+        dist.barrier()
+        if self.train.min_workers is not None and trainer.is_deepspeed_enabled:
+            _count_steps_in_groups(trainer.model_wrapped, step)
+        if not trainer.is_deepspeed_enabled and dist.get_rank() == 0:
+            trained_state.save(trainer.model, draft)
+        trainer._save_optimizer_and_scheduler(str(draft))
+        trainer._save_rng_state(str(draft))
+        rank, world = dist.get_rank(), dist.get_world_size()
+        if rank == 0:
+            trainer.state.save_to_json(str(draft / TRAINER_STATE))
+            (draft / KEPT).write_text(self._kept().model_dump_json())
+        dist.barrier()
+        shares: list[Any] = [{} for _ in range(world)]
+        dist.all_gather_object(shares, checkpoints.flush(draft, share=rank, num_shares=world))
+        if rank == 0:
+            manifest = CheckpointManifest(
+                job=self.keeping.job,
+                step=step,
+                num_workers=world,
+                selection_loss=loss if measured_at == step else None,
+                files={name: entry for share in shares for name, entry in share.items()},
+            )
+            checkpoints.seal(draft, manifest)
+            keep = self.train.checkpoint
+            num_best = max(keep.keep_best, 1) if self.train.early_stopping else keep.keep_best
+            checkpoints.prune(root, keep_last=keep.keep_last, keep_best=num_best)
+        dist.barrier()
+        self._saved_at = time.monotonic()
+
+    def go_back_to_best(self, trainer: Any) -> bool:
+        """Gives the model the weights of the lowest selection loss, where early stopping has found one before the
+        end; says whether it did."""
+        from transformers.integrations.deepspeed import deepspeed_load_checkpoint
+
+        if self.keeping is None or not self.best_step or self.best_step == int(trainer.state.global_step):
+            return False
+        folder = checkpoints.at(Path(self.keeping.folder), self.best_step)
+        if not folder.exists():
+            return False
+        if trainer.is_deepspeed_enabled:
+            deepspeed_load_checkpoint(trainer.model_wrapped, str(folder), load_module_strict=False)
+        else:
+            trained_state.load(trainer.model, folder)
+        return True
+
+    def _is_enough(self, step: int) -> bool:
+        """Takes down what early stopping has seen; says whether it has seen enough."""
+        assert self.train.early_stopping is not None
+        _, loss, _ = self._measured
+        if loss is None:
+            return False
+        if self.best_loss is None or loss < self.best_loss - self.train.early_stopping.min_delta:
+            self.best_step, self.best_loss, self.num_worse = step, loss, 0
+        else:
+            self.num_worse += 1
+        return self.num_worse >= self.train.early_stopping.patience
+
+    def _looks_at(self, step: int, num_steps: int) -> bool:
+        stopping = self.train.early_stopping
+        return stopping is not None and step % (stopping.every_steps or max(1, num_steps // LOOKS)) == 0
+
+    def _pauses_at(self, step: int, num_steps: int) -> bool:
+        until = self.keeping.until if self.keeping else None
+        return until is not None and step == steps_until(until, num_steps)
+
+    def _decide(self, step: int) -> int:
+        now, spec = time.monotonic(), self.train.checkpoint
+        if self.keeping and now - self._looked_at >= STOP_POLL_S:
+            self._looked_at = now
+            if self.keeping.is_asked_to_stop:
+                return STOP
+        if spec.every_steps is not None:
+            return SAVE if step % spec.every_steps == 0 else GO_ON
+        return SAVE if now - self._saved_at >= (spec.interval_s or math.inf) else GO_ON
+
+    def _kept(self) -> Kept:
+        return Kept(
+            history=tuple(self.history),
+            best_step=self.best_step,
+            best_loss=self.best_loss,
+            num_worse=self.num_worse,
+        )
+
+    def _remember(self, kept: Kept) -> None:
+        self.history[:] = kept.history
+        self.best_step, self.best_loss, self.num_worse = kept.best_step, kept.best_loss, kept.num_worse
+
+
+def steps_until(share: float, num_steps: int) -> int:
+    """How many steps a share of them is."""
+    return max(1, math.ceil(share * num_steps - ROUNDING))
+
+
+def attach(keeper: Keeper, trainer: Any) -> None:
+    """Puts the keeper's checkpoints, and its schedule for a range test, in the place of the trainer's own."""
+    trainer._save_checkpoint = lambda model, trial: keeper.save(trainer)
+    if not trainer.is_deepspeed_enabled:
+        trainer._load_from_checkpoint = lambda folder, model=None: trained_state.load(trainer.model, Path(folder))
+    if keeper.train.min_workers is not None and trainer.is_deepspeed_enabled:
+        _let_others_read()
+    if keeper.train.learning_rate_changes:
+        trainer.create_scheduler = partial(_changing, trainer, keeper.train)
+    if keeper.rising_from is not None:
+        trainer.create_scheduler = partial(_rising, trainer, keeper.rising_from / keeper.train.learning_rate)
+
+
+def _changing(trainer: Any, train: TrainSpec, num_training_steps: int, optimizer: Any = None) -> Any:
+    """The Trainer's own schedule, times what the spec changes the peak by."""
+    if optimizer is None and trainer.lr_scheduler is not None:
+        return trainer.lr_scheduler  # DeepSpeed has asked for it before, with the optimizer that it has made
+    apart = copy(trainer)
+    apart.lr_scheduler = None
+    scheduler = type(trainer).create_scheduler(apart, num_training_steps, optimizer)
+    changes = [
+        (steps_until(change.at, num_training_steps), change.learning_rate / train.learning_rate)
+        for change in train.learning_rate_changes
+    ]
+
+    def share(own: Callable[[int], float], step: int) -> float:
+        return own(step) * next((factor for first, factor in reversed(changes) if step >= first), 1.0)
+
+    scheduler.lr_lambdas = [partial(share, own) for own in scheduler.lr_lambdas]
+    if optimizer is None:
+        trainer.lr_scheduler = scheduler
+    return scheduler
+
+
+def _rising(trainer: Any, below: float, num_training_steps: int, optimizer: Any = None) -> Any:
+    """A learning rate that rises from a share of its highest, by the same factor each step."""
+    from torch.optim.lr_scheduler import LambdaLR
+
+    last = max(num_training_steps - 1, 1)
+    trainer.lr_scheduler = LambdaLR(
+        optimizer or trainer.optimizer, lambda step: float(below ** max(0.0, 1 - step / last))
+    )
+    return trainer.lr_scheduler
+
+
+def divergence(history: Sequence[LossPoint]) -> str | None:
+    """Why a run with this history should not go on; None when it should."""
+    if not history:
+        return None
+    if not math.isfinite(history[-1].loss) or history[-1].loss >= 1e300:
+        return "the loss is not a finite number"
+    limit = EXPLODED * max(history[0].loss, 1.0)
+    if len(history) > EXPLODED_LINES and all(point.loss > limit for point in history[-EXPLODED_LINES:]):
+        return f"the loss is {history[-1].loss:.1f}, after {history[0].loss:.1f} at the start"
+    return None
+
+
+def _count_steps_in_groups(engine: Any, step: int) -> None:
+    """DeepSpeed's elastic checkpoints look for the step where its own Adam keeps it; torch's keeps it elsewhere."""
+    optimizer = getattr(engine.optimizer, "optimizer", None)
+    for group in getattr(optimizer, "param_groups", ()):
+        group["step"] = step
+
+
+@cache
+def _let_others_read() -> None:
+    """DeepSpeed's optimizers of stage 1 and 2 can divide an elastic checkpoint among another number of workers; its
+    engine refuses before it asks them."""
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+    own = DeepSpeedEngine._load_zero_checkpoint
+
+    def load(engine: Any, folder: str, tag: str, load_optimizer_states: bool = True) -> Any:
+        if engine.loaded_checkpoint_dp_world_size == engine.seq_dp_world_size:
+            return own(engine, folder, tag, load_optimizer_states=load_optimizer_states)
+        shards = engine._get_all_zero_checkpoints(folder, tag)
+        if shards is None:
+            return False
+        engine.optimizer.load_state_dict(
+            state_dict_list=shards,
+            load_optimizer_states=load_optimizer_states,
+            load_from_fp32_weights=engine.zero_load_from_fp32_weights(),
+            param_shapes=engine._get_zero_param_shapes(),
+        )
+        return True
+
+    DeepSpeedEngine._load_zero_checkpoint = load
+
+
+def _from_first(decision: int) -> int:
+    """Rank 0's decision, on every rank."""
+    import torch
+    import torch.distributed as dist
+
+    if dist.get_world_size() == 1:
+        return decision
+    told = torch.tensor([decision], device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.broadcast(told, src=0)
+    return int(told.item())

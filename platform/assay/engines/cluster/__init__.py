@@ -1,0 +1,1 @@
+"""Ray's head, nodes, tasks and jobs."""

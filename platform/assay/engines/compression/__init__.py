@@ -1,0 +1,1 @@
+"""Compressing models: llm-compressor."""

@@ -1,0 +1,1 @@
+"""Reading, tokenizing and fetching training data."""

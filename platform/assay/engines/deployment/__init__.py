@@ -1,0 +1,1 @@
+"""Deploying models: Ray Serve."""

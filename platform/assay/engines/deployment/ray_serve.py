@@ -1,0 +1,240 @@
+"""Ray Serve and vLLM: engine applications, deployed by Serve's declarative REST API.
+
+Ray itself is not imported: the API is plain HTTP, and the engine runs in an environment of its own.
+"""
+
+import json
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.engines.cluster.cpu_features import computes_in_bf16
+from assay.errors import PlaceError, StageFailed
+from assay.records.stages import DeploymentRecord, Slot
+from assay.spec.serve import ServeSpec
+
+API = "/api/serve/applications/"
+POLL_S = 0.5
+HTTP_TIMEOUT_S = 30
+CPU_BLOCK_TOKENS = 32  # vLLM's 128 caches no prefix of a prompt shorter than that; its CPU kernels want multiples of 32
+MOST_ONGOING_REQUESTS = 256  # to a replica; the engine queues what it cannot take, and Serve need not
+REPLICA_MODULE = "assay_replica"  # `make setup` copies it from platform/locks into the engine's environment
+SMALL_MACHINE_CORES = 4  # vLLM keeps one core for its scheduler; of two that costs 40 % of the throughput (measured)
+
+
+@dataclass(frozen=True)
+class ServeApi:
+    """Where Serve's REST API is, and how to be let in."""
+
+    dashboard_url: str
+    token: str
+    serve_port: int
+    engine_python: str
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """What a slot holds now."""
+
+    slot: Slot
+    status: str
+    """Serve's word: DEPLOYING, RUNNING, DEPLOY_FAILED, UNHEALTHY, DELETING …"""
+    message: str
+    model_name: str
+    model_path: str
+    deployed_at: float
+    replicas: tuple[str, ...]
+    """Ids of the replicas, sorted."""
+    url: str
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it answers."""
+        return self.status == "RUNNING"
+
+
+def application(
+    slot: Slot, model_name: str, model_path: str, serve: ServeSpec, engine_python: str, *, on_gpu: bool
+) -> dict[str, Any]:
+    """One application of Serve's declarative configuration."""
+    engine: dict[str, Any] = {
+        "max_model_len": serve.engine.max_model_len,
+        "dtype": _dtype(serve, on_gpu=on_gpu),
+        "tensor_parallel_size": serve.engine.tensor_parallel_size,
+        "enforce_eager": serve.engine.enforce_eager,
+        "enable_prefix_caching": True,
+    }
+    environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+    bundle: dict[str, float] = {"GPU": 1, "CPU": 1} if on_gpu else {"CPU": 1}
+    if on_gpu:
+        engine["gpu_memory_utilization"] = serve.engine.gpu_memory_utilization
+    else:
+        engine["block_size"] = CPU_BLOCK_TOKENS
+        environment["VLLM_CPU_KVCACHE_SPACE"] = str(serve.engine.kv_cache_gb_on_cpu)
+        if serve.engine.enforce_eager:  # or the first request for log-probabilities waits for a C++ compiler
+            environment["TORCH_COMPILE_DISABLE"] = "1"
+        if (os.cpu_count() or 1) <= SMALL_MACHINE_CORES:
+            environment["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
+    config = {
+        "model_loading_config": {"model_id": model_name, "model_source": model_path},
+        "engine_kwargs": engine,
+        "placement_group_config": {"bundles": [bundle] * serve.engine.tensor_parallel_size},
+        "deployment_config": {
+            "autoscaling_config": {
+                "min_replicas": serve.replicas.min,
+                "max_replicas": serve.replicas.max,
+                "target_ongoing_requests": serve.replicas.target_ongoing_requests,
+            },
+            "max_ongoing_requests": max(MOST_ONGOING_REQUESTS, 4 * serve.replicas.target_ongoing_requests),
+        },
+        "runtime_env": {"env_vars": environment},
+    }
+    if _packages(engine_python, f"{REPLICA_MODULE}.py"):
+        config["callback_config"] = {"callback_class": f"{REPLICA_MODULE}.LocalModel"}
+    return {
+        "name": slot,
+        "route_prefix": f"/{slot}",
+        "import_path": "ray.serve.llm:build_openai_app",
+        "runtime_env": {"py_executable": engine_python, "env_vars": environment},
+        "args": {"llm_configs": [config]},
+    }
+
+
+def state(api: ServeApi, slot: Slot) -> SlotState | None:
+    """What the slot holds; None when it is empty or Serve is not running."""
+    details = _request(api, "GET").get("applications", {}).get(slot)
+    return _slot_state(api, slot, details) if details and details.get("deployed_app_config") else None
+
+
+def holds(api: ServeApi, deployment: DeploymentRecord) -> bool:
+    """Whether the slot still has this very deployment; its replicas may have been restarted meanwhile."""
+    now = state(api, deployment.slot)
+    return now is not None and now.deployed_at == deployment.deployed_at
+
+
+def engine_pids(api: ServeApi, slot: Slot) -> list[tuple[str, int]]:
+    """(IP address of the node, process) of each engine replica in the slot that runs."""
+    deployments = _request(api, "GET").get("applications", {}).get(slot, {}).get("deployments", {})
+    return [
+        (str(replica["node_ip"]), int(replica["pid"]))
+        for name, deployment in deployments.items()
+        if name.startswith("LLMServer")
+        for replica in deployment.get("replicas", [])
+        if replica.get("state") == "RUNNING" and replica.get("pid")
+    ]
+
+
+def engine_packages(engine_python: str) -> list[str]:
+    """Name and version of the engine and of what it stands on, from its environment's metadata."""
+    found = _packages(engine_python, "*.dist-info")
+    wanted = ("vllm", "torch", "transformers", "ray", "compressed_tensors")
+    return sorted(folder.stem for folder in found if folder.stem.split("-")[0].startswith(wanted))
+
+
+def _packages(engine_python: str, pattern: str) -> list[Path]:
+    return list(Path(engine_python).parents[1].glob(f"lib/python3*/site-packages/{pattern}"))
+
+
+def deploy(api: ServeApi, wanted: dict[str, Any]) -> None:
+    """Puts one application in place; the others stay as they are."""
+    _put(api, {**_deployed(api), wanted["name"]: wanted})
+
+
+def remove(api: ServeApi, slot: Slot) -> None:
+    """Frees a slot; does nothing when it is empty."""
+    deployed = _deployed(api)
+    if deployed.pop(slot, None):
+        _put(api, deployed)
+
+
+def wait_until_running(api: ServeApi, slot: Slot, *, timeout_s: float, since: float) -> SlotState:
+    """Waits for the application deployed after `since` (seconds since the epoch) to answer. Raises
+    `StageFailed` with Serve's own words when it fails, or when the time is up."""
+    end = time.monotonic() + timeout_s
+    now: SlotState | None = None
+    while time.monotonic() < end:
+        now = state(api, slot)
+        if now and now.deployed_at >= since:
+            if now.is_running:
+                return now
+            if now.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+                raise StageFailed(f"the engine in slot {slot} did not start: {_last_words(now.message)}")
+        time.sleep(POLL_S)
+    raise StageFailed(f"the engine in slot {slot} did not answer in {timeout_s:.0f} s; last seen: {now}")
+
+
+def _deployed(api: ServeApi) -> dict[str, dict[str, Any]]:
+    applications = _request(api, "GET").get("applications", {})
+    return {
+        name: details["deployed_app_config"]
+        for name, details in applications.items()
+        if details.get("deployed_app_config") and details.get("status") != "DELETING"
+    }
+
+
+def _put(api: ServeApi, applications: dict[str, dict[str, Any]]) -> None:
+    body = {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": "127.0.0.1", "port": api.serve_port},
+        "applications": list(applications.values()),
+    }
+    _request(api, "PUT", body)
+
+
+def _request(api: ServeApi, method: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    request = urllib.request.Request(
+        api.dashboard_url + API,
+        method=method,
+        data=json.dumps(body).encode() if body is not None else None,
+        headers={"Content-Type": "application/json", "Authorization": f"Bearer {api.token}"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as answer:
+            text = answer.read()
+    except urllib.error.HTTPError as error:
+        said = error.read().decode(errors="replace")[-400:]
+        raise PlaceError(f"Ray Serve at {api.dashboard_url} said {error.code}: {said}") from error
+    except OSError as error:
+        raise PlaceError(
+            f"no Ray dashboard answers at {api.dashboard_url} ({error}); `assay up` starts a local cluster"
+        ) from error
+    return json.loads(text) if text and method == "GET" else {}
+
+
+def _slot_state(api: ServeApi, slot: Slot, details: dict[str, Any]) -> SlotState:
+    loading = details["deployed_app_config"]["args"]["llm_configs"][0]["model_loading_config"]
+    replicas = [
+        replica["replica_id"]
+        for deployment in details.get("deployments", {}).values()
+        for replica in deployment.get("replicas", [])
+        if replica.get("state") == "RUNNING"
+    ]
+    return SlotState(
+        slot=slot,
+        status=details["status"],
+        message=details.get("message", ""),
+        model_name=loading["model_id"],
+        model_path=str(Path(loading["model_source"])),
+        deployed_at=float(details["last_deployed_time_s"]),
+        replicas=tuple(sorted(replicas)),
+        url=f"http://127.0.0.1:{api.serve_port}/{slot}/v1",
+    )
+
+
+def _dtype(serve: ServeSpec, *, on_gpu: bool) -> str:
+    if serve.engine.dtype == "auto" and not on_gpu and not computes_in_bf16():
+        return "float32"
+    return serve.engine.dtype
+
+
+def _last_words(message: str) -> str:
+    """The innermost exception of Serve's message, without its colours."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", message)
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"^[\w.]*(Error|Exception)\b", line)]
+    return (errors or lines or ["no reason given"])[-1]

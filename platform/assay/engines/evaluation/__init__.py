@@ -1,0 +1,1 @@
+"""Asking models: requests, lm-eval tasks, log-probabilities, load."""

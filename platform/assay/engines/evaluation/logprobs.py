@@ -1,0 +1,260 @@
+"""Log-probabilities of given tokens, through an OpenAI-compatible completions API.
+
+Two ways lead to them. `echo` sends prompt and continuation and reads the log-probabilities of the prompt; every server
+has it, and it is slow. vLLM also tells the log-probabilities of any tokens that are named (`logprob_token_ids`) at the
+place after a prompt. So a prompt is sent once for all its one-token continuations, and once more for each further
+place at which longer ones part or go on.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from assay.engines.evaluation.client import Ask, Endpoint, Json, Reply, ask_all
+
+Tokens = tuple[int, ...]
+
+PROMPTS_A_REQUEST = 8
+ONE_TOKEN = {"max_tokens": 1, "temperature": 0, "logprobs": 1}
+TOKENS_A_REQUEST = 128
+"""vLLM's MAX_LOGPROB_TOKEN_IDS: so many tokens may be named in one request."""
+CACHED_TOKENS = 32
+"""An engine that caches prefixes keeps whole blocks of so many tokens (vLLM on CPU; fewer on GPUs)."""
+COST_OF_ASKING, COST_OF_ECHO = 4.0, 1.6
+"""What a prompt costs besides its tokens, and what a token costs when its log-probability is told, in tokens that are
+computed: 58 ms for 26 tokens through Serve, of which 54 are the engine's, and 92 against 58 ms for 28 tokens in the
+engine (vLLM on CPU, SmolLM2-135M). Log-probabilities of a prompt are never read from the cache. They decide how it is
+asked, not what comes of it."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A continuation to be scored after a context."""
+
+    context: Tokens
+    continuation: Tokens
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the model makes of a continuation."""
+
+    logprob: float = 0.0
+    """Of the whole continuation, in nats."""
+    is_greedy: bool = False
+    """Whether each of its tokens is the model's likeliest."""
+    error: str = ""
+    """Why it could not be scored: then the rest says nothing."""
+    latency_s: float = 0.0
+    num_tries: int = 0
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What the model said at the place after some tokens."""
+
+    logprobs: dict[int, float]
+    likeliest: int
+    reply: Reply
+
+
+def score(
+    endpoint: Endpoint,
+    pairs: Sequence[Pair],
+    *,
+    answers: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, all_of_them: None,
+) -> list[Score]:
+    """The score of each pair, in order. Raises nothing for a server that fails: the score has the error."""
+    by_place = _worth_asking_by_place(pairs)
+    found = _ask_places(endpoint, [pairs[index] for index in by_place], answers, progress)
+    scores = {index: result for index, result in zip(by_place, found, strict=True) if result is not None}
+    left = [index for index in range(len(pairs)) if index not in scores]
+    echoed = _ask_echo(endpoint, [pairs[index] for index in left], answers, progress)
+    scores |= dict(zip(left, echoed, strict=True))
+    return [scores[index] for index in range(len(pairs))]
+
+
+def _worth_asking_by_place(pairs: Sequence[Pair]) -> list[int]:
+    """Pairs that are asked cheaper place by place, once what they share is paid for."""
+    groups: dict[Tokens, list[int]] = {}
+    for index, pair in enumerate(pairs):
+        groups.setdefault(pair.context, []).append(index)
+    chosen = []
+    for context, group in groups.items():
+        gains = {index: gain for index in group if (gain := _gain_by_place(pairs[index])) > 0}
+        if sum(gains.values()) > COST_OF_ASKING + len(context):
+            chosen += list(gains)
+    return sorted(chosen)
+
+
+def _gain_by_place(pair: Pair) -> float:
+    """What echoing a pair costs more than asking its places after the first, in tokens."""
+    cached = len(pair.context) // CACHED_TOKENS * CACHED_TOKENS
+    by_place = sum(COST_OF_ASKING + len(place) - cached for place in _places(pair)[1:])
+    return COST_OF_ASKING + COST_OF_ECHO * len(pair.context + pair.continuation) - by_place
+
+
+def _places(pair: Pair) -> list[Tokens]:
+    """The tokens before each token of the continuation."""
+    return [pair.context + pair.continuation[:length] for length in range(len(pair.continuation))]
+
+
+def _ask_places(
+    endpoint: Endpoint, pairs: Sequence[Pair], answers: Path | None, progress: Callable[[int, int], None]
+) -> list[Score | None]:
+    """The scores, place by place; None where the server does not tell what was asked for."""
+    wanted: dict[Tokens, set[int]] = {}
+    for pair in pairs:
+        for place, token in zip(_places(pair), pair.continuation, strict=True):
+            wanted.setdefault(place, set()).add(token)
+    contexts = {pair.context for pair in pairs}
+    places: dict[Tokens, _Place | None] = {}
+    for is_context in (True, False):  # what follows a context finds it in the engine's cache
+        part = {place: tokens for place, tokens in wanted.items() if (place in contexts) == is_context}
+        places |= _ask_at(endpoint, part, answers, progress)
+    return [_from_places(pair, [places[place] for place in _places(pair)]) for pair in pairs]
+
+
+def _ask_at(
+    endpoint: Endpoint,
+    wanted: Mapping[Tokens, set[int]],
+    answers: Path | None,
+    progress: Callable[[int, int], None],
+) -> dict[Tokens, _Place | None]:
+    """What the model says at each place of the wanted tokens; None where the server does not tell."""
+    batches = _batches(wanted, _prompts_a_request(endpoint))
+    named = [sorted({token for place in batch for token in wanted[place]}) for batch in batches]
+    more = [{"logprob_token_ids": tokens, "return_tokens_as_token_ids": True} for tokens in named]
+    found = _ask_batches(endpoint, batches, more, answers, progress)
+    return {place: _read_place(choice, reply) for place, (choice, reply) in found.items()}
+
+
+def _ask_batches(
+    endpoint: Endpoint,
+    batches: Sequence[Sequence[Tokens]],
+    more: Sequence[Json],
+    answers: Path | None,
+    progress: Callable[[int, int], None],
+) -> dict[Tokens, tuple[Json | None, Reply]]:
+    """Of each prompt what the server says of it, if it says anything, and the reply in which it does. A request is made
+    for each batch, with `more` in its body; not more prompts are in flight than the endpoint says requests."""
+    few = replace(endpoint, num_concurrent=endpoint.num_concurrent // _prompts_a_request(endpoint))
+    asks = [
+        Ask("completions", {"prompt": _prompt(batch), **ONE_TOKEN, **body})
+        for batch, body in zip(batches, more, strict=True)
+    ]
+    found: dict[Tokens, tuple[Json | None, Reply]] = {}
+    for batch, reply in zip(batches, ask_all(few, asks, answers=answers, progress=progress), strict=True):
+        choices = sorted(reply.body.get("choices", ()), key=lambda choice: choice["index"])
+        told = choices if len(choices) == len(batch) else [None] * len(batch)
+        found |= {prompt: (choice, reply) for prompt, choice in zip(batch, told, strict=True)}
+    return found
+
+
+def _prompts_a_request(endpoint: Endpoint) -> int:
+    return min(PROMPTS_A_REQUEST, endpoint.num_concurrent)
+
+
+def _prompt(batch: Sequence[Tokens]) -> list[int] | list[list[int]]:
+    """As the API takes it: one prompt may stand alone."""
+    prompts = [list(prompt) for prompt in batch]
+    return prompts[0] if len(prompts) == 1 else prompts
+
+
+def _read_place(choice: Json | None, reply: Reply) -> _Place | None:
+    if reply.error:  # a server that refuses does not know the field
+        return None if _is_refused(reply) else _Place({}, -1, reply)
+    if choice is None:
+        return None
+    try:
+        said = {_token_id(name): float(value) for name, value in choice["logprobs"]["top_logprobs"][0].items()}
+        return _Place(said, _token_id(choice["logprobs"]["tokens"][0]), reply)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+
+
+def _token_id(name: str) -> int:
+    """`token_id:42` is 42."""
+    return int(name.removeprefix("token_id:"))
+
+
+def _from_places(pair: Pair, places: Sequence[_Place | None]) -> Score | None:
+    there = [place for place in places if place is not None]
+    if len(there) < len(places):
+        return None
+    latency_s, num_tries = _effort([place.reply for place in there])
+    if errors := [place.reply.error for place in there if place.reply.error]:
+        return Score(error=errors[0], latency_s=latency_s, num_tries=num_tries)
+    steps = list(zip(there, pair.continuation, strict=True))
+    if any(token not in place.logprobs for place, token in steps):
+        return None
+    return Score(
+        logprob=sum(place.logprobs[token] for place, token in steps),
+        is_greedy=all(place.likeliest == token for place, token in steps),
+        latency_s=latency_s,
+        num_tries=num_tries,
+    )
+
+
+def _effort(replies: Sequence[Reply]) -> tuple[float, int]:
+    return sum(reply.latency_s for reply in replies), sum(reply.num_tries for reply in replies)
+
+
+def _ask_echo(
+    endpoint: Endpoint, pairs: Sequence[Pair], answers: Path | None, progress: Callable[[int, int], None]
+) -> list[Score]:
+    distinct = list(dict.fromkeys(pair.context + pair.continuation for pair in pairs))
+    size = _prompts_a_request(endpoint)
+    found = _ask_echo_in(_several(distinct, size), endpoint, answers, progress)
+    refused = [whole for whole, (_, reply) in found.items() if _is_refused(reply)]
+    # Some servers take one prompt at a time, or refuse all of a batch for one that is too long.
+    if refused and size > 1:
+        found |= _ask_echo_in(_several(refused, 1), endpoint, answers, progress)
+    return [_from_echo(pair, *found[pair.context + pair.continuation]) for pair in pairs]
+
+
+def _ask_echo_in(
+    batches: Sequence[Sequence[Tokens]],
+    endpoint: Endpoint,
+    answers: Path | None,
+    progress: Callable[[int, int], None],
+) -> dict[Tokens, tuple[Json | None, Reply]]:
+    return _ask_batches(endpoint, batches, [{"echo": True}] * len(batches), answers, progress)
+
+
+def _is_refused(reply: Reply) -> bool:
+    return reply.error.startswith("HTTP 4")
+
+
+def _from_echo(pair: Pair, choice: Json | None, reply: Reply) -> Score:
+    if reply.error:
+        return Score(error=reply.error, latency_s=reply.latency_s, num_tries=reply.num_tries)
+    start, end = len(pair.context), len(pair.context) + len(pair.continuation)
+    try:
+        said = (choice or {})["logprobs"]
+        own = [float(value) for value in said["token_logprobs"][start:end]]
+        best = [max(top.values()) for top in said["top_logprobs"][start:end]]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        own, best = [], []
+    if len(own) != end - start:
+        return Score(error="the server tells no log-probabilities of a prompt", num_tries=reply.num_tries)
+    is_greedy = all(mine >= other for mine, other in zip(own, best, strict=True))
+    return Score(sum(own), is_greedy, latency_s=reply.latency_s, num_tries=reply.num_tries)
+
+
+def _several(prompts: Sequence[Tokens], count: int) -> list[Sequence[Tokens]]:
+    return [prompts[first : first + count] for first in range(0, len(prompts), count)]
+
+
+def _batches(wanted: Mapping[Tokens, set[int]], most: int) -> list[list[Tokens]]:
+    """The places, so many to a request as it takes."""
+    batches: list[list[Tokens]] = []
+    named: set[int] = set()
+    for place, tokens in wanted.items():
+        if not batches or len(batches[-1]) == most or len(named | tokens) > TOKENS_A_REQUEST:
+            batches.append([])
+            named = set()
+        batches[-1].append(place)
+        named |= tokens
+    return batches

@@ -1,0 +1,65 @@
+"""What a training run is told, and where it leaves what it came to."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from assay.engines.checkpoints.callback import Keeping
+from assay.engines.training.objectives import objective_of
+from assay.records.record import Record
+from assay.records.stages import PauseReport, TrainingOutcome
+from assay.spec.train import TrainSpec
+
+
+class TrainingJob(Record):
+    """One training run, as every worker is told it."""
+
+    train: TrainSpec
+    model: str
+    """Folder of the base model."""
+    train_file: str
+    """Tokenized split (see `hf_data`)."""
+    selection_file: str | None
+    ewc_file: str | None = None
+    """Tokenized examples that `train.ewc` protects."""
+    teacher: str | None = None
+    """Folder of the teacher, for `distill`."""
+    scorer: str | None = None
+    """Folder of a reward model, for `grpo`."""
+    num_labels: int | None = None
+    """Classes of a linear head; 1 for a reward model."""
+    output: str
+    """Folder that receives the adapter or model under `weights/`, and `result.json`."""
+    progress_file: str
+    """JSON lines that tell how far it is."""
+    started_at: float
+    """When the run was asked for, in seconds since the epoch."""
+    on_gpu: bool
+    keeping: Keeping | None = None
+    """How it is kept from being lost; None where nobody would go on with it."""
+    rising_from: float | None = None
+    """For a range test: the learning rate rises from here to `train.learning_rate`, by the same factor each step."""
+
+
+def read_outcome(output: Path) -> TrainingOutcome | PauseReport:
+    """What rank 0 wrote; raises `OSError` or `ValueError` when it is not whole."""
+    if (output / "pause.json").exists():
+        return PauseReport.model_validate_json((output / "pause.json").read_text())
+    return TrainingOutcome.model_validate(json.loads((output / "result.json").read_text()))
+
+
+def beginnings(job: TrainingJob) -> Path:
+    """Where that is kept which a run measures before its first step, for a run that goes on later."""
+    return Path(job.keeping.folder if job.keeping else job.output)
+
+
+def is_padded(train: TrainSpec) -> bool:
+    """Whether every text needs a row of its own: peft puts virtual tokens before rows, and classifiers read rows."""
+    return train.objective.grpo is None and (train.method.is_prompt or objective_of(train).scores)
+
+
+def finite(value: Any) -> float:
+    """JSON has no NaN: a diverged loss is written as the largest float."""
+    number = float(value)
+    return number if math.isfinite(number) else 1.7e308

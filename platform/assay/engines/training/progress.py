@@ -1,0 +1,102 @@
+"""How far a training run is, told as it goes: the history, the progress file, the trackers."""
+
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+from assay.engines.checkpoints.callback import Keeper
+from assay.engines.cluster.progress_file import tell
+from assay.engines.training.job import TrainingJob, beginnings, finite
+from assay.engines.training.trackers import Tracker, trackers
+from assay.records.progress import Progress
+from assay.records.stages import LossPoint
+
+
+def watch_type() -> Any:
+    """The callback of a `TrainingJob` and its `Keeper`; the class exists only once transformers is imported."""
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        """Keeps the run's history and tells how far it is."""
+
+        def __init__(self, job: TrainingJob, keeper: Keeper) -> None:
+            self.job = job
+            self.keeper = keeper
+            self.trackers = _trackers(job)
+            self.first_step_at = 0.0
+            """In seconds since the epoch, as another process says when the run was asked for."""
+            self.first_step_tokens = 0
+            self.step_ends: list[float] = []
+            """Of the first and the last step, by a clock that nobody sets."""
+
+        def tokens_per_s(self, tokens: int) -> float:
+            """Over all steps but the first, which pays for warming up."""
+            seconds = self.step_ends[-1] - self.step_ends[0] if self.step_ends else 0.0
+            return (tokens - self.first_step_tokens) / seconds if seconds > 0 else 0.0
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
+            self.keeper.set_rates(lr_scheduler)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.step_ends[1:] = [time.monotonic()]
+            if not self.first_step_at:
+                self.first_step_at = time.time()
+                self.first_step_tokens = int(state.num_input_tokens_seen)
+            self.keeper.after_step(int(state.global_step), int(state.max_steps), control)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if not logs or "loss" not in logs:
+                return
+            point = LossPoint(
+                step=state.global_step,
+                loss=finite(-logs["reward"] if "reward" in logs else logs["loss"]),  # online training has no other
+                learning_rate=float(logs["learning_rate"]),
+                grad_norm=finite(logs["grad_norm"]) if logs.get("grad_norm") is not None else None,
+                tokens_per_s=self.tokens_per_s(int(state.num_input_tokens_seen)),
+            )
+            self.keeper.history.append(point)
+            for tracker in self.trackers:
+                tracker.tell(point)
+            progress = Progress(
+                num_steps=state.max_steps,
+                memory_bytes=peak_memory_bytes(self.job.on_gpu),
+                num_tokens=int(state.num_input_tokens_seen),
+                **point.model_dump(),
+            )
+            write_progress(self.job, progress)
+            self.keeper.check_loss()
+
+    return Watch
+
+
+def write_progress(job: TrainingJob, progress: Progress) -> None:
+    """Adds a line to the run's progress file, in rank 0 alone."""
+    import torch.distributed as dist
+
+    if dist.get_rank() == 0:
+        tell(Path(job.progress_file), progress)
+
+
+def peak_memory_bytes(on_gpu: bool) -> int:
+    """The most that this process has held so far: of the GPU's memory, or of the machine's."""
+    if on_gpu:
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _trackers(job: TrainingJob) -> list[Tracker]:
+    import torch.distributed as dist
+
+    if job.keeping is None or dist.get_rank() != 0:
+        return []
+    run = Path(job.progress_file).parent.name
+    return trackers(
+        job.train.report_to,
+        run=run,
+        folder=Path(job.output).parent,
+        kept=beginnings(job),
+        settings=job.train.model_dump_json(),
+    )

@@ -1,0 +1,1 @@
+"""The workers that train: Ray Train, Ray Tune, retries, a pool that stays."""

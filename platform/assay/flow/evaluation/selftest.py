@@ -1,0 +1,187 @@
+"""A suite's self-test: stored answers are resampled, and damaged models are really weighed where one is asked for."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from assay.engines.cluster import tasks as ray_cluster
+from assay.engines.models import weight_noise
+from assay.errors import UsageError
+from assay.flow.evaluation.standalone import Asking, How, ask_slot
+from assay.flow.pipeline.executor import Line, Watcher, only_one
+from assay.flow.pipeline.graph import engine_mark
+from assay.records.evaluation import SlotWeighing, WeighingRequest
+from assay.records.gate import GateRecord, Weighing
+from assay.records.record import digest_of, read_as
+from assay.records.selftest import NoisedModel, SelftestRecord
+from assay.records.stages import DatasetRecord, ModelRecord
+from assay.reporting import document as reports
+from assay.rules.gate import selftest
+from assay.rules.gate.attempts import corrected_confidence
+from assay.rules.gate.verdict import overall, weigh_limits
+from assay.settings import Place
+from assay.spec.gate import SuiteSpec
+from assay.spec.serve import EngineSpec, ServeSpec
+from assay.spec.spec import Spec
+from assay.stages import evaluate, gate
+from assay.stages.context import Work
+from assay.store.ledger import Ledger, RunRow
+
+STAGE = "selftest"
+
+
+def run(
+    suite: SuiteSpec,
+    files: Sequence[str],
+    *,
+    weighed: str,
+    draws: int,
+    noises: Sequence[float] = (),
+    num_concurrent: int | None = None,
+    root: Path,
+    place: Place,
+    watcher: Watcher,
+    before_work: Callable[[], None],
+) -> SelftestRecord:
+    """Tests the suite on the answers of a run or weighing, named by the start of its id; on the newest that was
+    weighed by this suite, when the name is empty. For each of `noises` its model is damaged by so much, deployed and
+    asked. The ledger keeps the outcome under the suite's digest. Raises `UsageError` when there are no such answers."""
+    ledger = Ledger(place.ledger_url)
+    source = _source(suite, weighed, root, ledger)
+    name = f"selftest-{source.digest[:6]}"
+    with only_one(place.run_folder(name), name):
+        ledger.open_run(name, name="(gate selftest)", spec='{"kind":"selftest"}', started_by=place.user)
+        attempt = ledger.begin_stage(name, STAGE, reports.selftest_key(source.digest))
+        try:
+            line = Line(name, place, root, ledger, watcher, before_work)
+            noised = tuple(_noised(source, noise, num_concurrent, line) for noise in noises)
+            record = _tested(source, ", ".join(files), draws, noised)
+        except BaseException as error:
+            ledger.fail_stage(attempt, str(error) or type(error).__name__)
+            raise
+        ledger.finish_stage(attempt, record)
+    return record
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Whose answers are drawn from, and what is needed to ask it again."""
+
+    row: RunRow
+    gate: GateRecord
+    suite: SuiteSpec
+    digest: str
+    """The suite's."""
+    data: DatasetRecord | None
+    model: ModelRecord | None
+    """What was deployed; None for a model behind a URL."""
+
+    @property
+    def candidate(self) -> Weighing:
+        """The answers."""
+        return gate.read_weighing(self.gate.candidate)
+
+    @property
+    def base(self) -> Weighing | None:
+        """The base model's, where there are any."""
+        return gate.read_weighing(self.gate.base) if self.gate.base else None
+
+
+def _source(suite: SuiteSpec, weighed: str, root: Path, ledger: Ledger) -> _Source:
+    rows = [ledger.find_run(weighed)] if weighed else ledger.runs()
+    for row in rows:
+        stages = reports.stages_of(row, ledger)
+        decided = read_as(GateRecord, stages.get("gate"))
+        if decided is None or decided.candidate.num_unasked:
+            continue
+        data = read_as(DatasetRecord, stages.get("prepare"))
+        tasks = evaluate.tasks_of(suite, root, data)
+        digest, answered = gate.suite_digest(suite, tasks), decided.scorecard.task_digests
+        if suite.limits.keys() <= answered.keys() and all(answered[task.name] == task.digest for task in tasks):
+            model = read_as(ModelRecord, stages.get("compress") or stages.get("fetch"))
+            return _Source(row, decided, suite, digest, data, model)
+    if weighed:
+        raise UsageError(
+            f"{rows[0].id} has no answers to all of this suite as it is now; weigh it first, without `stop_early`"
+        )
+    raise UsageError(
+        "nothing was weighed by this suite as it is now; `assay run SPEC` or `assay gate run --suite SUITE --artifact "
+        "FOLDER` does so, and --artifact does it here"
+    )
+
+
+def _tested(source: _Source, files: str, draws: int, noised: tuple[NoisedModel, ...]) -> SelftestRecord:
+    candidate, base, seed = source.candidate, source.base, int(source.digest[:8], 16)
+    limits = selftest.selftest_limits(source.suite, candidate, base, draws=draws, seed=seed)
+    again = [model for model in noised if model.noise == 0 and model.outcome != source.gate.scorecard.outcome]
+    faults = [f"the same model, asked once more, was {model.outcome}" for model in again]
+    return SelftestRecord(
+        suite=files,
+        suite_digest=source.digest,
+        artifact_digest=candidate.artifact_digest,
+        base_digest=base.artifact_digest if base else None,
+        confidence=corrected_confidence(source.suite),
+        draws=draws,
+        limits=limits,
+        planted=selftest.selftest_suite(source.suite, candidate, base, draws=draws, seed=seed),
+        noised=noised,
+        at=time.time(),
+        faults=(*selftest.faults_of(limits), *faults),
+    )
+
+
+def _noised(source: _Source, noise: float, num_concurrent: int | None, line: Line) -> NoisedModel:
+    """The model with noise on its weights, deployed and asked; with none, the same model once more."""
+    if source.model is None:
+        raise UsageError("noise needs a model's files; a model behind a URL has none here")
+    tasks = evaluate.tasks_of(source.suite, line.root, source.data)
+    how, model = How(_serve(source.row), num_concurrent), source.model
+    if noise:
+        model = line.record(
+            f"noise {noise:g}",
+            digest_of(["noise", weight_noise.VERSION, noise, model.artifact.digest]),
+            ModelRecord,
+            partial(_damage, model, noise),
+        )
+    engine = engine_mark(how.serve_for(model).engine, line.place)
+    mark = engine if noise else f"{engine} once more"  # the same model must not be answered from what is on file
+    found = line.record(
+        f"weigh {noise:g}",
+        digest_of(
+            ["weigh", evaluate.VERSION, model.artifact.digest, mark, [[task.name, task.digest] for task in tasks]]
+        ),
+        SlotWeighing,
+        lambda work: ask_slot(model, how, mark, [Asking(tasks)], work)[0],
+    )
+    return _compared(source, noise, gate.read_weighing(found.weighing))
+
+
+def _damage(model: ModelRecord, noise: float, work: Work) -> ModelRecord:
+    work.say(f"adding noise {noise:g} to the weights")
+    folder = work.fresh_folder("model")
+    seed = int(model.artifact.digest[:8], 16)
+    ray_cluster.call(weight_noise.add_noise, Path(model.artifact.path), folder, noise, seed)
+    return ModelRecord.model_validate({**model.model_dump(), "artifact": work.store.put(folder, "model")})
+
+
+def _compared(source: _Source, noise: float, weighing: Weighing) -> NoisedModel:
+    results = weigh_limits(source.suite, weighing, source.base, confidence=corrected_confidence(source.suite))
+    before = {item.id: item.response for result in source.candidate.tasks for item in result.items}
+    after = [item for result in weighing.tasks for item in result.items]
+    return NoisedModel(
+        noise=noise,
+        artifact_digest=weighing.artifact_digest,
+        outcome=overall(results),
+        changed_answers=sum(before.get(item.id) != item.response for item in after) / len(after),
+        missed=tuple(f"{result.task} {result.metric}" for result in results if result.outcome != "PASS"),
+    )
+
+
+def _serve(row: RunRow) -> ServeSpec:
+    """The engine's settings of a run or weighing."""
+    request = read_as(WeighingRequest, row.spec)
+    if request is not None:
+        return ServeSpec(engine=EngineSpec.model_validate(request.engine))
+    return Spec.model_validate_json(row.spec).serve

@@ -1,0 +1,383 @@
+"""Weighing without a run: any model's files, or any OpenAI-compatible server, decided by a suite.
+
+Files go into the store and the engine's slot `reference`, which never has traffic. What was weighed once is not
+weighed again: answers are kept by the digests of the bytes, the engine and the tasks.
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from assay.engines.deployment import ray_serve
+from assay.engines.evaluation import openai_api
+from assay.engines.evaluation.harness import TaskFile
+from assay.errors import UsageError
+from assay.flow.pipeline.artifacts import champion_model
+from assay.flow.pipeline.attempts import begin_attempt
+from assay.flow.pipeline.executor import Line, Watcher, only_one
+from assay.flow.pipeline.graph import engine_mark, folder_mark, stopping_of
+from assay.records.evaluation import URL_MARK, SlotWeighing, Subject, WeighingRequest
+from assay.records.gate import Attempt, GateRecord, WeighingRecord
+from assay.records.record import digest_of
+from assay.records.stages import DeploymentRecord, ModelRecord
+from assay.reporting import document as reports
+from assay.settings import Place
+from assay.spec.gate import REQUESTS_TO_A_REPLICA, LoadSpec, SuiteSpec
+from assay.spec.model import ModelSpec
+from assay.spec.serve import EngineSpec, ReplicasSpec, ServeSpec
+from assay.stages import baseline, deploy, evaluate, fetch, gate, service
+from assay.stages.context import Work
+from assay.store.ledger import Ledger
+
+ELSEWHERE: Literal["elsewhere"] = "elsewhere"
+"""The slot, and the engine, of a server that is not ours."""
+REQUESTS_TO_A_URL = 16
+"""In flight to such a server, which has others to answer."""
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What came of a weighing without a run."""
+
+    name: str
+    """Under which the ledger keeps it; `assay report` and `assay gate compare` find it by this."""
+    gate: GateRecord
+    num_stages_run: int
+    """0 when everything stood already."""
+
+
+def run(
+    requests: Sequence[WeighingRequest],
+    suites: Sequence[SuiteSpec],
+    *,
+    root: Path,
+    place: Place,
+    watcher: Watcher,
+    before_work: Callable[[], None],
+    api_key: str = "none",
+    num_concurrent: int | None = None,
+    num_replicas: int = 1,
+) -> tuple[Weighed, ...]:
+    """Weighs one candidate, and the base model where one is named, by each of the suites, which are asked together:
+    `requests` differ in their suites alone. Each suite has a verdict and a record of its own. `num_concurrent` is
+    as in `How`. `before_work` is called once, before the first thing that is not on record. Raises `UsageError` for a
+    suite that cannot be asked without a run."""
+    for request, suite in zip(requests, suites, strict=True):
+        _check(request, suite)
+    first, ledger = requests[0], Ledger(place.ledger_url)
+    replicas = ReplicasSpec(min=num_replicas, max=num_replicas)
+    how = How(
+        ServeSpec(engine=EngineSpec.model_validate(first.engine), replicas=replicas),
+        num_concurrent,
+        api_key,
+    )
+    connect = cache(before_work)
+    cases = []
+    with ExitStack() as held:
+        for request, suite in zip(requests, suites, strict=True):
+            tasks = evaluate.tasks_of(suite, root, None)
+            name = _name(request, gate.suite_digest(suite, tasks))
+            held.enter_context(only_one(place.run_folder(name), name))
+            ledger.open_run(name, name="(gate run)", spec=request.model_dump_json(), started_by=place.user)
+            cases.append(_Case(request, suite, tasks, Line(name, place, root, ledger, watcher, connect)))
+        return _weigh_and_decide(cases, how)
+
+
+@dataclass(frozen=True)
+class How:
+    """How models are asked, by whatever suite."""
+
+    serve: ServeSpec
+    num_concurrent: int | None = None
+    """Requests in flight to each replica, or to a URL; REQUESTS_TO_A_REPLICA or _URL when not said."""
+    api_key: str = "none"
+
+    @property
+    def num_to_replicas(self) -> int:
+        """Requests in flight to all replicas together."""
+        return (self.num_concurrent or REQUESTS_TO_A_REPLICA) * self.serve.replicas.min
+
+    @property
+    def num_to_url(self) -> int:
+        """Requests in flight to a server that is not ours."""
+        return self.num_concurrent or REQUESTS_TO_A_URL
+
+    def serve_for(self, model: ModelRecord) -> ServeSpec:
+        """The engine's settings, no longer a context than the model was made for."""
+        engine = self.serve.engine
+        if not 0 < model.context_length < engine.max_model_len:
+            return self.serve
+        fitting = {**engine.model_dump(), "max_model_len": model.context_length}
+        return ServeSpec(engine=EngineSpec.model_validate(fitting), replicas=self.serve.replicas)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What one suite asks of a model."""
+
+    tasks: tuple[TaskFile, ...]
+    load: LoadSpec | None = None
+    """Under which the service is measured; None when it is not."""
+    stopping: evaluate.Stopping | None = None
+    """When it has seen enough; None when it asks everything."""
+
+    @property
+    def reads(self) -> object:
+        """What the answers depend on, besides the model and the engine."""
+        stopping = self.stopping
+        return [
+            [[task.name, task.digest] for task in self.tasks],
+            self.load.model_dump() if self.load else None,
+            [
+                stopping.suite.model_dump(mode="json"),
+                [digest_of(weighing.model_dump()) if weighing else None for weighing in stopping.beside],
+            ]
+            if stopping
+            else None,
+        ]
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One suite of several that are weighed together."""
+
+    request: WeighingRequest
+    suite: SuiteSpec
+    tasks: tuple[TaskFile, ...]
+    line: Line
+
+
+def _weigh_and_decide(cases: Sequence[_Case], how: How) -> tuple[Weighed, ...]:
+    request, lines = cases[0].request, [case.line for case in cases]
+    whole = [Asking(case.tasks) for case in cases]
+    bases: list[WeighingRecord | None] = [None] * len(cases)
+    if request.base:
+        bases = [found.weighing for found in _weigh(request.base, whole, how, lines, "-base")]
+    champions = [
+        (_champion(case, asking, how) or base) if "champion" in case.suite.references else None
+        for case, asking, base in zip(cases, whole, bases, strict=True)
+    ]
+    askings = [
+        Asking(
+            case.tasks, case.suite.service.load if case.suite.service else None, stopping_of(case.suite, base, champion)
+        )
+        for case, base, champion in zip(cases, bases, champions, strict=True)
+    ]
+    begins = [partial(_begin, case) for case in cases]
+    candidates = _weigh(request.candidate, askings, how, lines, begins=begins)
+    return tuple(
+        _decide(case, candidate, base, champion)
+        for case, candidate, base, champion in zip(cases, candidates, bases, champions, strict=True)
+    )
+
+
+def _decide(
+    case: _Case, candidate: SlotWeighing, base: WeighingRecord | None, champion: WeighingRecord | None
+) -> Weighed:
+    line, suite, digest = case.line, case.suite, gate.suite_digest(case.suite, case.tasks)
+    attempt = _begin(case, candidate.deployment.artifact_digest, candidate.engine)
+    read = [
+        "gate",
+        gate.VERSION,
+        digest,
+        candidate.model_dump(),
+        base.evidence.digest if base else None,
+        champion.evidence.digest if champion else None,
+        attempt.model_dump(),
+    ]
+    decided = line.record(
+        "gate",
+        digest_of(read),
+        GateRecord,
+        lambda work: gate.run(
+            suite,
+            suite_file=", ".join(case.request.suite),
+            tasks=case.tasks,
+            deployment=candidate.deployment,
+            base=base,
+            champion=champion,
+            weigh=lambda _: candidate.weighing,
+            attempt=attempt,
+            service=candidate.service,
+            selftest=reports.summary(reports.newest_selftest(digest, line.ledger)),
+            work=work,
+        ),
+        needs_cluster=False,
+    )
+    return Weighed(line.name, decided, line.num_run)
+
+
+def _check(request: WeighingRequest, suite: SuiteSpec) -> None:
+    """Refuses what only a run can answer."""
+    if evaluate.HELD_OUT in suite.limits:
+        raise UsageError(
+            f"the suite limits `{evaluate.HELD_OUT}`, the split that a spec keeps sealed; without a run there is none"
+        )
+    if "base" in suite.references and request.base is None:
+        raise UsageError("the suite compares with the base model; name it with --base")
+
+
+def _name(request: WeighingRequest, digest: str) -> str:
+    candidate = request.candidate
+    said = candidate.model or urlsplit(candidate.url).hostname or Path(candidate.source.partition("@")[0]).name
+    slug = re.sub(r"[^\w.-]+", "-", said).strip("-.") or "model"
+    return f"{slug}-{digest_of([request.model_dump(), digest])[:6]}"
+
+
+def _weigh(
+    subject: Subject,
+    askings: Sequence[Asking],
+    how: How,
+    lines: Sequence[Line],
+    mark: str = "",
+    begins: Sequence[Callable[[str, str], object]] = (),
+) -> list[SlotWeighing]:
+    """The subject's answers to each suite; `mark` tells the stages of the base model from the candidate's. `begins`
+    are told of the model's digest and the engine before it is asked anything."""
+    engine: str
+    ask: Callable[[Sequence[Asking], Work], Sequence[SlotWeighing]]
+    if subject.url:
+        deployment = _server(subject, how.api_key)
+        digest, engine, ask = deployment.artifact_digest, ELSEWHERE, partial(_ask_server, deployment, how)
+    else:
+        model, *_ = [_fetch(subject, line, mark) for line in lines]
+        engine = engine_mark(how.serve_for(model).engine, lines[0].place)
+        digest, ask = model.artifact.digest, partial(ask_slot, model, how, engine)
+    for begin in begins:
+        begin(digest, engine)
+    found: dict[int, SlotWeighing] = {}
+
+    def answers(number: int, work: Work) -> SlotWeighing:
+        """The first suite whose answers are not on record has the others asked with it."""
+        if number not in found:
+            found.update(enumerate(ask(askings[number:], work), start=number))
+        return found[number]
+
+    return [
+        line.record(
+            f"weigh{mark}",
+            digest_of(
+                ["weigh", evaluate.VERSION, digest, engine, asking.reads, how.serve.replicas.min if asking.load else 0]
+            ),
+            SlotWeighing,
+            partial(answers, number),
+            stands=_is_answered,
+        )
+        for number, (asking, line) in enumerate(zip(askings, lines, strict=True))
+    ]
+
+
+def _champion(case: _Case, asking: Asking, how: How) -> WeighingRecord | None:
+    """The champion's answers; it is asked in a slot of its own, for its users have the other. None when nobody has the
+    traffic, or its model is not in the ledger any more."""
+    line = case.line
+    champion = line.ledger.champion()
+    model = champion_model(champion, line.ledger) if champion else None
+    if model is None:
+        return None
+    engine = engine_mark(how.serve_for(model).engine, line.place)
+    key = digest_of(["weigh", evaluate.VERSION, model.artifact.digest, engine, asking.reads])
+    ask = partial(ask_slot, model, how, engine, [asking])
+    return line.record("weigh-champion", key, SlotWeighing, lambda work: ask(work)[0], stands=_is_answered).weighing
+
+
+def _is_answered(found: SlotWeighing) -> bool:
+    return not found.weighing.num_errors
+
+
+def _begin(case: _Case, digest: str, engine: str) -> Attempt:
+    """Counts the candidate among those that were weighed with these items."""
+    line = case.line
+    return begin_attempt(
+        case.suite, case.tasks, artifact_digest=digest, engine=engine, run=line.name, ledger=line.ledger
+    )
+
+
+def _fetch(subject: Subject, line: Line, mark: str) -> ModelRecord:
+    source = ModelSpec(source=subject.source)
+    return line.record(
+        f"fetch{mark}",
+        digest_of(["fetch", fetch.VERSION, source.model_dump(), folder_mark(source, line.root)]),
+        ModelRecord,
+        lambda work: fetch.run(source, work=work),
+    )
+
+
+def ask_slot(
+    model: ModelRecord, how: How, engine: str, askings: Sequence[Asking], work: Work
+) -> tuple[SlotWeighing, ...]:
+    """Deploys into the slot `reference`, asks for all suites at once, measures the service where that is wanted, and
+    frees the slot, whatever happens."""
+    api, serve = deploy.serve_api(work), how.serve_for(model)
+
+    def ask(deployment: DeploymentRecord) -> tuple[SlotWeighing, ...]:
+        weighings = evaluate.run(
+            deployment,
+            [evaluate.Wanted(asking.tasks, asking.stopping) for asking in askings],
+            engine=engine,
+            tokenizer=model.artifact.path,
+            num_concurrent=how.num_to_replicas,
+            work=work,
+            stands=lambda: ray_serve.holds(api, deployment),
+        )
+        gpus = serve.engine.tensor_parallel_size
+        measured = {
+            load: service.run(load, deployment=deployment, gpus_a_replica=gpus, api=api, work=work)
+            for load in dict.fromkeys(asking.load for asking in askings)
+            if load is not None
+        }
+        return tuple(
+            SlotWeighing(
+                deployment=deployment,
+                engine=engine,
+                weighing=weighing,
+                service=measured[asking.load] if asking.load else None,
+            )
+            for asking, weighing in zip(askings, weighings, strict=True)
+        )
+
+    into = partial(deploy.into, "reference", serve, model_name="weighed", model=model, work=work)
+    return baseline.run(deploy=into, weigh=ask, api=api)
+
+
+def _server(subject: Subject, api_key: str) -> DeploymentRecord:
+    """Somebody else's server as a deployment. Its digest stands for what can be known of it: where it is, what it
+    says of its model, and its revision where one was named. Without one every weighing is of its own."""
+    url = subject.url.rstrip("/")
+    offered = openai_api.models(url, api_key)
+    model = subject.model or (next(iter(offered)) if len(offered) == 1 else "")
+    if model not in offered:
+        there = f"it offers {', '.join(sorted(offered)) or 'none'}"
+        raise UsageError(f"{url} has no model {model!r}; {there}" if model else f"say which model of {url}: {there}")
+    said = {key: offered[model].get(key) for key in ("id", "root", "owned_by", "max_model_len")}
+    known = digest_of([url, said, subject.revision or secrets.token_hex(16)])
+    return DeploymentRecord(
+        slot=ELSEWHERE,
+        model_name=model,
+        artifact_digest=URL_MARK + known,
+        url=url,
+        deployed_at=time.time(),
+        replicas=(),
+    )
+
+
+def _ask_server(
+    deployment: DeploymentRecord, how: How, askings: Sequence[Asking], work: Work
+) -> tuple[SlotWeighing, ...]:
+    weighings = evaluate.run(
+        deployment,
+        [evaluate.Wanted(asking.tasks, asking.stopping) for asking in askings],
+        engine=ELSEWHERE,
+        tokenizer=None,
+        num_concurrent=how.num_to_url,
+        work=work,
+        api_key=how.api_key,
+    )
+    return tuple(SlotWeighing(deployment=deployment, engine=ELSEWHERE, weighing=weighing) for weighing in weighings)

@@ -1,0 +1,124 @@
+"""A line of stages: each is skipped when its record stands, and leaves its record otherwise."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from assay.engines.cluster import signals, tasks
+from assay.errors import AssayError, PlaceError, StageFailed, UsageError
+from assay.flow.pipeline.artifacts import is_intact
+from assay.records.record import Record, read_as
+from assay.settings import Place
+from assay.stages.context import Work
+from assay.store.ledger import Ledger, StageRow
+from assay.store.lock import held, is_held
+
+R = TypeVar("R", bound=Record)
+
+LOCK = "lock"
+
+
+class Watcher(Protocol):
+    """Who is told how a line goes."""
+
+    def began(self, stage: str, progress_file: Path) -> None:
+        """A stage is being run; its progress can be followed in the file."""
+
+    def ended(self, stage: str, record: Record, *, seconds: float, cached: bool) -> None:
+        """A stage has its record."""
+
+
+def _nothing() -> None:
+    """What most stages do before the cluster is there."""
+
+
+@dataclass
+class Line:
+    """The stages of one run, or of one weighing without a run."""
+
+    name: str
+    """The run's id."""
+    place: Place
+    root: Path
+    """Folder that relative paths start from."""
+    ledger: Ledger
+    watcher: Watcher
+    before_work: Callable[[], None]
+    """Called once, before the first stage that needs the cluster and is not on record."""
+    num_run: int = field(default=0, init=False)
+    """Stages that were run, and not taken from the ledger."""
+    _on_gpu: bool | None = field(default=None, init=False)
+
+    def record(
+        self,
+        stage: str,
+        key: str,
+        kind: type[R],
+        run: Callable[[Work], R],
+        *,
+        stands: Callable[[R], bool] = lambda _: True,
+        first: Callable[[], None] = _nothing,
+        needs_cluster: bool = True,
+    ) -> R:
+        """The record of a stage: the one under its key, when that is whole and what it tells of `stands`; otherwise
+        `first` is called, and the stage run. Raises `StageFailed` for what is missing in the middle of the work, and
+        `KeyboardInterrupt`, with the record written, when somebody asked to stop as the stage came to its end."""
+        row = self.ledger.record(key)
+        record = read_as(kind, row.record) if row else None
+        if row is not None and record is not None and is_intact(record, self.place) and stands(record):
+            self.ledger.reuse_stage(self.name, stage, key)
+            self.watcher.ended(stage, record, seconds=row.seconds, cached=True)
+            return record
+        first()
+        if needs_cluster:
+            self._connect()
+        return self._execute(stage, key, run)
+
+    def _connect(self) -> None:
+        if self._on_gpu is None:
+            self.before_work()
+            tasks.connect(self.place.cluster_address)
+            self._on_gpu = tasks.size().gpus > 0
+
+    def _execute(self, stage: str, key: str, run: Callable[[Work], R]) -> R:
+        folder = self.place.run_folder(self.name) / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        progress_file = folder / "progress.jsonl"
+        progress_file.unlink(missing_ok=True)
+        progress_file.touch()
+        attempt = self.ledger.begin_stage(self.name, stage, key)
+        self.watcher.began(stage, progress_file)
+        try:
+            record = run(Work(self.place, folder, progress_file, self.root, on_gpu=bool(self._on_gpu)))
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+            self.ledger.fail_stage(attempt, "interrupted" if interrupted else str(error) or type(error).__name__)
+            if isinstance(error, PlaceError | OSError):
+                raise StageFailed(f"{stage}: {error}") from error
+            if isinstance(error, AssayError) and not hasattr(error, "problems"):
+                raise type(error)(f"{stage}: {error}") from error
+            raise
+        self.ledger.finish_stage(attempt, record)
+        self.num_run += 1
+        row = self.ledger.record(key)
+        self.watcher.ended(stage, record, seconds=row.seconds if row else 0.0, cached=False)
+        signals.heed()
+        return record
+
+
+def stages_now(run: str, ledger: Ledger, place: Place) -> list[StageRow]:
+    """The stages of a run as they stand now: one that the ledger says is running, in a place where no process works on
+    the run, was killed."""
+    is_worked_on = is_held(place.run_folder(run) / LOCK) is not False
+    rows = ledger.stages(run)
+    return [replace(row, state="killed") if row.state == "running" and not is_worked_on else row for row in rows]
+
+
+def only_one(folder: Path, name: str) -> AbstractContextManager[None]:
+    """Holds the run's lock; raises `UsageError` when it is being run already."""
+    return held(
+        folder / LOCK,
+        taken=UsageError(f"run {name} is being run already; `assay status {name}` shows how far it is"),
+    )

@@ -1,0 +1,78 @@
+"""Running a spec: stage after stage, each of which is skipped when its record stands."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from assay.engines.cluster import tasks
+from assay.errors import UsageError
+from assay.flow.pipeline.attempts import MAKE_CANDIDATES, check_attempts_left
+from assay.flow.pipeline.executor import Line, Watcher, only_one
+from assay.flow.pipeline.graph import Context, Step, run_id, wanted_steps
+from assay.records.gate import GateRecord
+from assay.settings import Place
+from assay.spec.gate import SuiteSpec
+from assay.spec.spec import Spec
+from assay.store.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """A run that went as far as the gate."""
+
+    run: str
+    gate: GateRecord
+    num_stages_run: int
+    """0 when every record stood already."""
+
+
+def run(
+    spec: Spec, suite: SuiteSpec, *, root: Path, place: Place, watcher: Watcher, before_work: Callable[[], None]
+) -> RunOutcome:
+    """Takes the spec as far as the gate's verdict. What stands in the ledger with intact artifacts is not done
+    again; `before_work` is called once, before the first stage that is. Raises `UsageError` before anything
+    starts when the cluster cannot hold the run, or no other candidate may be weighed with the suite's items, and
+    `StageFailed` when a stage stops; the finished ones are kept."""
+    ledger = Ledger(place.ledger_url)
+    name = run_id(spec, suite, root)
+
+    def prepare() -> None:
+        before_work()
+        _check_cluster(spec, place)
+
+    with only_one(place.run_folder(name), name):
+        ledger.open_run(name, name=spec.name, spec=spec.model_dump_json(), started_by=place.user)
+        context = Context(spec, suite, root, place, ledger.champion())
+        line = Line(name, place, root, ledger, watcher, prepare)
+        for step in wanted_steps(context):
+            context.records[step.name] = line.record(
+                step.name,
+                step.key(context),
+                step.record,
+                partial(step.run, context),
+                stands=partial(step.stands, context),
+                first=partial(_check_attempts, step, context, ledger),
+            )
+    return RunOutcome(name, context.record("gate", GateRecord), line.num_run)
+
+
+def _check_attempts(step: Step, context: Context, ledger: Ledger) -> None:
+    """Refuses to make a candidate that the gate would refuse."""
+    if step.name.partition("-")[0] in MAKE_CANDIDATES:
+        check_attempts_left(context.suite, context.tasks, ledger)
+
+
+def _check_cluster(spec: Spec, place: Place) -> None:
+    """Connects, and refuses a run that the cluster could never hold."""
+    tasks.connect(place.cluster_address)
+    size = tasks.size()
+    train = max(spec.train_steps, key=lambda one: one.num_workers * one.worker.cpus)
+    cpus = train.num_workers * train.worker.cpus + (1 if spec.sweep else 0)
+    gpus = max(one.num_workers * (one.worker.gpus or 0) for one in spec.train_steps)
+    if cpus > size.cpus or gpus > size.gpus:
+        raise UsageError(
+            f"the spec asks for {train.num_workers} workers, together {cpus:g} CPUs and {gpus:g} GPUs; the cluster "
+            f"has {size.cpus:g} CPUs and {size.gpus:g} GPUs on {size.nodes} nodes. Lower train.num_workers, or "
+            "use a larger cluster"
+        )

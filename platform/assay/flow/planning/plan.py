@@ -1,0 +1,341 @@
+"""`assay plan`: what a run would do, found out without creating or starting anything.
+
+Whatever cannot be found out (no ledger, no cluster, an unknown model) is left open and said; nothing fails for it.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from assay.engines.cluster import nodes as ray_nodes
+from assay.engines.cluster.cpu_features import computes_in_bf16
+from assay.engines.evaluation import task_files
+from assay.engines.models import folders
+from assay.engines.models import shape as model_shape
+from assay.errors import AssayError, PlaceError, UsageError
+from assay.flow.pipeline.attempts import MAKE_CANDIDATES, check_attempts_left
+from assay.flow.pipeline.graph import Context, numbered, run_id, wanted_steps
+from assay.flow.planning.data import data_plans
+from assay.flow.planning.stages import stage_plans
+from assay.flow.planning.time import Amounts, waves, with_times
+from assay.loader.cluster import ClusterSpec
+from assay.loader.references import HELD_OUT
+from assay.records.plan import (
+    Cluster,
+    DataPlan,
+    Device,
+    LimitPlan,
+    ModelShape,
+    Need,
+    Node,
+    Plan,
+    PowerPlan,
+    StagePlan,
+    TrainingPlan,
+)
+from assay.records.stages import ModelRecord
+from assay.rules.planning.fit import gpus_of, serving_need, training_need
+from assay.rules.planning.memory import GIB, Precision
+from assay.rules.planning.power import POWER, WORTHWHILE, difference_limit, share_limit, unknown_limit
+from assay.rules.planning.workload import training_plan
+from assay.settings import Place
+from assay.spec.compress import Scheme
+from assay.spec.gate import LM_EVAL, Limit, SuiteSpec, TaskSettings
+from assay.spec.spec import Spec
+from assay.spec.train import TrainSpec
+
+if TYPE_CHECKING:
+    from assay.store.ledger import Ledger
+
+NO_SHARES = ("penalized_score", "brier", "ece")
+"""Metrics whose power is not known before the answers are."""
+
+GROUP = 128
+"""Columns that share a scale in W4A16."""
+
+
+def plan(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place, cluster: Cluster | None) -> Plan:
+    """The whole plan. `cluster` is one that was described; without it a running one is asked, or this machine."""
+    notes: list[str] = []
+    ledger = existing_ledger(place, notes)
+    is_described, cluster = cluster is not None, cluster or _cluster(place, notes)
+    context = Context(spec, suite, root, place, ledger.champion() if ledger else None)
+    wanted = wanted_steps(context)
+    first = stage_plans(wanted, context, ledger, {})  # fills the records that stand
+    shape = _shape(spec, context, root)
+    data = data_plans(context, notes)
+    needs = [need for need in _needs(spec, shape, data, cluster) if need.stage in {step.name for step in wanted}]
+    if not is_described and any(need.fits is False for need in needs):
+        notes.append("the nodes that are up now were counted; --cluster FILE plans for what an autoscaler could add")
+    blocks = dict(_blocks(context, shape, needs, ledger, is_described=is_described))
+    stages = stage_plans(wanted, context, ledger, blocks) if blocks else first
+    limits = tuple(_limits(suite, root, data[0]))
+    training = tuple(
+        training_plan(train, one) if one else None for train, one in zip(spec.train_steps, data, strict=True)
+    )
+    amounts = _amounts(spec, data[0], training, limits, cluster)
+    stages = with_times(stages, spec, amounts, ledger)
+    seconds, unknown = _total(stages)
+    return Plan(
+        run=run_id(spec, suite, root),
+        stages=tuple(stages),
+        model=shape,
+        data=tuple(data),
+        training=training,
+        cluster=cluster,
+        needs=tuple(needs),
+        seconds=seconds,
+        seconds_unknown=unknown,
+        cost=seconds / 3600 * place.cost_per_hour if seconds is not None and place.cost_per_hour else None,
+        gate=PowerPlan(confidence=suite.confidence, power=POWER, limits=limits),
+        notes=tuple(notes),
+    )
+
+
+def described(cluster: ClusterSpec, source: str) -> Cluster:
+    """A cluster from its description."""
+    nodes = tuple(
+        Node(
+            count=node.count,
+            cpus=node.cpus,
+            gpus=node.gpus,
+            gpu_memory=int(node.gpu_memory_gb * GIB) if node.gpu_memory_gb else None,
+            memory=int(node.memory_gb * GIB),
+        )
+        for node in cluster.nodes
+    )
+    return Cluster(source=source, nodes=nodes)
+
+
+def existing_ledger(place: Place, notes: list[str]) -> "Ledger | None":
+    """The ledger, if there is one that can be read; its library is not even imported where there is none."""
+    file = place.ledger_url.removeprefix("sqlite:///")
+    if file != place.ledger_url and not Path(file).is_file():
+        return None
+    from assay.store.ledger import Ledger
+
+    try:
+        return Ledger(place.ledger_url)
+    except AssayError as error:
+        notes.append(f"planned without a ledger: {error}")
+        return None
+
+
+def _cluster(place: Place, notes: list[str]) -> Cluster | None:
+    """What is there now: the running cluster, or this machine, on which `assay run` would start one."""
+    try:
+        running = ray_nodes.running_cluster(place.dashboard_url, place.ray_token())
+    except PlaceError as error:
+        notes.append(f"{error}, so that what fits is unknown")
+        return None
+    if running is not None or place.ray_address:
+        return running
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    folder = Path("/proc/driver/nvidia/gpus")
+    gpus = len(list(folder.iterdir())) if folder.is_dir() else 0
+    here = Node(count=1, cpus=place.num_cpus, gpus=gpus, gpu_memory=None, memory=memory)
+    return Cluster(source="this machine; no cluster is running", nodes=(here,))
+
+
+def _shape(spec: Spec, context: Context, root: Path) -> ModelShape | None:
+    """The base model's dimensions, from wherever they can be had without a network."""
+    fetched = context.records.get("fetch")
+    if isinstance(fetched, ModelRecord):
+        found = model_shape.from_folder(Path(fetched.artifact.path))
+        if found is not None:
+            return found
+    if spec.model.kind == "hf":
+        return model_shape.known(spec.model.name)
+    try:
+        path = folders.packaged_file(spec.model) if spec.model.kind == "package" else None
+    except AssayError:
+        return None
+    path = path or (root / spec.model.source).expanduser()
+    return model_shape.from_gguf(path) if path.suffix == ".gguf" else model_shape.from_folder(path)
+
+
+def _needs(
+    spec: Spec, shape: ModelShape | None, data: Sequence[DataPlan | None], cluster: Cluster | None
+) -> Iterator[Need]:
+    def training(stage: str, train: TrainSpec, its_data: DataPlan | None, driver_cpus: float) -> Need:
+        return training_need(
+            stage,
+            train,
+            shape=shape,
+            data=its_data,
+            cluster=cluster,
+            driver_cpus=driver_cpus,
+            precision=lambda device: _precision(train, device),
+        )
+
+    def serving(stage: str, scheme: Scheme) -> Need:
+        count = spec.serve.replicas.min
+        return serving_need(stage, spec.serve, shape=shape, scheme=scheme, num_replicas=count, cluster=cluster)
+
+    if spec.sweep is not None:
+        yield training("sweep", _trial(spec), data[0], 1.0)
+    for index, train in enumerate(spec.train_steps):
+        yield training(numbered("train", index), train, data[index], 0.0)
+    yield serving("baseline", "none")
+    yield serving("deploy", spec.compress.scheme)
+
+
+def _trial(spec: Spec) -> TrainSpec:
+    """A sweep's trial; its learning rate needs nothing."""
+    assert spec.sweep is not None
+    said = spec.sweep.model_dump(include={"max_steps", "num_epochs", "num_workers"}, exclude_none=True)
+    return TrainSpec.model_validate({**spec.train_steps[0].model_dump(), **said})
+
+
+def _precision(train: TrainSpec, device: Device) -> Precision:
+    """What `auto` comes to; other machines' processors are taken for ones like this machine's."""
+    if train.precision != "auto":
+        return train.precision
+    return "bf16" if device == "GPU" or computes_in_bf16() else "fp32"
+
+
+def _blocks(
+    context: Context,
+    shape: ModelShape | None,
+    needs: Sequence[Need],
+    ledger: "Ledger | None",
+    *,
+    is_described: bool,
+) -> Iterator[tuple[str, str]]:
+    """(stage, what keeps it from being run)."""
+    spec = context.spec
+    for need in needs:
+        if need.fits is False:
+            yield need.stage, need.advice
+    if not context.place.engine_python and not is_described:
+        engine = "the engine's environment is missing: run `make setup`, or set ASSAY_ENGINE_PYTHON"
+        yield from ((stage, engine) for stage in ("baseline", "champion", "deploy"))
+    if reason := _spent(context, ledger):
+        yield MAKE_CANDIDATES[0] if spec.sweep else MAKE_CANDIDATES[1], reason
+    if shape is None:
+        return
+    for index, train in enumerate(spec.train_steps):
+        stage, layers = numbered("train", index), train.method.low_rank and train.method.low_rank.layer_indices()
+        if layers and layers[-1] >= shape.num_layers:
+            yield stage, f"method.layers names layer {layers[-1]}; the model has layers 0 to {shape.num_layers - 1}"
+        elif train.max_length > shape.context_length > 0:
+            yield stage, f"max_length {train.max_length} is beyond the model's {shape.context_length} tokens"
+    if spec.compress.scheme == "W4A16" and (odd := _odd_columns(shape)):
+        reason = f"W4A16 shares a scale among {GROUP} columns, and {odd} cannot be divided so; use W8A8 or W8A16"
+        yield "compress", reason
+
+
+def _spent(context: Context, ledger: "Ledger | None") -> str:
+    """Why no other candidate may be weighed, if the suite's attempts are used up."""
+    if ledger is None or context.suite.attempts is None:
+        return ""
+    try:
+        check_attempts_left(context.suite, context.tasks, ledger)
+    except UsageError as error:
+        return str(error)
+    except KeyError:  # the sealed split is not prepared yet
+        return ""
+    return ""
+
+
+def _odd_columns(shape: ModelShape) -> str:
+    """The inputs of linear layers that do not come in whole groups."""
+    inputs = {"hidden_size": shape.hidden_size, "intermediate_size": shape.intermediate_size}
+    inputs["attention's width"] = shape.num_heads * shape.head_dim
+    return ", ".join(f"{name} {size}" for name, size in inputs.items() if size % GROUP)
+
+
+def _limits(suite: SuiteSpec, root: Path, data: DataPlan | None) -> Iterator[LimitPlan]:
+    """Every limit of a suite that was loaded from `root`. Attempts that share the items share the confidence."""
+    confidence = 1 - (1 - suite.confidence) / (suite.attempts or 1)
+    for task, limits in suite.limits.items():
+        settings = suite.settings(task)
+        num_items = data.num_gate if data else None
+        if task != HELD_OUT:
+            num_items = _num_items(task, settings, root)
+        if settings.max_items and num_items:
+            num_items = min(num_items, settings.max_items)
+        for limit in limits:
+            yield _limit(task, limit, num_items, confidence)
+
+
+def _limit(task: str, limit: Limit, num_items: int | None, confidence: float) -> LimitPlan:
+    if limit.metric in NO_SHARES:
+        return unknown_limit(task, limit.metric, num_items=num_items, note=f"{limit.metric} is no share of the items")
+    if limit.reference is not None:
+        margin, is_better = limit.margin or 0.0, limit.better_than is not None
+        words = f"better than {limit.reference} by" if is_better else f"no worse than {limit.reference} within"
+        return difference_limit(
+            task,
+            f"{limit.metric} {words} {margin:.1%}",
+            num_items=num_items,
+            margin=-margin if is_better else margin,
+            confidence=confidence,
+            truth=margin + WORTHWHILE if is_better else 0.0,
+        )
+    bound, sign = (limit.at_most, "<=") if limit.at_most is not None else (limit.at_least, ">=")
+    assert bound is not None  # the spec sees to it
+    return share_limit(
+        task,
+        f"{limit.metric} {sign} {bound:.1%}",
+        num_items=num_items,
+        limit=bound,
+        confidence=confidence,
+        direction="at_most" if limit.at_most is not None else "at_least",
+    )
+
+
+def _num_items(task: str, settings: TaskSettings, root: Path) -> int | None:
+    """Different lines of a task's data files; None where they are no JSON Lines of our own."""
+    source = settings.source or f"{task}.yaml"
+    if source.startswith(LM_EVAL):
+        return None
+    try:
+        config = task_files.read(root / source, task, settings.functions).config
+    except AssayError:
+        return None
+    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    if isinstance(files, dict):
+        files = files.get(config.get("test_split") or config.get("validation_split") or "train")
+    names = [files] if isinstance(files, str) else files if isinstance(files, list) else []
+    try:
+        lines = {line.strip() for name in names for line in Path(name).read_bytes().splitlines()}
+    except OSError:
+        return None
+    return len(lines - {b""}) or None
+
+
+def _amounts(
+    spec: Spec,
+    data: DataPlan | None,
+    training: Sequence[TrainingPlan | None],
+    limits: tuple[LimitPlan, ...],
+    cluster: Cluster | None,
+) -> Amounts:
+    by_task = {limit.task: limit.num_items for limit in limits}
+    known = [count for count in by_task.values() if count is not None]
+    num_waves = 1
+    if spec.sweep is not None and cluster is not None:
+        trial = _trial(spec)
+        gpus = gpus_of(trial, cluster)
+        slots = (
+            cluster.gpus / gpus
+            if gpus
+            else (cluster.cpus / (1 + trial.num_workers * trial.worker.cpus)) * trial.num_workers
+        )
+        num_waves = waves(spec.sweep.num_trials, int(slots), trial.num_workers)
+    return Amounts(
+        training=tuple(training),
+        trial=training_plan(_trial(spec), data) if spec.sweep and data else None,
+        num_waves=num_waves,
+        num_items=sum(known) if len(known) == len(by_task) else None,
+    )
+
+
+def _total(stages: list[StagePlan]) -> tuple[float | None, tuple[str, ...]]:
+    """Seconds of the stages that would run, as far as known, and those whose time is unknown."""
+    ahead = [stage for stage in stages if stage.action != "cached"]
+    known = [stage.seconds for stage in ahead if stage.seconds is not None]
+    unknown = tuple(stage.stage for stage in ahead if stage.seconds is None)
+    return (sum(known) if known or not ahead else None), unknown

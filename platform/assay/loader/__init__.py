@@ -1,0 +1,1 @@
+"""YAML in, a spec or all of its mistakes out."""

@@ -1,0 +1,75 @@
+"""Reading specs and suites: the one place where YAML becomes blocks. All mistakes are told at once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from assay.errors import InvalidInput, Problem
+from assay.loader.compose import Override, compose
+from assay.loader.parse import in_order, validated
+from assay.loader.references import check_blocks, check_references, check_suite
+from assay.loader.yaml_reader import Document
+from assay.spec.gate import LM_EVAL, SuiteSpec, TaskSettings
+from assay.spec.spec import Spec
+
+
+def load_spec(path: Path, root: Path = Path(), overrides: Sequence[Override] = ()) -> Spec:
+    """The spec in `path`, composed with what it extends and what overrides it, with all that it refers to seen to
+    exist. Paths inside it are relative to `root`, the current folder when not said. Raises InvalidInput."""
+    spec, document, problems = validated(compose(path, overrides), Spec)
+    if spec is not None:
+        problems = [*problems, *check_references(spec, document.positions, root)]
+    else:
+        problems = [*problems, *check_blocks(document, root)]
+    if problems or spec is None:
+        raise InvalidInput(in_order(problems))
+    return spec
+
+
+def resolve_spec(path: Path, overrides: Sequence[Override] = ()) -> tuple[Spec, Document]:
+    """The composed spec, with what was written and where; what it refers to need not exist. Raises InvalidInput."""
+    spec, document, problems = validated(compose(path, overrides), Spec)
+    if problems or spec is None:
+        raise InvalidInput(problems)
+    return spec, document
+
+
+def load_suite(path: Path) -> SuiteSpec:
+    """The suite in `path`, with its task files seen to exist. Raises InvalidInput."""
+    suite, problems = check_suite(path)
+    if problems or suite is None:
+        raise InvalidInput(in_order(problems))
+    return suite
+
+
+def load_suites(paths: Sequence[str], root: Path = Path()) -> SuiteSpec:
+    """Several suites as one, with the source of every task as a path from `root`. Raises InvalidInput, also where
+    two of them say different things."""
+    suites = {path: load_suite(root / path) for path in paths}
+    problems: list[Problem] = []
+    joined: dict[str, object] = {"limits": {}, "tasks": {}}
+    for path, suite in suites.items():
+        for name in sorted(suite.model_fields_set - {"limits", "tasks"} | {"confidence"}):
+            if name in joined and joined[name] != getattr(suite, name):
+                message = "says something else than another suite of this gate"
+                problems.append(Problem(path, 0, 0, name, "value", message))
+            joined[name] = getattr(suite, name)
+    limits = [(path, task) for path, suite in suites.items() for task in suite.limits]
+    for path, task in limits:
+        if any(other != path and named == task for other, named in limits):
+            message = "this task stands in two suites of this gate; give one of them another name"
+            problems.append(Problem(path, 0, 0, f"limits.{task}", "value", message))
+    if problems:
+        raise InvalidInput(problems)
+    joined["limits"] = {task: found for suite in suites.values() for task, found in suite.limits.items()}
+    joined["tasks"] = {
+        task: _sourced(suite.settings(task), task, Path(path).with_suffix(""))
+        for path, suite in suites.items()
+        for task in suite.limits
+    }
+    return SuiteSpec.model_validate(joined)
+
+
+def _sourced(settings: TaskSettings, task: str, folder: Path) -> TaskSettings:
+    source = settings.source or f"{task}.yaml"
+    place = source if source.startswith(LM_EVAL) else (folder / source).as_posix()
+    return TaskSettings.model_validate({**settings.model_dump(), "source": place})

@@ -1,0 +1,259 @@
+"""What a spec refers to: whether the model, the data, the suite and its tasks are there.
+
+Cheap by design: files are listed, not read (the suite alone is), and no package is imported.
+"""
+
+import os
+import re
+from difflib import get_close_matches
+from importlib import metadata
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from assay.errors import InvalidInput, Problem
+from assay.loader.globs import matching_files
+from assay.loader.parse import parse
+from assay.loader.yaml_reader import Document, Location, Positions, Value
+from assay.spec.block import Block
+from assay.spec.data import DataSpec, HeldOut, is_remote
+from assay.spec.gate import LM_EVAL, GateSpec, SuiteSpec
+from assay.spec.model import ModelSpec
+from assay.spec.spec import Spec
+
+HELD_OUT = "heldout"
+"""The task that needs no file: it is made from the spec's `data.gate` split."""
+
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+"""Suffixes of weights that can run code when they are read."""
+
+MAX_TOLD = 20
+"""Patterns of one list that match nothing and are told."""
+
+B = TypeVar("B", bound=Block)
+
+
+def check_references(spec: Spec, positions: Positions, root: Path) -> list[Problem]:
+    """What a valid spec refers to and is not there, or cannot be used."""
+    check = _Check(positions, root)
+    return [
+        *check.model(spec.model),
+        *check.data(spec.data),
+        *check.gate(spec.gate, spec.data),
+        *check.steps(spec),
+    ]
+
+
+def check_blocks(document: Document, root: Path) -> list[Problem]:
+    """The same for a spec that is not valid as a whole, as far as its blocks are."""
+    if not isinstance(document.value, dict):
+        return []
+    check = _Check(document.positions, root)
+    source = document.value.get("model")
+    model = _valid(ModelSpec, {"source": source} if isinstance(source, str) else source)
+    data = _valid(DataSpec, document.value.get("data"))
+    gate = _valid(GateSpec, document.value.get("gate"))
+    problems = [*check.model(model)] if model else []
+    problems += check.data(data) if data else []
+    return problems + (check.gate(gate, data) if gate else [])
+
+
+def check_suite(path: Path) -> tuple[SuiteSpec | None, list[Problem]]:
+    """The suite in `path` if it can be used, and its mistakes: its own, and its tasks that have no file."""
+    try:
+        suite, document, problems = parse(path, SuiteSpec)
+    except InvalidInput as error:
+        return None, error.problems
+    if problems or suite is None:
+        return None, problems
+    return suite, _missing_tasks(suite, document.positions, path)
+
+
+def model_fault(model: ModelSpec, root: Path) -> tuple[str, str] | None:
+    """What keeps a model from being used, and what to do; None if nothing does, as far as this machine can tell."""
+    if model.kind == "hf":
+        return None
+    return _package_fault(model.name) if model.kind == "package" else _local_fault(model.source, root)
+
+
+def _missing_tasks(suite: SuiteSpec, positions: Positions, path: Path) -> list[Problem]:
+    """The tasks that have no file in the folder named like the suite."""
+    folder = path.with_suffix("")
+    problems = []
+    for task in suite.limits:
+        place, name = positions.of_key(("limits", task)), f"limits.{task}"
+        if not re.fullmatch(r"\w[\w.-]*", task):
+            message = "a task's name is made of letters, digits, `_`, `-` and `.`"
+            problems.append(Problem(*place, name, "no_task", message))
+            continue
+        source = suite.settings(task).source or f"{task}.yaml"
+        if task == HELD_OUT or source.startswith(LM_EVAL) or os.path.isfile(folder / source):
+            continue
+        there = sorted(found.stem for found in folder.glob("*.yaml"))
+        message = f"there is no task file {folder / source}"
+        problems.append(Problem(*place, name, "no_task", message, _did_you_mean(task, there)))
+    return problems
+
+
+def _valid(cls: type[B], value: Value) -> B | None:
+    try:
+        return cls.model_validate(value)
+    except ValidationError:
+        return None
+
+
+class _Check:
+    """The checks of one spec file; paths are relative to `root`."""
+
+    def __init__(self, positions: Positions, root: Path) -> None:
+        self.positions = positions
+        self.root = root
+
+    def model(self, model: ModelSpec, at: Location = ("model",)) -> list[Problem]:
+        found = model_fault(model, self.root)
+        return [self._problem((*at, "source"), "no_model", *found)] if found else []
+
+    def data(self, data: DataSpec, at: Location = ("data",)) -> list[Problem]:
+        problems = self._patterns((*at, "train"), data.train)
+        for name, split in (("selection", data.selection), ("gate", data.gate)):
+            if isinstance(split, HeldOut):
+                problems += self._patterns((*at, name, "source"), split.source)
+        return problems
+
+    def steps(self, spec: Spec) -> list[Problem]:
+        """What single training runs name: data of their own, what they are not to forget, and teachers."""
+        problems: list[Problem] = []
+        for index, train in enumerate(spec.train_steps):
+            at: Location = ("train", index) if isinstance(spec.train, tuple) else ("train",)
+            if train.data is not None:
+                problems += self.data(train.data, (*at, "data"))
+            if train.ewc is not None:
+                problems += self._patterns((*at, "ewc", "data"), train.ewc.data)
+            if train.objective.distill is not None:
+                problems += self.model(train.objective.distill.teacher, (*at, "objective", "distill", "teacher"))
+        return problems
+
+    def gate(self, gate: GateSpec, data: DataSpec | None) -> list[Problem]:
+        return [
+            problem
+            for index, path in enumerate(gate.suite)
+            for problem in self._suite(index, path, gate.baseline, data)
+        ]
+
+    def _suite(self, index: int, said: str, baseline: str, data: DataSpec | None) -> list[Problem]:
+        path = self.root / said
+        if not os.path.isfile(path):
+            what = "is a folder, not a file" if os.path.isdir(path) else "does not exist"
+            message = f"the suite {said} {what}"
+            return [self._problem(("gate", "suite", index), "no_suite", message, self._from_root())]
+        suite, problems = check_suite(path)
+        if suite is None:
+            return problems
+        if HELD_OUT in suite.limits and data is not None and data.gate is None:
+            message = f"missing; the suite weighs the task `{HELD_OUT}`, which is made from this split"
+            problems.append(self._problem(("data", "gate"), "missing", message, "add `gate: 10%`, or files"))
+        compared = [task for task, limits in suite.limits.items() if any(limit.reference for limit in limits)]
+        if baseline == "none" and compared:
+            named = "base model" if "base" in suite.references else "champion"
+            message = f"the suite compares {', '.join(compared)} with the {named}"
+            hint = f"write `baseline: {min(suite.references)}`"
+            problems.append(self._problem(("gate", "baseline"), "value", message, hint))
+        return problems
+
+    def _patterns(self, location: Location, patterns: tuple[str, ...]) -> list[Problem]:
+        problems: list[Problem] = []
+        for index, pattern in enumerate(patterns):
+            if len(problems) == MAX_TOLD:
+                break
+            if is_remote(pattern) or matching_files(pattern, self.root):
+                continue
+            if ".".join(map(str, location)) != "data.train" and re.match(r"\d[\d.]*\s*\D{0,8}$", pattern):
+                message, hint = f"no file matches {pattern!r}", "a share is written 5% or 0.05"
+            else:
+                message, hint = f"no file matches {pattern!r}", self._from_root()
+            problems.append(self._problem((*location, index), "no_data", message, hint))
+        return problems
+
+    def _from_root(self) -> str:
+        return f"paths start at {self.root.absolute()}"
+
+    def _problem(self, location: Location, code: str, message: str, hint: str = "") -> Problem:
+        """A problem at `location`, or at what the user wrote for short in its stead."""
+        while location not in self.positions.values and location[-1] in ("source", 0):
+            location = location[:-1]
+        path = ".".join(str(part) for part in location)
+        return Problem(*self.positions.of_value(location), path, code, message, hint)
+
+
+def _local_fault(source: str, root: Path) -> tuple[str, str] | None:
+    folder = root / os.path.expanduser(source)
+    if os.path.isdir(folder):
+        return _folder_fault(folder)
+    what = "is a file, not a folder" if os.path.isfile(folder) else "does not exist"
+    looks_like_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", source)
+    return f"the model folder {source} {what}", f"for a model of the hub write hf:{source}" if looks_like_hub else ""
+
+
+def _folder_fault(folder: Path) -> tuple[str, str] | None:
+    """What keeps a model folder from being used, and what to do; None if nothing does."""
+    if not os.path.isfile(folder / "config.json"):
+        return f"the model folder {folder} has no config.json", "name the folder that a Hugging Face model was saved to"
+    return _weights_fault(folder)
+
+
+def _weights_fault(folder: Path) -> tuple[str, str] | None:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        return f"the model folder {folder} cannot be read: {error.strerror}", ""
+    if any(name.endswith(".safetensors") for name in names):
+        return None
+    if pickled := [name for name in names if name.endswith(PICKLED)]:
+        message = (
+            f"the model folder {folder} has its weights in pickle ({pickled[0]}), which can run code when it is read"
+        )
+        return message, "save them as safetensors"
+    return f"the model folder {folder} holds no weights (*.safetensors)", ""
+
+
+def _package_fault(name: str) -> tuple[str, str] | None:
+    """The same for `NAME/FILE` inside an installed package."""
+    package, _, inside = name.partition("/")
+    folders = package_folders(package)
+    if not folders:
+        return f"the package {package} is not installed", f"pip install {package}"
+    found = next((folder / inside for folder in folders if os.path.exists(folder / inside)), None)
+    if found is None or ".." in Path(inside).parts:
+        there = sorted(path.name for folder in folders for path in folder.iterdir() if _is_model(path))
+        return f"the package {package} has no file {inside}", f"it has {', '.join(there[:5])}" if there else ""
+    if found.is_dir():
+        return _folder_fault(found)
+    if found.suffix in PICKLED:
+        return f"{inside} is pickle, which can run code when it is read", "name a GGUF file or a safetensors folder"
+    return None if found.suffix == ".gguf" else (f"{inside} is no model", "name a GGUF file or a safetensors folder")
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix == ".gguf" or (path / "config.json").is_file()
+
+
+def package_folders(package: str) -> list[Path]:
+    """Where an installed package's files are, found by its import name or its distribution's; nothing is imported.
+    Dashes and underscores are the same."""
+    module = package.replace("-", "_")
+    spec = PathFinder.find_spec(module) if "." not in module else None
+    folders = [Path(place) for place in (spec.submodule_search_locations or [] if spec else [])]
+    try:
+        distribution = metadata.distribution(package)
+    except (metadata.PackageNotFoundError, ValueError):
+        return folders
+    tops = sorted({file.parts[0] for file in distribution.files or [] if len(file.parts) > 1})
+    own = [Path(str(distribution.locate_file(top))) for top in tops if not top.endswith((".dist-info", ".."))]
+    return [*folders, *(folder for folder in own if folder.is_dir() and folder not in folders)]
+
+
+def _did_you_mean(name: str, offered: list[str]) -> str:
+    close = get_close_matches(name, offered, 1, 0.6)
+    return f"did you mean `{close[0]}`?" if close else ""

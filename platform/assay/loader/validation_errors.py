@@ -1,0 +1,221 @@
+"""Pydantic's errors in the user's own terms: one problem for each mistake, with its place and a hint."""
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from pydantic_core import ErrorDetails
+
+from assay.errors import OtherPlace, Problem
+from assay.loader.annotations import annotation_at, expected, key_hint, leaves, meaning, takes_share
+from assay.loader.hints import rule_hint, value_hint
+from assay.loader.yaml_reader import Document, Location, Place, Value
+from assay.spec.block import Block
+
+MAX_TOLD = 25
+"""Mistakes that are told one by one; whoever has more reads no further."""
+
+
+def mistakes(cls: type[Block], document: Document, errors: Iterable[ErrorDetails]) -> list[Problem]:
+    """What is wrong with a document as a `cls`, given pydantic's `errors`."""
+    findings = _one_per_union(_finding(error, document.value) for error in errors)
+    told = [_told(cls, document.value, finding) for finding in _without_echoes(cls, findings[:MAX_TOLD])]
+    truths = islice(_misplaced_truths(cls, document.value, ()), MAX_TOLD)
+    told += [_wrong_kind(cls, document.value, location) for location in truths]
+    problems: dict[Location, Problem] = {}
+    for mistake in told:
+        problems.setdefault(mistake.location, _problem(document, mistake))
+    if left := len(findings[MAX_TOLD:]):
+        place = document.positions.of_key(findings[MAX_TOLD].location)
+        problems[("more",)] = Problem(*place, "", "more", f"... and {left} more from here on")
+    return list(problems.values())
+
+
+class _Finding(NamedTuple):
+    """One of pydantic's errors, with its location in the user's own terms."""
+
+    location: Location
+    tags: tuple[tuple[Location, str], ...]
+    """Names that pydantic put into the location, such as a union's branch, and where."""
+    error: ErrorDetails
+
+
+def _finding(error: ErrorDetails, value: Value) -> _Finding:
+    """Follow the error's location through the user's own data, and set aside what is not there."""
+    location: Location = ()
+    tags: list[tuple[Location, str]] = []
+    for index, part in enumerate(error["loc"]):
+        is_missing = error["type"] == "missing" and index == len(error["loc"]) - 1
+        if isinstance(value, dict) and (part in value or is_missing):
+            value = value.get(str(part))
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            tags.append((location, str(part)))
+            continue
+        location = (*location, part)
+    return _Finding(location, tuple(tags), error)
+
+
+def _one_per_union(findings: Iterable[_Finding]) -> list[_Finding]:
+    """Of the branches of a union, the one that the user most probably meant."""
+    kept: list[_Finding] = []
+    groups: dict[Location, dict[str, list[_Finding]]] = {}
+    for finding in findings:
+        if finding.tags:
+            place, tag = finding.tags[0]
+            groups.setdefault(place, {}).setdefault(tag, []).append(finding)
+        else:
+            kept.append(finding)
+    for place, branches in groups.items():
+        meant = [branch for branch in branches.values() if not all(_wrong_shape(one, place) for one in branch)]
+        chosen = meant[0] if meant else next(iter(branches.values()))[:1]
+        kept += _one_per_union(one._replace(tags=one.tags[1:]) for one in chosen)  # a union inside this branch
+    return kept
+
+
+def _wrong_shape(finding: _Finding, place: Location) -> bool:
+    """Whether the value is of a kind that this branch does not take at all."""
+    return finding.location == place and finding.error["type"].endswith(("_type", "_parsing", "literal_error"))
+
+
+def _without_echoes(cls: type[Block], findings: list[_Finding]) -> list[_Finding]:
+    """Leave out the missing key that was only misspelt: the unknown key beside it says so already."""
+    meant = set()
+    for location, _, error in findings:
+        if error["type"] == "extra_forbidden" and (key := key_hint(cls, location)[1]):
+            meant.add((*location[:-1], key))
+    return [one for one in findings if not (one.error["type"] == "missing" and one.location in meant)]
+
+
+def _misplaced_truths(cls: type[Block], value: Value, location: Location) -> Iterator[Location]:
+    """Where `true` or `false` stands for something else; pydantic would read them as 1 and 0."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _misplaced_truths(cls, inner, (*location, key))
+    elif isinstance(value, bool):
+        annotation = annotation_at(cls, location)
+        if annotation is not None and bool not in leaves(annotation):
+            yield location
+
+
+class _Mistake(NamedTuple):
+    location: Location
+    code: str
+    message: str
+    hint: str = ""
+
+
+def _told(cls: type[Block], document: Value, finding: _Finding) -> _Mistake:
+    """One finding in words."""
+    location, error = finding.location, finding.error
+    kind, context = error["type"], error.get("ctx", {})
+    annotation = annotation_at(cls, location)
+    value = _value_at(document, location)
+    if kind == "extra_forbidden":
+        return _Mistake(location, "unknown_key", "unknown key", key_hint(cls, location)[0])
+    if kind == "missing" and isinstance(value, list):
+        return _Mistake(location, "length", f"expected at least {len(value) + 1} values, found {len(value)}")
+    if kind == "missing":
+        return _Mistake(
+            location, "missing", f"missing; needs {expected(annotation)}", _first_sentence(meaning(cls, location))
+        )
+    if kind == "value_error":
+        hint = "" if isinstance(value, dict) else value_hint(cls, location, value)
+        return _Mistake(location, "value", str(context["error"]), hint)
+    if kind in _BOUNDS:
+        (bound,) = context.values()
+        message = f"expected a number {_BOUNDS[kind]} {bound:g}, found {_shown(value)}"
+        return _Mistake(location, "range", message, value_hint(cls, location, value) if takes_share(annotation) else "")
+    if kind in ("too_short", "too_long"):
+        bound = f"least {context['min_length']}" if kind == "too_short" else f"most {context['max_length']}"
+        message = f"expected at {bound} values, found {context['actual_length'] or 'none'}"
+        return _Mistake(location, "length", message.replace(" 1 values", " 1 value"))
+    if kind == "string_pattern_mismatch":
+        return _Mistake(location, "value", f"{_shown(value)} is not allowed", _first_sentence(meaning(cls, location)))
+    if annotation is not None and (kind.endswith(("_type", "_parsing")) or kind in ("literal_error", "int_from_float")):
+        return _wrong_kind(cls, document, location)
+    return _Mistake(location, "value", error["msg"])
+
+
+def _wrong_kind(cls: type[Block], document: Value, location: Location) -> _Mistake:
+    value = _value_at(document, location)
+    message = f"expected {expected(annotation_at(cls, location))}, found {_shown(value)}"
+    return _Mistake(location, "type", message, value_hint(cls, location, value))
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(text.split()).split(". ")[0].removesuffix(".")
+
+
+_BOUNDS = {
+    "greater_than": "greater than",
+    "greater_than_equal": "of at least",
+    "less_than": "less than",
+    "less_than_equal": "of at most",
+}
+
+
+def _problem(document: Document, mistake: _Mistake) -> Problem:
+    """The mistake at its place; a rule between keys at the first that it names, and at another."""
+    named = _named(document.value, mistake)
+    first = named[0] if named else mistake.location
+    place = document.positions.of_key(first) if named else _place(document, mistake)
+    other = None
+    if len(named) > 1:
+        other = OtherPlace(*document.positions.of_key(named[1]), ".".join(map(str, named[1])))
+    hint = mistake.hint or rule_hint(mistake.message, [str(location[-1]) for location in named])
+    return Problem(*place, ".".join(map(str, first)), mistake.code, mistake.message, hint, other)
+
+
+def _named(value: Value, mistake: _Mistake) -> list[Location]:
+    """The keys, among those that were written, that the message of a rule between keys names."""
+    block = _value_at(value, mistake.location)
+    if mistake.code != "value" or not isinstance(block, dict):
+        return []
+    found = []
+    for words in re.findall(r"\w+(?:\.\w+)*", mistake.message):
+        inner = tuple(words.split("."))
+        if inner[0] in block and _has(block, inner) and (*mistake.location, *inner) not in found:
+            found.append((*mistake.location, *inner))
+    return found
+
+
+def _place(document: Document, mistake: _Mistake) -> Place:
+    """Where a mistake stands: an unknown key at the key, a missing one at its block."""
+    positions, location = document.positions, mistake.location
+    if mistake.code == "missing":
+        return positions.of_key(location[:-1])
+    if mistake.code == "unknown_key" or isinstance(_value_at(document.value, location), dict | list):
+        return positions.of_key(location)
+    return positions.of_value(location)
+
+
+def _has(value: Value, location: Location) -> bool:
+    return _value_at(value, location) is not None
+
+
+def _value_at(value: Value, location: Location) -> Value:
+    for part in location:
+        if isinstance(value, dict):
+            value = value.get(str(part))
+        else:
+            value = value[part] if isinstance(value, list) and isinstance(part, int) and part < len(value) else None
+    return value
+
+
+def _shown(value: Value) -> str:
+    """A value as the user would have written it, shortened."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "a block of keys"
+        case list():
+            return "a list"
+        case str():
+            return repr(value if len(value) <= 60 else f"{value[:57]}...")
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""What the terminal, the page and the file all show."""

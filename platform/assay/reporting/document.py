@@ -1,0 +1,275 @@
+"""The scorecard document of a run, or of a weighing without one, put together from the ledger and the evidence."""
+
+import json
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from assay.errors import NotApproved
+from assay.records.evaluation import URL_MARK, WeighingRequest
+from assay.records.gate import GateRecord, Item, SelfTest, ServiceRecord
+from assay.records.record import digest_of, read_as
+from assay.records.report import Curve, Example, Figure, Line, Report, SweepLines, TrialLine, WrongAnswers
+from assay.records.selftest import SelftestRecord
+from assay.records.stages import LossPoint, SweepRecord, TrainingRecord, TrialRecord
+from assay.settings import Place
+from assay.stages.gate import read_service, read_weighing
+from assay.store.artifacts import ArtifactStore
+
+if TYPE_CHECKING:
+    from assay.store.ledger import Ledger, RunRow
+
+NUM_EXAMPLES = 10
+STOPPED_AT = 0.2  # of the answers spoilt: the regression by which a scorecard tells a suite's power
+
+
+def report(name: str, *, place: Place, num_examples: int = NUM_EXAMPLES) -> Report:
+    """The newest verdict of a run or weighing, named by the start of its id; of the newest that has one, when the
+    name is empty. Raises `NotApproved` when the gate has not spoken yet, and `Drift` when the answers that it rests on
+    were changed since."""
+    from assay.store.ledger import Ledger  # late: `flow.steps` knows this module, and a plan needs no ledger
+
+    ledger = Ledger(place.ledger_url)
+    rows = [ledger.find_run(name)] if name else [ledger.find_run(name), *ledger.runs()]
+    for row in rows:
+        stages = stages_of(row, ledger)
+        if (gate := read_as(GateRecord, stages.get("gate"))) is not None:
+            return _report(row, gate, stages, ledger, ArtifactStore(place.home / "artifacts"), num_examples)
+    raise NotApproved(f"{rows[0].id} has no verdict yet; `assay run` takes it to the gate")
+
+
+def selftest_key(suite_digest: str) -> str:
+    """Under which the ledger remembers a suite's self-test."""
+    return digest_of(["selftest", suite_digest])
+
+
+def newest_selftest(suite_digest: str, ledger: "Ledger") -> SelftestRecord | None:
+    """The suite's self-test, where there was one."""
+    found = ledger.record(selftest_key(suite_digest))
+    return read_as(SelftestRecord, found.record) if found else None
+
+
+def summary(selftest: SelftestRecord | None) -> SelfTest | None:
+    """What a scorecard says of it: the worst rate of wrong verdicts, and how many spoilt models were stopped."""
+    if selftest is None:
+        return None
+    limits = selftest.limits
+    rates = [limit.on_limit.passes for limit in limits if limit.on_limit]
+    rates += [limit.equal.fails for limit in limits if limit.equal]
+    stopped = [point for point in selftest.planted if point.spoilt == STOPPED_AT]
+    worst = max(rates, key=lambda rate: rate.share, default=None)
+    return SelfTest(
+        false_alarm_rate=worst.share if worst else 0.0,
+        false_alarm_upper=worst.upper if worst else 1.0,
+        promised=1 - selftest.confidence,
+        power=1 - stopped[0].passes.share if stopped else None,
+        kept=not selftest.faults,
+        at=selftest.at,
+    )
+
+
+def _report(
+    row: "RunRow",
+    gate: GateRecord,
+    stages: dict[str, JsonValue],
+    ledger: "Ledger",
+    store: ArtifactStore,
+    num_examples: int,
+) -> Report:
+    card = gate.scorecard
+    for kept in (gate.candidate, gate.base, gate.champion, card.service):
+        if kept is not None:
+            store.verify(kept.evidence)
+    return Report(
+        name=row.id,
+        subject=_subject(row),
+        bytes_known=not card.artifact_digest.startswith(URL_MARK),
+        scorecard=card,
+        scorecard_digest=digest_of(card.model_dump(mode="json")),
+        candidate=gate.candidate,
+        base=gate.base,
+        champion=gate.champion,
+        wrong_answers=_wrong_answers(gate, num_examples),
+        service=_service(card.service) if card.service else (),
+        curves=_curves(stages),
+        sweep=_sweep(stages),
+        approvals=tuple(ledger.approvals(row.id)),
+        selftest=newest_selftest(card.suite_digest, ledger),
+        digests=_digests(gate),
+        stages=stages,
+    )
+
+
+def _subject(row: "RunRow") -> str:
+    """The run's id; for a weighing without a run what was weighed."""
+    request = read_as(WeighingRequest, row.spec)
+    return request.candidate.words if request else row.id
+
+
+def stages_of(row: "RunRow", ledger: "Ledger") -> dict[str, JsonValue]:
+    """Each finished stage's newest record, as JSON data."""
+    found = {}
+    for stage in ledger.stages(row.id):
+        record = ledger.record(stage.key) if stage.state in ("done", "cached") else None
+        if record is not None:
+            found[stage.stage] = json.loads(record.record)
+    return found
+
+
+def _wrong_answers(gate: GateRecord, num_examples: int) -> tuple[WrongAnswers, ...]:
+    """For each limit on a task the answers that count against it, those that the base model had right first."""
+    ours = {result.task: result for result in read_weighing(gate.candidate).tasks}
+    base = {result.task: result for result in read_weighing(gate.base).tasks} if gate.base else {}
+    found = []
+    for limit in gate.scorecard.limits:
+        if limit.kind != "task" or limit.task not in ours:
+            continue
+        task, metric = ours[limit.task], limit.metric
+        theirs = {item.id: item for item in base[limit.task].items} if limit.task in base else {}
+        bad = [
+            item for item in task.items if counts_against(item, metric, lower_is_better=metric in task.lower_is_better)
+        ]
+        pairs = [(item, theirs.get(item.id)) for item in bad]
+        examples = [_example(item, other, metric, metric in task.lower_is_better) for item, other in pairs]
+        examples.sort(key=lambda example: example.base_was_right is not True)
+        if bad:
+            shown = tuple(examples[:num_examples])
+            found.append(WrongAnswers(task=limit.task, metric=metric, count=len(bad), examples=shown))
+    return tuple(found)
+
+
+def counts_against(item: Item, metric: str, *, lower_is_better: bool) -> bool:
+    """Whether an answer is not as good as it could be in the sense of a limit's metric. An item without an answer
+    counts for nothing."""
+    if item.error is not None:
+        return False
+    if metric == "hallucination_rate":
+        return not item.scores.get("abstained")
+    if metric == "over_abstention":
+        return bool(item.scores.get("abstained"))
+    score = item.scores.get(metric, item.scores.get("exact_match"))
+    return score is not None and score != (0 if lower_is_better else 1)
+
+
+def _example(item: Item, base: Item | None, metric: str, lower_is_better: bool) -> Example:
+    return Example(
+        id=item.id,
+        prompt=item.prompt,
+        target=item.target,
+        response=item.response,
+        base_response=base.response if base else None,
+        base_was_right=not counts_against(base, metric, lower_is_better=lower_is_better) if base else None,
+    )
+
+
+def _service(record: ServiceRecord) -> tuple[Figure, ...]:
+    """What was measured under load, as people speak of it."""
+    seen = read_service(record)
+    found: list[tuple[str, float, str]] = [("requests", seen.num_requests, ""), ("in flight", seen.num_concurrent, "")]
+    for name, times in (("time to first token", seen.ttft_s), ("time between tokens", seen.inter_token_s)):
+        ordered = sorted(times)
+        found += [
+            (f"{name}, p{percent}", 1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)], "ms")
+            for percent in (50, 95, 99)
+            if ordered
+        ]
+    found += [
+        ("output", seen.output_tokens / seen.seconds if seen.seconds else 0.0, "tokens/s"),
+        ("engines", seen.num_engines, ""),
+        ("failed", 100 * seen.num_failed / seen.num_requests if seen.num_requests else 0.0, "%"),
+        ("completed", 100 * seen.num_completed / seen.num_requests if seen.num_requests else 0.0, "%"),
+    ]
+    if seen.peak_memory_bytes is not None and seen.memory_bytes:
+        found.append(("peak memory", 100 * seen.peak_memory_bytes / seen.memory_bytes, "%"))
+    return tuple(Figure(name=name, value=value, unit=unit) for name, value, unit in found)
+
+
+def _curves(stages: Mapping[str, JsonValue]) -> tuple[Curve, ...]:
+    """The losses of each training run and of each sweep's trials, where the run has them."""
+    curves = []
+    for name, data in stages.items():
+        note = ""
+        if name.startswith("sweep") and (sweep := read_as(SweepRecord, data)):
+            lines = tuple(
+                Line(name=_trial_name(trial), points=_losses(trial.history), chosen=index == sweep.chosen)
+                for index, trial in enumerate(sweep.trials)
+            )
+        elif name.startswith("train") and (training := read_as(TrainingRecord, data)):
+            lines = (Line(name=f"learning rate {training.learning_rate:g}", points=_losses(training.history)),)
+            note = _computed_with(training)
+        else:
+            continue
+        if drawn := tuple(line for line in lines if len(line.points) > 1):
+            curves.append(Curve(title=name, x_label="step", y_label="loss", lines=drawn, note=note))
+    return tuple(curves)
+
+
+def _sweep(stages: Mapping[str, JsonValue]) -> SweepLines | None:
+    record = read_as(SweepRecord, stages["sweep"]) if "sweep" in stages else None
+    if record is None:
+        return None
+    trials = tuple(_trial(trial, index == record.chosen) for index, trial in enumerate(record.trials))
+    return SweepLines(
+        trials=trials,
+        seconds=record.seconds,
+        num_steps=sum(trial.num_steps for trial in trials),
+        num_tokens=record.num_tokens,
+    )
+
+
+def _trial(trial: TrialRecord, chosen: bool) -> TrialLine:
+    seen = trial.training or (trial.pauses[-1] if trial.pauses else None)
+    return TrialLine(
+        name=_trial_name(trial),
+        learning_rate=trial.learning_rate,
+        loss=seen.selection_loss if seen else None,
+        error=seen.selection_loss_se if seen else None,
+        num_steps=trial.num_steps,
+        num_tokens=trial.num_tokens,
+        outcome=trial.outcome,
+        chosen=chosen,
+    )
+
+
+def _computed_with(training: TrainingRecord) -> str:
+    """Precision, kernels, and why others were not used."""
+    besides = [kernel for kernel in training.kernels if kernel != "flash"]
+    used = ", ".join([training.precision, training.attention, *besides])
+    unused = "; ".join(f"no {kernel}: {why}" for kernel, why in training.kernels_unused.items())
+    return f"{used} ({unused})" if unused else used
+
+
+def _losses(history: Sequence[LossPoint]) -> tuple[tuple[float, float], ...]:
+    return tuple((float(point.step), point.loss) for point in history if isfinite(point.loss))
+
+
+def _trial_name(trial: TrialRecord) -> str:
+    rates = [trial.learning_rate, *(change.learning_rate for change in trial.learning_rate_changes)]
+    words = [f"{key.rpartition('.')[2]} {_number(value)}" for key, value in trial.parameters.items()]
+    return ", ".join([" then ".join(f"{rate:.3g}" for rate in rates), *words])
+
+
+def _number(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _digests(gate: GateRecord) -> dict[str, str]:
+    """Everything that the scorecard speaks of."""
+    card = gate.scorecard
+    found = {
+        "scorecard": digest_of(card.model_dump(mode="json")),
+        "suite, with its tasks and data": card.suite_digest,
+        "model": card.artifact_digest,
+        "base model": card.base_digest,
+        "champion": card.champion_digest,
+        **{f"task {task}": digest for task, digest in card.task_digests.items()},
+        "answers of the model": gate.candidate.evidence.digest,
+        "answers of the base model": gate.base.evidence.digest if gate.base else None,
+        "answers of the champion": gate.champion.evidence.digest if gate.champion else None,
+        **{f"evidence: {name}": digest for name, digest in card.evidence.items()},
+        "training data": card.contamination.train_digest if card.contamination else None,
+        "parity probes": card.parity.probes_digest if card.parity else None,
+    }
+    return {name: digest for name, digest in found.items() if digest}

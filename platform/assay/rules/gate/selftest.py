@@ -1,0 +1,303 @@
+"""The gate, tested on itself: models of known quality are made from stored answers, and decided many times.
+
+Each draw takes the task's clusters of items anew, with replacement, so that it stands for other questions of the
+same kind. A model of known quality comes from replacing answers, each with the same probability, by the worst (or
+the best) that a score can be. A model as good as the one it is compared with comes from exchanging the two, cluster
+by cluster, by the toss of a coin. Every draw is decided by the code that decides a release.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from assay.records.gate import Item, LimitResult, Outcome, TaskResult, Weighing
+from assay.records.selftest import LimitSelftest, Outcomes, Planted, Rate
+from assay.rules.gate.attempts import corrected_confidence
+from assay.rules.gate.verdict import LOWER_IS_BETTER, overall, weigh_limits
+from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper
+from assay.spec.gate import Limit, SuiteSpec
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+SPOILT = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
+"""Shares of answers that are spoilt, from none to nearly every second."""
+
+RATE_CONFIDENCE = 0.995
+"""Of each bound of a rate. A suite's self-test has some ten rates, and should not be alarmed by chance."""
+
+WANTED_POWER = 0.8
+"""A model that is good enough should pass in this share of the draws."""
+
+RIGHT = ("correct", "exact_match", "acc")
+"""Scores that say whether an answer was right."""
+
+Scores = dict[str, float]
+
+
+def selftest_limits(
+    suite: SuiteSpec, candidate: Weighing, base: Weighing | None, *, draws: int, seed: int
+) -> tuple[LimitSelftest, ...]:
+    """Every limit of the suite on its own, in its order. The same seed gives the same rates. A comparison with the
+    champion is tested on the base model's answers."""
+    tests = [(task, limit) for task, limits in suite.limits.items() for limit in limits]
+    return tuple(
+        _selftest_limit(_Stored.of(suite, task, limit, candidate, base), draws, (seed, number))
+        for number, (task, limit) in enumerate(tests)
+    )
+
+
+def selftest_suite(
+    suite: SuiteSpec, candidate: Weighing, base: Weighing | None, *, draws: int, seed: int
+) -> tuple[Planted, ...]:
+    """The verdict of the whole suite on the candidate when a share of all its answers is spoilt."""
+    stored = [_Stored.of(suite, task, limits[0], candidate, base) for task, limits in suite.limits.items()]
+
+    def decide(spoilt: float, rng: "Generator") -> Outcome:
+        sides: list[tuple[TaskResult, TaskResult]] = []
+        for task in stored:
+            worst: Scores = {}
+            for limit in suite.limits[task.name]:
+                worst |= task.extreme(limit, worst=True)
+            sides.append(task.draw(rng, shift=spoilt, towards=worst))
+        other = _weighing(base, [theirs for _, theirs in sides]) if base else None
+        ours = _weighing(candidate, [first for first, _ in sides])
+        return overall(weigh_limits(suite, ours, other, other, confidence=corrected_confidence(suite)))
+
+    planted = []
+    for spoilt in SPOILT:
+        rng = _generator(seed, round(1000 * spoilt))
+        planted.append(_planted(spoilt, _outcomes([decide(spoilt, rng) for _ in range(draws)])))
+    return tuple(planted)
+
+
+def faults_of(limits: Sequence[LimitSelftest]) -> tuple[str, ...]:
+    """Every missed promise, with the limit that misses it."""
+    return tuple(
+        f"{limit.task} {limit.metric} {limit.requirement}: {fault}" for limit in limits for fault in limit.faults
+    )
+
+
+class _Drawn(NamedTuple):
+    """What a decision reads of an item: thousands are made, and a full record would take most of the time."""
+
+    id: str
+    scores: Scores
+    cluster: str | None
+    error: None = None
+    slices: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """One limit's task with the answers that are drawn from."""
+
+    suite: SuiteSpec
+    name: str
+    limit: Limit
+    digest: str
+    lower_is_better: tuple[str, ...]
+    ours: tuple[Item, ...]
+    theirs: tuple[Item, ...]
+    """The base model's answers in the order of `ours`; the candidate's own where there is no base."""
+    clusters: tuple[tuple[int, ...], ...]
+    candidate: Weighing
+    base: Weighing | None
+
+    @classmethod
+    def of(cls, suite: SuiteSpec, task: str, limit: Limit, candidate: Weighing, base: Weighing | None) -> "_Stored":
+        found = next(result for result in candidate.tasks if result.task == task)
+        other = {item.id: item for result in base.tasks if result.task == task for item in result.items} if base else {}
+        items = {item.id: item for item in found.items if item.error is None}
+        if base:
+            items = {key: item for key, item in items.items() if key in other and other[key].error is None}
+        ours = tuple(items.values())
+        members: dict[str, list[int]] = {}
+        for index, item in enumerate(ours):
+            members.setdefault(item.id if item.cluster is None else f"cluster {item.cluster}", []).append(index)
+        return cls(
+            suite,
+            task,
+            limit,
+            found.digest,
+            found.lower_is_better,
+            ours,
+            tuple(other[item.id] for item in ours) if base else ours,
+            tuple(tuple(found) for found in members.values()),
+            candidate,
+            base,
+        )
+
+    def draw(
+        self, rng: "Generator", *, shift: float = 0.0, towards: Mapping[str, float] | None = None, equal: bool = False
+    ) -> tuple[TaskResult, TaskResult]:
+        """Other questions of this kind, answered by a model of which a share `shift` of the answers has the scores
+        `towards`, and by the one it is compared with. `equal` makes both as good as each other beforehand."""
+        chosen = rng.integers(len(self.clusters), size=len(self.clusters)).tolist()
+        exchanged = rng.random(len(chosen)) < 0.5 if equal else [False] * len(chosen)
+        pairs = [
+            (self.theirs[index], self.ours[index], place) if exchange else (self.ours[index], self.theirs[index], place)
+            for place, (cluster, exchange) in enumerate(zip(chosen, exchanged, strict=True))
+            for index in self.clusters[cluster]
+        ]
+        replaced = rng.random(len(pairs)) < shift
+        ours, theirs = [], []
+        for number, ((first, second, place), replace) in enumerate(zip(pairs, replaced, strict=True)):
+            name, cluster = str(number), None if first.cluster is None else str(place)
+            scores = {**first.scores, **(towards or {})} if replace else first.scores
+            ours.append(_Drawn(name, scores, cluster))
+            theirs.append(_Drawn(name, second.scores, cluster))
+        return self._result(ours), self._result(theirs)
+
+    def as_weighed(self) -> tuple[TaskResult, TaskResult]:
+        """The stored answers as they are."""
+        return self._result(self.ours), self._result(self.theirs)
+
+    def decide(self, sides: tuple[TaskResult, TaskResult]) -> LimitResult:
+        """What the gate says of the limit alone."""
+        alone = self.suite.model_copy(update={"limits": {self.name: (self.limit,)}, "improvements": "all"})
+        other = _weighing(self.base, [sides[1]]) if self.base and self.limit.reference else None
+        ours = _weighing(self.candidate, [sides[0]])
+        return weigh_limits(alone, ours, other, other, confidence=corrected_confidence(self.suite))[0]
+
+    def extreme(self, limit: Limit, *, worst: bool) -> Scores:
+        """The worst, or the best, that an answer can be in the sense of a limit's metric."""
+        if limit.metric == "hallucination_rate":
+            return {"abstained": 0.0 if worst else 1.0}
+        if limit.metric == "over_abstention":
+            return {"abstained": 1.0 if worst else 0.0}
+        if limit.metric == "ece":
+            right = next((name for name in RIGHT if name in self.ours[0].scores), "exact_match")
+            return {"confidence": 1.0, right: 0.0 if worst else 1.0}
+        low, high = self._range(limit)
+        lower_is_better = limit.metric in LOWER_IS_BETTER or limit.metric in self.lower_is_better
+        return {limit.metric: high if worst == lower_is_better else low}
+
+    def mean(self, items: Sequence[Item]) -> float:
+        """The mean of the score that the limit's metric is made of."""
+        (name,) = self.extreme(self.limit, worst=True)
+        return sum(item.scores.get(name, 0.0) for item in items) / len(items)
+
+    def _range(self, limit: Limit) -> tuple[float, float]:
+        if limit.range is not None:
+            return limit.range
+        if limit.metric == "penalized_score":
+            t = self.suite.settings(self.name).penalty_threshold
+            return -t / (1 - t), 1.0
+        return 0.0, 1.0
+
+    def _result(self, items: Sequence["Item | _Drawn"]) -> TaskResult:
+        drawn = cast("tuple[Item, ...]", tuple(items))
+        return TaskResult.model_construct(
+            task=self.name, digest=self.digest, items=drawn, lower_is_better=self.lower_is_better
+        )
+
+
+def _selftest_limit(stored: _Stored, draws: int, seed: tuple[int, int]) -> LimitSelftest:
+    limit, worst = stored.limit, stored.extreme(stored.limit, worst=True)
+
+    def rates(number: int, make: Callable[["Generator"], tuple[TaskResult, TaskResult]]) -> Outcomes:
+        rng = _generator(*seed, number)
+        return _outcomes([stored.decide(make(rng)).outcome for _ in range(draws)])
+
+    on_limit = equal = None
+    if (way := _onto_limit(stored)) is not None:
+        shift, towards = way
+        compared = limit.reference is not None
+        on_limit = rates(0, partial(stored.draw, shift=shift, towards=towards, equal=compared))
+    if limit.reference is not None:
+        equal = rates(1, partial(stored.draw, equal=True))
+    planted = tuple(
+        _planted(spoilt, rates(2 + number, partial(stored.draw, shift=spoilt, towards=worst)))
+        for number, spoilt in enumerate(SPOILT)
+    )
+    result = stored.decide(stored.as_weighed())
+    return LimitSelftest(
+        task=stored.name,
+        metric=limit.metric,
+        requirement=result.requirement,
+        on_limit=on_limit,
+        equal=equal,
+        planted=planted,
+        faults=_faults(stored, result.outcome, on_limit, equal, planted),
+    )
+
+
+def _onto_limit(stored: _Stored) -> tuple[float, Scores] | None:
+    """The share of answers to replace, and by what, for a model that lies exactly on the limit. None where no such
+    model can be made, or where every model meets the limit."""
+    limit = stored.limit
+    if limit.metric == "ece" or (limit.reference is not None and stored.base is None):
+        return None
+    to_worst, to_best = stored.extreme(limit, worst=True), stored.extreme(limit, worst=False)
+    (worst,), (best,) = to_worst.values(), to_best.values()
+    if limit.reference is not None:
+        mean = (stored.mean(stored.ours) + stored.mean(stored.theirs)) / 2
+        towards, room = (to_worst, abs(mean - worst)) if limit.no_worse_than else (to_best, abs(best - mean))
+        margin = limit.margin or 0.0
+        return (margin / room if margin else 0.0, towards) if room >= margin else None
+    said = limit.at_most if limit.at_least is None else limit.at_least
+    assert said is not None  # the suite sees to it
+    wanted = 1 - said if limit.metric == "hallucination_rate" else said
+    if wanted in (worst, best):
+        return None
+    mean = stored.mean(stored.ours)
+    if abs(mean - best) <= abs(wanted - best):
+        return abs(mean - wanted) / abs(mean - worst), to_worst
+    return abs(wanted - mean) / abs(best - mean), to_best
+
+
+def _faults(
+    stored: _Stored, outcome: Outcome, on_limit: Outcomes | None, equal: Outcomes | None, planted: Sequence[Planted]
+) -> tuple[str, ...]:
+    """What is promised and not kept. A rate misses its promise when its whole interval does."""
+    promised, limit = 1 - corrected_confidence(stored.suite), stored.limit
+    found = []
+    if on_limit and on_limit.passes.lower > promised:
+        found.append(
+            f"a model exactly on the limit passes in {on_limit.passes.share:.1%} of the draws, not {promised:.1%}"
+        )
+    if on_limit and on_limit.fails.lower > promised:
+        found.append(
+            f"a model exactly on the limit fails in {on_limit.fails.share:.1%} of the draws, not {promised:.1%}"
+        )
+    if equal and limit.no_worse_than and equal.fails.lower > promised:
+        found.append(f"a model that is no worse fails in {equal.fails.share:.1%} of the draws, not {promised:.1%}")
+    if equal and limit.no_worse_than and equal.passes.upper < WANTED_POWER:
+        few = f"a model that is no worse passes in only {equal.passes.share:.1%} of the draws"
+        found.append(f"{few}; it takes more items, a wider margin, or a `floor` where the base model is weak")
+    if outcome == "PASS" and planted[0].passes.upper < WANTED_POWER:
+        few = f"a model as good as this one passes in only {planted[0].passes.share:.1%} of the draws"
+        found.append(f"{few}; the task wants more items")
+    return tuple(found)
+
+
+def _outcomes(found: Sequence[Outcome]) -> Outcomes:
+    return Outcomes(passes=_rate(found.count("PASS"), len(found)), fails=_rate(found.count("FAIL"), len(found)))
+
+
+def _planted(spoilt: float, outcomes: Outcomes) -> Planted:
+    return Planted(spoilt=spoilt, passes=outcomes.passes, fails=outcomes.fails)
+
+
+def _rate(count: int, draws: int) -> Rate:
+    return Rate(
+        count=count,
+        draws=draws,
+        lower=clopper_pearson_lower(count, draws, RATE_CONFIDENCE),
+        upper=clopper_pearson_upper(count, draws, RATE_CONFIDENCE),
+    )
+
+
+def _weighing(weighing: Weighing, tasks: Sequence[TaskResult]) -> Weighing:
+    return Weighing.model_construct(
+        artifact_digest=weighing.artifact_digest, model_name=weighing.model_name, tasks=tuple(tasks), seconds=0.0
+    )
+
+
+def _generator(*seed: int) -> "Generator":
+    from numpy.random import default_rng
+
+    return default_rng(seed)

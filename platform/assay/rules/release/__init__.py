@@ -1,0 +1,1 @@
+"""Who may release what, and what a canary must show."""
