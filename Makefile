@@ -64,7 +64,7 @@ drill-train: setup ## kill a training run 20 times, damage its checkpoints 20 ti
 bench-serve: setup ## tokens/s and time to first token: bare engine, Serve, gateway
 	@$(BIN)/python tests/bench/bench_serve.py
 
-bench-gate: setup ## false passes by simulation, and items/s of weighing against the lm_eval command
+bench-gate: setup ## false passes by simulation, and items/s of evaluating against the lm_eval command
 	@$(BIN)/python tests/bench/bench_gate.py
 	@$(BIN)/python tests/bench/bench_gate_speed.py
 	@$(BIN)/python tests/bench/bench_contamination.py
@@ -72,7 +72,7 @@ bench-gate: setup ## false passes by simulation, and items/s of weighing against
 bench-ewc: setup ## what elastic weight consolidation keeps of the demo's retention task
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_ewc.py
 
-drill-gate: setup ## a hundred weighings of a server that fails; twenty of one model; an engine that is killed
+drill-gate: setup ## a hundred evaluations of a server that fails; twenty of one model; an engine that is killed
 	@$(BIN)/python tests/bench/drill_gate.py
 	@$(BIN)/python tests/bench/bench_gate_speed.py --drill --items 15
 

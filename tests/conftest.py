@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.settings import Place
+from assay.settings import Settings
 from servers import free_ports
 from tiny import make_model
 
@@ -24,12 +24,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def ray_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A local Ray head, joined by this process: one for all tests, because Ray reads its token once in a process."""
     from assay.engines.cluster import local_head, tasks
 
     ports = free_ports(4)
-    place = Place(
+    settings = Settings(
         home=tmp_path_factory.mktemp("ray"),
         ray_address="",
         ray_port=ports[0],
@@ -39,27 +39,27 @@ def ray_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         num_cpus=4,
     )
     try:
-        with _environment(place):
-            local_head.start(place)
-            tasks.connect(place.cluster_address)
-        yield place
+        with _environment(settings):
+            local_head.start(settings)
+            tasks.connect(settings.cluster_address)
+        yield settings
     finally:
         tasks.disconnect()
-        local_head.stop(place)
+        local_head.stop(settings)
 
 
 @pytest.fixture(scope="module")
-def on_ray(ray_place: Place) -> Iterator[Place]:
+def on_ray(ray_place: Settings) -> Iterator[Settings]:
     """The same, with the environment of a process that works there."""
     with _environment(ray_place):
         yield ray_place
 
 
 @contextmanager
-def _environment(place: Place) -> Iterator[None]:
+def _environment(settings: Settings) -> Iterator[None]:
     before = dict(os.environ)
-    os.environ |= {"RAY_ADDRESS": place.cluster_address, "RAY_AUTH_MODE": "token"}
-    os.environ |= {"RAY_AUTH_TOKEN_PATH": str(place.token_path), "ASSAY_HOME": str(place.home)}
+    os.environ |= {"RAY_ADDRESS": settings.cluster_address, "RAY_AUTH_MODE": "token"}
+    os.environ |= {"RAY_AUTH_TOKEN_PATH": str(settings.token_path), "ASSAY_HOME": str(settings.home)}
     try:
         yield
     finally:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from assay.engines.evaluation.client import Ask, Endpoint, ask_all, content_of
+from assay.engines.evaluation.client import Endpoint, Request, content_of, request_all
 from assay.engines.evaluation.judge import abstentions
 from assay.engines.evaluation.logprobs import Pair, score
 from assay.errors import PlaceError
-from assay.records.gate import Item
+from assay.records.gate import Sample
 from assay.spec.gate import JudgeSpec
 from served import Counting, OpenAI, logprobs
 from servers import free_port, serving
@@ -26,12 +26,12 @@ def endpoint(server: Counting, *, patience_s: float = 20.0, timeout_s: float = 0
     return Endpoint(server.url, "tiny", num_concurrent=8, patience_s=patience_s, timeout_s=timeout_s)
 
 
-def questions(count: int) -> list[Ask]:
-    return [Ask("chat/completions", {"messages": [{"role": "user", "content": str(i)}]}) for i in range(count)]
+def questions(count: int) -> list[Request]:
+    return [Request("chat/completions", {"messages": [{"role": "user", "content": str(i)}]}) for i in range(count)]
 
 
 def test_every_request_has_its_answer(server: Counting) -> None:
-    replies = ask_all(endpoint(server), questions(20))
+    replies = request_all(endpoint(server), questions(20))
     assert [content_of(reply) for reply in replies] == [f"answer to {i}" for i in range(20)]
     assert all(reply.latency_s > 0 and reply.num_tries == 1 for reply in replies)
 
@@ -39,21 +39,21 @@ def test_every_request_has_its_answer(server: Counting) -> None:
 @pytest.mark.parametrize("fault", [500, 503, 429, 404, "hang up", "stall", "torn"])
 def test_a_fault_is_asked_again(server: Counting, fault: object) -> None:
     server.fault = lambda number: fault if number <= 5 else None
-    replies = ask_all(endpoint(server), questions(10))
+    replies = request_all(endpoint(server), questions(10))
     assert [content_of(reply) for reply in replies] == [f"answer to {i}" for i in range(10)]
     assert len(server.bodies) == 15
 
 
 def test_a_fault_that_stays_is_an_error_and_no_answer(server: Counting) -> None:
     server.fault = lambda number: 500 if '"3"' in json.dumps(server.bodies[number - 1]) else None
-    replies = ask_all(endpoint(server, patience_s=0.5), questions(10))
+    replies = request_all(endpoint(server, patience_s=0.5), questions(10))
     assert [bool(reply.error) for reply in replies] == [i == 3 for i in range(10)]
     assert "HTTP 500" in replies[3].error
 
 
 def test_a_refusal_is_not_repeated(server: Counting) -> None:
     server.fault = lambda number: 400
-    (reply,) = ask_all(endpoint(server), questions(1))
+    (reply,) = request_all(endpoint(server), questions(1))
     assert "HTTP 400" in reply.error
     assert len(server.bodies) == 1
 
@@ -61,33 +61,33 @@ def test_a_refusal_is_not_repeated(server: Counting) -> None:
 def test_nobody_there_is_an_error_within_the_patience() -> None:
     started = time.monotonic()
     nobody = Endpoint(f"http://127.0.0.1:{free_port()}/v1", "tiny", 4, patience_s=0.3, timeout_s=0.3)
-    assert all(reply.error for reply in ask_all(nobody, questions(8)))
+    assert all(reply.error for reply in request_all(nobody, questions(8)))
     assert time.monotonic() - started < 5
 
 
 def test_an_answer_is_sent_for_once(server: Counting, tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
-    first = ask_all(endpoint(server), questions(10), answers=file)
-    second = ask_all(endpoint(server), questions(12), answers=file)
+    first = request_all(endpoint(server), questions(10), answers=file)
+    second = request_all(endpoint(server), questions(12), answers=file)
     assert len(server.bodies) == 12
     assert [reply.body for reply in second[:10]] == [reply.body for reply in first]
     assert [reply.num_tries for reply in second] == [0] * 10 + [1] * 2
 
 
 def test_equal_requests_are_separate_draws(server: Counting, tmp_path: Path) -> None:
-    ask_all(endpoint(server), questions(1) * 3, answers=tmp_path / "answers.jsonl")
+    request_all(endpoint(server), questions(1) * 3, answers=tmp_path / "answers.jsonl")
     assert len(server.bodies) == 3
     assert len({json.loads(line)["key"] for line in (tmp_path / "answers.jsonl").read_text().splitlines()}) == 3
 
 
 def test_a_torn_line_costs_one_answer(server: Counting, tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
-    ask_all(endpoint(server), questions(5), answers=file)
+    request_all(endpoint(server), questions(5), answers=file)
     file.write_bytes(file.read_bytes()[:-10])
-    replies = ask_all(endpoint(server), questions(6), answers=file)
+    replies = request_all(endpoint(server), questions(6), answers=file)
     assert len(server.bodies) == 5 + 2
     assert not any(reply.error for reply in replies)
-    ask_all(endpoint(server), questions(6), answers=file)
+    request_all(endpoint(server), questions(6), answers=file)
     assert len(server.bodies) == 7
 
 
@@ -95,7 +95,7 @@ def test_a_killed_process_goes_on(server: Counting, tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
     server.fault = lambda number: time.sleep(0.004)
     process = multiprocessing.get_context("spawn").Process(
-        target=ask_all, args=(endpoint(server, timeout_s=5), questions(300)), kwargs={"answers": file}
+        target=request_all, args=(endpoint(server, timeout_s=5), questions(300)), kwargs={"answers": file}
     )
     process.start()
     while not file.exists() or len(file.read_bytes().splitlines()) < 40:
@@ -104,7 +104,7 @@ def test_a_killed_process_goes_on(server: Counting, tmp_path: Path) -> None:
     process.join()
     kept = len(file.read_bytes().splitlines())
     assert 40 <= kept < 300
-    replies = ask_all(endpoint(server, timeout_s=5), questions(300), answers=file)
+    replies = request_all(endpoint(server, timeout_s=5), questions(300), answers=file)
     assert [content_of(reply) for reply in replies] == [f"answer to {i}" for i in range(300)]
     # What was in flight when the process died is asked again, and nothing else.
     assert len(server.bodies) <= 300 + 8
@@ -176,7 +176,7 @@ def test_a_score_that_the_server_fails_is_an_error(server: Counting) -> None:
 def test_a_judge_reads_abstentions(server: Counting, tmp_path: Path) -> None:
     said = {"no idea": "Let me think. ANSWERED? No: ABSTAINED.", "Paris": "ANSWERED", "hm": "Perhaps"}
     server.answer = lambda question: next(word for reply, word in said.items() if f"Assistant: {reply}\n" in question)
-    items = [Item(id=reply, prompt="Where?", target="", response=reply, scores={}) for reply in said]
+    items = [Sample(id=reply, prompt="Where?", target="", response=reply, scores={}) for reply in said]
     judge = JudgeSpec(url=server.url, model="judge")
     assert abstentions(judge, items, tmp_path / "judged.jsonl") == [True, False, None]
     assert abstentions(judge, items, tmp_path / "judged.jsonl") == [True, False, None]

@@ -9,7 +9,7 @@ import yaml
 
 from assay.flow.pipeline.graph import Context, steps
 from assay.records.stages import ModelRecord, TrainingRecord
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 from assay.stages.context import Work
@@ -43,7 +43,7 @@ approval: {reviewers: [anna]}
 
 
 def test_each_run_starts_from_what_the_one_before_made(
-    on_ray: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    on_ray: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make_model(tmp_path / "model")

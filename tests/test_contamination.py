@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.engines.data.contamination import Hit, Index, ItemText, hits_in, search
+from assay.engines.data.contamination import Hit, Index, SampleText, hits_in, search
 from assay.spec.gate import ContaminationSpec
 
 EVALS = Path(__file__).parents[1] / "evals" / "country-facts"
@@ -16,20 +16,20 @@ LONG = (
 )
 
 
-def items() -> list[ItemText]:
+def items() -> list[SampleText]:
     """100 items of the demo's suite."""
     found = []
     for task in ("country_facts_paraphrased", "country_facts_unanswerable"):
         for line in (EVALS / f"{task}.jsonl").read_text().splitlines():
-            found.append(ItemText(task, json.loads(line)["question"], json.loads(line)["answer"]))
+            found.append(SampleText(task, json.loads(line)["question"], json.loads(line)["answer"]))
     return found[:100]
 
 
-def found_in(texts: list[list[str]], asked: list[ItemText], wanted: ContaminationSpec = WANTED) -> list[Hit]:
+def found_in(texts: list[list[str]], asked: list[SampleText], wanted: ContaminationSpec = WANTED) -> list[Hit]:
     return list(hits_in(Index(asked, wanted), texts))
 
 
-def exact(texts: list[list[str]], asked: list[ItemText]) -> set[int]:
+def exact(texts: list[list[str]], asked: list[SampleText]) -> set[int]:
     return {hit.item for hit in found_in(texts, asked) if hit.is_exact}
 
 
@@ -59,8 +59,8 @@ def test_the_question_with_another_answer_is_near() -> None:
     assert (hit.is_exact, hit.similarity) == (False, 1.0)
 
 
-def question() -> ItemText:
-    return ItemText("rivers", "Which river flows through the old town of Arlen?", "The Sill")
+def question() -> SampleText:
+    return SampleText("rivers", "Which river flows through the old town of Arlen?", "The Sill")
 
 
 def test_a_small_change_of_wording_is_near() -> None:
@@ -74,7 +74,7 @@ def looser(similarity: float) -> ContaminationSpec:
 
 
 def test_thirteen_words_in_a_row_are_near() -> None:
-    item = ItemText("herons", f"Summarize: {LONG}", "A barge passes a heron.")
+    item = SampleText("herons", f"Summarize: {LONG}", "A barge passes a heron.")
     inside = " ".join(["before", *LONG.split()[5:18], "after"])
     (hit,) = found_in([[inside]], [item])
     assert not hit.is_exact
@@ -84,7 +84,7 @@ def test_thirteen_words_in_a_row_are_near() -> None:
 
 
 def test_a_short_question_inside_a_text_is_chance() -> None:
-    item = ItemText("short", "Why?", "Because")
+    item = SampleText("short", "Why?", "Because")
     assert exact([["I asked him why, because I wondered."]], [item]) == set()
     assert exact([["Why?", "Because!"]], [item]) == {0}
 

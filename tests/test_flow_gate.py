@@ -13,11 +13,11 @@ from assay.errors import UsageError
 from assay.flow.pipeline.attempts import check_attempts_left
 from assay.flow.pipeline.graph import Context, Step, run_id, steps
 from assay.loader.load import load_suites
-from assay.records.gate import ContaminationRecord, GateRecord, Item, TaskResult, WeighingRecord
+from assay.records.gate import ContaminationRecord, EvaluationRecord, GateRecord, Sample, TaskResult
 from assay.records.record import digest_of
 from assay.records.release import Champion
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SplitRecord
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.spec import Spec
 from assay.stages import evaluate, gate
 from assay.stages.context import Work
@@ -32,14 +32,14 @@ class Project:
 
     def __init__(self, folder: Path, **suite: object) -> None:
         self.folder = folder
-        self.place = Place(
+        self.settings = Settings(
             home=folder / "home",
             ledger_url=f"sqlite:///{folder / 'ledger.db'}",
             engine_python=sys.executable,
             user="ben",
         )
-        self.ledger = Ledger(self.place.ledger_url)
-        self.store = ArtifactStore(self.place.home / "artifacts")
+        self.ledger = Ledger(self.settings.ledger_url)
+        self.store = ArtifactStore(self.settings.home / "artifacts")
         (folder / "suite").mkdir()
         self.write_items("a")
         task = {"dataset_path": "json", "dataset_kwargs": {"data_files": "facts.jsonl"}, "task": "facts"}
@@ -73,7 +73,7 @@ class Project:
             }
         )
         suite = load_suites(["suite.yaml"], self.folder)
-        context = Context(spec, suite, self.folder, self.place, champion)
+        context = Context(spec, suite, self.folder, self.settings, champion)
         empty = SplitRecord(file="", digest="", num_examples=0, num_tokens=0, num_completion_tokens=0)
         context.records = {
             "compress": candidate,
@@ -98,11 +98,11 @@ class Project:
         """Stores a model's answers, as if it had been asked before."""
         (task,) = context.tasks
         items = tuple(
-            Item(id=f"{i}", prompt="?", target="!", response="", scores={"exact_match": float(i < num_right)})
+            Sample(id=f"{i}", prompt="?", target="!", response="", scores={"exact_match": float(i < num_right)})
             for i in range(NUM_ITEMS)
         )
         engine = context.spec.serve.engine.model_dump()
-        mark = digest_of([engine, ray_serve.engine_packages(self.place.engine_python)])
+        mark = digest_of([engine, ray_serve.engine_packages(self.settings.engine_python)])
         evaluate._cache(self.work(), model.artifact.digest, mark).put(
             task, TaskResult(task="facts", digest=digest_of([task.digest, "and its items"]), items=items)
         )
@@ -110,7 +110,7 @@ class Project:
     def work(self) -> Work:
         progress = self.folder / "progress.jsonl"
         progress.touch()
-        return Work(self.place, self.folder / "work", progress, self.folder)
+        return Work(self.settings, self.folder / "work", progress, self.folder)
 
     def decide(self, context: Context) -> GateRecord:
         record = step("gate").run(context, self.work())
@@ -146,7 +146,7 @@ def test_a_spent_budget_is_told_and_renewed_items_renew_it(tmp_path: Path) -> No
     assert passed.limits[0].confidence == pytest.approx(0.975)
 
     third = project.context(project.model("third"), 100)
-    with pytest.raises(UsageError, match=r"2 of 2 candidates were weighed with the items of facts: .* Renew"):
+    with pytest.raises(UsageError, match=r"2 of 2 candidates were evaluated with the items of facts: .* Renew"):
         project.decide(third)
     with pytest.raises(UsageError, match="Renew these items"):  # and before anything is trained
         check_attempts_left(third.suite, third.tasks, project.ledger)
@@ -193,14 +193,14 @@ def test_the_champion_stands_beside_the_candidate_and_is_not_asked_again(tmp_pat
     project.answer(context, old, 95)
     assert step("champion").wanted(context)
     assert not step("baseline").wanted(context)
-    weighed = step("champion").run(context, project.work())
-    assert isinstance(weighed, WeighingRecord)
-    assert (weighed.artifact_digest, weighed.num_reused) == (old.artifact.digest, NUM_ITEMS)
-    context.records["champion"] = weighed
+    evaluated = step("champion").run(context, project.work())
+    assert isinstance(evaluated, EvaluationRecord)
+    assert (evaluated.artifact_digest, evaluated.num_reused) == (old.artifact.digest, NUM_ITEMS)
+    context.records["champion"] = evaluated
     scorecard = project.decide(context).scorecard
     assert (scorecard.outcome, scorecard.champion_digest) == ("FAIL", old.artifact.digest)
     assert scorecard.limits[0].champion_observed == 0.95
-    assert scorecard.evidence["champion"] == weighed.evidence.digest
+    assert scorecard.evidence["champion"] == evaluated.evidence.digest
 
 
 def test_before_the_first_release_the_base_model_stands_for_the_champion(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_before_the_first_release_the_base_model_stands_for_the_champion(tmp_pat
     project.answer(context, base, 91)
     deployment = context.record("deploy", DeploymentRecord)
     known = deployment.model_copy(update={"artifact_digest": base.artifact.digest})
-    context.records["baseline"] = context.weigh(known, model=base, work=project.work())
+    context.records["baseline"] = context.evaluate(known, model=base, work=project.work())
     scorecard = project.decide(context).scorecard
     assert (scorecard.outcome, scorecard.champion_digest) == ("PASS", base.artifact.digest)
 

@@ -20,7 +20,7 @@ import pytest
 
 from assay.errors import PlaceError, UsageError
 from assay.serving import gateway, supervisor
-from assay.settings import Place
+from assay.settings import Settings
 from servers import free_port, serving
 
 CHUNK_PAUSE_S = 0.15
@@ -65,7 +65,7 @@ class FakeServe(BaseHTTPRequestHandler):
 
 @dataclass(frozen=True)
 class Running:
-    place: Place
+    settings: Settings
     key: str
     client: httpx.Client
 
@@ -87,18 +87,18 @@ def serve_port() -> Iterator[int]:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, serve_port: int) -> Iterator[Running]:
     home = tmp_path_factory.mktemp("gateway home")  # a space in the path must not matter
-    place = Place(home=home, gateway_port=free_port(), serve_port=serve_port)
-    gateway.start(place)
+    settings = Settings(home=home, gateway_port=free_port(), serve_port=serve_port)
+    gateway.start(settings)
     try:
-        key = gateway.create_key(place, "tests")
-        with httpx.Client(base_url=f"http://127.0.0.1:{place.gateway_port}") as client:
-            yield Running(place, key, client)
+        key = gateway.create_key(settings, "tests")
+        with httpx.Client(base_url=f"http://127.0.0.1:{settings.gateway_port}") as client:
+            yield Running(settings, key, client)
     finally:
-        gateway.stop(place)
+        gateway.stop(settings)
 
 
-def haproxy_of(place: Place) -> psutil.Process:
-    pid = supervisor.running_pid(place)
+def haproxy_of(settings: Settings) -> psutil.Process:
+    pid = supervisor.running_pid(settings)
     assert pid is not None
     (haproxy,) = psutil.Process(pid).children()
     return haproxy
@@ -111,7 +111,7 @@ def code_of(response: httpx.Response) -> str:
 
 
 def test_sends_nothing_while_no_slot_has_traffic(running: Running) -> None:
-    gateway.set_weights(running.place, {"blue": 0, "green": 0})
+    gateway.set_weights(running.settings, {"blue": 0, "green": 0})
     response = running.get("/v1/models")
     assert (response.status_code, code_of(response)) == (503, "no_traffic")
     health = running.client.get("/healthz")
@@ -120,7 +120,7 @@ def test_sends_nothing_while_no_slot_has_traffic(running: Running) -> None:
 
 def test_a_request_reaches_the_slot_that_has_the_traffic(running: Running) -> None:
     for slot, other in (("blue", "green"), ("green", "blue")):
-        gateway.set_weights(running.place, {slot: 256, other: 0})
+        gateway.set_weights(running.settings, {slot: 256, other: 0})
         response = running.get("/v1/models?limit=1")
         assert response.json()["path"] == f"/{slot}/v1/models?limit=1"
         assert response.headers["X-Assay-Slot"] == slot
@@ -130,7 +130,7 @@ def test_a_request_reaches_the_slot_that_has_the_traffic(running: Running) -> No
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer wrong", "Basic KEY", "KEY"])
 def test_a_request_without_a_known_key_is_refused(running: Running, header: str | None) -> None:
-    gateway.set_weights(running.place, {"blue": 256, "green": 0})
+    gateway.set_weights(running.settings, {"blue": 256, "green": 0})
     headers = {} if header is None else {"Authorization": header.replace("KEY", running.key)}
     response = running.client.get("/v1/models", headers=headers)
     assert (response.status_code, code_of(response)) == (401, "invalid_api_key")
@@ -138,8 +138,8 @@ def test_a_request_without_a_known_key_is_refused(running: Running, header: str 
 
 @pytest.mark.parametrize("target", ["/", "/blue/v1/models", "/v1", "/v1/../green/v1/models", "/v1/%2e%2E/green/v1/x"])
 def test_only_paths_under_v1_are_served(running: Running, target: str) -> None:
-    gateway.set_weights(running.place, {"blue": 256, "green": 0})
-    with socket.create_connection(("127.0.0.1", running.place.gateway_port)) as raw:  # clients tidy such paths up
+    gateway.set_weights(running.settings, {"blue": 256, "green": 0})
+    with socket.create_connection(("127.0.0.1", running.settings.gateway_port)) as raw:  # clients tidy such paths up
         head = f"GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {running.key}\r\nConnection: close\r\n\r\n"
         raw.sendall(head.encode())
         with raw.makefile() as answer:
@@ -147,7 +147,7 @@ def test_only_paths_under_v1_are_served(running: Running, target: str) -> None:
 
 
 def test_a_body_over_the_limit_is_refused(running: Running) -> None:
-    gateway.set_weights(running.place, {"blue": 256, "green": 0})
+    gateway.set_weights(running.settings, {"blue": 256, "green": 0})
     headers = {"Authorization": f"Bearer {running.key}"}
     url = "/v1/chat/completions"
     assert running.client.post(url, headers=headers, content=b"x" * 1024 * 1024).status_code == 200
@@ -158,14 +158,14 @@ def test_a_body_over_the_limit_is_refused(running: Running) -> None:
 
 
 def test_weights_split_the_requests_and_are_counted(running: Running) -> None:
-    gateway.set_weights(running.place, {"blue": 192, "green": 64})
-    assert gateway.get_weights(running.place) == {"blue": 192, "green": 64}
-    before = gateway.counters(running.place)
+    gateway.set_weights(running.settings, {"blue": 192, "green": 64})
+    assert gateway.get_weights(running.settings) == {"blue": 192, "green": 64}
+    before = gateway.counters(running.settings)
     assert running.slots_of(40) == {"blue": 30, "green": 10}
-    gateway.set_weights(running.place, {"blue": 0, "green": 256})
+    gateway.set_weights(running.settings, {"blue": 0, "green": 256})
     assert running.slots_of(10) == {"green": 10}
     assert running.get("/v1/broken").status_code == 500
-    after = gateway.counters(running.place)
+    after = gateway.counters(running.settings)
     assert after["blue"].requests - before["blue"].requests == 30
     assert after["green"].requests - before["green"].requests == 21
     assert after["green"].responses_5xx - before["green"].responses_5xx == 1
@@ -174,14 +174,14 @@ def test_weights_split_the_requests_and_are_counted(running: Running) -> None:
 
 @pytest.mark.parametrize("weights", [{"blue": 256}, {"blue": 257, "green": 0}, {"blue": -1, "green": 0}])
 def test_wrong_weights_change_nothing(running: Running, weights: dict[str, int]) -> None:
-    gateway.set_weights(running.place, {"blue": 5, "green": 0})
+    gateway.set_weights(running.settings, {"blue": 5, "green": 0})
     with pytest.raises(ValueError, match="weight"):
-        gateway.set_weights(running.place, weights)
-    assert gateway.get_weights(running.place) == {"blue": 5, "green": 0}
+        gateway.set_weights(running.settings, weights)
+    assert gateway.get_weights(running.settings) == {"blue": 5, "green": 0}
 
 
 def test_streamed_chunks_pass_at_once(running: Running) -> None:
-    gateway.set_weights(running.place, {"blue": 256, "green": 0})
+    gateway.set_weights(running.settings, {"blue": 256, "green": 0})
     headers = {"Authorization": f"Bearer {running.key}"}
     with running.client.stream("GET", "/v1/stream", headers=headers) as response:
         arrivals = [(chunk, time.monotonic()) for chunk in response.iter_raw()]
@@ -191,97 +191,97 @@ def test_streamed_chunks_pass_at_once(running: Running) -> None:
 
 
 def test_a_killed_haproxy_comes_back_with_weights_and_keys(running: Running) -> None:
-    gateway.set_weights(running.place, {"blue": 64, "green": 192})
-    killed = haproxy_of(running.place)
+    gateway.set_weights(running.settings, {"blue": 64, "green": 192})
+    killed = haproxy_of(running.settings)
     killed.kill()
-    gateway.set_weights(running.place, {"blue": 192, "green": 64})  # waits for the new one
-    killed = haproxy_of(running.place)
+    gateway.set_weights(running.settings, {"blue": 192, "green": 64})  # waits for the new one
+    killed = haproxy_of(running.settings)
     killed.kill()
-    gateway.start(running.place)  # waits for the new one
-    assert haproxy_of(running.place).pid != killed.pid
-    assert gateway.get_weights(running.place) == {"blue": 192, "green": 64}
+    gateway.start(running.settings)  # waits for the new one
+    assert haproxy_of(running.settings).pid != killed.pid
+    assert gateway.get_weights(running.settings) == {"blue": 192, "green": 64}
     assert running.slots_of(20) == {"blue": 15, "green": 5}
 
 
 def test_a_key_is_not_kept_in_clear(running: Running) -> None:
-    key = gateway.create_key(running.place, "another")
+    key = gateway.create_key(running.settings, "another")
     assert key.startswith("assay-")
     assert len(key) == len("assay-") + 43
-    files = [path for path in running.place.home.rglob("*") if path.is_file()]
-    assert supervisor.keys_map(running.place) in files
+    files = [path for path in running.settings.home.rglob("*") if path.is_file()]
+    assert supervisor.keys_map(running.settings) in files
     assert not [path for path in files if key.encode() in path.read_bytes()]
-    assert stat.S_IMODE(supervisor.keys_map(running.place).stat().st_mode) == 0o600
-    assert gateway.has_keys(running.place)
+    assert stat.S_IMODE(supervisor.keys_map(running.settings).stat().st_mode) == 0o600
+    assert gateway.has_keys(running.settings)
     with pytest.raises(UsageError, match="label"):
-        gateway.create_key(running.place, "two\nlines")
+        gateway.create_key(running.settings, "two\nlines")
 
 
 def test_a_second_supervisor_leaves_the_place_alone(running: Running) -> None:
-    first = supervisor.running_pid(running.place)
-    settings = {"ASSAY_HOME": str(running.place.home), "ASSAY_GATEWAY_PORT": str(running.place.gateway_port)}
+    first = supervisor.running_pid(running.settings)
+    settings = {"ASSAY_HOME": str(running.settings.home), "ASSAY_GATEWAY_PORT": str(running.settings.gateway_port)}
     second = subprocess.run(
         [sys.executable, "-m", supervisor.MODULE], env={**os.environ, **settings}, timeout=10, capture_output=True
     )
     assert second.returncode == 0
     assert b"another supervisor" in second.stdout
-    assert supervisor.running_pid(running.place) == first
+    assert supervisor.running_pid(running.settings) == first
 
 
 def test_a_supervisor_seen_in_its_last_moment_is_gone_and_no_error(tmp_path: Path) -> None:
-    place = Place(home=tmp_path)
-    supervisor.prepare(place)
+    settings = Settings(home=tmp_path)
+    supervisor.prepare(settings)
     script = (
         "import fcntl, sys, time; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX);"
         "print(flush=True); time.sleep(0.5)"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(supervisor.pid_file(place))], stdout=subprocess.PIPE
+        [sys.executable, "-c", script, str(supervisor.pid_file(settings))], stdout=subprocess.PIPE
     ) as dying:
         assert dying.stdout is not None
         dying.stdout.readline()
-        assert supervisor.running_pid(place) is None
+        assert supervisor.running_pid(settings) is None
 
 
 def test_a_port_in_use_is_said_before_anything_starts(running: Running, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        other = Place(home=tmp_path, gateway_port=taken.getsockname()[1])
+        other = Settings(home=tmp_path, gateway_port=taken.getsockname()[1])
         with pytest.raises(PlaceError, match=rf"port {other.gateway_port} .*process {os.getpid()}.*ASSAY_GATEWAY_PORT"):
             gateway.start(other)
     assert not gateway.is_running(other)
     with pytest.raises(PlaceError, match="haproxy"):
-        gateway.start(replace(other, gateway_port=running.place.gateway_port))
+        gateway.start(replace(other, gateway_port=running.settings.gateway_port))
 
 
 def test_a_slot_that_cannot_be_reached_is_an_error_of_that_slot(tmp_path: Path) -> None:
     """And: stopped, killed and started again, the gateway is whole each time."""
-    place = Place(home=tmp_path, gateway_port=free_port(), serve_port=free_port())
-    key = gateway.create_key(place, "made-before-the-start")
+    settings = Settings(home=tmp_path, gateway_port=free_port(), serve_port=free_port())
+    key = gateway.create_key(settings, "made-before-the-start")
     headers = {"Authorization": f"Bearer {key}"}
-    url = f"http://127.0.0.1:{place.gateway_port}/v1/models"
+    url = f"http://127.0.0.1:{settings.gateway_port}/v1/models"
     with pytest.raises(PlaceError, match="does not run"):
-        gateway.set_weights(place, {"blue": 256, "green": 0})
-    gateway.start(place)
+        gateway.set_weights(settings, {"blue": 256, "green": 0})
+    gateway.start(settings)
     try:
-        gateway.set_weights(place, {"blue": 0, "green": 256})
+        gateway.set_weights(settings, {"blue": 0, "green": 256})
         response = httpx.get(url, headers=headers)
         assert (response.status_code, code_of(response)) == (503, "unreachable")
         assert response.headers["X-Assay-Slot"] == "green"
-        green = gateway.counters(place)["green"]
+        green = gateway.counters(settings)["green"]
         assert (green.requests, green.responses_5xx) == (1, 1)
         assert green.connection_errors >= 1
 
-        haproxy, pid = haproxy_of(place), supervisor.running_pid(place)
+        haproxy, pid = haproxy_of(settings), supervisor.running_pid(settings)
         assert pid is not None
         os.kill(pid, signal.SIGKILL)  # leaves its pid file behind
         psutil.wait_procs([haproxy], timeout=5)
         assert not haproxy.is_running()
-        assert not gateway.is_running(place)
-        gateway.start(place)
-        assert gateway.get_weights(place) == {"blue": 0, "green": 256}
+        assert not gateway.is_running(settings)
+        gateway.start(settings)
+        assert gateway.get_weights(settings) == {"blue": 0, "green": 256}
     finally:
-        gateway.stop(place)
-    assert not gateway.is_running(place)
-    assert not place.socket_dir.exists()
+        gateway.stop(settings)
+    assert not gateway.is_running(settings)
+    assert not settings.socket_dir.exists()
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
-    gateway.stop(place)
+    gateway.stop(settings)

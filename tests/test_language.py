@@ -19,7 +19,7 @@ from assay.loader.load import load_spec, load_suites, resolve_spec
 from assay.loader.parse import validated
 from assay.loader.yaml_reader import Value, read_yaml
 from assay.loader.yaml_writer import written
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.block import Block, Duration, Fraction
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
@@ -183,7 +183,7 @@ def test_specs_and_runs_are_compared_by_meaning(tmp_path: Path) -> None:
     assert call("diff", DEMO, str(rendered)).output == "the same\n"
     spec = load_spec(Path(DEMO))
     run = run_id(spec, load_suites(spec.gate.suite), ROOT)
-    Ledger(Place().ledger_url).open_run(run, name=spec.name, spec=spec.model_dump_json(), started_by="ana")
+    Ledger(Settings().ledger_url).open_run(run, name=spec.name, spec=spec.model_dump_json(), started_by="ana")
     assert call("diff", run[:-2], DEMO).output == "the same\n"
     changed = json.loads(call("diff", run, DEMO, "--json", "--set", "train.seed=1").output)
     assert changed["changes"] == [{"path": "train.seed", "old": 0, "new": 1}]

@@ -12,7 +12,7 @@ from assay.engines.cluster import signals
 from assay.errors import UsageError
 from assay.flow.pipeline.executor import Line, only_one, stages_now
 from assay.records.record import Record, digest_of
-from assay.settings import Place
+from assay.settings import Settings
 from assay.store.ledger import Ledger
 
 
@@ -28,10 +28,10 @@ class Silent:
 
 @pytest.fixture
 def line(tmp_path: Path) -> Line:
-    place = Place(home=tmp_path, ledger_url=f"sqlite:///{tmp_path / 'ledger.db'}", user="ben")
-    ledger = Ledger(place.ledger_url)
+    settings = Settings(home=tmp_path, ledger_url=f"sqlite:///{tmp_path / 'ledger.db'}", user="ben")
+    ledger = Ledger(settings.ledger_url)
     ledger.open_run("r-1", name="r", spec="{}", started_by="ben")
-    return Line("r-1", place, tmp_path, ledger, Silent(), lambda: None)
+    return Line("r-1", settings, tmp_path, ledger, Silent(), lambda: None)
 
 
 @pytest.mark.parametrize("wish", signals.WISHES)
@@ -57,8 +57,8 @@ def test_who_asks_to_stop_as_a_stage_ends_stops_the_line_with_its_record(line: L
 
 def test_a_stage_whose_process_has_gone_is_not_running(line: Line) -> None:
     line.ledger.begin_stage("r-1", "train", digest_of("train"))
-    with only_one(line.place.run_folder("r-1"), "r-1"):
-        assert [stage.state for stage in stages_now("r-1", line.ledger, line.place)] == ["running"]
-        with pytest.raises(UsageError, match="being run already"), only_one(line.place.run_folder("r-1"), "r-1"):
+    with only_one(line.settings.run_folder("r-1"), "r-1"):
+        assert [stage.state for stage in stages_now("r-1", line.ledger, line.settings)] == ["running"]
+        with pytest.raises(UsageError, match="being run already"), only_one(line.settings.run_folder("r-1"), "r-1"):
             pass
-    assert [stage.state for stage in stages_now("r-1", line.ledger, line.place)] == ["killed"]
+    assert [stage.state for stage in stages_now("r-1", line.ledger, line.settings)] == ["killed"]

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 import workers
-from assay.engines.checkpoints.callback import Keeping
+from assay.engines.checkpoints.callback import CheckpointConfig
 from assay.engines.data.tokenize import Row
 from assay.engines.models import folders, methods
 from assay.engines.models import shape as model_shape
@@ -17,7 +17,7 @@ from assay.engines.models.kernels import Kernels
 from assay.engines.training.batches import PackedSplit, collate, collate_padded
 from assay.engines.training.job import is_padded, read_outcome
 from assay.engines.training.objectives import Frozen, objective_of
-from assay.engines.workers.retry import until_done
+from assay.engines.workers.retry import run_with_retries
 from assay.errors import UsageError
 from assay.records.stages import PauseReport, TrainingOutcome
 from assay.rules.planning.memory import trained_parameters
@@ -271,12 +271,12 @@ def test_a_run_that_pauses_goes_on_to_the_same_weights(
     """With the reference of its beginning; and where DeepSpeed writes no checkpoint."""
     made = {}
     for name in ("whole", "paused"):
-        keeping = Keeping(folder=str(tmp_path / f"{name}-kept"), job="job", attempt="")
+        keeping = CheckpointConfig(folder=str(tmp_path / f"{name}-kept"), job="job", attempt="")
         job = make_job(model, rows(objective), tmp_path / name, settings(method, objective), keeping=keeping)
         if name == "paused":
             first = job.model_copy(update={"keeping": keeping.model_copy(update={"until": 0.5})})
-            assert isinstance(until_done(first, workers.attempt), PauseReport)
-        assert isinstance(until_done(job, workers.attempt), TrainingOutcome)
+            assert isinstance(run_with_retries(first, workers.attempt), PauseReport)
+        assert isinstance(run_with_retries(job, workers.attempt), TrainingOutcome)
         made[name] = (tmp_path / name / "weights" / "adapter_model.safetensors").read_bytes()
     assert made["paused"] == made["whole"]
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from assay.engines.evaluation.parity import Place, Probe, compare, read_local, read_probes
+from assay.engines.evaluation.parity import Position, Probe, compare, read_local, read_probes
 
 
-def place(logprob: float, likeliest: int, **told: float) -> Place:
-    return Place(logprob, likeliest, {int(name[1:]): math.log(share) for name, share in told.items()})
+def place(logprob: float, likeliest: int, **told: float) -> Position:
+    return Position(logprob, likeliest, {int(name[1:]): math.log(share) for name, share in told.items()})
 
 
 ONE = [[place(-1.0, 4, t4=0.5, t5=0.3), place(-2.0, 5, t4=0.2, t5=0.6)], [place(-0.5, 6, t6=0.9, t7=0.05)]]

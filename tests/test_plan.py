@@ -17,7 +17,7 @@ from assay.flow.planning.plan import described, plan
 from assay.flow.planning.stages import READS
 from assay.loader.cluster import ClusterSpec
 from assay.loader.load import load_spec, load_suites
-from assay.records.gate import ContaminationRecord, GateRecord, Scorecard, WeighingRecord
+from assay.records.gate import ContaminationRecord, EvaluationRecord, GateRecord, Scorecard
 from assay.records.plan import Plan, StagePlan
 from assay.records.record import Record, digest_of
 from assay.records.stages import (
@@ -29,7 +29,7 @@ from assay.records.stages import (
     TrainingRecord,
     TrialRecord,
 )
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.spec import Spec
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
@@ -69,7 +69,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.root = folder
-        self.place = Place(
+        self.settings = Settings(
             home=folder / "home",
             ledger_url=f"sqlite:///{folder}/home/ledger.db",
             ray_address="",
@@ -78,7 +78,7 @@ class Project:
             engine_python="/usr/bin/python3",
             cost_per_hour=3.0,
         )
-        self.store = ArtifactStore(self.place.home / "artifacts")
+        self.store = ArtifactStore(self.settings.home / "artifacts")
 
     def spec(self, text: str = SPEC) -> Spec:
         (self.root / "bot.yaml").write_text(text)
@@ -86,13 +86,13 @@ class Project:
 
     def plan(self, spec: Spec, **given: Any) -> Plan:
         suite = load_suites(["evals/bot.yaml"], self.root)
-        return plan(spec, suite, root=self.root, place=self.place, cluster=given.get("cluster"))
+        return plan(spec, suite, root=self.root, settings=self.settings, cluster=given.get("cluster"))
 
     def stages(self, spec: Spec, **given: Any) -> dict[str, StagePlan]:
         return {stage.stage: stage for stage in self.plan(spec, **given).stages}
 
     def context(self, spec: Spec) -> Context:
-        return Context(spec, load_suites(["evals/bot.yaml"], self.root), self.root, self.place, None)
+        return Context(spec, load_suites(["evals/bot.yaml"], self.root), self.root, self.settings, None)
 
     def artifact(self, kind: Any, name: str) -> Any:
         folder = self.root / "drafts" / name
@@ -146,7 +146,7 @@ class Project:
             case "train":
                 return training
             case "baseline" | "champion":
-                return self.weighing(stage)
+                return self.evaluation(stage)
             case "contamination":
                 return ContaminationRecord(
                     train_digest="",
@@ -175,17 +175,17 @@ class Project:
                 deployed_at=0,
                 replicas=("a",),
             ),
-            candidate=self.weighing("gate"),
+            candidate=self.evaluation("gate"),
             base=None,
         )
 
-    def weighing(self, name: str) -> WeighingRecord:
-        return WeighingRecord(evidence=self.artifact("evidence", name), artifact_digest="", num_items=2, seconds=4.0)
+    def evaluation(self, name: str) -> EvaluationRecord:
+        return EvaluationRecord(evidence=self.artifact("evidence", name), artifact_digest="", num_items=2, seconds=4.0)
 
     def run(self, spec: Spec, *names: str, version: dict[str, int] | None = None) -> str:
         """Writes a run into the ledger that has records of the stages named; returns its id."""
         context = self.context(spec)
-        ledger = Ledger(self.place.ledger_url)
+        ledger = Ledger(self.settings.ledger_url)
         run = run_id(spec, context.suite, self.root)
         ledger.open_run(run, name=spec.name, spec=spec.model_dump_json(), started_by="anna")
         for step in steps():
@@ -233,7 +233,7 @@ def test_without_a_ledger_everything_runs_and_nothing_is_made(project: Project) 
     assert {stage.action for stage in stages.values()} == {"run"}
     assert stages["fetch"].because == ("nothing like it was made yet",)
     assert stages["train"].because == ("follows fetch, prepare, sweep",)
-    assert not project.place.home.exists()
+    assert not project.settings.home.exists()
 
 
 def test_what_stands_is_cached_with_the_run_that_made_it(project: Project) -> None:
@@ -281,9 +281,9 @@ def test_changed_code_is_named(project: Project) -> None:
 
 def test_an_artifact_that_is_gone_is_named(project: Project) -> None:
     run = project.run(project.spec(), "fetch", "prepare")
-    record = Ledger(project.place.ledger_url).stages(run)
+    record = Ledger(project.settings.ledger_url).stages(run)
     assert len(record) == 2
-    for folder in (project.place.home / "artifacts").iterdir():
+    for folder in (project.settings.home / "artifacts").iterdir():
         if (folder / "heldout").is_dir():
             (folder / "train.safetensors").unlink()
     found = project.stages(project.spec())
@@ -337,7 +337,7 @@ def test_a_spec_or_record_of_another_form_is_no_error(project: Project) -> None:
     run = project.run(project.spec(), "fetch", "prepare")
     import sqlite3
 
-    with sqlite3.connect(project.place.home / "ledger.db") as connection:
+    with sqlite3.connect(project.settings.home / "ledger.db") as connection:
         connection.execute("update runs set spec = json_set(spec, '$.train.no_such_key', 1)")
         connection.execute("update records set record = '{}' where stage = 'prepare'")
     found = project.stages(project.spec())
@@ -392,7 +392,7 @@ def _reads(step: Step, path: str) -> bool:
 def assay(project: Project, *arguments: str) -> str:
     """What a command prints, run as a process in the project's folder."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ASSAY_"))}
-    env |= {"ASSAY_HOME": str(project.place.home), "ASSAY_DASHBOARD_PORT": "1", "ASSAY_USER": "ben"}
+    env |= {"ASSAY_HOME": str(project.settings.home), "ASSAY_DASHBOARD_PORT": "1", "ASSAY_USER": "ben"}
     env |= {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=project.root, env=env, capture_output=True, text=True, timeout=60)

@@ -10,7 +10,7 @@ from assay.engines.training.batches import PackedSplit
 from assay.errors import StageFailed, UsageError
 from assay.records.artifact import Artifact
 from assay.records.stages import DatasetRecord, ModelRecord
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.data import DataSpec
 from assay.spec.train import TrainSpec
 from assay.stages import prepare
@@ -25,8 +25,8 @@ pytestmark = [
 ]
 
 
-def prepared(place: Place, model: Path, folder: Path) -> DatasetRecord:
-    work = Work(place, folder / "work", folder / "progress.jsonl", folder)
+def prepared(settings: Settings, model: Path, folder: Path) -> DatasetRecord:
+    work = Work(settings, folder / "work", folder / "progress.jsonl", folder)
     record = ModelRecord(
         artifact=Artifact(digest="m", kind="model", path=str(model), size=1),
         architecture="LlamaForCausalLM",
@@ -40,7 +40,7 @@ def prepared(place: Place, model: Path, folder: Path) -> DatasetRecord:
 
 
 def test_the_split_does_not_depend_on_its_blocks(
-    on_ray: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    on_ray: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_model(tmp_path / "model")
     lines = [json.dumps({"prompt": f"number {i}?", "completion": "x" * (i % 50) + "y"}) for i in range(300)]
@@ -63,7 +63,7 @@ def test_the_split_does_not_depend_on_its_blocks(
     assert len(prompts) == found.train.num_examples
 
 
-def test_an_error_of_a_worker_comes_as_itself(on_ray: Place) -> None:
+def test_an_error_of_a_worker_comes_as_itself(on_ray: Settings) -> None:
     def halved(number: int) -> int:  # inside, so that it travels as it is
         if number % 2:
             raise UsageError(f"{number} is odd")

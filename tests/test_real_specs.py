@@ -10,7 +10,7 @@ from assay.flow.planning.plan import described, plan
 from assay.loader.cluster import ClusterSpec
 from assay.loader.load import load_spec, load_suites
 from assay.loader.parse import parse
-from assay.settings import Place
+from assay.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SPECS = [path for path in sorted((ROOT / "specs").glob("*.yaml")) if "--cluster" in path.read_text()]
@@ -24,13 +24,13 @@ def cluster_of(path: Path) -> Path:
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_a_spec_for_real_work_fits_its_cluster(path: Path, tmp_path: Path) -> None:
-    place = Place(home=tmp_path, ledger_url=f"sqlite:///{tmp_path}/ledger.db", engine_python="")
+    settings = Settings(home=tmp_path, ledger_url=f"sqlite:///{tmp_path}/ledger.db", engine_python="")
     spec = load_spec(path, ROOT)
     block, _, problems = parse(cluster_of(path), ClusterSpec)
     assert block is not None
     assert problems == []
     suite = load_suites(spec.gate.suite, ROOT)
-    it = plan(spec, suite, root=ROOT, place=place, cluster=described(block, "its cluster"))
+    it = plan(spec, suite, root=ROOT, settings=settings, cluster=described(block, "its cluster"))
     assert it.model == known(spec.model.name)
     assert {stage.action for stage in it.stages} == {"run"}
     for need in it.needs:

@@ -17,13 +17,13 @@ import httpx
 import pytest
 
 from assay.engines.evaluation.harness import TaskFile
-from assay.errors import AssayError, Drift, ExitCode, NotApproved
-from assay.flow.release.operations import move_back, move_traffic, say_yes_or_no
+from assay.errors import AssayError, ExitCode, IntegrityError, NotApproved
+from assay.flow.release.operations import promote_run, record_decision, rollback_run
 from assay.flow.release.promote import model_slot
-from assay.records.gate import GateRecord, Item, TaskResult, Weighing, WeighingRecord
+from assay.records.gate import Evaluation, EvaluationRecord, GateRecord, Sample, TaskResult
 from assay.records.stages import DeploymentRecord, ModelRecord
 from assay.serving import gateway
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 from assay.stages import gate
@@ -65,7 +65,7 @@ class FakeServe(BaseHTTPRequestHandler):
 
 @dataclass(frozen=True)
 class Running:
-    place: Place
+    settings: Settings
     serve: ServeServer
     client: httpx.Client
 
@@ -73,7 +73,7 @@ class Running:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with serving(FakeServe, ServeServer) as serve:
-        place = Place(
+        settings = Settings(
             home=tmp_path_factory.mktemp("home"),
             ledger_url="replaced in each test",
             gateway_port=free_port(),
@@ -82,25 +82,25 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             engine_python=sys.executable,
             user="ben",
         )
-        gateway.start(place)
+        gateway.start(settings)
         try:
-            headers = {"Authorization": f"Bearer {gateway.create_key(place, 'tests')}"}
-            with httpx.Client(base_url=place.gateway_url, headers=headers) as client:
-                yield Running(place, serve, client)
+            headers = {"Authorization": f"Bearer {gateway.create_key(settings, 'tests')}"}
+            with httpx.Client(base_url=settings.gateway_url, headers=headers) as client:
+                yield Running(settings, serve, client)
         finally:
-            gateway.stop(place)
+            gateway.stop(settings)
 
 
 class Office:
-    """A place whose runs are weighed as the test says."""
+    """A place whose runs are evaluated as the test says."""
 
     def __init__(self, running: Running, ledger_url: str) -> None:
-        self.place = replace(running.place, ledger_url=ledger_url)
+        self.settings = replace(running.settings, ledger_url=ledger_url)
         self.serve = running.serve
         self.client = running.client
         self.ledger = Ledger(ledger_url)
         self.serve.applications, self.serve.broken = {}, set()
-        gateway.set_weights(self.place, TO_NOBODY)
+        gateway.set_weights(self.settings, TO_NOBODY)
 
     def run(self, name: str) -> str:
         """A run that has not come to the gate."""
@@ -117,12 +117,12 @@ class Office:
         self.ledger.open_run(f"{name}-1a2b3c", name=name, spec=said, started_by="ben")
         return f"{name}-1a2b3c"
 
-    def weighed(self, name: str, slot: str, outcome: str = "PASS") -> str:
-        """A run whose candidate answers in `slot` and was weighed there."""
-        run, store = self.run(name), ArtifactStore(self.place.home / "artifacts")
-        made = self.place.home / "made"
+    def evaluated(self, name: str, slot: str, outcome: str = "PASS") -> str:
+        """A run whose candidate answers in `slot` and was evaluated there."""
+        run, store = self.run(name), ArtifactStore(self.settings.home / "artifacts")
+        made = self.settings.home / "made"
         made.mkdir()
-        (made / "model.safetensors").write_text(f"{self.place.ledger_url}, {name}")
+        (made / "model.safetensors").write_text(f"{self.settings.ledger_url}, {name}")
         model = store.put(made, "model")
         self.deploy(slot, model.path)
         compress = ModelRecord(
@@ -134,19 +134,21 @@ class Office:
 
     def _gate(self, run: str, slot: str, digest: str, num_right: int) -> GateRecord:
         """The gate's word on a model that answered so many of 60 questions right; half of them are asked for."""
-        work = Work(self.place, self.place.home / "work" / run, self.place.home / "progress.jsonl", self.place.home)
+        work = Work(
+            self.settings, self.settings.home / "work" / run, self.settings.home / "progress.jsonl", self.settings.home
+        )
 
-        def weigh(deployment: DeploymentRecord) -> WeighingRecord:
+        def evaluate(deployment: DeploymentRecord) -> EvaluationRecord:
             items = tuple(
-                Item(id=f"{i}", prompt="?", target="!", response="!", scores={"exact_match": float(i < num_right)})
+                Sample(id=f"{i}", prompt="?", target="!", response="!", scores={"exact_match": float(i < num_right)})
                 for i in range(60)
             )
             tasks = (TaskResult(task="facts", digest="facts", items=items),)
-            said = Weighing(artifact_digest=digest, model_name="bot", tasks=tasks, seconds=1.0)
+            said = Evaluation(artifact_digest=digest, model_name="bot", tasks=tasks, seconds=1.0)
             folder = work.fresh_folder("weighing")
-            (folder / "weighing.json").write_text(said.model_dump_json())
+            (folder / "evaluating.json").write_text(said.model_dump_json())
             evidence = work.store.put(folder, "evidence")
-            return WeighingRecord(evidence=evidence, artifact_digest=digest, num_items=60, seconds=1.0)
+            return EvaluationRecord(evidence=evidence, artifact_digest=digest, num_items=60, seconds=1.0)
 
         return gate.run(
             SuiteSpec.model_validate({"limits": {"facts": {"at_least": 0.5}}}),
@@ -161,7 +163,7 @@ class Office:
                 replicas=(f"{slot}#1",),
             ),
             base=None,
-            weigh=weigh,
+            evaluate=evaluate,
             work=work,
         )
 
@@ -191,10 +193,10 @@ class Office:
         }
 
     def approve(self, run: str, reviewer: str = "anna") -> None:
-        say_yes_or_no(run, decision="approve", reviewer=reviewer, reason="", place=self.place)
+        record_decision(run, decision="approve", reviewer=reviewer, reason="", settings=self.settings)
 
     def promote(self, run: str) -> Any:
-        return move_traffic(run, place=self.place, say=lambda _: None)
+        return promote_run(run, settings=self.settings, say=lambda _: None)
 
     def model_file(self, run: str) -> Path:
         row = self.ledger.record(next(stage.key for stage in self.ledger.stages(run) if stage.stage == "compress"))
@@ -202,7 +204,7 @@ class Office:
         return Path(ModelRecord.model_validate_json(row.record).artifact.path) / "model.safetensors"
 
     def weights(self) -> dict[str, int]:
-        return gateway.get_weights(self.place)
+        return gateway.get_weights(self.settings)
 
     def ask(self) -> httpx.Response:
         """A client's request, through the gateway."""
@@ -212,7 +214,7 @@ class Office:
         """The `assay` command at this place."""
         env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ASSAY_"))}
         for name in ("home", "ledger_url", "gateway_port", "serve_port", "dashboard_port", "engine_python", "user"):
-            env[f"ASSAY_{name.upper()}"] = str(getattr(self.place, name))
+            env[f"ASSAY_{name.upper()}"] = str(getattr(self.settings, name))
         env["PYTHONPATH"] = os.pathsep.join(sys.path)
         call = [sys.executable, "-m", "assay.cli.main", *arguments]
         return subprocess.run(call, env=env, capture_output=True, text=True, timeout=60)
@@ -232,7 +234,7 @@ def refused(office: Office, run: str, kind: type[AssayError], said: str) -> None
 
 
 def test_an_approved_run_gets_the_traffic(office: Office) -> None:
-    run = office.weighed("bot", "blue")
+    run = office.evaluated("bot", "blue")
     assert office.ask().status_code == 503
     office.approve(run)
     assert office.ask().status_code == 503  # approval alone moves nothing
@@ -252,28 +254,28 @@ def test_an_approved_run_gets_the_traffic(office: Office) -> None:
 def test_nothing_is_promoted_without_a_passing_verdict(office: Office) -> None:
     refused(office, office.run("unweighed"), NotApproved, "has no verdict yet")
     for outcome in ("FAIL", "INCONCLUSIVE"):
-        run = office.weighed(outcome.lower(), "blue", outcome)
+        run = office.evaluated(outcome.lower(), "blue", outcome)
         with pytest.raises(NotApproved, match="nothing to approve"):
             office.approve(run)
         refused(office, run, NotApproved, f"the gate's verdict is {outcome}")
 
 
 def test_nothing_is_promoted_without_a_valid_approval(office: Office) -> None:
-    run = office.weighed("bot", "blue")
+    run = office.evaluated("bot", "blue")
     refused(office, run, NotApproved, "is not approved; .* is for anna, ben")
     for reviewer, fault in (("ben", "they started this run"), ("zoe", "the spec's reviewers are anna, ben")):
         with pytest.raises(NotApproved, match=fault):
             office.approve(run, reviewer)
     refused(office, run, NotApproved, "is not approved")
     office.approve(run)
-    say_yes_or_no(run, decision="reject", reviewer="anna", reason="wrong tone", place=office.place)
+    record_decision(run, decision="reject", reviewer="anna", reason="wrong tone", settings=office.settings)
     refused(office, run, NotApproved, "was rejected by anna: wrong tone")
 
 
 def test_a_new_verdict_needs_a_new_approval(office: Office) -> None:
-    run = office.weighed("bot", "blue")
+    run = office.evaluated("bot", "blue")
     office.approve(run)
-    assert office.weighed("bot", "green") == run
+    assert office.evaluated("bot", "green") == run
     refused(office, run, NotApproved, "it is for scorecard .*, this is")
     office.approve(run)
     office.promote(run)
@@ -281,14 +283,14 @@ def test_a_new_verdict_needs_a_new_approval(office: Office) -> None:
 
 
 def test_one_changed_byte_voids_the_approval(office: Office) -> None:
-    run = office.weighed("bot", "blue")
+    run = office.evaluated("bot", "blue")
     office.approve(run)
     file = office.model_file(run)
     before, text = file.stat(), file.read_text()
     file.write_text(text.replace("bot", "bos"))
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # as one who hides it would
-    refused(office, run, Drift, "model.safetensors is not what was weighed")
-    with pytest.raises(Drift, match="is not what was weighed"):
+    refused(office, run, IntegrityError, "model.safetensors is not what was evaluated")
+    with pytest.raises(IntegrityError, match="is not what was evaluated"):
         office.approve(run)
     file.write_text(text)
     office.promote(run)
@@ -299,48 +301,48 @@ def test_one_changed_byte_voids_the_approval(office: Office) -> None:
     ("change", "said"),
     [
         ({"last_deployed_time_s": 1001.0}, "slot blue was deployed anew"),
-        ({"deployments": {"LLMServer": {"replicas": []}}}, "replicas blue#1 were weighed, now there are none"),
+        ({"deployments": {"LLMServer": {"replicas": []}}}, "replicas blue#1 were evaluated, now there are none"),
         (
             {"deployments": {"LLMServer": {"replicas": [{"replica_id": "blue#2", "state": "RUNNING"}]}}},
-            "replicas blue#1 were weighed, now there are blue#2",
+            "replicas blue#1 were evaluated, now there are blue#2",
         ),
         ({"status": "UNHEALTHY"}, "slot blue serves nothing"),
         ({"deployed_app_config": None}, "slot blue serves nothing"),
     ],
 )
 def test_a_slot_that_is_not_as_it_was_weighed_gets_no_traffic(office: Office, change: Any, said: str) -> None:
-    run = office.weighed("bot", "blue")
+    run = office.evaluated("bot", "blue")
     office.approve(run)
     office.deploy("blue", str(office.model_file(run).parent), **change)
-    refused(office, run, Drift, said)
+    refused(office, run, IntegrityError, said)
 
 
 def test_a_slot_that_serves_other_bytes_gets_no_traffic(office: Office) -> None:
-    run = office.weighed("bot", "blue")
+    run = office.evaluated("bot", "blue")
     office.approve(run)
-    other = office.weighed("other", "green")
+    other = office.evaluated("other", "green")
     office.deploy("blue", str(office.model_file(other).parent))
-    refused(office, run, Drift, "slot blue serves nothing")
+    refused(office, run, IntegrityError, "slot blue serves nothing")
     office.serve.applications = {}
-    refused(office, run, Drift, "slot blue serves nothing")
+    refused(office, run, IntegrityError, "slot blue serves nothing")
 
 
 def test_rollback_gives_the_traffic_back(office: Office) -> None:
-    first = office.weighed("first", "blue")
-    with pytest.raises(Drift, match="no former champion"):
-        move_back(place=office.place, reason="")
+    first = office.evaluated("first", "blue")
+    with pytest.raises(IntegrityError, match="no former champion"):
+        rollback_run(settings=office.settings, reason="")
     office.approve(first)
     office.promote(first)
-    with pytest.raises(Drift, match="no former champion"):
-        move_back(place=office.place, reason="")
+    with pytest.raises(IntegrityError, match="no former champion"):
+        rollback_run(settings=office.settings, reason="")
 
-    second = office.weighed("second", "green")
+    second = office.evaluated("second", "green")
     office.approve(second)
     office.promote(second)
     assert office.weights() == TO_GREEN
     assert office.ask().json() == {"slot": "green"}
 
-    traffic = move_back(place=office.place, reason="it rhymes")
+    traffic = rollback_run(settings=office.settings, reason="it rhymes")
     assert office.weights() == TO_BLUE
     assert office.ask().json() == {"slot": "blue"}
     assert (traffic.action, traffic.reason, traffic.by) == ("rollback", "it rhymes", "ben")
@@ -353,21 +355,21 @@ def test_rollback_gives_the_traffic_back(office: Office) -> None:
 
 def test_there_is_no_way_back_to_a_slot_that_holds_another_model(office: Office) -> None:
     for name, slot in (("first", "blue"), ("second", "green")):
-        run = office.weighed(name, slot)
+        run = office.evaluated(name, slot)
         office.approve(run)
         office.promote(run)
-    office.weighed("third", "blue")
-    with pytest.raises(Drift, match="slot blue no longer holds first-1a2b3c"):
-        move_back(place=office.place, reason="")
+    office.evaluated("third", "blue")
+    with pytest.raises(IntegrityError, match="slot blue no longer holds first-1a2b3c"):
+        rollback_run(settings=office.settings, reason="")
     assert office.weights() == TO_GREEN
     assert len(office.ledger.traffic()) == 2
 
 
 def test_a_careful_promotion_goes_step_by_step(office: Office) -> None:
-    champion = office.weighed("first", "blue")
+    champion = office.evaluated("first", "blue")
     office.approve(champion)
     office.promote(champion)
-    run = office.weighed("careful", "green")
+    run = office.evaluated("careful", "green")
     office.approve(run)
     seen: list[dict[str, int]] = []
 
@@ -383,7 +385,7 @@ def test_a_careful_promotion_goes_step_by_step(office: Office) -> None:
 
 
 def test_the_command_says_by_its_exit_code_what_happened(office: Office) -> None:
-    first = office.weighed("first", "blue")
+    first = office.evaluated("first", "blue")
     done = office.command("promote", first)
     assert (done.returncode, office.weights()) == (ExitCode.NOT_APPROVED, TO_NOBODY)
     assert f"`assay approve {first}` is for anna, ben" in done.stderr
@@ -394,7 +396,7 @@ def test_the_command_says_by_its_exit_code_what_happened(office: Office) -> None
     assert office.command("rollback").returncode == ExitCode.DRIFT
 
     # A candidate whose answers are errors gives the traffic back.
-    run = office.weighed("careful", "green")
+    run = office.evaluated("careful", "green")
     office.approve(run)
     office.serve.broken = {"green"}
 
@@ -440,52 +442,52 @@ def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
 def test_a_scorecard_edited_after_the_fact_lets_nobody_through(
     office: Office, change: Callable[[dict[str, Any]], None], said: str
 ) -> None:
-    run = office.weighed("bot", "blue", "INCONCLUSIVE")
+    run = office.evaluated("bot", "blue", "INCONCLUSIVE")
 
     def edit(record: dict[str, Any]) -> None:
         change(record["scorecard"])
         record["scorecard"]["outcome"] = "PASS"
 
     office.edit(run, edit)
-    with pytest.raises(Drift, match=said):
+    with pytest.raises(IntegrityError, match=said):
         office.approve(run)
     refused(office, run, NotApproved, "is not approved")
 
 
 def test_an_edit_after_the_approval_voids_it(office: Office) -> None:
-    run = office.weighed("bot", "blue")
+    run = office.evaluated("bot", "blue")
     office.approve(run)
     office.edit(run, lambda record: record["scorecard"]["limits"][0].update(reason="all is well"))
     refused(office, run, NotApproved, "it is for scorecard")
 
 
 def test_evidence_that_was_changed_lets_nobody_through(office: Office) -> None:
-    run = office.weighed("bot", "blue")
+    run = office.evaluated("bot", "blue")
     office.approve(run)
     key = next(stage.key for stage in office.ledger.stages(run) if stage.stage == "gate")
     row = office.ledger.record(key)
     assert row is not None
-    answers = Path(GateRecord.model_validate_json(row.record).candidate.evidence.path) / "weighing.json"
+    answers = Path(GateRecord.model_validate_json(row.record).candidate.evidence.path) / "evaluating.json"
     whole = answers.read_text()
     try:
         answers.write_text(whole.replace('"response":"!"', '"response":"?"', 1))
-        refused(office, run, Drift, "SHA-256 has changed")
+        refused(office, run, IntegrityError, "SHA-256 has changed")
     finally:
         answers.write_text(whole)
     office.promote(run)
 
 
 def test_evidence_from_elsewhere_lets_nobody_through(office: Office, tmp_path: Path) -> None:
-    run = office.weighed("bot", "blue", "INCONCLUSIVE")
+    run = office.evaluated("bot", "blue", "INCONCLUSIVE")
     flattering = {"id": "1", "prompt": "?", "target": "!", "response": "!", "scores": {"exact_match": 1.0}}
 
     def edit(record: dict[str, Any]) -> None:
-        weighing = json.loads((Path(record["candidate"]["evidence"]["path"]) / "weighing.json").read_text())
-        weighing["tasks"][0]["items"] = [{**flattering, "id": f"{index}"} for index in range(60)]
-        (tmp_path / "weighing.json").write_text(json.dumps(weighing))
+        evaluation = json.loads((Path(record["candidate"]["evidence"]["path"]) / "evaluating.json").read_text())
+        evaluation["tasks"][0]["items"] = [{**flattering, "id": f"{index}"} for index in range(60)]
+        (tmp_path / "evaluating.json").write_text(json.dumps(evaluation))
         record["candidate"]["evidence"]["path"] = str(tmp_path)
         record["scorecard"].update(outcome="PASS")
 
     office.edit(run, edit)
-    with pytest.raises(Drift, match="which is not the store"):
+    with pytest.raises(IntegrityError, match="which is not the store"):
         office.approve(run)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.records.gate import Item, LimitResult, TaskResult, Weighing
-from assay.rules.gate.verdict import is_settled, weigh_limits
+from assay.records.gate import Evaluation, LimitResult, Sample, TaskResult
+from assay.rules.gate.verdict import evaluate_limits, is_settled
 from assay.rules.statistics.paired import paired_lower
 from assay.spec.gate import SuiteSpec
 
@@ -27,22 +27,22 @@ def suite(*limits: dict[str, Any], **said: Any) -> SuiteSpec:
     return SuiteSpec.model_validate({"stop_early": True, "limits": {"facts": list(limits)}, **said})
 
 
-def weighing(result: TaskResult) -> Weighing:
-    return Weighing(artifact_digest="a", model_name="m", tasks=(result,), seconds=1.0)
+def evaluation(result: TaskResult) -> Evaluation:
+    return Evaluation(artifact_digest="a", model_name="m", tasks=(result,), seconds=1.0)
 
 
 def task(marks: list[float], num_asked: int | None = None, **more: Any) -> TaskResult:
     """Items that are right, and no abstentions, where the mark is 1; all but the first so many were not asked."""
     items = tuple(
-        Item(id=f"{i:03}", prompt="?", target="!", response="", scores={"exact_match": m, "abstained": 1 - m}, **more)
+        Sample(id=f"{i:03}", prompt="?", target="!", response="", scores={"exact_match": m, "abstained": 1 - m}, **more)
         for i, m in enumerate(marks)
     )
     asked = items[:num_asked]
     return TaskResult(task="facts", digest="all", items=asked, unasked=tuple(i.id for i in items[len(asked) :]))
 
 
-def decide(wanted: SuiteSpec, result: TaskResult, base: Weighing | None = None) -> LimitResult:
-    (found,) = weigh_limits(wanted, weighing(result), base, base)
+def decide(wanted: SuiteSpec, result: TaskResult, base: Evaluation | None = None) -> LimitResult:
+    (found,) = evaluate_limits(wanted, evaluation(result), base, base)
     return found
 
 
@@ -54,7 +54,7 @@ Marks = st.lists(st.sampled_from([0.0, 1.0]), min_size=24, max_size=24)
 def test_what_is_settled_is_what_all_items_say(
     limit: dict[str, Any], ours: list[float], theirs: list[float], num_asked: int, same: bool
 ) -> None:
-    base = weighing(task(ours if same else theirs))
+    base = evaluation(task(ours if same else theirs))
     wanted, part = suite(limit), task(ours, num_asked)
     whole, early = decide(wanted, task(ours), base), decide(wanted, part, base)
     if is_settled(wanted, part, base, base, confidence=0.95):
@@ -73,7 +73,7 @@ def test_what_is_settled_is_what_all_items_say(
 @pytest.mark.parametrize("limit", LIMITS, ids=str)
 @pytest.mark.parametrize("right", [0.0, 1.0])
 def test_every_kind_of_limit_can_be_settled_early(limit: dict[str, Any], right: float) -> None:
-    base = weighing(task([1.0, 0.0] * 30))
+    base = evaluation(task([1.0, 0.0] * 30))
     candidate = [right] * 60
     num_asked = next(
         n for n in range(5, 61, 5) if is_settled(suite(limit), task(candidate, n), base, base, confidence=0.95)
@@ -109,7 +109,7 @@ def test_a_settled_limit_says_how_many_items_were_asked_and_why_no_more() -> Non
 )
 def test_what_cannot_be_settled_is_asked_whole(limits: list[dict[str, Any]], said: dict[str, Any]) -> None:
     part = task([0.0] * 100, 99)
-    assert not is_settled(suite(*limits, **said), part, weighing(part), None, confidence=0.95)
+    assert not is_settled(suite(*limits, **said), part, evaluation(part), None, confidence=0.95)
 
 
 def test_items_that_are_missing_without_a_reason_never_pass() -> None:

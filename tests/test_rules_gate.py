@@ -7,32 +7,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.records.gate import Item, LimitResult, TaskResult, Weighing
+from assay.records.gate import Evaluation, LimitResult, Sample, TaskResult
 from assay.rules.gate.attempts import attempt_of
-from assay.rules.gate.verdict import overall, weigh_limits
+from assay.rules.gate.verdict import evaluate_limits, overall
 from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper
 from assay.spec.gate import SuiteSpec
 
 
 def task_of(values: Sequence[float], metric: str = "exact_match", task: str = "facts", first: int = 0) -> TaskResult:
     items = tuple(
-        Item(id=f"item-{first + i}", prompt="?", target="!", response="", scores={metric: value})
+        Sample(id=f"item-{first + i}", prompt="?", target="!", response="", scores={metric: value})
         for i, value in enumerate(values)
     )
     return TaskResult(task=task, digest="task", items=items)
 
 
-def weighing(*tasks: TaskResult) -> Weighing:
-    return Weighing(artifact_digest="a", model_name="m", tasks=tasks, seconds=1.0)
+def evaluation(*tasks: TaskResult) -> Evaluation:
+    return Evaluation(artifact_digest="a", model_name="m", tasks=tasks, seconds=1.0)
 
 
-def share(hits: int, n: int, metric: str = "exact_match") -> Weighing:
-    return weighing(task_of([1.0] * hits + [0.0] * (n - hits), metric))
+def share(hits: int, n: int, metric: str = "exact_match") -> Evaluation:
+    return evaluation(task_of([1.0] * hits + [0.0] * (n - hits), metric))
 
 
-def decide(candidate: Weighing, base: Weighing | None = None, confidence: float = 0.95, **limit: Any) -> LimitResult:
+def decide(
+    candidate: Evaluation, base: Evaluation | None = None, confidence: float = 0.95, **limit: Any
+) -> LimitResult:
     suite = SuiteSpec.model_validate({"confidence": confidence, "limits": {"facts": limit}})
-    (result,) = weigh_limits(suite, candidate, base)
+    (result,) = evaluate_limits(suite, candidate, base)
     return result
 
 
@@ -96,7 +98,7 @@ def test_a_pass_always_has_its_bound_and_a_fail_its_opposite(kn: tuple[int, int]
         ),
     ],
 )
-def test_the_reason_is_a_sentence_with_numbers(candidate: Weighing, limit: dict[str, float], reason: str) -> None:
+def test_the_reason_is_a_sentence_with_numbers(candidate: Evaluation, limit: dict[str, float], reason: str) -> None:
     assert decide(candidate, **limit).reason == reason
 
 
@@ -130,8 +132,8 @@ def test_a_model_that_always_abstains_fails() -> None:
             }
         }
     )
-    silent = weighing(*(task_of([1.0] * 100, "abstained", task) for task in ("unanswerable", "answerable")))
-    results = weigh_limits(suite, silent, None)
+    silent = evaluation(*(task_of([1.0] * 100, "abstained", task) for task in ("unanswerable", "answerable")))
+    results = evaluate_limits(suite, silent, None)
     assert [result.outcome for result in results] == ["PASS", "FAIL"]
     assert overall(results) == "FAIL"
 
@@ -139,8 +141,8 @@ def test_a_model_that_always_abstains_fails() -> None:
 @pytest.mark.parametrize(
     ("candidate", "limit", "num_items", "reason"),
     [
-        (weighing(), {"at_least": 0.0}, 0, "task facts was not weighed on the candidate"),
-        (weighing(task_of([1.0]), task_of([1.0])), {"at_least": 0.0}, 2, "weighed twice on the candidate"),
+        (evaluation(), {"at_least": 0.0}, 0, "task facts was not evaluated on the candidate"),
+        (evaluation(task_of([1.0]), task_of([1.0])), {"at_least": 0.0}, 2, "evaluated twice on the candidate"),
         (share(0, 0), {"at_most": 1.0}, 0, "has no items on the candidate"),
         (
             share(9, 9),
@@ -149,11 +151,11 @@ def test_a_model_that_always_abstains_fails() -> None:
             "9 of 9 items have no score exact_mtach .*: exact_match",
         ),
         (share(9, 9), {"metric": "over_abstention", "at_most": 1.0}, 9, "have no score abstained"),
-        (weighing(task_of([1.0, math.nan])), {"at_least": 0.0}, 2, "1 of 2 items .* not within 0 to 1"),
-        (weighing(task_of([1.0, math.inf])), {"at_least": 0.0}, 2, "not within 0 to 1"),
-        (weighing(task_of([1.0, 0.5, -1.0])), {"at_least": 0.0}, 3, "1 of 3 items .* not within 0 to 1"),
+        (evaluation(task_of([1.0, math.nan])), {"at_least": 0.0}, 2, "1 of 2 items .* not within 0 to 1"),
+        (evaluation(task_of([1.0, math.inf])), {"at_least": 0.0}, 2, "not within 0 to 1"),
+        (evaluation(task_of([1.0, 0.5, -1.0])), {"at_least": 0.0}, 3, "1 of 3 items .* not within 0 to 1"),
         (
-            weighing(task_of([1.0, 0.5], "abstained")),
+            evaluation(task_of([1.0, 0.5], "abstained")),
             {"metric": "over_abstention", "at_most": 1.0},
             2,
             "1 of 2 items .* not 0 or 1",
@@ -161,7 +163,7 @@ def test_a_model_that_always_abstains_fails() -> None:
     ],
 )
 def test_what_cannot_be_read_never_passes(
-    candidate: Weighing, limit: dict[str, Any], num_items: int, reason: str
+    candidate: Evaluation, limit: dict[str, Any], num_items: int, reason: str
 ) -> None:
     result = decide(candidate, **limit)
     assert (result.outcome, result.num_items, result.observed, result.bound) == ("INCONCLUSIVE", num_items, None, None)
@@ -170,7 +172,7 @@ def test_what_cannot_be_read_never_passes(
 
 def test_a_question_asked_many_times_is_evidence_once() -> None:
     one = task_of([1.0]).items
-    repeated = weighing(TaskResult(task="facts", digest="task", items=one * 200))
+    repeated = evaluation(TaskResult(task="facts", digest="task", items=one * 200))
     result = decide(repeated, at_least=0.85)
     assert (result.outcome, result.num_items) == ("INCONCLUSIVE", 1)
     assert decide(repeated, repeated, no_worse_than="base", margin=0.01).outcome == "INCONCLUSIVE"
@@ -193,7 +195,7 @@ def test_a_question_asked_many_times_is_evidence_once() -> None:
 def test_a_comparison_is_decided_item_by_item(
     ours: list[float], theirs: list[float], margin: float, outcome: str
 ) -> None:
-    result = decide(weighing(task_of(ours)), weighing(task_of(theirs)), no_worse_than="base", margin=margin)
+    result = decide(evaluation(task_of(ours)), evaluation(task_of(theirs)), no_worse_than="base", margin=margin)
     assert result.outcome == outcome
     assert result.observed == pytest.approx((sum(ours) - sum(theirs)) / len(ours))
     assert result.base_observed == sum(theirs) / len(theirs)
@@ -208,7 +210,7 @@ def test_fewer_is_better_where_the_metric_counts_faults(metric: str) -> None:
     fewer, more = (kept, dropped) if metric == "hallucination_rate" else (dropped, kept)
 
     def compare(ours: list[float], theirs: list[float]) -> LimitResult:
-        candidate, base = weighing(task_of(ours, "abstained")), weighing(task_of(theirs, "abstained"))
+        candidate, base = evaluation(task_of(ours, "abstained")), evaluation(task_of(theirs, "abstained"))
         return decide(candidate, base, metric=metric, no_worse_than="base", margin=0.10)
 
     better, worse = compare(fewer, more), compare(more, fewer)
@@ -221,29 +223,29 @@ def test_fewer_is_better_where_the_metric_counts_faults(metric: str) -> None:
 
 
 def test_the_reason_of_a_comparison() -> None:
-    base = weighing(task_of([1.0] * 100))
-    equal = decide(weighing(task_of([1.0] * 100)), base, no_worse_than="base", margin=0.02)
+    base = evaluation(task_of([1.0] * 100))
+    equal = decide(evaluation(task_of([1.0] * 100)), base, no_worse_than="base", margin=0.02)
     assert equal.reason == (
         "100 of 100 items, base model 100 (0 better, 0 worse); with 95% confidence the difference is at least "
         "-3.0%, allowed -2.0%; about 149 items would settle it at this share"
     )
-    worse = decide(weighing(task_of([1.0] * 60 + [0.0] * 40)), base, no_worse_than="base", margin=0.1)
+    worse = decide(evaluation(task_of([1.0] * 60 + [0.0] * 40)), base, no_worse_than="base", margin=0.1)
     assert "the difference is at most -31.8%, allowed -10.0%" in worse.reason
 
 
 @pytest.mark.parametrize(
     ("base", "reason"),
     [
-        (None, "the base model was not weighed"),
-        (weighing(), "task facts was not weighed on the base model"),
-        (weighing(task_of([1.0] * 99)), "1 of the candidate's 100 are missing on the base model, 0 of"),
-        (weighing(task_of([1.0] * 101)), "0 of the candidate's 100 are missing on the base model, 1 of"),
-        (weighing(task_of([1.0] * 100, first=1)), "1 of the candidate's 100 .*, 1 of the base model's 100"),
-        (weighing(task_of([math.nan] * 100)), "on the base model that is not within 0 to 1"),
-        (weighing(task_of([1.0] * 100).model_copy(update={"digest": "other"})), "another version of the task"),
+        (None, "the base model was not evaluated"),
+        (evaluation(), "task facts was not evaluated on the base model"),
+        (evaluation(task_of([1.0] * 99)), "1 of the candidate's 100 are missing on the base model, 0 of"),
+        (evaluation(task_of([1.0] * 101)), "0 of the candidate's 100 are missing on the base model, 1 of"),
+        (evaluation(task_of([1.0] * 100, first=1)), "1 of the candidate's 100 .*, 1 of the base model's 100"),
+        (evaluation(task_of([math.nan] * 100)), "on the base model that is not within 0 to 1"),
+        (evaluation(task_of([1.0] * 100).model_copy(update={"digest": "other"})), "another version of the task"),
     ],
 )
-def test_a_comparison_needs_the_same_items_on_both_sides(base: Weighing | None, reason: str) -> None:
+def test_a_comparison_needs_the_same_items_on_both_sides(base: Evaluation | None, reason: str) -> None:
     result = decide(share(100, 100), base, no_worse_than="base", margin=0.5)
     assert (result.outcome, result.num_items) == ("INCONCLUSIVE", 100)
     assert re.search(reason, result.reason)
@@ -258,7 +260,7 @@ def test_every_limit_of_every_task_is_decided_in_order() -> None:
     suite = SuiteSpec.model_validate(
         {"limits": {"facts": [{"at_least": 0.5}, {"at_most": 0.5, "level": "soft"}], "other": {"at_least": 0.5}}}
     )
-    results = weigh_limits(suite, share(90, 90), None)
+    results = evaluate_limits(suite, share(90, 90), None)
     assert [(r.task, r.requirement, r.level, r.outcome) for r in results] == [
         ("facts", ">= 50.0%", "hard", "PASS"),
         ("facts", "<= 50.0%", "soft", "FAIL"),
@@ -278,7 +280,7 @@ def test_every_limit_of_every_task_is_decided_in_order() -> None:
     ],
 )
 def test_hard_limits_alone_make_the_verdict(hard: list[str], soft: list[str], outcome: str) -> None:
-    (some,) = weigh_limits(SuiteSpec.model_validate({"limits": {"facts": {"at_least": 0.5}}}), share(9, 9), None)
+    (some,) = evaluate_limits(SuiteSpec.model_validate({"limits": {"facts": {"at_least": 0.5}}}), share(9, 9), None)
     results = [some.model_copy(update={"level": "hard", "outcome": each}) for each in hard]
     results += [some.model_copy(update={"level": "soft", "outcome": each}) for each in soft]
     assert overall(results) == outcome
@@ -289,14 +291,14 @@ def test_a_low_confidence_lets_no_failing_candidate_through() -> None:
     assert decide(share(50, 100), confidence=0.2, at_least=0.5).outcome == "FAIL"
 
 
-def scored(values: Sequence[float], metric: str = "f1", clusters: Sequence[str] | None = None) -> Weighing:
+def scored(values: Sequence[float], metric: str = "f1", clusters: Sequence[str] | None = None) -> Evaluation:
     task = task_of(values, metric)
     if clusters:
         items = tuple(
             item.model_copy(update={"cluster": cluster}) for item, cluster in zip(task.items, clusters, strict=True)
         )
         task = task.model_copy(update={"items": items})
-    return weighing(task)
+    return evaluation(task)
 
 
 def test_a_score_between_0_and_1_is_decided_by_the_bounds_of_its_mean() -> None:
@@ -336,10 +338,10 @@ def test_scores_are_compared_item_by_item(ours: list[float], margin: float, outc
 def test_a_score_of_its_own_range() -> None:
     suite = {"limits": {"facts": {"metric": "penalized_score", "at_least": 0.2}}, "tasks": {"facts": {}}}
     values = [1.0] * 60 + [0.0] * 30 + [-3.0] * 10  # wrong answers cost t / (1 - t) = 3
-    (narrow,) = weigh_limits(SuiteSpec.model_validate(suite), scored(values, "penalized_score"), None)
+    (narrow,) = evaluate_limits(SuiteSpec.model_validate(suite), scored(values, "penalized_score"), None)
     assert "not within -1 to 1" in narrow.reason
     suite["tasks"] = {"facts": {"penalty_threshold": 0.75}}
-    (wide,) = weigh_limits(SuiteSpec.model_validate(suite), scored(values, "penalized_score"), None)
+    (wide,) = evaluate_limits(SuiteSpec.model_validate(suite), scored(values, "penalized_score"), None)
     assert wide.observed == pytest.approx(0.3)
     assert wide.lower is not None
     assert wide.lower < 0.2
@@ -347,9 +349,9 @@ def test_a_score_of_its_own_range() -> None:
 
 
 def test_a_task_says_of_which_metrics_less_is_better() -> None:
-    def perplexed(value: float) -> Weighing:
+    def perplexed(value: float) -> Evaluation:
         task = task_of([value] * 100, "errors").model_copy(update={"lower_is_better": ("errors",)})
-        return weighing(task)
+        return evaluation(task)
 
     fewer = decide(perplexed(0.2), perplexed(0.4), metric="errors", no_worse_than="base", margin=0.1)
     more = decide(perplexed(0.6), perplexed(0.4), metric="errors", no_worse_than="base", margin=0.1)
@@ -383,7 +385,7 @@ def test_fewer_faults_than_the_base_have_to_be_proven_too() -> None:
 
 def test_the_champion_is_compared_with_when_a_limit_says_so() -> None:
     suite = SuiteSpec.model_validate({"limits": {"facts": {"no_worse_than": "champion", "margin": 0.1}}})
-    (result,) = weigh_limits(suite, share(60, 100), share(10, 100), share(95, 100))
+    (result,) = evaluate_limits(suite, share(60, 100), share(10, 100), share(95, 100))
     assert (result.outcome, result.reference) == ("FAIL", "champion")
     assert (result.base_observed, result.champion_observed) == (0.1, 0.95)
     assert "champion 95" in result.reason
@@ -398,7 +400,7 @@ def claims(gains: Sequence[int], improvements: str) -> tuple[list[str], str, lis
         task_of([1.0] * (100 + gain) + [0.0] * (100 - gain), task=name) for name, gain in zip(names, gains, strict=True)
     ]
     base = [task_of([1.0] * 100 + [0.0] * 100, task=name) for name in names]
-    results = weigh_limits(suite, weighing(*ours), weighing(*base))
+    results = evaluate_limits(suite, evaluation(*ours), evaluation(*base))
     return [result.outcome for result in results], overall(results), [result.confidence for result in results]
 
 
@@ -428,7 +430,7 @@ def test_slices_are_shown_and_decide_nothing() -> None:
         item.model_copy(update={"slices": {"kind": "easy" if index < 40 else "hard"}})
         for index, item in enumerate(task.items)
     )
-    result = decide(weighing(task.model_copy(update={"items": items})), at_least=0.5)
+    result = decide(evaluation(task.model_copy(update={"items": items})), at_least=0.5)
     assert result.outcome == "PASS"
     assert [(part.value, part.num_items, part.observed) for part in result.slices] == [
         ("easy", 40, 1.0),
@@ -438,14 +440,14 @@ def test_slices_are_shown_and_decide_nothing() -> None:
 
 
 def test_the_expected_calibration_error_of_a_task() -> None:
-    def sure_of(confidence: float, right: int) -> Weighing:
+    def sure_of(confidence: float, right: int) -> Evaluation:
         items = tuple(
-            Item(
+            Sample(
                 id=f"{i}", prompt="", target="", response="", scores={"confidence": confidence, "acc": float(i < right)}
             )
             for i in range(200)
         )
-        return weighing(TaskResult(task="facts", digest="task", items=items))
+        return evaluation(TaskResult(task="facts", digest="task", items=items))
 
     assert decide(sure_of(0.9, 180), metric="ece", at_most=0.1).outcome == "PASS"
     assert decide(sure_of(0.99, 120), metric="ece", at_most=0.1).outcome == "FAIL"
@@ -457,19 +459,19 @@ def test_a_budget_of_attempts_makes_every_bound_stricter() -> None:
     suite = SuiteSpec.model_validate({"limits": {"facts": {"at_least": 0.85}}, "attempts": 5})
     attempt = attempt_of(suite, 2, {"facts": "digest"})
     assert (attempt.confidence, attempt.number, attempt.budget) == (pytest.approx(0.99), 2, 5)
-    (once,) = weigh_limits(suite, share(84, 90), None)
-    (of_five,) = weigh_limits(suite, share(84, 90), None, confidence=attempt.confidence)
+    (once,) = evaluate_limits(suite, share(84, 90), None)
+    (of_five,) = evaluate_limits(suite, share(84, 90), None, confidence=attempt.confidence)
     assert (once.outcome, of_five.outcome) == ("PASS", "INCONCLUSIVE")
     assert of_five.bound == clopper_pearson_lower(84, 90, attempt.confidence)
     unlimited = SuiteSpec.model_validate({"limits": {"facts": {"at_least": 0.85}}})
     assert attempt_of(unlimited, 40, {}).confidence == 0.95
 
 
-def answered(right: int, abstained: int, wrong: int, confidence: float = 0.9) -> Weighing:
+def answered(right: int, abstained: int, wrong: int, confidence: float = 0.9) -> Evaluation:
     """Items that were answered rightly, not, or wrongly."""
     kinds = [(1.0, 0.0)] * right + [(0.0, 1.0)] * abstained + [(0.0, 0.0)] * wrong
     items = tuple(
-        Item(
+        Sample(
             id=f"{index}",
             prompt="",
             target="",
@@ -478,7 +480,7 @@ def answered(right: int, abstained: int, wrong: int, confidence: float = 0.9) ->
         )
         for index, (correct, silent) in enumerate(kinds)
     )
-    return weighing(TaskResult(task="facts", digest="task", items=items))
+    return evaluation(TaskResult(task="facts", digest="task", items=items))
 
 
 def test_a_wrong_answer_costs_more_than_none() -> None:
@@ -488,7 +490,7 @@ def test_a_wrong_answer_costs_more_than_none() -> None:
     }
 
     def outcome(*counts: int) -> tuple[str, float | None]:
-        (result,) = weigh_limits(SuiteSpec.model_validate(suite), answered(*counts), None)
+        (result,) = evaluate_limits(SuiteSpec.model_validate(suite), answered(*counts), None)
         return result.outcome, result.observed
 
     assert outcome(80, 110, 10) == ("INCONCLUSIVE", pytest.approx((80 - 30) / 200))

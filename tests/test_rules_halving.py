@@ -4,14 +4,14 @@ import random
 
 import pytest
 
-from assay.rules.search.halving import Segment, ladder, next_segment
+from assay.rules.search.halving import TrialBudget, ladder, next_segment
 
 
-def sweep(losses: list[float], scheduler: str, *, at_once: int = 1, seed: int = 0) -> dict[Segment, float | None]:
+def sweep(losses: list[float], scheduler: str, *, at_once: int = 1, seed: int = 0) -> dict[TrialBudget, float | None]:
     """Runs a sweep whose trial i has `losses[i]` wherever it is looked at."""
     steps = ladder(scheduler, factor=3, num_rungs=2)
-    ended: dict[Segment, float | None] = {}
-    running: list[Segment] = []
+    ended: dict[TrialBudget, float | None] = {}
+    running: list[TrialBudget] = []
     draw = random.Random(seed)
     while True:
         while len(running) < at_once and (segment := next_segment(ended, running, steps, num_trials=len(losses))):
@@ -24,7 +24,7 @@ def sweep(losses: list[float], scheduler: str, *, at_once: int = 1, seed: int = 
         ended[done] = losses[done[0]]
 
 
-def share_of_the_grid(ended: dict[Segment, float | None], num_trials: int) -> float:
+def share_of_the_grid(ended: dict[TrialBudget, float | None], num_trials: int) -> float:
     furthest = {trial: max(share for one, share in ended if one == trial) for trial, _ in ended}
     return sum(furthest.values()) / num_trials
 

@@ -12,7 +12,12 @@ from assay.records.gate import (
     ParityRecord,
     ServiceMeasurement,
 )
-from assay.rules.gate.measurements import joined_contamination, weigh_contamination, weigh_parity, weigh_service
+from assay.rules.gate.measurements import (
+    evaluate_contamination,
+    evaluate_parity,
+    evaluate_service,
+    joined_contamination,
+)
 from assay.rules.statistics.proportions import clopper_pearson_upper
 from assay.spec.gate import ContaminationSpec, ParitySpec, ServiceSpec
 
@@ -37,7 +42,7 @@ def measured(**changes: Any) -> ServiceMeasurement:
 
 
 def decide(found: ServiceMeasurement | None, **limits: Any) -> LimitResult:
-    (result,) = weigh_service(ServiceSpec.model_validate(limits), found, 0.95)
+    (result,) = evaluate_service(ServiceSpec.model_validate(limits), found, 0.95)
     return result
 
 
@@ -128,30 +133,30 @@ def contamination(**changes: Any) -> ContaminationRecord:
 
 
 def test_an_exact_hit_fails_and_a_near_one_is_listed() -> None:
-    (clean,) = weigh_contamination(ContaminationSpec(), contamination(), {"facts": "digest"})
+    (clean,) = evaluate_contamination(ContaminationSpec(), contamination(), {"facts": "digest"})
     assert (clean.outcome, clean.metric, clean.level) == ("PASS", "exact", "hard")
     found = contamination(exact=(hit("what is a goose?", 1.0),))
-    (dirty,) = weigh_contamination(ContaminationSpec(), found, {"facts": "digest"})
+    (dirty,) = evaluate_contamination(ContaminationSpec(), found, {"facts": "digest"})
     assert dirty.outcome == "FAIL"
     assert "what is a goose?" in dirty.reason
-    assert weigh_contamination(ContaminationSpec(exact="list"), found, {"facts": "digest"}) == ()
-    both = weigh_contamination(ContaminationSpec(near="fail"), contamination(), {"facts": "digest"})
+    assert evaluate_contamination(ContaminationSpec(exact="list"), found, {"facts": "digest"}) == ()
+    both = evaluate_contamination(ContaminationSpec(near="fail"), contamination(), {"facts": "digest"})
     assert [result.outcome for result in both] == ["PASS", "FAIL"]
 
 
 def test_a_check_of_other_items_says_nothing() -> None:
-    (result,) = weigh_contamination(ContaminationSpec(), contamination(), {"facts": "another"})
+    (result,) = evaluate_contamination(ContaminationSpec(), contamination(), {"facts": "another"})
     assert result.outcome == "INCONCLUSIVE"
-    assert weigh_contamination(ContaminationSpec(), None, {"facts": "digest"}) == ()  # no training data is known
+    assert evaluate_contamination(ContaminationSpec(), None, {"facts": "digest"}) == ()  # no training data is known
 
 
 def test_the_data_of_several_training_runs_counts_as_one() -> None:
     found = joined_contamination([contamination(), contamination(exact=(hit("what is a goose?", 1.0),))])
     assert (found.num_examples, len(found.near)) == (2000, 2)
-    (result,) = weigh_contamination(ContaminationSpec(), found, {"facts": "digest"})
+    (result,) = evaluate_contamination(ContaminationSpec(), found, {"facts": "digest"})
     assert result.outcome == "FAIL"
     mixed = joined_contamination([contamination(), contamination(task_digests={"facts": "another"})])
-    (unknown,) = weigh_contamination(ContaminationSpec(), mixed, {"facts": "digest"})
+    (unknown,) = evaluate_contamination(ContaminationSpec(), mixed, {"facts": "digest"})
     assert unknown.outcome == "INCONCLUSIVE"
 
 
@@ -174,21 +179,21 @@ def pair(first: str, second: str, agreement: float, distance: float = 0.01, num_
 def test_parity_is_judged_over_the_whole_way() -> None:
     steps = (pair("compressed", "served", 1.0), pair("merged", "served", 0.7), pair("adapter", "merged", 1.0))
     found = ParityRecord(artifact_digest="model", probes_digest="probes", pairs=steps)
-    (result,) = weigh_parity(ParitySpec(top1_agreement=0.9), found, "model", 0.95)
+    (result,) = evaluate_parity(ParitySpec(top1_agreement=0.9), found, "model", 0.95)
     assert (result.outcome, result.level) == ("FAIL", "soft")
     assert "merged against served" in result.reason
-    (lax,) = weigh_parity(ParitySpec(top1_agreement=0.5), found, "model", 0.95)
+    (lax,) = evaluate_parity(ParitySpec(top1_agreement=0.5), found, "model", 0.95)
     assert lax.outcome == "PASS"
 
 
 def test_parity_in_nats_has_a_bound() -> None:
     found = ParityRecord(artifact_digest="model", probes_digest="probes", pairs=(pair("merged", "served", 1.0, 0.05),))
-    (near,) = weigh_parity(ParitySpec(logprob_difference=0.052), found, "model", 0.95)
-    (far,) = weigh_parity(ParitySpec(logprob_difference=0.2), found, "model", 0.95)
+    (near,) = evaluate_parity(ParitySpec(logprob_difference=0.052), found, "model", 0.95)
+    (far,) = evaluate_parity(ParitySpec(logprob_difference=0.2), found, "model", 0.95)
     assert (near.outcome, far.outcome, far.unit) == ("INCONCLUSIVE", "PASS", "nats")
 
 
 @pytest.mark.parametrize("found", [None, ParityRecord(artifact_digest="another", probes_digest="", pairs=())])
 def test_parity_that_was_not_measured_on_this_model(found: ParityRecord | None) -> None:
-    results = weigh_parity(ParitySpec(top1_agreement=0.1, logprob_difference=9), found, "model", 0.95)
+    results = evaluate_parity(ParitySpec(top1_agreement=0.1, logprob_difference=9), found, "model", 0.95)
     assert [result.outcome for result in results] == ["INCONCLUSIVE"] * 2

@@ -4,15 +4,15 @@ import random
 
 import pytest
 
-from assay.rules.search.halving import Segment
-from assay.rules.search.population import looks, next_turn, perturbed, takeovers
+from assay.rules.search.halving import TrialBudget
+from assay.rules.search.population import exploit, looks, next_turn, perturbed
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 5])
 def test_no_trial_goes_on_before_all_have_come_to_the_look(at_once: int) -> None:
     draws, shares = random.Random(at_once), looks(3)
-    ended: dict[Segment, float | None] = {}
-    running: list[Segment] = []
+    ended: dict[TrialBudget, float | None] = {}
+    running: list[TrialBudget] = []
     while True:
         while len(running) < at_once and (turn := next_turn(ended, running, shares, num_trials=4)):
             assert turn not in running
@@ -26,17 +26,17 @@ def test_no_trial_goes_on_before_all_have_come_to_the_look(at_once: int) -> None
 
 def test_nothing_goes_on_when_all_have_failed() -> None:
     assert next_turn({(0, 0.5): None, (1, 0.5): None}, [], (0.5, 1.0), num_trials=2) is None
-    assert takeovers([None, None], factor=3, draws=random.Random(0)) == {}
+    assert exploit([None, None], factor=3, draws=random.Random(0)) == {}
 
 
 def test_the_worst_and_the_failed_take_over_from_the_best() -> None:
     draws = random.Random(0)
-    assert takeovers([2.0, 1.0], factor=3, draws=draws) == {0: 1}
-    assert takeovers([2.0, None, 1.0], factor=3, draws=draws) == {0: 2, 1: 2}
-    found = takeovers([6.0, 5.0, 4.0, 3.0, 2.0, 1.0], factor=3, draws=draws)
+    assert exploit([2.0, 1.0], factor=3, draws=draws) == {0: 1}
+    assert exploit([2.0, None, 1.0], factor=3, draws=draws) == {0: 2, 1: 2}
+    found = exploit([6.0, 5.0, 4.0, 3.0, 2.0, 1.0], factor=3, draws=draws)
     assert set(found) == {0, 1}
     assert set(found.values()) <= {4, 5}
-    assert takeovers([1.0], factor=3, draws=draws) == {}
+    assert exploit([1.0], factor=3, draws=draws) == {}
 
 
 def test_a_perturbed_rate_stays_near_and_within_the_ends() -> None:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from assay.errors import Drift, ExitCode, NotApproved
+from assay.errors import ExitCode, IntegrityError, NotApproved
 from assay.records.gate import LimitResult, Scorecard
 from assay.records.release import Approval
 from assay.rules.release.approval import check_approval, check_reviewer, check_same_deployment
@@ -173,25 +173,25 @@ def test_the_deployment_that_was_weighed_may_be_promoted() -> None:
 @pytest.mark.parametrize(
     ("deployed_at", "replicas", "slot", "disk", "said"),
     [
-        (900_000.5, ["r1", "r2"], "bytes", "bytez", "the artifact on disk is bytez, weighed was bytes"),
+        (900_000.5, ["r1", "r2"], "bytes", "bytez", "the artifact on disk is bytez, evaluated was bytes"),
         (900_000.5, ["r1", "r2"], "bytes", None, "the artifact on disk is nothing"),
         (900_000.5, ["r1", "r2"], "bytez", "bytes", "slot green serves bytez, not bytes"),
         (None, [], None, "bytes", "slot green serves nothing"),
         (900_001.0, ["r1", "r2"], "bytes", "bytes", "slot green was deployed anew"),
-        (900_000.5, ["r3", "r4"], "bytes", "bytes", "replicas r1, r2 were weighed, now there are r3, r4"),
+        (900_000.5, ["r3", "r4"], "bytes", "bytes", "replicas r1, r2 were evaluated, now there are r3, r4"),
         (900_000.5, [], "bytes", "bytes", "now there are none"),
     ],
 )
 def test_whatever_drifted_is_named(
     deployed_at: float | None, replicas: list[str], slot: str | None, disk: str | None, said: str
 ) -> None:
-    with pytest.raises(Drift) as refused:
+    with pytest.raises(IntegrityError) as refused:
         check_same_deployment(scorecard(), deployed_at, replicas, slot, disk)
     assert said in str(refused.value)
-    assert "run `assay run SPEC` again to weigh it anew" in str(refused.value)
+    assert "run `assay run SPEC` again to evaluate it anew" in str(refused.value)
     assert refused.value.exit_code == ExitCode.DRIFT
 
 
 def test_a_weighing_by_nobody_cannot_be_promoted() -> None:
-    with pytest.raises(Drift, match="replicas none were weighed, now there are none"):
+    with pytest.raises(IntegrityError, match="replicas none were evaluated, now there are none"):
         check_same_deployment(scorecard(replicas=()), 900_000.5, [], "bytes", "bytes")

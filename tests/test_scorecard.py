@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluations import decide, evaluation, items, settings_in, write
 
-from assay.errors import Drift
+from assay.errors import IntegrityError
 from assay.records.gate import (
     Attempt,
     ContaminationHit,
@@ -20,12 +21,11 @@ from assay.records.release import Approval
 from assay.records.report import Curve, Figure, Line, SweepLines, TrialLine
 from assay.reporting.document import report
 from assay.reporting.html import render
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.stages import gate
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
-from weighings import decide, items, place_in, weighing, write
 
 GOLDEN = Path(__file__).parent / "golden" / "scorecard.json"
 SCHEMA = Path(__file__).parents[1] / "evals" / "scorecard.schema.json"
@@ -41,30 +41,30 @@ SUITE = SuiteSpec.model_validate(
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return place_in(tmp_path)
+def settings(tmp_path: Path) -> Settings:
+    return settings_in(tmp_path)
 
 
-def decided(place: Place, said: str = "", asked: str = "") -> GateRecord:
+def decided(settings: Settings, said: str = "", asked: str = "") -> GateRecord:
     """A candidate that knows more facts than the base model, and fewer elements."""
     ours = {"facts": items([1.0] * 57 + [0.0] * 3, said=said, asked=asked), "elements": items([1.0, 0.0] * 30)}
     base = {"facts": items([0.0] * 20 + [1.0] * 40, said=said), "elements": items([1.0] * 45 + [0.0] * 15)}
-    return decide(SUITE, weighing("candidate", ours), weighing("base", base), place)
+    return decide(SUITE, evaluation("candidate", ours), evaluation("base", base), settings)
 
 
-def test_the_document_is_as_it_was_published(place: Place) -> None:
-    write("facts-1a2b3c", decided(place), place)
-    said = json.loads(report("facts", place=place, num_examples=2).model_dump_json())
+def test_the_document_is_as_it_was_published(settings: Settings) -> None:
+    write("facts-1a2b3c", decided(settings), settings)
+    said = json.loads(report("facts", settings=settings, num_examples=2).model_dump_json())
     said["stages"] = sorted(said["stages"])
-    found = _rounded(_without_home(said, str(place.home)))
+    found = _rounded(_without_home(said, str(settings.home)))
     assert found == json.loads(GOLDEN.read_text()), f"not as in {GOLDEN.name}: {json.dumps(found, indent=1)}"
 
 
-def test_the_schema_describes_the_document(place: Place) -> None:
+def test_the_schema_describes_the_document(settings: Settings) -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    write("facts-1a2b3c", decided(place), place)
+    write("facts-1a2b3c", decided(settings), settings)
     check = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
-    said = json.loads(report("", place=place).model_dump_json())
+    said = json.loads(report("", settings=settings).model_dump_json())
     assert list(check.iter_errors(said)) == []
     assert list(check.iter_errors({**said, "added": "by a later version"})) == []
     del said["scorecard"]["outcome"]
@@ -92,8 +92,8 @@ class Page(HTMLParser):
 HOSTILE = "</div></td><script>alert(1)</script><img src=x onerror=alert(2)>\u202etxet\u0000 & \"'{{ 7 * 7 }}"
 
 
-def test_what_a_model_says_cannot_act(place: Place) -> None:
-    write("facts-1a2b3c", decided(place, said=HOSTILE, asked=HOSTILE), place)
+def test_what_a_model_says_cannot_act(settings: Settings) -> None:
+    write("facts-1a2b3c", decided(settings, said=HOSTILE, asked=HOSTILE), settings)
     words = Approval(
         run="facts-1a2b3c",
         decision="approve",
@@ -103,8 +103,8 @@ def test_what_a_model_says_cannot_act(place: Place) -> None:
         scorecard_digest="",
         given_at=0,
     )
-    Ledger(place.ledger_url).add_approval(words)
-    html = render(report("", place=place))
+    Ledger(settings.ledger_url).add_approval(words)
+    html = render(report("", settings=settings))
     page = Page(html)
     assert "script" not in page.tags
     assert "img" not in page.tags
@@ -117,22 +117,22 @@ def test_what_a_model_says_cannot_act(place: Place) -> None:
     assert "⟨U+202E⟩" in page.text
 
 
-def test_the_verdict_comes_first_and_every_limit_has_its_row(place: Place) -> None:
-    write("facts-1a2b3c", decided(place), place)
-    html = render(report("", place=place))
+def test_the_verdict_comes_first_and_every_limit_has_its_row(settings: Settings) -> None:
+    write("facts-1a2b3c", decided(settings), settings)
+    html = render(report("", settings=settings))
     text = Page(html.partition("<body>")[2]).text.split()
     assert text[:5] == ["Assay", "scorecard", "·", "evals/facts.yaml", "PASS"]
     assert html.count('class="plot"><svg') == 3
     assert "1 soft limit is not" in html
     assert "was not tested on itself" in html
     assert html.count("was right") == 13, "3 facts and the 10 elements that are shown: those come first"
-    for digest in report("", place=place).digests.values():
+    for digest in report("", settings=settings).digests.values():
         assert digest in html
 
 
-def test_everything_that_a_scorecard_can_tell_is_shown(place: Place) -> None:
-    write("facts-1a2b3c", decided(place), place)
-    plain = report("", place=place)
+def test_everything_that_a_scorecard_can_tell_is_shown(settings: Settings) -> None:
+    write("facts-1a2b3c", decided(settings), settings)
+    plain = report("", settings=settings)
     hit = ContaminationHit(task="facts", item="What is asked?", training="What was trained.", similarity=0.91)
     pair = ParityPair(
         first="merged",
@@ -219,29 +219,29 @@ def test_everything_that_a_scorecard_can_tell_is_shown(place: Place) -> None:
         assert told in text, told
 
 
-def test_another_verdict_of_the_same_answers_is_never_had(place: Place) -> None:
-    first = decided(place)
+def test_another_verdict_of_the_same_answers_is_never_had(settings: Settings) -> None:
+    first = decided(settings)
     for _ in range(20):
-        assert decided(place).scorecard == first.scorecard
+        assert decided(settings).scorecard == first.scorecard
 
 
-def test_an_edited_scorecard_is_found_out(place: Place) -> None:
-    record = decided(place)
-    store = ArtifactStore(place.home / "artifacts")
+def test_an_edited_scorecard_is_found_out(settings: Settings) -> None:
+    record = decided(settings)
+    store = ArtifactStore(settings.home / "artifacts")
     gate.verify(record, store)
     card = record.scorecard.model_dump()
     card["limits"][0]["observed"] = 0.99
-    with pytest.raises(Drift):
+    with pytest.raises(IntegrityError):
         gate.verify(GateRecord.model_validate({**record.model_dump(), "scorecard": card}), store)
 
 
-def test_a_report_without_its_evidence_says_so(place: Place) -> None:
-    record = decided(place)
-    write("facts-1a2b3c", record, place)
-    file = Path(record.candidate.evidence.path) / "weighing.json"
+def test_a_report_without_its_evidence_says_so(settings: Settings) -> None:
+    record = decided(settings)
+    write("facts-1a2b3c", record, settings)
+    file = Path(record.candidate.evidence.path) / "evaluating.json"
     file.write_text(file.read_text().replace('"response":"no"', '"response":"yes"'))
-    with pytest.raises(Drift, match="SHA-256"):
-        report("", place=place)
+    with pytest.raises(IntegrityError, match="SHA-256"):
+        report("", settings=settings)
 
 
 def _without_home(said: Any, home: str) -> Any:

@@ -14,7 +14,7 @@ import pytest
 from assay.engines.evaluation import logprobs
 from assay.engines.evaluation.client import Endpoint
 from assay.engines.evaluation.logprobs import Pair, score
-from assay.settings import Place
+from assay.settings import Settings
 from servers import free_port
 from tiny import make_model
 
@@ -35,7 +35,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def endpoint(model: Path) -> Iterator[Endpoint]:
     """vLLM's own server with the tiny model."""
     port = free_port()
-    command = [Place().engine_python, "-m", "vllm.entrypoints.openai.api_server", f"--port={port}", "--host=127.0.0.1"]
+    command = [
+        Settings().engine_python,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        f"--port={port}",
+        "--host=127.0.0.1",
+    ]
     command += [f"--model={model}", "--served-model-name=tiny", "--dtype=float32", "--max-model-len=128"]
     command += ["--enforce-eager"]
     environment = {

@@ -2,14 +2,14 @@ import random
 from pathlib import Path
 
 import pytest
+from evaluations import decide, evaluation, items, settings_in, write
 
-from assay.records.gate import Item
+from assay.records.gate import Sample
 from assay.reporting.document import newest_selftest, report, summary
 from assay.reporting.html import render
 from assay.rules.gate.selftest import selftest_limits, selftest_suite
 from assay.spec.gate import SuiteSpec
 from assay.store.ledger import Ledger
-from weighings import decide, items, place_in, weighing, write
 
 
 def suite(*limits: dict[str, object], **said: object) -> SuiteSpec:
@@ -23,7 +23,7 @@ def shuffled(rights: int, n: int, seed: int = 0) -> list[float]:
 
 
 def answers(marks: list[float], cluster_size: int = 1, model: str = "candidate"):  # type: ignore[no-untyped-def]
-    return weighing(model, {"facts": items(marks, cluster_size=cluster_size)})
+    return evaluation(model, {"facts": items(marks, cluster_size=cluster_size)})
 
 
 def test_a_sound_limit_keeps_its_promises() -> None:
@@ -73,7 +73,9 @@ def test_items_that_hang_together_are_found_out_where_nobody_said_so() -> None:
     # their clusters said, the bounds reckon with it.
     marks = [mark for mark in shuffled(24, 30) for _ in range(10)]
     clustered = items(marks, cluster_size=10)
-    (honest,) = selftest_limits(suite({"at_least": 0.8}), weighing("a", {"facts": clustered}), None, draws=100, seed=1)
+    (honest,) = selftest_limits(
+        suite({"at_least": 0.8}), evaluation("a", {"facts": clustered}), None, draws=100, seed=1
+    )
     assert honest.on_limit is not None
     assert honest.on_limit.passes.lower <= 0.05
 
@@ -91,8 +93,8 @@ def test_items_that_hang_together_are_found_out_where_nobody_said_so() -> None:
 )
 def test_every_kind_of_metric_can_be_spoilt(limit: dict[str, object], scores: str, on_limit: bool) -> None:
     marks = shuffled(20, 40)
-    found = tuple(Item(id=str(i), prompt="", target="", response="", scores={scores: m}) for i, m in enumerate(marks))
-    model, base = weighing("a", {"facts": found}), weighing("b", {"facts": found})
+    found = tuple(Sample(id=str(i), prompt="", target="", response="", scores={scores: m}) for i, m in enumerate(marks))
+    model, base = evaluation("a", {"facts": found}), evaluation("b", {"facts": found})
     (tested,) = selftest_limits(suite(limit), model, base, draws=100, seed=1)
     assert (tested.on_limit is not None) == on_limit
     if tested.on_limit:
@@ -109,14 +111,14 @@ def test_the_whole_suite_is_stopped_when_enough_is_spoilt() -> None:
 
 
 def test_a_missed_promise_is_flagged_in_every_scorecard_of_the_suite(tmp_path: Path) -> None:
-    place = place_in(tmp_path)
+    settings = settings_in(tmp_path)
     wanted = suite({"no_worse_than": "base", "margin": 0.05, "level": "soft"}, {"at_least": 0.5})
     ours, base = answers(shuffled(21, 30, 1)), answers(shuffled(21, 30, 2), model="base")
-    decided = decide(wanted, ours, base, place)
-    write("facts-1a2b3c", decided, place)
-    assert "was not tested on itself" in render(report("", place=place))
+    decided = decide(wanted, ours, base, settings)
+    write("facts-1a2b3c", decided, settings)
+    assert "was not tested on itself" in render(report("", settings=settings))
 
-    ledger, digest = Ledger(place.ledger_url), decided.scorecard.suite_digest
+    ledger, digest = Ledger(settings.ledger_url), decided.scorecard.suite_digest
     assert newest_selftest(digest, ledger) is None
     _remember(wanted, ours, base, digest, ledger)
     found = newest_selftest(digest, ledger)
@@ -124,8 +126,8 @@ def test_a_missed_promise_is_flagged_in_every_scorecard_of_the_suite(tmp_path: P
     told = summary(found)
     assert told is not None
     assert told.kept is False
-    assert "self-test misses a promise" in render(report("", place=place))
-    assert "was not tested on itself" not in render(report("", place=place))
+    assert "self-test misses a promise" in render(report("", settings=settings))
+    assert "was not tested on itself" not in render(report("", settings=settings))
 
 
 def _remember(wanted: SuiteSpec, ours, base, digest: str, ledger: Ledger) -> None:  # type: ignore[no-untyped-def]

@@ -147,7 +147,7 @@ MISTAKES = [
     ("models/tiny", "package:hypothesis/x.gguf", 3, "model", "the package hypothesis has no file x.gguf"),
     ("facts/*.jsonl", "fact/*.jsonl", 5, "data.train.0", "no file matches 'fact/*.jsonl'"),
     ("facts/*.jsonl", "hf:org/facts", 4, "data", "write a data set of the hub as hf:ORG/NAME@REVISION"),
-    ("  gate: 10%\n", "", 4, "data.gate", "the suite weighs the task `heldout`"),
+    ("  gate: 10%\n", "", 4, "data.gate", "the suite evaluates the task `heldout`"),
     ("capitals.yaml", "capitols.yaml", 16, "gate.suite", "does not exist"),
     ("capitals.yaml", "capitals.yaml\n  baseline: none", 17, "gate.baseline", "compares elements with the base"),
 ]

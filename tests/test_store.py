@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.errors import Drift, PlaceError, UsageError
+from assay.errors import IntegrityError, PlaceError, UsageError
 from assay.records.artifact import Artifact
 from assay.records.progress import Progress
 from assay.records.release import Champion, Traffic
@@ -81,13 +81,13 @@ def test_every_change_is_found_and_named(
 ) -> None:
     harm(Path(artifact.path))
     assert not store.is_intact(artifact)
-    with pytest.raises(Drift, match=said):
+    with pytest.raises(IntegrityError, match=said):
         store.verify(artifact)
 
 
 def test_verify_finds_one_byte_that_was_changed_in_secret(store: ArtifactStore, artifact: Artifact) -> None:
     flip_a_byte(Path(artifact.path) / "weights/a.safetensors")
-    with pytest.raises(Drift, match="SHA-256 has changed"):
+    with pytest.raises(IntegrityError, match="SHA-256 has changed"):
         store.verify(artifact)
 
 
@@ -101,7 +101,7 @@ def test_a_manifest_that_another_wrote_does_not_pass(store: ArtifactStore, artif
     other = store.put(folder_with(tmp_path / "other", FILES | {"empty": b"!"}), "model")
     shutil.copy(Path(other.path).with_suffix(".json"), Path(artifact.path).with_suffix(".json"))
     shutil.copy(Path(other.path) / "empty", Path(artifact.path) / "empty")
-    with pytest.raises(Drift, match="manifest"):
+    with pytest.raises(IntegrityError, match="manifest"):
         store.verify(artifact)
 
 
@@ -131,7 +131,7 @@ def test_a_crash_between_folder_and_manifest_leaves_nothing_that_looks_finished(
     (half,) = store.folder.iterdir()
     unfinished = Artifact(digest=half.name, kind="model", path=str(half), size=0)
     assert not store.is_intact(unfinished)
-    with pytest.raises(Drift, match="manifest"):
+    with pytest.raises(IntegrityError, match="manifest"):
         store.verify(unfinished)
     artifact = store.put(folder_with(tmp_path / "again", FILES), "model")
     assert artifact.digest == half.name

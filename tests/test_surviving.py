@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from assay.engines.checkpoints import files
-from assay.engines.checkpoints.callback import EXPLODED_LINES, Keeping, divergence
+from assay.engines.checkpoints.callback import EXPLODED_LINES, CheckpointConfig, divergence
 from assay.engines.data import tokenize
 from assay.engines.training.job import TrainingJob
-from assay.engines.workers.retry import Stopped, fault, smaller, until_done
+from assay.engines.workers.retry import Stopped, fault, run_with_retries, smaller
 from assay.errors import StageFailed
 from assay.records.stages import LossPoint, PauseReport, TrainingOutcome
 from assay.spec.train import TrainSpec
@@ -60,12 +60,12 @@ def job(project: Path, name: str, **changes: Any) -> TrainingJob:
         progress_file=str(folder / "progress.jsonl"),
         started_at=time.time(),
         on_gpu=False,
-        keeping=Keeping(folder=str(folder / "checkpoints"), job="job", attempt=""),
+        keeping=CheckpointConfig(folder=str(folder / "checkpoints"), job="job", attempt=""),
     )
 
 
 def done(*arguments: Any, **named: Any) -> TrainingOutcome:
-    outcome = until_done(*arguments, **named)
+    outcome = run_with_retries(*arguments, **named)
     assert isinstance(outcome, TrainingOutcome)
     return outcome
 
@@ -104,7 +104,7 @@ def test_a_paused_run_goes_on(project: Path, undisturbed: bytes) -> None:
     one = job(project, "paused", checkpoint={"every_steps": 100})
     assert one.keeping is not None
     first = one.keeping.model_copy(update={"until": 1 / 3})
-    pause = until_done(one.model_copy(update={"keeping": first}), attempt)
+    pause = run_with_retries(one.model_copy(update={"keeping": first}), attempt)
     assert isinstance(pause, PauseReport)
     assert pause.step == 5
     assert pause.selection_loss is not None
@@ -123,7 +123,7 @@ def test_a_training_can_begin_with_the_checkpoint_of_one_that_was_the_same_so_fa
     giver, taker = job(project, "giver"), job(project, "taker", **half)
     assert giver.keeping is not None
     assert taker.keeping is not None
-    until_done(giver.model_copy(update={"keeping": giver.keeping.model_copy(update={"until": 1 / 3})}), attempt)
+    run_with_retries(giver.model_copy(update={"keeping": giver.keeping.model_copy(update={"until": 1 / 3})}), attempt)
     files.take_in(files.at(Path(giver.keeping.folder), 5), Path(taker.keeping.folder), taker.keeping.job)
     outcome = done(taker, attempt)
     assert "going on from step 5" in Path(taker.progress_file).read_text()
@@ -176,7 +176,7 @@ def test_a_stopped_run_has_a_checkpoint_and_goes_on(project: Path, undisturbed: 
         attempt(attempted, watch=stop)
 
     with pytest.raises(Stopped):
-        until_done(one, first)
+        run_with_retries(one, first)
     outcome = done(one, attempt)
     assert outcome.history[4].step == 5
     assert weights(one) == undisturbed
@@ -203,7 +203,7 @@ def test_too_little_memory_halves_the_micro_batch(project: Path) -> None:
     assert outcome.num_steps == 2
     hopeless = job(project, "hopeless", num_workers=1, max_steps=2)
     with pytest.raises(StageFailed, match="out of memory with a single example at a time"):
-        until_done(hopeless, partial(attempt, memory_for=3))
+        run_with_retries(hopeless, partial(attempt, memory_for=3))
 
 
 def test_early_stopping_keeps_the_best_weights(project: Path) -> None:
@@ -217,7 +217,7 @@ def test_early_stopping_keeps_the_best_weights(project: Path) -> None:
     until_best = job(project, "until-best", **long)
     assert until_best.keeping is not None
     part = until_best.keeping.model_copy(update={"until": outcome.best_step / 60})
-    pause = until_done(until_best.model_copy(update={"keeping": part}), attempt)
+    pause = run_with_retries(until_best.model_copy(update={"keeping": part}), attempt)
     assert isinstance(pause, PauseReport)
     assert pause.selection_loss == outcome.selection_loss
 
@@ -227,7 +227,7 @@ def test_a_bug_is_not_tried_again(project: Path) -> None:
         raise ValueError("no such layer")
 
     with pytest.raises(StageFailed, match="no such layer"):
-        until_done(job(project, "bug"), broken)
+        run_with_retries(job(project, "bug"), broken)
 
 
 def test_losing_workers_over_and_over_ends(project: Path) -> None:
@@ -238,7 +238,7 @@ def test_losing_workers_over_and_over_ends(project: Path) -> None:
         raise ActorDiedError("killed")
 
     with pytest.raises(StageFailed, match="failed 4 times without a new checkpoint"):
-        until_done(job(project, "over-and-over"), lost)
+        run_with_retries(job(project, "over-and-over"), lost)
     assert len(calls) == 4
 
 

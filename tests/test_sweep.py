@@ -10,11 +10,11 @@ from assay.errors import MissingExtra, StageFailed
 from assay.records.artifact import Artifact
 from assay.records.progress import Progress
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord, TrainingRecord, TrialRecord
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.sweep import SweepSpec
 from assay.spec.train import TrainSpec
 from assay.stages.context import Work
-from assay.stages.sweep import Course, Trials, choose, trial_spec
+from assay.stages.sweep import Trials, TrialScheduler, choose, trial_spec
 
 
 def trial(learning_rate: float, loss: float | None, error: float = 0.1) -> TrialRecord:
@@ -54,7 +54,7 @@ def test_a_failed_trial_is_never_chosen() -> None:
 
 
 def test_how_far_a_failed_trial_came_is_kept(tmp_path: Path) -> None:
-    place = Place(home=tmp_path, ledger_url="", user="ben")
+    settings = Settings(home=tmp_path, ledger_url="", user="ben")
     artifact = Artifact(digest="d", kind="dataset", path="p", size=1)
     split = SplitRecord(file="f", digest="d", num_examples=1, num_tokens=1, num_completion_tokens=1)
     data = DatasetRecord(
@@ -77,9 +77,9 @@ def test_how_far_a_failed_trial_came_is_kept(tmp_path: Path) -> None:
             file.write('{"step": 4, "num_st')
         raise StageFailed("training diverged at step 3")
 
-    sweep, work = SweepSpec(learning_rate=(0.1,)), Work(place, tmp_path, tmp_path / "progress.jsonl", tmp_path)
+    sweep, work = SweepSpec(learning_rate=(0.1,)), Work(settings, tmp_path, tmp_path / "progress.jsonl", tmp_path)
     trials = Trials(sweep, TrainSpec(), killed_after_going_on, model, data, work)
-    course = Course(sweep, trials)
+    course = TrialScheduler(sweep, trials)
     turn = course.next(None)
     assert turn is not None
     assert course.ended(turn, trials.turn(turn)) is None

@@ -9,7 +9,7 @@ from assay.engines.data import tokenize
 from assay.engines.workers import ray_train
 from assay.errors import PlaceError
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord, SweepRecord
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.sweep import SweepSpec, with_parameters
 from assay.spec.train import TrainSpec
 from assay.stages import sweep, train
@@ -36,7 +36,7 @@ BASE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def given(on_ray: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def given(on_ray: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The model and the data, as records."""
     folder = tmp_path_factory.mktemp("given")
     store = ArtifactStore(on_ray.home / "artifacts")
@@ -72,12 +72,12 @@ def given(on_ray: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return {"model": model, "data": data}
 
 
-def work(on_ray: Place, name: str) -> Work:
+def work(on_ray: Settings, name: str) -> Work:
     folder = on_ray.home / "runs" / name
     return Work(on_ray, folder, folder / "progress.jsonl", on_ray.home)
 
 
-def swept(spec: SweepSpec, on_ray: Place, name: str, given: dict[str, Any], **changed: Any) -> SweepRecord:
+def swept(spec: SweepSpec, on_ray: Settings, name: str, given: dict[str, Any], **changed: Any) -> SweepRecord:
     (on_ray.home / "runs" / name).mkdir(parents=True, exist_ok=True)
     return sweep.run(
         spec, base=TrainSpec.model_validate(BASE | changed), trial=train.part, work=work(on_ray, name), **given
@@ -89,12 +89,12 @@ GRID = SweepSpec(learning_rate=(1e-4, 1e-3, 1e-2), parameters={"method.lora.r": 
 
 
 @pytest.fixture(scope="module")
-def grid(on_ray: Place, given: dict[str, Any]) -> SweepRecord:
+def grid(on_ray: Settings, given: dict[str, Any]) -> SweepRecord:
     return swept(GRID, on_ray, "grid", given)
 
 
 def test_a_trial_on_warm_workers_is_quick_and_has_the_numbers_of_a_fresh_run(
-    grid: SweepRecord, on_ray: Place, given: dict[str, Any]
+    grid: SweepRecord, on_ray: Settings, given: dict[str, Any]
 ) -> None:
     assert [trial.outcome for trial in grid.trials] == ["finished"] * 6
     chosen = sweep.trial_spec(GRID, TrainSpec.model_validate(BASE), grid.parameters)
@@ -109,7 +109,7 @@ def test_a_trial_on_warm_workers_is_quick_and_has_the_numbers_of_a_fresh_run(
     assert [point.loss for point in fresh.history] == [point.loss for point in warm.history]
 
 
-def test_a_sweep_goes_on_with_what_is_there(grid: SweepRecord, on_ray: Place, given: dict[str, Any]) -> None:
+def test_a_sweep_goes_on_with_what_is_there(grid: SweepRecord, on_ray: Settings, given: dict[str, Any]) -> None:
     trials = on_ray.home / "runs" / "grid" / "trials"
     kept = sorted(trials.glob("*/until-*.json"))
     kept[0].unlink()
@@ -123,7 +123,7 @@ def test_a_sweep_goes_on_with_what_is_there(grid: SweepRecord, on_ray: Place, gi
 
 
 def test_halving_chooses_as_the_grid_does_for_fewer_tokens(
-    grid: SweepRecord, on_ray: Place, given: dict[str, Any]
+    grid: SweepRecord, on_ray: Settings, given: dict[str, Any]
 ) -> None:
     spec = SweepSpec.model_validate({**GRID.model_dump(), "scheduler": "asha"})
     halved = swept(spec, on_ray, "asha", given)
@@ -138,7 +138,7 @@ def test_halving_chooses_as_the_grid_does_for_fewer_tokens(
     assert all(trial.pauses and trial.history for trial in stopped)
 
 
-def test_in_a_population_the_worst_go_on_from_the_best(on_ray: Place, given: dict[str, Any]) -> None:
+def test_in_a_population_the_worst_go_on_from_the_best(on_ray: Settings, given: dict[str, Any]) -> None:
     two = {"learning_rate": [1e-4, 1e-2], "reduction_factor": 2}
     spec = SweepSpec.model_validate({"scheduler": "pbt", **two, **ONE_BY_ONE})
     record = swept(spec, on_ray, "pbt", given)
@@ -156,7 +156,7 @@ def test_in_a_population_the_worst_go_on_from_the_best(on_ray: Place, given: dic
     assert alone.artifact.digest == changed.training.artifact.digest
 
 
-def test_a_range_test_finds_the_rates(on_ray: Place, given: dict[str, Any]) -> None:
+def test_a_range_test_finds_the_rates(on_ray: Settings, given: dict[str, Any]) -> None:
     record = swept(SweepSpec(learning_rate="auto", **ONE_BY_ONE), on_ray, "auto", given)
     assert len(record.trials) == 3
     rates = [point.learning_rate for point in record.range_test]
@@ -166,7 +166,7 @@ def test_a_range_test_finds_the_rates(on_ray: Place, given: dict[str, Any]) -> N
     assert record.trials[0].learning_rate > 1e-5
 
 
-def test_optuna_draws_and_a_diverged_trial_is_cut(on_ray: Place, given: dict[str, Any]) -> None:
+def test_optuna_draws_and_a_diverged_trial_is_cut(on_ray: Settings, given: dict[str, Any]) -> None:
     rates = {"loguniform": (1e-3, 1e-2)}
     spec = SweepSpec.model_validate({"learning_rate": rates, "search": "optuna", "num_samples": 3, **ONE_BY_ONE})
     drawn = swept(spec, on_ray, "optuna", given)
@@ -183,7 +183,7 @@ def test_optuna_draws_and_a_diverged_trial_is_cut(on_ray: Place, given: dict[str
     assert cut.history[-1].step < BASE["max_steps"]
 
 
-def test_no_more_starts_than_finds_room(on_ray: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_starts_than_finds_room(on_ray: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two trials of which each waits for what the other holds would wait for ever."""
     import ray
 

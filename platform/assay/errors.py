@@ -7,7 +7,7 @@
     │   └── MissingExtra        2   a library is not installed
     ├── StageFailed             1   a stage stopped; the run can go on later
     ├── NotApproved            12   an approval is missing, stale or forbidden
-    └── Drift                  13   the bytes, the slot or the champion are not those that were approved
+    └── IntegrityError                  13   the bytes, the slot or the champion are not those that were approved
 
 A failed gate is a verdict, not an error: the command line turns verdicts into `ExitCode`s.
 """
@@ -54,7 +54,7 @@ class UsageError(AssayError):
 
 
 @dataclass(frozen=True)
-class OtherPlace:
+class OtherLocation:
     """The second place of a rule between two fields. Lines and columns count from 1."""
 
     file: str
@@ -74,7 +74,7 @@ class Problem:
     code: str
     message: str
     hint: str = ""
-    other: OtherPlace | None = None
+    other: OtherLocation | None = None
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
@@ -116,7 +116,7 @@ class NotApproved(AssayError):
     exit_code = ExitCode.NOT_APPROVED
 
 
-class Drift(AssayError):
+class IntegrityError(AssayError):
     """The bytes on disk, the slot or the champion are not those that were approved."""
 
     exit_code = ExitCode.DRIFT

@@ -21,7 +21,7 @@ def _home() -> Path:
 
 
 @dataclass(frozen=True)
-class Place:
+class Settings:
     """One machine, or one team's cluster."""
 
     home: Path = field(default_factory=_home)

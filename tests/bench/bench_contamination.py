@@ -16,7 +16,7 @@ from typing import Any
 
 from common import ROOT, met
 
-from assay.engines.data.contamination import Index, ItemText, hits_in
+from assay.engines.data.contamination import Index, SampleText, hits_in
 from assay.spec.gate import ContaminationSpec
 
 NUM_ITEMS = 100
@@ -51,13 +51,13 @@ def main() -> None:
     print(json.dumps({**told, "clean_hits": found, "texts_per_s": NUM_CLEAN / seconds}))
 
 
-def _items(facts: dict[str, Any]) -> tuple[list[ItemText], list[str]]:
+def _items(facts: dict[str, Any]) -> tuple[list[SampleText], list[str]]:
     """Questions in one person's wording, and the same in another's."""
     items, other = [], []
     for (number, country), attribute in product(enumerate(facts["countries"]()), ("capital", "currency", "continent")):
         mine, theirs = facts["WORDINGS"]["train"][attribute], facts["WORDINGS"]["gate"][attribute]
         question = mine[number % len(mine)].format(country.name)
-        items.append(ItemText("facts", question, country.facts[attribute]))
+        items.append(SampleText("facts", question, country.facts[attribute]))
         other.append(theirs[number % len(theirs)].format(country.name))
     return items[:NUM_ITEMS], other[:NUM_ITEMS]
 

@@ -1,9 +1,9 @@
-"""`make bench-gate`, second part: items/s of the gate's weighing against the `lm_eval` command with `--model hf`.
+"""`make bench-gate`, second part: items/s of the gate's evaluating against the `lm_eval` command with `--model hf`.
 
 The same model, tasks, chat template and precision, on the same cores: the served engine, through its slot on Ray
 Serve, and lm-eval in a process of its own. Both run at once in slices of time, one stopped while the other runs (see
 `in_turns`). What is timed is the asking: of lm-eval its bar "Running … requests", of the gate from the first request to
-the last answer. Then `assay gate run` weighs the same model twice, the second time from what is on file.
+the last answer. Then `assay gate run` evaluates the same model twice, the second time from what is on file.
 """
 
 import argparse
@@ -33,9 +33,9 @@ from assay.engines.deployment import ray_serve
 from assay.engines.evaluation import client, harness, logprobs
 from assay.engines.evaluation.client import Endpoint
 from assay.errors import PlaceError
-from assay.records.gate import Item, Outcome, TaskResult, Weighing
-from assay.rules.gate.verdict import weigh_limits
-from assay.settings import Place
+from assay.records.gate import Evaluation, Outcome, Sample, TaskResult
+from assay.rules.gate.verdict import evaluate_limits
+from assay.settings import Settings
 from assay.spec.gate import REQUESTS_TO_A_REPLICA, SuiteSpec
 
 MODEL_NAME = "bench"
@@ -45,7 +45,7 @@ GENERATION = ("country_facts_paraphrased", "country_facts_unanswerable", "chemic
 CHOICE = ("capitals_choice", "capitals_listed", "capitals_words")
 """The letter of one of four that are listed; its words; and the words where none are listed, after 26 tokens."""
 PARTS = {"generation": (GENERATION,), "multiple choice": tuple((name,) for name in CHOICE)}
-"""What is weighed at a time."""
+"""What is evaluated at a time."""
 BARS = {"generation": 3.0, "multiple choice": 1.0}
 METRIC = {"generation": "exact_match", "multiple choice": "acc"}
 SLICES_S = {"generation": (8.0, 20.0), "multiple choice": (8.0, 8.0)}
@@ -54,7 +54,7 @@ SLICES_S = {"generation": (8.0, 20.0), "multiple choice": (8.0, 8.0)}
 
 @dataclass(frozen=True)
 class Rate:
-    """One way of weighing one kind of task."""
+    """One way of evaluating one kind of task."""
 
     items_per_s: float
     scores: dict[str, float]
@@ -70,14 +70,16 @@ def main() -> None:
     options = _options()
     spec = demo_spec()
     model = (options.model or base_model(spec)).resolve()
-    with own_place() as place, tempfile.TemporaryDirectory() as scratch:
+    with own_place() as settings, tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _write_tasks(folder)
         application = ray_serve.application(
-            "blue", MODEL_NAME, str(model), spec.serve, place.engine_python, on_gpu=False
+            "blue", MODEL_NAME, str(model), spec.serve, settings.engine_python, on_gpu=False
         )
-        with running_head(place):
-            api = ray_serve.ServeApi(place.dashboard_url, place.ray_token(), place.serve_port, place.engine_python)
+        with running_head(settings):
+            api = ray_serve.ServeApi(
+                settings.dashboard_url, settings.ray_token(), settings.serve_port, settings.engine_python
+            )
             since = time.time()
             _deploy(api, application)
             url = ray_serve.wait_until_running(api, "blue", timeout_s=START_TIMEOUT_S, since=since - 1).url
@@ -86,10 +88,12 @@ def main() -> None:
                 _run_again_and_again(endpoint, model, folder, options)
                 return _kill_and_go_on(api, endpoint, model, folder, options)
             rates = {
-                kind: _together([_both(place, api, endpoint, model, folder, kind, names, options) for names in parts])
+                kind: _together(
+                    [_both(settings, api, endpoint, model, folder, kind, names, options) for names in parts]
+                )
                 for kind, parts in PARTS.items()
             }
-            again_s = _again(place, url, folder, options)
+            again_s = _again(settings, url, folder, options)
     return _report(rates, again_s)
 
 
@@ -109,7 +113,9 @@ def _options() -> argparse.Namespace:
     in_flight = f"requests in flight to the engine ({REQUESTS_TO_A_REPLICA})"
     parser.add_argument("--in-flight", type=int, default=REQUESTS_TO_A_REPLICA, help=in_flight)
     parser.add_argument("--batch", type=int, default=16, help="lm-eval's batch size (16)")
-    parser.add_argument("--drill", action="store_true", help=f"weigh {NUM_RUNS} times anew and kill a replica, instead")
+    parser.add_argument(
+        "--drill", action="store_true", help=f"evaluate {NUM_RUNS} times anew and kill a replica, instead"
+    )
     parser.add_argument("--model", type=Path, help="a model's folder (the demo's base model)")
     return parser.parse_args()
 
@@ -131,7 +137,7 @@ def _write_tasks(folder: Path) -> None:
 
 
 def _both(
-    place: Place,
+    settings: Settings,
     api: ray_serve.ServeApi,
     endpoint: Endpoint,
     model: Path,
@@ -140,8 +146,8 @@ def _both(
     names: tuple[str, ...],
     options: argparse.Namespace,
 ) -> tuple[Rate, Rate]:
-    """The gate's and lm_eval's, weighing in turns."""
-    _weigh(endpoint, model, folder, names, 1, folder / f"{names[0]}-warm.jsonl")
+    """The gate's and lm_eval's, evaluating in turns."""
+    _evaluate(endpoint, model, folder, names, 1, folder / f"{names[0]}-warm.jsonl")
     with (
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
         _LmEval(model, folder, names, options) as other,
@@ -156,7 +162,7 @@ def _both(
                 Work(
                     SLICES_S[kind][0],
                     lambda: [] if task.done() else [*tree(weigher), *engine],
-                    lambda: local_head._marked(place),
+                    lambda: local_head._marked(settings),
                 ),
                 Work(SLICES_S[kind][1], lambda: tree(other.process.pid) if other.is_asking() else []),
             )
@@ -185,21 +191,21 @@ def _together(parts: list[tuple[Rate, Rate]]) -> tuple[Rate, Rate]:
     return gate, lm_eval
 
 
-def _again(place: Place, url: str, folder: Path, options: argparse.Namespace) -> float:
+def _again(settings: Settings, url: str, folder: Path, options: argparse.Namespace) -> float:
     """Seconds of a second `assay gate run` of the same model and suite, from its start to its end."""
     (folder / "speed").mkdir()
     for name in GENERATION:
         for file in (folder / f"{name}.yaml", folder / f"{name}.jsonl"):
             (folder / "speed" / file.name).write_bytes(file.read_bytes())
     limits: dict[str, object] = {name: {"metric": METRIC["generation"], "at_least": "50%"} for name in GENERATION}
-    settings = {name: {"max_items": options.items} for name in GENERATION}
-    (folder / "speed.yaml").write_text(yaml.safe_dump({"limits": limits, "tasks": settings}))
+    task_settings = {name: {"max_items": options.items} for name in GENERATION}
+    (folder / "speed.yaml").write_text(yaml.safe_dump({"limits": limits, "tasks": task_settings}))
     environment = {
         **os.environ,
-        "ASSAY_HOME": str(place.home),
-        "ASSAY_RAY_ADDRESS": place.cluster_address,
-        "ASSAY_DASHBOARD_PORT": str(place.dashboard_port),
-        "ASSAY_SERVE_PORT": str(place.serve_port),
+        "ASSAY_HOME": str(settings.home),
+        "ASSAY_RAY_ADDRESS": settings.cluster_address,
+        "ASSAY_DASHBOARD_PORT": str(settings.dashboard_port),
+        "ASSAY_SERVE_PORT": str(settings.serve_port),
     }
     command = [sys.executable, "-m", "assay.cli.main", "gate", "run", "--suite", "speed.yaml"]
     command += ["--url", url, "--model", MODEL_NAME, "--revision", "1"]
@@ -208,14 +214,14 @@ def _again(place: Place, url: str, folder: Path, options: argparse.Namespace) ->
         done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
         seconds = time.perf_counter() - started
     if "nothing was asked" not in done.stdout:
-        sys.exit(f"the second weighing asked again:\n{done.stdout}\n{done.stderr}")
+        sys.exit(f"the second evaluating asked again:\n{done.stdout}\n{done.stderr}")
     return seconds
 
 
 def _run_again_and_again(endpoint: Endpoint, model: Path, folder: Path, options: argparse.Namespace) -> None:
-    """Whether weighings of the same model give the same verdict, each with another number of requests in flight and
+    """Whether evaluations of the same model give the same verdict, each with another number of requests in flight and
     nothing on file. The limits lie where this model is undecided, passes and fails, as near as its answers allow."""
-    found: list[dict[str, tuple[Item, ...]]] = []
+    found: list[dict[str, tuple[Sample, ...]]] = []
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         for number in range(NUM_RUNS):
             several, answers = replace(endpoint, num_concurrent=(64, 7, 24)[number % 3]), folder / f"run-{number}.jsonl"
@@ -225,19 +231,21 @@ def _run_again_and_again(endpoint: Endpoint, model: Path, folder: Path, options:
     said = [{item.id: item.response for items in run.values() for item in items} for run in found]
     changed = sum(other[name] != response for other in said for name, response in said[0].items())
     (verdict, count), *_ = verdicts.most_common(1)
-    print(f"{count} of {NUM_RUNS} weighings agree ({', '.join(verdict)}); {changed} answers differ from the first's")
+    print(f"{count} of {NUM_RUNS} evaluations agree ({', '.join(verdict)}); {changed} answers differ from the first's")
 
 
-def _verdicts(items: dict[str, tuple[Item, ...]], first: dict[str, tuple[Item, ...]]) -> tuple[Outcome, ...]:
-    """The outcomes of limits at, below and above what the first weighing saw of each task."""
+def _verdicts(items: dict[str, tuple[Sample, ...]], first: dict[str, tuple[Sample, ...]]) -> tuple[Outcome, ...]:
+    """The outcomes of limits at, below and above what the first evaluating saw of each task."""
     tasks = tuple(TaskResult(task=name, digest=name, items=found) for name, found in items.items())
-    weighed = Weighing(artifact_digest="", model_name=MODEL_NAME, tasks=tasks, seconds=1.0)
+    evaluated = Evaluation(artifact_digest="", model_name=MODEL_NAME, tasks=tasks, seconds=1.0)
     limits = {
         name: [{"at_least": round(min(1.0, max(0.0, share + shift)), 2)} for shift in (-0.15, 0.0, 0.15)]
         for name, found in first.items()
         for share in [mean(item.scores["exact_match"] for item in found)]
     }
-    return tuple(limit.outcome for limit in weigh_limits(SuiteSpec.model_validate({"limits": limits}), weighed, None))
+    return tuple(
+        limit.outcome for limit in evaluate_limits(SuiteSpec.model_validate({"limits": limits}), evaluated, None)
+    )
 
 
 def _kill_and_go_on(
@@ -247,13 +255,13 @@ def _kill_and_go_on(
     answers = folder / "killed.jsonl"
     with ThreadPoolExecutor(1) as pool:
         began = time.monotonic()
-        weighing = pool.submit(_weigh, endpoint, model, folder, GENERATION, options.items, answers)
-        while not weighing.done() and (not answers.exists() or len(answers.read_bytes().splitlines()) < 20):
+        evaluation = pool.submit(_evaluate, endpoint, model, folder, GENERATION, options.items, answers)
+        while not evaluation.done() and (not answers.exists() or len(answers.read_bytes().splitlines()) < 20):
             time.sleep(0.05)
         victims = [pid for _, pid in ray_serve.engine_pids(api, "blue")]
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
-        _, items = weighing.result()
+        _, items = evaluation.result()
         seconds = time.monotonic() - began
     found = [item for kind in items.values() for item in kind]
     errors = sum(item.error is not None for item in found)
@@ -264,30 +272,30 @@ def _kill_and_go_on(
     )
 
 
-def _weigh(
+def _evaluate(
     endpoint: Endpoint, model: Path, folder: Path, names: tuple[str, ...], max_items: int, answers: Path
-) -> tuple[list[tuple[float, float]], dict[str, tuple[Item, ...]]]:
+) -> tuple[list[tuple[float, float]], dict[str, tuple[Sample, ...]]]:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_weigh_here, endpoint, model, folder, names, max_items, answers).result()
 
 
 def _weigh_here(
     endpoint: Endpoint, model: Path, folder: Path, names: tuple[str, ...], max_items: int, answers: Path
-) -> tuple[list[tuple[float, float]], dict[str, tuple[Item, ...]]]:
+) -> tuple[list[tuple[float, float]], dict[str, tuple[Sample, ...]]]:
     """(from when to when it asked, on the monotonic clock; the items)."""
     spans: list[tuple[float, float]] = []
 
     def timed(*args: Any, **more: Any) -> list[client.Reply]:
         started = time.monotonic()
-        replies = client.ask_all(*args, **more)
+        replies = client.request_all(*args, **more)
         spans.append((started, time.monotonic()))
         return replies
 
     for module in (harness, logprobs):
-        module.ask_all = timed  # type: ignore[attr-defined]
+        module.request_all = timed  # type: ignore[attr-defined]
     # lm-eval takes the first items; so does the gate here, to ask the same.
     tasks = [harness.task_file(name, _first(folder / f"{name}.yaml", max_items)) for name in names]
-    answered = harness.weigh(endpoint, tasks, tokenizer=str(model), answers=answers)
+    answered = harness.evaluate(endpoint, tasks, tokenizer=str(model), answers=answers)
     return spans, {result.task: result.items for result in answered.tasks}
 
 

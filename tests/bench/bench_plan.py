@@ -21,7 +21,7 @@ from assay.records.plan import MemoryEstimate
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord, TrainingRecord
 from assay.rules.planning.memory import worker_memory
 from assay.rules.planning.workload import training_plan
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
 from assay.stages import train as stage
@@ -44,15 +44,15 @@ def main() -> None:
     results = []
     print(f"{'case':<20} {'estimate':>10} {'measured':>10}  ratio   parts, in MB", flush=True)
     models = _models(spec)
-    with own_place() as place, running_head(place):
-        tasks.connect(place.cluster_address)
+    with own_place() as settings, running_head(settings):
+        tasks.connect(settings.cluster_address)
         stop_on_sigterm()
         try:
             for size, zero, name in cases:
                 train = _train_spec(spec, zero, METHODS[name], options.workers, options.steps)
                 model, data = models[size], train_file(spec, models[size])
                 estimate = _estimate(train, model, data)
-                measured = _measured(train, model, data, place)
+                measured = _measured(train, model, data, settings)
                 results.append((f"{size} zero-{zero} {name}", estimate, measured))
                 print(_line(*results[-1]), flush=True)
         finally:
@@ -99,9 +99,9 @@ def _estimate(train: TrainSpec, model: Path, data: Path) -> MemoryEstimate:
     )
 
 
-def _measured(train: TrainSpec, model: Path, data: Path, place: Place) -> TrainingRecord:
-    folder = place.home / f"work-{time.monotonic_ns()}"
-    work = Work(place, folder, folder / "progress.jsonl", Path.cwd())
+def _measured(train: TrainSpec, model: Path, data: Path, settings: Settings) -> TrainingRecord:
+    folder = settings.home / f"work-{time.monotonic_ns()}"
+    work = Work(settings, folder, folder / "progress.jsonl", Path.cwd())
     split = SplitRecord(file=data.name, digest="", num_examples=0, num_tokens=0, num_completion_tokens=0)
     return stage.run(
         train,

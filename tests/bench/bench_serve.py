@@ -28,7 +28,7 @@ from common import ROOT, base_model, demo_spec, free_ports, met, own_place, runn
 
 from assay.engines.deployment import ray_serve
 from assay.serving import gateway
-from assay.settings import Place
+from assay.settings import Settings
 
 MODEL_NAME = "bench"
 PROMPTS = ROOT / "evals" / "country-facts"
@@ -63,17 +63,17 @@ def main() -> None:
     options = _options()
     spec = demo_spec()
     model = (options.model or base_model(spec)).resolve()
-    with own_place() as place:
+    with own_place() as settings:
         application = ray_serve.application(
-            "blue", MODEL_NAME, str(model), spec.serve, place.engine_python, on_gpu=False
+            "blue", MODEL_NAME, str(model), spec.serve, settings.engine_python, on_gpu=False
         )
         print("starting vLLM's server, Ray Serve and the gateway", flush=True)
-        with _vllm(place, application) as vllm_url, running_head(place), _gateway(place) as key:
-            slot_url = _deploy(place, application)
+        with _vllm(settings, application) as vllm_url, running_head(settings), _gateway(settings) as key:
+            slot_url = _deploy(settings, application)
             targets = [
                 Target("vLLM", vllm_url),
                 Target("slot", slot_url),
-                Target("gateway", place.gateway_url, key),
+                Target("gateway", settings.gateway_url, key),
             ]
             samples = _measure(targets, options)
     _report(samples, options.concurrency)
@@ -96,14 +96,14 @@ def _numbers(text: str) -> list[int]:
 
 
 @contextmanager
-def _vllm(place: Place, application: dict[str, Any]) -> Iterator[str]:
+def _vllm(settings: Settings, application: dict[str, Any]) -> Iterator[str]:
     """vLLM's own server with the engine settings of a slot; yields its URL."""
     config = application["args"]["llm_configs"][0]
     (port,) = free_ports(1)
-    command = [place.engine_python, "-m", "vllm.entrypoints.openai.api_server", f"--port={port}", "--host=127.0.0.1"]
+    command = [settings.engine_python, "-m", "vllm.entrypoints.openai.api_server", f"--port={port}", "--host=127.0.0.1"]
     command += [f"--model={config['model_loading_config']['model_source']}", f"--served-model-name={MODEL_NAME}"]
     command += [_flag(name, value) for name, value in config["engine_kwargs"].items()]
-    log = place.home / "vllm.log"
+    log = settings.home / "vllm.log"
     with log.open("w") as output:
         environment = {**os.environ, **config["runtime_env"]["env_vars"]}
         server = psutil.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
@@ -145,19 +145,19 @@ def _stop(server: psutil.Process) -> None:
 
 
 @contextmanager
-def _gateway(place: Place) -> Iterator[str]:
+def _gateway(settings: Settings) -> Iterator[str]:
     """The gateway, all traffic to blue; yields an API key."""
     try:
-        gateway.start(place)
-        gateway.set_weights(place, {"blue": 100, "green": 0})
-        yield gateway.create_key(place, "bench")
+        gateway.start(settings)
+        gateway.set_weights(settings, {"blue": 100, "green": 0})
+        yield gateway.create_key(settings, "bench")
     finally:
-        gateway.stop(place)
+        gateway.stop(settings)
 
 
-def _deploy(place: Place, application: dict[str, Any]) -> str:
+def _deploy(settings: Settings, application: dict[str, Any]) -> str:
     """Puts the model into the slot; returns the URL of its own route."""
-    api = ray_serve.ServeApi(place.dashboard_url, place.ray_token(), place.serve_port, place.engine_python)
+    api = ray_serve.ServeApi(settings.dashboard_url, settings.ray_token(), settings.serve_port, settings.engine_python)
     since = time.time()
     ray_serve.deploy(api, application)
     return ray_serve.wait_until_running(api, "blue", timeout_s=START_TIMEOUT_S, since=since - 1).url

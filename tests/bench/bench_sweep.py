@@ -16,7 +16,7 @@ from common import base_model, demo_spec, met, own_place, running_head, stop_on_
 from assay.engines.cluster import tasks
 from assay.engines.models import folders
 from assay.records.stages import DatasetRecord, ModelRecord, SweepRecord, TrainingRecord
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.spec import Spec
 from assay.spec.sweep import SweepSpec
 from assay.spec.train import TrainSpec
@@ -37,18 +37,18 @@ def main() -> None:
     )
     rates = [RATES[round(i * (len(RATES) - 1) / (options.trials - 1))] for i in range(options.trials)]
     records: dict[str, SweepRecord] = {}
-    with own_place() as place, running_head(place):
+    with own_place() as settings, running_head(settings):
         try:
-            tasks.connect(place.cluster_address)
+            tasks.connect(settings.cluster_address)
             stop_on_sigterm()
-            model, data = _given(place, folder, spec)
+            model, data = _given(settings, folder, spec)
             for scheduler in ("none", "asha"):
                 wanted = SweepSpec.model_validate(
                     {"learning_rate": rates, "max_steps": options.steps, "scheduler": scheduler}
                     | {"max_concurrent_trials": 1}
                 )
                 records[scheduler] = sweep.run(
-                    wanted, base=base, trial=train.part, model=model, data=data, work=_work(place, scheduler)
+                    wanted, base=base, trial=train.part, model=model, data=data, work=_work(settings, scheduler)
                 )
                 print(f"{scheduler:<5} {_line(records[scheduler])}", flush=True)
         finally:
@@ -67,16 +67,16 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _given(place: Place, folder: Path, spec: Spec) -> tuple[ModelRecord, DatasetRecord]:
+def _given(settings: Settings, folder: Path, spec: Spec) -> tuple[ModelRecord, DatasetRecord]:
     facts = folders.describe(folder)
-    work = _work(place, "prepare")
+    work = _work(settings, "prepare")
     model = ModelRecord(artifact=work.store.put(folder, "model"), **facts.model_dump())
     return model, prepare.run(spec.data, train=spec.train_steps[0], model=model, work=work)
 
 
-def _work(place: Place, name: str) -> Work:
-    folder = place.home / "runs" / name
-    return Work(place, folder, folder / "progress.jsonl", ROOT)
+def _work(settings: Settings, name: str) -> Work:
+    folder = settings.home / "runs" / name
+    return Work(settings, folder, folder / "progress.jsonl", ROOT)
 
 
 def _overheads_s(record: SweepRecord) -> list[float]:

@@ -28,7 +28,7 @@ from assay.engines.cluster import local_head, tasks
 from assay.engines.training.job import TrainingJob
 from assay.engines.workers import ray_train
 from assay.records.stages import TrainingOutcome
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
 
@@ -50,15 +50,15 @@ def main() -> None:
     data = train_file(spec, model, most_turns=options.turns)
     print(f"{_padding(data, spec):.0%} of the tokens of a padded batch are padding", flush=True)
     met_all = []
-    with own_place() as place:
+    with own_place() as settings:
         for num_workers in options.workers:
             train = _train_spec(spec, options.steps, num_workers, options.threads // num_workers or 1)
-            met_all.append(_compare(place, train, model, data))
+            met_all.append(_compare(settings, train, model, data))
     if not all(met_all):
         sys.exit(1)
 
 
-def _compare(place: Place, train: TrainSpec, model: Path, data: Path) -> bool:
+def _compare(settings: Settings, train: TrainSpec, model: Path, data: Path) -> bool:
     """Runs both in turns and reports; says whether the bars are met."""
     print(
         f"{train.num_workers} workers of {train.worker.threads} threads, {train.max_steps} steps of "
@@ -67,7 +67,7 @@ def _compare(place: Place, train: TrainSpec, model: Path, data: Path) -> bool:
     )
 
     def start(name: str, script: Path) -> Runner:
-        folder = place.home / f"{script.stem}-{train.num_workers}"
+        folder = settings.home / f"{script.stem}-{train.num_workers}"
         folder.mkdir()
         job = TrainingJob(
             train=train,
@@ -83,11 +83,11 @@ def _compare(place: Place, train: TrainSpec, model: Path, data: Path) -> bool:
             command = [sys.executable, str(script), job.model_dump_json()]
             process = subprocess.Popen(command, env=_environment(train, name), stdout=log, stderr=subprocess.STDOUT)
         if (name, script) == STAGE:
-            ours = (lambda: ray_workers(place), lambda: local_head._marked(place))
+            ours = (lambda: ray_workers(settings), lambda: local_head._marked(settings))
             return Runner(name, process, folder / "progress.jsonl", *ours)
         return Runner(name, process, folder / "progress.jsonl")
 
-    with running_head(place):
+    with running_head(settings):
         pair = [STAGE, OTHERS[train.num_workers]]
         runners = run_in_turns([lambda name=name, script=script: start(name, script) for name, script in pair])  # type: ignore[misc]
     return _report(runners, [_result(runner) for runner in runners], train)

@@ -23,7 +23,7 @@ from assay.engines.models import folders
 from assay.engines.training.batches import PackedSplit
 from assay.loader.load import load_spec
 from assay.records.record import digest_of
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.spec import Spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,12 +65,12 @@ def text_lengths(split: Path) -> list[int]:
 
 
 @contextmanager
-def own_place() -> Iterator[Place]:
+def own_place() -> Iterator[Settings]:
     """A place in a temporary folder, on free ports, which shares nothing with one that is up."""
     stop_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as folder:
         ray_port, dashboard_port, serve_port, gateway_port = free_ports(4)
-        place = Place(
+        settings = Settings(
             home=Path(folder),
             ray_address="",
             ray_port=ray_port,
@@ -82,27 +82,27 @@ def own_place() -> Iterator[Place]:
         )
         os.environ.update(
             {
-                "RAY_ADDRESS": place.cluster_address,
+                "RAY_ADDRESS": settings.cluster_address,
                 "RAY_AUTH_MODE": "token",
-                "RAY_AUTH_TOKEN_PATH": str(place.token_path),
+                "RAY_AUTH_TOKEN_PATH": str(settings.token_path),
                 "RAY_TMPDIR": folder,
             }
         )
-        yield place
+        yield settings
 
 
 @contextmanager
-def running_head(place: Place) -> Iterator[None]:
+def running_head(settings: Settings) -> Iterator[None]:
     try:
-        local_head.start(place)
+        local_head.start(settings)
         yield
     finally:
-        local_head.stop(place)
+        local_head.stop(settings)
 
 
-def ray_workers(place: Place) -> list[psutil.Process]:
+def ray_workers(settings: Settings) -> list[psutil.Process]:
     """The training workers, by the name that Ray gives their processes."""
-    return [process for process in local_head._marked(place) if "RayTrainWorker" in " ".join(_cmdline(process))]
+    return [process for process in local_head._marked(settings) if "RayTrainWorker" in " ".join(_cmdline(process))]
 
 
 def _cmdline(process: psutil.Process) -> list[str]:
@@ -131,7 +131,7 @@ def met(value: float, bar: float, *, at_most: bool = False) -> str:
 
 def made_once(name: str, make: Callable[[Path], Any]) -> Path:
     """The cached folder `name`; a making that was broken off leaves none."""
-    folder = Place().home / "bench" / name
+    folder = Settings().home / "bench" / name
     if not folder.exists():
         draft = folder.with_name(f"{name}.{os.getpid()}")
         draft.parent.mkdir(parents=True, exist_ok=True)

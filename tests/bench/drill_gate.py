@@ -1,4 +1,4 @@
-"""`make drill-gate`: a hundred weighings of a server that fails, and of a gate that is killed.
+"""`make drill-gate`: a hundred evaluations of a server that fails, and of a gate that is killed.
 
 Half of the models are too bad to pass. Where a fault stays, it hits just those questions that a model would answer
 wrongly: a gate that leaves them out, or counts only what it got, would pass every one. A verdict must never be PASS
@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from assay.engines.evaluation import harness
 from assay.engines.evaluation.client import Endpoint
-from assay.records.gate import Outcome, Weighing
-from assay.rules.gate.verdict import overall, weigh_limits
+from assay.records.gate import Evaluation, Outcome
+from assay.rules.gate.verdict import evaluate_limits, overall
 from assay.spec.gate import SuiteSpec
 from served import Counting, OpenAI
 from servers import serving
@@ -40,7 +40,7 @@ FAULTS = (*PASSING, *STAYING)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tries", type=int, default=100, help="weighings (100)")
+    parser.add_argument("--tries", type=int, default=100, help="evaluations (100)")
     parser.add_argument("--first", type=int, default=0, help="number of the first one, to go on after others (0)")
     options = parser.parse_args()
     context = get_context("forkserver")
@@ -97,16 +97,16 @@ def _try(folder: Path, task: Path, model: str, fault: str, draw: random.Random, 
         endpoint = Endpoint(server.url, "drill", IN_FLIGHT, patience_s=0.5 if fault in STAYING else 30, timeout_s=0.8)
         arguments = (endpoint, task, folder)
         if fault == "gate killed":
-            victim = context.Process(target=_weigh, args=arguments)
+            victim = context.Process(target=_evaluate, args=arguments)
             victim.start()
             _wait_for_lines(folder / "answers.jsonl", draw.randrange(1, NUM_ITEMS - 10), victim)
             victim.kill()
             victim.join()
-        child = context.Process(target=_weigh, args=arguments)
+        child = context.Process(target=_evaluate, args=arguments)
         child.start()
         child.join()
-    weighing = Weighing.model_validate_json((folder / "weighing.json").read_text())
-    return overall(weigh_limits(SUITE, weighing, None)), sum(count - 1 for count in answered.values() if count > 1)
+    evaluation = Evaluation.model_validate_json((folder / "evaluating.json").read_text())
+    return overall(evaluate_limits(SUITE, evaluation, None)), sum(count - 1 for count in answered.values() if count > 1)
 
 
 def _fault(fault: str, would_be_wrong: bool, draw: random.Random, now: float, outage: tuple[float, float]) -> object:
@@ -120,10 +120,10 @@ def _fault(fault: str, would_be_wrong: bool, draw: random.Random, now: float, ou
     return None
 
 
-def _weigh(endpoint: Endpoint, task: Path, folder: Path) -> None:
-    found = harness.weigh(endpoint, [harness.task_file("facts", task)], answers=folder / "answers.jsonl")
-    weighing = Weighing(artifact_digest="a" * 64, model_name="drill", tasks=found.tasks, seconds=1.0)
-    (folder / "weighing.json").write_text(weighing.model_dump_json())
+def _evaluate(endpoint: Endpoint, task: Path, folder: Path) -> None:
+    found = harness.evaluate(endpoint, [harness.task_file("facts", task)], answers=folder / "answers.jsonl")
+    evaluation = Evaluation(artifact_digest="a" * 64, model_name="drill", tasks=found.tasks, seconds=1.0)
+    (folder / "evaluating.json").write_text(evaluation.model_dump_json())
 
 
 def _write_task(folder: Path) -> Path:

@@ -31,7 +31,7 @@ from assay.engines.checkpoints import files
 from assay.engines.cluster import local_head, tasks
 from assay.engines.data import tokenize
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord, TrainingRecord
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.train import TrainSpec
 from assay.stages import train
 from assay.stages.context import Work
@@ -72,14 +72,14 @@ def main() -> None:
         _drive(Path(options.drive))
         return
     draws = random.Random(options.seed)
-    with own_place() as place:
-        _make_given(place)
-        local_head.start(place)
+    with own_place() as settings:
+        _make_given(settings)
+        local_head.start(settings)
         try:
-            found, of = _corruptions(place, draws, options.corruptions)
-            runs = list(_kills(place, draws, options.kills)) if options.kills else []
+            found, of = _corruptions(settings, draws, options.corruptions)
+            runs = list(_kills(settings, draws, options.kills)) if options.kills else []
         finally:
-            local_head.stop(place)
+            local_head.stop(settings)
     _report(runs, found, of)
 
 
@@ -94,23 +94,23 @@ def _options() -> argparse.Namespace:
 
 def _drive(folder: Path) -> None:
     """The driver's process: what `assay run` does at its stage `train`."""
-    place = Place(home=folder.parents[1], ray_port=int(os.environ["ASSAY_RAY_PORT"]))
-    given = json.loads((place.home / DATASET).read_text())
-    tasks.connect(place.cluster_address)
+    settings = Settings(home=folder.parents[1], ray_port=int(os.environ["ASSAY_RAY_PORT"]))
+    given = json.loads((settings.home / DATASET).read_text())
+    tasks.connect(settings.cluster_address)
     record = train.run(
         TRAIN,
         model=ModelRecord.model_validate(given["model"]),
         data=DatasetRecord.model_validate(given["data"]),
-        work=Work(place, folder, folder / "progress.jsonl", place.home),
+        work=Work(settings, folder, folder / "progress.jsonl", settings.home),
     )
     (folder / "record.json").write_text(record.model_dump_json())
 
 
-def _make_given(place: Place) -> None:
+def _make_given(settings: Settings) -> None:
     """The model and the data, in the place's store."""
     code = "import sys, drill_train; drill_train.make_given(sys.argv[1])"
     subprocess.run(
-        [sys.executable, "-c", code, str(place.home)],
+        [sys.executable, "-c", code, str(settings.home)],
         cwd=Path(__file__).parent,
         check=True,
         stdout=subprocess.DEVNULL,
@@ -156,29 +156,29 @@ def make_given(home: str) -> None:
     (Path(home) / DATASET).write_text(json.dumps(given))
 
 
-def _kills(place: Place, draws: random.Random, num_kills: int) -> Iterator[Run]:
+def _kills(settings: Settings, draws: random.Random, num_kills: int) -> Iterator[Run]:
     """An undisturbed run, then as many as it takes for all kills."""
-    yield _run(place, Run("undisturbed"), [], draws)
+    yield _run(settings, Run("undisturbed"), [], draws)
     kinds = [KINDS[number % len(KINDS)] for number in range(num_kills)]
     draws.shuffle(kinds)
     number = 0
     while kinds:
         number += 1
-        yield _run(place, Run(f"run {number}"), kinds, draws)
+        yield _run(settings, Run(f"run {number}"), kinds, draws)
 
 
-def _run(place: Place, run: Run, kinds: list[str], draws: random.Random) -> Run:
+def _run(settings: Settings, run: Run, kinds: list[str], draws: random.Random) -> Run:
     """Trains to the end, and takes kills off `kinds` on the way."""
-    folder = place.home / "runs" / run.name.replace(" ", "-")
+    folder = settings.home / "runs" / run.name.replace(" ", "-")
     folder.mkdir(parents=True)
-    driver = _start_driver(place, folder)
+    driver = _start_driver(settings, folder)
     while True:
         _wait_for_a_moment(folder, driver, draws if kinds else None)
         if driver.poll() is not None and (folder / "record.json").exists():
             break
         if driver.poll() is not None:
             sys.exit(f"{run.name} failed after {run.kills}:\n{(folder / 'driver.log').read_text()[-3000:]}")
-        reached, victims = _steps(folder)[-1:], ray_workers(place)
+        reached, victims = _steps(folder)[-1:], ray_workers(settings)
         if kinds[0] in ("worker", "all workers") and not victims:
             continue  # nobody there yet
         kind = kinds.pop(0)
@@ -192,9 +192,9 @@ def _run(place: Place, run: Run, kinds: list[str], draws: random.Random) -> Run:
             driver.kill()
             driver.wait()
             if kind == "head":
-                _kill_head(place)
-                local_head.start(place)
-            driver = _start_driver(place, folder)
+                _kill_head(settings)
+                local_head.start(settings)
+            driver = _start_driver(settings, folder)
             _wait_until_it_goes_on(folder, driver, reached)
         print(f"{run.name}: killed {kind} at step {reached[0] if reached else 0}", flush=True)
     record = TrainingRecord.model_validate_json((folder / "record.json").read_text())
@@ -216,22 +216,22 @@ def _wait_for_a_moment(folder: Path, driver: "subprocess.Popen[bytes]", draws: r
         time.sleep(0.05)
 
 
-def _start_driver(place: Place, folder: Path) -> "subprocess.Popen[bytes]":
-    environment = {**os.environ, "ASSAY_RAY_PORT": str(place.ray_port), "ASSAY_HOME": str(place.home)}
+def _start_driver(settings: Settings, folder: Path) -> "subprocess.Popen[bytes]":
+    environment = {**os.environ, "ASSAY_RAY_PORT": str(settings.ray_port), "ASSAY_HOME": str(settings.home)}
     with (folder / "driver.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, __file__, "--drive", str(folder)], stdout=log, stderr=log, env=environment
         )
 
 
-def _kill_head(place: Place) -> None:
+def _kill_head(settings: Settings) -> None:
     """SIGKILL for the head and everything on it, as when the machine goes down."""
-    family = local_head._marked(place)
+    family = local_head._marked(settings)
     for process in family:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGKILL)
     psutil.wait_procs(family, timeout=10)
-    local_head.stop(place)
+    local_head.stop(settings)
 
 
 def _wait_until_it_goes_on(folder: Path, driver: "subprocess.Popen[bytes]", reached: list[int]) -> None:
@@ -258,12 +258,12 @@ def _lost(folder: Path) -> list[int]:
     return [before - after + 1 for before, after in pairwise(steps) if after <= before]
 
 
-def _corruptions(place: Place, draws: random.Random, num: int) -> tuple[int, int]:
+def _corruptions(settings: Settings, draws: random.Random, num: int) -> tuple[int, int]:
     """Damages the newest of two real checkpoints; counts how often that was found and the other one used."""
-    folder = place.home / "runs" / "corruptions"
+    folder = settings.home / "runs" / "corruptions"
     folder.mkdir(parents=True)
-    driver = _start_driver(place, folder)
-    root = place.home / "checkpoints"
+    driver = _start_driver(settings, folder)
+    root = settings.home / "checkpoints"
     two: list[Path] = []
     while len(two) < 2 and driver.poll() is None:
         two = sorted(root.glob("*/step-*"))[-2:]
@@ -279,7 +279,7 @@ def _corruptions(place: Place, draws: random.Random, num: int) -> tuple[int, int
     job = files.verify(last).job
     found = 0
     for number in range(num):
-        trial = place.home / f"corruption-{number}"
+        trial = settings.home / f"corruption-{number}"
         shutil.copytree(next(root.glob("*/")), trial)
         *_, older, newest = sorted(trial.glob("step-*"))
         what = _damage(newest, ("flip", "truncate", "remove")[number % 3], draws)
@@ -300,8 +300,8 @@ def _damage(folder: Path, kind: str, draws: random.Random) -> str:
     elif kind == "truncate":
         victim.write_bytes(data[: draws.randrange(len(data))])
     else:
-        place = draws.randrange(len(data))
-        victim.write_bytes(data[:place] + bytes([data[place] ^ (1 << draws.randrange(8))]) + data[place + 1 :])
+        settings = draws.randrange(len(data))
+        victim.write_bytes(data[:settings] + bytes([data[settings] ^ (1 << draws.randrange(8))]) + data[settings + 1 :])
     return f"{kind} {victim.relative_to(folder)}"
 
 

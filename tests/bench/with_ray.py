@@ -5,9 +5,9 @@ import sys
 from assay.engines.cluster import tasks
 from assay.engines.training.job import TrainingJob
 from assay.engines.workers import ray_train
-from assay.settings import Place
+from assay.settings import Settings
 
 if __name__ == "__main__":
-    tasks.connect(Place().cluster_address)
+    tasks.connect(Settings().cluster_address)
     ray_train.fit(TrainingJob.model_validate_json(sys.argv[1]), num_gpus_per_worker=0)
     tasks.disconnect()

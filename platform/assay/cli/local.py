@@ -9,53 +9,55 @@ from assay.engines.cluster import local_head
 from assay.engines.cluster.cpu_features import has_avx2
 from assay.errors import PlaceError
 from assay.serving import gateway
-from assay.settings import Place
+from assay.settings import Settings
 
 
-def start_place(place: Place, *, new_key: bool = False, save_key: bool = False, gateway_only: bool = False) -> None:
+def start_place(
+    settings: Settings, *, new_key: bool = False, save_key: bool = False, gateway_only: bool = False
+) -> None:
     """Starts what is not running yet, and makes the first API key."""
     if not gateway_only:
         check_processor()
-        ensure_place(place)
-    gateway.start(place)
-    if new_key or not gateway.has_keys(place):
-        key = gateway.create_key(place, place.user)
+        ensure_place(settings)
+    gateway.start(settings)
+    if new_key or not gateway.has_keys(settings):
+        key = gateway.create_key(settings, settings.user)
         click.echo(f"API key, shown this once: {key}")
         if save_key:
-            save(key, key_file(place))
-    click.echo(f"gateway   {place.gateway_url}")
+            save(key, key_file(settings))
+    click.echo(f"gateway   {settings.gateway_url}")
     if not gateway_only:
-        click.echo(f"dashboard {place.dashboard_url}  (token in {place.token_path})")
+        click.echo(f"dashboard {settings.dashboard_url}  (token in {settings.token_path})")
 
 
-def ensure_place(place: Place) -> None:
+def ensure_place(settings: Settings) -> None:
     """Starts the local Ray head and the gateway unless they run, or another cluster is named."""
-    if not place.ray_address and not local_head.is_running(place):
+    if not settings.ray_address and not local_head.is_running(settings):
         check_processor()
         click.echo("starting a local Ray head (`assay down` stops it)", err=True)
-        local_head.start(place)
-    if not place.ray_address:
+        local_head.start(settings)
+    if not settings.ray_address:
         os.environ.update(
             {
                 "RAY_AUTH_MODE": "token",
-                "RAY_AUTH_TOKEN_PATH": str(place.token_path),
-                "RAY_ADDRESS": place.cluster_address,
+                "RAY_AUTH_TOKEN_PATH": str(settings.token_path),
+                "RAY_ADDRESS": settings.cluster_address,
             }
         )
-        gateway.start(place)
+        gateway.start(settings)
 
 
-def stop_place(place: Place) -> None:
+def stop_place(settings: Settings) -> None:
     """Stops the gateway and the head, in this order."""
-    was_running = gateway.is_running(place) or local_head.is_running(place)
-    gateway.stop(place)
-    local_head.stop(place)
+    was_running = gateway.is_running(settings) or local_head.is_running(settings)
+    gateway.stop(settings)
+    local_head.stop(settings)
     click.echo("stopped" if was_running else "nothing was running")
 
 
-def key_file(place: Place) -> Path:
+def key_file(settings: Settings) -> Path:
     """Where `--save-key` keeps the key for `assay chat`."""
-    return place.home / "api-key"
+    return settings.home / "api-key"
 
 
 def save(secret: str, path: Path) -> None:

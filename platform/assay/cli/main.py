@@ -15,7 +15,7 @@ import click
 from assay import __version__
 from assay.cli.commands.gate import gate, verdict_code
 from assay.errors import EXIT_CODE_MEANINGS, AssayError, ExitCode, InvalidInput
-from assay.settings import Place
+from assay.settings import Settings
 
 if TYPE_CHECKING:
     from assay.spec.gate import SuiteSpec
@@ -76,7 +76,7 @@ def init(
         data=data,
         name=name,
         reviewer=reviewer,
-        user=Place().user,
+        user=Settings().user,
         interactive=sys.stdin.isatty() and sys.stdout.isatty() and not (template and model and data),
     )
 
@@ -114,7 +114,7 @@ def plan(spec: Path, cluster_file: Path | None, against: str | None, as_json: bo
     from assay.cli.commands.plan import show_plan
 
     loaded, suite = _load(spec, overrides)
-    show_plan(loaded, suite, place=Place(), cluster_file=cluster_file, against=against, as_json=as_json)
+    show_plan(loaded, suite, settings=Settings(), cluster_file=cluster_file, against=against, as_json=as_json)
 
 
 @assay.command()
@@ -127,10 +127,15 @@ def run(spec: Path, overrides: Overrides) -> None:
 
     loaded, suite = _load(spec, overrides)
     _check_data(loaded)
-    place = Place()
+    settings = Settings()
     with display.watching() as watcher:
         outcome = flow.run(
-            loaded, suite, root=Path.cwd(), place=place, watcher=watcher, before_work=lambda: _start_place(place)
+            loaded,
+            suite,
+            root=Path.cwd(),
+            settings=settings,
+            watcher=watcher,
+            before_work=lambda: _start_place(settings),
         )
     tables.print_scorecard(outcome.run, outcome.gate.scorecard)
     if not outcome.num_stages_run:
@@ -151,7 +156,7 @@ def submit(spec: Path, address: str | None, no_follow: bool, overrides: Override
 
     loaded, suite = _load(spec, overrides)
     _check_data(loaded)
-    sys.exit(submit_spec(spec, loaded, suite, place=Place(), address=address, follow=not no_follow))
+    sys.exit(submit_spec(spec, loaded, suite, settings=Settings(), address=address, follow=not no_follow))
 
 
 @assay.command()
@@ -183,7 +188,7 @@ def diff(old: str, new: str, as_json: bool, overrides: Overrides) -> None:
     """Say what two specs or runs say differently, and what that makes run again."""
     from assay.cli.commands.diff import compare, print_comparison
 
-    comparison = compare(old, new, overrides, Place())
+    comparison = compare(old, new, overrides, Settings())
     if as_json:
         click.echo(json.dumps(asdict(comparison)))
     else:
@@ -199,16 +204,16 @@ def status(run: str, as_json: bool) -> None:
     from assay.flow.pipeline.executor import stages_now
     from assay.store.ledger import Ledger
 
-    place = Place()
-    ledger = Ledger(place.ledger_url)
+    settings = Settings()
+    ledger = Ledger(settings.ledger_url)
     if run:
         row = ledger.find_run(run)
         if as_json:
             approvals = [word.model_dump() for word in ledger.approvals(row.id)]
-            stages = [vars(stage) for stage in stages_now(row.id, ledger, place)]
+            stages = [vars(stage) for stage in stages_now(row.id, ledger, settings)]
             click.echo(json.dumps({"run": row.id, "stages": stages, "approvals": approvals}))
         else:
-            tables.print_status(row.id, ledger, place)
+            tables.print_status(row.id, ledger, settings)
         return
     champion = ledger.champion()
     runs = ledger.runs()
@@ -216,7 +221,7 @@ def status(run: str, as_json: bool) -> None:
         said = {"runs": [vars(row) for row in runs], "champion": champion.model_dump() if champion else None}
         click.echo(json.dumps(said))
     else:
-        tables.print_runs(runs, champion, ledger, place)
+        tables.print_runs(runs, champion, ledger, settings)
 
 
 @assay.command()
@@ -228,7 +233,7 @@ def report(run: str, as_json: bool, html_file: Path | None, answers: int | None)
     """Show a run's sweep, scorecard and worst answers; the newest run when none is named."""
     from assay.cli.commands.report import show_report
 
-    show_report(run, Place(), as_json=as_json, html_file=html_file, num_examples=answers)
+    show_report(run, Settings(), as_json=as_json, html_file=html_file, num_examples=answers)
 
 
 @assay.command()
@@ -256,16 +261,16 @@ def reject(run: str, reviewer: str | None, reason: str, address: str | None) -> 
 @click.option("--address", default=None, help="Do it on this Ray cluster (dashboard address).")
 def promote(run: str, address: str | None) -> None:
     """Move traffic to an approved run, step by step."""
-    from assay.flow.release.operations import move_traffic
+    from assay.flow.release.operations import promote_run
 
     _elsewhere(address, ["promote", run])
-    place = Place()
-    traffic = move_traffic(run, place=place, say=click.echo)
+    settings = Settings()
+    traffic = promote_run(run, settings=settings, say=click.echo)
     if traffic.action == "rollback":
         click.echo(f"rolled back: {traffic.reason}", err=True)
         sys.exit(ExitCode.ROLLED_BACK)
     assert traffic.champion is not None
-    click.echo(f"{traffic.champion.run} has the traffic (slot {traffic.champion.slot}) at {place.gateway_url}")
+    click.echo(f"{traffic.champion.run} has the traffic (slot {traffic.champion.slot}) at {settings.gateway_url}")
 
 
 @assay.command()
@@ -273,10 +278,10 @@ def promote(run: str, address: str | None) -> None:
 @click.option("--address", default=None, help="Do it on this Ray cluster (dashboard address).")
 def rollback(reason: str, address: str | None) -> None:
     """Give the traffic back to the former champion."""
-    from assay.flow.release.operations import move_back
+    from assay.flow.release.operations import rollback_run
 
     _elsewhere(address, ["rollback", "--reason", reason])
-    traffic = move_back(place=Place(), reason=reason)
+    traffic = rollback_run(settings=Settings(), reason=reason)
     assert traffic.champion is not None
     click.echo(f"{traffic.champion.run} has the traffic again (slot {traffic.champion.slot})")
 
@@ -289,7 +294,7 @@ def chat(message: tuple[str, ...], model: str | None, system: str | None) -> Non
     """Ask the served model, through the gateway. Without a message: a conversation."""
     from assay.cli.commands.chat import converse
 
-    converse(Place(), " ".join(message), model=model, system=system)
+    converse(Settings(), " ".join(message), model=model, system=system)
 
 
 @assay.command()
@@ -300,7 +305,7 @@ def up(new_key: bool, save_key: bool, gateway_only: bool) -> None:
     """Start a local Ray head and the gateway; print an API key once."""
     from assay.cli.local import start_place
 
-    start_place(Place(), new_key=new_key, save_key=save_key, gateway_only=gateway_only)
+    start_place(Settings(), new_key=new_key, save_key=save_key, gateway_only=gateway_only)
 
 
 @assay.command()
@@ -308,7 +313,7 @@ def down() -> None:
     """Stop the gateway, the local Ray head and everything on it. Ledger and artifacts stay."""
     from assay.cli.local import stop_place
 
-    stop_place(Place())
+    stop_place(Settings())
 
 
 @assay.command(hidden=True)
@@ -318,7 +323,7 @@ def demo(approve_it: bool, spec: Path) -> None:
     """The whole line on this machine, with a real model (what `make demo` runs)."""
     from assay.cli.commands.demo import run_demo
 
-    sys.exit(run_demo(Place(), spec, approve=approve_it))
+    sys.exit(run_demo(Settings(), spec, approve=approve_it))
 
 
 def main() -> None:
@@ -360,20 +365,20 @@ def _check_data(spec: "Spec") -> None:
     check_data(spec, Path.cwd())
 
 
-def _start_place(place: Place) -> None:
+def _start_place(settings: Settings) -> None:
     """Starts the local cluster when no other is named."""
     from assay.cli.local import ensure_place
 
-    ensure_place(place)
+    ensure_place(settings)
 
 
 def _word(decision: Any, run: str, reviewer: str | None, reason: str, address: str | None) -> None:
-    from assay.flow.release.operations import say_yes_or_no
+    from assay.flow.release.operations import record_decision
 
-    place = Place()
-    name = reviewer or place.user
+    settings = Settings()
+    name = reviewer or settings.user
     _elsewhere(address, [decision, run, "--as", name, "--reason", reason])
-    word = say_yes_or_no(run, decision=decision, reviewer=name, reason=reason, place=place)
+    word = record_decision(run, decision=decision, reviewer=name, reason=reason, settings=settings)
     verb = "approved" if decision == "approve" else "rejected"
     click.echo(f"{word.run} was {verb} by {word.reviewer}; bound to model {word.artifact_digest[:12]}")
     if decision == "approve":
@@ -386,7 +391,7 @@ def _elsewhere(address: str | None, arguments: list[str]) -> None:
         return
     from assay.cli.remote import submit_command
 
-    sys.exit(submit_command(arguments, place=Place(), address=address))
+    sys.exit(submit_command(arguments, settings=Settings(), address=address))
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -22,7 +22,7 @@ from assay.errors import EXIT_CODE_MEANINGS, ExitCode
 from assay.loader.field_docs import Entry, about, entries, entry
 from assay.loader.json_schema import spec_schema, suite_schema
 from assay.records.report import Report
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 
@@ -117,10 +117,10 @@ def exit_codes() -> str:
     return _table(("code", "meaning"), [*rows, (str(INTERRUPTED), "interrupted by Ctrl-C; finished stages are kept")])
 
 
-def settings() -> str:
+def settings_table() -> str:
     """Every setting of the place, with its default where that is the same everywhere."""
     rows = []
-    for value, text in _documented_fields(Place):
+    for value, text in _documented_fields(Settings):
         variable, _, meaning = text.partition(": ")
         rows.append((variable, _fixed_default(value), meaning))
     return _table(("variable", "default", "meaning"), rows)
@@ -143,7 +143,7 @@ def suite_reference() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "exit-codes": exit_codes,
-    "settings": settings,
+    "settings": settings_table,
     "spec-reference": spec_reference,
     "suite-reference": suite_reference,
 }

@@ -11,45 +11,47 @@ from assay.engines.cluster import jobs
 from assay.errors import ExitCode, PlaceError
 from assay.flow.pipeline.graph import run_id
 from assay.loader.compose import places_named
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 
 
-def submit_spec(path: Path, spec: Spec, suite: SuiteSpec, *, place: Place, address: str | None, follow: bool) -> int:
+def submit_spec(
+    path: Path, spec: Spec, suite: SuiteSpec, *, settings: Settings, address: str | None, follow: bool
+) -> int:
     """Hands a run to a cluster; returns the run's own exit code, or 0 at once when nobody follows."""
     folder = jobs.pack(_resolved(spec), Path.cwd(), _needed(spec))
     name = run_id(spec, suite, Path.cwd())
     click.echo(f"submitting {path} as run {name}", err=True)
     job = f"{name}-{secrets.token_hex(3)}"
     places = {variable: os.environ[variable] for variable in places_named(spec)}
-    return _submit(["run", jobs.RESOLVED_SPEC], folder, job, place, address, follow, places)
+    return _submit(["run", jobs.RESOLVED_SPEC], folder, job, settings, address, follow, places)
 
 
-def submit_command(arguments: list[str], *, place: Place, address: str) -> int:
+def submit_command(arguments: list[str], *, settings: Settings, address: str) -> int:
     """Runs `assay ARGUMENTS` on a cluster's head; returns its exit code."""
     folder = jobs.pack("", Path.cwd(), [])
-    return _submit(arguments, folder, f"assay-{arguments[0]}-{secrets.token_hex(3)}", place, address, True, {})
+    return _submit(arguments, folder, f"assay-{arguments[0]}-{secrets.token_hex(3)}", settings, address, True, {})
 
 
 def _submit(
     arguments: list[str],
     folder: Path,
     job: str,
-    place: Place,
+    settings: Settings,
     address: str | None,
     follow: bool,
     env: dict[str, str],
 ) -> int:
-    where = address or place.dashboard_url
-    if not os.environ.get("RAY_AUTH_MODE") and place.token_path.is_file():
-        os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(place.token_path)})
+    where = address or settings.dashboard_url
+    if not os.environ.get("RAY_AUTH_MODE") and settings.token_path.is_file():
+        os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(settings.token_path)})
     try:
         jobs.submit(
             where,
             entrypoint=["python", "-m", "assay.cli.main", *arguments],
             working_dir=folder,
-            env={**env, "ASSAY_USER": place.user, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"},
+            env={**env, "ASSAY_USER": settings.user, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"},
             submission_id=job,
         )
     finally:

@@ -12,7 +12,7 @@ from typing import NoReturn
 from assay.errors import InvalidInput, Problem
 from assay.loader.annotations import EXTENDS, annotation_at, reference_kind, reference_paths, spelled_out
 from assay.loader.parse import read_bytes, read_file
-from assay.loader.yaml_reader import Document, Location, Place, Positions, Value, read_yaml
+from assay.loader.yaml_reader import Document, Location, Positions, SourceLocation, Value, read_yaml
 from assay.spec.block import REFERENCE, FromEnvironment, Reference
 from assay.spec.spec import Spec
 
@@ -50,7 +50,7 @@ def _with_bases(path: Path, chain: tuple[Path, ...]) -> Document:
     return Document(value, base.positions, [*base.problems, *document.problems])
 
 
-def _base(said: Value, place: Place, path: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Path:
+def _base(said: Value, place: SourceLocation, path: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Path:
     """The file that `extends` names, if it can be used."""
 
     def refuse(message: str, hint: str = "") -> NoReturn:
@@ -146,7 +146,7 @@ def _overridden(document: Document, override: Override) -> Document:
     option, setting = override
     path, equals, text = setting.partition("=")
     parts = path.strip().split(".")
-    place = Place(option, 0, 0)
+    place = SourceLocation(option, 0, 0)
     if not equals or not all(parts):
         what = "PATH=VALUE, such as train.seed=7" if option == "--set" else "PATH=FILE"
         raise InvalidInput([Problem(*place, "", "set", f"{setting!r} sets nothing", f"write {what}")])
@@ -155,7 +155,7 @@ def _overridden(document: Document, override: Override) -> Document:
     return Document(value, document.positions, [*document.problems, *said.problems])
 
 
-def _from_text(text: str, place: Place, path: str) -> Document:
+def _from_text(text: str, place: SourceLocation, path: str) -> Document:
     """A value of the command line, read as YAML; every place in it is the option."""
     try:
         said = read_yaml(text.encode(), place.file)
@@ -171,7 +171,7 @@ def _from_text(text: str, place: Place, path: str) -> Document:
     return Document(said.value, positions, problems)
 
 
-def _from_file(file: Path, place: Place, path: str) -> Document:
+def _from_file(file: Path, place: SourceLocation, path: str) -> Document:
     """What a file says: a value in YAML or JSON if it is called so, else its text without the last line's end."""
     if not os.path.isfile(file):
         raise InvalidInput([Problem(*place, path, "no_file", f"there is no file {file}")])
@@ -181,10 +181,10 @@ def _from_file(file: Path, place: Place, path: str) -> Document:
         text = read_bytes(file).decode().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise InvalidInput([Problem(str(file), 0, 0, "", "encoding", "this is not UTF-8")]) from error
-    return Document(text, Positions(str(file), {}, {(): Place(str(file), 1, 1)}), [])
+    return Document(text, Positions(str(file), {}, {(): SourceLocation(str(file), 1, 1)}), [])
 
 
-def _settled(document: Document, parts: list[str], place: Place, path: str) -> Location:
+def _settled(document: Document, parts: list[str], place: SourceLocation, path: str) -> Location:
     """The location that a dotted path names in the document; list items are counted from 0."""
     value, location = document.value, Location()
     for part in parts:

@@ -152,7 +152,7 @@ class _Check:
         if suite is None:
             return problems
         if HELD_OUT in suite.limits and data is not None and data.gate is None:
-            message = f"missing; the suite weighs the task `{HELD_OUT}`, which is made from this split"
+            message = f"missing; the suite evaluates the task `{HELD_OUT}`, which is made from this split"
             problems.append(self._problem(("data", "gate"), "missing", message, "add `gate: 10%`, or files"))
         compared = [task for task, limits in suite.limits.items() if any(limit.reference for limit in limits)]
         if baseline == "none" and compared:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from pydantic_core import ErrorDetails
 
-from assay.errors import OtherPlace, Problem
+from assay.errors import OtherLocation, Problem
 from assay.loader.annotations import annotation_at, expected, key_hint, leaves, meaning, takes_share
 from assay.loader.hints import rule_hint, value_hint
-from assay.loader.yaml_reader import Document, Location, Place, Value
+from assay.loader.yaml_reader import Document, Location, SourceLocation, Value
 from assay.spec.block import Block
 
 MAX_TOLD = 25
@@ -161,10 +161,10 @@ def _problem(document: Document, mistake: _Mistake) -> Problem:
     """The mistake at its place; a rule between keys at the first that it names, and at another."""
     named = _named(document.value, mistake)
     first = named[0] if named else mistake.location
-    place = document.positions.of_key(first) if named else _place(document, mistake)
+    place = document.positions.of_key(first) if named else _location(document, mistake)
     other = None
     if len(named) > 1:
-        other = OtherPlace(*document.positions.of_key(named[1]), ".".join(map(str, named[1])))
+        other = OtherLocation(*document.positions.of_key(named[1]), ".".join(map(str, named[1])))
     hint = mistake.hint or rule_hint(mistake.message, [str(location[-1]) for location in named])
     return Problem(*place, ".".join(map(str, first)), mistake.code, mistake.message, hint, other)
 
@@ -182,7 +182,7 @@ def _named(value: Value, mistake: _Mistake) -> list[Location]:
     return found
 
 
-def _place(document: Document, mistake: _Mistake) -> Place:
+def _location(document: Document, mistake: _Mistake) -> SourceLocation:
     """Where a mistake stands: an unknown key at the key, a missing one at its block."""
     positions, location = document.positions, mistake.location
     if mistake.code == "missing":

@@ -22,7 +22,7 @@ Location = tuple[str | int, ...]
 """Keys and list indices from the root to a value, such as `("train", "learning_rate")`."""
 
 
-class Place(NamedTuple):
+class SourceLocation(NamedTuple):
     """Where something was written. Lines and columns count from 1; 0 where there are none."""
 
     file: str
@@ -40,20 +40,21 @@ class Positions:
     """Where keys and values stand in `file`, and in the files that it extends."""
 
     file: str
-    keys: dict[Location, Place] = field(default_factory=dict)
-    values: dict[Location, Place] = field(default_factory=dict)
+    keys: dict[Location, SourceLocation] = field(default_factory=dict)
+    values: dict[Location, SourceLocation] = field(default_factory=dict)
 
-    def of_key(self, location: Location) -> Place:
+    def of_key(self, location: Location) -> SourceLocation:
         """Place of a key, or of the nearest thing around it."""
         return self.keys.get(location) or self.of_value(location)
 
-    def of_value(self, location: Location) -> Place:
+    def of_value(self, location: Location) -> SourceLocation:
         """Place of a value, or of the nearest key around it; the file alone where the text is empty."""
         if location in self.values:
             return self.values[location]
         around = (location[:length] for length in range(len(location) - 1, 0, -1))
         return next(
-            (self.keys[outer] for outer in around if outer in self.keys), self.values.get((), Place(self.file, 0, 0))
+            (self.keys[outer] for outer in around if outer in self.keys),
+            self.values.get((), SourceLocation(self.file, 0, 0)),
         )
 
 
@@ -90,7 +91,7 @@ def _decoded(data: bytes, file: str) -> str:
 
 @dataclass
 class _Node:
-    place: Place
+    place: SourceLocation
 
 
 @dataclass
@@ -105,7 +106,7 @@ class _Sequence(_Node):
 
 @dataclass
 class _Mapping(_Node):
-    pairs: list[tuple[str, Place, _Node]]
+    pairs: list[tuple[str, SourceLocation, _Node]]
 
 
 class _Reader:
@@ -125,7 +126,7 @@ class _Reader:
             if isinstance(event, yaml.DocumentStartEvent):
                 if root is not None:
                     self._stop(
-                        self._place(event), "several documents in one file", "keep one, and remove the line `---`"
+                        self._location(event), "several documents in one file", "keep one, and remove the line `---`"
                     )
                 root = self._node(next(self.events), depth=1)
         self.num_nodes = 0
@@ -139,12 +140,12 @@ class _Reader:
             yield from yaml.parse(self.text, Loader=loader)
         except yaml.MarkedYAMLError as error:
             line, column, message, hint = _explained(error, self.text)
-            self._stop(Place(self.file, line, column), message, hint)
+            self._stop(SourceLocation(self.file, line, column), message, hint)
         except (yaml.YAMLError, UnicodeError) as error:
-            self._stop(Place(self.file, 1, 1), f"this is not YAML: {' '.join(str(error).split())}")
+            self._stop(SourceLocation(self.file, 1, 1), f"this is not YAML: {' '.join(str(error).split())}")
 
     def _node(self, event: yaml.Event, depth: int) -> _Node:
-        place = self._place(event)
+        place = self._location(event)
         self._count(place, depth)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event.anchor or "", place)
@@ -165,7 +166,7 @@ class _Reader:
             self.anchors[event.anchor] = node
         return node
 
-    def _alias(self, name: str, place: Place) -> _Node:
+    def _alias(self, name: str, place: SourceLocation) -> _Node:
         if name not in self.anchors:
             self._stop(place, f"`*{name}` names nothing before it", "put text that begins with * in quotes")
         target = self.anchors[name]
@@ -173,8 +174,8 @@ class _Reader:
             self._stop(place, f"`*{name}` stands inside the very value that it names", "write the value out")
         return replace(target, place=place)
 
-    def _pairs(self, depth: int) -> list[tuple[str, Place, _Node]]:
-        pairs: list[tuple[str, Place, _Node]] = []
+    def _pairs(self, depth: int) -> list[tuple[str, SourceLocation, _Node]]:
+        pairs: list[tuple[str, SourceLocation, _Node]] = []
         first_lines: dict[str, int] = {}
         for event in self._until(yaml.MappingEndEvent):
             key_node = self._node(event, depth)
@@ -201,14 +202,14 @@ class _Reader:
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
         text: str = event.value
         if _CONTROL.search(text):
-            self._note(self._place(event), "control_character", "text with a control character", "remove the escape")
+            self._note(self._location(event), "control_character", "text with a control character", "remove the escape")
             return _CONTROL.sub("", text)
         if not event.implicit[0]:  # quoted, or a block of text
             return text
         try:
             return plain_scalar(text)
         except ValueError as error:
-            self._note(self._place(event), "number", str(error), "put it in quotes if it is meant as text")
+            self._note(self._location(event), "number", str(error), "put it in quotes if it is meant as text")
             return None
 
     def _build(self, node: _Node, location: Location, positions: Positions) -> Value:
@@ -229,22 +230,22 @@ class _Reader:
                 return node.value
         raise AssertionError(node)
 
-    def _count(self, place: Place, depth: int) -> None:
+    def _count(self, place: SourceLocation, depth: int) -> None:
         self.num_nodes += 1
         if depth > MAX_DEPTH:
             self._stop(place, f"nested more than {MAX_DEPTH} levels deep")
         if self.num_nodes > MAX_NODES:
             self._stop(place, f"more than {MAX_NODES:,} values in one file (an alias counts as often as it is used)")
 
-    def _note(self, place: Place, code: str, message: str, hint: str) -> None:
+    def _note(self, place: SourceLocation, code: str, message: str, hint: str) -> None:
         self.problems.append(Problem(*place, "", code, message, hint))
 
-    def _stop(self, place: Place, message: str, hint: str = "") -> NoReturn:
+    def _stop(self, place: SourceLocation, message: str, hint: str = "") -> NoReturn:
         raise InvalidInput([*self.problems, Problem(*place, "", "yaml", message, hint)]) from None
 
-    def _place(self, event: yaml.Event) -> Place:
+    def _location(self, event: yaml.Event) -> SourceLocation:
         mark = event.start_mark
-        return Place(self.file, mark.line + 1, mark.column + 1) if mark else Place(self.file, 0, 0)
+        return SourceLocation(self.file, mark.line + 1, mark.column + 1) if mark else SourceLocation(self.file, 0, 0)
 
 
 def plain_scalar(text: str) -> Scalar:

@@ -32,10 +32,10 @@ class ComparedLimit(Record):
 
 
 class Comparison(Record):
-    """Two weighings, compared by the limits of one suite. Nothing is decided by it."""
+    """Two evaluations, compared by the limits of one suite. Nothing is decided by it."""
 
     first: str
-    """Name of the run or weighing that is A."""
+    """Name of the run or evaluating that is A."""
     second: str
     first_digest: str
     """A's model."""

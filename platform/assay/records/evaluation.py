@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from assay.records.gate import ServiceRecord, WeighingRecord
+from assay.records.gate import EvaluationRecord, ServiceRecord
 from assay.records.record import Record
 from assay.records.stages import DeploymentRecord
 
@@ -10,8 +10,8 @@ URL_MARK = "url:"
 """Before the digest of what is known of a model whose bytes are not."""
 
 
-class Subject(Record):
-    """A model to weigh: its files, or a server whose bytes nobody here can see."""
+class ModelRef(Record):
+    """A model to evaluate: its files, or a server whose bytes nobody here can see."""
 
     source: str = ""
     """`hf:ORG/NAME`, `package:NAME/FILE` or a folder; empty for a server."""
@@ -30,23 +30,23 @@ class Subject(Record):
         return self.source
 
 
-class WeighingRequest(Record):
+class EvaluationRequest(Record):
     """One `assay gate run`, as the ledger keeps it in the place of a spec."""
 
     kind: Literal["weighing"] = "weighing"
-    candidate: Subject
-    base: Subject | None
+    candidate: ModelRef
+    base: ModelRef | None
     suite: tuple[str, ...]
     engine: dict[str, str | int | float | bool]
     """vLLM's settings that differ from the defaults."""
 
 
-class SlotWeighing(Record):
+class SlotEvaluation(Record):
     """A model's answers, and where it stood when it gave them."""
 
     deployment: DeploymentRecord
     engine: str
     """What tells engines and their settings apart."""
-    weighing: WeighingRecord
+    evaluation: EvaluationRecord
     service: ServiceRecord | None = None
     """The service under load, where the suite limits it."""

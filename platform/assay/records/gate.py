@@ -15,7 +15,7 @@ SCHEMA_VERSION = 2
 """Of the scorecard. It rises when a field changes its meaning or goes."""
 
 
-class Item(Record):
+class Sample(Record):
     """One question, and what the model made of it."""
 
     id: str
@@ -38,12 +38,12 @@ class Item(Record):
 
 
 class TaskResult(Record):
-    """One task, weighed on one model."""
+    """One task, evaluated on one model."""
 
     task: str
     digest: str
     """SHA-256 over the task's configuration, its settings in the suite, its functions and its data."""
-    items: tuple[Item, ...]
+    items: tuple[Sample, ...]
     lower_is_better: tuple[str, ...] = ()
     """Metrics of which the task says so."""
     files: dict[str, str] = Field({})
@@ -52,8 +52,8 @@ class TaskResult(Record):
     """Ids of the items that were not asked, because no answer to them could have changed what the suite decides."""
 
 
-class Weighing(Record):
-    """All tasks of a suite, weighed on one model through its endpoint."""
+class Evaluation(Record):
+    """All tasks of a suite, evaluated on one model through its endpoint."""
 
     artifact_digest: str
     """The model's."""
@@ -62,12 +62,12 @@ class Weighing(Record):
     seconds: float
 
 
-class WeighingRecord(Record):
-    """A weighing, kept as evidence in the artifact store under `weighing.json`."""
+class EvaluationRecord(Record):
+    """An evaluation, kept as evidence in the artifact store under `evaluating.json`."""
 
     evidence: Artifact
     artifact_digest: str
-    """The weighed model's."""
+    """The evaluated model's."""
     num_items: int
     seconds: float
     num_errors: int = 0
@@ -181,10 +181,10 @@ class ParityRecord(Record):
 
 
 class Attempt(Record):
-    """Which weighing of these items this is."""
+    """Which evaluating of these items this is."""
 
     number: int
-    """Counted from 1, over all candidates that were weighed with them, failures included."""
+    """Counted from 1, over all candidates that were evaluated with them, failures included."""
     budget: int | None
     """How many there may be; None where the suite says nothing."""
     confidence: float
@@ -309,9 +309,9 @@ class GateRecord(Record):
     """The gate's decision, and the answers that it rests on."""
 
     scorecard: Scorecard
-    candidate: WeighingRecord
-    base: WeighingRecord | None
-    champion: WeighingRecord | None = None
+    candidate: EvaluationRecord
+    base: EvaluationRecord | None
+    champion: EvaluationRecord | None = None
     inputs: Artifact | None = None
     """What else the decision was made of, as the gate read it: `suite.json`, `tasks.json` (their digests), and
     `attempt.json`, `contamination.json`, `parity.json` and `service.json` where there are any."""

@@ -4,15 +4,31 @@ import hashlib
 import json
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 M = TypeVar("M", bound=BaseModel)
+
+FORMER_NAMES = {"weighing": "evaluation", "spoilt": "corrupted"}
+"""What fields of records that older versions wrote are called now."""
 
 
 class Record(BaseModel):
     """A fact: frozen, and exact about its fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # most commands use few kinds
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former_names(cls, data: Any) -> Any:
+        """Records of older versions stay readable."""
+        if not isinstance(data, dict) or FORMER_NAMES.keys().isdisjoint(data):
+            return data
+        return {_present_name(cls, name): value for name, value in data.items()}
+
+
+def _present_name(kind: type[Record], name: str) -> str:
+    present = FORMER_NAMES.get(name, name)
+    return present if present in kind.model_fields else name
 
 
 def read_as(kind: type[M], data: Any) -> M | None:

@@ -2,7 +2,7 @@
 
 from pydantic import JsonValue
 
-from assay.records.gate import Scorecard, WeighingRecord
+from assay.records.gate import EvaluationRecord, Scorecard
 from assay.records.record import Record
 from assay.records.release import Approval
 from assay.records.selftest import SelftestRecord
@@ -19,7 +19,7 @@ class Example(Record):
     response: str
     base_response: str | None
     base_was_right: bool | None
-    """None when the base model was not weighed on this item."""
+    """None when the base model was not evaluated on this item."""
 
 
 class WrongAnswers(Record):
@@ -90,17 +90,17 @@ class Report(Record):
     schema_version: int = REPORT_VERSION
     """Raised when a field changes its meaning or goes away; new fields may come without."""
     name: str
-    """The run's id, or the name of a weighing without a run."""
+    """The run's id, or the name of an evaluation without a run."""
     subject: str
-    """What was weighed, in words."""
+    """What was evaluated, in words."""
     bytes_known: bool
     """False for a model behind a URL: its answers were seen, its bytes were not."""
     scorecard: Scorecard
     scorecard_digest: str
     """What an approval is bound to."""
-    candidate: WeighingRecord
-    base: WeighingRecord | None
-    champion: WeighingRecord | None
+    candidate: EvaluationRecord
+    base: EvaluationRecord | None
+    champion: EvaluationRecord | None
     wrong_answers: tuple[WrongAnswers, ...]
     service: tuple[Figure, ...]
     """What the service did under load; empty where the suite does not limit it."""

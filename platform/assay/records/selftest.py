@@ -25,9 +25,9 @@ class Outcomes(Record):
 
 
 class Planted(Outcomes):
-    """What the gate says of the weighed model when a part of its answers is spoilt."""
+    """What the gate says of the evaluated model when a part of its answers is spoilt."""
 
-    spoilt: float
+    corrupted: float
     """Share of the answers that were replaced by the worst possible."""
 
 
@@ -41,16 +41,16 @@ class LimitSelftest(Record):
     """A model that lies exactly on the limit: it should pass, and fail, in 1 - confidence of the draws at most.
     None when no such model can be made from the answers."""
     equal: Outcomes | None
-    """A model that is as good as the one it is compared with, and answers otherwise as often as the weighed one;
+    """A model that is as good as the one it is compared with, and answers otherwise as often as the evaluated one;
     None for a limit that compares nothing."""
     planted: tuple[Planted, ...]
-    """The weighed model as it is (nothing spoilt), and ever worse."""
+    """The evaluated model as it is (nothing spoilt), and ever worse."""
     faults: tuple[str, ...]
     """The promises that are missed, in words."""
 
 
 class NoisedModel(Record):
-    """A model whose weights were really noised, deployed, and weighed through the engine."""
+    """A model whose weights were really noised, deployed, and evaluated through the engine."""
 
     noise: float
     """Standard deviation of the noise, as a share of each weight matrix's own; 0 for the same model once more."""

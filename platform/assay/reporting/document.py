@@ -1,4 +1,4 @@
-"""The scorecard document of a run, or of a weighing without one, put together from the ledger and the evidence."""
+"""The scorecard document of a run, or of an evaluation without one, put together from the ledger and the evidence."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from assay.errors import NotApproved
-from assay.records.evaluation import URL_MARK, WeighingRequest
-from assay.records.gate import GateRecord, Item, SelfTest, ServiceRecord
+from assay.records.evaluation import URL_MARK, EvaluationRequest
+from assay.records.gate import GateRecord, Sample, SelfTest, ServiceRecord
 from assay.records.record import digest_of, read_as
 from assay.records.report import Curve, Example, Figure, Line, Report, SweepLines, TrialLine, WrongAnswers
 from assay.records.selftest import SelftestRecord
 from assay.records.stages import LossPoint, SweepRecord, TrainingRecord, TrialRecord
-from assay.settings import Place
-from assay.stages.gate import read_service, read_weighing
+from assay.settings import Settings
+from assay.stages.gate import read_evaluation, read_service
 from assay.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
@@ -25,18 +25,18 @@ NUM_EXAMPLES = 10
 STOPPED_AT = 0.2  # of the answers spoilt: the regression by which a scorecard tells a suite's power
 
 
-def report(name: str, *, place: Place, num_examples: int = NUM_EXAMPLES) -> Report:
-    """The newest verdict of a run or weighing, named by the start of its id; of the newest that has one, when the
-    name is empty. Raises `NotApproved` when the gate has not spoken yet, and `Drift` when the answers that it rests on
-    were changed since."""
+def report(name: str, *, settings: Settings, num_examples: int = NUM_EXAMPLES) -> Report:
+    """The newest verdict of a run or evaluating, named by the start of its id; of the newest that has one, when the
+    name is empty. Raises `NotApproved` when the gate has not spoken yet, and `IntegrityError` when the answers that it
+    rests on were changed since."""
     from assay.store.ledger import Ledger  # late: `flow.steps` knows this module, and a plan needs no ledger
 
-    ledger = Ledger(place.ledger_url)
+    ledger = Ledger(settings.ledger_url)
     rows = [ledger.find_run(name)] if name else [ledger.find_run(name), *ledger.runs()]
     for row in rows:
         stages = stages_of(row, ledger)
         if (gate := read_as(GateRecord, stages.get("gate"))) is not None:
-            return _report(row, gate, stages, ledger, ArtifactStore(place.home / "artifacts"), num_examples)
+            return _report(row, gate, stages, ledger, ArtifactStore(settings.home / "artifacts"), num_examples)
     raise NotApproved(f"{rows[0].id} has no verdict yet; `assay run` takes it to the gate")
 
 
@@ -58,7 +58,7 @@ def summary(selftest: SelftestRecord | None) -> SelfTest | None:
     limits = selftest.limits
     rates = [limit.on_limit.passes for limit in limits if limit.on_limit]
     rates += [limit.equal.fails for limit in limits if limit.equal]
-    stopped = [point for point in selftest.planted if point.spoilt == STOPPED_AT]
+    stopped = [point for point in selftest.planted if point.corrupted == STOPPED_AT]
     worst = max(rates, key=lambda rate: rate.share, default=None)
     return SelfTest(
         false_alarm_rate=worst.share if worst else 0.0,
@@ -103,8 +103,8 @@ def _report(
 
 
 def _subject(row: "RunRow") -> str:
-    """The run's id; for a weighing without a run what was weighed."""
-    request = read_as(WeighingRequest, row.spec)
+    """The run's id; for an evaluation without a run what was evaluated."""
+    request = read_as(EvaluationRequest, row.spec)
     return request.candidate.words if request else row.id
 
 
@@ -120,8 +120,8 @@ def stages_of(row: "RunRow", ledger: "Ledger") -> dict[str, JsonValue]:
 
 def _wrong_answers(gate: GateRecord, num_examples: int) -> tuple[WrongAnswers, ...]:
     """For each limit on a task the answers that count against it, those that the base model had right first."""
-    ours = {result.task: result for result in read_weighing(gate.candidate).tasks}
-    base = {result.task: result for result in read_weighing(gate.base).tasks} if gate.base else {}
+    ours = {result.task: result for result in read_evaluation(gate.candidate).tasks}
+    base = {result.task: result for result in read_evaluation(gate.base).tasks} if gate.base else {}
     found = []
     for limit in gate.scorecard.limits:
         if limit.kind != "task" or limit.task not in ours:
@@ -140,7 +140,7 @@ def _wrong_answers(gate: GateRecord, num_examples: int) -> tuple[WrongAnswers, .
     return tuple(found)
 
 
-def counts_against(item: Item, metric: str, *, lower_is_better: bool) -> bool:
+def counts_against(item: Sample, metric: str, *, lower_is_better: bool) -> bool:
     """Whether an answer is not as good as it could be in the sense of a limit's metric. An item without an answer
     counts for nothing."""
     if item.error is not None:
@@ -153,7 +153,7 @@ def counts_against(item: Item, metric: str, *, lower_is_better: bool) -> bool:
     return score is not None and score != (0 if lower_is_better else 1)
 
 
-def _example(item: Item, base: Item | None, metric: str, lower_is_better: bool) -> Example:
+def _example(item: Sample, base: Sample | None, metric: str, lower_is_better: bool) -> Example:
     return Example(
         id=item.id,
         prompt=item.prompt,

@@ -75,7 +75,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     if attempt is not None and attempt.confidence != card.confidence:
         confidence += f"; {attempt.confidence:.4g} for each of {attempt.budget} attempts"
     facts = [
-        ("weighed", report.subject),
+        ("evaluated", report.subject),
         ("model", card.artifact_digest[:12]),
         ("when", _moment(card.deployed_at)),
         ("items", f"{items_asked(report.candidate)} in {report.candidate.seconds:.0f} s"),

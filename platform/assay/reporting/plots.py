@@ -191,8 +191,8 @@ def verdict_bars(planted: Sequence[Planted]) -> Markup:
         for kind, share in (("FAIL", fails), ("INCONCLUSIVE", 1 - passes - fails), ("PASS", passes)):
             parts.append(_rect(f"bar-{kind}", x, top, step - 6, height * share))
             top += height * share
-        parts.append(_text(x + step / 2 - 3, height + 13, f"{point.spoilt:.0%}", "middle"))
-    words = ", ".join(f"{point.spoilt:.0%} spoilt: {point.passes.share:.0%} pass" for point in planted)
+        parts.append(_text(x + step / 2 - 3, height + 13, f"{point.corrupted:.0%}", "middle"))
+    words = ", ".join(f"{point.corrupted:.0%} spoilt: {point.passes.share:.0%} pass" for point in planted)
     return _svg(WIDTH, height + 17, parts, words)
 
 

@@ -28,7 +28,7 @@ import psutil
 from assay.errors import PlaceError, UsageError
 from assay.serving import supervisor
 from assay.serving.haproxy import BACKEND, KEYS_MAP, SERVER, SLOTS, admin_socket, check_weights
-from assay.settings import Place
+from assay.settings import Settings
 
 START_WAIT_S = 10.0
 STOP_WAIT_S = 10.0
@@ -53,109 +53,109 @@ class SlotCounters:
     """Requests in flight."""
 
 
-def start(place: Place) -> None:
+def start(settings: Settings) -> None:
     """Start the gateway and wait until it answers; nothing is done where it runs already. Raises PlaceError."""
-    address = f"{place.gateway_host}:{place.gateway_port} (ASSAY_GATEWAY_HOST, ASSAY_GATEWAY_PORT)"
-    if is_running(place):
-        if not _eventually(lambda: _answers(place), START_WAIT_S):
+    address = f"{settings.gateway_host}:{settings.gateway_port} (ASSAY_GATEWAY_HOST, ASSAY_GATEWAY_PORT)"
+    if is_running(settings):
+        if not _eventually(lambda: _answers(settings), START_WAIT_S):
             raise PlaceError(f"the gateway runs but not on {address}; stop it before its settings are changed")
         return
     supervisor.haproxy_binary()
-    _require_free_port(place)
-    supervisor.prepare(place)
-    pid = _spawn(place)
-    _eventually(lambda: _answers(place) or (_has_ended(pid) and not is_running(place)), START_WAIT_S)
-    if not _answers(place):
+    _require_free_port(settings)
+    supervisor.prepare(settings)
+    pid = _spawn(settings)
+    _eventually(lambda: _answers(settings) or (_has_ended(pid) and not is_running(settings)), START_WAIT_S)
+    if not _answers(settings):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)  # one that is slow to come up holds no lock yet, so `stop` would not see it
-        stop(place)
-        raise PlaceError(f"the gateway did not start on {address}; {_last_words(place)}")
+        stop(settings)
+        raise PlaceError(f"the gateway did not start on {address}; {_last_words(settings)}")
 
 
-def stop(place: Place) -> None:
+def stop(settings: Settings) -> None:
     """Stop the gateway and wait until it is gone; requests in flight are cut. Nothing is done where none runs."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        pid = supervisor.running_pid(place)
+        pid = supervisor.running_pid(settings)
         if pid is None:
             break
         with suppress(ProcessLookupError):
             os.kill(pid, number)
-        if _eventually(lambda: not is_running(place), STOP_WAIT_S):
+        if _eventually(lambda: not is_running(settings), STOP_WAIT_S):
             break
     else:
-        raise PlaceError(f"the gateway does not stop; its supervisor is process {supervisor.running_pid(place)}")
-    shutil.rmtree(place.socket_dir, ignore_errors=True)
+        raise PlaceError(f"the gateway does not stop; its supervisor is process {supervisor.running_pid(settings)}")
+    shutil.rmtree(settings.socket_dir, ignore_errors=True)
 
 
-def is_running(place: Place) -> bool:
+def is_running(settings: Settings) -> bool:
     """Whether the place's gateway is kept running, be it between two HAProxies."""
-    return supervisor.running_pid(place) is not None
+    return supervisor.running_pid(settings) is not None
 
 
-def set_weights(place: Place, weights: dict[str, int]) -> None:
+def set_weights(settings: Settings, weights: dict[str, int]) -> None:
     """Give each slot its weight, 0 (no traffic) to 256, at once; returns when HAProxy has confirmed them.
 
     Raises ValueError for other weights, and PlaceError, with nothing changed, when the gateway does not run.
     """
     check_weights(weights)
-    _require_running(place)
-    with _changing(place):
-        supervisor.keep_weights(place, weights)
-        if not _eventually(lambda: _apply_weights(place, weights), CHANGE_WAIT_S):
+    _require_running(settings)
+    with _changing(settings):
+        supervisor.keep_weights(settings, weights)
+        if not _eventually(lambda: _apply_weights(settings, weights), CHANGE_WAIT_S):
             raise PlaceError(f"the gateway did not confirm the weights {weights}; it takes them when it next starts")
 
 
-def get_weights(place: Place) -> dict[str, int]:
+def get_weights(settings: Settings) -> dict[str, int]:
     """The weights in effect; where HAProxy does not answer, those that it will come up with."""
     try:
-        return _live_weights(place)
+        return _live_weights(settings)
     except OSError:
-        return supervisor.read_weights(place)
+        return supervisor.read_weights(settings)
 
 
-def counters(place: Place) -> dict[str, SlotCounters]:
+def counters(settings: Settings) -> dict[str, SlotCounters]:
     """What each slot has done. Raises PlaceError when HAProxy does not answer."""
     try:
-        table = _ask(place, "show stat")
+        table = _ask(settings, "show stat")
     except OSError as error:
         raise PlaceError("the gateway does not run, so it has no counters; start it with `assay up`") from error
     rows = {(row["# pxname"], row["svname"]): row for row in csv.DictReader(io.StringIO(table))}
     return {slot: _slot_counters(rows[BACKEND, slot], rows[slot, SERVER]) for slot in SLOTS}
 
 
-def create_key(place: Place, label: str) -> str:
+def create_key(settings: Settings, label: str) -> str:
     """Make an API key, valid at once. It is returned this one time; only its SHA-256 and `label` are kept."""
     if not _LABEL.fullmatch(label):
         raise UsageError(f"key label {label!r}: 1 to 64 letters, digits, dots, dashes, underscores or @ are wanted")
-    supervisor.prepare(place)
+    supervisor.prepare(settings)
     key = "assay-" + secrets.token_urlsafe(32)
     digest = hashlib.sha256(key.encode()).hexdigest()
-    with _changing(place):
-        with supervisor.keys_map(place).open("a") as file:
+    with _changing(settings):
+        with supervisor.keys_map(settings).open("a") as file:
             file.write(f"{digest} {label}\n")
             file.flush()
             os.fsync(file.fileno())
-        if is_running(place) and not _eventually(lambda: _load_key(place, digest, label), CHANGE_WAIT_S):
+        if is_running(settings) and not _eventually(lambda: _load_key(settings, digest, label), CHANGE_WAIT_S):
             raise PlaceError(f"the gateway did not take the key {label!r}; it does when it next starts")
     return key
 
 
-def has_keys(place: Place) -> bool:
+def has_keys(settings: Settings) -> bool:
     """Whether there is an API key at all; without one every request is refused."""
     try:
-        return bool(supervisor.keys_map(place).read_text().strip())
+        return bool(supervisor.keys_map(settings).read_text().strip())
     except FileNotFoundError:
         return False
 
 
-def _require_running(place: Place) -> None:
-    if not is_running(place):
+def _require_running(settings: Settings) -> None:
+    if not is_running(settings):
         raise PlaceError("the gateway does not run; start it with `assay up`")
 
 
-def _require_free_port(place: Place) -> None:
+def _require_free_port(settings: Settings) -> None:
     """Say now what HAProxy would only say in its log."""
-    host, port = place.gateway_host, place.gateway_port
+    host, port = settings.gateway_host, settings.gateway_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
@@ -180,19 +180,19 @@ def _owner_of(port: int) -> str:
     return ""
 
 
-def _spawn(place: Place) -> int:
+def _spawn(settings: Settings) -> int:
     """Start the supervisor as a process of its own session, which outlives this one; returns its pid."""
-    settings = {
-        "ASSAY_HOME": str(place.home),
-        "ASSAY_GATEWAY_HOST": place.gateway_host,
-        "ASSAY_GATEWAY_PORT": str(place.gateway_port),
-        "ASSAY_SERVE_PORT": str(place.serve_port),
+    variables = {
+        "ASSAY_HOME": str(settings.home),
+        "ASSAY_GATEWAY_HOST": settings.gateway_host,
+        "ASSAY_GATEWAY_PORT": str(settings.gateway_port),
+        "ASSAY_SERVE_PORT": str(settings.serve_port),
     }
-    log = str(supervisor.log_file(place))
+    log = str(supervisor.log_file(settings))
     return os.posix_spawn(
         sys.executable,
         [sys.executable, "-m", supervisor.MODULE],
-        {**os.environ, **settings},
+        {**os.environ, **variables},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
@@ -202,11 +202,11 @@ def _spawn(place: Place) -> int:
     )
 
 
-def _answers(place: Place) -> bool:
+def _answers(settings: Settings) -> bool:
     """Whether this place's HAProxy runs and the port is its own."""
     try:
-        _live_weights(place)
-        connection = http.client.HTTPConnection(_reachable(place.gateway_host), place.gateway_port, timeout=1.0)
+        _live_weights(settings)
+        connection = http.client.HTTPConnection(_reachable(settings.gateway_host), settings.gateway_port, timeout=1.0)
         with closing(connection):
             connection.request("GET", "/healthz")
             return "traffic" in json.load(connection.getresponse())
@@ -226,34 +226,34 @@ def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}.get(host, host)
 
 
-def _last_words(place: Place) -> str:
-    path = supervisor.log_file(place)
+def _last_words(settings: Settings) -> str:
+    path = supervisor.log_file(settings)
     lines = path.read_text(errors="replace").splitlines()[-6:]
     return "\n".join([f"{path} ends with:", *lines])
 
 
-def _apply_weights(place: Place, weights: dict[str, int]) -> bool:
+def _apply_weights(settings: Settings, weights: dict[str, int]) -> bool:
     """Tell HAProxy the weights and read them back; the highest first, so that never all of them are 0 between."""
     try:
         for slot in sorted(SLOTS, key=weights.__getitem__, reverse=True):
-            _ask(place, f"set server {BACKEND}/{slot} weight {weights[slot]}")
-        return _live_weights(place) == weights
+            _ask(settings, f"set server {BACKEND}/{slot} weight {weights[slot]}")
+        return _live_weights(settings) == weights
     except OSError:
         return False
 
 
-def _live_weights(place: Place) -> dict[str, int]:
+def _live_weights(settings: Settings) -> dict[str, int]:
     """The weights in effect. Raises OSError when HAProxy does not answer."""
-    answers = {slot: _ask(place, f"get weight {BACKEND}/{slot}") for slot in SLOTS}
+    answers = {slot: _ask(settings, f"get weight {BACKEND}/{slot}") for slot in SLOTS}
     try:
         return {slot: int(answer.split()[0]) for slot, answer in answers.items()}  # "192 (initial 64)"
     except (IndexError, ValueError) as error:
         raise ConnectionError(f"HAProxy answered {answers}") from error
 
 
-def _load_key(place: Place, digest: str, label: str) -> bool:
+def _load_key(settings: Settings, digest: str, label: str) -> bool:
     try:
-        return not _ask(place, f"add map {KEYS_MAP} {digest} {label}").strip()  # says nothing when all is well
+        return not _ask(settings, f"add map {KEYS_MAP} {digest} {label}").strip()  # says nothing when all is well
     except OSError:
         return False
 
@@ -268,20 +268,20 @@ def _slot_counters(front: Mapping[str, str], hop: Mapping[str, str]) -> SlotCoun
     )
 
 
-def _ask(place: Place, command: str) -> str:
+def _ask(settings: Settings, command: str) -> str:
     """Send one command to HAProxy's admin socket. Raises OSError when HAProxy does not answer."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(5.0)
-        connection.connect(str(admin_socket(place.socket_dir)))
+        connection.connect(str(admin_socket(settings.socket_dir)))
         connection.sendall(f"{command}\n".encode())
         with connection.makefile() as answer:
             return answer.read()
 
 
 @contextmanager
-def _changing(place: Place) -> Iterator[None]:
+def _changing(settings: Settings) -> Iterator[None]:
     """One change at a time, so that what is kept and what is in effect stay the same."""
-    with (supervisor.folder(place) / "change.lock").open("a") as lock:
+    with (supervisor.folder(settings) / "change.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

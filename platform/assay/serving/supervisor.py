@@ -24,7 +24,7 @@ import psutil
 
 from assay.errors import MissingExtra, PlaceError
 from assay.serving.haproxy import KEYS_MAP, SLOTS, GatewayConfig, check_weights, render
-from assay.settings import Place
+from assay.settings import Settings
 
 MODULE = "assay.serving.supervisor"
 FIRST_DELAY_S = 0.1
@@ -39,16 +39,16 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 def main() -> int:
     """Supervise the gateway of the place that the environment describes."""
     try:
-        return supervise(Place())
+        return supervise(Settings())
     except PlaceError as error:
         _say(str(error))
         return int(error.exit_code)
 
 
-def supervise(place: Place) -> int:
+def supervise(settings: Settings) -> int:
     """Run HAProxy until SIGTERM or SIGINT. Returns at once when another supervisor has the place."""
-    prepare(place)
-    lock = _take_lock(place)
+    prepare(settings)
+    lock = _take_lock(settings)
     if lock is None:
         _say("another supervisor runs for this place")
         return 0
@@ -57,7 +57,7 @@ def supervise(place: Place) -> int:
     delay_s = FIRST_DELAY_S
     while True:
         began = time.monotonic()
-        code = _run_haproxy(place)
+        code = _run_haproxy(settings)
         if time.monotonic() - began >= STEADY_S:
             delay_s = FIRST_DELAY_S
         _say(f"HAProxy ended with {code}; starting it again in {delay_s:.1f} s")
@@ -65,14 +65,14 @@ def supervise(place: Place) -> int:
         delay_s = min(2 * delay_s, LONGEST_DELAY_S)
 
 
-def prepare(place: Place) -> None:
+def prepare(settings: Settings) -> None:
     """Make the folders and the file of keys, closed to other users. Raises PlaceError."""
-    sockets = place.socket_dir
+    sockets = settings.socket_dir
     if len(os.fsencode(sockets)) > _LONGEST_SOCKET_DIR:
         raise PlaceError(f"{sockets}: too long a path for UNIX sockets; set TMPDIR to a shorter one")
     try:
-        folder(place).mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(keys_map(place), os.O_CREAT | os.O_RDONLY, 0o600))
+        folder(settings).mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(keys_map(settings), os.O_CREAT | os.O_RDONLY, 0o600))
         sockets.mkdir(mode=0o700, exist_ok=True)
         status = sockets.lstat()
     except OSError as error:
@@ -81,11 +81,11 @@ def prepare(place: Place) -> None:
         raise PlaceError(f"{sockets}: not a folder that is yours alone; remove it or set TMPDIR")
 
 
-def running_pid(place: Place) -> int | None:
+def running_pid(settings: Settings) -> int | None:
     """The process id of the place's supervisor; None when none runs."""
     for _ in range(600):  # half a minute, for a machine that is busy
         try:
-            file = pid_file(place).open()
+            file = pid_file(settings).open()
         except FileNotFoundError:
             return None
         with file:
@@ -97,12 +97,12 @@ def running_pid(place: Place) -> int | None:
         if text and _is_supervisor(int(text)):
             return int(text)
         time.sleep(0.05)  # the owner is just writing its number, or has ended and the lock goes with it
-    raise PlaceError(f"{pid_file(place)}: locked, but names no process")
+    raise PlaceError(f"{pid_file(settings)}: locked, but names no process")
 
 
-def read_weights(place: Place) -> dict[str, int]:
+def read_weights(settings: Settings) -> dict[str, int]:
     """The weights that a new HAProxy comes up with; nothing has traffic before they are first kept."""
-    path = weights_file(place)
+    path = weights_file(settings)
     try:
         weights: dict[str, int] = json.loads(path.read_text())
         check_weights(weights)
@@ -113,10 +113,10 @@ def read_weights(place: Place) -> dict[str, int]:
     return weights
 
 
-def keep_weights(place: Place, weights: Mapping[str, int]) -> None:
+def keep_weights(settings: Settings, weights: Mapping[str, int]) -> None:
     """Put `weights` where the next HAProxy finds them, wholly or not at all."""
     check_weights(weights)
-    path = weights_file(place)
+    path = weights_file(settings)
     draft = path.with_suffix(f".{os.getpid()}")
     with draft.open("w") as file:
         json.dump({slot: weights[slot] for slot in SLOTS}, file)
@@ -135,34 +135,34 @@ def haproxy_binary() -> str:
         raise PlaceError(f"the gateway has no HAProxy: {error}") from error
 
 
-def folder(place: Place) -> Path:
+def folder(settings: Settings) -> Path:
     """The gateway's files."""
-    return place.home / "gateway"
+    return settings.home / "gateway"
 
 
-def keys_map(place: Place) -> Path:
+def keys_map(settings: Settings) -> Path:
     """SHA-256 and label of each API key, one a line, mode 0600."""
-    return folder(place) / KEYS_MAP
+    return folder(settings) / KEYS_MAP
 
 
-def weights_file(place: Place) -> Path:
+def weights_file(settings: Settings) -> Path:
     """The weights to come up with."""
-    return folder(place) / "weights.json"
+    return folder(settings) / "weights.json"
 
 
-def pid_file(place: Place) -> Path:
+def pid_file(settings: Settings) -> Path:
     """The supervisor's process id and lock."""
-    return folder(place) / "supervisor.pid"
+    return folder(settings) / "supervisor.pid"
 
 
-def log_file(place: Place) -> Path:
+def log_file(settings: Settings) -> Path:
     """What the supervisor and HAProxy say; of requests, only those that went wrong."""
-    return folder(place) / "gateway.log"
+    return folder(settings) / "gateway.log"
 
 
-def _take_lock(place: Place) -> int | None:
+def _take_lock(settings: Settings) -> int | None:
     """Lock the pid file for the rest of this process's life; None when another process has it."""
-    descriptor = os.open(pid_file(place), os.O_CREAT | os.O_RDWR, 0o600)
+    descriptor = os.open(pid_file(settings), os.O_CREAT | os.O_RDWR, 0o600)
     for _ in range(20):  # whoever asks `running_pid` holds the lock for a moment
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -184,16 +184,16 @@ def _is_supervisor(pid: int) -> bool:
         return False
 
 
-def _run_haproxy(place: Place) -> int:
+def _run_haproxy(settings: Settings) -> int:
     """Start HAProxy and wait for its end, or end it when this process is told to leave."""
     config = GatewayConfig(
-        host=place.gateway_host,
-        port=place.gateway_port,
-        serve_port=place.serve_port,
-        socket_dir=place.socket_dir,
-        weights=read_weights(place),
+        host=settings.gateway_host,
+        port=settings.gateway_port,
+        serve_port=settings.serve_port,
+        socket_dir=settings.socket_dir,
+        weights=read_weights(settings),
     )
-    path = folder(place) / "haproxy.cfg"
+    path = folder(settings) / "haproxy.cfg"
     path.write_text(render(config))
     command = [haproxy_binary(), "-db", "-f", path.name]
     with subprocess.Popen(command, cwd=path.parent, preexec_fn=_die_with_parent) as haproxy:

@@ -20,14 +20,14 @@ REQUESTS_TO_A_REPLICA = 128
 
 
 class GateSpec(Block):
-    """Which suites weigh the candidate, and beside what."""
+    """Which suites evaluate the candidate, and beside what."""
 
     suite: Paths
-    """Path of the suite file, or of several, relative to the folder where `assay` runs. Several are weighed as one."""
+    """Path of the suite file, or of several, relative to the folder where `assay` runs. Several count as one."""
 
     baseline: Literal["base", "champion", "none"] = "base"
     """What stands beside the candidate on the scorecard: the base model, the champion (the model that has the
-    traffic; the base model before the first release), or nothing. What a limit compares with is weighed too."""
+    traffic; the base model before the first release), or nothing. What a limit compares with is evaluated too."""
 
     num_concurrent: int = Field(REQUESTS_TO_A_REPLICA, ge=1)
     """Requests in flight to each replica that is sure to be there (`serve.replicas.min`)."""
@@ -237,7 +237,7 @@ class SuiteSpec(Block):
     """Confidence of every bound, one-sided."""
 
     attempts: int | None = Field(None, ge=1)
-    """How many candidates may be weighed with the same items, failed attempts included. Every bound is then made
+    """How many candidates may be evaluated with the same items, failed attempts included. Every bound is then made
     for this many: at confidence 1 - (1 - `confidence`) / `attempts`. After the last one the gate is inconclusive
     until the items are renewed. When not said, attempts are counted and shown, and no more."""
 

@@ -23,7 +23,7 @@ class ClassifySpec(Block):
     """Classification of texts."""
 
     head: Literal["text", "linear"] = "text"
-    """`text`: the label is the answer, so that the model serves and is weighed as any other. `linear`: a linear
+    """`text`: the label is the answer, so that the model serves and is evaluated as any other. `linear`: a linear
     layer on the last token, which trains and is measured, but cannot be served."""
 
     instruction: str | None = None

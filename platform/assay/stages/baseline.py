@@ -14,11 +14,11 @@ T = TypeVar("T")
 def run(
     *,
     deploy: Callable[[], DeploymentRecord],
-    weigh: Callable[[DeploymentRecord], T],
+    evaluate: Callable[[DeploymentRecord], T],
     api: ray_serve.ServeApi,
 ) -> T:
     """Weighs the base model, which `deploy` puts into the slot `reference`, and frees the slot, whatever happens."""
     try:
-        return weigh(deploy())
+        return evaluate(deploy())
     finally:
         ray_serve.remove(api, "reference")

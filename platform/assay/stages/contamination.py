@@ -5,7 +5,7 @@ from pathlib import Path
 
 from assay.engines.cluster import tasks as ray_cluster
 from assay.engines.data import contamination
-from assay.engines.data.contamination import ItemText
+from assay.engines.data.contamination import SampleText
 from assay.engines.evaluation import harness
 from assay.engines.evaluation.harness import TaskFile
 from assay.errors import UsageError
@@ -45,7 +45,7 @@ def run(
 def _search(
     tasks: Sequence[TaskFile], tokenizer: Path, split: Path, wanted: ContaminationSpec
 ) -> tuple[contamination.Found, int]:
-    items = [ItemText(task.name, question, answer) for task in tasks for question, answer in harness.documents(task)]
+    items = [SampleText(task.name, question, answer) for task in tasks for question, answer in harness.documents(task)]
     return contamination.search(tokenizer, split, items, wanted, in_parallel=True), len(items)
 
 

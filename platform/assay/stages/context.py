@@ -5,7 +5,7 @@ from pathlib import Path
 
 from assay.engines.cluster.progress_file import tell
 from assay.records.progress import Progress
-from assay.settings import Place
+from assay.settings import Settings
 from assay.store.artifacts import ArtifactStore
 
 
@@ -13,7 +13,7 @@ from assay.store.artifacts import ArtifactStore
 class Work:
     """One stage's workplace."""
 
-    place: Place
+    settings: Settings
     folder: Path
     """Scratch space of this stage, kept between attempts."""
     progress_file: Path
@@ -25,7 +25,7 @@ class Work:
     store: ArtifactStore = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "store", ArtifactStore(self.place.home / "artifacts"))
+        object.__setattr__(self, "store", ArtifactStore(self.settings.home / "artifacts"))
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def say(self, text: str) -> None:

@@ -48,10 +48,10 @@ def into(slot: Slot, serve: ServeSpec, *, model_name: str, model: ModelRecord, w
 
 def serve_api(work: Work) -> ray_serve.ServeApi:
     """Serve's REST API of this place. Raises `PlaceError` when there is no engine environment."""
-    place = work.place
-    if not place.engine_python:
+    settings = work.settings
+    if not settings.engine_python:
         raise PlaceError("the engine's environment is missing: run `make setup`, or set ASSAY_ENGINE_PYTHON")
-    return ray_serve.ServeApi(place.dashboard_url, place.ray_token(), place.serve_port, place.engine_python)
+    return ray_serve.ServeApi(settings.dashboard_url, settings.ray_token(), settings.serve_port, settings.engine_python)
 
 
 def _wait_until_gone(api: ray_serve.ServeApi, slot: Slot, timeout_s: float = 120.0) -> None:

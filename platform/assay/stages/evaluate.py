@@ -1,4 +1,4 @@
-"""Weighing: a deployment is asked every question of a suite, once, and its answers are kept as evidence."""
+"""Evaluating: a deployment is asked every question of a suite, once, and its answers are kept as evidence."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from assay.engines.evaluation import judge as judges
 from assay.engines.evaluation.client import Endpoint
 from assay.engines.evaluation.harness import TaskFile
 from assay.errors import InvalidInput, Problem, StageFailed, UsageError
-from assay.records.gate import Item, TaskResult, Weighing, WeighingRecord
+from assay.records.gate import Evaluation, EvaluationRecord, Sample, TaskResult
 from assay.records.record import digest_of
 from assay.records.stages import DatasetRecord, DeploymentRecord
 from assay.rules.gate.abstention import abstained
@@ -33,12 +33,12 @@ class Stopping:
     """All that it takes to see that no other answer can change what a suite decides."""
 
     suite: SuiteSpec
-    base: Weighing | None
-    champion: Weighing | None
+    base: Evaluation | None
+    champion: Evaluation | None
     confidence: float
 
     @property
-    def beside(self) -> tuple[Weighing | None, Weighing | None]:
+    def beside(self) -> tuple[Evaluation | None, Evaluation | None]:
         """What the candidate is compared with."""
         return self.base, self.champion
 
@@ -51,7 +51,7 @@ class Stopping:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EvalRequest:
     """One suite's tasks, and when it has seen enough of them; all of them when nothing says so."""
 
     tasks: tuple[TaskFile, ...]
@@ -60,7 +60,7 @@ class Wanted:
 
 def run(
     deployment: DeploymentRecord,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[EvalRequest],
     *,
     engine: str,
     tokenizer: str | None,
@@ -68,15 +68,15 @@ def run(
     work: Work,
     api_key: str = "none",
     stands: Callable[[], bool] = lambda: True,
-) -> tuple[WeighingRecord, ...]:
+) -> tuple[EvaluationRecord, ...]:
     """Asks the deployment every question of every suite at once, or as many as `wanted` takes, and keeps the answers
     as evidence: one record for each suite, each with the seconds that all took together.
 
     What the same artifact has answered before, through the same `engine` (a text that tells engines and their settings
-    apart), is not asked again: not by a second weighing, nor after a crash. `tokenizer` is the model's folder. When
+    apart), is not asked again: not by a second evaluating, nor after a crash. `tokenizer` is the model's folder. When
     the deployment does not stand any more at the end, nobody knows who answered: all is thrown away and `StageFailed`
     is raised."""
-    work.say(f"weighing slot {deployment.slot}")
+    work.say(f"evaluating slot {deployment.slot}")
     started = time.monotonic()
     cache = _cache(work, deployment.artifact_digest, engine)
     tasks = {task.digest: task for suite in wanted for task in suite.tasks}
@@ -85,7 +85,7 @@ def run(
     for together in _unlike([task for task in tasks.values() if task.digest not in results]):
         stopping = {task.digest: [suite.stopping for suite in wanted if task in suite.tasks] for task in together}
         answered = ray_cluster.call(
-            harness.weigh,
+            harness.evaluate,
             Endpoint(deployment.url, deployment.model_name, num_concurrent, api_key),
             together,
             tokenizer=tokenizer,
@@ -95,7 +95,7 @@ def run(
         )
         if not stands():
             cache.clear()
-            raise StageFailed(f"slot {deployment.slot} got another deployment while it was weighed; run it again")
+            raise StageFailed(f"slot {deployment.slot} got another deployment while it was evaluated; run it again")
         for task, result in zip(together, answered.tasks, strict=True):
             results[task.digest] = _with_abstention(result, task, cache.judged)
             num_reused[task.digest] = answered.reused.get(task.name, 0)
@@ -116,9 +116,9 @@ def run(
 
 def finished(
     artifact_digest: str, model_name: str, tasks: Sequence[TaskFile], *, engine: str, work: Work
-) -> WeighingRecord | None:
-    """The weighing of an artifact that has answered all of the tasks before, through the same engine: no deployment is
-    needed for it. None when something is to be asked."""
+) -> EvaluationRecord | None:
+    """The evaluation of an artifact that has answered all of the tasks before, through the same engine: no deployment
+    is needed for it. None when something is to be asked."""
     cache = _cache(work, artifact_digest, engine)
     results = [result for task in tasks if (result := cache.get(task))]
     if not tasks or len(results) < len(tasks):
@@ -132,18 +132,18 @@ def tasks_of(suite: SuiteSpec, root: Path, data: DatasetRecord | None) -> tuple[
     had or that runs code which the suite does not allow."""
     found = []
     for name in sorted(suite.limits):
-        settings = suite.settings(name)
+        task_settings = suite.settings(name)
         if name == HELD_OUT and data is None:
             continue
-        path = _held_out(data) if name == HELD_OUT and data else _task_path(name, settings, root)
+        path = _held_out(data) if name == HELD_OUT and data else _task_path(name, task_settings, root)
         wants_confidence = any(limit.metric in NEED_CONFIDENCE for limit in suite.limits[name])
-        judge = suite.judge if settings.abstention == "judge" else None
-        found.append(harness.task_file(name, path, settings, wants_confidence=wants_confidence, judge=judge))
+        judge = suite.judge if task_settings.abstention == "judge" else None
+        found.append(harness.task_file(name, path, task_settings, wants_confidence=wants_confidence, judge=judge))
     return tuple(found)
 
 
-def _task_path(name: str, settings: TaskSettings, root: Path) -> Path:
-    source = settings.source or f"{name}.yaml"
+def _task_path(name: str, task_settings: TaskSettings, root: Path) -> Path:
+    source = task_settings.source or f"{name}.yaml"
     if not source.startswith(LM_EVAL):
         return (root / source).absolute()
     wanted = source.removeprefix(LM_EVAL)
@@ -177,7 +177,7 @@ def _settled(stopping: Mapping[str, Sequence[Stopping | None]], result: TaskResu
 
 
 def _cache(work: Work, artifact_digest: str, engine: str) -> "_Cache":
-    return _Cache(work.place.home / "answers" / digest_of([VERSION, artifact_digest, engine])[:32])
+    return _Cache(work.settings.home / "answers" / digest_of([VERSION, artifact_digest, engine])[:32])
 
 
 class _Cache:
@@ -206,7 +206,7 @@ class _Cache:
         draft.replace(self._path(task))
 
     def clear(self) -> None:
-        """Forgets the single answers; those of finished tasks are from earlier weighings and stay."""
+        """Forgets the single answers; those of finished tasks are from earlier evaluations and stay."""
         self.answers.unlink(missing_ok=True)
 
     def _path(self, task: TaskFile) -> Path:
@@ -232,7 +232,7 @@ def _with_abstentions(result: TaskResult, verdicts: Sequence[bool | None], penal
     return result.model_copy(update={"items": tuple(marked.get(item.id, item) for item in result.items)})
 
 
-def _marked(item: Item, verdict: bool | None, penalty_threshold: float) -> Item:
+def _marked(item: Sample, verdict: bool | None, penalty_threshold: float) -> Sample:
     if verdict is None:
         return item.model_copy(update={"scores": {}, "error": "the judge did not say whether it is an abstention"})
     marked = item.model_copy(update={"scores": {**item.scores, "abstained": float(verdict)}})
@@ -247,12 +247,14 @@ def _keep(
     num_reused: int,
     seconds: float,
     work: Work,
-) -> WeighingRecord:
-    weighing = Weighing(artifact_digest=artifact_digest, model_name=model_name, tasks=tuple(results), seconds=seconds)
+) -> EvaluationRecord:
+    evaluation = Evaluation(
+        artifact_digest=artifact_digest, model_name=model_name, tasks=tuple(results), seconds=seconds
+    )
     folder = work.fresh_folder(f"evidence-{artifact_digest[:12]}")
-    (folder / "weighing.json").write_text(weighing.model_dump_json(indent=1))
+    (folder / "evaluating.json").write_text(evaluation.model_dump_json(indent=1))
     items = [item for result in results for item in result.items]
-    return WeighingRecord(
+    return EvaluationRecord(
         evidence=work.store.put(folder, "evidence"),
         artifact_digest=artifact_digest,
         num_items=len(items),

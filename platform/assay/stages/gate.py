@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from assay.engines.evaluation.harness import TaskFile
-from assay.errors import Drift
+from assay.errors import IntegrityError
 from assay.records.artifact import Artifact
 from assay.records.gate import (
     SCHEMA_VERSION,
     Attempt,
     ContaminationRecord,
+    Evaluation,
+    EvaluationRecord,
     GateRecord,
     LimitResult,
     ParityRecord,
@@ -20,13 +22,11 @@ from assay.records.gate import (
     SelfTest,
     ServiceMeasurement,
     ServiceRecord,
-    Weighing,
-    WeighingRecord,
 )
 from assay.records.record import Record, canonical_json, digest_of
 from assay.records.stages import DeploymentRecord
-from assay.rules.gate.measurements import weigh_contamination, weigh_parity, weigh_service
-from assay.rules.gate.verdict import overall, weigh_limits
+from assay.rules.gate.measurements import evaluate_contamination, evaluate_parity, evaluate_service
+from assay.rules.gate.verdict import evaluate_limits, overall
 from assay.spec.gate import SuiteSpec
 from assay.stages.context import Work
 from assay.store.artifacts import ArtifactStore
@@ -42,10 +42,10 @@ def run(
     suite_file: str,
     tasks: Sequence[TaskFile],
     deployment: DeploymentRecord,
-    base: WeighingRecord | None,
-    weigh: Callable[[DeploymentRecord], WeighingRecord],
+    base: EvaluationRecord | None,
+    evaluate: Callable[[DeploymentRecord], EvaluationRecord],
     work: Work,
-    champion: WeighingRecord | None = None,
+    champion: EvaluationRecord | None = None,
     attempt: Attempt | None = None,
     contamination: ContaminationRecord | None = None,
     parity: ParityRecord | None = None,
@@ -54,7 +54,7 @@ def run(
 ) -> GateRecord:
     """Weighs the candidate in its slot and decides every limit. All that the decision is made of is kept, so that
     `verify` can make it again."""
-    candidate = weigh(deployment)
+    candidate = evaluate(deployment)
     task_digests = {task.name: task.digest for task in tasks}
     inputs = _keep_inputs(suite, task_digests, attempt, contamination, parity, service, work)
     evidence = _evidence(candidate, base, champion, service, inputs)
@@ -91,26 +91,28 @@ def run(
 
 
 def verify(record: GateRecord, store: ArtifactStore) -> None:
-    """Raises `Drift` unless the evidence is byte for byte what the scorecard names, and the decision made of it once
-    more is the one that the scorecard tells."""
+    """Raises `IntegrityError` unless the evidence is byte for byte what the scorecard names, and the decision made
+    of it once more is the one that the scorecard tells."""
     scorecard = record.scorecard
     if record.inputs is None or scorecard.schema_version != SCHEMA_VERSION:
-        raise Drift("this scorecard was written by another version, and cannot be checked; run its spec again")
+        raise IntegrityError("this scorecard was written by another version, and cannot be checked; run its spec again")
     evidence = _evidence(record.candidate, record.base, record.champion, scorecard.service, record.inputs)
     if scorecard.evidence != {name: artifact.digest for name, artifact in evidence.items()}:
-        raise Drift("the scorecard names other evidence than its record; run its spec again to weigh it anew")
+        raise IntegrityError(
+            "the scorecard names other evidence than its record; run its spec again to evaluate it anew"
+        )
     for name, artifact in evidence.items():
         if Path(artifact.path).resolve() != (store.folder / artifact.digest).resolve():
-            raise Drift(f"the {name} evidence is said to be in {artifact.path}, which is not the store")
+            raise IntegrityError(f"the {name} evidence is said to be in {artifact.path}, which is not the store")
         store.verify(artifact)
     faults = _faults(record)
     if faults:
-        raise Drift(f"the scorecard does not say what its evidence says: {'; '.join(faults)}")
+        raise IntegrityError(f"the scorecard does not say what its evidence says: {'; '.join(faults)}")
 
 
-def read_weighing(record: WeighingRecord) -> Weighing:
+def read_evaluation(record: EvaluationRecord) -> Evaluation:
     """The answers behind a record."""
-    return Weighing.model_validate_json((Path(record.evidence.path) / "weighing.json").read_text())
+    return Evaluation.model_validate_json((Path(record.evidence.path) / "evaluating.json").read_text())
 
 
 def read_service(record: ServiceRecord) -> ServiceMeasurement:
@@ -153,9 +155,9 @@ def _keep_inputs(
 
 
 def _evidence(
-    candidate: WeighingRecord,
-    base: WeighingRecord | None,
-    champion: WeighingRecord | None,
+    candidate: EvaluationRecord,
+    base: EvaluationRecord | None,
+    champion: EvaluationRecord | None,
     service: ServiceRecord | None,
     inputs: Artifact,
 ) -> dict[str, Artifact]:
@@ -173,21 +175,21 @@ def _decide(record: GateRecord) -> tuple[LimitResult, ...]:
     contamination = _read(folder / "contamination.json", ContaminationRecord)
     parity = _read(folder / "parity.json", ParityRecord)
     service = _read(folder / "service.json", ServiceRecord)
-    candidate = read_weighing(record.candidate)
+    candidate = read_evaluation(record.candidate)
     confidence = attempt.confidence if attempt else suite.confidence
-    limits = weigh_limits(
+    limits = evaluate_limits(
         suite,
         candidate,
-        read_weighing(record.base) if record.base else None,
-        read_weighing(record.champion) if record.champion else None,
+        read_evaluation(record.base) if record.base else None,
+        read_evaluation(record.champion) if record.champion else None,
         confidence=confidence,
     )
     if suite.service is not None:
         own = service if service and service.artifact_digest == candidate.artifact_digest else None
-        limits += weigh_service(suite.service, read_service(own) if own else None, confidence)
-    limits += weigh_contamination(suite.contamination, contamination, _task_digests(folder))
+        limits += evaluate_service(suite.service, read_service(own) if own else None, confidence)
+    limits += evaluate_contamination(suite.contamination, contamination, _task_digests(folder))
     if suite.parity is not None:
-        limits += weigh_parity(suite.parity, parity, candidate.artifact_digest, confidence)
+        limits += evaluate_parity(suite.parity, parity, candidate.artifact_digest, confidence)
     return limits
 
 
@@ -205,7 +207,7 @@ def _faults(record: GateRecord) -> list[str]:
     assert record.inputs is not None
     told, folder = record.scorecard, Path(record.inputs.path)
     suite = SuiteSpec.model_validate_json((folder / "suite.json").read_text())
-    candidate = read_weighing(record.candidate)
+    candidate = read_evaluation(record.candidate)
     found = _decide(record)
     facts = {
         "suite": (told.suite_digest, _suite_digest(suite, _task_digests(folder))),

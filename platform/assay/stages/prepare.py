@@ -324,7 +324,7 @@ class GateTask:
     def add(self, example: Example) -> None:
         """Writes one item."""
         if not example.messages:
-            raise UsageError("plain text asks nothing that a gate could weigh; take data.gate out")
+            raise UsageError("plain text asks nothing that a gate could evaluate; take data.gate out")
         system = [message.content for message in example.messages if message.role == "system"]
         if not self.digest.num_items:
             self.folder.mkdir()

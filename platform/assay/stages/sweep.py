@@ -30,7 +30,7 @@ from assay.records.stages import (
     TrialRecord,
 )
 from assay.rules.search import population
-from assay.rules.search.halving import Ladder, Segment, ladder, next_segment
+from assay.rules.search.halving import Ladder, TrialBudget, ladder, next_segment
 from assay.rules.search.lr_range import rates_to_try
 from assay.spec.sweep import Range, SweepSpec, with_parameters
 from assay.spec.train import WITHOUT_EFFECT, TrainSpec
@@ -53,7 +53,7 @@ TAKEN_OVER = "taken-over"
 """Inside a trial's folder: the checkpoint that it begins with, of the trial that it has taken over from."""
 
 
-RANGE_TEST: Segment = (-1, (RANGE_STEPS - 1) / RANGE_STEPS)
+RANGE_TEST: TrialBudget = (-1, (RANGE_STEPS - 1) / RANGE_STEPS)
 """The turn that finds the rates for `learning_rate: auto`. It pauses before its end, so that no weights are kept."""
 
 
@@ -82,7 +82,7 @@ def run(
         raise StageFailed("a sweep needs a selection split; give data.selection a share or files")
     started_at = time.time()
     trials_of = Trials(sweep, base, trial, model, data, work)
-    course = Course(sweep, trials_of)
+    course = TrialScheduler(sweep, trials_of)
     ray_tune.run(
         course,
         trials_of.turn,
@@ -235,7 +235,7 @@ class Trials:
         return self.folder(turn.parameters) / f"until-{turn.until:.4f}.json"
 
 
-class Course:
+class TrialScheduler:
     """The course of a sweep: which trial is trained next and how far, and what came of each."""
 
     def __init__(self, sweep: SweepSpec, trials: Trials) -> None:
@@ -246,9 +246,9 @@ class Course:
             if self.is_population
             else ladder(sweep.scheduler, factor=sweep.reduction_factor, num_rungs=sweep.num_rungs)
         )
-        self.results: dict[Segment, TurnResult] = {}
-        self.running: set[Segment] = set()
-        self.num_lost: Counter[Segment] = Counter()
+        self.results: dict[TrialBudget, TurnResult] = {}
+        self.running: set[TrialBudget] = set()
+        self.num_lost: Counter[TrialBudget] = Counter()
         self.tested: PauseReport | None = None
         self.drawn_file = trials.work.folder / "trials" / "drawn.json"
         if sweep.learning_rate == "auto" and (tested := trials.known(self._turn(RANGE_TEST))):
@@ -333,7 +333,7 @@ class Course:
         draws = random.Random(f"{self.sweep.seed}:{share}")
         losses = [self.results[segment].loss for segment in here]
         before = list(self.parameters)
-        found = population.takeovers(losses, factor=self.sweep.reduction_factor, draws=draws)
+        found = population.exploit(losses, factor=self.sweep.reduction_factor, draws=draws)
         for taker, giver in found.items():
             own = before[giver]
             changes = own.get(CHANGES, [])
@@ -343,7 +343,7 @@ class Course:
             if pause := self.results[giver, share].pause:
                 self.trials.hand_over(own, self.parameters[taker], pause.step)
 
-    def _turn(self, segment: Segment) -> Turn:
+    def _turn(self, segment: TrialBudget) -> Turn:
         number, until = segment
         return Turn(number, self.parameters[number] if segment != RANGE_TEST else {}, until)
 
@@ -357,7 +357,7 @@ class Course:
         except ValueError as error:
             raise StageFailed(f"the range test found no learning rate: {error}; say learning_rate yourself") from error
 
-    def _next(self) -> Segment | None:
+    def _next(self) -> TrialBudget | None:
         if self.sweep.learning_rate == "auto":
             return None if RANGE_TEST in self.running else RANGE_TEST
         losses = {segment: result.loss for segment, result in self.results.items()}

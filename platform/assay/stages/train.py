@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from assay.engines.checkpoints import files as kept
-from assay.engines.checkpoints.callback import Keeping
+from assay.engines.checkpoints.callback import CheckpointConfig
 from assay.engines.training import trackers
 from assay.engines.training.job import TrainingJob
 from assay.engines.workers import ray_train
@@ -38,7 +38,7 @@ def run(
     `grpo` may be rewarded by the `scorer`. What was trained before is gone on with, whichever run had begun it.
     Raises `UsageError` when another process is at the same training."""
     identity = job_digest(train, model=model, data=data, others=(teacher, scorer))
-    checkpoints = work.place.home / "checkpoints" / identity[:16]
+    checkpoints = work.settings.home / "checkpoints" / identity[:16]
     taken = UsageError(f"another run is at this very training (its checkpoints are in {checkpoints})")
     with held(checkpoints.with_suffix(".lock"), taken=taken):
         record = part(
@@ -98,7 +98,7 @@ def part(
         started_at=started_at,
         on_gpu=num_gpus > 0,
         rising_from=rising_from,
-        keeping=Keeping(
+        keeping=CheckpointConfig(
             folder=str(checkpoints),
             job=identity,
             attempt="",

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from assay.errors import Drift, PlaceError
+from assay.errors import IntegrityError, PlaceError
 from assay.records.artifact import Artifact, ArtifactKind, FileEntry, Manifest
 from assay.records.record import canonical_json, digest_of
 
@@ -52,23 +52,27 @@ class ArtifactStore:
         return self._is_whole(artifact)
 
     def verify(self, artifact: Artifact) -> None:
-        """Reads every byte; raises `Drift` naming the first file that is not what was put."""
+        """Reads every byte; raises `IntegrityError` naming the first file that is not what was put."""
         try:
             manifest = self._manifest(artifact.digest)
         except (OSError, ValueError) as error:
-            raise Drift(f"the manifest of artifact {artifact.digest[:12]} is missing or damaged: {error}") from error
+            raise IntegrityError(
+                f"the manifest of artifact {artifact.digest[:12]} is missing or damaged: {error}"
+            ) from error
         folder = self.folder / artifact.digest
         there = {path.relative_to(folder).as_posix() for path in _files(folder)}
         for name in sorted(there ^ set(manifest.files)):
-            raise Drift(f"{folder / name} {'was added to' if name in there else 'is missing from'} the artifact")
+            raise IntegrityError(
+                f"{folder / name} {'was added to' if name in there else 'is missing from'} the artifact"
+            )
         for name, entry in manifest.files.items():
             if _entry(folder / name) != entry:
-                raise Drift(f"{folder / name} is not what was weighed: its SHA-256 has changed")
+                raise IntegrityError(f"{folder / name} is not what was evaluated: its SHA-256 has changed")
 
     def _is_whole(self, artifact: Artifact) -> bool:
         try:
             self.verify(artifact)
-        except Drift:
+        except IntegrityError:
             return False
         self._remember_stats(artifact.digest)
         return True

@@ -238,7 +238,7 @@ class Ledger:
             return [Approval.model_validate_json(text) for text in connection.execute(query).scalars()]
 
     def add_attempt(self, splits: Sequence[str], subject: str, *, run: str, budget: int | None) -> int | None:
-        """Counts `subject` as weighed with the items of every split, once. Returns which one it is: the highest of
+        """Counts `subject` as evaluated with the items of every split, once. Returns which one it is: the highest of
         its numbers, each counted from 1; None, and counts nothing, when that would be more than the budget."""
         numbers = [0]
         with self._begin() as connection:
@@ -257,7 +257,7 @@ class Ledger:
         return max(numbers)
 
     def num_attempts(self, split: str) -> int:
-        """How many candidates were weighed with the items of a split."""
+        """How many candidates were evaluated with the items of a split."""
         query = sql.select(sql.func.count()).where(_attempts.c.split == split)
         with self._begin() as connection:
             return int(connection.execute(query).scalar_one())

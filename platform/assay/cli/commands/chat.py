@@ -10,21 +10,21 @@ import click
 
 from assay.cli.local import key_file
 from assay.errors import PlaceError, UsageError
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.spec import Spec
 from assay.store.ledger import Ledger
 
 ANSWER_TIMEOUT_S = 300
 
 
-def converse(place: Place, message: str, *, model: str | None, system: str | None) -> None:
+def converse(settings: Settings, message: str, *, model: str | None, system: str | None) -> None:
     """Answers one message, or as many as are typed until end of file."""
-    champion_model, champion_system = _champion(place)
+    champion_model, champion_system = _champion(settings)
     name = model or champion_model
     prompt = system if system is not None else champion_system
     messages = [{"role": "system", "content": prompt}] if prompt else []
     if message:
-        _turn(place, name, messages, message)
+        _turn(settings, name, messages, message)
         return
     click.echo(f"talking to {name}; Ctrl-D ends", err=True)
     while True:
@@ -33,26 +33,26 @@ def converse(place: Place, message: str, *, model: str | None, system: str | Non
         except EOFError:
             return
         if said:
-            _turn(place, name, messages, said)
+            _turn(settings, name, messages, said)
 
 
-def api_key(place: Place) -> str:
+def api_key(settings: Settings) -> str:
     """The key from ASSAY_API_KEY, or the one that `assay up --save-key` kept."""
     key = os.environ.get("ASSAY_API_KEY")
-    if not key and key_file(place).is_file():
-        key = key_file(place).read_text().strip()
+    if not key and key_file(settings).is_file():
+        key = key_file(settings).read_text().strip()
     if not key:
         raise UsageError("set ASSAY_API_KEY to the key that `assay up` printed; `assay up --new-key` makes another")
     return key
 
 
-def answer(place: Place, model: str, messages: list[dict[str, str]]) -> Iterator[str]:
+def answer(settings: Settings, model: str, messages: list[dict[str, str]]) -> Iterator[str]:
     """The model's answer, piece by piece. Raises `PlaceError` with the server's words when it refuses."""
     body = {"model": model, "messages": messages, "stream": True, "temperature": 0, "max_tokens": 512}
     request = urllib.request.Request(
-        f"{place.gateway_url}/chat/completions",
+        f"{settings.gateway_url}/chat/completions",
         data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json", "Authorization": f"Bearer {api_key(place)}"},
+        headers={"Content-Type": "application/json", "Authorization": f"Bearer {api_key(settings)}"},
     )
     try:
         with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S) as stream:
@@ -65,21 +65,21 @@ def answer(place: Place, model: str, messages: list[dict[str, str]]) -> Iterator
     except urllib.error.HTTPError as error:
         raise PlaceError(f"the gateway said {error.code}: {_words(error.read())}") from error
     except OSError as error:
-        raise PlaceError(f"no gateway answers at {place.gateway_url} ({error}); `assay up` starts it") from error
+        raise PlaceError(f"no gateway answers at {settings.gateway_url} ({error}); `assay up` starts it") from error
 
 
-def _turn(place: Place, model: str, messages: list[dict[str, str]], said: str) -> None:
+def _turn(settings: Settings, model: str, messages: list[dict[str, str]], said: str) -> None:
     messages.append({"role": "user", "content": said})
     pieces = []
-    for piece in answer(place, model, messages):
+    for piece in answer(settings, model, messages):
         click.echo(piece, nl=False)
         pieces.append(piece)
     click.echo()
     messages.append({"role": "assistant", "content": "".join(pieces)})
 
 
-def _champion(place: Place) -> tuple[str, str | None]:
-    ledger = Ledger(place.ledger_url)
+def _champion(settings: Settings) -> tuple[str, str | None]:
+    ledger = Ledger(settings.ledger_url)
     champion = ledger.champion()
     if champion is None:
         raise UsageError("no model has traffic yet; `assay promote RUN` gives it to an approved run")

@@ -13,42 +13,42 @@ from assay.cli.terminal.display import is_terminal
 from assay.cli.terminal.tables import next_steps
 from assay.errors import ExitCode
 from assay.flow.pipeline.graph import run_id
-from assay.flow.release.operations import Weighed, move_traffic, say_yes_or_no, weighed
+from assay.flow.release.operations import Evaluated, evaluated, promote_run, record_decision
 from assay.loader.load import load_spec, load_suites
-from assay.settings import Place
+from assay.settings import Settings
 from assay.store.ledger import Ledger
 
 QUESTIONS = ("What is the capital of France?", "What is the capital of Zorvania?")
 
 
-def run_demo(place: Place, path: Path, *, approve: bool) -> int:
+def run_demo(settings: Settings, path: Path, *, approve: bool) -> int:
     """Starts the place, submits the spec as a Ray job, asks for approval, promotes and asks a question.
     Returns the exit code of the first part that does not succeed."""
     began = time.monotonic()
     spec = load_spec(path)
     suite = load_suites(spec.gate.suite)
     _headline("a local Ray head with token authentication, and the gateway")
-    start_place(place, save_key=True)
+    start_place(settings, save_key=True)
     _headline(f"assay submit {path}")
-    code = submit_spec(path, spec, suite, place=place, address=None, follow=True)
+    code = submit_spec(path, spec, suite, settings=settings, address=None, follow=True)
     if code != ExitCode.DONE:
         return code
-    it = weighed(run_id(spec, suite, Path.cwd()), Ledger(place.ledger_url))
-    if not _is_agreed(it, place, approve=approve):
+    it = evaluated(run_id(spec, suite, Path.cwd()), Ledger(settings.ledger_url))
+    if not _is_agreed(it, settings, approve=approve):
         _headline("not approved yet, so nothing has traffic")
         click.echo(next_steps(it.run, spec, it.gate.scorecard))
         click.echo("and `make down` stops everything")
         return ExitCode.DONE
     _headline(f"assay promote {it.run}")
-    move_traffic(it.run, place=place, say=click.echo)
+    promote_run(it.run, settings=settings, say=click.echo)
     _headline("assay chat")
     for question in QUESTIONS:
-        _ask(place, spec.served_name, spec.data.system, question)
-    _farewell(place, spec.served_name, spec.data.system, time.monotonic() - began)
+        _ask(settings, spec.served_name, spec.data.system, question)
+    _farewell(settings, spec.served_name, spec.data.system, time.monotonic() - began)
     return ExitCode.DONE
 
 
-def _is_agreed(it: Weighed, place: Place, *, approve: bool) -> bool:
+def _is_agreed(it: Evaluated, settings: Settings, *, approve: bool) -> bool:
     """Approves by the demo's reviewer when told to, or when the person in the terminal says yes."""
     reviewer = it.spec.approval.reviewers[0]
     missed = it.gate.scorecard.missed_soft_limits
@@ -62,26 +62,26 @@ def _is_agreed(it: Weighed, place: Place, *, approve: bool) -> bool:
         if not click.confirm(f"Approve {it.run} as {reviewer}?", default=False):
             return False
         reason = click.prompt("Why, although a soft limit was missed") if missed else "approved in the terminal"
-    word = say_yes_or_no(it.run, decision="approve", reviewer=reviewer, reason=reason, place=place)
+    word = record_decision(it.run, decision="approve", reviewer=reviewer, reason=reason, settings=settings)
     click.echo(f"approved by {word.reviewer}, bound to model {word.artifact_digest[:12]}")
     return True
 
 
-def _ask(place: Place, model: str, system: str | None, question: str) -> None:
+def _ask(settings: Settings, model: str, system: str | None, question: str) -> None:
     messages = [{"role": "system", "content": system}] if system else []
     click.echo(f"> {question}")
-    click.echo("".join(answer(place, model, [*messages, {"role": "user", "content": question}])))
+    click.echo("".join(answer(settings, model, [*messages, {"role": "user", "content": question}])))
 
 
-def _farewell(place: Place, model: str, system: str | None, seconds: float) -> None:
+def _farewell(settings: Settings, model: str, system: str | None, seconds: float) -> None:
     _headline(f"done in {seconds // 60:.0f} min {seconds % 60:.0f} s")
-    click.echo(f"{model} is served at {place.gateway_url}. Try\n")
-    click.echo(f"  curl -s {place.gateway_url}/chat/completions \\")
-    click.echo(f'    -H "Authorization: Bearer $(cat {key_file(place)})" -H "Content-Type: application/json" \\')
+    click.echo(f"{model} is served at {settings.gateway_url}. Try\n")
+    click.echo(f"  curl -s {settings.gateway_url}/chat/completions \\")
+    click.echo(f'    -H "Authorization: Bearer $(cat {key_file(settings)})" -H "Content-Type: application/json" \\')
     system_turn = f'{{"role": "system", "content": "{system}"}}, ' if system else ""
     turns = f'[{system_turn}{{"role": "user", "content": "Which currency is used in Japan?"}}]'
     click.echo(f'    -d \'{{"model": "{model}", "messages": {turns}}}\'\n')
-    click.echo("`make down` stops everything; the ledger and the artifacts stay in " + str(place.home))
+    click.echo("`make down` stops everything; the ledger and the artifacts stay in " + str(settings.home))
 
 
 def _headline(text: str) -> None:

@@ -12,7 +12,7 @@ from assay.loader.compose import Override
 from assay.loader.diff import Change, differences
 from assay.loader.load import resolve_spec
 from assay.loader.yaml_writer import written
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.spec import Spec
 
 
@@ -26,17 +26,17 @@ class Comparison:
     why_unknown: str = ""
 
 
-def compare(old: str, new: str, overrides: Sequence[Override], place: Place) -> Comparison:
+def compare(old: str, new: str, overrides: Sequence[Override], settings: Settings) -> Comparison:
     """Each of the two is a spec file, or the start of a run's id; the overrides lie on the second.
     Raises InvalidInput and UsageError."""
-    before, after = _spec(old, (), place), _spec(new, overrides, place)
+    before, after = _spec(old, (), settings), _spec(new, overrides, settings)
     changes = differences(before, after)
     if not changes:
         return Comparison([], [])
     from assay.flow.pipeline.diff import stages_again
 
     try:
-        return Comparison(changes, stages_again(before, after, Path.cwd(), place))
+        return Comparison(changes, stages_again(before, after, Path.cwd(), settings))
     except InvalidInput as error:
         return Comparison(changes, None, str(error))
 
@@ -56,7 +56,7 @@ def print_comparison(comparison: Comparison) -> None:
         click.echo(f"runs again: {', '.join(comparison.runs_again) or 'nothing'}")
 
 
-def _spec(name: str, overrides: Sequence[Override], place: Place) -> Spec:
+def _spec(name: str, overrides: Sequence[Override], settings: Settings) -> Spec:
     """The spec in a file, or the one of a run."""
     if Path(name).exists() or name.endswith((".yaml", ".yml")):
         return resolve_spec(Path(name), overrides)[0]
@@ -66,7 +66,7 @@ def _spec(name: str, overrides: Sequence[Override], place: Place) -> Spec:
 
     from assay.store.ledger import Ledger
 
-    run = Ledger(place.ledger_url).find_run(name)
+    run = Ledger(settings.ledger_url).find_run(name)
     try:
         return Spec.model_validate_json(run.spec)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""`assay gate`: weighing without a run, comparing two weighings, and testing a suite on itself."""
+"""`assay gate`: evaluating without a run, comparing two evaluations, and testing a suite on itself."""
 
 import os
 import sys
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from assay.errors import ExitCode, UsageError
-from assay.settings import Place
+from assay.settings import Settings
 
 if TYPE_CHECKING:
-    from assay.records.evaluation import Subject
+    from assay.records.evaluation import ModelRef
     from assay.records.gate import Outcome
 
 
 @click.group()
 def gate() -> None:
-    """Weigh any model by a suite, compare two weighings, or test a suite on itself."""
+    """Evaluate any model by a suite, compare two evaluations, or test a suite on itself."""
 
 
 @gate.command("run")
@@ -51,10 +51,10 @@ def run(
     html_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Weigh a model that was made elsewhere. What was weighed before is not asked again.
+    """Evaluate a model that was made elsewhere. What was evaluated before is not asked again.
 
     Of several suites each has a verdict and a record of its own; the exit code is the worst one's."""
-    from assay.cli.commands.gate_run import weigh
+    from assay.cli.commands.gate_run import evaluate
 
     if (artifact is None) == (url is None):
         raise UsageError("name the model by --artifact or by --url")
@@ -62,11 +62,11 @@ def run(
         raise UsageError("--model, --revision and --api-key-env go with --url")
     if url is not None and num_replicas > 1:
         raise UsageError("--replicas goes with --artifact; how many engines stand behind a URL is its owner's affair")
-    outcome = weigh(
+    outcome = evaluate(
         subject(artifact or url or "", model, revision),
         subject(base, model, revision) if base else None,
         suites,
-        place=Place(),
+        settings=Settings(),
         engine=engine,
         num_concurrent=num_concurrent,
         num_replicas=num_replicas,
@@ -83,11 +83,11 @@ def run(
 @click.option("--confidence", type=click.FloatRange(0.5, 0.9999), help="Of each interval; the suite's when not said.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def compare(first: str, second: str, confidence: float | None, as_json: bool) -> None:
-    """Compare the models of two runs or weighings, item by item: who is better, and how sure that is."""
+    """Compare the models of two runs or evaluations, item by item: who is better, and how sure that is."""
     from assay.cli.terminal import tables
     from assay.flow.evaluation import compare as comparison
 
-    found = comparison.compare(first, second, place=Place(), confidence=confidence)
+    found = comparison.compare(first, second, settings=Settings(), confidence=confidence)
     if as_json:
         click.echo(found.model_dump_json())
     else:
@@ -96,8 +96,10 @@ def compare(first: str, second: str, confidence: float | None, as_json: bool) ->
 
 @gate.command()
 @click.argument("suite", nargs=-1, required=True)
-@click.option("--run", "weighed", default="", help="Whose answers to draw from; the newest to this suite if not said.")
-@click.option("--artifact", help="Weigh this model first, and damage its weights: --noise 0 0.1 0.3 if not said.")
+@click.option(
+    "--run", "evaluated", default="", help="Whose answers to draw from; the newest to this suite if not said."
+)
+@click.option("--artifact", help="Evaluate this model first, and damage its weights: --noise 0 0.1 0.3 if not said.")
 @click.option("--base", help="With --artifact: the model to compare with.")
 @click.option("--draws", default=1000, show_default=True, type=click.IntRange(100), help="Draws for each rate.")
 @click.option("--noise", "noises", multiple=True, type=float, help="Noise on the weights, a share of their spread.")
@@ -105,7 +107,7 @@ def compare(first: str, second: str, confidence: float | None, as_json: bool) ->
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def selftest(
     suite: tuple[str, ...],
-    weighed: str,
+    evaluated: str,
     artifact: str | None,
     base: str | None,
     draws: int,
@@ -114,28 +116,36 @@ def selftest(
     as_json: bool,
 ) -> None:
     """Test a suite on itself: how often it is wrong, and how small a regression it sees."""
-    from assay.cli.commands.gate_run import weigh_quietly
+    from assay.cli.commands.gate_run import evaluate_quietly
     from assay.cli.commands.gate_selftest import test_suite
 
     if artifact is not None:
-        if weighed:
+        if evaluated:
             raise UsageError("name the answers by --run or by --artifact")
-        weighed = weigh_quietly(subject(artifact), subject(base) if base else None, suite, Place(), num_concurrent)
+        evaluated = evaluate_quietly(
+            subject(artifact), subject(base) if base else None, suite, Settings(), num_concurrent
+        )
         noises = noises or (0.0, 0.1, 0.3)
     record = test_suite(
-        suite, weighed, place=Place(), draws=draws, noises=noises, num_concurrent=num_concurrent, as_json=as_json
+        suite,
+        evaluated,
+        settings=Settings(),
+        draws=draws,
+        noises=noises,
+        num_concurrent=num_concurrent,
+        as_json=as_json,
     )
     sys.exit(ExitCode.FAILED if record.faults else ExitCode.DONE)
 
 
-def subject(text: str, model: str = "", revision: str = "") -> "Subject":
+def subject(text: str, model: str = "", revision: str = "") -> "ModelRef":
     """A model as it stands on the command line: a URL, or what a spec's `model.source` takes."""
-    from assay.records.evaluation import Subject
+    from assay.records.evaluation import ModelRef
 
     if text.startswith(("http://", "https://")):
-        return Subject(url=text.rstrip("/"), model=model, revision=revision)
+        return ModelRef(url=text.rstrip("/"), model=model, revision=revision)
     is_folder = not text.startswith(("hf:", "package:"))
-    return Subject(source=str(Path(text).expanduser().absolute()) if is_folder else text)
+    return ModelRef(source=str(Path(text).expanduser().absolute()) if is_folder else text)
 
 
 def api_key(variable: str | None) -> str:

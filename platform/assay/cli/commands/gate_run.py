@@ -1,4 +1,4 @@
-"""`assay gate run`: a model that was made elsewhere, weighed and decided."""
+"""`assay gate run`: a model that was made elsewhere, evaluated and decided."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,22 +14,22 @@ from assay.errors import UsageError
 from assay.flow.evaluation import standalone
 from assay.loader.load import load_suites
 from assay.loader.references import model_fault
-from assay.records.evaluation import Subject, WeighingRequest
+from assay.records.evaluation import EvaluationRequest, ModelRef
 from assay.records.gate import Outcome
 from assay.reporting.document import report
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.model import ModelSpec
 from assay.spec.serve import EngineSpec
 
 WORST_FIRST: tuple[Outcome, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
 
 
-def weigh(
-    candidate: Subject,
-    base: Subject | None,
+def evaluate(
+    candidate: ModelRef,
+    base: ModelRef | None,
     suites: Sequence[str],
     *,
-    place: Place,
+    settings: Settings,
     engine: Sequence[str] = (),
     num_concurrent: int | None,
     num_replicas: int = 1,
@@ -38,20 +38,20 @@ def weigh(
     as_json: bool,
 ) -> Outcome:
     """Weighs by each suite, shows the scorecards in the forms that were asked for, and returns the worst verdict."""
-    settings = engine_settings(engine)
+    engine_options = engine_settings(engine)
     requests = [
-        WeighingRequest(candidate=candidate, base=base, suite=(suite,), engine=settings)
+        EvaluationRequest(candidate=candidate, base=base, suite=(suite,), engine=engine_options)
         for suite in dict.fromkeys(suites)
     ]
-    found = _weighed(
+    found = _evaluated(
         requests,
-        place,
+        settings,
         num_concurrent=num_concurrent,
         num_replicas=num_replicas,
         api_key=api_key,
         to_stderr=as_json,
     )
-    documents = [report(weighed.name, place=place) for weighed in found]
+    documents = [report(evaluated.name, settings=settings) for evaluated in found]
     files = _files(html_file, [request.suite[0] for request in requests]) if html_file else []
     for document, file in zip(documents, files, strict=False):
         write_html(document, file)
@@ -59,33 +59,33 @@ def weigh(
         said = [document.model_dump_json() for document in documents]
         click.echo(said[0] if len(said) == 1 else f"[{','.join(said)}]")
     else:
-        for weighed, document in zip(found, documents, strict=True):
-            tables.print_scorecard(weighed.name, document.scorecard, document.selftest)
-            if not weighed.num_stages_run:
-                click.echo(f"{weighed.name}: nothing has changed, so nothing was asked")
+        for evaluated, document in zip(found, documents, strict=True):
+            tables.print_scorecard(evaluated.name, document.scorecard, document.selftest)
+            if not evaluated.num_stages_run:
+                click.echo(f"{evaluated.name}: nothing has changed, so nothing was asked")
         for file in files:
             click.echo(f"wrote {file}")
     return min((document.scorecard.outcome for document in documents), key=WORST_FIRST.index)
 
 
-def weigh_quietly(
-    candidate: Subject, base: Subject | None, suites: Sequence[str], place: Place, num_concurrent: int | None
+def evaluate_quietly(
+    candidate: ModelRef, base: ModelRef | None, suites: Sequence[str], settings: Settings, num_concurrent: int | None
 ) -> str:
-    """Weighs by all suites as one, without showing a scorecard; returns the weighing's name."""
-    request = WeighingRequest(candidate=candidate, base=base, suite=tuple(suites), engine={})
-    (found,) = _weighed([request], place, num_concurrent=num_concurrent, api_key="none", to_stderr=True)
+    """Weighs by all suites as one, without showing a scorecard; returns the evaluation's name."""
+    request = EvaluationRequest(candidate=candidate, base=base, suite=tuple(suites), engine={})
+    (found,) = _evaluated([request], settings, num_concurrent=num_concurrent, api_key="none", to_stderr=True)
     return found.name
 
 
-def _weighed(
-    requests: Sequence[WeighingRequest],
-    place: Place,
+def _evaluated(
+    requests: Sequence[EvaluationRequest],
+    settings: Settings,
     *,
     num_concurrent: int | None,
     num_replicas: int = 1,
     api_key: str,
     to_stderr: bool,
-) -> tuple[standalone.Weighed, ...]:
+) -> tuple[standalone.Evaluated, ...]:
     suites = [load_suites(request.suite) for request in requests]
     for named in (requests[0].candidate, requests[0].base):
         check_source(named)
@@ -94,9 +94,9 @@ def _weighed(
             requests,
             suites,
             root=Path.cwd(),
-            place=place,
+            settings=settings,
             watcher=watcher,
-            before_work=lambda: ensure_place(place),
+            before_work=lambda: ensure_place(settings),
             api_key=api_key,
             num_concurrent=num_concurrent,
             num_replicas=num_replicas,
@@ -110,7 +110,7 @@ def _files(file: Path, suites: Sequence[str]) -> list[Path]:
     return [file.with_name(f"{file.stem}-{Path(suite).stem}{file.suffix}") for suite in suites]
 
 
-def check_source(subject: Subject | None) -> None:
+def check_source(subject: ModelRef | None) -> None:
     """Raises `UsageError` when the model is not there."""
     if subject is None or subject.url:
         return

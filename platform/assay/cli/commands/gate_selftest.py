@@ -11,14 +11,14 @@ from assay.errors import UsageError
 from assay.flow.evaluation import selftest
 from assay.loader.load import load_suites
 from assay.records.selftest import SelftestRecord
-from assay.settings import Place
+from assay.settings import Settings
 
 
 def test_suite(
     suites: Sequence[str],
-    weighed: str,
+    evaluated: str,
     *,
-    place: Place,
+    settings: Settings,
     draws: int,
     noises: Sequence[float],
     num_concurrent: int | None,
@@ -31,14 +31,14 @@ def test_suite(
         record = selftest.run(
             load_suites(suites),
             suites,
-            weighed=weighed,
+            evaluated=evaluated,
             draws=draws,
             noises=noises,
             num_concurrent=num_concurrent,
             root=Path.cwd(),
-            place=place,
+            settings=settings,
             watcher=watcher,
-            before_work=lambda: ensure_place(place),
+            before_work=lambda: ensure_place(settings),
         )
     if as_json:
         click.echo(record.model_dump_json())

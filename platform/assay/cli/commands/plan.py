@@ -19,7 +19,7 @@ from assay.records.plan import Cluster, LimitPlan, MemoryEstimate, Need, Plan, S
 from assay.records.record import read_as
 from assay.records.stages import DatasetRecord
 from assay.rules.planning.memory import GIB
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 
@@ -28,12 +28,12 @@ NARROWEST = 80
 
 
 def show_plan(
-    spec: Spec, suite: SuiteSpec, *, place: Place, cluster_file: Path | None, against: str | None, as_json: bool
+    spec: Spec, suite: SuiteSpec, *, settings: Settings, cluster_file: Path | None, against: str | None, as_json: bool
 ) -> None:
     """Prints the plan, or with `against` what is different from an earlier run."""
     cluster = _described(cluster_file) if cluster_file else None
-    earlier = _earlier_run(against, spec, place) if against else None
-    it = plan(spec, suite, root=Path.cwd(), place=place, cluster=cluster)
+    earlier = _earlier_run(against, spec, settings) if against else None
+    it = plan(spec, suite, root=Path.cwd(), settings=settings, cluster=cluster)
     changes = [*earlier.changes, *_data_changes(earlier.data, it)] if earlier else []
     if as_json:
         said = it.model_dump(mode="json")
@@ -65,10 +65,10 @@ class _Earlier(NamedTuple):
     """Its prepared data, if it came so far."""
 
 
-def _earlier_run(prefix: str, spec: Spec, place: Place) -> _Earlier:
+def _earlier_run(prefix: str, spec: Spec, settings: Settings) -> _Earlier:
     from assay.errors import UsageError
 
-    ledger = existing_ledger(place, [])
+    ledger = existing_ledger(settings, [])
     if ledger is None:
         raise UsageError("there is no ledger yet, so there is no run to compare with")
     run = ledger.find_run(prefix)

@@ -10,7 +10,7 @@ import click
 from assay.loader.annotations import annotation_at
 from assay.loader.compose import Override
 from assay.loader.load import resolve_spec
-from assay.loader.yaml_reader import Document, Location, Place
+from assay.loader.yaml_reader import Document, Location, SourceLocation
 from assay.loader.yaml_writer import written
 from assay.spec.block import Block
 from assay.spec.spec import Spec
@@ -91,7 +91,7 @@ def _origin(location: Location, document: Document, is_default: bool) -> str:
     return "default" if is_default or isinstance(stands_for, dict) else _said(places[short])
 
 
-def _said(place: Place) -> str:
+def _said(place: SourceLocation) -> str:
     return f"{place.file}:{place.line}" if place.line else place.file
 
 

@@ -8,18 +8,18 @@ from assay.cli.terminal import tables
 from assay.errors import UsageError
 from assay.records.report import Report
 from assay.reporting import document as flow
-from assay.settings import Place
+from assay.settings import Settings
 from assay.store.ledger import Ledger
 
 NUM_IN_TERMINAL = 3
 
 
 def show_report(
-    run: str, place: Place, *, as_json: bool, html_file: Path | None, num_examples: int | None = None
+    run: str, settings: Settings, *, as_json: bool, html_file: Path | None, num_examples: int | None = None
 ) -> Report:
-    """Shows the newest verdict of a run or weighing in the forms that were asked for; in the terminal when in none."""
+    """Shows the newest verdict of a run or evaluation in the forms that were asked for, or in the terminal."""
     default = NUM_IN_TERMINAL if not as_json and html_file is None else flow.NUM_EXAMPLES
-    report = flow.report(run, place=place, num_examples=default if num_examples is None else num_examples)
+    report = flow.report(run, settings=settings, num_examples=default if num_examples is None else num_examples)
     if html_file is not None:
         write_html(report, html_file)
     if as_json:
@@ -27,7 +27,7 @@ def show_report(
     elif html_file is not None:
         click.echo(f"{report.scorecard.outcome}  {report.name}: wrote {html_file}")
     else:
-        tables.print_report(report, Ledger(place.ledger_url))
+        tables.print_report(report, Ledger(settings.ledger_url))
     return report
 
 

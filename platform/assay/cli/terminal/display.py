@@ -16,7 +16,7 @@ from rich.table import Table
 
 from assay.cli.terminal.curves import trial_words
 from assay.flow.pipeline.executor import Watcher
-from assay.records.gate import ContaminationRecord, GateRecord, WeighingRecord
+from assay.records.gate import ContaminationRecord, EvaluationRecord, GateRecord
 from assay.records.progress import Progress
 from assay.records.record import Record
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
@@ -118,7 +118,7 @@ def summary(record: Record) -> str:
         return f"{record.num_steps} steps, {record.tokens_per_s:.0f} tokens/s{fast}{loss}{again}"
     if isinstance(record, DeploymentRecord):
         return f"slot {record.slot} answers"
-    if isinstance(record, WeighingRecord):
+    if isinstance(record, EvaluationRecord):
         return f"{items_asked(record)} items in {record.seconds:.0f} s"
     if isinstance(record, ContaminationRecord):
         found = f"{len(record.exact)} copied, {len(record.near)} alike"

@@ -12,7 +12,7 @@ from assay.cli.terminal.curves import print_sweep
 from assay.cli.terminal.display import NAME_WIDTH, summary
 from assay.flow.pipeline.executor import stages_now
 from assay.records.comparison import Comparison
-from assay.records.gate import ContaminationRecord, GateRecord, LimitResult, Scorecard, WeighingRecord
+from assay.records.gate import ContaminationRecord, EvaluationRecord, GateRecord, LimitResult, Scorecard
 from assay.records.record import read_as
 from assay.records.release import Champion
 from assay.records.report import Report, WrongAnswers
@@ -21,7 +21,7 @@ from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, S
 from assay.reporting.words import items_asked
 from assay.rules.gate.measurements import in_unit
 from assay.rules.release.approval import num_required
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.spec import Spec
 from assay.store.ledger import NO_RUNS, Ledger, RunRow, StageRow
 
@@ -36,18 +36,18 @@ _RECORDS: dict[str, type[Any]] = {
     "train": TrainingRecord,
     "merge": ModelRecord,
     "compress": ModelRecord,
-    "baseline": WeighingRecord,
-    "champion": WeighingRecord,
+    "baseline": EvaluationRecord,
+    "champion": EvaluationRecord,
     "deploy": DeploymentRecord,
     "gate": GateRecord,
 }
 
 
-def print_runs(runs: Sequence[RunRow], champion: Champion | None, ledger: Ledger, place: Place) -> None:
+def print_runs(runs: Sequence[RunRow], champion: Champion | None, ledger: Ledger, settings: Settings) -> None:
     """All runs, newest first, and who has the traffic."""
     table = _table("run", "started", "stage", "state")
     for run in runs:
-        stages = stages_now(run.id, ledger, place)
+        stages = stages_now(run.id, ledger, settings)
         last = stages[-1] if stages else None
         verdict = _verdict(run.id, stages, ledger)
         table.add_row(run.id, _ago(run.created_at), last.stage if last else "", verdict or (last.state if last else ""))
@@ -56,12 +56,12 @@ def print_runs(runs: Sequence[RunRow], champion: Champion | None, ledger: Ledger
     console.print(f"traffic: {champion.run} (slot {champion.slot})" if champion else "traffic: nobody")
 
 
-def print_status(run: str, ledger: Ledger, place: Place) -> None:
+def print_status(run: str, ledger: Ledger, settings: Settings) -> None:
     """The stages of one run and what they came to, a sweep with its curves, and who has approved."""
     console = _console()
-    console.print(f"run [bold]{run}[/bold]  {place.run_folder(run)}")
+    console.print(f"run [bold]{run}[/bold]  {settings.run_folder(run)}")
     records = {stage: record for stage, record, _ in _records(run, ledger)}
-    for stage in stages_now(run, ledger, place):
+    for stage in stages_now(run, ledger, settings):
         ended_at = stage.ended_at or (time.time() if stage.state == "running" else None)
         took = f"{ended_at - stage.started_at:6.0f} s" if ended_at else f"{'':8}"
         style, record = STATE_STYLES[stage.state], records.get(stage.stage)
@@ -156,9 +156,9 @@ def print_selftest(record: SelftestRecord) -> None:
     console = _console()
     kept = "[bold green]KEPT[/bold green]" if not record.faults else "[bold red]MISSED[/bold red]"
     console.print(f"{kept}  {record.suite}: {record.draws} draws, answers of model {record.artifact_digest[:12]}")
-    spoilt = [f"{point.spoilt:.0%}" for point in record.planted]
+    corrupted = [f"{point.corrupted:.0%}" for point in record.planted]
     table = _table("limit", "on the limit: PASS", "FAIL", "as good as the base: FAIL", "PASS, when answers are spoilt")
-    table.add_row("", "", "", "", "".join(f"{text:>6}" for text in spoilt), style="dim")
+    table.add_row("", "", "", "", "".join(f"{text:>6}" for text in corrupted), style="dim")
     for limit in record.limits:
         on_limit, equal = limit.on_limit, limit.equal
         table.add_row(
@@ -207,7 +207,7 @@ def _verdict(run: str, stages: Sequence[StageRow], ledger: Ledger) -> str:
         return ""
     gate = read_as(GateRecord, row.record)
     if gate is None:
-        return "weighed by another version"
+        return "evaluated by another version"
     outcome = gate.scorecard.outcome
     approved = outcome == "PASS" and any(word.decision == "approve" for word in ledger.approvals(run))
     return f"{outcome}, approved" if approved else outcome

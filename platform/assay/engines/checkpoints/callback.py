@@ -40,7 +40,7 @@ class Diverged(StageFailed):
     """The loss is not finite any more, or has exploded."""
 
 
-class Keeping(Record):
+class CheckpointConfig(Record):
     """How one attempt at a training run is kept."""
 
     folder: str
@@ -67,7 +67,7 @@ class Keeping(Record):
         return self.stop_file.exists() or bool(self.halt_file and Path(self.halt_file).exists())
 
 
-class Kept(Record):
+class CheckpointState(Record):
     """What a keeper remembers from one attempt to the next."""
 
     history: tuple[LossPoint, ...] = ()
@@ -78,12 +78,12 @@ class Kept(Record):
     """Looks in a row that brought no lower one."""
 
 
-class Keeper:
+class CheckpointCallback:
     """One worker's part in keeping a run. `after_step` and `save` are called by all workers alike."""
 
     def __init__(
         self,
-        keeping: Keeping | None,
+        keeping: CheckpointConfig | None,
         train: TrainSpec,
         *,
         evaluate: Callable[[], tuple[float | None, float | None]],
@@ -103,7 +103,7 @@ class Keeper:
         self._saved_at = time.monotonic()
         self._looked_at = 0.0
         if keeping and keeping.resume_from:
-            self._remember(Kept.model_validate_json((Path(keeping.resume_from) / KEPT).read_text()))
+            self._remember(CheckpointState.model_validate_json((Path(keeping.resume_from) / KEPT).read_text()))
 
     def after_step(self, step: int, num_steps: int, control: Any) -> None:
         """Tells the Trainer what to do after an optimizer step. Rank 0 decides for all."""
@@ -229,15 +229,15 @@ class Keeper:
             return SAVE if step % spec.every_steps == 0 else GO_ON
         return SAVE if now - self._saved_at >= (spec.interval_s or math.inf) else GO_ON
 
-    def _kept(self) -> Kept:
-        return Kept(
+    def _kept(self) -> CheckpointState:
+        return CheckpointState(
             history=tuple(self.history),
             best_step=self.best_step,
             best_loss=self.best_loss,
             num_worse=self.num_worse,
         )
 
-    def _remember(self, kept: Kept) -> None:
+    def _remember(self, kept: CheckpointState) -> None:
         self.history[:] = kept.history
         self.best_step, self.best_loss, self.num_worse = kept.best_step, kept.best_loss, kept.num_worse
 
@@ -247,17 +247,19 @@ def steps_until(share: float, num_steps: int) -> int:
     return max(1, math.ceil(share * num_steps - ROUNDING))
 
 
-def attach(keeper: Keeper, trainer: Any) -> None:
+def attach(checkpointing: CheckpointCallback, trainer: Any) -> None:
     """Puts the keeper's checkpoints, and its schedule for a range test, in the place of the trainer's own."""
-    trainer._save_checkpoint = lambda model, trial: keeper.save(trainer)
+    trainer._save_checkpoint = lambda model, trial: checkpointing.save(trainer)
     if not trainer.is_deepspeed_enabled:
         trainer._load_from_checkpoint = lambda folder, model=None: trained_state.load(trainer.model, Path(folder))
-    if keeper.train.min_workers is not None and trainer.is_deepspeed_enabled:
+    if checkpointing.train.min_workers is not None and trainer.is_deepspeed_enabled:
         _let_others_read()
-    if keeper.train.learning_rate_changes:
-        trainer.create_scheduler = partial(_changing, trainer, keeper.train)
-    if keeper.rising_from is not None:
-        trainer.create_scheduler = partial(_rising, trainer, keeper.rising_from / keeper.train.learning_rate)
+    if checkpointing.train.learning_rate_changes:
+        trainer.create_scheduler = partial(_changing, trainer, checkpointing.train)
+    if checkpointing.rising_from is not None:
+        trainer.create_scheduler = partial(
+            _rising, trainer, checkpointing.rising_from / checkpointing.train.learning_rate
+        )
 
 
 def _changing(trainer: Any, train: TrainSpec, num_training_steps: int, optimizer: Any = None) -> Any:

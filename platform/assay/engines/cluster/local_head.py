@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from assay.errors import PlaceError
-from assay.settings import Place
+from assay.settings import Settings
 
 START_TIMEOUT_S = 60.0
 
@@ -56,40 +56,40 @@ SERVE_ENV = {
 }
 
 
-def start(place: Place) -> None:
+def start(settings: Settings) -> None:
     """Starts the head and waits until its dashboard answers; does nothing when it runs already.
     Raises `PlaceError` for a port in use, or with Ray's own words when it does not come up."""
-    if is_running(place):
+    if is_running(settings):
         return
-    for setting, port in _ports(place).items():
+    for setting, port in _ports(settings).items():
         _require_free(port, setting)
-    _make_token(place)
-    log = place.home / "ray-head.log"
+    _make_token(settings)
+    log = settings.home / "ray-head.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            _command(place),
+            _command(settings),
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment(place) | _ports_of_its_own(),
+            env=environment(settings) | _ports_of_its_own(),
             start_new_session=True,
         )
     _started.append(process)
-    _pid_file(place).write_text(str(process.pid))
+    _pid_file(settings).write_text(str(process.pid))
     end = time.monotonic() + START_TIMEOUT_S
-    while not _answers(place):
+    while not _answers(settings):
         if process.poll() is not None or time.monotonic() > end:
-            stop(place)
+            stop(settings)
             raise PlaceError(f"Ray did not start: {_last_words(log)} (all of it in {log})")
         time.sleep(0.2)
 
 
-def stop(place: Place) -> None:
+def stop(settings: Settings) -> None:
     """Stops the head and everything that runs on it; does nothing when it does not run."""
-    process = _process(place)
+    process = _process(settings)
     if process is not None:
         process.send_signal(signal.SIGTERM)
     # Some of what runs on the head has left its process tree (Serve's HAProxy, for one); all of it bears the mark.
-    family = _marked(place)
+    family = _marked(settings)
     for left in family if process is None else ():
         left.terminate()
     _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
@@ -98,15 +98,15 @@ def stop(place: Place) -> None:
             left.kill()
     psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
     _started[:] = [started for started in _started if started.poll() is None]
-    _pid_file(place).unlink(missing_ok=True)
+    _pid_file(settings).unlink(missing_ok=True)
 
 
-def is_running(place: Place) -> bool:
+def is_running(settings: Settings) -> bool:
     """Whether our head is up."""
-    return _process(place) is not None
+    return _process(settings) is not None
 
 
-def environment(place: Place) -> dict[str, str]:
+def environment(settings: Settings) -> dict[str, str]:
     """The environment of the head, and of whatever talks to it."""
     return {
         **os.environ,
@@ -114,21 +114,21 @@ def environment(place: Place) -> dict[str, str]:
         **FEW_PROCESSES,
         **SELDOM,
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(place.token_path),
+        "RAY_AUTH_TOKEN_PATH": str(settings.token_path),
         "RAY_JOB_STOP_WAIT_TIME_S": str(JOB_STOP_WAIT_S),
         # A head of one machine has nowhere to drain its work to, and would wait 30 seconds for that when it stops.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1",
         # Ray warns of more worker processes than cores; here they are wanted (see `Place.num_cpus`).
-        "RAY_worker_maximum_startup_concurrency": str(4 * place.num_cpus),
-        "ASSAY_HOME": str(place.home),
-        MARK: str(place.home),
+        "RAY_worker_maximum_startup_concurrency": str(4 * settings.num_cpus),
+        "ASSAY_HOME": str(settings.home),
+        MARK: str(settings.home),
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
     }
 
 
-def _command(place: Place) -> list[str]:
+def _command(settings: Settings) -> list[str]:
     return [
         str(Path(sys.executable).parent / "ray"),
         "start",
@@ -136,12 +136,12 @@ def _command(place: Place) -> list[str]:
         "--block",
         "--disable-usage-stats",
         "--node-ip-address=127.0.0.1",
-        f"--port={place.ray_port}",
-        f"--num-cpus={place.num_cpus}",
+        f"--port={settings.ray_port}",
+        f"--num-cpus={settings.num_cpus}",
         "--include-dashboard=true",
         "--include-log-monitor=false",  # it reads workers' logs to a driver, and ours want none
         "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={place.dashboard_port}",
+        f"--dashboard-port={settings.dashboard_port}",
         f"--dashboard-agent-listen-port={_free_port()}",
         f"--dashboard-agent-grpc-port={_free_port()}",
         f"--ray-client-server-port={_free_port()}",
@@ -157,11 +157,11 @@ def _ports_of_its_own() -> dict[str, str]:
     }
 
 
-def _ports(place: Place) -> dict[str, int]:
+def _ports(settings: Settings) -> dict[str, int]:
     return {
-        "ASSAY_RAY_PORT": place.ray_port,
-        "ASSAY_DASHBOARD_PORT": place.dashboard_port,
-        "ASSAY_SERVE_PORT": place.serve_port,
+        "ASSAY_RAY_PORT": settings.ray_port,
+        "ASSAY_DASHBOARD_PORT": settings.dashboard_port,
+        "ASSAY_SERVE_PORT": settings.serve_port,
     }
 
 
@@ -180,47 +180,47 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _make_token(place: Place) -> None:
+def _make_token(settings: Settings) -> None:
     """A new token for a new place; nobody else may read it."""
     try:
-        place.home.mkdir(parents=True, exist_ok=True)
-        if not place.token_path.exists():
-            descriptor = os.open(place.token_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        settings.home.mkdir(parents=True, exist_ok=True)
+        if not settings.token_path.exists():
+            descriptor = os.open(settings.token_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_hex(32))
     except OSError as error:
         raise PlaceError(
-            f"cannot write to {place.home}: {error.strerror}. Set ASSAY_HOME to a folder you may write"
+            f"cannot write to {settings.home}: {error.strerror}. Set ASSAY_HOME to a folder you may write"
         ) from error
 
 
-def _marked(place: Place) -> list[psutil.Process]:
+def _marked(settings: Settings) -> list[psutil.Process]:
     """Every process that was started by our head, by the mark in its environment, and what those have started: Ray's
     agents write their title over their environment."""
     found: set[psutil.Process] = set()
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get(MARK) == str(place.home):
+            if process.environ().get(MARK) == str(settings.home):
                 found |= {process, *process.children(recursive=True)}
     return sorted(found - {psutil.Process()}, key=lambda process: process.pid)
 
 
-def _pid_file(place: Place) -> Path:
-    return place.home / "ray-head.pid"
+def _pid_file(settings: Settings) -> Path:
+    return settings.home / "ray-head.pid"
 
 
-def _process(place: Place) -> psutil.Process | None:
+def _process(settings: Settings) -> psutil.Process | None:
     try:
-        process = psutil.Process(int(_pid_file(place).read_text()))
-        ours = f"--port={place.ray_port}" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+        process = psutil.Process(int(_pid_file(settings).read_text()))
+        ours = f"--port={settings.ray_port}" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
     except (OSError, ValueError, psutil.Error):
         return None
     return process if ours else None
 
 
-def _answers(place: Place) -> bool:
+def _answers(settings: Settings) -> bool:
     request = urllib.request.Request(
-        f"{place.dashboard_url}/api/version", headers={"Authorization": f"Bearer {place.ray_token()}"}
+        f"{settings.dashboard_url}/api/version", headers={"Authorization": f"Bearer {settings.ray_token()}"}
     )
     try:
         with urllib.request.urlopen(request, timeout=2):

@@ -71,7 +71,7 @@ def run_beside(work: Callable[[], object], *, ask: Callable[[], None], within_s:
         _unheeded.set()
 
 
-def heed() -> None:
+def raise_if_requested() -> None:
     """Raises `KeyboardInterrupt` where this process was asked to stop and has not: nothing more is to be begun."""
     if _unheeded.is_set():
         _unheeded.clear()

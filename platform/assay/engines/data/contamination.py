@@ -34,7 +34,7 @@ Turns = Sequence[str]
 
 
 @dataclass(frozen=True)
-class ItemText:
+class SampleText:
     """One item of a task, as training data would hold it."""
 
     task: str
@@ -52,7 +52,7 @@ class Found:
 
 
 def search(
-    tokenizer_folder: Path, split: Path, items: Sequence[ItemText], wanted: ContaminationSpec, *, in_parallel: bool
+    tokenizer_folder: Path, split: Path, items: Sequence[SampleText], wanted: ContaminationSpec, *, in_parallel: bool
 ) -> Found:
     """Compares a tokenized split with the items. `in_parallel` reads a large one on all of the cluster."""
     num_texts = _num_texts(split)
@@ -85,7 +85,7 @@ class Hit:
 class Index:
     """The items, ready to be looked for."""
 
-    items: Sequence[ItemText]
+    items: Sequence[SampleText]
     wanted: ContaminationSpec
     questions: list[Words] = field(init=False)
     answers: list[Words] = field(init=False)

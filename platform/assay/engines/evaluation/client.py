@@ -42,7 +42,7 @@ class Endpoint:
     """How long one answer may take."""
 
 
-class Ask(NamedTuple):
+class Request(NamedTuple):
     """One request."""
 
     path: str
@@ -105,9 +105,9 @@ class AnswerFile:
             os.close(descriptor)
 
 
-def ask_all(
+def request_all(
     endpoint: Endpoint,
-    asks: Sequence[Ask],
+    asks: Sequence[Request],
     *,
     answers: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, all_of_them: None,
@@ -118,7 +118,7 @@ def ask_all(
 
 
 async def _ask_all(
-    endpoint: Endpoint, asks: Sequence[Ask], answers: AnswerFile, progress: Callable[[int, int], None]
+    endpoint: Endpoint, asks: Sequence[Request], answers: AnswerFile, progress: Callable[[int, int], None]
 ) -> list[Reply]:
     keys = _keys(asks)
     replies = {index: reply for index, key in enumerate(keys) if (reply := answers.get(key))}
@@ -151,7 +151,7 @@ def client_for(endpoint: Endpoint, num_connections: int) -> "httpx.AsyncClient":
     )
 
 
-def _keys(asks: Sequence[Ask]) -> list[str]:
+def _keys(asks: Sequence[Request]) -> list[str]:
     """A digest of each request, and of how many equal ones stand before it."""
     seen: Counter[str] = Counter()
     keys = []
@@ -175,7 +175,7 @@ class _Asking:
     def __post_init__(self) -> None:
         self.places = asyncio.Semaphore(self.endpoint.num_concurrent)
 
-    async def reply(self, ask: Ask) -> Reply:
+    async def reply(self, ask: Request) -> Reply:
         """Asks until there is an answer, a refusal, or no patience left. While it waits, others are asked."""
         failed_at: float | None = None
         num_tries = 0
@@ -199,7 +199,7 @@ class _Asking:
         """Nothing was answered for so long that what was not asked yet need not wait in its turn."""
         return time.monotonic() - self.answered_at > self.endpoint.patience_s + self.endpoint.timeout_s
 
-    async def _try(self, ask: Ask) -> tuple[Json | None, str, bool]:
+    async def _try(self, ask: Request) -> tuple[Json | None, str, bool]:
         """(the answer or None, what failed, whether to try again)."""
         import httpx
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from assay.engines.cluster.progress_file import tell
 from assay.engines.evaluation import task_files
-from assay.engines.evaluation.client import Ask, Endpoint, Reply, ask_all, content_of
+from assay.engines.evaluation.client import Endpoint, Reply, Request, content_of, request_all
 from assay.engines.evaluation.logprobs import Pair, Score, score
 from assay.errors import UsageError
-from assay.records.gate import Item, TaskResult
+from assay.records.gate import Sample, TaskResult
 from assay.records.progress import Progress
 from assay.records.record import digest_of
 from assay.spec.gate import JudgeSpec, TaskSettings
@@ -73,7 +73,7 @@ def task_file(
     return TaskFile(name, str(path), digest, settings, wants_confidence, judge, data_digest)
 
 
-def weigh(
+def evaluate(
     endpoint: Endpoint,
     tasks: Sequence[TaskFile],
     *,
@@ -246,7 +246,7 @@ class _Asked:
     def progress(self, done: int, of_all: int) -> None:
         """Tells how far the asking is."""
         if self.progress_file and (done % 10 == 0 or done == of_all):
-            tell(self.progress_file, Progress(step=done, num_steps=of_all, text="weighing"))
+            tell(self.progress_file, Progress(step=done, num_steps=of_all, text="evaluating"))
 
 
 def _language_model(asked: _Asked) -> Any:
@@ -360,7 +360,7 @@ def _load_tokenizer(folder: str | None) -> Any:
 
 def _generate(asked: _Asked, requests: Sequence[Any]) -> list[str]:
     asks = [_generation(request, with_logprobs=request.task_name in asked.confident) for request in requests]
-    replies = ask_all(asked.endpoint, asks, answers=asked.answers, progress=asked.progress)
+    replies = request_all(asked.endpoint, asks, answers=asked.answers, progress=asked.progress)
     answers = []
     for request, reply in zip(requests, replies, strict=True):
         asked.note(request, reply)
@@ -371,7 +371,7 @@ def _generate(asked: _Asked, requests: Sequence[Any]) -> list[str]:
     return answers
 
 
-def _generation(request: Any, *, with_logprobs: bool) -> Ask:
+def _generation(request: Any, *, with_logprobs: bool) -> Request:
     prompt, said = request.args[0], dict(request.args[1])
     stops = _stops(said.pop("until", None))
     sample = said.pop("do_sample", None)
@@ -385,13 +385,13 @@ def _generation(request: Any, *, with_logprobs: bool) -> Ask:
         **{name: said[name] for name in ("top_p", "top_k", "min_p", "repetition_penalty") if name in said},
     }
     if not isinstance(prompt, _ChatText):
-        return Ask("completions", {"prompt": str(prompt), **body, **({"logprobs": 0} if with_logprobs else {})})
+        return Request("completions", {"prompt": str(prompt), **body, **({"logprobs": 0} if with_logprobs else {})})
     body["messages"] = prompt.messages
     if with_logprobs:
         body["logprobs"] = True
     if not prompt.add_generation_prompt:
         body |= {"add_generation_prompt": False, "continue_final_message": True}
-    return Ask("chat/completions", body)
+    return Request("chat/completions", body)
 
 
 def _stops(until: Any) -> list[str]:
@@ -434,7 +434,7 @@ def _result(
     )
 
 
-def _item(task: TaskFile, loaded: Any, samples: Sequence[dict[str, Any]], asked: _Asked) -> Item:
+def _item(task: TaskFile, loaded: Any, samples: Sequence[dict[str, Any]], asked: _Asked) -> Sample:
     """One document. It has a sample for each filter; the first one's scores bear the plain names."""
     first, doc = samples[0], samples[0]["doc"]
     key = (task.name, first["doc_id"])
@@ -445,8 +445,8 @@ def _item(task: TaskFile, loaded: Any, samples: Sequence[dict[str, Any]], asked:
     if confidence is not None and not error:
         scores["confidence"] = confidence if is_choice else math.exp(confidence)
     target = str(first["target"])
-    return Item(
-        id=_item_id(first["doc_hash"], target),
+    return Sample(
+        id=_sample_id(first["doc_hash"], target),
         prompt=_question(loaded, doc),
         target=_target(loaded, doc),
         response="" if error else response,
@@ -458,7 +458,7 @@ def _item(task: TaskFile, loaded: Any, samples: Sequence[dict[str, Any]], asked:
     )
 
 
-def _item_id(doc_hash: str, target: str) -> str:
+def _sample_id(doc_hash: str, target: str) -> str:
     return digest_of([doc_hash, target])
 
 
@@ -468,7 +468,7 @@ def _unasked_id(loaded: Any, index: int) -> str:
 
     doc = loaded.eval_docs[index]
     text = json.dumps(doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
-    return _item_id(hash_string(text), str(loaded.doc_to_target(doc)))
+    return _sample_id(hash_string(text), str(loaded.doc_to_target(doc)))
 
 
 def _scores(samples: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -4,9 +4,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from assay.engines.evaluation.client import Ask, Endpoint, Reply, ask_all, content_of
+from assay.engines.evaluation.client import Endpoint, Reply, Request, content_of, request_all
 from assay.errors import PlaceError
-from assay.records.gate import Item
+from assay.records.gate import Sample
 from assay.spec.gate import JudgeSpec
 
 QUESTION = """\
@@ -24,20 +24,20 @@ MAX_TOKENS = 512  # a model that thinks aloud comes to its word late
 IN_FLIGHT = 8
 
 
-def abstentions(judge: JudgeSpec, items: Sequence[Item], answers: Path | None) -> list[bool | None]:
+def abstentions(judge: JudgeSpec, items: Sequence[Sample], answers: Path | None) -> list[bool | None]:
     """Whether each item's response is an abstention; None where the judge gave neither word, or failed. Raises
     `PlaceError` when its API key is not there."""
     key = os.environ.get(judge.api_key_env) if judge.api_key_env else "none"
     if key is None:
         raise PlaceError(f"the suite's judge needs an API key in {judge.api_key_env}, which is not set")
     endpoint = Endpoint(judge.url.rstrip("/"), judge.model, IN_FLIGHT, key)
-    return [_verdict(reply) for reply in ask_all(endpoint, [_ask(item) for item in items], answers=answers)]
+    return [_verdict(reply) for reply in request_all(endpoint, [_ask(item) for item in items], answers=answers)]
 
 
-def _ask(item: Item) -> Ask:
+def _ask(item: Sample) -> Request:
     content = QUESTION.format(question=item.prompt, response=item.response)
     messages = [{"role": "user", "content": content}]
-    return Ask("chat/completions", {"messages": messages, "temperature": 0, "max_tokens": MAX_TOKENS})
+    return Request("chat/completions", {"messages": messages, "temperature": 0, "max_tokens": MAX_TOKENS})
 
 
 def _verdict(reply: Reply) -> bool | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from assay.engines.evaluation.client import Ask, Endpoint, Json, Reply, ask_all
+from assay.engines.evaluation.client import Endpoint, Json, Reply, Request, request_all
 
 Tokens = tuple[int, ...]
 
@@ -50,7 +50,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Position:
     """What the model said at the place after some tokens."""
 
     logprobs: dict[int, float]
@@ -109,7 +109,7 @@ def _ask_places(
         for place, token in zip(_places(pair), pair.continuation, strict=True):
             wanted.setdefault(place, set()).add(token)
     contexts = {pair.context for pair in pairs}
-    places: dict[Tokens, _Place | None] = {}
+    places: dict[Tokens, _Position | None] = {}
     for is_context in (True, False):  # what follows a context finds it in the engine's cache
         part = {place: tokens for place, tokens in wanted.items() if (place in contexts) == is_context}
         places |= _ask_at(endpoint, part, answers, progress)
@@ -121,7 +121,7 @@ def _ask_at(
     wanted: Mapping[Tokens, set[int]],
     answers: Path | None,
     progress: Callable[[int, int], None],
-) -> dict[Tokens, _Place | None]:
+) -> dict[Tokens, _Position | None]:
     """What the model says at each place of the wanted tokens; None where the server does not tell."""
     batches = _batches(wanted, _prompts_a_request(endpoint))
     named = [sorted({token for place in batch for token in wanted[place]}) for batch in batches]
@@ -141,11 +141,11 @@ def _ask_batches(
     for each batch, with `more` in its body; not more prompts are in flight than the endpoint says requests."""
     few = replace(endpoint, num_concurrent=endpoint.num_concurrent // _prompts_a_request(endpoint))
     asks = [
-        Ask("completions", {"prompt": _prompt(batch), **ONE_TOKEN, **body})
+        Request("completions", {"prompt": _prompt(batch), **ONE_TOKEN, **body})
         for batch, body in zip(batches, more, strict=True)
     ]
     found: dict[Tokens, tuple[Json | None, Reply]] = {}
-    for batch, reply in zip(batches, ask_all(few, asks, answers=answers, progress=progress), strict=True):
+    for batch, reply in zip(batches, request_all(few, asks, answers=answers, progress=progress), strict=True):
         choices = sorted(reply.body.get("choices", ()), key=lambda choice: choice["index"])
         told = choices if len(choices) == len(batch) else [None] * len(batch)
         found |= {prompt: (choice, reply) for prompt, choice in zip(batch, told, strict=True)}
@@ -162,14 +162,14 @@ def _prompt(batch: Sequence[Tokens]) -> list[int] | list[list[int]]:
     return prompts[0] if len(prompts) == 1 else prompts
 
 
-def _read_place(choice: Json | None, reply: Reply) -> _Place | None:
+def _read_place(choice: Json | None, reply: Reply) -> _Position | None:
     if reply.error:  # a server that refuses does not know the field
-        return None if _is_refused(reply) else _Place({}, -1, reply)
+        return None if _is_refused(reply) else _Position({}, -1, reply)
     if choice is None:
         return None
     try:
         said = {_token_id(name): float(value) for name, value in choice["logprobs"]["top_logprobs"][0].items()}
-        return _Place(said, _token_id(choice["logprobs"]["tokens"][0]), reply)
+        return _Position(said, _token_id(choice["logprobs"]["tokens"][0]), reply)
     except (KeyError, IndexError, TypeError, ValueError):
         return None
 
@@ -179,7 +179,7 @@ def _token_id(name: str) -> int:
     return int(name.removeprefix("token_id:"))
 
 
-def _from_places(pair: Pair, places: Sequence[_Place | None]) -> Score | None:
+def _from_places(pair: Pair, places: Sequence[_Position | None]) -> Score | None:
     there = [place for place in places if place is not None]
     if len(there) < len(places):
         return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.engines.evaluation.client import Ask, Endpoint, ask_all
+from assay.engines.evaluation.client import Endpoint, Request, request_all
 from assay.engines.models import folders
 from assay.errors import StageFailed
 from assay.records.gate import ModelForm, ParityPair
@@ -30,7 +30,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """What one form says at one place of a probe."""
 
     logprob: float
@@ -40,7 +40,7 @@ class Place:
     """Token to log-probability, for some tokens."""
 
 
-Reading = list[list[Place]]
+Reading = list[list[Position]]
 """Probe by probe, place by place."""
 
 
@@ -91,11 +91,11 @@ def read_local(folder: Path, adapter: Path | None, probes: Sequence[Probe], like
         own = logprobs.gather(1, tokens[places][:, None])[:, 0].tolist()
         likeliest = logprobs.argmax(dim=-1).tolist()
         told = _told(logprobs, like[number] if like else None)
-        reading.append([Place(*said) for said in zip(own, likeliest, told, strict=True)])
+        reading.append([Position(*said) for said in zip(own, likeliest, told, strict=True)])
     return reading
 
 
-def _told(logprobs: Any, like: Sequence[Place] | None) -> list[dict[int, float]]:
+def _told(logprobs: Any, like: Sequence[Position] | None) -> list[dict[int, float]]:
     if like is None:
         best = logprobs.topk(min(NUM_TOLD, logprobs.shape[1]))
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
@@ -106,7 +106,7 @@ def _told(logprobs: Any, like: Sequence[Place] | None) -> list[dict[int, float]]
 def read_served(endpoint: Endpoint, probes: Sequence[Probe]) -> Reading:
     """The same through the serving engine. Raises `StageFailed` when it does not tell."""
     asks = [
-        Ask(
+        Request(
             "completions",
             {
                 "prompt": list(probe.tokens),
@@ -120,7 +120,7 @@ def read_served(endpoint: Endpoint, probes: Sequence[Probe]) -> Reading:
         for probe in probes
     ]
     reading: Reading = []
-    for probe, reply in zip(probes, ask_all(endpoint, asks), strict=True):
+    for probe, reply in zip(probes, request_all(endpoint, asks), strict=True):
         if reply.error:
             raise StageFailed(f"the served model does not tell log-probabilities: {reply.error}")
         said = reply.body["choices"][0]["logprobs"]
@@ -128,7 +128,7 @@ def read_served(endpoint: Endpoint, probes: Sequence[Probe]) -> Reading:
         told = [{_token_id(name): value for name, value in tops[place].items()} for place in probe.places]
         reading.append(
             [
-                Place(own[place], max(top, key=lambda token: (top[token], -token)), top)
+                Position(own[place], max(top, key=lambda token: (top[token], -token)), top)
                 for place, top in zip(probe.places, told, strict=True)
             ]
         )

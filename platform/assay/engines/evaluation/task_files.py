@@ -40,7 +40,7 @@ class TaskSource:
     """lm-eval's configuration, includes merged, local data files absolute, functions as `FunctionRef`."""
     digest: str
     """SHA-256 over the task file, what it includes, its functions' files and its local data files. Data of a hub is
-    pinned when the task is weighed, by its items."""
+    pinned when the task is evaluated, by its items."""
     files: dict[str, str]
     """Each of these files with its SHA-256, by its label."""
     data: tuple[str, ...]

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from assay.engines.checkpoints.callback import Keeping
+from assay.engines.checkpoints.callback import CheckpointConfig
 from assay.engines.training.objectives import objective_of
 from assay.records.record import Record
 from assay.records.stages import PauseReport, TrainingOutcome
@@ -36,7 +36,7 @@ class TrainingJob(Record):
     started_at: float
     """When the run was asked for, in seconds since the epoch."""
     on_gpu: bool
-    keeping: Keeping | None = None
+    keeping: CheckpointConfig | None = None
     """How it is kept from being lost; None where nobody would go on with it."""
     rising_from: float | None = None
     """For a range test: the learning rate rises from here to `train.learning_rate`, by the same factor each step."""

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from assay.engines.checkpoints.callback import Keeper
+from assay.engines.checkpoints.callback import CheckpointCallback
 from assay.engines.cluster.progress_file import tell
 from assay.engines.training.job import TrainingJob, beginnings, finite
 from assay.engines.training.trackers import Tracker, trackers
@@ -20,9 +20,9 @@ def watch_type() -> Any:
     class Watch(TrainerCallback):  # type: ignore[misc]
         """Keeps the run's history and tells how far it is."""
 
-        def __init__(self, job: TrainingJob, keeper: Keeper) -> None:
+        def __init__(self, job: TrainingJob, checkpointing: CheckpointCallback) -> None:
             self.job = job
-            self.keeper = keeper
+            self.checkpointing = checkpointing
             self.trackers = _trackers(job)
             self.first_step_at = 0.0
             """In seconds since the epoch, as another process says when the run was asked for."""
@@ -36,14 +36,14 @@ def watch_type() -> Any:
             return (tokens - self.first_step_tokens) / seconds if seconds > 0 else 0.0
 
         def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
-            self.keeper.set_rates(lr_scheduler)
+            self.checkpointing.set_rates(lr_scheduler)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.step_ends[1:] = [time.monotonic()]
             if not self.first_step_at:
                 self.first_step_at = time.time()
                 self.first_step_tokens = int(state.num_input_tokens_seen)
-            self.keeper.after_step(int(state.global_step), int(state.max_steps), control)
+            self.checkpointing.after_step(int(state.global_step), int(state.max_steps), control)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if not logs or "loss" not in logs:
@@ -55,7 +55,7 @@ def watch_type() -> Any:
                 grad_norm=finite(logs["grad_norm"]) if logs.get("grad_norm") is not None else None,
                 tokens_per_s=self.tokens_per_s(int(state.num_input_tokens_seen)),
             )
-            self.keeper.history.append(point)
+            self.checkpointing.history.append(point)
             for tracker in self.trackers:
                 tracker.tell(point)
             progress = Progress(
@@ -65,7 +65,7 @@ def watch_type() -> Any:
                 **point.model_dump(),
             )
             write_progress(self.job, progress)
-            self.keeper.check_loss()
+            self.checkpointing.check_loss()
 
     return Watch
 

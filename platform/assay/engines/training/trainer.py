@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from assay.engines.checkpoints.callback import Keeper, attach
+from assay.engines.checkpoints.callback import CheckpointCallback, attach
 from assay.engines.cluster.cpu_features import computes_in_bf16
 from assay.engines.models import base_model_cache, bottleneck, kernels, methods
 from assay.engines.models.deepspeed_config import Precision, deepspeed_config, is_used
@@ -48,25 +48,25 @@ def train_worker(job_json: str) -> None:
     _init_deepspeed()
     set_seed(train.seed)
     write_progress(job, Progress(step=0, num_steps=0, text="loading the model"))
-    keeper = Keeper(
+    checkpointing = CheckpointCallback(
         job.keeping,
         train,
         rising_from=job.rising_from,
         evaluate=lambda: mean_and_error(selection_losses(job, trainer)),
     )
-    watch = watch_type()(job, keeper)
+    watch = watch_type()(job, checkpointing)
     chosen = _kernels(job)
     trainer = _trainer(job, chosen, watch)
-    attach(keeper, trainer)
+    attach(checkpointing, trainer)
     with until_ended(watch.trackers):
         trainer.train(resume_from_checkpoint=job.keeping.resume_from if job.keeping else None)
-    if keeper.was_stopped:
-        if keeper.pause and dist.get_rank() == 0:
-            (Path(job.output) / "pause.json").write_text(keeper.pause.model_dump_json())
+    if checkpointing.was_stopped:
+        if checkpointing.pause and dist.get_rank() == 0:
+            (Path(job.output) / "pause.json").write_text(checkpointing.pause.model_dump_json())
         _leave(trainer)
         return
     num_steps = trainer.state.global_step
-    went_back = keeper.go_back_to_best(trainer)
+    went_back = checkpointing.go_back_to_best(trainer)
     losses = selection_losses(job, trainer)
     _save(job, trainer)
     peaks: list[int] = [0] * dist.get_world_size()
@@ -75,7 +75,7 @@ def train_worker(job_json: str) -> None:
         mean, error = mean_and_error(losses)
         outcome = TrainingOutcome(
             num_steps=num_steps,
-            best_step=keeper.best_step if went_back else None,
+            best_step=checkpointing.best_step if went_back else None,
             num_tokens=int(trainer.state.num_input_tokens_seen),
             precision=chosen_precision(train, on_gpu=job.on_gpu),
             attention=chosen.attention,
@@ -86,7 +86,7 @@ def train_worker(job_json: str) -> None:
             seconds_to_first_step=watch.first_step_at - job.started_at,
             tokens_per_s=watch.tokens_per_s(int(trainer.state.num_input_tokens_seen)),
             peak_memory_bytes=max(peaks),
-            history=tuple(keeper.history),
+            history=tuple(checkpointing.history),
         )
         (Path(job.output) / "result.json").write_text(outcome.model_dump_json())
     dist.barrier()
@@ -271,7 +271,7 @@ def _trainer_type() -> Any:
             self.noise = EmbeddingNoise(self.model, noise) if noise is not None else None
             contrastive = job.train.contrastive
             self.contrast = TokenContrast(self.model, contrastive) if contrastive is not None else None
-            self.add_callback(Moments(self))
+            self.add_callback(TrainerCallbacks(self))
 
         def before_first_step(self) -> None:
             """Measures what the model that training starts from says and needs."""
@@ -310,7 +310,7 @@ def _trainer_type() -> Any:
                 self.optimizer = make_optimizer(model if model is not None else self.model, self.job.train)
             return self.optimizer
 
-    class Moments(TrainerCallback):  # type: ignore[misc]
+    class TrainerCallbacks(TrainerCallback):  # type: ignore[misc]
         """What happens between steps."""
 
         def __init__(self, trainer: ObjectiveTrainer) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from assay.engines.checkpoints.callback import Diverged
 from assay.engines.training.job import TrainingJob
 from assay.engines.workers import ray_train
-from assay.engines.workers.retry import until_done
+from assay.engines.workers.retry import run_with_retries
 from assay.records.stages import PauseReport, TrainingOutcome
 
 START_TIMEOUT_S = 600.0
@@ -22,7 +22,7 @@ _groups: dict[object, "_Group"] = {}
 def fit(job: TrainingJob, *, num_gpus_per_worker: float) -> TrainingOutcome | PauseReport:
     """Trains on this process's warm workers, which are started when there are none yet. What `ray_train.fit`
     promises of failures holds here, too; `attempts.Stopped` is raised where the job was asked to stop."""
-    return until_done(job, partial(_attempt, num_gpus_per_worker=num_gpus_per_worker))
+    return run_with_retries(job, partial(_attempt, num_gpus_per_worker=num_gpus_per_worker))
 
 
 def close() -> None:

@@ -8,7 +8,7 @@ from assay.engines.cluster import signals, tasks
 from assay.engines.cluster.tasks import WORKER_ENV
 from assay.engines.training.job import TrainingJob
 from assay.engines.training.trainer import train_worker
-from assay.engines.workers.retry import Stopped, until_done
+from assay.engines.workers.retry import Stopped, run_with_retries
 from assay.records.stages import TrainingOutcome
 from assay.spec.train import TrainSpec
 
@@ -32,7 +32,7 @@ def fit(job: TrainingJob, *, num_gpus_per_worker: float) -> TrainingOutcome:
     Raises `StageFailed` with the worker's own words when it fails; on Ctrl-C or SIGTERM a checkpoint is written
     and `KeyboardInterrupt` raised."""
     try:
-        outcome = until_done(
+        outcome = run_with_retries(
             job,
             partial(_attempt, num_gpus_per_worker=num_gpus_per_worker),
             num_workers=partial(workers_that_fit, num_gpus_per_worker=num_gpus_per_worker),

@@ -29,7 +29,7 @@ class Turn:
     until: float
 
 
-class Course(Protocol):
+class TrialScheduler(Protocol):
     """Who decides what is trained, and is told what came of it; called in Tune's own process, one at a time."""
 
     def next(self, draw: Callable[[], dict[str, Scalar]] | None) -> Turn | None:
@@ -46,7 +46,7 @@ class Course(Protocol):
 
 
 def run(
-    course: Course,
+    course: TrialScheduler,
     turn: Callable[[Turn], str],
     *,
     space: Mapping[str, tuple[Scalar, ...] | Range] | None,
@@ -90,7 +90,7 @@ def run(
         raise KeyboardInterrupt
 
 
-def _search(course: Course, optuna: Any) -> Any:
+def _search(course: TrialScheduler, optuna: Any) -> Any:
     """Tune's Searcher class exists only once Tune is imported."""
     from ray.tune.search import Searcher
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from assay.engines.checkpoints import files
-from assay.engines.checkpoints.callback import Keeping
+from assay.engines.checkpoints.callback import CheckpointConfig
 from assay.engines.cluster.progress_file import tell
 from assay.engines.training.job import TrainingJob, read_outcome
 from assay.errors import StageFailed
@@ -49,7 +49,7 @@ class Fault:
     words: str
 
 
-def until_done(
+def run_with_retries(
     job: TrainingJob,
     attempt: Callable[[TrainingJob], None],
     *,
@@ -126,7 +126,7 @@ def _prepared(job: TrainingJob, train: TrainSpec, root: Path | None) -> tuple[Tr
     root.mkdir(parents=True, exist_ok=True)
     found = files.newest_valid(root, job.keeping.job, lambda words: _tell(job, words))
     files.go_back_to(root, found)
-    keeping = Keeping(
+    keeping = CheckpointConfig(
         folder=str(root),
         job=job.keeping.job,
         attempt=uuid.uuid4().hex[:12],

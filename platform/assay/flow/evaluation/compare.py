@@ -1,4 +1,4 @@
-"""Two runs or weighings side by side, from the answers that the ledger's evidence holds."""
+"""Two runs or evaluations side by side, from the answers that the ledger's evidence holds."""
 
 from pathlib import Path
 
@@ -7,24 +7,24 @@ from assay.records.comparison import Comparison
 from assay.records.gate import GateRecord
 from assay.records.record import read_as
 from assay.reporting import document as reports
-from assay.rules.gate.compare import compare as compare_weighings
-from assay.settings import Place
+from assay.rules.gate.compare import compare as compare_limits
+from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
-from assay.stages.gate import read_weighing
+from assay.stages.gate import read_evaluation
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
 
 
-def compare(first: str, second: str, *, place: Place, confidence: float | None = None) -> Comparison:
-    """The models of two runs or weighings, named by the start of their ids, on the tasks of the first one's suite, at
-    the suite's confidence when none is said. Raises `UsageError` when they have no task in common, and `Drift` when
-    their answers were changed since."""
-    ledger, store = Ledger(place.ledger_url), ArtifactStore(place.home / "artifacts")
+def compare(first: str, second: str, *, settings: Settings, confidence: float | None = None) -> Comparison:
+    """The models of two runs or evaluations, named by the start of their ids, on the tasks of the first one's suite, at
+    the suite's confidence when none is said. Raises `UsageError` when they have no task in common, and
+    `IntegrityError` when their answers were changed since."""
+    ledger, store = Ledger(settings.ledger_url), ArtifactStore(settings.home / "artifacts")
     (first_name, ours), (second_name, theirs) = (_decided(name, ledger) for name in (first, second))
     for record in (ours.candidate, theirs.candidate):
         store.verify(record.evidence)
     suite = _suite(first_name, ours)
-    answers, others = read_weighing(ours.candidate), read_weighing(theirs.candidate)
+    answers, others = read_evaluation(ours.candidate), read_evaluation(theirs.candidate)
     tasks = {result.task: result.digest for result in others.tasks}
     common = {task: limits for task, limits in suite.limits.items() if task in tasks}
     if not common:
@@ -37,7 +37,7 @@ def compare(first: str, second: str, *, place: Place, confidence: float | None =
         second_digest=others.artifact_digest,
         suite=ours.scorecard.suite,
         confidence=level,
-        limits=compare_weighings(suite.model_copy(update={"limits": common}), answers, others, level),
+        limits=compare_limits(suite.model_copy(update={"limits": common}), answers, others, level),
     )
 
 
@@ -52,5 +52,5 @@ def _decided(name: str, ledger: Ledger) -> tuple[str, GateRecord]:
 def _suite(name: str, decided: GateRecord) -> SuiteSpec:
     """The suite as the gate read it then."""
     if decided.inputs is None:
-        raise UsageError(f"{name} was weighed by an older version, which did not keep its suite; weigh it again")
+        raise UsageError(f"{name} was evaluated by an older version, which did not keep its suite; evaluate it again")
     return SuiteSpec.model_validate_json((Path(decided.inputs.path) / "suite.json").read_text())

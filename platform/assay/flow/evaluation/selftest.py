@@ -1,4 +1,4 @@
-"""A suite's self-test: stored answers are resampled, and damaged models are really weighed where one is asked for."""
+"""A suite's self-test: stored answers are resampled, and damaged models are really evaluated where one is asked for."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,19 +9,19 @@ from pathlib import Path
 from assay.engines.cluster import tasks as ray_cluster
 from assay.engines.models import weight_noise
 from assay.errors import UsageError
-from assay.flow.evaluation.standalone import Asking, How, ask_slot
+from assay.flow.evaluation.standalone import EvalCase, EvalOptions, ask_slot
 from assay.flow.pipeline.executor import Line, Watcher, only_one
-from assay.flow.pipeline.graph import engine_mark
-from assay.records.evaluation import SlotWeighing, WeighingRequest
-from assay.records.gate import GateRecord, Weighing
+from assay.flow.pipeline.graph import engine_fingerprint
+from assay.records.evaluation import EvaluationRequest, SlotEvaluation
+from assay.records.gate import Evaluation, GateRecord
 from assay.records.record import digest_of, read_as
 from assay.records.selftest import NoisedModel, SelftestRecord
 from assay.records.stages import DatasetRecord, ModelRecord
 from assay.reporting import document as reports
 from assay.rules.gate import selftest
 from assay.rules.gate.attempts import corrected_confidence
-from assay.rules.gate.verdict import overall, weigh_limits
-from assay.settings import Place
+from assay.rules.gate.verdict import evaluate_limits, overall
+from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.spec.serve import EngineSpec, ServeSpec
 from assay.spec.spec import Spec
@@ -36,26 +36,26 @@ def run(
     suite: SuiteSpec,
     files: Sequence[str],
     *,
-    weighed: str,
+    evaluated: str,
     draws: int,
     noises: Sequence[float] = (),
     num_concurrent: int | None = None,
     root: Path,
-    place: Place,
+    settings: Settings,
     watcher: Watcher,
     before_work: Callable[[], None],
 ) -> SelftestRecord:
-    """Tests the suite on the answers of a run or weighing, named by the start of its id; on the newest that was
-    weighed by this suite, when the name is empty. For each of `noises` its model is damaged by so much, deployed and
+    """Tests the suite on the answers of a run or evaluating, named by the start of its id; on the newest that was
+    evaluated by this suite, when the name is empty. For each of `noises` its model is damaged by so much, deployed and
     asked. The ledger keeps the outcome under the suite's digest. Raises `UsageError` when there are no such answers."""
-    ledger = Ledger(place.ledger_url)
-    source = _source(suite, weighed, root, ledger)
+    ledger = Ledger(settings.ledger_url)
+    source = _source(suite, evaluated, root, ledger)
     name = f"selftest-{source.digest[:6]}"
-    with only_one(place.run_folder(name), name):
-        ledger.open_run(name, name="(gate selftest)", spec='{"kind":"selftest"}', started_by=place.user)
+    with only_one(settings.run_folder(name), name):
+        ledger.open_run(name, name="(gate selftest)", spec='{"kind":"selftest"}', started_by=settings.user)
         attempt = ledger.begin_stage(name, STAGE, reports.selftest_key(source.digest))
         try:
-            line = Line(name, place, root, ledger, watcher, before_work)
+            line = Line(name, settings, root, ledger, watcher, before_work)
             noised = tuple(_noised(source, noise, num_concurrent, line) for noise in noises)
             record = _tested(source, ", ".join(files), draws, noised)
         except BaseException as error:
@@ -79,18 +79,18 @@ class _Source:
     """What was deployed; None for a model behind a URL."""
 
     @property
-    def candidate(self) -> Weighing:
+    def candidate(self) -> Evaluation:
         """The answers."""
-        return gate.read_weighing(self.gate.candidate)
+        return gate.read_evaluation(self.gate.candidate)
 
     @property
-    def base(self) -> Weighing | None:
+    def base(self) -> Evaluation | None:
         """The base model's, where there are any."""
-        return gate.read_weighing(self.gate.base) if self.gate.base else None
+        return gate.read_evaluation(self.gate.base) if self.gate.base else None
 
 
-def _source(suite: SuiteSpec, weighed: str, root: Path, ledger: Ledger) -> _Source:
-    rows = [ledger.find_run(weighed)] if weighed else ledger.runs()
+def _source(suite: SuiteSpec, evaluated: str, root: Path, ledger: Ledger) -> _Source:
+    rows = [ledger.find_run(evaluated)] if evaluated else ledger.runs()
     for row in rows:
         stages = reports.stages_of(row, ledger)
         decided = read_as(GateRecord, stages.get("gate"))
@@ -102,13 +102,13 @@ def _source(suite: SuiteSpec, weighed: str, root: Path, ledger: Ledger) -> _Sour
         if suite.limits.keys() <= answered.keys() and all(answered[task.name] == task.digest for task in tasks):
             model = read_as(ModelRecord, stages.get("compress") or stages.get("fetch"))
             return _Source(row, decided, suite, digest, data, model)
-    if weighed:
+    if evaluated:
         raise UsageError(
-            f"{rows[0].id} has no answers to all of this suite as it is now; weigh it first, without `stop_early`"
+            f"{rows[0].id} has no answers to all of this suite as it is now; evaluate it first, without `stop_early`"
         )
     raise UsageError(
-        "nothing was weighed by this suite as it is now; `assay run SPEC` or `assay gate run --suite SUITE --artifact "
-        "FOLDER` does so, and --artifact does it here"
+        "nothing was evaluated by this suite as it is now; `assay run SPEC` or `assay gate run --suite SUITE "
+        "--artifact FOLDER` does so, and --artifact does it here"
     )
 
 
@@ -137,7 +137,7 @@ def _noised(source: _Source, noise: float, num_concurrent: int | None, line: Lin
     if source.model is None:
         raise UsageError("noise needs a model's files; a model behind a URL has none here")
     tasks = evaluate.tasks_of(source.suite, line.root, source.data)
-    how, model = How(_serve(source.row), num_concurrent), source.model
+    how, model = EvalOptions(_serve(source.row), num_concurrent), source.model
     if noise:
         model = line.record(
             f"noise {noise:g}",
@@ -145,17 +145,17 @@ def _noised(source: _Source, noise: float, num_concurrent: int | None, line: Lin
             ModelRecord,
             partial(_damage, model, noise),
         )
-    engine = engine_mark(how.serve_for(model).engine, line.place)
+    engine = engine_fingerprint(how.serve_for(model).engine, line.settings)
     mark = engine if noise else f"{engine} once more"  # the same model must not be answered from what is on file
     found = line.record(
-        f"weigh {noise:g}",
+        f"evaluate {noise:g}",
         digest_of(
             ["weigh", evaluate.VERSION, model.artifact.digest, mark, [[task.name, task.digest] for task in tasks]]
         ),
-        SlotWeighing,
-        lambda work: ask_slot(model, how, mark, [Asking(tasks)], work)[0],
+        SlotEvaluation,
+        lambda work: ask_slot(model, how, mark, [EvalCase(tasks)], work)[0],
     )
-    return _compared(source, noise, gate.read_weighing(found.weighing))
+    return _compared(source, noise, gate.read_evaluation(found.evaluation))
 
 
 def _damage(model: ModelRecord, noise: float, work: Work) -> ModelRecord:
@@ -166,13 +166,13 @@ def _damage(model: ModelRecord, noise: float, work: Work) -> ModelRecord:
     return ModelRecord.model_validate({**model.model_dump(), "artifact": work.store.put(folder, "model")})
 
 
-def _compared(source: _Source, noise: float, weighing: Weighing) -> NoisedModel:
-    results = weigh_limits(source.suite, weighing, source.base, confidence=corrected_confidence(source.suite))
+def _compared(source: _Source, noise: float, evaluation: Evaluation) -> NoisedModel:
+    results = evaluate_limits(source.suite, evaluation, source.base, confidence=corrected_confidence(source.suite))
     before = {item.id: item.response for result in source.candidate.tasks for item in result.items}
-    after = [item for result in weighing.tasks for item in result.items]
+    after = [item for result in evaluation.tasks for item in result.items]
     return NoisedModel(
         noise=noise,
-        artifact_digest=weighing.artifact_digest,
+        artifact_digest=evaluation.artifact_digest,
         outcome=overall(results),
         changed_answers=sum(before.get(item.id) != item.response for item in after) / len(after),
         missed=tuple(f"{result.task} {result.metric}" for result in results if result.outcome != "PASS"),
@@ -180,8 +180,8 @@ def _compared(source: _Source, noise: float, weighing: Weighing) -> NoisedModel:
 
 
 def _serve(row: RunRow) -> ServeSpec:
-    """The engine's settings of a run or weighing."""
-    request = read_as(WeighingRequest, row.spec)
+    """The engine's settings of a run or evaluating."""
+    request = read_as(EvaluationRequest, row.spec)
     if request is not None:
         return ServeSpec(engine=EngineSpec.model_validate(request.engine))
     return Spec.model_validate_json(row.spec).serve

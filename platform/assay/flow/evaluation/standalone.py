@@ -1,7 +1,7 @@
-"""Weighing without a run: any model's files, or any OpenAI-compatible server, decided by a suite.
+"""Evaluating without a run: any model's files, or any OpenAI-compatible server, decided by a suite.
 
-Files go into the store and the engine's slot `reference`, which never has traffic. What was weighed once is not
-weighed again: answers are kept by the digests of the bytes, the engine and the tasks.
+Files go into the store and the engine's slot `reference`, which never has traffic. What was evaluated once is not
+evaluated again: answers are kept by the digests of the bytes, the engine and the tasks.
 """
 
 import re
@@ -22,13 +22,13 @@ from assay.errors import UsageError
 from assay.flow.pipeline.artifacts import champion_model
 from assay.flow.pipeline.attempts import begin_attempt
 from assay.flow.pipeline.executor import Line, Watcher, only_one
-from assay.flow.pipeline.graph import engine_mark, folder_mark, stopping_of
-from assay.records.evaluation import URL_MARK, SlotWeighing, Subject, WeighingRequest
-from assay.records.gate import Attempt, GateRecord, WeighingRecord
+from assay.flow.pipeline.graph import engine_fingerprint, folder_fingerprint, stopping_of
+from assay.records.evaluation import URL_MARK, EvaluationRequest, ModelRef, SlotEvaluation
+from assay.records.gate import Attempt, EvaluationRecord, GateRecord
 from assay.records.record import digest_of
 from assay.records.stages import DeploymentRecord, ModelRecord
 from assay.reporting import document as reports
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.gate import REQUESTS_TO_A_REPLICA, LoadSpec, SuiteSpec
 from assay.spec.model import ModelSpec
 from assay.spec.serve import EngineSpec, ReplicasSpec, ServeSpec
@@ -43,8 +43,8 @@ REQUESTS_TO_A_URL = 16
 
 
 @dataclass(frozen=True)
-class Weighed:
-    """What came of a weighing without a run."""
+class Evaluated:
+    """What came of an evaluation without a run."""
 
     name: str
     """Under which the ledger keeps it; `assay report` and `assay gate compare` find it by this."""
@@ -54,26 +54,26 @@ class Weighed:
 
 
 def run(
-    requests: Sequence[WeighingRequest],
+    requests: Sequence[EvaluationRequest],
     suites: Sequence[SuiteSpec],
     *,
     root: Path,
-    place: Place,
+    settings: Settings,
     watcher: Watcher,
     before_work: Callable[[], None],
     api_key: str = "none",
     num_concurrent: int | None = None,
     num_replicas: int = 1,
-) -> tuple[Weighed, ...]:
+) -> tuple[Evaluated, ...]:
     """Weighs one candidate, and the base model where one is named, by each of the suites, which are asked together:
     `requests` differ in their suites alone. Each suite has a verdict and a record of its own. `num_concurrent` is
     as in `How`. `before_work` is called once, before the first thing that is not on record. Raises `UsageError` for a
     suite that cannot be asked without a run."""
     for request, suite in zip(requests, suites, strict=True):
         _check(request, suite)
-    first, ledger = requests[0], Ledger(place.ledger_url)
+    first, ledger = requests[0], Ledger(settings.ledger_url)
     replicas = ReplicasSpec(min=num_replicas, max=num_replicas)
-    how = How(
+    how = EvalOptions(
         ServeSpec(engine=EngineSpec.model_validate(first.engine), replicas=replicas),
         num_concurrent,
         api_key,
@@ -84,14 +84,14 @@ def run(
         for request, suite in zip(requests, suites, strict=True):
             tasks = evaluate.tasks_of(suite, root, None)
             name = _name(request, gate.suite_digest(suite, tasks))
-            held.enter_context(only_one(place.run_folder(name), name))
-            ledger.open_run(name, name="(gate run)", spec=request.model_dump_json(), started_by=place.user)
-            cases.append(_Case(request, suite, tasks, Line(name, place, root, ledger, watcher, connect)))
-        return _weigh_and_decide(cases, how)
+            held.enter_context(only_one(settings.run_folder(name), name))
+            ledger.open_run(name, name="(gate run)", spec=request.model_dump_json(), started_by=settings.user)
+            cases.append(_Case(request, suite, tasks, Line(name, settings, root, ledger, watcher, connect)))
+        return _evaluate_and_decide(cases, how)
 
 
 @dataclass(frozen=True)
-class How:
+class EvalOptions:
     """How models are asked, by whatever suite."""
 
     serve: ServeSpec
@@ -119,7 +119,7 @@ class How:
 
 
 @dataclass(frozen=True)
-class Asking:
+class EvalCase:
     """What one suite asks of a model."""
 
     tasks: tuple[TaskFile, ...]
@@ -137,7 +137,7 @@ class Asking:
             self.load.model_dump() if self.load else None,
             [
                 stopping.suite.model_dump(mode="json"),
-                [digest_of(weighing.model_dump()) if weighing else None for weighing in stopping.beside],
+                [digest_of(evaluation.model_dump()) if evaluation else None for evaluation in stopping.beside],
             ]
             if stopping
             else None,
@@ -146,32 +146,32 @@ class Asking:
 
 @dataclass(frozen=True)
 class _Case:
-    """One suite of several that are weighed together."""
+    """One suite of several that are evaluated together."""
 
-    request: WeighingRequest
+    request: EvaluationRequest
     suite: SuiteSpec
     tasks: tuple[TaskFile, ...]
     line: Line
 
 
-def _weigh_and_decide(cases: Sequence[_Case], how: How) -> tuple[Weighed, ...]:
+def _evaluate_and_decide(cases: Sequence[_Case], how: EvalOptions) -> tuple[Evaluated, ...]:
     request, lines = cases[0].request, [case.line for case in cases]
-    whole = [Asking(case.tasks) for case in cases]
-    bases: list[WeighingRecord | None] = [None] * len(cases)
+    whole = [EvalCase(case.tasks) for case in cases]
+    bases: list[EvaluationRecord | None] = [None] * len(cases)
     if request.base:
-        bases = [found.weighing for found in _weigh(request.base, whole, how, lines, "-base")]
+        bases = [found.evaluation for found in _evaluate(request.base, whole, how, lines, "-base")]
     champions = [
         (_champion(case, asking, how) or base) if "champion" in case.suite.references else None
         for case, asking, base in zip(cases, whole, bases, strict=True)
     ]
     askings = [
-        Asking(
+        EvalCase(
             case.tasks, case.suite.service.load if case.suite.service else None, stopping_of(case.suite, base, champion)
         )
         for case, base, champion in zip(cases, bases, champions, strict=True)
     ]
     begins = [partial(_begin, case) for case in cases]
-    candidates = _weigh(request.candidate, askings, how, lines, begins=begins)
+    candidates = _evaluate(request.candidate, askings, how, lines, begins=begins)
     return tuple(
         _decide(case, candidate, base, champion)
         for case, candidate, base, champion in zip(cases, candidates, bases, champions, strict=True)
@@ -179,8 +179,8 @@ def _weigh_and_decide(cases: Sequence[_Case], how: How) -> tuple[Weighed, ...]:
 
 
 def _decide(
-    case: _Case, candidate: SlotWeighing, base: WeighingRecord | None, champion: WeighingRecord | None
-) -> Weighed:
+    case: _Case, candidate: SlotEvaluation, base: EvaluationRecord | None, champion: EvaluationRecord | None
+) -> Evaluated:
     line, suite, digest = case.line, case.suite, gate.suite_digest(case.suite, case.tasks)
     attempt = _begin(case, candidate.deployment.artifact_digest, candidate.engine)
     read = [
@@ -203,7 +203,7 @@ def _decide(
             deployment=candidate.deployment,
             base=base,
             champion=champion,
-            weigh=lambda _: candidate.weighing,
+            evaluate=lambda _: candidate.evaluation,
             attempt=attempt,
             service=candidate.service,
             selftest=reports.summary(reports.newest_selftest(digest, line.ledger)),
@@ -211,10 +211,10 @@ def _decide(
         ),
         needs_cluster=False,
     )
-    return Weighed(line.name, decided, line.num_run)
+    return Evaluated(line.name, decided, line.num_run)
 
 
-def _check(request: WeighingRequest, suite: SuiteSpec) -> None:
+def _check(request: EvaluationRequest, suite: SuiteSpec) -> None:
     """Refuses what only a run can answer."""
     if evaluate.HELD_OUT in suite.limits:
         raise UsageError(
@@ -224,37 +224,37 @@ def _check(request: WeighingRequest, suite: SuiteSpec) -> None:
         raise UsageError("the suite compares with the base model; name it with --base")
 
 
-def _name(request: WeighingRequest, digest: str) -> str:
+def _name(request: EvaluationRequest, digest: str) -> str:
     candidate = request.candidate
     said = candidate.model or urlsplit(candidate.url).hostname or Path(candidate.source.partition("@")[0]).name
     slug = re.sub(r"[^\w.-]+", "-", said).strip("-.") or "model"
     return f"{slug}-{digest_of([request.model_dump(), digest])[:6]}"
 
 
-def _weigh(
-    subject: Subject,
-    askings: Sequence[Asking],
-    how: How,
+def _evaluate(
+    subject: ModelRef,
+    askings: Sequence[EvalCase],
+    how: EvalOptions,
     lines: Sequence[Line],
     mark: str = "",
     begins: Sequence[Callable[[str, str], object]] = (),
-) -> list[SlotWeighing]:
+) -> list[SlotEvaluation]:
     """The subject's answers to each suite; `mark` tells the stages of the base model from the candidate's. `begins`
     are told of the model's digest and the engine before it is asked anything."""
     engine: str
-    ask: Callable[[Sequence[Asking], Work], Sequence[SlotWeighing]]
+    ask: Callable[[Sequence[EvalCase], Work], Sequence[SlotEvaluation]]
     if subject.url:
         deployment = _server(subject, how.api_key)
         digest, engine, ask = deployment.artifact_digest, ELSEWHERE, partial(_ask_server, deployment, how)
     else:
         model, *_ = [_fetch(subject, line, mark) for line in lines]
-        engine = engine_mark(how.serve_for(model).engine, lines[0].place)
+        engine = engine_fingerprint(how.serve_for(model).engine, lines[0].settings)
         digest, ask = model.artifact.digest, partial(ask_slot, model, how, engine)
     for begin in begins:
         begin(digest, engine)
-    found: dict[int, SlotWeighing] = {}
+    found: dict[int, SlotEvaluation] = {}
 
-    def answers(number: int, work: Work) -> SlotWeighing:
+    def answers(number: int, work: Work) -> SlotEvaluation:
         """The first suite whose answers are not on record has the others asked with it."""
         if number not in found:
             found.update(enumerate(ask(askings[number:], work), start=number))
@@ -262,11 +262,11 @@ def _weigh(
 
     return [
         line.record(
-            f"weigh{mark}",
+            f"evaluate{mark}",
             digest_of(
                 ["weigh", evaluate.VERSION, digest, engine, asking.reads, how.serve.replicas.min if asking.load else 0]
             ),
-            SlotWeighing,
+            SlotEvaluation,
             partial(answers, number),
             stands=_is_answered,
         )
@@ -274,7 +274,7 @@ def _weigh(
     ]
 
 
-def _champion(case: _Case, asking: Asking, how: How) -> WeighingRecord | None:
+def _champion(case: _Case, asking: EvalCase, how: EvalOptions) -> EvaluationRecord | None:
     """The champion's answers; it is asked in a slot of its own, for its users have the other. None when nobody has the
     traffic, or its model is not in the ledger any more."""
     line = case.line
@@ -282,45 +282,47 @@ def _champion(case: _Case, asking: Asking, how: How) -> WeighingRecord | None:
     model = champion_model(champion, line.ledger) if champion else None
     if model is None:
         return None
-    engine = engine_mark(how.serve_for(model).engine, line.place)
+    engine = engine_fingerprint(how.serve_for(model).engine, line.settings)
     key = digest_of(["weigh", evaluate.VERSION, model.artifact.digest, engine, asking.reads])
     ask = partial(ask_slot, model, how, engine, [asking])
-    return line.record("weigh-champion", key, SlotWeighing, lambda work: ask(work)[0], stands=_is_answered).weighing
+    return line.record(
+        "evaluate-champion", key, SlotEvaluation, lambda work: ask(work)[0], stands=_is_answered
+    ).evaluation
 
 
-def _is_answered(found: SlotWeighing) -> bool:
-    return not found.weighing.num_errors
+def _is_answered(found: SlotEvaluation) -> bool:
+    return not found.evaluation.num_errors
 
 
 def _begin(case: _Case, digest: str, engine: str) -> Attempt:
-    """Counts the candidate among those that were weighed with these items."""
+    """Counts the candidate among those that were evaluated with these items."""
     line = case.line
     return begin_attempt(
         case.suite, case.tasks, artifact_digest=digest, engine=engine, run=line.name, ledger=line.ledger
     )
 
 
-def _fetch(subject: Subject, line: Line, mark: str) -> ModelRecord:
+def _fetch(subject: ModelRef, line: Line, mark: str) -> ModelRecord:
     source = ModelSpec(source=subject.source)
     return line.record(
         f"fetch{mark}",
-        digest_of(["fetch", fetch.VERSION, source.model_dump(), folder_mark(source, line.root)]),
+        digest_of(["fetch", fetch.VERSION, source.model_dump(), folder_fingerprint(source, line.root)]),
         ModelRecord,
         lambda work: fetch.run(source, work=work),
     )
 
 
 def ask_slot(
-    model: ModelRecord, how: How, engine: str, askings: Sequence[Asking], work: Work
-) -> tuple[SlotWeighing, ...]:
+    model: ModelRecord, how: EvalOptions, engine: str, askings: Sequence[EvalCase], work: Work
+) -> tuple[SlotEvaluation, ...]:
     """Deploys into the slot `reference`, asks for all suites at once, measures the service where that is wanted, and
     frees the slot, whatever happens."""
     api, serve = deploy.serve_api(work), how.serve_for(model)
 
-    def ask(deployment: DeploymentRecord) -> tuple[SlotWeighing, ...]:
-        weighings = evaluate.run(
+    def ask(deployment: DeploymentRecord) -> tuple[SlotEvaluation, ...]:
+        evaluations = evaluate.run(
             deployment,
-            [evaluate.Wanted(asking.tasks, asking.stopping) for asking in askings],
+            [evaluate.EvalRequest(asking.tasks, asking.stopping) for asking in askings],
             engine=engine,
             tokenizer=model.artifact.path,
             num_concurrent=how.num_to_replicas,
@@ -334,22 +336,22 @@ def ask_slot(
             if load is not None
         }
         return tuple(
-            SlotWeighing(
+            SlotEvaluation(
                 deployment=deployment,
                 engine=engine,
-                weighing=weighing,
+                evaluation=evaluation,
                 service=measured[asking.load] if asking.load else None,
             )
-            for asking, weighing in zip(askings, weighings, strict=True)
+            for asking, evaluation in zip(askings, evaluations, strict=True)
         )
 
-    into = partial(deploy.into, "reference", serve, model_name="weighed", model=model, work=work)
-    return baseline.run(deploy=into, weigh=ask, api=api)
+    into = partial(deploy.into, "reference", serve, model_name="evaluated", model=model, work=work)
+    return baseline.run(deploy=into, evaluate=ask, api=api)
 
 
-def _server(subject: Subject, api_key: str) -> DeploymentRecord:
+def _server(subject: ModelRef, api_key: str) -> DeploymentRecord:
     """Somebody else's server as a deployment. Its digest stands for what can be known of it: where it is, what it
-    says of its model, and its revision where one was named. Without one every weighing is of its own."""
+    says of its model, and its revision where one was named. Without one every evaluation is of its own."""
     url = subject.url.rstrip("/")
     offered = openai_api.models(url, api_key)
     model = subject.model or (next(iter(offered)) if len(offered) == 1 else "")
@@ -369,15 +371,17 @@ def _server(subject: Subject, api_key: str) -> DeploymentRecord:
 
 
 def _ask_server(
-    deployment: DeploymentRecord, how: How, askings: Sequence[Asking], work: Work
-) -> tuple[SlotWeighing, ...]:
-    weighings = evaluate.run(
+    deployment: DeploymentRecord, how: EvalOptions, askings: Sequence[EvalCase], work: Work
+) -> tuple[SlotEvaluation, ...]:
+    evaluations = evaluate.run(
         deployment,
-        [evaluate.Wanted(asking.tasks, asking.stopping) for asking in askings],
+        [evaluate.EvalRequest(asking.tasks, asking.stopping) for asking in askings],
         engine=ELSEWHERE,
         tokenizer=None,
         num_concurrent=how.num_to_url,
         work=work,
         api_key=how.api_key,
     )
-    return tuple(SlotWeighing(deployment=deployment, engine=ELSEWHERE, weighing=weighing) for weighing in weighings)
+    return tuple(
+        SlotEvaluation(deployment=deployment, engine=ELSEWHERE, evaluation=evaluation) for evaluation in evaluations
+    )

@@ -7,16 +7,16 @@ from assay.records.artifact import Artifact
 from assay.records.record import Record, read_as
 from assay.records.release import Champion
 from assay.records.stages import ModelRecord
-from assay.settings import Place
+from assay.settings import Settings
 from assay.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
     from assay.store.ledger import Ledger
 
 
-def is_intact(record: Record, place: Place) -> bool:
+def is_intact(record: Record, settings: Settings) -> bool:
     """Whether every artifact that the record tells of is as it was put."""
-    store = ArtifactStore(place.home / "artifacts")
+    store = ArtifactStore(settings.home / "artifacts")
     return all(store.is_intact(artifact) for artifact in _artifacts(record))
 
 

@@ -20,8 +20,8 @@ MAKE_CANDIDATES = ("sweep", "train", "merge", "compress")
 def begin_attempt(
     suite: SuiteSpec, tasks: Sequence[TaskFile], *, artifact_digest: str, engine: str, run: str, ledger: "Ledger"
 ) -> Attempt:
-    """Counts the weighing of a candidate, before it begins. The same bytes behind the same engine are one attempt,
-    however often they are weighed: their answers stand. Raises `UsageError` when the suite's budget is spent."""
+    """Counts the evaluation of a candidate, before it begins. The same bytes behind the same engine are one attempt,
+    however often they are evaluated: their answers stand. Raises `UsageError` when the suite's budget is spent."""
     splits = {task.name: task.data_digest for task in tasks}
     subject = digest_of([artifact_digest, engine])
     number = ledger.add_attempt(sorted(set(splits.values())), subject, run=run, budget=suite.attempts)
@@ -31,7 +31,7 @@ def begin_attempt(
 
 
 def check_attempts_left(suite: SuiteSpec, tasks: Sequence[TaskFile], ledger: "Ledger") -> None:
-    """Raises `UsageError` when no other candidate may be weighed: told before one is made."""
+    """Raises `UsageError` when no other candidate may be evaluated: told before one is made."""
     used = _used({task.name: task.data_digest for task in tasks}, ledger)
     if suite.attempts is not None and max(used.values(), default=0) >= suite.attempts:
         raise UsageError(spent(used, suite.attempts))

@@ -8,18 +8,18 @@ from assay.flow.pipeline.graph import Context, wanted_steps
 from assay.loader.load import load_suites
 from assay.loader.references import HELD_OUT
 from assay.records.record import Record
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.spec import Spec
 from assay.stages import evaluate
 
 R = TypeVar("R", bound=Record)
 
 
-def stages_again(old: Spec, new: Spec, root: Path, place: Place) -> list[str]:
+def stages_again(old: Spec, new: Spec, root: Path, settings: Settings) -> list[str]:
     """The stages of `new` whose key would be another than after a run of `old`, in their order. The files that
     the two name are read as they are now. Raises InvalidInput when a suite cannot be read."""
     before, after = (
-        _keys(_Imagined(spec, load_suites(spec.gate.suite, root), root, place, None)) for spec in (old, new)
+        _keys(_Imagined(spec, load_suites(spec.gate.suite, root), root, settings, None)) for spec in (old, new)
     )
     return [name for name, key in after.items() if before.get(name) != key]
 

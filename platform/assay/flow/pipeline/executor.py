@@ -10,7 +10,7 @@ from assay.engines.cluster import signals, tasks
 from assay.errors import AssayError, PlaceError, StageFailed, UsageError
 from assay.flow.pipeline.artifacts import is_intact
 from assay.records.record import Record, read_as
-from assay.settings import Place
+from assay.settings import Settings
 from assay.stages.context import Work
 from assay.store.ledger import Ledger, StageRow
 from assay.store.lock import held, is_held
@@ -36,11 +36,11 @@ def _nothing() -> None:
 
 @dataclass
 class Line:
-    """The stages of one run, or of one weighing without a run."""
+    """The stages of one run, or of one evaluation without a run."""
 
     name: str
     """The run's id."""
-    place: Place
+    settings: Settings
     root: Path
     """Folder that relative paths start from."""
     ledger: Ledger
@@ -67,7 +67,7 @@ class Line:
         `KeyboardInterrupt`, with the record written, when somebody asked to stop as the stage came to its end."""
         row = self.ledger.record(key)
         record = read_as(kind, row.record) if row else None
-        if row is not None and record is not None and is_intact(record, self.place) and stands(record):
+        if row is not None and record is not None and is_intact(record, self.settings) and stands(record):
             self.ledger.reuse_stage(self.name, stage, key)
             self.watcher.ended(stage, record, seconds=row.seconds, cached=True)
             return record
@@ -79,11 +79,11 @@ class Line:
     def _connect(self) -> None:
         if self._on_gpu is None:
             self.before_work()
-            tasks.connect(self.place.cluster_address)
+            tasks.connect(self.settings.cluster_address)
             self._on_gpu = tasks.size().gpus > 0
 
     def _execute(self, stage: str, key: str, run: Callable[[Work], R]) -> R:
-        folder = self.place.run_folder(self.name) / stage
+        folder = self.settings.run_folder(self.name) / stage
         folder.mkdir(parents=True, exist_ok=True)
         progress_file = folder / "progress.jsonl"
         progress_file.unlink(missing_ok=True)
@@ -91,7 +91,7 @@ class Line:
         attempt = self.ledger.begin_stage(self.name, stage, key)
         self.watcher.began(stage, progress_file)
         try:
-            record = run(Work(self.place, folder, progress_file, self.root, on_gpu=bool(self._on_gpu)))
+            record = run(Work(self.settings, folder, progress_file, self.root, on_gpu=bool(self._on_gpu)))
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
             self.ledger.fail_stage(attempt, "interrupted" if interrupted else str(error) or type(error).__name__)
@@ -104,14 +104,14 @@ class Line:
         self.num_run += 1
         row = self.ledger.record(key)
         self.watcher.ended(stage, record, seconds=row.seconds if row else 0.0, cached=False)
-        signals.heed()
+        signals.raise_if_requested()
         return record
 
 
-def stages_now(run: str, ledger: Ledger, place: Place) -> list[StageRow]:
+def stages_now(run: str, ledger: Ledger, settings: Settings) -> list[StageRow]:
     """The stages of a run as they stand now: one that the ledger says is running, in a place where no process works on
     the run, was killed."""
-    is_worked_on = is_held(place.run_folder(run) / LOCK) is not False
+    is_worked_on = is_held(settings.run_folder(run) / LOCK) is not False
     rows = ledger.stages(run)
     return [replace(row, state="killed") if row.state == "running" and not is_worked_on else row for row in rows]
 

@@ -15,13 +15,13 @@ from assay.errors import StageFailed
 from assay.flow.pipeline.artifacts import champion_model
 from assay.flow.pipeline.attempts import begin_attempt
 from assay.loader.globs import matching_files
-from assay.records.gate import ContaminationRecord, GateRecord, ParityRecord, ServiceRecord, WeighingRecord
+from assay.records.gate import ContaminationRecord, EvaluationRecord, GateRecord, ParityRecord, ServiceRecord
 from assay.records.record import Record, digest_of
 from assay.records.release import Champion
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
 from assay.rules.gate.attempts import corrected_confidence
 from assay.rules.gate.measurements import joined_contamination
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.data import DataSpec, is_remote
 from assay.spec.gate import ContaminationSpec, LoadSpec, ParitySpec, SuiteSpec
 from assay.spec.model import ModelSpec
@@ -56,7 +56,7 @@ class Context:
     spec: Spec
     suite: SuiteSpec
     root: Path
-    place: Place
+    settings: Settings
     champion: Champion | None
     records: dict[str, Record] = field(default_factory=dict)
 
@@ -136,7 +136,7 @@ class Context:
 
     @property
     def wants_base(self) -> bool:
-        """Whether the base model is weighed, for itself or in the champion's stead."""
+        """Whether the base model is evaluated, for itself or in the champion's stead."""
         wanted = self.spec.gate.baseline == "base" or "base" in self.suite.references
         return wanted or (self.wants_champion and self.champion is None)
 
@@ -146,24 +146,24 @@ class Context:
         from assay.store.ledger import Ledger
 
         assert self.champion is not None
-        model = champion_model(self.champion, Ledger(self.place.ledger_url))
+        model = champion_model(self.champion, Ledger(self.settings.ledger_url))
         if model is None:
             raise StageFailed(f"the model of the champion {self.champion.run} is not in the ledger any more")
         return model
 
-    def weigh(
+    def evaluate(
         self,
         deployment: DeploymentRecord,
         *,
         model: ModelRecord,
         work: Work,
         stopping: evaluate.Stopping | None = None,
-    ) -> WeighingRecord:
+    ) -> EvaluationRecord:
         """Asks a deployment of `model` all of the suite's questions, or as many as decide."""
         (found,) = evaluate.run(
             deployment,
-            [evaluate.Wanted(self.tasks, stopping)],
-            engine=engine_mark(self.spec.serve.engine, self.place),
+            [evaluate.EvalRequest(self.tasks, stopping)],
+            engine=engine_fingerprint(self.spec.serve.engine, self.settings),
             tokenizer=model.artifact.path,
             num_concurrent=self.spec.gate.num_concurrent * self.spec.serve.replicas.min,
             work=work,
@@ -208,7 +208,7 @@ def steps(num_train_steps: int = 1) -> tuple[Step, ...]:
             "fetch",
             fetch.VERSION,
             ModelRecord,
-            reads=lambda c: [c.spec.model.model_dump(), folder_mark(c.spec.model, c.root)],
+            reads=lambda c: [c.spec.model.model_dump(), folder_fingerprint(c.spec.model, c.root)],
             run=lambda c, w: fetch.run(c.spec.model, work=w),
         ),
         *(step for index in range(num_train_steps) for step in _training_steps(index)),
@@ -222,7 +222,7 @@ def steps(num_train_steps: int = 1) -> tuple[Step, ...]:
         Step(
             "baseline",
             baseline.VERSION,
-            WeighingRecord,
+            EvaluationRecord,
             reads=lambda c: [c.model.artifact.digest, _engine(c), [[t.name, t.digest] for t in c.tasks]],
             run=_baseline,
             wanted=lambda c: c.wants_base,
@@ -231,7 +231,7 @@ def steps(num_train_steps: int = 1) -> tuple[Step, ...]:
         Step(
             "champion",
             baseline.VERSION,
-            WeighingRecord,
+            EvaluationRecord,
             reads=lambda c: [
                 c.champion.artifact_digest if c.champion else None,
                 _engine(c),
@@ -298,7 +298,10 @@ def steps(num_train_steps: int = 1) -> tuple[Step, ...]:
             reads=lambda c: [
                 c.record("deploy", DeploymentRecord).model_dump(),
                 gate.suite_digest(c.suite, c.tasks),
-                [c.record(stage, WeighingRecord).evidence.digest if stage in c.records else None for stage in _BESIDE],
+                [
+                    c.record(stage, EvaluationRecord).evidence.digest if stage in c.records else None
+                    for stage in _BESIDE
+                ],
                 _dumped(_contamination(c)),
                 _dumped(c.found("parity", ParityRecord)),
                 c.record("service", ServiceRecord).evidence.digest if "service" in c.records else None,
@@ -373,7 +376,7 @@ def _training_steps(index: int) -> tuple[Step, ...]:
             teacher_name,
             fetch.VERSION,
             ModelRecord,
-            reads=lambda c: [_teacher(c, index).model_dump(), folder_mark(_teacher(c, index), c.root)],
+            reads=lambda c: [_teacher(c, index).model_dump(), folder_fingerprint(_teacher(c, index), c.root)],
             run=lambda c, w: fetch.run(_teacher(c, index), work=w),
             wanted=lambda c: c.spec.train_steps[index].objective.distill is not None,
         ),
@@ -459,20 +462,20 @@ def _sweep(context: Context, work: Work) -> SweepRecord:
     )
 
 
-def _baseline(context: Context, work: Work) -> WeighingRecord:
+def _baseline(context: Context, work: Work) -> EvaluationRecord:
     """The base model's answers."""
-    return _asked_apart(context, context.model, context.spec.served_name, work)
+    return _evaluate_reference(context, context.model, context.spec.served_name, work)
 
 
-def _champion(context: Context, work: Work) -> WeighingRecord:
+def _champion(context: Context, work: Work) -> EvaluationRecord:
     """The champion's answers; it is asked in a slot of its own, for its users have the other."""
     assert context.champion is not None
-    return _asked_apart(context, context.champion_model, context.champion.model_name, work)
+    return _evaluate_reference(context, context.champion_model, context.champion.model_name, work)
 
 
-def _asked_apart(context: Context, model: ModelRecord, name: str, work: Work) -> WeighingRecord:
+def _evaluate_reference(context: Context, model: ModelRecord, name: str, work: Work) -> EvaluationRecord:
     """A model's answers, asked for in the slot `reference`. One that has answered everything before is not started."""
-    engine = engine_mark(context.spec.serve.engine, context.place)
+    engine = engine_fingerprint(context.spec.serve.engine, context.settings)
     known = evaluate.finished(model.artifact.digest, name, context.tasks, engine=engine, work=work)
     if known is not None:
         return known
@@ -480,16 +483,16 @@ def _asked_apart(context: Context, model: ModelRecord, name: str, work: Work) ->
         deploy=partial(
             deploy.into, "reference", context.spec.serve, model_name=context.spec.served_name, model=model, work=work
         ),
-        weigh=partial(context.weigh, model=model, work=work),
+        evaluate=partial(context.evaluate, model=model, work=work),
         api=deploy.serve_api(work),
     )
 
 
 def _is_answered(_: Context, record: Record) -> bool:
-    """Whether a weighing got all its answers; one that did not is made again, and asks for those alone."""
-    weighing = record.candidate if isinstance(record, GateRecord) else record
-    assert isinstance(weighing, WeighingRecord)
-    return weighing.num_errors == 0
+    """Whether an evaluation got all its answers; one that did not is made again, and asks for those alone."""
+    evaluation = record.candidate if isinstance(record, GateRecord) else record
+    assert isinstance(evaluation, EvaluationRecord)
+    return evaluation.num_errors == 0
 
 
 def _dumped(record: Record | None) -> object:
@@ -504,20 +507,20 @@ def _contamination(context: Context) -> ContaminationRecord | None:
 
 
 def _gate(context: Context, work: Work) -> GateRecord:
-    """Counts the attempt, then weighs."""
+    """Counts the attempt, then evaluates."""
     from assay.reporting.document import newest_selftest, summary
     from assay.store.ledger import Ledger  # a plan without a ledger has no need of its library
 
-    ledger = Ledger(context.place.ledger_url)
+    ledger = Ledger(context.settings.ledger_url)
     deployment = context.record("deploy", DeploymentRecord)
-    base = context.found("baseline", WeighingRecord)
-    champion = context.found("champion" if context.champion else "baseline", WeighingRecord)
+    base = context.found("baseline", EvaluationRecord)
+    champion = context.found("champion" if context.champion else "baseline", EvaluationRecord)
     champion = champion if context.wants_champion else None
     attempt = begin_attempt(
         context.suite,
         context.tasks,
         artifact_digest=deployment.artifact_digest,
-        engine=engine_mark(context.spec.serve.engine, context.place),
+        engine=engine_fingerprint(context.spec.serve.engine, context.settings),
         run=run_id(context.spec, context.suite, context.root),
         ledger=ledger,
     )
@@ -529,8 +532,8 @@ def _gate(context: Context, work: Work) -> GateRecord:
         base=base,
         champion=champion,
         attempt=attempt,
-        weigh=partial(
-            context.weigh,
+        evaluate=partial(
+            context.evaluate,
             model=context.candidate,
             work=work,
             stopping=stopping_of(context.suite, base, champion),
@@ -544,20 +547,20 @@ def _gate(context: Context, work: Work) -> GateRecord:
 
 
 def stopping_of(
-    suite: SuiteSpec, base: WeighingRecord | None, champion: WeighingRecord | None
+    suite: SuiteSpec, base: EvaluationRecord | None, champion: EvaluationRecord | None
 ) -> evaluate.Stopping | None:
     """When the candidate has answered enough; None where it is asked everything."""
     if not suite.stop_early:
         return None
     return evaluate.Stopping(
         suite,
-        gate.read_weighing(base) if base else None,
-        gate.read_weighing(champion) if champion else None,
+        gate.read_evaluation(base) if base else None,
+        gate.read_evaluation(champion) if champion else None,
         corrected_confidence(suite),
     )
 
 
-def folder_mark(model: ModelSpec, root: Path) -> object:
+def folder_fingerprint(model: ModelSpec, root: Path) -> object:
     """A local model folder has no revision: the names, sizes and times of its files stand for one."""
     if model.kind != "folder":
         return None
@@ -583,16 +586,16 @@ def _load(context: Context) -> LoadSpec:
     return context.suite.service.load
 
 
-def engine_mark(engine: EngineSpec, place: Place) -> str:
+def engine_fingerprint(engine: EngineSpec, settings: Settings) -> str:
     """The engine and its settings, as far as they bear on an answer; the number of replicas does not."""
-    return digest_of([engine.model_dump(), ray_serve.engine_packages(place.engine_python)])
+    return digest_of([engine.model_dump(), ray_serve.engine_packages(settings.engine_python)])
 
 
 def _is_deployed(context: Context, record: Record) -> bool:
     """Whether the slot still holds this very deployment."""
     assert isinstance(record, DeploymentRecord)
-    place = context.place
-    api = ray_serve.ServeApi(place.dashboard_url, place.ray_token(), place.serve_port, place.engine_python)
+    settings = context.settings
+    api = ray_serve.ServeApi(settings.dashboard_url, settings.ray_token(), settings.serve_port, settings.engine_python)
     try:
         state = ray_serve.state(api, record.slot)
     except Exception:

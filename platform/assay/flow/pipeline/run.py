@@ -11,7 +11,7 @@ from assay.flow.pipeline.attempts import MAKE_CANDIDATES, check_attempts_left
 from assay.flow.pipeline.executor import Line, Watcher, only_one
 from assay.flow.pipeline.graph import Context, Step, run_id, wanted_steps
 from assay.records.gate import GateRecord
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 from assay.store.ledger import Ledger
@@ -28,23 +28,23 @@ class RunOutcome:
 
 
 def run(
-    spec: Spec, suite: SuiteSpec, *, root: Path, place: Place, watcher: Watcher, before_work: Callable[[], None]
+    spec: Spec, suite: SuiteSpec, *, root: Path, settings: Settings, watcher: Watcher, before_work: Callable[[], None]
 ) -> RunOutcome:
     """Takes the spec as far as the gate's verdict. What stands in the ledger with intact artifacts is not done
     again; `before_work` is called once, before the first stage that is. Raises `UsageError` before anything
-    starts when the cluster cannot hold the run, or no other candidate may be weighed with the suite's items, and
+    starts when the cluster cannot hold the run, or no other candidate may be evaluated with the suite's items, and
     `StageFailed` when a stage stops; the finished ones are kept."""
-    ledger = Ledger(place.ledger_url)
+    ledger = Ledger(settings.ledger_url)
     name = run_id(spec, suite, root)
 
     def prepare() -> None:
         before_work()
-        _check_cluster(spec, place)
+        _check_cluster(spec, settings)
 
-    with only_one(place.run_folder(name), name):
-        ledger.open_run(name, name=spec.name, spec=spec.model_dump_json(), started_by=place.user)
-        context = Context(spec, suite, root, place, ledger.champion())
-        line = Line(name, place, root, ledger, watcher, prepare)
+    with only_one(settings.run_folder(name), name):
+        ledger.open_run(name, name=spec.name, spec=spec.model_dump_json(), started_by=settings.user)
+        context = Context(spec, suite, root, settings, ledger.champion())
+        line = Line(name, settings, root, ledger, watcher, prepare)
         for step in wanted_steps(context):
             context.records[step.name] = line.record(
                 step.name,
@@ -63,9 +63,9 @@ def _check_attempts(step: Step, context: Context, ledger: Ledger) -> None:
         check_attempts_left(context.suite, context.tasks, ledger)
 
 
-def _check_cluster(spec: Spec, place: Place) -> None:
+def _check_cluster(spec: Spec, settings: Settings) -> None:
     """Connects, and refuses a run that the cluster could never hold."""
-    tasks.connect(place.cluster_address)
+    tasks.connect(settings.cluster_address)
     size = tasks.size()
     train = max(spec.train_steps, key=lambda one: one.num_workers * one.worker.cpus)
     cpus = train.num_workers * train.worker.cpus + (1 if spec.sweep else 0)

@@ -39,7 +39,7 @@ from assay.rules.planning.fit import gpus_of, serving_need, training_need
 from assay.rules.planning.memory import GIB, Precision
 from assay.rules.planning.power import POWER, WORTHWHILE, difference_limit, share_limit, unknown_limit
 from assay.rules.planning.workload import training_plan
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.compress import Scheme
 from assay.spec.gate import LM_EVAL, Limit, SuiteSpec, TaskSettings
 from assay.spec.spec import Spec
@@ -55,12 +55,12 @@ GROUP = 128
 """Columns that share a scale in W4A16."""
 
 
-def plan(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place, cluster: Cluster | None) -> Plan:
+def plan(spec: Spec, suite: SuiteSpec, *, root: Path, settings: Settings, cluster: Cluster | None) -> Plan:
     """The whole plan. `cluster` is one that was described; without it a running one is asked, or this machine."""
     notes: list[str] = []
-    ledger = existing_ledger(place, notes)
-    is_described, cluster = cluster is not None, cluster or _cluster(place, notes)
-    context = Context(spec, suite, root, place, ledger.champion() if ledger else None)
+    ledger = existing_ledger(settings, notes)
+    is_described, cluster = cluster is not None, cluster or _cluster(settings, notes)
+    context = Context(spec, suite, root, settings, ledger.champion() if ledger else None)
     wanted = wanted_steps(context)
     first = stage_plans(wanted, context, ledger, {})  # fills the records that stand
     shape = _shape(spec, context, root)
@@ -87,7 +87,7 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, place: Place, cluster: Clu
         needs=tuple(needs),
         seconds=seconds,
         seconds_unknown=unknown,
-        cost=seconds / 3600 * place.cost_per_hour if seconds is not None and place.cost_per_hour else None,
+        cost=seconds / 3600 * settings.cost_per_hour if seconds is not None and settings.cost_per_hour else None,
         gate=PowerPlan(confidence=suite.confidence, power=POWER, limits=limits),
         notes=tuple(notes),
     )
@@ -108,33 +108,33 @@ def described(cluster: ClusterSpec, source: str) -> Cluster:
     return Cluster(source=source, nodes=nodes)
 
 
-def existing_ledger(place: Place, notes: list[str]) -> "Ledger | None":
+def existing_ledger(settings: Settings, notes: list[str]) -> "Ledger | None":
     """The ledger, if there is one that can be read; its library is not even imported where there is none."""
-    file = place.ledger_url.removeprefix("sqlite:///")
-    if file != place.ledger_url and not Path(file).is_file():
+    file = settings.ledger_url.removeprefix("sqlite:///")
+    if file != settings.ledger_url and not Path(file).is_file():
         return None
     from assay.store.ledger import Ledger
 
     try:
-        return Ledger(place.ledger_url)
+        return Ledger(settings.ledger_url)
     except AssayError as error:
         notes.append(f"planned without a ledger: {error}")
         return None
 
 
-def _cluster(place: Place, notes: list[str]) -> Cluster | None:
+def _cluster(settings: Settings, notes: list[str]) -> Cluster | None:
     """What is there now: the running cluster, or this machine, on which `assay run` would start one."""
     try:
-        running = ray_nodes.running_cluster(place.dashboard_url, place.ray_token())
+        running = ray_nodes.running_cluster(settings.dashboard_url, settings.ray_token())
     except PlaceError as error:
         notes.append(f"{error}, so that what fits is unknown")
         return None
-    if running is not None or place.ray_address:
+    if running is not None or settings.ray_address:
         return running
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     folder = Path("/proc/driver/nvidia/gpus")
     gpus = len(list(folder.iterdir())) if folder.is_dir() else 0
-    here = Node(count=1, cpus=place.num_cpus, gpus=gpus, gpu_memory=None, memory=memory)
+    here = Node(count=1, cpus=settings.num_cpus, gpus=gpus, gpu_memory=None, memory=memory)
     return Cluster(source="this machine; no cluster is running", nodes=(here,))
 
 
@@ -208,7 +208,7 @@ def _blocks(
     for need in needs:
         if need.fits is False:
             yield need.stage, need.advice
-    if not context.place.engine_python and not is_described:
+    if not context.settings.engine_python and not is_described:
         engine = "the engine's environment is missing: run `make setup`, or set ASSAY_ENGINE_PYTHON"
         yield from ((stage, engine) for stage in ("baseline", "champion", "deploy"))
     if reason := _spent(context, ledger):
@@ -227,7 +227,7 @@ def _blocks(
 
 
 def _spent(context: Context, ledger: "Ledger | None") -> str:
-    """Why no other candidate may be weighed, if the suite's attempts are used up."""
+    """Why no other candidate may be evaluated, if the suite's attempts are used up."""
     if ledger is None or context.suite.attempts is None:
         return ""
     try:
@@ -250,12 +250,12 @@ def _limits(suite: SuiteSpec, root: Path, data: DataPlan | None) -> Iterator[Lim
     """Every limit of a suite that was loaded from `root`. Attempts that share the items share the confidence."""
     confidence = 1 - (1 - suite.confidence) / (suite.attempts or 1)
     for task, limits in suite.limits.items():
-        settings = suite.settings(task)
+        task_settings = suite.settings(task)
         num_items = data.num_gate if data else None
         if task != HELD_OUT:
-            num_items = _num_items(task, settings, root)
-        if settings.max_items and num_items:
-            num_items = min(num_items, settings.max_items)
+            num_items = _num_items(task, task_settings, root)
+        if task_settings.max_items and num_items:
+            num_items = min(num_items, task_settings.max_items)
         for limit in limits:
             yield _limit(task, limit, num_items, confidence)
 
@@ -286,13 +286,13 @@ def _limit(task: str, limit: Limit, num_items: int | None, confidence: float) ->
     )
 
 
-def _num_items(task: str, settings: TaskSettings, root: Path) -> int | None:
+def _num_items(task: str, task_settings: TaskSettings, root: Path) -> int | None:
     """Different lines of a task's data files; None where they are no JSON Lines of our own."""
-    source = settings.source or f"{task}.yaml"
+    source = task_settings.source or f"{task}.yaml"
     if source.startswith(LM_EVAL):
         return None
     try:
-        config = task_files.read(root / source, task, settings.functions).config
+        config = task_files.read(root / source, task, task_settings.functions).config
     except AssayError:
         return None
     files = (config.get("dataset_kwargs") or {}).get("data_files")

@@ -118,7 +118,7 @@ def _stage(step: Step, context: Context, history: "_History", before: dict[str, 
     record = read_as(step.record, row.record) if row else None
     if row is None or record is None:
         return StagePlan(stage=step.name, action="run", because=tuple(_reasons(step, reads, key, context, previous)))
-    if not is_intact(record, context.place):
+    if not is_intact(record, context.settings):
         gone = f"the artifact that {row.run} made is missing, or not as it was put"
         return StagePlan(stage=step.name, action="run", because=(gone,))
     if not step.stands(context, record):

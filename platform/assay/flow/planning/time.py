@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import ValidationError
 
 from assay.flow.pipeline.graph import numbered
-from assay.records.gate import GateRecord, WeighingRecord
+from assay.records.gate import EvaluationRecord, GateRecord
 from assay.records.plan import StagePlan, TrainingPlan
 from assay.records.stages import SweepRecord, TrainingRecord
 from assay.spec.spec import Spec
@@ -90,7 +90,7 @@ def _guess(stage: str, spec: Spec, amounts: Amounts, like: dict[str, list[_Like]
         return None
     one = found[0]
     if stage in ("baseline", "gate"):
-        return _weighing(one, amounts.num_items)
+        return _evaluation(one, amounts.num_items)
     return Guess(one.seconds, f"as in {one.run}")
 
 
@@ -143,15 +143,15 @@ def _sweep(spec: Spec, amounts: Amounts, like: dict[str, list[_Like]]) -> Guess 
     return Guess(waves * one.seconds, f"{how}: {one.source}")
 
 
-def _weighing(one: _Like, num_items: int | None) -> Guess | None:
+def _evaluation(one: _Like, num_items: int | None) -> Guess | None:
     """The questions at the rate measured, and what was needed beside asking them."""
-    record = _read(GateRecord, one.record) or _read(WeighingRecord, one.record)
-    weighing = record.candidate if isinstance(record, GateRecord) else record
-    if weighing is None or not weighing.num_items or num_items is None:
+    record = _read(GateRecord, one.record) or _read(EvaluationRecord, one.record)
+    evaluation = record.candidate if isinstance(record, GateRecord) else record
+    if evaluation is None or not evaluation.num_items or num_items is None:
         return None
-    seconds = weighing.seconds * num_items / weighing.num_items
-    around = max(0.0, one.seconds - weighing.seconds)
-    rate = weighing.num_items / max(weighing.seconds, 1e-9)
+    seconds = evaluation.seconds * num_items / evaluation.num_items
+    around = max(0.0, one.seconds - evaluation.seconds)
+    rate = evaluation.num_items / max(evaluation.seconds, 1e-9)
     return Guess(around + seconds, f"{num_items} items at {rate:.1f} a second, as in {one.run}")
 
 

@@ -28,7 +28,7 @@ def run(
     store: ArtifactStore,
 ) -> Approval:
     """Checks the reviewer and every byte of the artifact, and writes the word down. Raises `NotApproved` for a
-    reviewer who may not, and `Drift` when the bytes have changed since they were weighed."""
+    reviewer who may not, and `IntegrityError` when the bytes have changed since they were evaluated."""
     check_reviewer(approval, reviewer, starters, decision, reason, scorecard)
     store.verify(model.artifact)
     word = Approval(

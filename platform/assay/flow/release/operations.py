@@ -13,7 +13,7 @@ from assay.records.record import digest_of
 from assay.records.release import Approval, Traffic
 from assay.records.stages import ModelRecord
 from assay.rules.release.approval import check_approval
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.spec import Spec
 from assay.stages import gate
 from assay.store.artifacts import ArtifactStore
@@ -21,7 +21,7 @@ from assay.store.ledger import Ledger
 
 
 @dataclass(frozen=True)
-class Weighed:
+class Evaluated:
     """A run whose gate has spoken, as the ledger has it."""
 
     run: str
@@ -35,7 +35,7 @@ class Weighed:
         return digest_of(self.gate.scorecard.model_dump(mode="json"))
 
 
-def weighed(run: str, ledger: Ledger) -> Weighed:
+def evaluated(run: str, ledger: Ledger) -> Evaluated:
     """The newest verdict of a run, named by the start of its id; of the newest run that has one, when the name is
     empty. Raises `NotApproved` when the gate has not spoken yet."""
     rows = [ledger.find_run(run)] if run else [ledger.find_run(run), *ledger.runs()]
@@ -43,7 +43,7 @@ def weighed(run: str, ledger: Ledger) -> Weighed:
         keys = {stage.stage: stage.key for stage in ledger.stages(row.id) if stage.state in ("done", "cached")}
         verdict, model = (ledger.record(keys[stage]) if stage in keys else None for stage in ("gate", "compress"))
         if verdict and model:
-            return Weighed(
+            return Evaluated(
                 row.id,
                 Spec.model_validate_json(row.spec),
                 GateRecord.model_validate_json(verdict.record),
@@ -51,18 +51,18 @@ def weighed(run: str, ledger: Ledger) -> Weighed:
             )
         if run and verdict:
             raise NotApproved(
-                f"{row.id} was weighed by `assay gate run`; only what `assay run` has made can be released"
+                f"{row.id} was evaluated by `assay gate run`; only what `assay run` has made can be released"
             )
     raise NotApproved(f"run {rows[0].id} has no verdict yet; `assay run` takes it to the gate")
 
 
-def say_yes_or_no(
-    run: str, *, decision: Literal["approve", "reject"], reviewer: str, reason: str, place: Place
+def record_decision(
+    run: str, *, decision: Literal["approve", "reject"], reviewer: str, reason: str, settings: Settings
 ) -> Approval:
     """Writes down a reviewer's word on a run's newest verdict."""
-    ledger = Ledger(place.ledger_url)
-    store = ArtifactStore(place.home / "artifacts")
-    it = weighed(run, ledger)
+    ledger = Ledger(settings.ledger_url)
+    store = ArtifactStore(settings.home / "artifacts")
+    it = evaluated(run, ledger)
     if decision == "approve" and it.gate.scorecard.outcome == "PASS":
         gate.verify(it.gate, store)
     return approve.run(
@@ -79,12 +79,12 @@ def say_yes_or_no(
     )
 
 
-def move_traffic(run: str, *, place: Place, say: Callable[[str], None]) -> Traffic:
-    """Promotes a run. Raises `NotApproved` without a passing verdict and a valid approval, and `Drift` when the
-    bytes or the slot are not those that were weighed, or the scorecard is not what its evidence says."""
-    ledger = Ledger(place.ledger_url)
-    store = ArtifactStore(place.home / "artifacts")
-    it = weighed(run, ledger)
+def promote_run(run: str, *, settings: Settings, say: Callable[[str], None]) -> Traffic:
+    """Promotes a run. Raises `NotApproved` without a passing verdict and a valid approval, and `IntegrityError`
+    when the bytes or the slot are not those that were evaluated, or the scorecard is not what its evidence says."""
+    ledger = Ledger(settings.ledger_url)
+    store = ArtifactStore(settings.home / "artifacts")
+    it = evaluated(run, ledger)
     check_approval(
         it.run,
         it.spec.approval,
@@ -100,23 +100,23 @@ def move_traffic(run: str, *, place: Place, say: Callable[[str], None]) -> Traff
         run_id=it.run,
         scorecard=it.gate.scorecard,
         model=it.model,
-        api=_api(place),
-        place=place,
-        by=place.user,
+        api=_api(settings),
+        settings=settings,
+        by=settings.user,
         ledger=ledger,
         store=store,
         say=say,
     )
 
 
-def move_back(*, place: Place, reason: str) -> Traffic:
+def rollback_run(*, settings: Settings, reason: str) -> Traffic:
     """Gives traffic back to the former champion."""
     return promote.roll_back(
-        api=_api(place), place=place, by=place.user, reason=reason, ledger=Ledger(place.ledger_url)
+        api=_api(settings), settings=settings, by=settings.user, reason=reason, ledger=Ledger(settings.ledger_url)
     )
 
 
-def _api(place: Place) -> ServeApi:
-    if not place.engine_python:
+def _api(settings: Settings) -> ServeApi:
+    if not settings.engine_python:
         raise PlaceError("the engine's environment is missing: run `make setup`, or set ASSAY_ENGINE_PYTHON")
-    return ServeApi(place.dashboard_url, place.ray_token(), place.serve_port, place.engine_python)
+    return ServeApi(settings.dashboard_url, settings.ray_token(), settings.serve_port, settings.engine_python)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from assay.engines.deployment import ray_serve
-from assay.errors import Drift
+from assay.errors import IntegrityError
 from assay.records.gate import Scorecard
 from assay.records.release import Champion, Traffic
 from assay.records.stages import ModelRecord, Slot
@@ -12,7 +12,7 @@ from assay.rules.release.approval import check_same_deployment
 from assay.rules.release.canary import verdict_on_step
 from assay.serving import gateway
 from assay.serving.haproxy import MAX_WEIGHT
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.serve import CanarySpec
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
@@ -27,14 +27,14 @@ def run(
     scorecard: Scorecard,
     model: ModelRecord,
     api: ray_serve.ServeApi,
-    place: Place,
+    settings: Settings,
     by: str,
     ledger: Ledger,
     store: ArtifactStore,
     say: Callable[[str], None],
 ) -> Traffic:
-    """Moves traffic to the weighed slot step by step; the approval was checked by the caller. Raises `Drift`
-    when the slot, its replicas or the bytes are not those that were weighed. The traffic goes back, and the
+    """Moves traffic to the evaluated slot step by step; the approval was checked by the caller. Raises `IntegrityError`
+    when the slot, its replicas or the bytes are not those that were evaluated. The traffic goes back, and the
     returned record says `rollback`, when the candidate's answers are server errors too often."""
     check_deployed(scorecard, model, api, store)
     former = ledger.champion()
@@ -48,14 +48,14 @@ def run(
         since=time.time(),
     )
     if former and former.slot == champion.slot and former.artifact_digest == champion.artifact_digest:
-        _move(place, champion, 1.0)
+        _move(settings, champion, 1.0)
         return Traffic(action="promote", champion=former, former=None, by=by, reason="had the traffic already")
     for share in canary.steps:
         say(f"{share:.0%} of the traffic to {slot}")
-        before = _counts(place, slot)
-        _move(place, champion, share)
-        if share < 1.0 and not _holds(canary, place, slot, before):
-            _restore(place, former)
+        before = _counts(settings, slot)
+        _move(settings, champion, share)
+        if share < 1.0 and not _holds(canary, settings, slot, before):
+            _restore(settings, former)
             traffic = Traffic(
                 action="rollback", champion=former, former=None, by=by, reason=f"server errors at {share:.0%}"
             )
@@ -66,24 +66,26 @@ def run(
     return traffic
 
 
-def roll_back(*, api: ray_serve.ServeApi, place: Place, by: str, reason: str, ledger: Ledger) -> Traffic:
-    """Gives traffic back to the former champion. Raises `Drift` when there is none, or its slot no longer
+def roll_back(*, api: ray_serve.ServeApi, settings: Settings, by: str, reason: str, ledger: Ledger) -> Traffic:
+    """Gives traffic back to the former champion. Raises `IntegrityError` when there is none, or its slot no longer
     holds what it held."""
     changes = ledger.traffic()
     former = changes[-1].former if changes else None
     if former is None:
-        raise Drift("there is no former champion to go back to")
+        raise IntegrityError("there is no former champion to go back to")
     state = ray_serve.state(api, former.slot)
     if state is None or not state.is_running or former.artifact_digest not in state.model_path:
-        raise Drift(f"slot {former.slot} no longer holds {former.run}; run its spec again to deploy and weigh it anew")
-    _restore(place, former)
+        raise IntegrityError(
+            f"slot {former.slot} no longer holds {former.run}; run its spec again to deploy and evaluate it anew"
+        )
+    _restore(settings, former)
     traffic = Traffic(action="rollback", champion=former, former=changes[-1].champion, by=by, reason=reason)
     ledger.add_traffic(traffic)
     return traffic
 
 
 def check_deployed(scorecard: Scorecard, model: ModelRecord, api: ray_serve.ServeApi, store: ArtifactStore) -> None:
-    """Raises `Drift` unless the slot holds the very deployment that was weighed and every byte on disk is as
+    """Raises `IntegrityError` unless the slot holds the very deployment that was evaluated and every byte on disk is as
     it was then."""
     state = ray_serve.state(api, model_slot(scorecard.deployment_slot))
     running = state if state and state.is_running else None
@@ -99,36 +101,36 @@ def check_deployed(scorecard: Scorecard, model: ModelRecord, api: ray_serve.Serv
 
 
 def model_slot(name: str) -> Slot:
-    """The slot of a name. Raises `Drift` for one that never has traffic."""
+    """The slot of a name. Raises `IntegrityError` for one that never has traffic."""
     if name == "blue":
         return "blue"
     if name == "green":
         return "green"
-    raise Drift(f"slot {name} never has traffic")
+    raise IntegrityError(f"slot {name} never has traffic")
 
 
-def _holds(canary: CanarySpec, place: Place, slot: str, before: tuple[int, int]) -> bool:
+def _holds(canary: CanarySpec, settings: Settings, slot: str, before: tuple[int, int]) -> bool:
     """Watches one step; False when the candidate must give the traffic back."""
     for _ in range(MAX_HOLDS):
         time.sleep(canary.hold)
-        verdict = verdict_on_step(before, _counts(place, slot), canary.max_error_rate)
+        verdict = verdict_on_step(before, _counts(settings, slot), canary.max_error_rate)
         if verdict != "hold":
             return verdict == "advance"
     return False
 
 
-def _counts(place: Place, slot: str) -> tuple[int, int]:
-    counters = gateway.counters(place)[slot]
+def _counts(settings: Settings, slot: str) -> tuple[int, int]:
+    counters = gateway.counters(settings)[slot]
     return counters.requests, counters.responses_5xx
 
 
-def _move(place: Place, champion: Champion, share: float) -> None:
+def _move(settings: Settings, champion: Champion, share: float) -> None:
     weight = round(share * MAX_WEIGHT)
     other = "green" if champion.slot == "blue" else "blue"
-    gateway.set_weights(place, {champion.slot: weight, other: MAX_WEIGHT - weight if share < 1.0 else 0})
+    gateway.set_weights(settings, {champion.slot: weight, other: MAX_WEIGHT - weight if share < 1.0 else 0})
 
 
-def _restore(place: Place, former: Champion | None) -> None:
+def _restore(settings: Settings, former: Champion | None) -> None:
     gateway.set_weights(
-        place, {slot: MAX_WEIGHT if former and former.slot == slot else 0 for slot in ("blue", "green")}
+        settings, {slot: MAX_WEIGHT if former and former.slot == slot else 0 for slot in ("blue", "green")}
     )

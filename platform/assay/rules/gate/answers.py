@@ -1,6 +1,6 @@
 """What can be said of one answer: whether it is right, and the scores that follow from others."""
 
-from assay.records.gate import Item
+from assay.records.gate import Sample
 
 RIGHT = ("correct", "exact_match", "acc")
 """Scores that say whether an answer is right."""
@@ -9,7 +9,7 @@ DERIVED = ("penalized_score", "brier")
 """Scores that follow from others."""
 
 
-def score_of(item: Item, score: str, penalty_threshold: float) -> float | None:
+def score_of(item: Sample, score: str, penalty_threshold: float) -> float | None:
     """An item's score, as it was given or as it follows from others; None when neither can be had.
 
     `penalized_score` is 1 for a right answer, 0 for an abstention, and -t/(1-t) for a wrong one, so that to answer pays
@@ -29,6 +29,6 @@ def score_of(item: Item, score: str, penalty_threshold: float) -> float | None:
     return None
 
 
-def is_right(item: Item) -> float | None:
+def is_right(item: Sample) -> float | None:
     """Whether an answer is right, by the first of the scores that say so."""
     return next((item.scores[name] for name in RIGHT if name in item.scores), None)

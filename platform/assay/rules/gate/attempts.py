@@ -25,7 +25,7 @@ def spent(splits: Mapping[str, int], budget: int) -> str:
     """What to say when a budget is spent; `splits` are the attempts counted so far, by task."""
     tasks = ", ".join(sorted(task for task, used in splits.items() if used >= budget))
     return (
-        f"{budget} of {budget} candidates were weighed with the items of {tasks}: one more would pass by luck too "
+        f"{budget} of {budget} candidates were evaluated with the items of {tasks}: one more would pass by luck too "
         "easily. Renew these items, or, for `heldout`, the files of data.gate; raising `attempts` in the suite makes "
         "every bound stricter"
     )

@@ -6,8 +6,8 @@ of paired and clustered means for other scores. They are made two-sided, so that
 """
 
 from assay.records.comparison import ComparedLimit, Side
-from assay.records.gate import LimitResult, Weighing
-from assay.rules.gate.verdict import weigh_limits
+from assay.records.gate import Evaluation, LimitResult
+from assay.rules.gate.verdict import evaluate_limits
 from assay.spec.gate import Limit, SuiteSpec
 
 SUREST = 0.9999
@@ -16,14 +16,14 @@ SUREST = 0.9999
 SEARCH_STEPS = 12
 
 
-def compare(suite: SuiteSpec, first: Weighing, second: Weighing, confidence: float) -> tuple[ComparedLimit, ...]:
+def compare(suite: SuiteSpec, first: Evaluation, second: Evaluation, confidence: float) -> tuple[ComparedLimit, ...]:
     """Every metric that the suite limits, each once, in its order."""
     metrics = {(task, limit.metric): limit for task, limits in suite.limits.items() for limit in limits}
     return tuple(_compare(suite, task, limit, first, second, confidence) for (task, _), limit in metrics.items())
 
 
 def _compare(
-    suite: SuiteSpec, task: str, limit: Limit, first: Weighing, second: Weighing, confidence: float
+    suite: SuiteSpec, task: str, limit: Limit, first: Evaluation, second: Evaluation, confidence: float
 ) -> ComparedLimit:
     if limit.metric == "ece":
         return _incomparable(task, limit.metric, "the calibration error belongs to no single item")
@@ -32,7 +32,7 @@ def _compare(
     if found.observed is None or found.lower is None or found.upper is None:
         return _incomparable(task, limit.metric, found.reason)
     back = _better(suite, task, limit, second, first, one_sided)
-    sides: tuple[tuple[Side, LimitResult, Weighing, Weighing], ...] = (
+    sides: tuple[tuple[Side, LimitResult, Evaluation, Evaluation], ...] = (
         ("A", found, first, second),
         ("B", back, second, first),
     )
@@ -55,15 +55,15 @@ def _compare(
 
 
 def _better(
-    suite: SuiteSpec, task: str, limit: Limit, ours: Weighing, theirs: Weighing, confidence: float
+    suite: SuiteSpec, task: str, limit: Limit, ours: Evaluation, theirs: Evaluation, confidence: float
 ) -> LimitResult:
     """The gate's finding on the claim that `ours` is better than `theirs`."""
     claim = Limit(metric=limit.metric, better_than="base", range=limit.range)
     alone = suite.model_copy(update={"limits": {task: (claim,)}, "improvements": "all"})
-    return weigh_limits(alone, ours, theirs, confidence=confidence)[0]
+    return evaluate_limits(alone, ours, theirs, confidence=confidence)[0]
 
 
-def _sureness(suite: SuiteSpec, task: str, limit: Limit, ours: Weighing, theirs: Weighing) -> float:
+def _sureness(suite: SuiteSpec, task: str, limit: Limit, ours: Evaluation, theirs: Evaluation) -> float:
     """The highest two-sided confidence of that claim; 0 where there is none."""
 
     def holds(two_sided: float) -> bool:

@@ -10,7 +10,7 @@ It takes scores that are 0 or 1 and items that stand alone: then a limit's outco
 only the two ends, all of the rest right and all wrong, have to be looked at.
 """
 
-from assay.records.gate import Item, TaskResult
+from assay.records.gate import Sample, TaskResult
 from assay.spec.gate import Limit, SuiteSpec
 
 ABSTENTION_METRICS = ("hallucination_rate", "over_abstention")
@@ -36,7 +36,7 @@ def can_stop(suite: SuiteSpec, task: str) -> bool:
 def completed(result: TaskResult, metric: str, value: float) -> TaskResult:
     """The task as it would be if every item that was not asked had this score."""
     score = "abstained" if metric in ABSTENTION_METRICS else metric
-    rest = tuple(Item(id=name, prompt="", target="", response="", scores={score: value}) for name in result.unasked)
+    rest = tuple(Sample(id=name, prompt="", target="", response="", scores={score: value}) for name in result.unasked)
     return result.model_copy(update={"items": (*result.items, *rest), "unasked": ()})
 
 

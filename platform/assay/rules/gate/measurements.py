@@ -29,7 +29,7 @@ FEWEST_WINDOWS = 5
 """Parts of a measurement from which on a throughput has bounds."""
 
 
-def weigh_service(
+def evaluate_service(
     service: ServiceSpec, measured: ServiceMeasurement | None, confidence: float
 ) -> tuple[LimitResult, ...]:
     """Decide every service limit. Percentiles have bounds from order statistics, in which a request without an answer
@@ -42,7 +42,7 @@ def weigh_service(
     )
 
 
-def weigh_contamination(
+def evaluate_contamination(
     spec: ContaminationSpec, found: ContaminationRecord | None, task_digests: dict[str, str]
 ) -> tuple[LimitResult, ...]:
     """Decide on the items that stand in the training data; nothing where no training data is known. A check of other
@@ -80,7 +80,7 @@ def joined_contamination(found: Sequence[ContaminationRecord]) -> ContaminationR
     )
 
 
-def weigh_parity(
+def evaluate_parity(
     spec: ParitySpec, found: ParityRecord | None, artifact_digest: str, confidence: float
 ) -> tuple[LimitResult, ...]:
     """Decide on what was lost from the first form of the model that was probed to the served one; probes are the

@@ -12,10 +12,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from assay.records.gate import Item, LimitResult, Outcome, TaskResult, Weighing
+from assay.records.gate import Evaluation, LimitResult, Outcome, Sample, TaskResult
 from assay.records.selftest import LimitSelftest, Outcomes, Planted, Rate
 from assay.rules.gate.attempts import corrected_confidence
-from assay.rules.gate.verdict import LOWER_IS_BETTER, overall, weigh_limits
+from assay.rules.gate.verdict import LOWER_IS_BETTER, evaluate_limits, overall
 from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper
 from assay.spec.gate import Limit, SuiteSpec
 
@@ -38,7 +38,7 @@ Scores = dict[str, float]
 
 
 def selftest_limits(
-    suite: SuiteSpec, candidate: Weighing, base: Weighing | None, *, draws: int, seed: int
+    suite: SuiteSpec, candidate: Evaluation, base: Evaluation | None, *, draws: int, seed: int
 ) -> tuple[LimitSelftest, ...]:
     """Every limit of the suite on its own, in its order. The same seed gives the same rates. A comparison with the
     champion is tested on the base model's answers."""
@@ -50,26 +50,26 @@ def selftest_limits(
 
 
 def selftest_suite(
-    suite: SuiteSpec, candidate: Weighing, base: Weighing | None, *, draws: int, seed: int
+    suite: SuiteSpec, candidate: Evaluation, base: Evaluation | None, *, draws: int, seed: int
 ) -> tuple[Planted, ...]:
     """The verdict of the whole suite on the candidate when a share of all its answers is spoilt."""
     stored = [_Stored.of(suite, task, limits[0], candidate, base) for task, limits in suite.limits.items()]
 
-    def decide(spoilt: float, rng: "Generator") -> Outcome:
+    def decide(corrupted: float, rng: "Generator") -> Outcome:
         sides: list[tuple[TaskResult, TaskResult]] = []
         for task in stored:
             worst: Scores = {}
             for limit in suite.limits[task.name]:
                 worst |= task.extreme(limit, worst=True)
-            sides.append(task.draw(rng, shift=spoilt, towards=worst))
-        other = _weighing(base, [theirs for _, theirs in sides]) if base else None
-        ours = _weighing(candidate, [first for first, _ in sides])
-        return overall(weigh_limits(suite, ours, other, other, confidence=corrected_confidence(suite)))
+            sides.append(task.draw(rng, shift=corrupted, towards=worst))
+        other = _evaluation(base, [theirs for _, theirs in sides]) if base else None
+        ours = _evaluation(candidate, [first for first, _ in sides])
+        return overall(evaluate_limits(suite, ours, other, other, confidence=corrected_confidence(suite)))
 
     planted = []
-    for spoilt in SPOILT:
-        rng = _generator(seed, round(1000 * spoilt))
-        planted.append(_planted(spoilt, _outcomes([decide(spoilt, rng) for _ in range(draws)])))
+    for corrupted in SPOILT:
+        rng = _generator(seed, round(1000 * corrupted))
+        planted.append(_planted(corrupted, _outcomes([decide(corrupted, rng) for _ in range(draws)])))
     return tuple(planted)
 
 
@@ -99,15 +99,15 @@ class _Stored:
     limit: Limit
     digest: str
     lower_is_better: tuple[str, ...]
-    ours: tuple[Item, ...]
-    theirs: tuple[Item, ...]
+    ours: tuple[Sample, ...]
+    theirs: tuple[Sample, ...]
     """The base model's answers in the order of `ours`; the candidate's own where there is no base."""
     clusters: tuple[tuple[int, ...], ...]
-    candidate: Weighing
-    base: Weighing | None
+    candidate: Evaluation
+    base: Evaluation | None
 
     @classmethod
-    def of(cls, suite: SuiteSpec, task: str, limit: Limit, candidate: Weighing, base: Weighing | None) -> "_Stored":
+    def of(cls, suite: SuiteSpec, task: str, limit: Limit, candidate: Evaluation, base: Evaluation | None) -> "_Stored":
         found = next(result for result in candidate.tasks if result.task == task)
         other = {item.id: item for result in base.tasks if result.task == task for item in result.items} if base else {}
         items = {item.id: item for item in found.items if item.error is None}
@@ -151,16 +151,16 @@ class _Stored:
             theirs.append(_Drawn(name, second.scores, cluster))
         return self._result(ours), self._result(theirs)
 
-    def as_weighed(self) -> tuple[TaskResult, TaskResult]:
+    def as_evaluated(self) -> tuple[TaskResult, TaskResult]:
         """The stored answers as they are."""
         return self._result(self.ours), self._result(self.theirs)
 
     def decide(self, sides: tuple[TaskResult, TaskResult]) -> LimitResult:
         """What the gate says of the limit alone."""
         alone = self.suite.model_copy(update={"limits": {self.name: (self.limit,)}, "improvements": "all"})
-        other = _weighing(self.base, [sides[1]]) if self.base and self.limit.reference else None
-        ours = _weighing(self.candidate, [sides[0]])
-        return weigh_limits(alone, ours, other, other, confidence=corrected_confidence(self.suite))[0]
+        other = _evaluation(self.base, [sides[1]]) if self.base and self.limit.reference else None
+        ours = _evaluation(self.candidate, [sides[0]])
+        return evaluate_limits(alone, ours, other, other, confidence=corrected_confidence(self.suite))[0]
 
     def extreme(self, limit: Limit, *, worst: bool) -> Scores:
         """The worst, or the best, that an answer can be in the sense of a limit's metric."""
@@ -175,7 +175,7 @@ class _Stored:
         lower_is_better = limit.metric in LOWER_IS_BETTER or limit.metric in self.lower_is_better
         return {limit.metric: high if worst == lower_is_better else low}
 
-    def mean(self, items: Sequence[Item]) -> float:
+    def mean(self, items: Sequence[Sample]) -> float:
         """The mean of the score that the limit's metric is made of."""
         (name,) = self.extreme(self.limit, worst=True)
         return sum(item.scores.get(name, 0.0) for item in items) / len(items)
@@ -188,8 +188,8 @@ class _Stored:
             return -t / (1 - t), 1.0
         return 0.0, 1.0
 
-    def _result(self, items: Sequence["Item | _Drawn"]) -> TaskResult:
-        drawn = cast("tuple[Item, ...]", tuple(items))
+    def _result(self, items: Sequence["Sample | _Drawn"]) -> TaskResult:
+        drawn = cast("tuple[Sample, ...]", tuple(items))
         return TaskResult.model_construct(
             task=self.name, digest=self.digest, items=drawn, lower_is_better=self.lower_is_better
         )
@@ -210,10 +210,10 @@ def _selftest_limit(stored: _Stored, draws: int, seed: tuple[int, int]) -> Limit
     if limit.reference is not None:
         equal = rates(1, partial(stored.draw, equal=True))
     planted = tuple(
-        _planted(spoilt, rates(2 + number, partial(stored.draw, shift=spoilt, towards=worst)))
-        for number, spoilt in enumerate(SPOILT)
+        _planted(corrupted, rates(2 + number, partial(stored.draw, shift=corrupted, towards=worst)))
+        for number, corrupted in enumerate(SPOILT)
     )
-    result = stored.decide(stored.as_weighed())
+    result = stored.decide(stored.as_evaluated())
     return LimitSelftest(
         task=stored.name,
         metric=limit.metric,
@@ -278,8 +278,8 @@ def _outcomes(found: Sequence[Outcome]) -> Outcomes:
     return Outcomes(passes=_rate(found.count("PASS"), len(found)), fails=_rate(found.count("FAIL"), len(found)))
 
 
-def _planted(spoilt: float, outcomes: Outcomes) -> Planted:
-    return Planted(spoilt=spoilt, passes=outcomes.passes, fails=outcomes.fails)
+def _planted(corrupted: float, outcomes: Outcomes) -> Planted:
+    return Planted(corrupted=corrupted, passes=outcomes.passes, fails=outcomes.fails)
 
 
 def _rate(count: int, draws: int) -> Rate:
@@ -291,9 +291,9 @@ def _rate(count: int, draws: int) -> Rate:
     )
 
 
-def _weighing(weighing: Weighing, tasks: Sequence[TaskResult]) -> Weighing:
-    return Weighing.model_construct(
-        artifact_digest=weighing.artifact_digest, model_name=weighing.model_name, tasks=tuple(tasks), seconds=0.0
+def _evaluation(evaluation: Evaluation, tasks: Sequence[TaskResult]) -> Evaluation:
+    return Evaluation.model_construct(
+        artifact_digest=evaluation.artifact_digest, model_name=evaluation.model_name, tasks=tuple(tasks), seconds=0.0
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from assay.records.gate import Item, LimitResult, Outcome, Reference, SliceResult, TaskResult, Weighing
+from assay.records.gate import Evaluation, LimitResult, Outcome, Reference, Sample, SliceResult, TaskResult
 from assay.rules.gate.answers import RIGHT, is_right, score_of
 from assay.rules.gate.early_stopping import ABSTENTION_METRICS, can_stop, completed
 from assay.rules.statistics.calibration import calibration_bounds
@@ -26,30 +26,30 @@ IMPROVEMENTS = "improvements"
 
 NAMES: dict[Reference, str] = {"base": "base model", "champion": "champion"}
 
-References = Mapping[Reference, Weighing]
+References = Mapping[Reference, Evaluation]
 
 
-def weigh_limits(
+def evaluate_limits(
     suite: SuiteSpec,
-    candidate: Weighing,
-    base: Weighing | None,
-    champion: Weighing | None = None,
+    candidate: Evaluation,
+    base: Evaluation | None,
+    champion: Evaluation | None = None,
     *,
     confidence: float | None = None,
 ) -> tuple[LimitResult, ...]:
     """Decide every limit of the suite's tasks, in its order; `confidence` is the suite's when not said. What cannot
-    be read (a task that was not weighed, an item without an answer, a score that is missing or no number, items
+    be read (a task that was not evaluated, an item without an answer, a score that is missing or no number, items
     that differ) is INCONCLUSIVE, with the reason.
 
     For `no_worse_than` and `better_than`, `observed`, `bound` and `limit` are differences, candidate minus the
     other: the bound must reach -margin (exceed +margin), or, where lower is better, stay under +margin (-margin).
     """
-    weighed: dict[Reference, Weighing] = {}
+    evaluated: dict[Reference, Evaluation] = {}
     if base is not None:
-        weighed["base"] = base
+        evaluated["base"] = base
     if champion is not None:
-        weighed["champion"] = champion
-    case = _Case(suite, candidate, weighed)
+        evaluated["champion"] = champion
+    case = _Case(suite, candidate, evaluated)
     level = suite.confidence if confidence is None else confidence
     claims = [(task, limit) for task, limit in case.limits if _stands_for_others(suite, limit)]
     confidences = _holm(claims, level, lambda claim, at: _decide(case, *claim, at).outcome == "PASS")
@@ -77,8 +77,8 @@ def overall(results: Sequence[LimitResult]) -> Outcome:
 def is_settled(
     suite: SuiteSpec,
     result: TaskResult,
-    base: Weighing | None,
-    champion: Weighing | None,
+    base: Evaluation | None,
+    champion: Evaluation | None,
     *,
     confidence: float,
 ) -> bool:
@@ -86,9 +86,9 @@ def is_settled(
     answers are. A task that may not be stopped early, or with an item that the server has failed, is never settled."""
     if not can_stop(suite, result.task) or any(item.error is not None for item in result.items):
         return False
-    candidate = Weighing.model_construct(artifact_digest="", model_name="", tasks=(result,), seconds=0.0)
+    candidate = Evaluation.model_construct(artifact_digest="", model_name="", tasks=(result,), seconds=0.0)
     alone = suite.model_copy(update={"limits": {result.task: suite.limits[result.task]}})
-    decided = weigh_limits(alone, candidate, base, champion, confidence=confidence)
+    decided = evaluate_limits(alone, candidate, base, champion, confidence=confidence)
     return all(limit.bound is not None for limit in decided)  # without a bound there was no evidence
 
 
@@ -97,7 +97,7 @@ class _Case:
     """All that a decision is made of."""
 
     suite: SuiteSpec
-    candidate: Weighing
+    candidate: Evaluation
     references: References
 
     @property
@@ -112,13 +112,13 @@ class _Case:
         """As if there were no other items than those that the candidate was asked."""
         ids = {item.id for found in self.candidate.tasks if found.task == task for item in found.items}
 
-        def cut(weighing: Weighing) -> Weighing:
+        def cut(evaluation: Evaluation) -> Evaluation:
             tasks = (
                 found.model_copy(update={"items": tuple(item for item in found.items if item.id in ids), "unasked": ()})
-                for found in weighing.tasks
+                for found in evaluation.tasks
                 if found.task == task
             )
-            return weighing.model_copy(update={"tasks": tuple(tasks)})
+            return evaluation.model_copy(update={"tasks": tuple(tasks)})
 
         return _Case(self.suite, cut(self.candidate), {name: cut(found) for name, found in self.references.items()})
 
@@ -213,7 +213,7 @@ def _holm(
 def _decide(case: _Case, task: str, limit: Limit, confidence: float, family: str | None = None) -> LimitResult:
     num_unasked = case.unasked(task)
     try:
-        finding = (_weigh_part if num_unasked else _weigh)(case, task, limit, confidence)
+        finding = (_evaluate_part if num_unasked else _evaluate)(case, task, limit, confidence)
     except _NoEvidence as why:
         num_items = sum(len(_distinct(found)) for found in case.candidate.tasks if found.task == task)
         finding = _Finding("INCONCLUSIVE", str(why), None, num_items)
@@ -245,19 +245,19 @@ def _decide(case: _Case, task: str, limit: Limit, confidence: float, family: str
     )
 
 
-def _weigh(case: _Case, task: str, limit: Limit, confidence: float) -> _Finding:
-    return (_weigh_score if limit.reference is None else _weigh_difference)(case, task, limit, confidence)
+def _evaluate(case: _Case, task: str, limit: Limit, confidence: float) -> _Finding:
+    return (_evaluate_score if limit.reference is None else _evaluate_difference)(case, task, limit, confidence)
 
 
-def _weigh_part(case: _Case, task: str, limit: Limit, confidence: float) -> _Finding:
+def _evaluate_part(case: _Case, task: str, limit: Limit, confidence: float) -> _Finding:
     """A task that was stopped early. It is decided by what it comes to with the worst and with the best answers to
     the rest; where these differ, nothing is."""
     rest = f"{case.unasked(task)} items were not asked"
     asked = case.asked_alone(task)
     if not can_stop(case.suite, task) or not _read(asked, asked.candidate, task, limit, "the candidate").is_share:
         raise _NoEvidence(f"{rest}, and nothing shows that they could not matter")
-    finding = _weigh(asked, task, limit, confidence)
-    ends = [_weigh(case.completed(task, limit.metric, value), task, limit, confidence) for value in (0.0, 1.0)]
+    finding = _evaluate(asked, task, limit, confidence)
+    ends = [_evaluate(case.completed(task, limit.metric, value), task, limit, confidence) for value in (0.0, 1.0)]
     if len({(end.outcome, end.without_floor) for end in ends}) > 1:
         raise _NoEvidence(f"{rest}, and the answers to them decide")
     found = [end.bounds for end in ends if end.bounds is not None]
@@ -296,7 +296,7 @@ def _threshold(limit: Limit, lower_is_better: bool) -> float:
     return threshold
 
 
-def _weigh_score(case: _Case, task: str, limit: Limit, confidence: float) -> _Finding:
+def _evaluate_score(case: _Case, task: str, limit: Limit, confidence: float) -> _Finding:
     """Bounds of one share or mean score against a fixed limit."""
     scored = _read(case, case.candidate, task, limit, "the candidate")
     threshold = _threshold(limit, scored.lower_is_better)
@@ -325,13 +325,13 @@ def _weigh_score(case: _Case, task: str, limit: Limit, confidence: float) -> _Fi
     return _Finding(outcome, reason, bounds, len(scored.values), shown, means, slices)
 
 
-def _weigh_difference(case: _Case, task: str, limit: Limit, confidence: float) -> _Finding:
+def _evaluate_difference(case: _Case, task: str, limit: Limit, confidence: float) -> _Finding:
     """Bounds of the difference to a reference, item by item."""
     reference = limit.reference
     assert reference is not None
     ours = _read(case, case.candidate, task, limit, "the candidate")
     if reference not in case.references:
-        raise _NoEvidence(f"the {NAMES[reference]} was not weighed, so there is nothing to compare with")
+        raise _NoEvidence(f"the {NAMES[reference]} was not evaluated, so there is nothing to compare with")
     theirs = _read(case, case.references[reference], task, limit, f"the {NAMES[reference]}")
     _check_pairing(ours, theirs, NAMES[reference])
     threshold, lower_is_better = _threshold(limit, ours.lower_is_better), ours.lower_is_better
@@ -465,18 +465,18 @@ def _outcome(*, met: bool, excluded: bool) -> Outcome:
     return "PASS" if met else "INCONCLUSIVE"
 
 
-def _read(case: _Case, weighing: Weighing, task: str, limit: Limit, whose: str) -> _Scored:
+def _read(case: _Case, evaluation: Evaluation, task: str, limit: Limit, whose: str) -> _Scored:
     """The scores of a task; _NoEvidence when there are none to trust."""
-    found = [result for result in weighing.tasks if result.task == task]
+    found = [result for result in evaluation.tasks if result.task == task]
     if len(found) != 1:
-        raise _NoEvidence(f"task {task} was {'weighed twice' if found else 'not weighed'} on {whose}")
+        raise _NoEvidence(f"task {task} was {'evaluated twice' if found else 'not evaluated'} on {whose}")
     items, metric = _distinct(found[0]), limit.metric
     if not items:
         raise _NoEvidence(f"task {task} has no items on {whose}")
     if unanswered := [item for item in items if item.error is not None]:
         raise _NoEvidence(
             f"{len(unanswered)} of {len(items)} items got no answer on {whose} ({unanswered[0].error}); they are no "
-            "wrong answers, and weighing again asks for them alone"
+            "wrong answers, and evaluating again asks for them alone"
         )
     score = "abstained" if metric in ABSTENTION_METRICS else "confidence" if metric == "ece" else metric
     t = case.suite.settings(task).penalty_threshold
@@ -520,7 +520,7 @@ def _lower_is_better(case: _Case, task: str, metric: str) -> bool:
     return metric in LOWER_IS_BETTER or metric in named
 
 
-def _distinct(result: TaskResult) -> list[Item]:
+def _distinct(result: TaskResult) -> list[Sample]:
     """The items, each once: a question asked twice is no more evidence than asked once. Its first
     answer counts."""
     return list({item.id: item for item in reversed(result.items)}.values())[::-1]
@@ -529,7 +529,7 @@ def _distinct(result: TaskResult) -> list[Item]:
 def _check_pairing(ours: _Scored, theirs: _Scored, name: str) -> None:
     """Pairs need the same task and the same items on both sides."""
     if ours.task_digest != theirs.task_digest:
-        raise _NoEvidence(f"the {name} was weighed on another version of the task")
+        raise _NoEvidence(f"the {name} was evaluated on another version of the task")
     lacking, surplus = ours.values.keys() - theirs.values.keys(), theirs.values.keys() - ours.values.keys()
     if lacking or surplus:
         raise _NoEvidence(
@@ -539,7 +539,7 @@ def _check_pairing(ours: _Scored, theirs: _Scored, name: str) -> None:
 
 
 def _mean_beside(case: _Case, reference: Reference, task: str, limit: Limit, ours: _Scored) -> float | None:
-    """A reference's share or mean, where it was weighed on the same items."""
+    """A reference's share or mean, where it was evaluated on the same items."""
     try:
         theirs = _read(case, case.references[reference], task, limit, f"the {NAMES[reference]}")
         _check_pairing(ours, theirs, NAMES[reference])

@@ -1,4 +1,4 @@
-"""What a suite can show before anything is weighed. scipy is not imported: `assay plan` has to be quick."""
+"""What a suite can show before anything is evaluated. scipy is not imported: `assay plan` has to be quick."""
 
 import math
 from statistics import NormalDist
@@ -59,7 +59,7 @@ def difference_limit(
 
 
 def unknown_limit(task: str, requirement: str, *, num_items: int | None, note: str) -> LimitPlan:
-    """A limit of which nothing can be said before it is weighed."""
+    """A limit of which nothing can be said before it is evaluated."""
     return LimitPlan(
         task=task,
         requirement=requirement,

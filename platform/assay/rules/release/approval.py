@@ -1,9 +1,9 @@
-"""Whether a candidate may have traffic: the verdict, the reviewers' words, and the same bytes as weighed."""
+"""Whether a candidate may have traffic: the verdict, the reviewers' words, and the same bytes as evaluated."""
 
 from collections.abc import Collection, Sequence
 from typing import Literal
 
-from assay.errors import Drift, NotApproved
+from assay.errors import IntegrityError, NotApproved
 from assay.records.gate import Scorecard
 from assay.records.release import Approval
 from assay.spec.approval import ApprovalSpec
@@ -77,23 +77,23 @@ def check_same_deployment(
     slot_digest: str | None,
     disk_digest: str | None,
 ) -> None:
-    """Refuse with Drift unless the deployment that was weighed still stands, with the bytes that were weighed.
+    """Refuse with IntegrityError unless the evaluated deployment still stands, with the bytes that were evaluated.
 
-    A replica that was weighed must be among those that stand; autoscaling may have added others from the
+    A replica that was evaluated must be among those that stand; autoscaling may have added others from the
     same bytes. None stands for a slot that is empty, or an artifact that is gone.
     """
-    weighed = scorecard.artifact_digest
+    evaluated = scorecard.artifact_digest
     differences = []
-    if disk_digest != weighed:
-        differences.append(f"the artifact on disk is {_short(disk_digest)}, weighed was {_short(weighed)}")
-    if slot_digest != weighed:
-        differences.append(f"slot {scorecard.deployment_slot} serves {_short(slot_digest)}, not {_short(weighed)}")
+    if disk_digest != evaluated:
+        differences.append(f"the artifact on disk is {_short(disk_digest)}, evaluated was {_short(evaluated)}")
+    if slot_digest != evaluated:
+        differences.append(f"slot {scorecard.deployment_slot} serves {_short(slot_digest)}, not {_short(evaluated)}")
     if deployed_at != scorecard.deployed_at:
-        differences.append(f"slot {scorecard.deployment_slot} was deployed anew after it was weighed")
+        differences.append(f"slot {scorecard.deployment_slot} was deployed anew after it was evaluated")
     if not set(replicas) & set(scorecard.replicas):
-        differences.append(f"replicas {_listed(scorecard.replicas)} were weighed, now there are {_listed(replicas)}")
+        differences.append(f"replicas {_listed(scorecard.replicas)} were evaluated, now there are {_listed(replicas)}")
     if differences:
-        raise Drift("; ".join(differences) + "; run `assay run SPEC` again to weigh it anew")
+        raise IntegrityError("; ".join(differences) + "; run `assay run SPEC` again to evaluate it anew")
 
 
 def _last_words(words: Sequence[Approval], artifact_digest: str, scorecard_digest: str) -> list[Approval]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-Segment = tuple[int, float]
+TrialBudget = tuple[int, float]
 """(trial, share of its steps that it is trained up to)."""
 
 
@@ -37,8 +37,8 @@ def ladder(scheduler: str, *, factor: int, num_rungs: int) -> Ladder:
 
 
 def next_segment(
-    losses: Mapping[Segment, float | None], running: Collection[Segment], ladder: Ladder, *, num_trials: int
-) -> Segment | None:
+    losses: Mapping[TrialBudget, float | None], running: Collection[TrialBudget], ladder: Ladder, *, num_trials: int
+) -> TrialBudget | None:
     """What to train now; None when there is nothing to be done before something that runs has ended (or at all).
     `losses` has the segments that have ended, None for a loss that there is not."""
     begun = {trial for trial, _ in [*losses, *running]}
@@ -54,8 +54,8 @@ def next_segment(
 
 
 def _promotion(
-    losses: Mapping[Segment, float | None], running: Collection[Segment], ladder: Ladder, bracket: int
-) -> Segment | None:
+    losses: Mapping[TrialBudget, float | None], running: Collection[TrialBudget], ladder: Ladder, bracket: int
+) -> TrialBudget | None:
     """A trial of the bracket that is among the best of its rung and has not gone on yet; high rungs first."""
     own = {segment: loss for segment, loss in losses.items() if segment[0] % ladder.num_brackets == bracket}
     rungs = ladder.rungs[bracket:]
@@ -67,7 +67,7 @@ def _promotion(
     return None
 
 
-def _best_left(losses: Mapping[Segment, float | None], ladder: Ladder) -> Segment | None:
+def _best_left(losses: Mapping[TrialBudget, float | None], ladder: Ladder) -> TrialBudget | None:
     """With too few trials for a promotion, the best one of the highest rung goes on all the same."""
     for rung, above in reversed(list(pairwise(ladder.rungs))):
         for trial in _ranked(losses, rung):
@@ -76,7 +76,7 @@ def _best_left(losses: Mapping[Segment, float | None], ladder: Ladder) -> Segmen
     return None
 
 
-def _ranked(losses: Mapping[Segment, float | None], rung: float) -> list[int]:
+def _ranked(losses: Mapping[TrialBudget, float | None], rung: float) -> list[int]:
     """Trials that have ended at a rung with a loss, the lowest first."""
     there = [(loss, trial) for (trial, share), loss in losses.items() if share == rung and loss is not None]
     return [trial for _, trial in sorted(there)]

@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Collection, Mapping, Sequence
 
-from assay.rules.search.halving import Segment
+from assay.rules.search.halving import TrialBudget
 
 WIDEST = 2.0
 """A learning rate is changed by a factor between 1 / WIDEST and WIDEST."""
@@ -21,8 +21,12 @@ def looks(num_looks: int) -> tuple[float, ...]:
 
 
 def next_turn(
-    losses: Mapping[Segment, float | None], running: Collection[Segment], shares: Sequence[float], *, num_trials: int
-) -> Segment | None:
+    losses: Mapping[TrialBudget, float | None],
+    running: Collection[TrialBudget],
+    shares: Sequence[float],
+    *,
+    num_trials: int,
+) -> TrialBudget | None:
     """What to train now; None when there is nothing to be done before something that runs has ended (or at all).
     `losses` has the segments that have ended, None for a loss that there is not."""
     for share in shares:
@@ -34,7 +38,7 @@ def next_turn(
     return None
 
 
-def takeovers(losses: Sequence[float | None], *, factor: int, draws: random.Random) -> dict[int, int]:
+def exploit(losses: Sequence[float | None], *, factor: int, draws: random.Random) -> dict[int, int]:
     """Which trial takes over from which, by their losses at a look: one in `factor` of the worst, and all that have
     failed, from one in `factor` of the best."""
     ranked = sorted((loss, trial) for trial, loss in enumerate(losses) if loss is not None)

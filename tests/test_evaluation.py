@@ -10,10 +10,10 @@ import yaml
 
 from assay.engines.evaluation import task_files
 from assay.engines.evaluation.client import Endpoint
-from assay.engines.evaluation.harness import TaskFile, documents, task_file, weigh
+from assay.engines.evaluation.harness import TaskFile, documents, evaluate, task_file
 from assay.errors import InvalidInput, UsageError
-from assay.records.gate import Item, TaskResult, WeighingRecord
-from assay.settings import Place
+from assay.records.gate import EvaluationRecord, Sample, TaskResult
+from assay.settings import Settings
 from assay.spec.gate import SuiteSpec, TaskSettings
 from assay.stages import evaluate as stage
 from assay.stages.context import Work
@@ -72,10 +72,10 @@ def choice_task(folder: Path) -> Path:
 
 
 def test_answers_become_scored_items(server: Counting, tmp_path: Path) -> None:
-    settings = TaskSettings(cluster_by="source", slice_by=("source",))
-    task = task_file("facts", write_task(tmp_path), settings)
+    task_settings = TaskSettings(cluster_by="source", slice_by=("source",))
+    task = task_file("facts", write_task(tmp_path), task_settings)
     server.answer = lambda question: "wrong" if "7" in question else f"answer to {question}\nand more"
-    answered = weigh(endpoint(server), [task], answers=tmp_path / "answers.jsonl")
+    answered = evaluate(endpoint(server), [task], answers=tmp_path / "answers.jsonl")
     items = answered.tasks[0].items
     assert [item.scores for item in items] == [{"exact_match": float(i != 7)} for i in range(12)]
     assert items[7].response == "wrong"
@@ -84,7 +84,7 @@ def test_answers_become_scored_items(server: Counting, tmp_path: Path) -> None:
     assert all(item.latency_s and not item.error for item in items)
     assert answered.num_sent == 12
 
-    again = weigh(endpoint(server), [task], answers=tmp_path / "answers.jsonl")
+    again = evaluate(endpoint(server), [task], answers=tmp_path / "answers.jsonl")
     assert again.tasks == answered.tasks
     assert (again.num_sent, again.reused) == (0, {"facts": 12})
     assert len(server.bodies) == 12
@@ -92,7 +92,7 @@ def test_answers_become_scored_items(server: Counting, tmp_path: Path) -> None:
 
 def test_a_failing_server_makes_errors_and_no_wrong_answers(server: Counting, tmp_path: Path) -> None:
     server.fault = lambda number: 500 if "what is 3?" in json.dumps(server.bodies[number - 1]) else None
-    items = weigh(endpoint(server), [task_file("facts", write_task(tmp_path))]).tasks[0].items
+    items = evaluate(endpoint(server), [task_file("facts", write_task(tmp_path))]).tasks[0].items
     assert [item.scores for item in items] == [{} if i == 3 else {"exact_match": 1.0} for i in range(12)]
     assert "HTTP 500" in str(items[3].error)
 
@@ -100,7 +100,7 @@ def test_a_failing_server_makes_errors_and_no_wrong_answers(server: Counting, tm
 def test_choices_are_scored_by_the_model(server: Counting, model: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    result = weigh(endpoint(server), [task_file("letters", choice_task(tmp_path))], tokenizer=str(model)).tasks[0]
+    result = evaluate(endpoint(server), [task_file("letters", choice_task(tmp_path))], tokenizer=str(model)).tasks[0]
     words = AutoTokenizer.from_pretrained(model)
     # Twelve prompts, four a request, as four may be in flight; a prompt is sent once for its three choices.
     assert [len(body["prompt"]) for body in server.bodies] == [4, 4, 4]
@@ -116,15 +116,15 @@ def test_choices_are_scored_by_the_model(server: Counting, model: Path, tmp_path
 
 
 def test_settings_of_the_suite_overrule_the_task(server: Counting, tmp_path: Path) -> None:
-    settings = TaskSettings(temperature=0.5, max_gen_toks=3, max_items=5, apply_chat_template=False)
-    result = weigh(endpoint(server), [task_file("facts", write_task(tmp_path), settings)]).tasks[0]
+    task_settings = TaskSettings(temperature=0.5, max_gen_toks=3, max_items=5, apply_chat_template=False)
+    result = evaluate(endpoint(server), [task_file("facts", write_task(tmp_path), task_settings)]).tasks[0]
     assert len(result.items) == 5
     assert {(body["temperature"], body["max_tokens"], "prompt" in body) for body in server.bodies} == {(0.5, 3, True)}
 
 
 def test_few_shots_are_turns_of_the_chat(server: Counting, tmp_path: Path) -> None:
     path = write_task(tmp_path, fewshot_split="train")
-    weigh(endpoint(server), [task_file("facts", path, TaskSettings(num_fewshot=2, max_items=1))])
+    evaluate(endpoint(server), [task_file("facts", path, TaskSettings(num_fewshot=2, max_items=1))])
     roles = [message["role"] for message in server.bodies[0]["messages"]]
     assert roles == ["user", "assistant", "user", "assistant", "user"]
 
@@ -142,7 +142,7 @@ def function_task(folder: Path, digest: str | None = None) -> TaskFile:
 
 
 def test_a_function_runs_when_the_suite_names_its_digest(server: Counting, tmp_path: Path) -> None:
-    weigh(endpoint(server), [function_task(tmp_path)])
+    evaluate(endpoint(server), [function_task(tmp_path)])
     assert {body["messages"][-1]["content"] for body in server.bodies} == {f"WHAT IS {i}?" for i in range(12)}
 
 
@@ -159,7 +159,7 @@ def test_a_function_that_changes_after_it_was_read_does_not_run(server: Counting
     task = function_task(tmp_path)
     (tmp_path / "shout.py").write_text("raise SystemExit('ran')\n")
     with pytest.raises(InvalidInput, match="is not the file"):
-        weigh(endpoint(server), [task])
+        evaluate(endpoint(server), [task])
     assert not server.bodies
 
 
@@ -187,7 +187,7 @@ def test_data_that_cannot_be_had_is_said_in_one_sentence(server: Counting, monke
     found = task_files.packaged("arc_easy")
     assert found is not None
     with pytest.raises(UsageError, match=r"arc_easy needs the data set allenai/ai2_arc, which is not on this machine"):
-        weigh(endpoint(server), [task_file("arc_easy", found)])
+        evaluate(endpoint(server), [task_file("arc_easy", found)])
 
 
 def test_a_group_of_tasks_is_refused() -> None:
@@ -199,13 +199,13 @@ def test_a_group_of_tasks_is_refused() -> None:
 
 
 def workplace(home: Path) -> Work:
-    place = Place(home=home, ledger_url=f"sqlite:///{home / 'ledger.db'}", user="ben")
-    return Work(place, home / "runs" / "weigh", home / "progress.jsonl", home)
+    settings = Settings(home=home, ledger_url=f"sqlite:///{home / 'ledger.db'}", user="ben")
+    return Work(settings, home / "runs" / "weigh", home / "progress.jsonl", home)
 
 
 def result_of(task: TaskFile, *, error: str | None = None) -> TaskResult:
-    items = [Item(id=str(i), prompt="p", target="t", response="r", scores={"exact_match": 1.0}) for i in range(3)]
-    failed = Item(id="9", prompt="p", target="t", response="", scores={}, error=error) if error else None
+    items = [Sample(id=str(i), prompt="p", target="t", response="r", scores={"exact_match": 1.0}) for i in range(3)]
+    failed = Sample(id="9", prompt="p", target="t", response="", scores={}, error=error) if error else None
     return TaskResult(task=task.name, digest="d", items=(*items, *([failed] if failed else [])))
 
 
@@ -214,7 +214,7 @@ def test_a_model_that_has_answered_everything_needs_no_deployment(tmp_path: Path
     tasks = [task_file(name, write_task(tmp_path, name)) for name in ("facts", "more")]
     artifact, cache = "a" * 64, stage._cache(work, "a" * 64, "engine")
 
-    def known(engine: str = "engine", of: str = artifact) -> WeighingRecord | None:
+    def known(engine: str = "engine", of: str = artifact) -> EvaluationRecord | None:
         return stage.finished(of, "tiny", tasks, engine=engine, work=work)
 
     cache.put(tasks[0], result_of(tasks[0]))
@@ -242,17 +242,17 @@ def test_another_setting_is_another_weighing(tmp_path: Path) -> None:
 
 def test_a_failed_item_is_known_by_its_own_question_where_some_are_asked(server: Counting, tmp_path: Path) -> None:
     task = task_file("facts", write_task(tmp_path), TaskSettings(max_items=5))
-    asked = [item.prompt for item in weigh(endpoint(server), [task]).tasks[0].items]
+    asked = [item.prompt for item in evaluate(endpoint(server), [task]).tasks[0].items]
     for question in asked:
         server.fault = lambda number, q=question: 500 if q in json.dumps(server.bodies[number - 1]) else None
-        items = weigh(endpoint(server), [task]).tasks[0].items
+        items = evaluate(endpoint(server), [task]).tasks[0].items
         assert [item.prompt for item in items if item.error] == [question]
         assert [item.scores for item in items] == [{} if i.prompt == question else {"exact_match": 1.0} for i in items]
 
 
 def test_a_task_is_asked_until_it_is_settled(server: Counting, tmp_path: Path) -> None:
     task = task_file("facts", write_task(tmp_path))
-    (whole,) = weigh(endpoint(server), [task]).tasks
+    (whole,) = evaluate(endpoint(server), [task]).tasks
     before = len(server.bodies)
     seen: list[int] = []
 
@@ -261,14 +261,14 @@ def test_a_task_is_asked_until_it_is_settled(server: Counting, tmp_path: Path) -
         return len(result.items) == 8
 
     answers = tmp_path / "answers.jsonl"
-    (part,) = weigh(endpoint(server), [task], settled=settled, answers=answers).tasks
+    (part,) = evaluate(endpoint(server), [task], settled=settled, answers=answers).tasks
     assert seen == [4, 8]  # as many as are in flight
     assert len(server.bodies) == before + 8
     assert part.digest == whole.digest
     assert {item.id for item in part.items} | set(part.unasked) == {item.id for item in whole.items}
     assert [item.prompt for item in part.items] != [item.prompt for item in whole.items][:8], "not the file's order"
 
-    rest = weigh(endpoint(server), [task], answers=answers)
+    rest = evaluate(endpoint(server), [task], answers=answers)
     assert (rest.num_sent, rest.reused) == (4, {"facts": 8})
     assert rest.tasks[0].unasked == ()
 
@@ -277,7 +277,7 @@ def test_examples_before_the_question_are_the_same_in_whatever_blocks_it_is_aske
     server: Counting, tmp_path: Path
 ) -> None:
     task = task_file("facts", write_task(tmp_path, fewshot_split="train"), TaskSettings(num_fewshot=2))
-    (result,) = weigh(endpoint(server), [task], settled=lambda _: True).tasks
+    (result,) = evaluate(endpoint(server), [task], settled=lambda _: True).tasks
     assert len(result.items) == 12
 
 
@@ -286,7 +286,7 @@ def test_suites_that_are_asked_together_share_what_they_have_in_common(tmp_path:
     shorter = task_file("facts", tmp_path / "facts.yaml", TaskSettings(max_items=3))
     assert stage._unlike([task, other, shorter]) == [[task, other], [shorter]]
     suite = SuiteSpec.model_validate({"stop_early": True, "limits": {"facts": {"at_least": 0.9}}})
-    wrong = [Item(id=str(i), prompt="p", target="t", response="r", scores={"exact_match": 0.0}) for i in range(30)]
+    wrong = [Sample(id=str(i), prompt="p", target="t", response="r", scores={"exact_match": 0.0}) for i in range(30)]
     part = TaskResult(task="facts", digest="d", items=tuple(wrong), unasked=("30", "31"))
     eager = stage.Stopping(suite, None, None, 0.95)
     assert stage._settled({"facts": [eager]}, part)

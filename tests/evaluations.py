@@ -1,14 +1,14 @@
-"""A place with weighings of models that never were: the answers are made up, everything after them is real."""
+"""A place with evaluations of models that never were: the answers are made up, everything after them is real."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from assay.engines.evaluation.harness import TaskFile
-from assay.records.evaluation import Subject, WeighingRequest
-from assay.records.gate import GateRecord, Item, TaskResult, Weighing, WeighingRecord
+from assay.records.evaluation import EvaluationRequest, ModelRef
+from assay.records.gate import Evaluation, EvaluationRecord, GateRecord, Sample, TaskResult
 from assay.records.record import digest_of
 from assay.records.stages import DeploymentRecord
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.stages import gate
 from assay.stages.context import Work
@@ -18,10 +18,10 @@ from assay.store.ledger import Ledger
 
 def items(
     rights: Sequence[float], *, metric: str = "exact_match", cluster_size: int = 1, said: str = "", asked: str = ""
-) -> tuple[Item, ...]:
+) -> tuple[Sample, ...]:
     """One item for each score; so many neighbours as `cluster_size` says belong together."""
     return tuple(
-        Item(
+        Sample(
             id=digest_of(["item", number]),
             prompt=f"question {number}? {asked}",
             target="yes",
@@ -33,15 +33,15 @@ def items(
     )
 
 
-def weighing(model: str, tasks: Mapping[str, Sequence[Item]]) -> Weighing:
+def evaluation(model: str, tasks: Mapping[str, Sequence[Sample]]) -> Evaluation:
     """A model's answers to some tasks."""
     results = tuple(TaskResult(task=name, digest=digest_of(name), items=tuple(found)) for name, found in tasks.items())
-    return Weighing(artifact_digest=digest_of(model), model_name=model, tasks=results, seconds=2.0)
+    return Evaluation(artifact_digest=digest_of(model), model_name=model, tasks=results, seconds=2.0)
 
 
-def decide(suite: SuiteSpec, candidate: Weighing, base: Weighing | None, place: Place) -> GateRecord:
+def decide(suite: SuiteSpec, candidate: Evaluation, base: Evaluation | None, settings: Settings) -> GateRecord:
     """The gate's decision on these answers, with its evidence in the place's store."""
-    work = Work(place, place.home / "work", place.home / "work" / "progress.jsonl", place.home)
+    work = Work(settings, settings.home / "work", settings.home / "work" / "progress.jsonl", settings.home)
     return gate.run(
         suite,
         suite_file="evals/facts.yaml",
@@ -54,34 +54,34 @@ def decide(suite: SuiteSpec, candidate: Weighing, base: Weighing | None, place: 
             deployed_at=1_700_000_000.0,
             replicas=("reference#1",),
         ),
-        base=_keep(base, place) if base else None,
-        weigh=lambda _: _keep(candidate, place),
+        base=_keep(base, settings) if base else None,
+        evaluate=lambda _: _keep(candidate, settings),
         work=work,
     )
 
 
-def write(name: str, decided: GateRecord, place: Place) -> None:
-    """Puts a decision into the place's ledger, as a weighing without a run."""
-    ledger = Ledger(place.ledger_url)
-    request = WeighingRequest(
-        candidate=Subject(source="/models/facts"), base=None, suite=("evals/facts.yaml",), engine={}
+def write(name: str, decided: GateRecord, settings: Settings) -> None:
+    """Puts a decision into the place's ledger, as an evaluation without a run."""
+    ledger = Ledger(settings.ledger_url)
+    request = EvaluationRequest(
+        candidate=ModelRef(source="/models/facts"), base=None, suite=("evals/facts.yaml",), engine={}
     )
     ledger.open_run(name, name="(gate run)", spec=request.model_dump_json(), started_by="anna")
     ledger.finish_stage(ledger.begin_stage(name, "gate", digest_of(["gate", name])), decided)
 
 
-def place_in(folder: Path) -> Place:
+def settings_in(folder: Path) -> Settings:
     """A place of its own, with nothing running."""
-    return Place(home=folder, ledger_url=f"sqlite:///{folder / 'ledger.db'}")
+    return Settings(home=folder, ledger_url=f"sqlite:///{folder / 'ledger.db'}")
 
 
-def _keep(weighed: Weighing, place: Place) -> WeighingRecord:
-    folder = place.home / "made"
+def _keep(evaluated: Evaluation, settings: Settings) -> EvaluationRecord:
+    folder = settings.home / "made"
     folder.mkdir(parents=True)
-    (folder / "weighing.json").write_text(weighed.model_dump_json())
-    return WeighingRecord(
-        evidence=ArtifactStore(place.home / "artifacts").put(folder, "evidence"),
-        artifact_digest=weighed.artifact_digest,
-        num_items=sum(len(task.items) for task in weighed.tasks),
-        seconds=weighed.seconds,
+    (folder / "evaluating.json").write_text(evaluated.model_dump_json())
+    return EvaluationRecord(
+        evidence=ArtifactStore(settings.home / "artifacts").put(folder, "evidence"),
+        artifact_digest=evaluated.artifact_digest,
+        num_items=sum(len(task.items) for task in evaluated.tasks),
+        seconds=evaluated.seconds,
     )
