@@ -78,7 +78,7 @@ def settings_in(folder: Path) -> Settings:
 def _keep(evaluated: Evaluation, settings: Settings) -> EvaluationRecord:
     folder = settings.home / "made"
     folder.mkdir(parents=True)
-    (folder / "evaluating.json").write_text(evaluated.model_dump_json())
+    (folder / "evaluation.json").write_text(evaluated.model_dump_json())
     return EvaluationRecord(
         evidence=ArtifactStore(settings.home / "artifacts").put(folder, "evidence"),
         artifact_digest=evaluated.artifact_digest,

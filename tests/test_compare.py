@@ -70,7 +70,7 @@ def test_what_has_nothing_in_common_is_refused(settings: Settings) -> None:
 
 def test_changed_answers_are_found_out(settings: Settings) -> None:
     evaluated(settings, one=[1.0] * 10)
-    evidence = next(file for file in (settings.home / "artifacts").rglob("evaluating.json"))
+    evidence = next(file for file in (settings.home / "artifacts").rglob("evaluation.json"))
     evidence.write_text(evidence.read_text().replace('"yes"', '"no"'))
     with pytest.raises(IntegrityError):
         compare("one", "one", settings=settings)

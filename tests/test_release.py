@@ -146,7 +146,7 @@ class Office:
             tasks = (TaskResult(task="facts", digest="facts", items=items),)
             said = Evaluation(artifact_digest=digest, model_name="bot", tasks=tasks, seconds=1.0)
             folder = work.fresh_folder("weighing")
-            (folder / "evaluating.json").write_text(said.model_dump_json())
+            (folder / "evaluation.json").write_text(said.model_dump_json())
             evidence = work.store.put(folder, "evidence")
             return EvaluationRecord(evidence=evidence, artifact_digest=digest, num_items=60, seconds=1.0)
 
@@ -467,7 +467,7 @@ def test_evidence_that_was_changed_lets_nobody_through(office: Office) -> None:
     key = next(stage.key for stage in office.ledger.stages(run) if stage.stage == "gate")
     row = office.ledger.record(key)
     assert row is not None
-    answers = Path(GateRecord.model_validate_json(row.record).candidate.evidence.path) / "evaluating.json"
+    answers = Path(GateRecord.model_validate_json(row.record).candidate.evidence.path) / "evaluation.json"
     whole = answers.read_text()
     try:
         answers.write_text(whole.replace('"response":"!"', '"response":"?"', 1))
@@ -482,9 +482,9 @@ def test_evidence_from_elsewhere_lets_nobody_through(office: Office, tmp_path: P
     flattering = {"id": "1", "prompt": "?", "target": "!", "response": "!", "scores": {"exact_match": 1.0}}
 
     def edit(record: dict[str, Any]) -> None:
-        evaluation = json.loads((Path(record["candidate"]["evidence"]["path"]) / "evaluating.json").read_text())
+        evaluation = json.loads((Path(record["candidate"]["evidence"]["path"]) / "evaluation.json").read_text())
         evaluation["tasks"][0]["items"] = [{**flattering, "id": f"{index}"} for index in range(60)]
-        (tmp_path / "evaluating.json").write_text(json.dumps(evaluation))
+        (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
         record["candidate"]["evidence"]["path"] = str(tmp_path)
         record["scorecard"].update(outcome="PASS")
 

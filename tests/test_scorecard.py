@@ -238,7 +238,7 @@ def test_an_edited_scorecard_is_found_out(settings: Settings) -> None:
 def test_a_report_without_its_evidence_says_so(settings: Settings) -> None:
     record = decided(settings)
     write("facts-1a2b3c", record, settings)
-    file = Path(record.candidate.evidence.path) / "evaluating.json"
+    file = Path(record.candidate.evidence.path) / "evaluation.json"
     file.write_text(file.read_text().replace('"response":"no"', '"response":"yes"'))
     with pytest.raises(IntegrityError, match="SHA-256"):
         report("", settings=settings)

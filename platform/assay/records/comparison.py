@@ -35,7 +35,7 @@ class Comparison(Record):
     """Two evaluations, compared by the limits of one suite. Nothing is decided by it."""
 
     first: str
-    """Name of the run or evaluating that is A."""
+    """Name of the run or evaluation that is A."""
     second: str
     first_digest: str
     """A's model."""

@@ -181,7 +181,7 @@ class ParityRecord(Record):
 
 
 class Attempt(Record):
-    """Which evaluating of these items this is."""
+    """Which evaluation of these items this is."""
 
     number: int
     """Counted from 1, over all candidates that were evaluated with them, failures included."""

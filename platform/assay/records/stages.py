@@ -206,7 +206,7 @@ class SweepRecord(Record):
 
 
 Slot = Literal["blue", "green", "reference", "elsewhere"]
-"""Engine applications: two that can have traffic, and one for evaluating what never has any, such as the base model.
+"""Engine applications: two that can have traffic, and one for evaluation what never has any, such as the base model.
 `elsewhere` is a server that is not ours."""
 
 

@@ -26,7 +26,7 @@ STOPPED_AT = 0.2  # of the answers spoilt: the regression by which a scorecard t
 
 
 def report(name: str, *, settings: Settings, num_examples: int = NUM_EXAMPLES) -> Report:
-    """The newest verdict of a run or evaluating, named by the start of its id; of the newest that has one, when the
+    """The newest verdict of a run or evaluation, named by the start of its id; of the newest that has one, when the
     name is empty. Raises `NotApproved` when the gate has not spoken yet, and `IntegrityError` when the answers that it
     rests on were changed since."""
     from assay.store.ledger import Ledger  # late: `flow.steps` knows this module, and a plan needs no ledger

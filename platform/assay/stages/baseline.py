@@ -17,7 +17,7 @@ def run(
     evaluate: Callable[[DeploymentRecord], T],
     api: ray_serve.ServeApi,
 ) -> T:
-    """Weighs the base model, which `deploy` puts into the slot `reference`, and frees the slot, whatever happens."""
+    """Evaluates the base model, which `deploy` puts into the slot `reference`, and frees the slot, whatever happens."""
     try:
         return evaluate(deploy())
     finally:

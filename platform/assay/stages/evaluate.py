@@ -73,7 +73,7 @@ def run(
     as evidence: one record for each suite, each with the seconds that all took together.
 
     What the same artifact has answered before, through the same `engine` (a text that tells engines and their settings
-    apart), is not asked again: not by a second evaluating, nor after a crash. `tokenizer` is the model's folder. When
+    apart), is not asked again: not by a second evaluation, nor after a crash. `tokenizer` is the model's folder. When
     the deployment does not stand any more at the end, nobody knows who answered: all is thrown away and `StageFailed`
     is raised."""
     work.say(f"evaluating slot {deployment.slot}")
@@ -252,7 +252,7 @@ def _keep(
         artifact_digest=artifact_digest, model_name=model_name, tasks=tuple(results), seconds=seconds
     )
     folder = work.fresh_folder(f"evidence-{artifact_digest[:12]}")
-    (folder / "evaluating.json").write_text(evaluation.model_dump_json(indent=1))
+    (folder / "evaluation.json").write_text(evaluation.model_dump_json(indent=1))
     items = [item for result in results for item in result.items]
     return EvaluationRecord(
         evidence=work.store.put(folder, "evidence"),

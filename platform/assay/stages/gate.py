@@ -52,7 +52,7 @@ def run(
     service: ServiceRecord | None = None,
     selftest: SelfTest | None = None,
 ) -> GateRecord:
-    """Weighs the candidate in its slot and decides every limit. All that the decision is made of is kept, so that
+    """Evaluates the candidate in its slot and decides every limit. All that the decision is made of is kept, so that
     `verify` can make it again."""
     candidate = evaluate(deployment)
     task_digests = {task.name: task.digest for task in tasks}
@@ -112,7 +112,11 @@ def verify(record: GateRecord, store: ArtifactStore) -> None:
 
 def read_evaluation(record: EvaluationRecord) -> Evaluation:
     """The answers behind a record."""
-    return Evaluation.model_validate_json((Path(record.evidence.path) / "evaluating.json").read_text())
+    folder = Path(record.evidence.path)
+    file = folder / "evaluation.json"
+    if not file.exists():
+        file = folder / "weighing.json"  # as older versions called it
+    return Evaluation.model_validate_json(file.read_text())
 
 
 def read_service(record: ServiceRecord) -> ServiceMeasurement:

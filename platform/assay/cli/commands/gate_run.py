@@ -37,7 +37,7 @@ def evaluate(
     html_file: Path | None,
     as_json: bool,
 ) -> Outcome:
-    """Weighs by each suite, shows the scorecards in the forms that were asked for, and returns the worst verdict."""
+    """Evaluates by each suite, shows the scorecards in the forms that were asked for, and returns the worst verdict."""
     engine_options = engine_settings(engine)
     requests = [
         EvaluationRequest(candidate=candidate, base=base, suite=(suite,), engine=engine_options)
@@ -71,7 +71,7 @@ def evaluate(
 def evaluate_quietly(
     candidate: ModelRef, base: ModelRef | None, suites: Sequence[str], settings: Settings, num_concurrent: int | None
 ) -> str:
-    """Weighs by all suites as one, without showing a scorecard; returns the evaluation's name."""
+    """Evaluates by all suites as one, without showing a scorecard; returns the evaluation's name."""
     request = EvaluationRequest(candidate=candidate, base=base, suite=tuple(suites), engine={})
     (found,) = _evaluated([request], settings, num_concurrent=num_concurrent, api_key="none", to_stderr=True)
     return found.name

@@ -45,7 +45,7 @@ def run(
     watcher: Watcher,
     before_work: Callable[[], None],
 ) -> SelftestRecord:
-    """Tests the suite on the answers of a run or evaluating, named by the start of its id; on the newest that was
+    """Tests the suite on the answers of a run or evaluation, named by the start of its id; on the newest that was
     evaluated by this suite, when the name is empty. For each of `noises` its model is damaged by so much, deployed and
     asked. The ledger keeps the outcome under the suite's digest. Raises `UsageError` when there are no such answers."""
     ledger = Ledger(settings.ledger_url)
@@ -180,7 +180,7 @@ def _compared(source: _Source, noise: float, evaluation: Evaluation) -> NoisedMo
 
 
 def _serve(row: RunRow) -> ServeSpec:
-    """The engine's settings of a run or evaluating."""
+    """The engine's settings of a run or evaluation."""
     request = read_as(EvaluationRequest, row.spec)
     if request is not None:
         return ServeSpec(engine=EngineSpec.model_validate(request.engine))

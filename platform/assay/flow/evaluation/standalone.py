@@ -65,7 +65,7 @@ def run(
     num_concurrent: int | None = None,
     num_replicas: int = 1,
 ) -> tuple[Evaluated, ...]:
-    """Weighs one candidate, and the base model where one is named, by each of the suites, which are asked together:
+    """Evaluates one candidate, and the base model where one is named, by each of the suites, which are asked together:
     `requests` differ in their suites alone. Each suite has a verdict and a record of its own. `num_concurrent` is
     as in `How`. `before_work` is called once, before the first thing that is not on record. Raises `UsageError` for a
     suite that cannot be asked without a run."""
