@@ -1,13 +1,13 @@
 from pathlib import Path
 
 import pytest
-from evaluations import decide, evaluation, items, settings_in, write
 
 from assay.errors import IntegrityError, UsageError
 from assay.flow.evaluation.compare import compare
 from assay.records.comparison import Comparison
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
+from evaluations import decide, evaluation, items, settings_in, write
 
 SUITE = SuiteSpec.model_validate({"limits": {"facts": {"at_least": 0.5}}})
 

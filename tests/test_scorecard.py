@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluations import decide, evaluation, items, settings_in, write
 
 from assay.errors import IntegrityError
 from assay.records.gate import (
@@ -26,6 +25,7 @@ from assay.spec.gate import SuiteSpec
 from assay.stages import gate
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
+from evaluations import decide, evaluation, items, settings_in, write
 
 GOLDEN = Path(__file__).parent / "golden" / "scorecard.json"
 SCHEMA = Path(__file__).parents[1] / "evals" / "scorecard.schema.json"

@@ -2,7 +2,6 @@ import random
 from pathlib import Path
 
 import pytest
-from evaluations import decide, evaluation, items, settings_in, write
 
 from assay.records.gate import Sample
 from assay.reporting.document import newest_selftest, report, summary
@@ -10,6 +9,7 @@ from assay.reporting.html import render
 from assay.rules.gate.selftest import selftest_limits, selftest_suite
 from assay.spec.gate import SuiteSpec
 from assay.store.ledger import Ledger
+from evaluations import decide, evaluation, items, settings_in, write
 
 
 def suite(*limits: dict[str, object], **said: object) -> SuiteSpec:

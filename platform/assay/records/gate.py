@@ -63,7 +63,7 @@ class Evaluation(Record):
 
 
 class EvaluationRecord(Record):
-    """An evaluation, kept as evidence in the artifact store under `evaluating.json`."""
+    """An evaluation, kept as evidence in the artifact store under `evaluation.json`."""
 
     evidence: Artifact
     artifact_digest: str
