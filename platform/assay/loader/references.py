@@ -19,12 +19,9 @@ from assay.loader.parse import parse
 from assay.loader.yaml_reader import Document, Location, Positions, Value
 from assay.spec.block import Block
 from assay.spec.data import DataSpec, HeldOut, is_remote
-from assay.spec.gate import LM_EVAL, GateSpec, SuiteSpec
+from assay.spec.gate import HELD_OUT, LM_EVAL, GateSpec, SuiteSpec
 from assay.spec.model import ModelSpec
 from assay.spec.spec import Spec
-
-HELD_OUT = "heldout"
-"""The task that needs no file: it is made from the spec's `data.gate` split."""
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """Suffixes of weights that can run code when they are read."""

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from enum import Enum
 from typing import Annotated, Any
 
@@ -24,6 +25,14 @@ class Block(BaseModel):
 
     # A default is validated like what is written: a `1` for a float is 1.0 in both, and so are the digests of both.
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def without_defaults(block: Block, dumped: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """What a block is dumped to, without those of the fields `names` that have their default: fields that came later
+    are left out where nobody used them, so that the digests of earlier suites and runs still hold."""
+    fields = type(block).model_fields
+    unused = {name for name in names if getattr(block, name) == fields[name].default}
+    return {name: value for name, value in dumped.items() if name not in unused}
 
 
 _SHARE = r"(\d+(?:\.\d+)?)\s*%"

@@ -2,10 +2,30 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from assay.spec.block import Block, Duration, Fraction, Paths, Score
+from assay.spec.block import Block, Duration, Fraction, Paths, Score, without_defaults
+from assay.spec.patterns import check_pattern
 
+HELD_OUT = "heldout"
+"""The task that needs no file: it is made from the spec's `data.gate` split."""
+
+MAX_PROMPT_CHARACTERS = 20_000
+"""Of a judge's rubric and of its prompt's template."""
+
+MAX_SCALE = 100
+"""Between a judge's lowest and highest score."""
+
+Regex = Annotated[str, AfterValidator(check_pattern)]
+"""A regular expression in the syntax of the `regex` library, of bounded size."""
 Probability = Annotated[float, Field(gt=0, lt=1)]
 Reference = Literal["base", "champion"]
 """What a candidate is compared with."""
@@ -37,10 +57,13 @@ class Limit(Block):
     """One requirement. It is met when the confidence bound of the metric meets it."""
 
     metric: str = "exact_match"
-    """`exact_match` or another per-item metric of the task; `hallucination_rate` (share of the task's
-    unanswerable questions that were answered), `over_abstention` (share of the task's answerable
-    questions that were not), `penalized_score` (right +1, abstained 0, wrong -t/(1-t)), `brier` (of the answer's
-    probability) or `ece` (expected calibration error)."""
+    """`exact_match` or another per-sample score of the task's file; `bleu`, `chrf`, `rouge1`, `rouge2`, `rougeL`,
+    `rougeLsum` or `token_f1` (a generated answer against the reference, 0 to 1); `contains`, `regex`, `json_valid` or
+    `json_schema` (0 or 1); `judge` (the score of the suite's judge, 0 to 1); `hallucination_rate` (share of the task's
+    unanswerable questions that were answered), `over_abstention` (share of the task's answerable questions that were
+    not), `penalized_score` (right +1, abstained 0, wrong -t/(1-t)), `brier` (of the answer's probability) or `ece`
+    (expected calibration error). `auto`, for which `heldout` stands when nothing is said, is `exact_match` where the
+    answers are short and `rougeL` where they are long."""
 
     at_least: Score | None = None
     """The lower confidence bound must reach this."""
@@ -126,8 +149,24 @@ class TaskSettings(Block):
     penalty_threshold: Probability = 0.5
     """t of `penalized_score`: how sure one must be for an answer to be worth its risk."""
 
+    contains: tuple[str, ...] = ()
+    """For the metric `contains`: texts that must all stand in the answer; the reference when not said. Case and white
+    space do not matter."""
+
+    regex: Regex | None = None
+    """For the metric `regex`: a regular expression that must be found in the answer (`^` and `$` for all of it). A
+    search that takes longer than a second gives no score."""
+
+    json_schema: dict[str, Any] | str | None = None
+    """For the metric `json_schema`: a JSON schema, or a file of one inside the folder named like the suite. What it
+    refers to must stand in it."""
+
     functions: dict[str, str] = Field({})
     """Python files that the task's `!function` may run, each with the SHA-256 of its bytes; any other is refused."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler(self), ("contains", "regex", "json_schema"))
 
 
 class LoadSpec(Block):
@@ -214,7 +253,7 @@ class ParitySpec(Block):
 
 
 class JudgeSpec(Block):
-    """A model that reads answers."""
+    """A model that reads answers: for abstentions, and by a rubric for the metric `judge`."""
 
     url: str = Field(pattern=r"^https?://")
     """Base of its OpenAI-compatible API, ending in `/v1`."""
@@ -224,6 +263,48 @@ class JudgeSpec(Block):
 
     api_key_env: str | None = None
     """Environment variable that holds its API key."""
+
+    rubric: str | None = Field(None, min_length=1, max_length=MAX_PROMPT_CHARACTERS)
+    """What earns which score, in words; the metric `judge` needs it."""
+
+    scale: tuple[int, int] = (1, 5)
+    """Lowest and highest score of the rubric, whole numbers. Limits read it as 0 to 1."""
+
+    prompt: str | None = Field(None, min_length=1, max_length=MAX_PROMPT_CHARACTERS)
+    """What the judge is asked, as a Jinja template of `question`, `answer`, `reference`, `rubric`, `lowest`, `highest`
+    and `fence` (a mark that no answer can hold); a prompt of the gate's own when not said. The reply must end in a line
+    `SCORE: n`."""
+
+    labels: str | None = None
+    """JSON Lines of `question`, `answer`, `label` (a person's score on the scale) and, where there is one, `reference`,
+    inside the folder named like the suite. `assay gate selftest` measures the judge on them."""
+
+    agreement_within: int = Field(0, ge=0)
+    """How far a score may lie from the label and still agree with it."""
+
+    min_agreement: Fraction | None = None
+    """Share of the labels with which the judge must agree; the lower confidence bound counts. While it was not
+    measured or not reached, limits on the metric `judge` are inconclusive."""
+
+    min_kappa: Fraction | None = None
+    """The same for Cohen's kappa with quadratic weights: agreement beyond what chance alone would give."""
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> "JudgeSpec":
+        lowest, highest = self.scale
+        if not lowest < highest <= lowest + MAX_SCALE:
+            raise ValueError(f"scale is written [lowest, highest], at most {MAX_SCALE} apart")
+        if self.agreement_within >= highest - lowest:
+            raise ValueError("agreement_within is as wide as the scale: every score would agree")
+        said = (self.prompt, self.labels, self.min_agreement, self.min_kappa)
+        if self.rubric is None and any(value is not None for value in said):
+            raise ValueError("prompt, labels, min_agreement and min_kappa go with a rubric")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        later = ("rubric", "scale", "prompt", "labels", "agreement_within", "min_agreement", "min_kappa")
+        return without_defaults(self, handler(self), later)
 
 
 def _one_or_many(value: Any) -> Any:
@@ -266,7 +347,19 @@ class SuiteSpec(Block):
     """Limits on what is lost between training and serving."""
 
     judge: JudgeSpec | None = None
-    """The model that recognizes abstentions where a task says `abstention: judge`."""
+    """The model that recognizes abstentions where a task says `abstention: judge`, and scores answers by a rubric for
+    the metric `judge`."""
+
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _held_out_is_auto(cls, limits: Any) -> Any:
+        """A limit on `heldout` that names no metric takes the one that fits the answers."""
+        if not isinstance(limits, dict) or HELD_OUT not in limits:
+            return limits
+        said = limits[HELD_OUT]
+        many = said if isinstance(said, list | tuple) else [said]
+        named = [{"metric": "auto", **limit} if isinstance(limit, dict) else limit for limit in many]
+        return {**limits, HELD_OUT: named}
 
     @model_validator(mode="after")
     def _hangs_together(self) -> "SuiteSpec":
@@ -276,7 +369,26 @@ class SuiteSpec(Block):
             raise ValueError(f"tasks names {', '.join(unlimited)}, which has no limit")
         if self.judge is None and any(task.abstention == "judge" for task in self.tasks.values()):
             raise ValueError("tasks asks for a judge; name its endpoint under `judge`")
+        self._check_judge()
         return self
+
+    @property
+    def judged_tasks(self) -> tuple[str, ...]:
+        """Tasks with a limit on the metric `judge`."""
+        return tuple(task for task, limits in self.limits.items() if any(limit.metric == "judge" for limit in limits))
+
+    def _check_judge(self) -> None:
+        """A judge decides nothing before people's labels have shown how far it can be trusted."""
+        if not self.judged_tasks:
+            return
+        judge = self.judge
+        if judge is None or judge.rubric is None:
+            raise ValueError("a limit names the metric judge; write `judge: {url, model, rubric, labels, …}`")
+        if judge.labels is None or (judge.min_agreement is None and judge.min_kappa is None):
+            raise ValueError(
+                "limits on the metric judge need `judge.labels`, scores by people, and `judge.min_agreement` or "
+                "`judge.min_kappa`: nobody knows else what the judge's scores are worth"
+            )
 
     def settings(self, task: str) -> TaskSettings:
         """How a task is asked."""

@@ -19,11 +19,10 @@ from assay.rules.gate.abstention import abstained
 from assay.rules.gate.answers import DERIVED, score_of
 from assay.rules.gate.early_stopping import can_stop
 from assay.rules.gate.verdict import is_settled
-from assay.spec.gate import LM_EVAL, SuiteSpec, TaskSettings
+from assay.spec.gate import HELD_OUT, LM_EVAL, SuiteSpec, TaskSettings
 from assay.stages.context import Work
 
 VERSION = 3
-HELD_OUT = "heldout"
 NEED_CONFIDENCE = ("brier", "ece")
 """Metrics that are made of the probability of an answer."""
 

@@ -29,7 +29,7 @@ from assay.records.record import digest_of
 from assay.records.stages import DeploymentRecord, ModelRecord
 from assay.reporting import document as reports
 from assay.settings import Settings
-from assay.spec.gate import REQUESTS_TO_A_REPLICA, LoadSpec, SuiteSpec
+from assay.spec.gate import HELD_OUT, REQUESTS_TO_A_REPLICA, LoadSpec, SuiteSpec
 from assay.spec.model import ModelSpec
 from assay.spec.serve import EngineSpec, ReplicasSpec, ServeSpec
 from assay.stages import baseline, deploy, evaluate, fetch, gate, service
@@ -216,9 +216,9 @@ def _decide(
 
 def _check(request: EvaluationRequest, suite: SuiteSpec) -> None:
     """Refuses what only a run can answer."""
-    if evaluate.HELD_OUT in suite.limits:
+    if HELD_OUT in suite.limits:
         raise UsageError(
-            f"the suite limits `{evaluate.HELD_OUT}`, the split that a spec keeps sealed; without a run there is none"
+            f"the suite limits `{HELD_OUT}`, the split that a spec keeps sealed; without a run there is none"
         )
     if "base" in suite.references and request.base is None:
         raise UsageError("the suite compares with the base model; name it with --base")

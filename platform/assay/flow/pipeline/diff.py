@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 from assay.engines.evaluation.harness import TaskFile
 from assay.flow.pipeline.graph import Context, wanted_steps
 from assay.loader.load import load_suites
-from assay.loader.references import HELD_OUT
 from assay.records.record import Record
 from assay.settings import Settings
+from assay.spec.gate import HELD_OUT
 from assay.spec.spec import Spec
 from assay.stages import evaluate
 

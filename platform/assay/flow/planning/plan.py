@@ -20,7 +20,6 @@ from assay.flow.planning.data import data_plans
 from assay.flow.planning.stages import stage_plans
 from assay.flow.planning.time import Amounts, waves, with_times
 from assay.loader.cluster import ClusterSpec
-from assay.loader.references import HELD_OUT
 from assay.records.plan import (
     Cluster,
     DataPlan,
@@ -41,7 +40,7 @@ from assay.rules.planning.power import POWER, WORTHWHILE, difference_limit, shar
 from assay.rules.planning.workload import training_plan
 from assay.settings import Settings
 from assay.spec.compress import Scheme
-from assay.spec.gate import LM_EVAL, Limit, SuiteSpec, TaskSettings
+from assay.spec.gate import HELD_OUT, LM_EVAL, Limit, SuiteSpec, TaskSettings
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
 

@@ -1,9 +1,7 @@
 """What can be said of one answer: whether it is right, and the scores that follow from others."""
 
 from assay.records.gate import Sample
-
-RIGHT = ("correct", "exact_match", "acc")
-"""Scores that say whether an answer is right."""
+from assay.spec.metrics import RIGHT
 
 DERIVED = ("penalized_score", "brier")
 """Scores that follow from others."""

@@ -12,12 +12,18 @@ only the two ends, all of the rest right and all wrong, have to be looked at.
 
 from assay.records.gate import Sample, TaskResult
 from assay.spec.gate import Limit, SuiteSpec
+from assay.spec.metrics import METRICS
 
-ABSTENTION_METRICS = ("hallucination_rate", "over_abstention")
+ABSTENTION_METRICS = tuple(metric.name for metric in METRICS if metric.needs == "abstention")
 """Metrics counted from the per-item score `abstained`."""
 
-ZERO_OR_ONE = ("exact_match", "acc", "acc_norm")
-"""Scores of lm-eval's own that are nothing in between."""
+ZERO_OR_ONE = (
+    "exact_match",
+    "acc",
+    "acc_norm",
+    *(metric.name for metric in METRICS if metric.needs == "text" and metric.is_zero_or_one),
+)
+"""Scores of lm-eval's own, and of the gate's, that are nothing in between."""
 
 
 def can_stop(suite: SuiteSpec, task: str) -> bool:

@@ -18,6 +18,7 @@ from assay.rules.gate.attempts import corrected_confidence
 from assay.rules.gate.verdict import LOWER_IS_BETTER, evaluate_limits, overall
 from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper
 from assay.spec.gate import Limit, SuiteSpec
+from assay.spec.metrics import RIGHT
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -30,9 +31,6 @@ RATE_CONFIDENCE = 0.995
 
 WANTED_POWER = 0.8
 """A model that is good enough should pass in this share of the draws."""
-
-RIGHT = ("correct", "exact_match", "acc")
-"""Scores that say whether an answer was right."""
 
 Scores = dict[str, float]
 

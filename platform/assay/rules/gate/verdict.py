@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from assay.records.gate import Evaluation, LimitResult, Outcome, Reference, Sample, SliceResult, TaskResult
-from assay.rules.gate.answers import RIGHT, is_right, score_of
+from assay.rules.gate.answers import is_right, score_of
 from assay.rules.gate.early_stopping import ABSTENTION_METRICS, can_stop, completed
 from assay.rules.statistics.calibration import calibration_bounds
 from assay.rules.statistics.means import items_needed_for_mean, mean_bounds
@@ -17,8 +17,9 @@ from assay.rules.statistics.paired import paired_lower
 from assay.rules.statistics.power import Direction, items_needed, pairs_needed
 from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper
 from assay.spec.gate import Limit, SuiteSpec
+from assay.spec.metrics import METRICS, RIGHT
 
-LOWER_IS_BETTER = (*ABSTENTION_METRICS, "brier", "ece")
+LOWER_IS_BETTER = tuple(metric.name for metric in METRICS if metric.lower_is_better)
 """Metrics of which less is better; a task's file may name others. Of every other one more is better."""
 
 IMPROVEMENTS = "improvements"

@@ -1,0 +1,151 @@
+"""The metrics that a limit can name, as one table, and which of them a task has.
+
+A metric is a score of each sample. Either the gate makes it (the table), or the task's own file
+does (its `metric_list`, or the function that processes its results).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from assay.spec.gate import JudgeSpec, TaskSettings
+
+Needs = Literal["text", "abstention", "rightness", "probability", "judge"]
+"""What a task has to have for a metric: generated text, an answer that may be an abstention, a
+score that says whether an answer is right, that and the answer's probability, or a judge."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric that the gate makes itself."""
+
+    name: str
+    needs: Needs
+    meaning: str
+    """What it is, for people."""
+    lower_is_better: bool = False
+    is_zero_or_one: bool = False
+    """Whether a sample scores 0 or 1 and nothing in between."""
+    setting: str = ""
+    """The setting of the task without which it cannot be made."""
+    is_corpus_wide: bool = False
+    """Whether it belongs to all samples together, and to no single one."""
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("auto", "text", "exact_match where the answers are short, rougeL where they are long"),
+    Metric("bleu", "text", "sentence BLEU of sacrebleu, as a share of 100"),
+    Metric("chrf", "text", "sentence chrF of sacrebleu, as a share of 100"),
+    Metric("rouge1", "text", "F1 of the words shared with the reference, by rouge_score"),
+    Metric("rouge2", "text", "the same for pairs of words"),
+    Metric("rougeL", "text", "the same for the longest common subsequence"),
+    Metric("rougeLsum", "text", "the same, line by line"),
+    Metric("token_f1", "text", "F1 of the words as SQuAD counts it: no case, marks or articles"),
+    Metric("contains", "text", "1 if the reference stands in the answer", is_zero_or_one=True),
+    Metric("regex", "text", "1 if the task's `regex` is found", is_zero_or_one=True, setting="regex"),
+    Metric("json_valid", "text", "1 if the answer is JSON and nothing else", is_zero_or_one=True),
+    Metric(
+        "json_schema",
+        "text",
+        "1 if the answer is JSON that meets the task's `json_schema`",
+        is_zero_or_one=True,
+        setting="json_schema",
+    ),
+    Metric("judge", "judge", "the judge's score by the suite's rubric, its scale being 0 to 1"),
+    Metric(
+        "hallucination_rate",
+        "abstention",
+        "share of the task's unanswerable questions that were answered",
+        lower_is_better=True,
+        is_zero_or_one=True,
+    ),
+    Metric(
+        "over_abstention",
+        "abstention",
+        "share of the task's answerable questions that were not",
+        lower_is_better=True,
+        is_zero_or_one=True,
+    ),
+    Metric("penalized_score", "rightness", "right +1, abstained 0, wrong -t/(1-t)"),
+    Metric("brier", "probability", "squared error of the answer's probability", lower_is_better=True),
+    Metric(
+        "ece",
+        "probability",
+        "expected calibration error",
+        lower_is_better=True,
+        is_corpus_wide=True,
+    ),
+)
+
+BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
+
+TEXT_METRICS = tuple(metric.name for metric in METRICS if metric.needs == "text")
+"""Metrics that compare a generated answer with the reference, or look at it alone."""
+
+RIGHT = ("correct", "exact_match", "acc")
+"""Scores of a task's own that say whether an answer is right."""
+
+HELD_OUT_CONFIG: Mapping[str, Any] = {
+    "output_type": "generate_until",
+    "metric_list": [{"metric": "exact_match"}],
+}
+"""What decides on the metrics of the task `heldout`, which has no file before the data is prepared."""
+
+_USUAL: Mapping[str, tuple[str, ...]] = {
+    "generate_until": ("exact_match",),
+    "multiple_choice": ("acc", "acc_norm"),
+    "loglikelihood": ("perplexity", "acc"),
+    "loglikelihood_rolling": ("word_perplexity", "byte_perplexity", "bits_per_byte"),
+}
+"""lm-eval's metrics of a task that lists none, by its `output_type`."""
+
+_OF_NO_SAMPLE = ("bleu", "chrf", "ter", "f1", "mcc")
+"""Metrics of lm-eval that it makes of all samples at once, so that no sample has a score."""
+
+
+def own_scores(config: Mapping[str, Any]) -> frozenset[str] | None:
+    """The scores that a task's file makes of each sample; None where Python of the task's own does
+    and nobody knows before it has run. `config` is lm-eval's configuration of the task."""
+    if config.get("process_results") is not None:
+        return None
+    kind = str(config.get("output_type", "generate_until"))
+    listed = config.get("metric_list") or [{"metric": name} for name in _USUAL.get(kind, ())]
+    named = [entry["metric"] for entry in listed if isinstance(entry, Mapping) and "metric" in entry]
+    # A metric may be a function of the task's own, which is then called by the function's name.
+    names = [name if isinstance(name, str) else getattr(name, "name", "") for name in named]
+    return frozenset(name for name in names if name and name not in _OF_NO_SAMPLE)
+
+
+def metrics_of(config: Mapping[str, Any], settings: TaskSettings, judge: JudgeSpec | None) -> frozenset[str] | None:
+    """Every metric that a limit on the task may name; None where the task's own Python makes its
+    scores, so that any name may be right."""
+    own = own_scores(config)
+    if own is None:
+        return None
+    made = {name for name in BY_NAME if metric_fault(name, config, settings, judge) is None}
+    filters = [entry.get("name") for entry in config.get("filter_list") or ()]
+    filtered = {f"{score},{name}" for score in own for name in filters} if len(filters) > 1 else set()
+    return frozenset(own | made | filtered)
+
+
+def metric_fault(
+    name: str, config: Mapping[str, Any], settings: TaskSettings, judge: JudgeSpec | None
+) -> tuple[str, str] | None:
+    """Why a limit on the task cannot name one of the gate's own metrics, and what to do; None if it
+    can. A score that the task makes itself under the same name is that one."""
+    metric, own = BY_NAME[name], own_scores(config)
+    if own is None or name in own:
+        return None
+    kind = str(config.get("output_type", "generate_until"))
+    if metric.needs in ("text", "judge") and kind != "generate_until":
+        return f"{name} reads generated answers; the task's output_type is {kind}", ""
+    if kind.startswith("loglikelihood"):
+        return f"{name} reads answers, and the task has none: its output_type is {kind}", ""
+    if metric.setting and getattr(settings, metric.setting) is None:
+        hint = f"write `{metric.setting}:` under the task in the suite's `tasks`"
+        return f"{name} needs the task's setting `{metric.setting}`", hint
+    if metric.needs == "judge" and (judge is None or judge.rubric is None):
+        return "no judge with a rubric stands in the suite", "write `judge: {url, model, rubric, …}`"
+    if metric.needs in ("rightness", "probability") and not own & set(RIGHT):
+        return f"{name} needs a score that says what is right: {', '.join(RIGHT)}", ""
+    return None
