@@ -1,3 +1,12 @@
+"""Abstentions are told from answers: in single sentences, and in labelled lists of each language.
+
+The lists under `tests/abstention` were written before the tables that read them, a half of each was not looked at
+while the tables were written, and nothing in them is from a data set: `+` stands before an abstention, `-` before
+an answer, many of which speak of knowing and not knowing.
+"""
+
+from pathlib import Path
+
 import pytest
 
 from assay.rules.gate.abstention import abstained
@@ -108,6 +117,87 @@ def test_an_abstention_is_seen(response: str) -> None:
 @pytest.mark.parametrize("response", ANSWERS)
 def test_an_answer_or_silence_is_no_abstention(response: str) -> None:
     assert not abstained(response)
+
+
+LISTS = Path(__file__).parent / "abstention"
+LEAST = {"zh": (100, 0.97), "en": (100, 0.97), "ja": (40, 0.93), "de": (40, 0.93), "fr": (40, 0.93), "es": (40, 0.93)}
+"""By language: how many abstentions and answers its list has, and the least precision and recall."""
+
+
+@pytest.mark.parametrize("language", LEAST)
+def test_precision_and_recall_of_a_language(language: str) -> None:
+    lines = (LISTS / f"{language}.txt").read_text(encoding="utf-8").splitlines()
+    abstentions = [line[2:] for line in lines if line.startswith("+ ")]
+    answers = [line[2:] for line in lines if line.startswith("- ")]
+    num_lines, least = LEAST[language]
+    assert len(abstentions) >= num_lines
+    assert len(answers) >= num_lines
+    assert len(set(lines)) == len(lines) == len(abstentions) + len(answers)
+    missed = [text for text in abstentions if not abstained(text)]
+    mistaken = [text for text in answers if abstained(text)]
+    num_found = len(abstentions) - len(missed)
+    precision, recall = num_found / (num_found + len(mistaken)), num_found / len(abstentions)
+    print(f"{language}: precision {precision:.1%}, recall {recall:.1%}; missed {missed}, mistaken {mistaken}")
+    assert precision >= least
+    assert recall >= least
+
+
+SEVERAL_SENTENCES = [
+    "很抱歉，我无法找到关于“凯尔索兰”的任何信息。可能是名称有误，或者这是一个虚构的地方。如果您能提供更多背景，我很乐意帮您查找。",
+    "I couldn't find any information about a country called Kelsoland. It may be a fictional place. Could you tell me "
+    "where you read about it?",
+    "我不知道。I don't know.",
+    "申し訳ありませんが、わかりません。もし他にご質問があれば、お知らせください。",
+    "Das weiß ich nicht. Bitte fragen Sie, wenn Sie mögen, jemand anderen.",
+]
+
+
+@pytest.mark.parametrize("response", SEVERAL_SENTENCES)
+def test_courtesy_and_advice_may_stand_beside_it(response: str) -> None:
+    assert abstained(response)
+
+
+@pytest.mark.parametrize(
+    ("abstention", "answer"),
+    [
+        ("我不知道。", "我不知道。应该是巴黎。"),
+        ("我不知道", "“我不知道”是一首歌"),
+        ("文中没有提到", "文中没有提到，所以大概是七点"),
+        ("ＩＤＫ！", "ＩＤＫ，巴黎！"),
+        ("抱歉，我不知道，请咨询当地政府，谢谢。", "抱歉，应该是巴黎，请咨询当地政府。"),
+        ("I don't know \U0001f64f", "I don't know \U0001f64f Paris"),
+    ],
+)
+def test_one_word_more_makes_an_answer_of_it(abstention: str, answer: str) -> None:
+    assert abstained(abstention)
+    assert not abstained(answer)
+
+
+REPEATED = (
+    "know ",
+    "知道",
+    "嗯",
+    "就",
+    "对于此",
+    "x ",
+    "(a",
+    '"',
+    "\u201c",
+    "the answer ",
+    "sorry ",
+    "从",
+    "の",
+    "ne ",
+)
+
+
+@pytest.mark.parametrize("word", REPEATED)
+def test_no_response_takes_long_to_read(word: str) -> None:
+    """A table that repeats without a bound what fits in two ways takes minutes for some of these."""
+    for length in (40, 110, 300, 100_000):
+        said = word * (length // len(word))
+        assert not abstained(f"{said}; 巴黎")
+        assert not abstained(f"{said}, so Paris")
 
 
 def test_a_long_response_is_read_quickly() -> None:

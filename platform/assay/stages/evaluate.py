@@ -22,7 +22,7 @@ from assay.rules.gate.verdict import is_settled
 from assay.spec.gate import HELD_OUT, LM_EVAL, SuiteSpec, TaskSettings
 from assay.stages.context import Work
 
-VERSION = 3
+VERSION = 4
 NEED_CONFIDENCE = ("brier", "ece")
 """Metrics that are made of the probability of an answer."""
 

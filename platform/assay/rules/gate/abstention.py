@@ -11,11 +11,11 @@ from assay.rules.languages.table import NAME
 def abstained(response: str) -> bool:
     """Whether the response says that the answer is not known, and nothing more.
 
-    The response is cut into clauses. At least one must be an abstention ("I don't know", "文中没有提到",
-    "Keine Ahnung", "There is no ...", "... does not exist") and every other one an abstention too, or an aside: a
-    courtesy, a source, a sentence of advice ("I'm sorry", "according to the text", "please ask someone else"). So "I don't know,
-    but it is Paris" and "不知道，但应该是巴黎" are answers, as is all that the tables do not know. Every short "There
-    is no ..." counts, so a task whose right answer is such a sentence needs another score.
+    The response is cut into clauses. At least one must be an abstention ("I don't know", "文中没有提到", "Keine
+    Ahnung", "There is no ...", "... does not exist") and every other one an abstention too, or an aside: a courtesy, a
+    source, a sentence of advice ("I'm sorry", "according to the text", "please ask someone else"). So "I don't know,
+    but it is Paris" is an answer, in every language, as is all that the tables do not know. Every short "There is no
+    ..." counts, so a task whose right answer is such a sentence needs another score.
 
     Reads English, Chinese (simplified and traditional), Japanese, German, French and Spanish; what the languages say
     stands in `rules/languages`. Case, full-width forms, curly apostrophes, emphasis, quotation marks around the
@@ -39,31 +39,39 @@ def abstained(response: str) -> bool:
 
 
 _APOSTROPHES = re.compile("[\u2018\u2019\u02bc\u0060\u00b4](?=\\w)|(?<=\\w)[\u2018\u2019\u02bc\u0060\u00b4]")
-_DECORATION = re.compile("[*_#~\u2600-\u27bf\ufe0f\U0001f000-\U0001faff]+")
-"""Marks of emphasis, and pictures."""
+_EMPHASIS = re.compile("[*_#~]+")
 _LABEL = re.compile(rf"\s*(?:{'|'.join(label for table in LANGUAGES for label in table.labels)}) ?:")
-_QUOTES = (("\u201c", "\u201d"), ('"', '"'), ("\u300c", "\u300d"), ("\u300e", "\u300f"), ("\u00ab", "\u00bb"))
-_QUOTES += (("\u201e", "\u201c"), ("\u201e", "\u201d"), ("\u2018", "\u2019"))
+_PAIRS = (
+    "\u201c\u201d",
+    '""',
+    "\u300c\u300d",
+    "\u300e\u300f",
+    "\u00ab\u00bb",
+    "\u201e\u201c",
+    "\u201e\u201d",
+    "\u2018\u2019",
+)
+_QUOTATIONS = tuple(re.compile(f"{marks[0]}([^{marks}]*){marks[1]}") for marks in _PAIRS)
 
 
 def _plain(response: str) -> str:
     """Small letters in their usual widths, without emphasis, label, and quotation marks around the whole; a
     quotation inside is one letter."""
     text = unicodedata.normalize("NFKC", _APOSTROPHES.sub("'", response)).casefold().strip()
-    text = _DECORATION.sub("", text).strip()
+    text = _EMPHASIS.sub("", text).strip()
     label = _LABEL.match(text)
     if label:
         text = text[label.end() :].strip()
-    for opening, closing in _QUOTES:
-        inner = text[1:-1]
-        is_whole = len(text) > 1 and text.startswith(opening) and text.endswith(closing)
-        if is_whole and opening not in inner and closing not in inner:
-            text = inner.strip()
-        text = re.sub(f"{opening}[^{opening}{closing}]*{closing}", NAME, text)
+    for quotation in _QUOTATIONS:
+        whole = quotation.fullmatch(text)
+        text = whole[1].strip() if whole else quotation.sub(NAME, text)
     return text
 
 
-_SENTENCE_END = re.compile(r"(?<!\bst)(?<!\bmt)(?<!\bdr)\.(?=\s|$)|[!?\n\u3002\u00a1\u00bf]+")
+_SENTENCE_END = re.compile(
+    r"(?<!\bst)(?<!\bmt)(?<!\bdr)\.(?=\s|$)|[!?\n\u3002\u00a1\u00bf]+|[\u2600-\u27bf\ufe0f\U0001f000-\U0001faff]+"
+)
+"""Punctuation, a line's end, pictures."""
 _CLAUSE_END = re.compile(r"[,;:()\[\]\u2026\u2013\u2014\u3001]+|\.{2,}|\s-+\s")
 _ASIDE_IN_BRACKETS = re.compile(r"\([^()]{0,60}\)(?=\s*\w)")
 """In the middle of a clause brackets hold another name of what was named; at its end they may hold the answer."""

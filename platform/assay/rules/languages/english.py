@@ -14,8 +14,10 @@ ENGLISH = Table(
         # What an abstention goes on with: anything that does not turn towards an answer.
         "rest": rf"(?: (?!(?:{_TURNS})\b)\S+){{0,30}}",
         "subject": rf"(?:(?!(?:{_TURNS}|and|is|are|was|were)\b)\S+ ){{1,14}}",
-        "surely": "(?:(?:really|actually|honestly|simply|just|currently|personally|also|still|yet|even"
-        "|specifically|explicitly|directly|clearly|definitively|exactly|publicly|well and truly) )*+",
+        "surely": "(?:(?:really|actually|honestly|simply|just|currently|personally|also|still|yet|"
+        "even"
+        "|specifically|explicitly|directly|clearly|definitively|exactly|publicly|"
+        "well and truly) )*+",
         "i": "(?:(?:i|we)(?: |(?=')))?<surely>",
         "not": "(?:not|n't) <surely>",
         "do_not": "(?:do not|don't|dont|did not|didn't) <surely>",
@@ -25,8 +27,11 @@ ENGLISH = Table(
         "cannot": r"(?:cannot|can't|cant|can not|could not|couldn't|<am>(?:unable to|not able to)"
         r"|was unable to|was not able to|will not be able to|won't be able to)(?: \w+ly)?",
         "it": "(?:it|that|this|(?:the|this|that) (?:answer|information|data|detail|question))",
-        "text": "(?:(?:the|this|that|your) )?(?:(?:given|provided|above|short) )?(?:text|passage|context"
-        "|article|document|story|paragraph|excerpt|source|question|information|(?:search )?results?|(?:website )?content|database|data)(?: (?:itself|given|provided|above))?",
+        "text": "(?:(?:the|this|that|your) )?(?:(?:given|provided|above|short) )?(?:text|passage|"
+        "context"
+        "|article|document|story|paragraph|excerpt|source|question|information|"
+        "(?:search )?results?|(?:website )?content|database|data)(?: (?:itself|given|provided|"
+        "above))?",
         "places": "(?:country|nation|state|place|land|location|city|town|region)",
         "made_up": "(?:fictional|fictitious|imaginary|made-up|invented|hypothetical|non-existent|nonexistent)",
     },
@@ -43,13 +48,15 @@ ENGLISH = Table(
     abstentions=(
         "<i><do_not>(?:know|recall|remember|recogni[sz]e|understand)…",
         "(?:that|this) (?:i|we) <do_not>know",
-        "<i><do_not>have (?:an?|any|enough|the|that|this|such|access|sufficient|specific|information|data"
+        "<i><do_not>have (?:an?|any|enough|the|that|this|such|access|sufficient|specific|"
+        "information|data"
         "|knowledge|details|context|real-time)\\b…",
         r"i ?<am>not(?: (?:\w+ly|so|too|quite|100%))? (?:sure|certain|aware|familiar|able)\b…",
         r"i(?: am|'m) (?:\w+ly )?(?:unsure|uncertain|unaware|unfamiliar)\b…",
         r"not (?:\w+ly |so |too |quite )?(?:sure|certain)…",
         "we (?:are|were) not given <surely>(?:any|enough|sufficient|that|this|the)…",
-        "<i><cannot> (?:answer|say|tell|know|determine|find|provide|confirm|verify|help|recall|remember|predict"
+        "<i><cannot> (?:answer|say|tell|know|determine|find|provide|confirm|verify|help|recall|"
+        "remember|predict"
         "|give|access|locate|identify|be (?:sure|certain))…",
         "(?:i have |i've (?:got )?|i got |<i>have )?(?:absolutely )?no (?:idea|clue|information|knowledge|data)…",
         "i (?:have not|haven't)(?: got)? (?:a|the (?:faintest|slightest|foggiest)) (?:clue|idea)…",
@@ -61,7 +68,8 @@ ENGLISH = Table(
         "your guess is as good as mine",
         r"(?:no one|nobody)(?: \w+ly)? (?:knows|can(?: \w+ly)? (?:know|say|tell|predict|answer|be sure))…",
         "<it> ?<is> (?:beyond|outside)(?: of)? (?:my|the|what i)…",
-        "(?:<subject>)?(?:cannot|can't|can not|could not|couldn't) be <surely>(?:known|determined|answered"
+        "(?:<subject>)?(?:cannot|can't|can not|could not|couldn't) be <surely>(?:known|determined|"
+        "answered"
         "|predicted|inferred|verified|established|said|found)…",
         "(?:it(?: is|'s) )?(?:impossible|not possible|hard|difficult|too early)(?: for me)?"
         " to (?:know|say|tell|determine|answer|predict|provide|give)…",
@@ -71,13 +79,16 @@ ENGLISH = Table(
         "there <does_not>(?:appear|seem) to be (?:any|a|an|such|enough)…",
         "no such \\w+(?: exists?| (?:called|named|of)…)?",
         "(?:insufficient|not enough|no|no relevant) (?:information|data|context|details|evidence)…",
-        "<text> <does_not>(?:mention|say|state|specify|provide|contain|give|include|tell|indicate|reveal"
+        "<text> <does_not>(?:mention|say|state|specify|provide|contain|give|include|tell|indicate|"
+        "reveal"
         "|describe|disclose|discuss|address|answer)…",
-        "(?:(?:it|this|that|<subject>)(?:is|'s|was|were|are) )?not <surely>(?:mentioned|specified|stated|given|provided"
+        "(?:(?:it|this|that|<subject>)(?:is|'s|was|were|are) )?not <surely>(?:mentioned|specified|"
+        "stated|given|provided"
         "|indicated|disclosed|included|described)(?: (?:in|by|within|anywhere)…)?",
         "(?:it|this|that) ?<is> not <surely>(?:mentioned|specified|stated|given|provided|indicated"
         "|disclosed|included|described)(?: (?:in|by|within|anywhere)…)?",
-        "(?:<it> ?<is> |<subject><is> )?<surely>(?:unknown|unclear|uncertain)(?: to me| at this time"
+        "(?:<it> ?<is> |<subject><is> )?<surely>(?:unknown|unclear|uncertain)(?: to me|"
+        " at this time"
         "| (?:from|in|who|what|when|where|how|why|whether)…)?",
         "(?:<it> ?<is> |<subject><is> )?<surely>not <surely>(?:known|clear)(?: to me| at this time"
         "| (?:from|in|who|what|when|where|how|why|whether)…)?",
@@ -85,7 +96,8 @@ ENGLISH = Table(
         "<subject><does_not>(?:seem to |appear to )?exist(?: in (?:reality|real life|the real world))?",
         "<subject><does_not>(?:seem|appear) to be (?:an? )?(?:real|actual|existing|known|recogni[sz]ed)…",
         "<subject>(?:is not|isn't) (?:an? )?(?:real|actual|existing|recogni[sz]ed) <places>…",
-        "(?:it (?:seems|appears)(?: that| like)? )?<subject>(?:appears to be|seems to be|is|may be|might be)"
+        "(?:it (?:seems|appears)(?: that| like)? )?<subject>(?:appears to be|seems to be|is|may be|"
+        "might be)"
         " (?:an? |the name of an? )?(?:<made_up>) <places>",
     ),
     asides=(
@@ -94,21 +106,25 @@ ENGLISH = Table(
         "unfortunately|honestly|to be honest|well|hmm++|oh|um++|uh++|sadly|no worries|thanks|thank you|hello|hi",
         r"(?:as )?an ai(?: \w+){0,3}|as an? (?:ai|large|language)(?: \w+){0,4}",
         "(?:based on|according to|from|in|given) <text>(?: alone| (?:you|that you) (?:gave|provided))?",
-        "(?:as of )?my (?:last |latest |most recent )?(?:knowledge |training )?(?:update|cut-?off|data|training"
+        "(?:as of )?my (?:last |latest |most recent )?(?:knowledge |training )?(?:update|cut-?off|"
+        "data|training"
         "|knowledge)\\b.{0,80}",
         "(?:so|and|therefore|thus|hence) (?:it|there) (?:has|is|are|does not have|doesn't have) (?:no|any|an?)\\b…",
         "(?:it|this|that|the name|there)(?: is possible that (?:it|this|you|there|the name)| it)?"
         " (?:may|might|could|is|must|has)?(?: \\w+){0,5}"
-        " (?:<made_up>|misspell\\w*|misspelt|typo|error|mistake|misunderstanding|confusion|different name)…",
+        " (?:<made_up>|misspell\\w*|misspelt|typo|error|mistake|misunderstanding|confusion|"
+        "different name)…",
     ),
     advice=(
         "please (?:check|consult|ask|provide|contact|clarify|rephrase|refer|verify|try|let me know|give|visit)\\b",
-        "(?:can|could|would|do|did|are|is) you (?:please )?(?:tell|give|provide|clarify|rephrase|check|ask|share|mean"
+        "(?:can|could|would|do|did|are|is) you (?:please )?(?:tell|give|provide|clarify|rephrase|"
+        "check|ask|share|mean"
         "|be more|have more|referring)\\b",
         "(?:is there|can i help|how can i help|let me know|feel free|if (?:you|there is))\\b",
         "i(?:'d| would|'ll| will) be (?:happy|glad) to\\b|i can (?:only )?(?:help|try|assist)",
         "i (?:would |'d )?(?:recommend|suggest|advise)\\b",
-        "you (?:may|might|could|can|should) (?:want to |wish to |need to |try to |also )?(?:try|check|consult|look"
+        "you (?:may|might|could|can|should) (?:want to |wish to |need to |try to |also )?(?:try|"
+        "check|consult|look"
         "|search|ask|contact|refer|verify|visit)\\b",
     ),
 )

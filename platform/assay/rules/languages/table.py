@@ -1,7 +1,6 @@
 """The form of a language's table, and how it is read."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,7 +21,7 @@ class Table:
     """
 
     name: str
-    slots: Mapping[str, str]
+    slots: dict[str, str]
     openings: tuple[str, ...]
     """May stand before an abstention, in one clause with it: "I'm afraid that"."""
     abstentions: tuple[str, ...]
@@ -36,7 +35,7 @@ class Table:
     """Particles and courtesies after an abstention, in one clause with it."""
     letters: str = ""
     """A clause without one of these letters is not in this language; empty when any may be."""
-    variants: Mapping[int, str] = field(default_factory=dict)
+    variants: dict[int, int] = field(default_factory=dict)
     """Letters that are read as others, such as traditional Chinese ones, for `str.translate`."""
     longest: int = 320
     """Letters of a clause beyond which it is no abstention: nobody takes so long to say it."""
