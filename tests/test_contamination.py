@@ -89,6 +89,49 @@ def test_a_short_question_inside_a_text_is_chance() -> None:
     assert exact([["Why?", "Because!"]], [item]) == {0}
 
 
+CHINESE = [
+    SampleText("capitals", "内比都是哪个国家的首都？", "缅甸"),
+    SampleText("capitals", "請問紐西蘭的首都叫什麼名字？", "惠靈頓"),
+    SampleText("herons", "苍鹭站在桥下的什么地方？", "桥下的芦苇丛里"),
+]
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        lambda item: [item.question, item.answer],
+        lambda item: [item.question, f"答案是{item.answer}，没有别的。"],
+        lambda item: [f"请回答下面的问题：{item.question}", f"好的。我认为是{item.answer}"],
+        lambda item: [f"昨天有人问我：“{item.question}”我说{item.answer}，他很高兴。"],
+        lambda item: [item.question.replace("？", "?"), f" {item.answer} "],
+    ],
+)
+def test_a_chinese_answer_inside_a_sentence_is_found(plant: object) -> None:
+    planted = [plant(item) for item in CHINESE]  # type: ignore[operator]
+    assert exact(planted, CHINESE) == {0, 1, 2}
+
+
+def test_another_chinese_answer_is_near_and_another_question_is_none() -> None:
+    (hit,) = found_in([["内比都是哪个国家的首都？", "老挝"]], CHINESE)
+    assert not hit.is_exact
+    assert found_in([["布拉格是捷克的首都吗？", "缅甸没有这座城市。"]], CHINESE) == []
+
+
+def test_a_short_chinese_question_inside_a_text_is_chance() -> None:
+    item = SampleText("short", "为什么？", "因为")
+    assert exact([["我问他为什么，因为我不懂。"]], [item]) == set()
+    assert exact([["为什么？", "因为！"]], [item]) == {0}
+
+
+def test_as_many_chinese_letters_as_thirteen_words_have_are_near() -> None:
+    passage = "一只苍鹭站在桥下的芦苇丛里看着傍晚最后一艘驳船没有亮灯就从旁边驶了过去"
+    item = SampleText("herons", f"概括下面的段落：{passage}", "驳船驶过苍鹭。")
+    (hit,) = found_in([[f"前面{passage[2:26]}后面"]], [item])
+    assert not hit.is_exact
+    assert hit.ngram.replace(" ", "") == passage[2:26]
+    assert found_in([[f"前面{passage[2:25]}后面"]], [item]) == []
+
+
 @pytest.mark.slow
 def test_a_tokenized_split_is_read_as_the_model_is_shown_it(tmp_path: Path) -> None:
     from assay.engines.data.tokenize import write_split

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from assay.engines.evaluation import task_files
 from assay.engines.evaluation.client import Endpoint
-from assay.engines.evaluation.harness import TaskFile, documents, evaluate, task_file
+from assay.engines.evaluation.harness import TaskFile, _exact_match, documents, evaluate, load, task_file
 from assay.errors import InvalidInput, UsageError
 from assay.records.gate import EvaluationRecord, Sample, TaskResult
 from assay.settings import Settings
@@ -88,6 +90,43 @@ def test_answers_become_scored_items(server: Counting, tmp_path: Path) -> None:
     assert again.tasks == answered.tasks
     assert (again.num_sent, again.reused) == (0, {"facts": 12})
     assert len(server.bodies) == 12
+
+
+@pytest.mark.parametrize(
+    ("answer", "response", "plainly", "without_punctuation"),
+    [
+        ("answer", "answer", 1.0, 1.0),
+        ("answer", "Answer.", 0.0, 1.0),
+        ("answer", "answer ", 0.0, 0.0),
+        ("巴黎", "巴黎", 1.0, 1.0),
+        ("巴黎", "巴黎。", 0.0, 1.0),
+        ("巴黎", "「巴黎」！", 0.0, 1.0),
+        ("1987年", "１９８７年", 1.0, 1.0),
+        ("惠灵顿(新西兰)", "惠灵顿（新西兰）", 1.0, 1.0),
+        ("Bogot\u00e1", "Bogota\u0301", 1.0, 1.0),
+        ("巴黎", "里昂", 0.0, 0.0),
+    ],
+)
+def test_exact_match_knows_the_letters_of_other_scripts(
+    tmp_path: Path, answer: str, response: str, plainly: float, without_punctuation: float
+) -> None:
+    strict = load(task_file("strict", write_task(tmp_path, "strict")))
+    metric = {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}
+    loose_metric = {**metric, "ignore_case": True, "ignore_punctuation": True}
+    loose = load(task_file("loose", write_task(tmp_path, "loose", metric_list=[loose_metric])))
+    doc = {"question": "?", "answer": answer, "source": ""}
+    assert strict.process_results(doc, [response]) == {"exact_match": plainly}
+    assert loose.process_results(doc, [response]) == {"exact_match": without_punctuation}
+
+
+@given(st.text(st.characters(max_codepoint=127)), st.text(st.characters(max_codepoint=127)), st.booleans())
+def test_exact_match_of_ascii_is_what_lm_eval_says(one: str, other: str, loose: bool) -> None:
+    from lm_eval.api.metrics import exact_match_fn
+
+    options = {"ignore_case": loose, "ignore_punctuation": loose, "regexes_to_ignore": ["[.]$", ","] if loose else None}
+    for response in (other, one, f"{one.upper()}!"):
+        said = {"references": [one], "predictions": [response], **options}
+        assert _exact_match(exact_match_fn, **said) == exact_match_fn(**said)
 
 
 def test_a_failing_server_makes_errors_and_no_wrong_answers(server: Counting, tmp_path: Path) -> None:

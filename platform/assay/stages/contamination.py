@@ -14,7 +14,7 @@ from assay.records.stages import DatasetRecord, ModelRecord
 from assay.spec.gate import ContaminationSpec
 from assay.stages.context import Work
 
-VERSION = 1
+VERSION = 2
 NUM_SHOWN = 5
 
 

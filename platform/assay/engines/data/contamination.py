@@ -5,7 +5,6 @@ in parts by Ray Data, a small one right here; both go through `hits_in`.
 """
 
 import re
-import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,16 +14,19 @@ from typing import Any
 
 from assay.records.gate import ContaminationHit
 from assay.spec.gate import ContaminationSpec
+from assay.text import UNSPACED, word_weight, words
 
 FEW_EXAMPLES = 20_000
 """Up to so many training texts are compared without Ray Data."""
 TEXTS_A_PART = 2_000
-SHINGLE = 3
-"""Letters in a row, of which similarity is counted: few, since questions are short."""
+SHINGLE, SHINGLE_UNSPACED = 3, 2
+"""Letters in a row, of which similarity is counted: few, since questions are short; and of scripts without spaces,
+whose letters say more."""
 NUM_PERMUTATIONS = 128
 ANCHOR_WORDS = 8
 SHORT_WORDS = 4
-"""A question of fewer words must be a whole turn of the training data; in longer text it may stand by chance."""
+"""A question of fewer words must be a whole turn of the training data; in longer text it may stand by chance. Letters
+of scripts without spaces count as the parts of words that they are."""
 EXCERPT = 300
 ROLES = ("system", "user", "assistant", "human", "model", "tool")
 
@@ -135,17 +137,19 @@ def hits_in(index: Index, texts: Iterable[Turns]) -> Iterator[Hit]:
         yield from _near(index, spoken, excerpt)
 
 
-def words(text: str) -> Words:
-    """The words in small letters, without marks."""
-    return tuple(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
-
-
 def shingles_of(said: Words) -> frozenset[str]:
-    """Three letters in a row, each, of the words with a space between them."""
-    text = " ".join(said)
-    if not text:
-        return frozenset()
-    return frozenset(text[start : start + SHINGLE] for start in range(max(1, len(text) - SHINGLE + 1)))
+    """Each three letters in a row of the words with a space between them; each two of a script without spaces."""
+    text = _BETWEEN_UNSPACED.sub("", " ".join(said))
+    found = set()
+    for start, letter in enumerate(text):
+        size = SHINGLE_UNSPACED if _UNSPACED_LETTER.match(letter) else SHINGLE
+        if start == 0 or start + size <= len(text):
+            found.add(text[start : start + size])
+    return frozenset(found)
+
+
+_UNSPACED_LETTER = re.compile(f"[{UNSPACED}]")
+_BETWEEN_UNSPACED = re.compile(rf"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 
 
 def _exact(index: Index, spoken: Sequence[Words], lengths: Sequence[int]) -> Iterator[int]:
@@ -156,7 +160,7 @@ def _exact(index: Index, spoken: Sequence[Words], lengths: Sequence[int]) -> Ite
                     question = index.questions[item]
                     if turn[start : start + len(question)] != question:
                         continue
-                    if len(question) < SHORT_WORDS and turn != question:
+                    if _num_words(question) < SHORT_WORDS and turn != question:
                         continue
                     after = [turn[start + len(question) :], *spoken[number + 1 :]]
                     if not index.answers[item] or any(_holds(words_, index.answers[item]) for words_ in after):
@@ -187,7 +191,25 @@ def _near(index: Index, spoken: Sequence[Words], excerpt: str) -> Iterator[Hit]:
 
 
 def _grams(said: Words, length: int) -> Iterator[Words]:
-    return (said[start : start + length] for start in range(len(said) - length + 1))
+    """Each run of `length` words; of letters of scripts without spaces it takes as many as make up so many words."""
+    weights = [word_weight(word) for word in said]
+    end, weight = 0, 0.0
+    for start in range(len(said)):
+        while weight < length - _ROUNDING and end < len(said):
+            weight += weights[end]
+            end += 1
+        if weight < length - _ROUNDING:
+            return
+        yield said[start:end]
+        weight -= weights[start]
+
+
+_ROUNDING = 1e-6
+"""Sums of weights are not exact."""
+
+
+def _num_words(said: Words) -> float:
+    return sum(map(word_weight, said))
 
 
 def _minhash(shingles: frozenset[str]) -> Any:

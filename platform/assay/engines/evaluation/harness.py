@@ -3,9 +3,11 @@
 import json
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from assay.records.gate import Sample, TaskResult
 from assay.records.progress import Progress
 from assay.records.record import digest_of
 from assay.spec.gate import JudgeSpec, TaskSettings
+from assay.text import normalized, without_punctuation
 
 MAX_STOPS = 4
 """Stop sequences that OpenAI's API takes."""
@@ -115,7 +118,39 @@ def load(task: TaskFile) -> Any:
     if getattr(loaded, "UNSAFE_CODE", False):
         raise UsageError(f"task {task.name} runs code that the model writes, which is not offered: {task.path}")
     loaded.set_fewshot_seed(seed=0)
+    _compare_normalized(loaded)
     return loaded
+
+
+def _compare_normalized(loaded: Any) -> None:
+    """Lets lm-eval's own `exact_match` compare normalized texts: it knows no punctuation but ASCII's, and takes a
+    full-width letter for another one. What it says of ASCII texts stays as it is."""
+    from lm_eval.api.metrics import exact_match_fn
+
+    if loaded._metric_fn_list.get("exact_match") is exact_match_fn:
+        loaded._metric_fn_list["exact_match"] = partial(_exact_match, exact_match_fn)
+
+
+def _exact_match(
+    compare: Callable[..., dict[str, float]],
+    *,
+    references: Sequence[str],
+    predictions: Sequence[str],
+    regexes_to_ignore: Sequence[str] | None = None,
+    ignore_punctuation: bool = False,
+    **options: Any,
+) -> dict[str, float]:
+    """What `compare` says of the texts, normalized; the task's own patterns see them as they were written."""
+
+    def read(text: Any) -> Any:
+        if not isinstance(text, str):
+            return text
+        for pattern in regexes_to_ignore or ():
+            text = re.sub(pattern, "", text)
+        text = normalized(text)
+        return without_punctuation(text) if ignore_punctuation else text
+
+    return compare(references=[*map(read, references)], predictions=[*map(read, predictions)], **options)
 
 
 def block_size(num_items: int, num_concurrent: int) -> int:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 
 from assay.spec.objective import RewardFunctionSpec
+from assay.text import normalized
 
 
 def reward(spec: RewardFunctionSpec, answer: str, wanted: str, num_tokens: int) -> float:
@@ -50,5 +51,5 @@ _REWARDS: dict[str, Callable[[RewardFunctionSpec, str, str, int], float]] = {
 
 
 def _plain(text: str) -> str:
-    """Without case, outer punctuation and double spaces."""
-    return " ".join(text.lower().split()).strip(" .,!?;:\"'")
+    """Without case, outer punctuation and double spaces, in usual widths."""
+    return " ".join(normalized(text).lower().split()).strip(" .,!?;:\"'")
