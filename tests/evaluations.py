@@ -42,10 +42,10 @@ def evaluation(model: str, tasks: Mapping[str, Sequence[Sample]]) -> Evaluation:
 def decide(suite: SuiteSpec, candidate: Evaluation, base: Evaluation | None, settings: Settings) -> GateRecord:
     """The gate's decision on these answers, with its evidence in the place's store."""
     work = Work(settings, settings.home / "work", settings.home / "work" / "progress.jsonl", settings.home)
-    return gate.run(
-        suite,
+    inputs = gate.Inputs(
+        suite=suite,
         suite_file="evals/facts.yaml",
-        tasks=[TaskFile(result.task, "", result.digest) for result in candidate.tasks],
+        tasks=tuple(TaskFile(result.task, "", result.digest) for result in candidate.tasks),
         deployment=DeploymentRecord(
             slot="reference",
             model_name=candidate.model_name,
@@ -55,9 +55,8 @@ def decide(suite: SuiteSpec, candidate: Evaluation, base: Evaluation | None, set
             replicas=("reference#1",),
         ),
         base=_keep(base, settings) if base else None,
-        evaluate=lambda _: _keep(candidate, settings),
-        work=work,
     )
+    return gate.run(inputs, work, evaluate=lambda _: _keep(candidate, settings))
 
 
 def write(name: str, decided: GateRecord, settings: Settings) -> None:

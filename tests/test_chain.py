@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from assay.flow.pipeline.graph import Context, steps
+from assay.flow.pipeline.context import RunContext
+from assay.flow.pipeline.graph import stages_of
 from assay.records.stages import ModelRecord, TrainingRecord
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
@@ -55,14 +56,12 @@ def test_each_run_starts_from_what_the_one_before_made(
     spec = Spec.model_validate(yaml.safe_load(SPEC.replace("3e-3", "0.003").replace("1e-2", "0.01")))
     ignored = {"exact": "ignore", "near": "ignore"}  # all of these questions are alike
     suite = SuiteSpec.model_validate({"limits": {"heldout": {"at_least": 0.5}}, "contamination": ignored})
-    context = Context(spec, suite, tmp_path, on_ray, None)
-    for step in steps(len(spec.train_steps)):
-        if step.name == "compress":
+    context = RunContext(spec, suite, tmp_path, on_ray, None)
+    for stage in stages_of(context):
+        if stage.name == "compress":
             break
-        if step.wanted(context):
-            work = Work(on_ray, tmp_path / step.name, tmp_path / f"{step.name}.jsonl", tmp_path)
-            step.key(context)
-            context.records[step.name] = step.run(context, work)
+        work = Work(on_ray, tmp_path / stage.name, tmp_path / f"{stage.name}.jsonl", tmp_path)
+        context.records[stage.name] = stage.run(stage.inputs(), work)
     runs = [context.record(name, TrainingRecord) for name in ("train", "train-2", "train-3", "train-4")]
     assert [run.objective for run in runs] == ["sft", "reward", "grpo", "dpo"]
     for run in (runs[0], runs[1], runs[3]):

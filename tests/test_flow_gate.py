@@ -4,6 +4,7 @@ already, so no model is asked; ledger, store, stages and rules are the real ones
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,7 +12,9 @@ import yaml
 from assay.engines.deployment import ray_serve
 from assay.errors import UsageError
 from assay.flow.pipeline.attempts import check_attempts_left
-from assay.flow.pipeline.graph import Context, Step, run_id, steps
+from assay.flow.pipeline.context import RunContext
+from assay.flow.pipeline.graph import Stage, _evaluate, stages_of
+from assay.flow.pipeline.keys import run_id
 from assay.loader.load import load_suites
 from assay.records.gate import ContaminationRecord, EvaluationRecord, GateRecord, Sample, TaskResult
 from assay.records.record import digest_of
@@ -60,7 +63,7 @@ class Project:
         model = self.store.put(made, "model")
         return ModelRecord(artifact=model, architecture="L", num_parameters=1, num_layers=1, context_length=8)
 
-    def context(self, candidate: ModelRecord, num_right: int, champion: Champion | None = None) -> Context:
+    def context(self, candidate: ModelRecord, num_right: int, champion: Champion | None = None) -> RunContext:
         """A run that has come to the gate; its candidate has answered so many items right."""
         spec = Spec.model_validate(
             {
@@ -73,7 +76,7 @@ class Project:
             }
         )
         suite = load_suites(["suite.yaml"], self.folder)
-        context = Context(spec, suite, self.folder, self.settings, champion)
+        context = RunContext(spec, suite, self.folder, self.settings, champion)
         empty = SplitRecord(file="", digest="", num_examples=0, num_tokens=0, num_completion_tokens=0)
         context.records = {
             "compress": candidate,
@@ -94,7 +97,7 @@ class Project:
         self.ledger.open_run(run_id(spec, suite, self.folder), name="bot", spec="{}", started_by="ben")
         return context
 
-    def answer(self, context: Context, model: ModelRecord, num_right: int) -> None:
+    def answer(self, context: RunContext, model: ModelRecord, num_right: int) -> None:
         """Stores a model's answers, as if it had been asked before."""
         (task,) = context.tasks
         items = tuple(
@@ -112,15 +115,20 @@ class Project:
         progress.touch()
         return Work(self.settings, self.folder / "work", progress, self.folder)
 
-    def decide(self, context: Context) -> GateRecord:
-        record = step("gate").run(context, self.work())
+    def decide(self, context: RunContext) -> GateRecord:
+        gate_stage = stage(context, "gate")
+        record = gate_stage.run(gate_stage.inputs(), self.work())
         assert isinstance(record, GateRecord)
         gate.verify(record, self.store)
         return record
 
 
-def step(name: str) -> Step:
-    return next(step for step in steps() if step.name == name)
+def stage(context: RunContext, name: str) -> Stage[Any]:
+    return next(stage for stage in stages_of(context) if stage.name == name)
+
+
+def names(context: RunContext) -> set[str]:
+    return {stage.name for stage in stages_of(context)}
 
 
 def test_attempts_are_counted_and_shown_where_there_is_no_budget(tmp_path: Path) -> None:
@@ -191,9 +199,10 @@ def test_the_champion_stands_beside_the_candidate_and_is_not_asked_again(tmp_pat
     old = project.model("old")
     context = project.context(project.model("new"), 40, champion_of(project, old))
     project.answer(context, old, 95)
-    assert step("champion").wanted(context)
-    assert not step("baseline").wanted(context)
-    evaluated = step("champion").run(context, project.work())
+    assert "champion" in names(context)
+    assert "baseline" not in names(context)
+    champion = stage(context, "champion")
+    evaluated = champion.run(champion.inputs(), project.work())
     assert isinstance(evaluated, EvaluationRecord)
     assert (evaluated.artifact_digest, evaluated.num_reused) == (old.artifact.digest, NUM_ITEMS)
     context.records["champion"] = evaluated
@@ -206,13 +215,13 @@ def test_the_champion_stands_beside_the_candidate_and_is_not_asked_again(tmp_pat
 def test_before_the_first_release_the_base_model_stands_for_the_champion(tmp_path: Path) -> None:
     project = Project(tmp_path, limits={"facts": {"no_worse_than": "champion", "margin": 0.1}})
     context = project.context(project.model("new"), 90)
-    assert step("baseline").wanted(context)
-    assert not step("champion").wanted(context)
+    assert "baseline" in names(context)
+    assert "champion" not in names(context)
     base = project.model("base")
     project.answer(context, base, 91)
     deployment = context.record("deploy", DeploymentRecord)
     known = deployment.model_copy(update={"artifact_digest": base.artifact.digest})
-    context.records["baseline"] = context.evaluate(known, model=base, work=project.work())
+    context.records["baseline"] = _evaluate(context, known, model=base, work=project.work())
     scorecard = project.decide(context).scorecard
     assert (scorecard.outcome, scorecard.champion_digest) == ("PASS", base.artifact.digest)
 
@@ -221,6 +230,6 @@ def test_a_weighing_without_all_answers_is_made_again(tmp_path: Path) -> None:
     project = Project(tmp_path)
     context = project.context(project.model("new"), 90)
     record = project.decide(context)
-    assert step("gate").stands(context, record)
+    assert stage(context, "gate").is_valid(record)
     some = record.candidate.model_copy(update={"num_errors": 1})
-    assert not step("gate").stands(context, record.model_copy(update={"candidate": some}))
+    assert not stage(context, "gate").is_valid(record.model_copy(update={"candidate": some}))

@@ -2,24 +2,28 @@
 
 import json
 import os
+import re
+import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from assay.flow.pipeline.graph import Context, Step, run_id, steps
+from assay.flow.pipeline.context import RunContext
+from assay.flow.pipeline.graph import MODULES, stages_of
+from assay.flow.pipeline.keys import run_id
 from assay.flow.planning.plan import described, plan
-from assay.flow.planning.stages import READS
 from assay.loader.cluster import ClusterSpec
 from assay.loader.load import load_spec, load_suites
 from assay.records.gate import ContaminationRecord, EvaluationRecord, GateRecord, Scorecard
+from assay.records.inputs import StoredInputs
 from assay.records.plan import Plan, StagePlan
-from assay.records.record import Record, digest_of
+from assay.records.record import Record
 from assay.records.stages import (
     DatasetRecord,
     DeploymentRecord,
@@ -91,8 +95,8 @@ class Project:
     def stages(self, spec: Spec, **given: Any) -> dict[str, StagePlan]:
         return {stage.stage: stage for stage in self.plan(spec, **given).stages}
 
-    def context(self, spec: Spec) -> Context:
-        return Context(spec, load_suites(["evals/bot.yaml"], self.root), self.root, self.settings, None)
+    def context(self, spec: Spec) -> RunContext:
+        return RunContext(spec, load_suites(["evals/bot.yaml"], self.root), self.root, self.settings, None)
 
     def artifact(self, kind: Any, name: str) -> Any:
         folder = self.root / "drafts" / name
@@ -188,13 +192,15 @@ class Project:
         ledger = Ledger(self.settings.ledger_url)
         run = run_id(spec, context.suite, self.root)
         ledger.open_run(run, name=spec.name, spec=spec.model_dump_json(), started_by="anna")
-        for step in steps():
-            if step.name not in names or not step.wanted(context):
+        for stage in stages_of(context):
+            if stage.name not in names:
                 continue
-            key = digest_of([step.name, (version or {}).get(step.name, step.version), step.reads(context)])
-            record = self.record(step.name)
-            ledger.finish_stage(ledger.begin_stage(run, step.name, key), record)
-            context.records[step.name] = record
+            wanted = (version or {}).get(stage.name, stage.version)
+            stored = StoredInputs(stage.name, wanted, stage.inputs().as_data())
+            record = self.record(stage.name)
+            attempt = ledger.begin_stage(run, stage.name, stored.key, json.dumps(stored.data))
+            ledger.finish_stage(attempt, record)
+            context.records[stage.name] = record
         return run
 
 
@@ -257,25 +263,35 @@ def test_the_specs_lines_that_changed_are_named_where_they_count(project: Projec
     found = project.stages(project.spec(changed))
     assert (found["prepare"].action, found["baseline"].action) == ("cached", "cached")
     assert found["sweep"].because == ("train.num_epochs: 4 -> 2",)
-    assert found["train"].because == ("follows sweep", "train.num_epochs: 4 -> 2")
+    assert found["train"].because == ("follows sweep",)
     assert found["compress"].because == ("follows merge", "compress.scheme: W8A8 -> W8A16")
     assert found["merge"].because == ("follows train",)
 
 
 def test_changed_data_are_named(project: Project) -> None:
-    run = project.run(project.spec(), "fetch", "prepare")
-    time.sleep(0.02)
+    project.run(project.spec(), "fetch", "prepare")
     with (project.root / "train.jsonl").open("a") as file:
         file.write('\n{"prompt": "What is 40 and 1?", "completion": "41"}')
-    assert project.stages(project.spec())["prepare"].because == (f"written since {run}: train.jsonl",)
+    (change,) = project.stages(project.spec())["prepare"].because
+    assert re.fullmatch(r"files.train.jsonl: [0-9a-f]{12} -> [0-9a-f]{12}", change)
     both = project.stages(project.spec(SPEC.replace("gate: 20%", "gate: 10%")))
-    assert both["prepare"].because == ("data.gate: 0.2 -> 0.1", f"written since {run}: train.jsonl")
+    assert both["prepare"].because == ("data.gate: 0.2 -> 0.1", change)
+
+
+def test_records_of_an_older_version_are_told_from_changes(project: Project) -> None:
+    spec = project.spec()
+    run = project.run(spec, "fetch")
+    with closing(sqlite3.connect(project.settings.home / "ledger.db")) as connection, connection:
+        for table in ("stages", "records"):
+            connection.execute(f"update {table} set key = 'as it was made before'")
+        connection.execute("delete from inputs")
+    (reason,) = project.stages(spec)["fetch"].because
+    assert reason.startswith(f"{run} was made by an older version")
 
 
 def test_changed_code_is_named(project: Project) -> None:
     project.run(project.spec(), "fetch", "prepare", "sweep", version={"sweep": 1})
-    (sweep,) = (step for step in steps() if step.name == "sweep")
-    because = f"its code has changed (version 1 -> {sweep.version})"
+    because = f"its code has changed (version 1 -> {MODULES['sweep'].VERSION})"
     assert project.stages(project.spec())["sweep"].because == (because,)
 
 
@@ -319,7 +335,7 @@ def test_what_the_model_rules_out_is_blocked(project: Project, more: str, stage:
 
 
 def test_time_and_cost_are_those_of_a_like_run(project: Project) -> None:
-    project.run(project.spec(), *(step.name for step in steps()))
+    project.run(project.spec(), *MODULES)
     it = project.plan(project.spec(SPEC.replace("num_epochs: 4", "num_epochs: 8")))
     found = {stage.stage: stage for stage in it.stages}
     # 8 epochs of 120 tokens at 48 a second, and the 10 seconds that were spent beside training.
@@ -335,8 +351,6 @@ def test_time_and_cost_are_those_of_a_like_run(project: Project) -> None:
 
 def test_a_spec_or_record_of_another_form_is_no_error(project: Project) -> None:
     run = project.run(project.spec(), "fetch", "prepare")
-    import sqlite3
-
     with sqlite3.connect(project.settings.home / "ledger.db") as connection:
         connection.execute("update runs set spec = json_set(spec, '$.train.no_such_key', 1)")
         connection.execute("update records set record = '{}' where stage = 'prepare'")
@@ -345,48 +359,65 @@ def test_a_spec_or_record_of_another_form_is_no_error(project: Project) -> None:
     assert found["prepare"].because == (f"the record of {run} is of another form, or gone",)
 
 
-CHANGES: list[tuple[str, Callable[[dict[str, Any]], None]]] = [
-    ("model", lambda said: said.update(model={"source": "other"})),
-    ("data.system", lambda said: said["data"].update(system="Be brief.")),
-    ("sweep.learning_rate", lambda said: said["sweep"].update(learning_rate=[1e-5])),
-    ("sweep.max_concurrent_trials", lambda said: said["sweep"].update(max_concurrent_trials=1)),
-    ("train.learning_rate", lambda said: said["train"].update(learning_rate=1e-5)),
-    ("train.max_length", lambda said: said["train"].update(max_length=64)),
-    ("train.max_failures", lambda said: said["train"].update(max_failures=7)),
-    ("train.objective.sft", lambda said: said["train"].update(objective={"orpo": {}})),
-    ("train.seed", lambda said: said["train"].update(seed=9)),
-    ("compress.scheme", lambda said: said["compress"].update(scheme="W8A16")),
-    ("gate.num_concurrent", lambda said: said["gate"].update(num_concurrent=3)),
-    ("approval.required", lambda said: said["approval"].update(expires=60)),
-    ("serve.model_name", lambda said: said["serve"].update(model_name="other")),
-    ("serve.engine.max_model_len", lambda said: said["serve"]["engine"].update(max_model_len=64)),
-    ("serve.canary.hold", lambda said: said["serve"]["canary"].update(hold=60)),
+CHANGES: list[tuple[str, Callable[[dict[str, Any]], None], set[str]]] = [
+    ("model", lambda it: it.update(model={"source": "other"}), {"fetch"}),
+    ("data.system", lambda it: it["data"].update(system="Be brief."), {"prepare"}),
+    ("sweep.learning_rate", lambda it: it["sweep"].update(learning_rate=[1e-5]), {"sweep"}),
+    ("sweep.max_concurrent_trials", lambda it: it["sweep"].update(max_concurrent_trials=1), set()),
+    # With a sweep, its choice stands in the rate's place.
+    ("train.learning_rate", lambda it: it["train"].update(learning_rate=1e-5), set()),
+    ("train.max_length", lambda it: it["train"].update(max_length=64), {"prepare", "sweep", "train"}),
+    ("train.max_failures", lambda it: it["train"].update(max_failures=7), set()),
+    (
+        "train.objective.sft",
+        lambda it: it["train"].update(objective={"orpo": {}}),
+        {"prepare", "sweep", "train"},
+    ),
+    ("train.seed", lambda it: it["train"].update(seed=9), {"sweep", "train"}),
+    ("compress.scheme", lambda it: it["compress"].update(scheme="W8A16"), {"compress"}),
+    ("gate.num_concurrent", lambda it: it["gate"].update(num_concurrent=3), set()),
+    ("approval.required", lambda it: it["approval"].update(expires=60), set()),
+    ("serve.model_name", lambda it: it["serve"].update(model_name="other"), {"deploy"}),
+    (
+        "serve.engine.max_model_len",
+        lambda it: it["serve"]["engine"].update(max_model_len=64),
+        {"baseline", "deploy"},
+    ),
+    ("serve.canary.hold", lambda it: it["serve"]["canary"].update(hold=60), set()),
 ]
 
 
-@pytest.mark.parametrize(("path", "change"), CHANGES, ids=[path for path, _ in CHANGES])
-def test_the_stages_keys_change_where_the_plan_says(
-    project: Project, path: str, change: Callable[[dict[str, Any]], None]
+@pytest.mark.parametrize(("change", "moved"), [case[1:] for case in CHANGES], ids=[case[0] for case in CHANGES])
+def test_a_changed_line_changes_the_keys_of_what_depends_on_it(
+    project: Project, change: Callable[[dict[str, Any]], None], moved: set[str]
 ) -> None:
-    """`READS` says in words what `steps()` has as functions."""
     (project.root / "other").mkdir()
     spec = project.spec()
     context = project.context(spec)
-    wanted = [step for step in steps() if step.wanted(context)]
-    for step in wanted:
-        context.records[step.name] = project.record(step.name)
-    said = spec.model_dump(mode="json")
-    change(said)
-    changed = replace(context, spec=Spec.model_validate(said))
-    moved = {step.name for step in wanted if step.key(context) != step.key(changed)}
-    assert moved == {step.name for step in wanted if _reads(step, path)}
+    for stage in stages_of(context):
+        context.records[stage.name] = project.record(stage.name)
+    data = spec.model_dump(mode="json")
+    change(data)
+    changed = replace(context, spec=Spec.model_validate(data))
+    before = {stage.name: stage.stored_inputs().key for stage in stages_of(context)}
+    after = {stage.name: stage.stored_inputs().key for stage in stages_of(changed)}
+    assert {name for name, key in after.items() if before[name] != key} == moved
 
 
-def _reads(step: Step, path: str) -> bool:
-    reads = READS[step.name]
-    if path in reads.apart_from or (path == "train.learning_rate" and step.name == "train"):
-        return False  # with a sweep, its choice stands in the rate's place
-    return any(path == outer or path.startswith(f"{outer}.") for outer in reads.paths)
+def test_what_a_stage_depends_on_is_all_that_its_inputs_wait_for(project: Project) -> None:
+    waits = {stage.name: stage.inputs().pending for stage in stages_of(project.context(project.spec()))}
+    assert waits == {
+        "fetch": (),
+        "prepare": ("fetch",),
+        "contamination": ("prepare", "fetch"),
+        "sweep": ("fetch", "prepare"),
+        "train": ("fetch", "prepare", "sweep"),
+        "merge": ("fetch", "train"),
+        "compress": ("merge",),
+        "baseline": ("fetch", "prepare"),
+        "deploy": ("compress",),
+        "gate": ("deploy", "prepare", "baseline", "contamination"),
+    }
 
 
 def assay(project: Project, *arguments: str) -> str:

@@ -36,7 +36,8 @@ def prepared(settings: Settings, model: Path, folder: Path) -> DatasetRecord:
     )
     online = {"grpo": {"rewards": ["exact_match"]}}  # has prompts beside the tokens
     train = TrainSpec.model_validate({"max_length": 64, "objective": online})
-    return prepare.run(DataSpec(train=("train.jsonl",), selection=0.1, gate=0.1), train=train, model=record, work=work)
+    data = DataSpec(train=("train.jsonl",), selection=0.1, gate=0.1)
+    return prepare.run(prepare.Inputs(data=data, train=train, model=record), work)
 
 
 def test_the_split_does_not_depend_on_its_blocks(

@@ -150,10 +150,10 @@ class Office:
             evidence = work.store.put(folder, "evidence")
             return EvaluationRecord(evidence=evidence, artifact_digest=digest, num_items=60, seconds=1.0)
 
-        return gate.run(
-            SuiteSpec.model_validate({"limits": {"facts": {"at_least": 0.5}}}),
+        inputs = gate.Inputs(
+            suite=SuiteSpec.model_validate({"limits": {"facts": {"at_least": 0.5}}}),
             suite_file="evals/suite.yaml",
-            tasks=[TaskFile("facts", "facts.yaml", "facts")],
+            tasks=(TaskFile("facts", "facts.yaml", "facts"),),
             deployment=DeploymentRecord(
                 slot=model_slot(slot),
                 model_name="bot",
@@ -162,10 +162,8 @@ class Office:
                 deployed_at=1000.0,
                 replicas=(f"{slot}#1",),
             ),
-            base=None,
-            evaluate=evaluate,
-            work=work,
         )
+        return gate.run(inputs, work, evaluate=evaluate)
 
     def edit(self, run: str, change: Callable[[dict[str, Any]], None]) -> None:
         """Somebody writes into the ledger what the gate has not said."""

@@ -79,9 +79,8 @@ def work(on_ray: Settings, name: str) -> Work:
 
 def swept(spec: SweepSpec, on_ray: Settings, name: str, given: dict[str, Any], **changed: Any) -> SweepRecord:
     (on_ray.home / "runs" / name).mkdir(parents=True, exist_ok=True)
-    return sweep.run(
-        spec, base=TrainSpec.model_validate(BASE | changed), trial=train.part, work=work(on_ray, name), **given
-    )
+    inputs = sweep.Inputs(sweep=spec, train=TrainSpec.model_validate(BASE | changed), **given)
+    return sweep.run(inputs, work(on_ray, name), trial=train.part)
 
 
 ONE_BY_ONE = {"max_concurrent_trials": 1}  # one group of workers starts, and not one for each processor
@@ -98,7 +97,7 @@ def test_a_trial_on_warm_workers_is_quick_and_has_the_numbers_of_a_fresh_run(
 ) -> None:
     assert [trial.outcome for trial in grid.trials] == ["finished"] * 6
     chosen = sweep.trial_spec(GRID, TrainSpec.model_validate(BASE), grid.parameters)
-    fresh = train.run(chosen, work=work(on_ray, "fresh"), **given)
+    fresh = train.run(train.Inputs(train=chosen, **given), work(on_ray, "fresh"))
     warm = grid.trials[grid.chosen].training
     assert warm is not None
     overheads = sorted(trial.training.seconds_to_first_step for trial in grid.trials if trial.training)
@@ -151,7 +150,8 @@ def test_in_a_population_the_worst_go_on_from_the_best(on_ray: Settings, given: 
     assert any("going on from step 6" in text for text in lines)
     changed = taken_over[0]
     said = {"learning_rate": changed.learning_rate, "learning_rate_changes": changed.learning_rate_changes}
-    alone = train.run(with_parameters(TrainSpec.model_validate(BASE), said), work=work(on_ray, "replayed"), **given)
+    replayed = with_parameters(TrainSpec.model_validate(BASE), said)
+    alone = train.run(train.Inputs(train=replayed, **given), work(on_ray, "replayed"))
     assert changed.training is not None
     assert alone.artifact.digest == changed.training.artifact.digest
 

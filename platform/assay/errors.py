@@ -4,10 +4,11 @@
     ├── UsageError              2   the call, the spec, the suite or the data is wrong; nothing was started
     │   └── InvalidInput        2   the same, with places (file, line, column)
     ├── PlaceError              2   the machine or the cluster lacks something; nothing was started
-    │   └── MissingExtra        2   a library is not installed
+    │   ├── MissingExtra        2   a library is not installed
+    │   └── Unreachable         2   nobody answers there now; it may be worth asking again
     ├── StageFailed             1   a stage stopped; the run can go on later
     ├── NotApproved            12   an approval is missing, stale or forbidden
-    └── IntegrityError                  13   the bytes, the slot or the champion are not those that were approved
+    └── IntegrityError         13   the bytes, the slot or the champion are not those that were approved
 
 A failed gate is a verdict, not an error: the command line turns verdicts into `ExitCode`s.
 """
@@ -104,6 +105,10 @@ class PlaceError(AssayError):
 
 class MissingExtra(PlaceError):
     """A library is not installed; the message names the extra that brings it."""
+
+
+class Unreachable(PlaceError):
+    """Nobody answers there now; it may be worth asking again."""
 
 
 class StageFailed(AssayError):

@@ -103,8 +103,8 @@ def _measured(train: TrainSpec, model: Path, data: Path, settings: Settings) -> 
     folder = settings.home / f"work-{time.monotonic_ns()}"
     work = Work(settings, folder, folder / "progress.jsonl", Path.cwd())
     split = SplitRecord(file=data.name, digest="", num_examples=0, num_tokens=0, num_completion_tokens=0)
-    return stage.run(
-        train,
+    inputs = stage.Inputs(
+        train=train,
         model=ModelRecord(
             artifact=Artifact(digest=model.name, kind="model", path=str(model), size=0),
             architecture="",
@@ -120,8 +120,8 @@ def _measured(train: TrainSpec, model: Path, data: Path, settings: Settings) -> 
             num_dropped_too_long=0,
             num_dropped_duplicates=0,
         ),
-        work=work,
     )
+    return stage.run(inputs, work)
 
 
 def _line(name: str, estimate: MemoryEstimate, measured: TrainingRecord) -> str:

@@ -106,12 +106,12 @@ def _prepare(home: Path, address: str, num_rows: int) -> None:
         context_length=256,
     )
     started = time.monotonic()
-    record = prepare.run(
-        DataSpec.model_validate({"train": "train.jsonl", "selection": "1%", "gate": None}),
+    inputs = prepare.Inputs(
+        data=DataSpec.model_validate({"train": "train.jsonl", "selection": "1%", "gate": None}),
         train=TrainSpec.model_validate({"objective": "pretrain", "max_length": 256}),
         model=model,
-        work=work,
     )
+    record = prepare.run(inputs, work)
     assert record.train.num_examples + record.selection.num_examples == num_rows
     here_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     print(json.dumps({"seconds": time.monotonic() - started, "here_mb": here_mb}))

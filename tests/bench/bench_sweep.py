@@ -47,9 +47,8 @@ def main() -> None:
                     {"learning_rate": rates, "max_steps": options.steps, "scheduler": scheduler}
                     | {"max_concurrent_trials": 1}
                 )
-                records[scheduler] = sweep.run(
-                    wanted, base=base, trial=train.part, model=model, data=data, work=_work(settings, scheduler)
-                )
+                inputs = sweep.Inputs(sweep=wanted, train=base, model=model, data=data)
+                records[scheduler] = sweep.run(inputs, _work(settings, scheduler), trial=train.part)
                 print(f"{scheduler:<5} {_line(records[scheduler])}", flush=True)
         finally:
             tasks.disconnect()
@@ -71,7 +70,7 @@ def _given(settings: Settings, folder: Path, spec: Spec) -> tuple[ModelRecord, D
     facts = folders.describe(folder)
     work = _work(settings, "prepare")
     model = ModelRecord(artifact=work.store.put(folder, "model"), **facts.model_dump())
-    return model, prepare.run(spec.data, train=spec.train_steps[0], model=model, work=work)
+    return model, prepare.run(prepare.Inputs(data=spec.data, train=spec.train_steps[0], model=model), work)
 
 
 def _work(settings: Settings, name: str) -> Work:

@@ -97,12 +97,12 @@ def _drive(folder: Path) -> None:
     settings = Settings(home=folder.parents[1], ray_port=int(os.environ["ASSAY_RAY_PORT"]))
     given = json.loads((settings.home / DATASET).read_text())
     tasks.connect(settings.cluster_address)
-    record = train.run(
-        TRAIN,
+    inputs = train.Inputs(
+        train=TRAIN,
         model=ModelRecord.model_validate(given["model"]),
         data=DatasetRecord.model_validate(given["data"]),
-        work=Work(settings, folder, folder / "progress.jsonl", settings.home),
     )
+    record = train.run(inputs, Work(settings, folder, folder / "progress.jsonl", settings.home))
     (folder / "record.json").write_text(record.model_dump_json())
 
 

@@ -9,7 +9,7 @@ import click
 
 from assay.engines.cluster import jobs
 from assay.errors import ExitCode, PlaceError
-from assay.flow.pipeline.graph import run_id
+from assay.flow.pipeline.keys import run_id
 from assay.loader.compose import places_named
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec

@@ -20,12 +20,13 @@ class Change:
 
 def differences(old: Block, new: Block) -> list[Change]:
     """Every path in which two blocks of the same kind differ, in the order of the keys."""
-    return list(_changes("", old.model_dump(mode="json"), new.model_dump(mode="json")))
+    return list(changes("", old.model_dump(mode="json"), new.model_dump(mode="json")))
 
 
-def _changes(path: str, old: Value, new: Value) -> Iterator[Change]:
+def changes(path: str, old: Value, new: Value) -> Iterator[Change]:
+    """Every path below `path` in which two pieces of JSON data differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
-            yield from _changes(f"{path}.{key}" if path else key, old.get(key), new.get(key))
+            yield from changes(f"{path}.{key}" if path else key, old.get(key), new.get(key))
     elif old != new:
         yield Change(path, old, new)

@@ -1,14 +1,33 @@
 """`baseline`: the base model answers the same questions, through the same engine, in a slot of its own."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from assay.engines.deployment import ray_serve
+from assay.engines.evaluation.harness import TaskFile
+from assay.records.gate import EvaluationRecord
+from assay.records.inputs import StageInputs
 from assay.records.stages import DeploymentRecord
+from assay.spec.serve import EngineSpec, ReplicasSpec
 
 VERSION = 2
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs(StageInputs):
+    """What a reference model's answers depend on."""
+
+    artifact_digest: str
+    """Of the base model, or of the champion."""
+    engine: EngineSpec
+    replicas: ReplicasSpec
+    tasks: tuple[TaskFile, ...]
+
+
+Output = EvaluationRecord
 
 
 def run(

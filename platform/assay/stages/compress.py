@@ -1,9 +1,11 @@
 """`compress`: the merged model is quantized."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from assay.engines.cluster import tasks
 from assay.engines.compression import llm_compressor
+from assay.records.inputs import StageInputs
 from assay.records.stages import ModelRecord
 from assay.spec.compress import CompressSpec
 from assay.stages.context import Work
@@ -11,8 +13,20 @@ from assay.stages.context import Work
 VERSION = 1
 
 
-def run(compress: CompressSpec, *, merged: ModelRecord, work: Work) -> ModelRecord:
+@dataclass(frozen=True, kw_only=True)
+class Inputs(StageInputs):
+    """What the compressed model depends on."""
+
+    merged: ModelRecord
+    compress: CompressSpec
+
+
+Output = ModelRecord
+
+
+def run(inputs: Inputs, work: Work) -> ModelRecord:
     """The model that will serve. With `scheme: none` it is the merged one."""
+    merged, compress = inputs.merged, inputs.compress
     if compress.scheme == "none":
         return merged
     work.say(f"quantizing to {compress.scheme}")

@@ -1,6 +1,7 @@
 """`contamination`: the suite's items are looked for in the training data, before anything is trained on it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from assay.engines.cluster import tasks as ray_cluster
@@ -10,6 +11,7 @@ from assay.engines.evaluation import harness
 from assay.engines.evaluation.harness import TaskFile
 from assay.errors import UsageError
 from assay.records.gate import ContaminationRecord
+from assay.records.inputs import StageInputs, only
 from assay.records.stages import DatasetRecord, ModelRecord
 from assay.spec.gate import ContaminationSpec
 from assay.stages.context import Work
@@ -18,11 +20,24 @@ VERSION = 2
 NUM_SHOWN = 5
 
 
-def run(
-    wanted: ContaminationSpec, *, tasks: Sequence[TaskFile], data: DatasetRecord, model: ModelRecord, work: Work
-) -> ContaminationRecord:
+@dataclass(frozen=True, kw_only=True)
+class Inputs(StageInputs):
+    """What is looked for, and where."""
+
+    data: DatasetRecord
+    contamination: ContaminationSpec
+    tasks: tuple[TaskFile, ...]
+    model: ModelRecord = only()
+    """Whose tokenizer the data were prepared with."""
+
+
+Output = ContaminationRecord
+
+
+def run(inputs: Inputs, work: Work) -> ContaminationRecord:
     """Compares every item of the tasks with every training text. Raises `UsageError` where an item stands in the
     training data and the suite does not allow it: to train first would be for nothing."""
+    wanted, tasks, data, model = inputs.contamination, inputs.tasks, inputs.data, inputs.model
     work.say("looking for the suite's items in the training data")
     found, num_items = ray_cluster.call(
         _search, list(tasks), Path(model.artifact.path), Path(data.artifact.path) / data.train.file, wanted

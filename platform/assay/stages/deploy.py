@@ -1,9 +1,11 @@
 """`deploy`: a model into a slot, where it answers but has no traffic."""
 
 import time
+from dataclasses import dataclass
 
 from assay.engines.deployment import ray_serve
 from assay.errors import PlaceError
+from assay.records.inputs import StageInputs, only
 from assay.records.release import Champion
 from assay.records.stages import DeploymentRecord, ModelRecord, Slot
 from assay.spec.serve import ServeSpec
@@ -13,12 +15,23 @@ VERSION = 1
 START_TIMEOUT_S = 900.0
 
 
-def run(
-    serve: ServeSpec, *, model_name: str, model: ModelRecord, champion: Champion | None, work: Work
-) -> DeploymentRecord:
+@dataclass(frozen=True, kw_only=True)
+class Inputs(StageInputs):
+    """What a deployment depends on."""
+
+    model: ModelRecord
+    model_name: str
+    """By which clients call it."""
+    serve: ServeSpec = only("engine", "replicas")
+
+
+Output = DeploymentRecord
+
+
+def run(inputs: Inputs, work: Work, *, champion: Champion | None) -> DeploymentRecord:
     """Deploys into the slot that has no traffic."""
     slot: Slot = "green" if champion and champion.slot == "blue" else "blue"
-    return into(slot, serve, model_name=model_name, model=model, work=work)
+    return into(slot, inputs.serve, model_name=inputs.model_name, model=inputs.model, work=work)
 
 
 def into(slot: Slot, serve: ServeSpec, *, model_name: str, model: ModelRecord, work: Work) -> DeploymentRecord:

@@ -1,7 +1,11 @@
 """`fetch`: the base model, as a safetensors folder in the artifact store."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 from assay.engines.cluster import tasks
 from assay.engines.models import folders
+from assay.records.inputs import StageInputs
 from assay.records.stages import ModelRecord
 from assay.spec.model import ModelSpec
 from assay.stages.context import Work
@@ -9,8 +13,21 @@ from assay.stages.context import Work
 VERSION = 1
 
 
-def run(model: ModelSpec, *, work: Work) -> ModelRecord:
+@dataclass(frozen=True, kw_only=True)
+class Inputs(StageInputs):
+    """What the base model depends on."""
+
+    model: ModelSpec
+    files: Mapping[str, list[int]] = field(default_factory=dict)
+    """Size and time of each file of a local folder, by name."""
+
+
+Output = ModelRecord
+
+
+def run(inputs: Inputs, work: Work) -> ModelRecord:
     """Fetches or converts the model once; later runs find it in the store."""
+    model = inputs.model
     work.say(f"fetching {model.source}")
     folder = work.fresh_folder("model")
     facts = tasks.call(folders.fetch, model, folder, work.root)

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from assay.records.gate import (
     ServiceMeasurement,
     ServiceRecord,
 )
+from assay.records.inputs import StageInputs, only, without
 from assay.records.record import Record, canonical_json, digest_of
 from assay.records.stages import DeploymentRecord
 from assay.rules.gate.measurements import evaluate_contamination, evaluate_parity, evaluate_service
@@ -36,32 +38,46 @@ VERSION = 7
 R = TypeVar("R", bound=Record)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Inputs(StageInputs):
+    """What a verdict depends on."""
+
+    deployment: DeploymentRecord
+    suite: SuiteSpec = without("tasks.*.source")
+    tasks: tuple[TaskFile, ...]
+    base: EvaluationRecord | None = None
+    champion: EvaluationRecord | None = None
+    contamination: ContaminationRecord | None = None
+    parity: ParityRecord | None = None
+    service: ServiceRecord | None = None
+    suite_file: str = only()
+    """What the scorecard calls the suite."""
+
+
+Output = GateRecord
+
+
 def run(
-    suite: SuiteSpec,
-    *,
-    suite_file: str,
-    tasks: Sequence[TaskFile],
-    deployment: DeploymentRecord,
-    base: EvaluationRecord | None,
-    evaluate: Callable[[DeploymentRecord], EvaluationRecord],
+    inputs: Inputs,
     work: Work,
-    champion: EvaluationRecord | None = None,
+    *,
+    evaluate: Callable[[DeploymentRecord], EvaluationRecord],
     attempt: Attempt | None = None,
-    contamination: ContaminationRecord | None = None,
-    parity: ParityRecord | None = None,
-    service: ServiceRecord | None = None,
     selftest: SelfTest | None = None,
 ) -> GateRecord:
     """Evaluates the candidate in its slot and decides every limit. All that the decision is made of is kept, so that
     `verify` can make it again."""
+    suite, tasks, deployment = inputs.suite, inputs.tasks, inputs.deployment
+    base, champion = inputs.base, inputs.champion
+    contamination, parity, service = inputs.contamination, inputs.parity, inputs.service
     candidate = evaluate(deployment)
     task_digests = {task.name: task.digest for task in tasks}
-    inputs = _keep_inputs(suite, task_digests, attempt, contamination, parity, service, work)
-    evidence = _evidence(candidate, base, champion, service, inputs)
+    kept = _keep_inputs(inputs, task_digests, attempt, work)
+    evidence = _evidence(candidate, base, champion, service, kept)
     record = GateRecord(
         scorecard=Scorecard(
             schema_version=SCHEMA_VERSION,
-            suite=suite_file,
+            suite=inputs.suite_file,
             suite_digest=suite_digest(suite, tasks),
             task_digests=task_digests,
             artifact_digest=deployment.artifact_digest,
@@ -83,7 +99,7 @@ def run(
         candidate=candidate,
         base=base,
         champion=champion,
-        inputs=inputs,
+        inputs=kept,
     )
     limits = _decide(record)
     scorecard = record.scorecard.model_copy(update={"limits": limits, "outcome": overall(limits)})
@@ -134,23 +150,16 @@ def _suite_digest(suite: SuiteSpec, task_digests: Mapping[str, str]) -> str:
     return digest_of([said, [[name, task_digests[name]] for name in sorted(task_digests)]])
 
 
-def _keep_inputs(
-    suite: SuiteSpec,
-    task_digests: Mapping[str, str],
-    attempt: Attempt | None,
-    contamination: ContaminationRecord | None,
-    parity: ParityRecord | None,
-    service: ServiceRecord | None,
-    work: Work,
-) -> Artifact:
+def _keep_inputs(inputs: Inputs, task_digests: Mapping[str, str], attempt: Attempt | None, work: Work) -> Artifact:
+    """All that a decision is made of besides the answers, as evidence."""
     folder = work.fresh_folder("inputs")
     (folder / "tasks.json").write_text(canonical_json(task_digests))
     parts = {
-        "suite": suite,
+        "suite": inputs.suite,
         "attempt": attempt,
-        "contamination": contamination,
-        "parity": parity,
-        "service": service,
+        "contamination": inputs.contamination,
+        "parity": inputs.parity,
+        "service": inputs.service,
     }
     for name, part in parts.items():
         if part is not None:

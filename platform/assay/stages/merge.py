@@ -1,17 +1,31 @@
 """`merge`: the adapter is added to the base model's weights."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from assay.engines.cluster import tasks
 from assay.engines.models import folders
+from assay.records.inputs import StageInputs
 from assay.records.stages import ModelRecord, TrainingRecord
 from assay.stages.context import Work
 
 VERSION = 2
 
 
-def run(training: TrainingRecord, *, base: ModelRecord, work: Work) -> ModelRecord:
+@dataclass(frozen=True, kw_only=True)
+class Inputs(StageInputs):
+    """What the merged model depends on."""
+
+    base: ModelRecord
+    training: TrainingRecord
+
+
+Output = ModelRecord
+
+
+def run(inputs: Inputs, work: Work) -> ModelRecord:
     """A model folder that needs no adapter. A model trained as a whole only gets its tokenizer."""
+    training, base = inputs.training, inputs.base
     work.say("merging")
     folder = work.fresh_folder("merged")
     if training.artifact.kind == "model":

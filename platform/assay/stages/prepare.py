@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from assay.engines.data import tokenize
 from assay.engines.data.readers import Example, Message, check_forms, stream_sources
 from assay.engines.data.tokenize import Row, SplitWriter, TokenizedRows
 from assay.errors import UsageError
+from assay.records.inputs import StageInputs, only
 from assay.records.record import canonical_json, digest_of
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord
 from assay.spec.data import DataSpec, HeldOut, is_remote
@@ -31,12 +33,28 @@ BLOCKS_PER_WORD = 25
 """How often it is told how far it is."""
 
 
-def run(
-    data: DataSpec, *, train: TrainSpec, model: ModelRecord, work: Work, sealed: DatasetRecord | None = None
-) -> DatasetRecord:
+@dataclass(frozen=True, kw_only=True)
+class Inputs(StageInputs):
+    """What the prepared data depend on."""
+
+    model: ModelRecord
+    data: DataSpec
+    files: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of each data file, or what stands for it elsewhere, by path."""
+    train: TrainSpec = only("max_length", "objective")
+    ewc_files: Mapping[str, str] = field(default_factory=dict)
+    sealed: DatasetRecord | None = None
+    """Prepared data whose sealed split must not be trained on here either."""
+
+
+Output = DatasetRecord
+
+
+def run(inputs: Inputs, work: Work) -> DatasetRecord:
     """Writes the tokenized splits, and the gate's split as an lm-eval task. What asks a question of the gate's split
     in `sealed` is left out. Raises `InvalidInput` for broken lines and `UsageError` when nothing is left to train on,
     or the data are not of the form that the objective learns from."""
+    data, train, model, sealed = inputs.data, inputs.train, inputs.model, inputs.sealed
     work.say("reading the data")
     fetched = _fetched([*data.patterns, *(train.ewc.data if train.ewc else ())], work)
     splits = Splits(data, train.objective, work.root, fetched, _sealed_questions(sealed))

@@ -1,10 +1,13 @@
 """`service`: the deployed candidate under load, where its limits on speed, errors and memory are measured."""
 
+from dataclasses import dataclass
+
 from assay.engines.cluster import tasks
 from assay.engines.deployment import ray_serve
 from assay.engines.evaluation import load_test
 from assay.engines.evaluation.client import Endpoint
 from assay.records.gate import ServiceRecord
+from assay.records.inputs import StageInputs
 from assay.records.stages import DeploymentRecord
 from assay.spec.gate import LoadSpec
 from assay.stages.context import Work
@@ -12,10 +15,21 @@ from assay.stages.context import Work
 VERSION = 2
 
 
-def run(
-    wanted: LoadSpec, *, deployment: DeploymentRecord, gpus_a_replica: int, api: ray_serve.ServeApi, work: Work
-) -> ServiceRecord:
+@dataclass(frozen=True, kw_only=True)
+class Inputs(StageInputs):
+    """What a measurement under load depends on."""
+
+    deployment: DeploymentRecord
+    load: LoadSpec
+    gpus_a_replica: int = 1
+
+
+Output = ServiceRecord
+
+
+def run(inputs: Inputs, work: Work, *, api: ray_serve.ServeApi) -> ServiceRecord:
     """Loads the candidate in its slot, from a process of its own, and keeps what was measured as evidence."""
+    wanted, deployment, gpus_a_replica = inputs.load, inputs.deployment, inputs.gpus_a_replica
     work.say(f"{wanted.num_requests} requests, {wanted.num_concurrent} at a time, to slot {deployment.slot}")
     replicas = ray_serve.engine_pids(api, deployment.slot)
     here = tasks.node_ip()

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from assay.engines.workers import pool, ray_tune
 from assay.engines.workers.ray_tune import Turn
 from assay.engines.workers.retry import Stopped
 from assay.errors import AssayError, PlaceError, StageFailed
+from assay.records.inputs import StageInputs, without
 from assay.records.progress import Progress
 from assay.records.record import Record, digest_of
 from assay.records.stages import (
@@ -73,11 +74,25 @@ class TurnResult(Record):
         return done.selection_loss if done else None
 
 
-def run(
-    sweep: SweepSpec, *, base: TrainSpec, trial: Trial, model: ModelRecord, data: DatasetRecord, work: Work
-) -> SweepRecord:
+@dataclass(frozen=True, kw_only=True)
+class Inputs(StageInputs):
+    """What a sweep's choice depends on."""
+
+    model: ModelRecord
+    data: DatasetRecord
+    sweep: SweepSpec = without("max_concurrent_trials")
+    train: TrainSpec = without("learning_rate", *sorted(WITHOUT_EFFECT))
+    """What every trial has in common."""
+    teacher: ModelRecord | None = None
+
+
+Output = SweepRecord
+
+
+def run(inputs: Inputs, work: Work, *, trial: Trial) -> SweepRecord:
     """Runs every trial as far as the scheduler lets it, and chooses by the loss on the selection split (see
     `choose`). Trials of an earlier attempt at this sweep are kept. Raises `StageFailed` when none finished."""
+    sweep, base, model, data = inputs.sweep, inputs.train, inputs.model, inputs.data
     if not data.selection.num_examples:
         raise StageFailed("a sweep needs a selection split; give data.selection a share or files")
     started_at = time.time()

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from assay.engines.checkpoints import files as kept
@@ -12,6 +13,7 @@ from assay.engines.training import trackers
 from assay.engines.training.job import TrainingJob
 from assay.engines.workers import ray_train
 from assay.errors import UsageError
+from assay.records.inputs import StageInputs, without
 from assay.records.record import digest_of
 from assay.records.stages import DatasetRecord, ModelRecord, PauseReport, TrainingOutcome, TrainingRecord
 from assay.spec.train import WITHOUT_EFFECT, TrainSpec
@@ -25,18 +27,27 @@ Fit = Callable[..., TrainingOutcome | PauseReport]
 """`ray_train.fit`, or something that does the same on workers that are there already."""
 
 
-def run(
-    train: TrainSpec,
-    *,
-    model: ModelRecord,
-    data: DatasetRecord,
-    work: Work,
-    teacher: ModelRecord | None = None,
-    scorer: ModelRecord | None = None,
-) -> TrainingRecord:
+@dataclass(frozen=True, kw_only=True)
+class Inputs(StageInputs):
+    """What training comes to depends on."""
+
+    model: ModelRecord
+    """That training starts from."""
+    data: DatasetRecord
+    train: TrainSpec = without(*sorted(WITHOUT_EFFECT))
+    teacher: ModelRecord | None = None
+    reward_model: ModelRecord | None = None
+
+
+Output = TrainingRecord
+
+
+def run(inputs: Inputs, work: Work) -> TrainingRecord:
     """Trains on Ray workers and stores the adapter, or the full model. `distill` learns from the `teacher`, and
-    `grpo` may be rewarded by the `scorer`. What was trained before is gone on with, whichever run had begun it.
+    `grpo` may be rewarded by the reward model. What was trained before is gone on with, whichever run had begun it.
     Raises `UsageError` when another process is at the same training."""
+    train, model, data = inputs.train, inputs.model, inputs.data
+    teacher, scorer = inputs.teacher, inputs.reward_model
     identity = job_digest(train, model=model, data=data, others=(teacher, scorer))
     checkpoints = work.settings.home / "checkpoints" / identity[:16]
     taken = UsageError(f"another run is at this very training (its checkpoints are in {checkpoints})")

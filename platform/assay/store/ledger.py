@@ -63,6 +63,12 @@ _stages = sql.Table(
     sql.Column("ended_at", sql.Float),
     sql.Column("error", sql.Text),
 )
+_inputs = sql.Table(
+    "inputs",
+    _tables,
+    sql.Column("key", sql.String, primary_key=True),
+    sql.Column("inputs", sql.Text, nullable=False),
+)
 _approvals = sql.Table(
     "approvals",
     _tables,
@@ -171,10 +177,13 @@ class Ledger:
         with self._begin() as connection:
             return set(connection.execute(sql.select(_starts.c.started_by).where(_starts.c.run == run)).scalars())
 
-    def begin_stage(self, run: str, stage: str, key: str) -> int:
-        """Notes that a stage is being run; returns the id of the attempt."""
+    def begin_stage(self, run: str, stage: str, key: str, inputs: str = "") -> int:
+        """Notes that a stage is being run, and the `inputs` (JSON) that its key is made of; returns the id of the
+        attempt."""
         values = {"run": run, "stage": stage, "key": key, "state": "running", "started_at": time.time()}
         with self._begin() as connection:
+            if inputs and not connection.execute(sql.select(_inputs.c.key).where(_inputs.c.key == key)).first():
+                connection.execute(_inputs.insert().values(key=key, inputs=inputs))
             result = connection.execute(_stages.insert().values(values))
             return int(result.inserted_primary_key[0]) if result.inserted_primary_key else 0
 
@@ -219,6 +228,12 @@ class Ledger:
         with self._begin() as connection:
             row = connection.execute(query).mappings().first()
         return RecordRow(**row) if row else None
+
+    def inputs(self, key: str) -> str | None:
+        """What a key is made of, as JSON; None for a key of an older version."""
+        with self._begin() as connection:
+            query = sql.select(_inputs.c.inputs).where(_inputs.c.key == key)
+            return connection.execute(query).scalar()
 
     def stages(self, run: str) -> list[StageRow]:
         """The newest attempt at each stage, in the order in which they were begun."""

@@ -12,7 +12,7 @@ from assay.cli.remote import submit_spec
 from assay.cli.terminal.display import is_terminal
 from assay.cli.terminal.tables import next_steps
 from assay.errors import ExitCode
-from assay.flow.pipeline.graph import run_id
+from assay.flow.pipeline.keys import run_id
 from assay.flow.release.operations import Evaluated, evaluated, promote_run, record_decision
 from assay.loader.load import load_spec, load_suites
 from assay.settings import Settings

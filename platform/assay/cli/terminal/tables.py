@@ -11,13 +11,14 @@ from rich.table import Table
 from assay.cli.terminal.curves import print_sweep
 from assay.cli.terminal.display import NAME_WIDTH, summary
 from assay.flow.pipeline.executor import stages_now
+from assay.flow.pipeline.graph import output_of
 from assay.records.comparison import Comparison
-from assay.records.gate import ContaminationRecord, EvaluationRecord, GateRecord, LimitResult, Scorecard
+from assay.records.gate import GateRecord, LimitResult, Scorecard
 from assay.records.record import read_as
 from assay.records.release import Champion
 from assay.records.report import Report, WrongAnswers
 from assay.records.selftest import Planted, SelftestRecord
-from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
+from assay.records.stages import SweepRecord
 from assay.reporting.words import items_asked
 from assay.rules.gate.measurements import in_unit
 from assay.rules.release.approval import num_required
@@ -28,19 +29,6 @@ from assay.store.ledger import NO_RUNS, Ledger, RunRow, StageRow
 PLAIN_WIDTH = 120
 OUTCOME_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
 STATE_STYLES = {"done": "green", "cached": "dim", "running": "cyan", "failed": "red", "killed": "red"}
-_RECORDS: dict[str, type[Any]] = {
-    "fetch": ModelRecord,
-    "prepare": DatasetRecord,
-    "contamination": ContaminationRecord,
-    "sweep": SweepRecord,
-    "train": TrainingRecord,
-    "merge": ModelRecord,
-    "compress": ModelRecord,
-    "baseline": EvaluationRecord,
-    "champion": EvaluationRecord,
-    "deploy": DeploymentRecord,
-    "gate": GateRecord,
-}
 
 
 def print_runs(runs: Sequence[RunRow], champion: Champion | None, ledger: Ledger, settings: Settings) -> None:
@@ -195,7 +183,7 @@ def _records(run: str, ledger: Ledger) -> list[tuple[str, Any, float]]:
     found = []
     for stage in ledger.stages(run):
         row = ledger.record(stage.key)
-        kind = _RECORDS.get(stage.stage.partition("-")[0])
+        kind = output_of(stage.stage)
         record = read_as(kind, row.record) if row and kind else None
         if row is not None and record is not None:
             found.append((stage.stage, record, row.seconds))

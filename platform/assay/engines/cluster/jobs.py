@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.errors import PlaceError, UsageError
+from assay.errors import PlaceError, Unreachable, UsageError
 
 RESOLVED_SPEC = "assay-spec.yaml"
 """The spec's name in the folder that `pack` makes."""
@@ -117,7 +117,7 @@ def follow(address: str, submission_id: str, write: Callable[[str], None]) -> Jo
                 job = client.get_job_info(submission_id)
             if job.status.is_terminal():
                 return JobOutcome(job.status.value, job.driver_exit_code, job.message or "")
-        except _Unreachable as error:
+        except Unreachable as error:
             if last_contact is None or time.monotonic() - last_contact > PATIENCE_S:
                 raise PlaceError(str(error)) from error
             wait_s = min(2 * wait_s, 30.0)
@@ -129,10 +129,6 @@ def stop(address: str, submission_id: str) -> None:
     client = _connect(address)
     with _plain_errors(address):
         client.stop_job(submission_id)
-
-
-class _Unreachable(PlaceError):
-    """Nobody answers now; it may be worth asking again."""
 
 
 def _check_packable(source: Path, root: Path) -> None:
@@ -215,12 +211,12 @@ def _plain_errors(address: str) -> Iterator[None]:
     except aiohttp.WSServerHandshakeError as error:
         if error.status in (401, 403, 404):
             raise PlaceError(unknown if error.status == 404 else unauthorized) from error
-        raise _Unreachable(unreachable) from error
+        raise Unreachable(unreachable) from error
     except (OSError, aiohttp.ClientError) as error:  # the errors of `requests` are OSErrors
-        raise _Unreachable(unreachable) from error
+        raise Unreachable(unreachable) from error
     except RuntimeError as error:
         if "WebSocket" in str(error):
-            raise _Unreachable(unreachable) from error
+            raise Unreachable(unreachable) from error
         if "status code 404" in str(error):
             raise PlaceError(unknown) from error
         raise PlaceError(f"the cluster at {address} refused: {error}") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.engines.cluster.cpu_features import computes_in_bf16
-from assay.errors import PlaceError, StageFailed
+from assay.errors import PlaceError, StageFailed, Unreachable
 from assay.records.stages import DeploymentRecord, Slot
 from assay.spec.serve import ServeSpec
 
@@ -200,7 +200,7 @@ def _request(api: ServeApi, method: str, body: dict[str, Any] | None = None) -> 
         said = error.read().decode(errors="replace")[-400:]
         raise PlaceError(f"Ray Serve at {api.dashboard_url} said {error.code}: {said}") from error
     except OSError as error:
-        raise PlaceError(
+        raise Unreachable(
             f"no Ray dashboard answers at {api.dashboard_url} ({error}); `assay up` starts a local cluster"
         ) from error
     return json.loads(text) if text and method == "GET" else {}

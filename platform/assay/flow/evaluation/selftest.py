@@ -3,18 +3,19 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from assay.engines.cluster import tasks as ray_cluster
 from assay.engines.models import weight_noise
 from assay.errors import UsageError
-from assay.flow.evaluation.standalone import EvalCase, EvalOptions, ask_slot
-from assay.flow.pipeline.executor import Line, Watcher, only_one
-from assay.flow.pipeline.graph import engine_fingerprint
+from assay.flow.evaluation.standalone import AnswerInputs, EvalCase, EvalOptions, ask_slot
+from assay.flow.pipeline.executor import StageExecutor, Watcher, only_one
+from assay.flow.pipeline.graph import Stage
+from assay.flow.pipeline.keys import engine_fingerprint
 from assay.records.evaluation import EvaluationRequest, SlotEvaluation
 from assay.records.gate import Evaluation, GateRecord
-from assay.records.record import digest_of, read_as
+from assay.records.inputs import StageInputs
+from assay.records.record import read_as
 from assay.records.selftest import NoisedModel, SelftestRecord
 from assay.records.stages import DatasetRecord, ModelRecord
 from assay.reporting import document as reports
@@ -55,8 +56,8 @@ def run(
         ledger.open_run(name, name="(gate selftest)", spec='{"kind":"selftest"}', started_by=settings.user)
         attempt = ledger.begin_stage(name, STAGE, reports.selftest_key(source.digest))
         try:
-            line = Line(name, settings, root, ledger, watcher, before_work)
-            noised = tuple(_noised(source, noise, num_concurrent, line) for noise in noises)
+            executor = StageExecutor(name, settings, root, ledger, watcher, before_work)
+            noised = tuple(_noised(source, noise, num_concurrent, executor) for noise in noises)
             record = _tested(source, ", ".join(files), draws, noised)
         except BaseException as error:
             ledger.fail_stage(attempt, str(error) or type(error).__name__)
@@ -132,33 +133,42 @@ def _tested(source: _Source, files: str, draws: int, noised: tuple[NoisedModel, 
     )
 
 
-def _noised(source: _Source, noise: float, num_concurrent: int | None, line: Line) -> NoisedModel:
+@dataclass(frozen=True, kw_only=True)
+class NoiseInputs(StageInputs):
+    """What a damaged model depends on."""
+
+    model: ModelRecord
+    noise: float
+
+
+def _noised(source: _Source, noise: float, num_concurrent: int | None, executor: StageExecutor) -> NoisedModel:
     """The model with noise on its weights, deployed and asked; with none, the same model once more."""
     if source.model is None:
         raise UsageError("noise needs a model's files; a model behind a URL has none here")
-    tasks = evaluate.tasks_of(source.suite, line.root, source.data)
+    tasks = evaluate.tasks_of(source.suite, executor.root, source.data)
     how, model = EvalOptions(_serve(source.row), num_concurrent), source.model
     if noise:
-        model = line.record(
-            f"noise {noise:g}",
-            digest_of(["noise", weight_noise.VERSION, noise, model.artifact.digest]),
-            ModelRecord,
-            partial(_damage, model, noise),
+        damage = NoiseInputs(model=model, noise=noise)
+        name = f"noise {noise:g}"
+        model = executor.record(Stage(name, weight_noise.VERSION, ModelRecord, lambda: damage, _damage))
+    engine = engine_fingerprint(how.serve_for(model).engine, executor.settings)
+    # The same model must not be answered from what is on file.
+    mark = engine if noise else f"{engine} once more"
+    inputs = AnswerInputs.of(EvalCase(tasks), model.artifact.digest, mark, 0)
+    found = executor.record(
+        Stage(
+            f"evaluate {noise:g}",
+            evaluate.VERSION,
+            SlotEvaluation,
+            lambda: inputs,
+            lambda _, work: ask_slot(model, how, mark, [EvalCase(tasks)], work)[0],
         )
-    engine = engine_fingerprint(how.serve_for(model).engine, line.settings)
-    mark = engine if noise else f"{engine} once more"  # the same model must not be answered from what is on file
-    found = line.record(
-        f"evaluate {noise:g}",
-        digest_of(
-            ["weigh", evaluate.VERSION, model.artifact.digest, mark, [[task.name, task.digest] for task in tasks]]
-        ),
-        SlotEvaluation,
-        lambda work: ask_slot(model, how, mark, [EvalCase(tasks)], work)[0],
     )
     return _compared(source, noise, gate.read_evaluation(found.evaluation))
 
 
-def _damage(model: ModelRecord, noise: float, work: Work) -> ModelRecord:
+def _damage(inputs: NoiseInputs, work: Work) -> ModelRecord:
+    model, noise = inputs.model, inputs.noise
     work.say(f"adding noise {noise:g} to the weights")
     folder = work.fresh_folder("model")
     seed = int(model.artifact.digest[:8], 16)

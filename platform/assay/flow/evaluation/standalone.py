@@ -21,10 +21,12 @@ from assay.engines.evaluation.harness import TaskFile
 from assay.errors import UsageError
 from assay.flow.pipeline.artifacts import champion_model
 from assay.flow.pipeline.attempts import begin_attempt
-from assay.flow.pipeline.executor import Line, Watcher, only_one
-from assay.flow.pipeline.graph import engine_fingerprint, folder_fingerprint, stopping_of
+from assay.flow.pipeline.executor import StageExecutor, Watcher, only_one
+from assay.flow.pipeline.graph import Stage, stopping_of
+from assay.flow.pipeline.keys import engine_fingerprint, folder_fingerprint
 from assay.records.evaluation import URL_MARK, EvaluationRequest, ModelRef, SlotEvaluation
 from assay.records.gate import Attempt, EvaluationRecord, GateRecord
+from assay.records.inputs import StageInputs
 from assay.records.record import digest_of
 from assay.records.stages import DeploymentRecord, ModelRecord
 from assay.reporting import document as reports
@@ -86,7 +88,7 @@ def run(
             name = _name(request, gate.suite_digest(suite, tasks))
             held.enter_context(only_one(settings.run_folder(name), name))
             ledger.open_run(name, name="(gate run)", spec=request.model_dump_json(), started_by=settings.user)
-            cases.append(_Case(request, suite, tasks, Line(name, settings, root, ledger, watcher, connect)))
+            cases.append(_Case(request, suite, tasks, StageExecutor(name, settings, root, ledger, watcher, connect)))
         return _evaluate_and_decide(cases, how)
 
 
@@ -128,20 +130,45 @@ class EvalCase:
     stopping: evaluate.Stopping | None = None
     """When it has seen enough; None when it asks everything."""
 
-    @property
-    def reads(self) -> object:
-        """What the answers depend on, besides the model and the engine."""
-        stopping = self.stopping
-        return [
-            [[task.name, task.digest] for task in self.tasks],
-            self.load.model_dump() if self.load else None,
-            [
-                stopping.suite.model_dump(mode="json"),
-                [digest_of(evaluation.model_dump()) if evaluation else None for evaluation in stopping.beside],
-            ]
-            if stopping
-            else None,
-        ]
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerInputs(StageInputs):
+    """What a model's answers to one suite depend on."""
+
+    artifact_digest: str
+    engine: str
+    tasks: tuple[TaskFile, ...]
+    load: LoadSpec | None
+    num_replicas: int
+    """Under the load; 0 where none is measured."""
+    stops_by: SuiteSpec | None
+    """The suite whose limits end the asking early."""
+    beside: tuple[str, ...]
+    """Digests of the answers that these are compared with then."""
+
+    @classmethod
+    def of(cls, case: EvalCase, digest: str, engine: str, num_replicas: int) -> "AnswerInputs":
+        """Of a model with this digest behind this engine."""
+        stopping = case.stopping
+        beside = stopping.beside if stopping else ()
+        return cls(
+            artifact_digest=digest,
+            engine=engine,
+            tasks=case.tasks,
+            load=case.load,
+            num_replicas=num_replicas if case.load else 0,
+            stops_by=stopping.suite if stopping else None,
+            beside=tuple(digest_of(other.model_dump()) if other else "" for other in beside),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionInputs(StageInputs):
+    """What a verdict without a run depends on."""
+
+    gate: gate.Inputs
+    answers: EvaluationRecord
+    attempt: Attempt
 
 
 @dataclass(frozen=True)
@@ -151,15 +178,15 @@ class _Case:
     request: EvaluationRequest
     suite: SuiteSpec
     tasks: tuple[TaskFile, ...]
-    line: Line
+    executor: StageExecutor
 
 
 def _evaluate_and_decide(cases: Sequence[_Case], how: EvalOptions) -> tuple[Evaluated, ...]:
-    request, lines = cases[0].request, [case.line for case in cases]
+    request, executors = cases[0].request, [case.executor for case in cases]
     whole = [EvalCase(case.tasks) for case in cases]
     bases: list[EvaluationRecord | None] = [None] * len(cases)
     if request.base:
-        bases = [found.evaluation for found in _evaluate(request.base, whole, how, lines, "-base")]
+        bases = [found.evaluation for found in _evaluate(request.base, whole, how, executors, "-base")]
     champions = [
         (_champion(case, asking, how) or base) if "champion" in case.suite.references else None
         for case, asking, base in zip(cases, whole, bases, strict=True)
@@ -171,7 +198,7 @@ def _evaluate_and_decide(cases: Sequence[_Case], how: EvalOptions) -> tuple[Eval
         for case, base, champion in zip(cases, bases, champions, strict=True)
     ]
     begins = [partial(_begin, case) for case in cases]
-    candidates = _evaluate(request.candidate, askings, how, lines, begins=begins)
+    candidates = _evaluate(request.candidate, askings, how, executors, begins=begins)
     return tuple(
         _decide(case, candidate, base, champion)
         for case, candidate, base, champion in zip(cases, candidates, bases, champions, strict=True)
@@ -181,37 +208,28 @@ def _evaluate_and_decide(cases: Sequence[_Case], how: EvalOptions) -> tuple[Eval
 def _decide(
     case: _Case, candidate: SlotEvaluation, base: EvaluationRecord | None, champion: EvaluationRecord | None
 ) -> Evaluated:
-    line, suite, digest = case.line, case.suite, gate.suite_digest(case.suite, case.tasks)
+    executor = case.executor
     attempt = _begin(case, candidate.deployment.artifact_digest, candidate.engine)
-    read = [
-        "gate",
-        gate.VERSION,
-        digest,
-        candidate.model_dump(),
-        base.evidence.digest if base else None,
-        champion.evidence.digest if champion else None,
-        attempt.model_dump(),
-    ]
-    decided = line.record(
-        "gate",
-        digest_of(read),
-        GateRecord,
-        lambda work: gate.run(
-            suite,
-            suite_file=", ".join(case.request.suite),
-            tasks=case.tasks,
-            deployment=candidate.deployment,
-            base=base,
-            champion=champion,
-            evaluate=lambda _: candidate.evaluation,
-            attempt=attempt,
-            service=candidate.service,
-            selftest=reports.summary(reports.newest_selftest(digest, line.ledger)),
-            work=work,
-        ),
-        needs_cluster=False,
+    selftest = reports.newest_selftest(gate.suite_digest(case.suite, case.tasks), executor.ledger)
+    inputs = gate.Inputs(
+        deployment=candidate.deployment,
+        suite=case.suite,
+        tasks=case.tasks,
+        base=base,
+        champion=champion,
+        service=candidate.service,
+        suite_file=", ".join(case.request.suite),
     )
-    return Evaluated(line.name, decided, line.num_run)
+    run = partial(
+        gate.run,
+        evaluate=lambda _: candidate.evaluation,
+        attempt=attempt,
+        selftest=reports.summary(selftest),
+    )
+    # The answers and the attempt are no inputs of a run's gate, which asks and counts by itself.
+    decided_by = DecisionInputs(gate=inputs, answers=candidate.evaluation, attempt=attempt)
+    stage = Stage("gate", gate.VERSION, GateRecord, lambda: decided_by, lambda _, work: run(inputs, work))
+    return Evaluated(executor.name, executor.record(stage, needs_cluster=False), executor.num_run)
 
 
 def _check(request: EvaluationRequest, suite: SuiteSpec) -> None:
@@ -235,7 +253,7 @@ def _evaluate(
     subject: ModelRef,
     askings: Sequence[EvalCase],
     how: EvalOptions,
-    lines: Sequence[Line],
+    executors: Sequence[StageExecutor],
     mark: str = "",
     begins: Sequence[Callable[[str, str], object]] = (),
 ) -> list[SlotEvaluation]:
@@ -247,8 +265,8 @@ def _evaluate(
         deployment = _server(subject, how.api_key)
         digest, engine, ask = deployment.artifact_digest, ELSEWHERE, partial(_ask_server, deployment, how)
     else:
-        model, *_ = [_fetch(subject, line, mark) for line in lines]
-        engine = engine_fingerprint(how.serve_for(model).engine, lines[0].settings)
+        model, *_ = [_fetch(subject, executor, mark) for executor in executors]
+        engine = engine_fingerprint(how.serve_for(model).engine, executors[0].settings)
         digest, ask = model.artifact.digest, partial(ask_slot, model, how, engine)
     for begin in begins:
         begin(digest, engine)
@@ -260,34 +278,32 @@ def _evaluate(
             found.update(enumerate(ask(askings[number:], work), start=number))
         return found[number]
 
-    return [
-        line.record(
-            f"evaluate{mark}",
-            digest_of(
-                ["weigh", evaluate.VERSION, digest, engine, asking.reads, how.serve.replicas.min if asking.load else 0]
-            ),
-            SlotEvaluation,
-            partial(answers, number),
-            stands=_is_answered,
-        )
-        for number, (asking, line) in enumerate(zip(askings, lines, strict=True))
-    ]
+    num_replicas = how.serve.replicas.min
+    found_by: list[SlotEvaluation] = []
+    for number, (asking, executor) in enumerate(zip(askings, executors, strict=True)):
+        inputs = AnswerInputs.of(asking, digest, engine, num_replicas)
+        stage = _answer_stage(f"evaluate{mark}", inputs, partial(answers, number))
+        found_by.append(executor.record(stage))
+    return found_by
+
+
+def _answer_stage(name: str, inputs: AnswerInputs, ask: Callable[[Work], SlotEvaluation]) -> Stage[SlotEvaluation]:
+    return Stage(name, evaluate.VERSION, SlotEvaluation, lambda: inputs, lambda _, work: ask(work), _is_answered)
 
 
 def _champion(case: _Case, asking: EvalCase, how: EvalOptions) -> EvaluationRecord | None:
     """The champion's answers; it is asked in a slot of its own, for its users have the other. None when nobody has the
     traffic, or its model is not in the ledger any more."""
-    line = case.line
-    champion = line.ledger.champion()
-    model = champion_model(champion, line.ledger) if champion else None
+    executor = case.executor
+    champion = executor.ledger.champion()
+    model = champion_model(champion, executor.ledger) if champion else None
     if model is None:
         return None
-    engine = engine_fingerprint(how.serve_for(model).engine, line.settings)
-    key = digest_of(["weigh", evaluate.VERSION, model.artifact.digest, engine, asking.reads])
+    engine = engine_fingerprint(how.serve_for(model).engine, executor.settings)
+    inputs = AnswerInputs.of(asking, model.artifact.digest, engine, how.serve.replicas.min)
     ask = partial(ask_slot, model, how, engine, [asking])
-    return line.record(
-        "evaluate-champion", key, SlotEvaluation, lambda work: ask(work)[0], stands=_is_answered
-    ).evaluation
+    stage = _answer_stage("evaluate-champion", inputs, lambda work: ask(work)[0])
+    return executor.record(stage).evaluation
 
 
 def _is_answered(found: SlotEvaluation) -> bool:
@@ -296,20 +312,15 @@ def _is_answered(found: SlotEvaluation) -> bool:
 
 def _begin(case: _Case, digest: str, engine: str) -> Attempt:
     """Counts the candidate among those that were evaluated with these items."""
-    line = case.line
-    return begin_attempt(
-        case.suite, case.tasks, artifact_digest=digest, engine=engine, run=line.name, ledger=line.ledger
-    )
+    run, ledger = case.executor.name, case.executor.ledger
+    return begin_attempt(case.suite, case.tasks, artifact_digest=digest, engine=engine, run=run, ledger=ledger)
 
 
-def _fetch(subject: ModelRef, line: Line, mark: str) -> ModelRecord:
+def _fetch(subject: ModelRef, executor: StageExecutor, mark: str) -> ModelRecord:
     source = ModelSpec(source=subject.source)
-    return line.record(
-        f"fetch{mark}",
-        digest_of(["fetch", fetch.VERSION, source.model_dump(), folder_fingerprint(source, line.root)]),
-        ModelRecord,
-        lambda work: fetch.run(source, work=work),
-    )
+    inputs = fetch.Inputs(model=source, files=folder_fingerprint(source, executor.root))
+    stage = Stage(f"fetch{mark}", fetch.VERSION, ModelRecord, lambda: inputs, fetch.run)
+    return executor.record(stage)
 
 
 def ask_slot(
@@ -331,7 +342,7 @@ def ask_slot(
         )
         gpus = serve.engine.tensor_parallel_size
         measured = {
-            load: service.run(load, deployment=deployment, gpus_a_replica=gpus, api=api, work=work)
+            load: service.run(service.Inputs(deployment=deployment, load=load, gpus_a_replica=gpus), work, api=api)
             for load in dict.fromkeys(asking.load for asking in askings)
             if load is not None
         }

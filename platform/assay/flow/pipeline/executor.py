@@ -1,15 +1,18 @@
-"""A line of stages: each is skipped when its record stands, and leaves its record otherwise."""
+"""Runs stages one after the other: each is skipped when its record stands, and leaves its record otherwise."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from assay.engines.cluster import signals, tasks
 from assay.errors import AssayError, PlaceError, StageFailed, UsageError
 from assay.flow.pipeline.artifacts import is_intact
-from assay.records.record import Record, read_as
+from assay.flow.pipeline.graph import Stage
+from assay.records.inputs import StoredInputs
+from assay.records.record import Record, canonical_json, read_as
 from assay.settings import Settings
 from assay.stages.context import Work
 from assay.store.ledger import Ledger, StageRow
@@ -21,7 +24,7 @@ LOCK = "lock"
 
 
 class Watcher(Protocol):
-    """Who is told how a line goes."""
+    """Who is told how the stages go."""
 
     def began(self, stage: str, progress_file: Path) -> None:
         """A stage is being run; its progress can be followed in the file."""
@@ -35,7 +38,7 @@ def _nothing() -> None:
 
 
 @dataclass
-class Line:
+class StageExecutor:
     """The stages of one run, or of one evaluation without a run."""
 
     name: str
@@ -53,28 +56,29 @@ class Line:
 
     def record(
         self,
-        stage: str,
-        key: str,
-        kind: type[R],
-        run: Callable[[Work], R],
+        stage: Stage[R],
         *,
-        stands: Callable[[R], bool] = lambda _: True,
         first: Callable[[], None] = _nothing,
         needs_cluster: bool = True,
     ) -> R:
-        """The record of a stage: the one under its key, when that is whole and what it tells of `stands`; otherwise
-        `first` is called, and the stage run. Raises `StageFailed` for what is missing in the middle of the work, and
-        `KeyboardInterrupt`, with the record written, when somebody asked to stop as the stage came to its end."""
-        row = self.ledger.record(key)
-        record = read_as(kind, row.record) if row else None
-        if row is not None and record is not None and is_intact(record, self.settings) and stands(record):
-            self.ledger.reuse_stage(self.name, stage, key)
-            self.watcher.ended(stage, record, seconds=row.seconds, cached=True)
+        """The record of a stage: the one under its inputs' key, when that is whole and what it tells of is still so;
+        otherwise `first` is called, and the stage run. Raises `StageFailed` for what is missing in the middle of the
+        work, and `KeyboardInterrupt`, with the record written, when somebody asked to stop as the stage came to its
+        end."""
+        inputs = stage.inputs()
+        assert not inputs.pending, f"{stage.name} comes before {inputs.pending}"
+        stored = StoredInputs(stage.name, stage.version, inputs.as_data())
+        row = self.ledger.record(stored.key)
+        record = read_as(stage.output, row.record) if row else None
+        stands = record is not None and is_intact(record, self.settings) and stage.is_valid(record)
+        if row is not None and record is not None and stands:
+            self.ledger.reuse_stage(self.name, stage.name, stored.key)
+            self.watcher.ended(stage.name, record, seconds=row.seconds, cached=True)
             return record
         first()
         if needs_cluster:
             self._connect()
-        return self._execute(stage, key, run)
+        return self._execute(stage.name, stored, partial(stage.run, inputs))
 
     def _connect(self) -> None:
         if self._on_gpu is None:
@@ -82,13 +86,13 @@ class Line:
             tasks.connect(self.settings.cluster_address)
             self._on_gpu = tasks.size().gpus > 0
 
-    def _execute(self, stage: str, key: str, run: Callable[[Work], R]) -> R:
+    def _execute(self, stage: str, inputs: StoredInputs, run: Callable[[Work], R]) -> R:
         folder = self.settings.run_folder(self.name) / stage
         folder.mkdir(parents=True, exist_ok=True)
         progress_file = folder / "progress.jsonl"
         progress_file.unlink(missing_ok=True)
         progress_file.touch()
-        attempt = self.ledger.begin_stage(self.name, stage, key)
+        attempt = self.ledger.begin_stage(self.name, stage, inputs.key, canonical_json(inputs.data))
         self.watcher.began(stage, progress_file)
         try:
             record = run(Work(self.settings, folder, progress_file, self.root, on_gpu=bool(self._on_gpu)))
@@ -102,7 +106,7 @@ class Line:
             raise
         self.ledger.finish_stage(attempt, record)
         self.num_run += 1
-        row = self.ledger.record(key)
+        row = self.ledger.record(inputs.key)
         self.watcher.ended(stage, record, seconds=row.seconds if row else 0.0, cached=False)
         signals.raise_if_requested()
         return record

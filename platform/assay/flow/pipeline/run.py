@@ -4,12 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from assay.engines.cluster import tasks
 from assay.errors import UsageError
 from assay.flow.pipeline.attempts import MAKE_CANDIDATES, check_attempts_left
-from assay.flow.pipeline.executor import Line, Watcher, only_one
-from assay.flow.pipeline.graph import Context, Step, run_id, wanted_steps
+from assay.flow.pipeline.context import RunContext
+from assay.flow.pipeline.executor import StageExecutor, Watcher, only_one
+from assay.flow.pipeline.graph import Stage, stages_of
+from assay.flow.pipeline.keys import run_id
 from assay.records.gate import GateRecord
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
@@ -43,23 +46,17 @@ def run(
 
     with only_one(settings.run_folder(name), name):
         ledger.open_run(name, name=spec.name, spec=spec.model_dump_json(), started_by=settings.user)
-        context = Context(spec, suite, root, settings, ledger.champion())
-        line = Line(name, settings, root, ledger, watcher, prepare)
-        for step in wanted_steps(context):
-            context.records[step.name] = line.record(
-                step.name,
-                step.key(context),
-                step.record,
-                partial(step.run, context),
-                stands=partial(step.stands, context),
-                first=partial(_check_attempts, step, context, ledger),
-            )
-    return RunOutcome(name, context.record("gate", GateRecord), line.num_run)
+        context = RunContext(spec, suite, root, settings, ledger.champion())
+        executor = StageExecutor(name, settings, root, ledger, watcher, prepare)
+        for stage in stages_of(context):
+            check = partial(_check_attempts, stage, context, ledger)
+            context.records[stage.name] = executor.record(stage, first=check)
+    return RunOutcome(name, context.record("gate", GateRecord), executor.num_run)
 
 
-def _check_attempts(step: Step, context: Context, ledger: Ledger) -> None:
+def _check_attempts(stage: Stage[Any], context: RunContext, ledger: Ledger) -> None:
     """Refuses to make a candidate that the gate would refuse."""
-    if step.name.partition("-")[0] in MAKE_CANDIDATES:
+    if stage.name.partition("-")[0] in MAKE_CANDIDATES:
         check_attempts_left(context.suite, context.tasks, ledger)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from assay.engines.data.readers import Example, read_examples
 from assay.engines.data.split_lengths import split_lengths
 from assay.errors import AssayError
-from assay.flow.pipeline.graph import Context, numbered
+from assay.flow.pipeline.context import RunContext, numbered
 from assay.loader.globs import matching_files
 from assay.records.plan import DataPlan
 from assay.records.stages import DatasetRecord
@@ -16,12 +16,12 @@ MOST_BYTES_READ = 32 * 2**20
 """Data of more bytes is not read for a plan."""
 
 
-def data_plans(context: Context, notes: list[str]) -> list[DataPlan | None]:
+def data_plans(context: RunContext, notes: list[str]) -> list[DataPlan | None]:
     """The training split of each training run; None where nothing can be said, and then `notes` says why."""
     return [_data(context, index, notes) for index in range(len(context.spec.train_steps))]
 
 
-def _data(context: Context, index: int, notes: list[str]) -> DataPlan | None:
+def _data(context: RunContext, index: int, notes: list[str]) -> DataPlan | None:
     prepared = context.records.get(numbered("prepare", index))
     if isinstance(prepared, DatasetRecord):
         try:

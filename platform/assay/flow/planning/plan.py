@@ -15,11 +15,13 @@ from assay.engines.models import folders
 from assay.engines.models import shape as model_shape
 from assay.errors import AssayError, PlaceError, UsageError
 from assay.flow.pipeline.attempts import MAKE_CANDIDATES, check_attempts_left
-from assay.flow.pipeline.graph import Context, numbered, run_id, wanted_steps
+from assay.flow.pipeline.context import RunContext, numbered
+from assay.flow.pipeline.keys import run_id
 from assay.flow.planning.data import data_plans
 from assay.flow.planning.stages import stage_plans
 from assay.flow.planning.time import Amounts, waves, with_times
 from assay.loader.cluster import ClusterSpec
+from assay.records.inputs import Pending
 from assay.records.plan import (
     Cluster,
     DataPlan,
@@ -59,16 +61,15 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, settings: Settings, cluste
     notes: list[str] = []
     ledger = existing_ledger(settings, notes)
     is_described, cluster = cluster is not None, cluster or _cluster(settings, notes)
-    context = Context(spec, suite, root, settings, ledger.champion() if ledger else None)
-    wanted = wanted_steps(context)
-    first = stage_plans(wanted, context, ledger, {})  # fills the records that stand
+    context = RunContext(spec, suite, root, settings, ledger.champion() if ledger else None)
+    first = stage_plans(context, ledger, {})  # fills the records that stand
     shape = _shape(spec, context, root)
     data = data_plans(context, notes)
-    needs = [need for need in _needs(spec, shape, data, cluster) if need.stage in {step.name for step in wanted}]
+    needs = [need for need in _needs(spec, shape, data, cluster) if need.stage in {plan.stage for plan in first}]
     if not is_described and any(need.fits is False for need in needs):
         notes.append("the nodes that are up now were counted; --cluster FILE plans for what an autoscaler could add")
     blocks = dict(_blocks(context, shape, needs, ledger, is_described=is_described))
-    stages = stage_plans(wanted, context, ledger, blocks) if blocks else first
+    stages = stage_plans(context, ledger, blocks) if blocks else first
     limits = tuple(_limits(suite, root, data[0]))
     training = tuple(
         training_plan(train, one) if one else None for train, one in zip(spec.train_steps, data, strict=True)
@@ -137,7 +138,7 @@ def _cluster(settings: Settings, notes: list[str]) -> Cluster | None:
     return Cluster(source="this machine; no cluster is running", nodes=(here,))
 
 
-def _shape(spec: Spec, context: Context, root: Path) -> ModelShape | None:
+def _shape(spec: Spec, context: RunContext, root: Path) -> ModelShape | None:
     """The base model's dimensions, from wherever they can be had without a network."""
     fetched = context.records.get("fetch")
     if isinstance(fetched, ModelRecord):
@@ -195,7 +196,7 @@ def _precision(train: TrainSpec, device: Device) -> Precision:
 
 
 def _blocks(
-    context: Context,
+    context: RunContext,
     shape: ModelShape | None,
     needs: Sequence[Need],
     ledger: "Ledger | None",
@@ -225,16 +226,16 @@ def _blocks(
         yield "compress", reason
 
 
-def _spent(context: Context, ledger: "Ledger | None") -> str:
+def _spent(context: RunContext, ledger: "Ledger | None") -> str:
     """Why no other candidate may be evaluated, if the suite's attempts are used up."""
     if ledger is None or context.suite.attempts is None:
+        return ""
+    if any(isinstance(task, Pending) for task in context.tasks):  # the sealed split
         return ""
     try:
         check_attempts_left(context.suite, context.tasks, ledger)
     except UsageError as error:
         return str(error)
-    except KeyError:  # the sealed split is not prepared yet
-        return ""
     return ""
 
 

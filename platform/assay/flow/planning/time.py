@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
-from assay.flow.pipeline.graph import numbered
+from assay.flow.pipeline.context import numbered
 from assay.records.gate import EvaluationRecord, GateRecord
 from assay.records.plan import StagePlan, TrainingPlan
 from assay.records.stages import SweepRecord, TrainingRecord

@@ -1,0 +1,67 @@
+"""What stands for files, folders and engines in a stage's inputs, and the id of a run."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from assay.engines.data import remote
+from assay.engines.deployment import ray_serve
+from assay.loader.globs import matching_files
+from assay.records.record import digest_of
+from assay.settings import Settings
+from assay.spec.data import DataSpec, is_remote
+from assay.spec.gate import SuiteSpec
+from assay.spec.model import ModelSpec
+from assay.spec.serve import EngineSpec
+from assay.spec.spec import Spec
+from assay.spec.train import TrainSpec
+from assay.stages import evaluate, gate
+
+
+def data_digests(data: DataSpec, root: Path) -> dict[str, str]:
+    """Every data file of the spec with the SHA-256 of its bytes."""
+    return _digests_of_files(data.patterns, root)
+
+
+def ewc_digests(train: TrainSpec, root: Path) -> dict[str, str]:
+    """The same of the data that elastic weight consolidation protects."""
+    return _digests_of_files(train.ewc.data, root) if train.ewc else {}
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def folder_fingerprint(model: ModelSpec, root: Path) -> dict[str, list[int]]:
+    """A local model folder has no revision: the sizes and times of its files stand for one."""
+    if model.kind != "folder":
+        return {}
+    folder = (root / model.source).expanduser()
+    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(folder.iterdir())}
+
+
+def engine_fingerprint(engine: EngineSpec, settings: Settings) -> str:
+    """The engine and its settings, as far as they bear on an answer; the number of replicas does not."""
+    return digest_of([engine.model_dump(), ray_serve.engine_packages(settings.engine_python)])
+
+
+def run_id(spec: Spec, suite: SuiteSpec, root: Path) -> str:
+    """The spec's name and six digits of what it says, its data and its suite: the same request is the same run."""
+    tasks = evaluate.tasks_of(suite, root, None)
+    data = [sorted(data_digests(one, root).items()) for one in spec.all_data]
+    protected = [sorted(ewc_digests(one, root).items()) for one in spec.train_steps]
+    request = [spec.model_dump(mode="json"), [*data, *protected], gate.suite_digest(suite, tasks)]
+    return f"{spec.name}-{digest_of(request)[:6]}"
+
+
+def _digests_of_files(patterns: Sequence[str], root: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pattern in patterns:
+        for file in matching_files(pattern, root):
+            found[os.path.relpath(file, root)] = file_digest(file)
+        if is_remote(pattern):
+            found.update((name, mark) for name, mark in remote.mark(pattern))
+    return found
