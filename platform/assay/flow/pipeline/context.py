@@ -22,7 +22,7 @@ from assay.records.stages import (
 from assay.rules.gate.measurements import joined_contamination
 from assay.settings import Settings
 from assay.spec.data import DataSpec
-from assay.spec.gate import SuiteSpec
+from assay.spec.gate import HELD_OUT, SuiteSpec
 from assay.spec.spec import Spec
 from assay.spec.sweep import with_parameters
 from assay.spec.train import TrainSpec
@@ -130,7 +130,7 @@ class RunContext:
     @property
     def tasks(self) -> tuple[TaskFile, ...]:
         """The suite's tasks, with the sealed split where the suite limits it."""
-        if evaluate.HELD_OUT not in self.suite.limits:
+        if HELD_OUT not in self.suite.limits:
             return self.suite_tasks
         if isinstance(self.data, Pending):
             return (*self.suite_tasks, cast(TaskFile, self.data))
