@@ -154,7 +154,7 @@ def _work_lines(it: Plan) -> Iterator[str]:
             yield "data       unknown"
             continue
         about = "" if data.exact else "about "
-        how = "counted" if data.exact else "estimated from characters, 4 a token"
+        how = "counted" if data.exact else "estimated from the letters"
         yield f"data       {about}{data.num_examples:,} examples, {about}{data.num_tokens:,} tokens ({how})"
         yield (
             f"training   {training.num_steps:,} steps, {about}{training.num_tokens:,} tokens; at most some "

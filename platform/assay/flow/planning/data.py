@@ -9,6 +9,7 @@ from assay.flow.pipeline.context import RunContext, numbered
 from assay.loader.globs import matching_files
 from assay.records.plan import DataPlan
 from assay.records.stages import DatasetRecord
+from assay.rules.planning.tokens import estimated_tokens
 from assay.rules.planning.workload import Passage, estimated_data
 from assay.spec.data import DataSpec, HeldOut
 
@@ -16,12 +17,13 @@ MOST_BYTES_READ = 32 * 2**20
 """Data of more bytes is not read for a plan."""
 
 
-def data_plans(context: RunContext, notes: list[str]) -> list[DataPlan | None]:
-    """The training split of each training run; None where nothing can be said, and then `notes` says why."""
-    return [_data(context, index, notes) for index in range(len(context.spec.train_steps))]
+def data_plans(context: RunContext, vocab_size: int | None, notes: list[str]) -> list[DataPlan | None]:
+    """The training split of each training run; None where nothing can be said, and then `notes` says why. What is
+    estimated is so for a vocabulary of this size."""
+    return [_data(context, index, vocab_size, notes) for index in range(len(context.spec.train_steps))]
 
 
-def _data(context: RunContext, index: int, notes: list[str]) -> DataPlan | None:
+def _data(context: RunContext, index: int, vocab_size: int | None, notes: list[str]) -> DataPlan | None:
     prepared = context.records.get(numbered("prepare", index))
     if isinstance(prepared, DatasetRecord):
         try:
@@ -31,10 +33,13 @@ def _data(context: RunContext, index: int, notes: list[str]) -> DataPlan | None:
         else:
             num_gate = prepared.gate.num_examples if prepared.gate else None
             return DataPlan.model_validate({**counted.model_dump(), "num_gate": num_gate})
-    return _estimated(context.data_spec(index), context.spec.train_steps[index].max_length, context.root, notes)
+    max_length = context.spec.train_steps[index].max_length
+    return _estimated(context.data_spec(index), max_length, vocab_size, context.root, notes)
 
 
-def _estimated(data: DataSpec, max_length: int, root: Path, notes: list[str]) -> DataPlan | None:
+def _estimated(
+    data: DataSpec, max_length: int, vocab_size: int | None, root: Path, notes: list[str]
+) -> DataPlan | None:
     files = [file for pattern in data.train for file in matching_files(pattern, root)]
     if sum(file.stat().st_size for file in files) > MOST_BYTES_READ:
         notes.append(f"data of more than {MOST_BYTES_READ >> 20} MiB are not counted before they are prepared")
@@ -46,11 +51,13 @@ def _estimated(data: DataSpec, max_length: int, root: Path, notes: list[str]) ->
     except AssayError as error:
         notes.append(f"the data cannot be read: {str(error).splitlines()[0]}; `assay validate` says more")
         return None
-    return estimated_data([_passages(one) for one in examples], data, num_gate, max_length=max_length)
+    passages = [_passages(one, vocab_size) for one in examples]
+    return estimated_data(passages, data, num_gate, max_length=max_length)
 
 
-def _passages(example: Example) -> list[Passage]:
+def _passages(example: Example, vocab_size: int | None) -> list[Passage]:
     """Every text of an example; of a pair the last answers alone bear loss."""
-    found = [Passage(len(text), bears_loss=True) for text in (example.text,) if text]
-    found += [Passage(len(m.content), bears_loss=m.role == "assistant") for m in (*example.messages, *example.rejected)]
-    return [*found, Passage(len(example.label), bears_loss=True)] if isinstance(example.label, str) else found
+    texts = [(example.text, True)] if example.text else []
+    texts += [(turn.content, turn.role == "assistant") for turn in (*example.messages, *example.rejected)]
+    texts += [(example.label, True)] if isinstance(example.label, str) else []
+    return [Passage(estimated_tokens(text, vocab_size), bears_loss) for text, bears_loss in texts]

@@ -64,7 +64,7 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, settings: Settings, cluste
     context = RunContext(spec, suite, root, settings, ledger.champion() if ledger else None)
     first = stage_plans(context, ledger, {})  # fills the records that stand
     shape = _shape(spec, context, root)
-    data = data_plans(context, notes)
+    data = data_plans(context, shape.vocab_size if shape else None, notes)
     needs = [need for need in _needs(spec, shape, data, cluster) if need.stage in {plan.stage for plan in first}]
     if not is_described and any(need.fits is False for need in needs):
         notes.append("the nodes that are up now were counted; --cluster FILE plans for what an autoscaler could add")

@@ -30,9 +30,6 @@ def training_plan(train: TrainSpec, data: DataPlan) -> TrainingPlan:
     )
 
 
-CHARACTERS_PER_TOKEN = 4
-"""Of English text, about: https://help.openai.com/en/articles/4936856-what-are-tokens-and-how-to-count-them."""
-
 TEMPLATE_TOKENS = 5
 """What a chat template puts around a message, about: its role and its end, in special tokens."""
 
@@ -40,7 +37,8 @@ TEMPLATE_TOKENS = 5
 class Passage(NamedTuple):
     """One text of an example."""
 
-    num_characters: int
+    num_tokens: float
+    """Without what a chat template puts around it."""
     bears_loss: bool
 
 
@@ -51,7 +49,7 @@ def estimated_data(
     `max_length` are left out."""
     lengths, loss = [], 0
     for example in examples:
-        tokens = [(bears, math.ceil(size / CHARACTERS_PER_TOKEN) + TEMPLATE_TOKENS) for size, bears in example]
+        tokens = [(bears, math.ceil(size) + TEMPLATE_TOKENS) for size, bears in example]
         length = sum(count for _, count in tokens)
         if length <= max_length:
             lengths.append(length)
