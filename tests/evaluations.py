@@ -6,6 +6,7 @@ from pathlib import Path
 from assay.engines.evaluation.harness import TaskFile
 from assay.records.evaluation import EvaluationRequest, ModelRef
 from assay.records.gate import Evaluation, EvaluationRecord, GateRecord, Sample, TaskResult
+from assay.records.judge import JudgeAgreement
 from assay.records.record import digest_of
 from assay.records.stages import DeploymentRecord
 from assay.settings import Settings
@@ -39,7 +40,13 @@ def evaluation(model: str, tasks: Mapping[str, Sequence[Sample]]) -> Evaluation:
     return Evaluation(artifact_digest=digest_of(model), model_name=model, tasks=results, seconds=2.0)
 
 
-def decide(suite: SuiteSpec, candidate: Evaluation, base: Evaluation | None, settings: Settings) -> GateRecord:
+def decide(
+    suite: SuiteSpec,
+    candidate: Evaluation,
+    base: Evaluation | None,
+    settings: Settings,
+    judge: JudgeAgreement | None = None,
+) -> GateRecord:
     """The gate's decision on these answers, with its evidence in the place's store."""
     work = Work(settings, settings.home / "work", settings.home / "work" / "progress.jsonl", settings.home)
     inputs = gate.Inputs(
@@ -55,6 +62,7 @@ def decide(suite: SuiteSpec, candidate: Evaluation, base: Evaluation | None, set
             replicas=("reference#1",),
         ),
         base=_keep(base, settings) if base else None,
+        judge=judge,
     )
     return gate.run(inputs, work, evaluate=lambda _: _keep(candidate, settings))
 

@@ -2,7 +2,8 @@
 
     AssayError                  1   something failed while working
     ├── UsageError              2   the call, the spec, the suite or the data is wrong; nothing was started
-    │   └── InvalidInput        2   the same, with places (file, line, column)
+    │   ├── InvalidInput        2   the same, with places (file, line, column)
+    │   └── NothingEvaluated    2   no answers are on record that could be used
     ├── PlaceError              2   the machine or the cluster lacks something; nothing was started
     │   ├── MissingExtra        2   a library is not installed
     │   └── Unreachable         2   nobody answers there now; it may be worth asking again
@@ -52,6 +53,10 @@ class UsageError(AssayError):
     """The request itself is wrong; nothing was started."""
 
     exit_code = ExitCode.USAGE
+
+
+class NothingEvaluated(UsageError):
+    """No stored answers are there to work on."""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from assay.errors import InvalidInput, Problem
 from assay.loader.compose import Override, compose
+from assay.loader.free_text import schema_of
 from assay.loader.parse import in_order, validated
 from assay.loader.references import check_blocks, check_references, check_suite
 from assay.loader.yaml_reader import Document
-from assay.spec.gate import LM_EVAL, SuiteSpec, TaskSettings
+from assay.spec.gate import LM_EVAL, JudgeSpec, SuiteSpec, TaskSettings
 from assay.spec.spec import Spec
 
 
@@ -49,10 +50,13 @@ def load_suites(paths: Sequence[str], root: Path = Path()) -> SuiteSpec:
     joined: dict[str, object] = {"limits": {}, "tasks": {}}
     for path, suite in suites.items():
         for name in sorted(suite.model_fields_set - {"limits", "tasks"} | {"confidence"}):
-            if name in joined and joined[name] != getattr(suite, name):
+            value = getattr(suite, name)
+            if name == "judge" and suite.judge is not None:
+                value = _labelled(suite.judge, Path(path).with_suffix(""))
+            if name in joined and joined[name] != value:
                 message = "says something else than another suite of this gate"
                 problems.append(Problem(path, 0, 0, name, "value", message))
-            joined[name] = getattr(suite, name)
+            joined[name] = value
     limits = [(path, task) for path, suite in suites.items() for task in suite.limits]
     for path, task in limits:
         if any(other != path and named == task for other, named in limits):
@@ -62,14 +66,24 @@ def load_suites(paths: Sequence[str], root: Path = Path()) -> SuiteSpec:
         raise InvalidInput(problems)
     joined["limits"] = {task: found for suite in suites.values() for task, found in suite.limits.items()}
     joined["tasks"] = {
-        task: _sourced(suite.settings(task), task, Path(path).with_suffix(""))
+        task: _sourced(suite.settings(task), task, Path(path).with_suffix(""), root)
         for path, suite in suites.items()
         for task in suite.limits
     }
     return SuiteSpec.model_validate(joined)
 
 
-def _sourced(settings: TaskSettings, task: str, folder: Path) -> TaskSettings:
+def _sourced(settings: TaskSettings, task: str, folder: Path, root: Path) -> TaskSettings:
+    """The settings with the source as a path from `root`, and with the JSON schema that they name in them."""
     source = settings.source or f"{task}.yaml"
     place = source if source.startswith(LM_EVAL) else (folder / source).as_posix()
-    return TaskSettings.model_validate({**settings.model_dump(), "source": place})
+    schema = schema_of(settings, root / folder)
+    found = {**settings.model_dump(), "source": place} | ({"json_schema": schema} if schema is not None else {})
+    return TaskSettings.model_validate(found)
+
+
+def _labelled(judge: JudgeSpec, folder: Path) -> JudgeSpec:
+    """The judge with its labels as a path from where the suites' paths start."""
+    if judge.labels is None:
+        return judge
+    return JudgeSpec.model_validate({**judge.model_dump(), "labels": (folder / judge.labels).as_posix()})

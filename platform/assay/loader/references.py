@@ -14,6 +14,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from assay.errors import InvalidInput, Problem
+from assay.loader.free_text import check_free_text
 from assay.loader.globs import matching_files
 from assay.loader.parse import parse
 from assay.loader.yaml_reader import Document, Location, Positions, Value
@@ -65,7 +66,8 @@ def check_suite(path: Path) -> tuple[SuiteSpec | None, list[Problem]]:
         return None, error.problems
     if problems or suite is None:
         return None, problems
-    return suite, _missing_tasks(suite, document.positions, path)
+    problems = _missing_tasks(suite, document.positions, path)
+    return suite, [*problems, *check_free_text(suite, document.positions, path)]
 
 
 def model_fault(model: ModelSpec, root: Path) -> tuple[str, str] | None:

@@ -30,6 +30,9 @@ class Sample(Record):
     """What the item has in common with others that are evidence only together; None for an item on its own."""
     slices: dict[str, str] = Field({})
     """Document field to its value, for the task's `slice_by`."""
+    unscored: dict[str, str] = Field({}, exclude_if=lambda found: not found)
+    """Metric to why the answer has no score of it, such as a judge that failed. No limit on that metric can be
+    decided."""
     error: str | None = None
     """Why there is no answer, after all retries: a fault of the infrastructure. Then `scores` is empty, and no limit
     of the task can be decided."""
@@ -50,6 +53,8 @@ class TaskResult(Record):
     """Task file, data files and functions, by their path as the suite names them, with their SHA-256."""
     unasked: tuple[str, ...] = ()
     """Ids of the items that were not asked, because no answer to them could have changed what the suite decides."""
+    notes: dict[str, str] = Field({}, exclude_if=lambda found: not found)
+    """Metric to what else is known of it, in words: BLEU of all answers together, what `auto` stands for."""
 
 
 class Evaluation(Record):
@@ -71,7 +76,7 @@ class EvaluationRecord(Record):
     num_items: int
     seconds: float
     num_errors: int = 0
-    """Items without an answer, after all retries."""
+    """Items without an answer, or without the score that a judge owes them, after all retries."""
     num_reused: int = 0
     """Answers that stood already, for which no request was sent."""
     num_unasked: int = 0

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Sequence
 from enum import Enum
 from typing import Annotated, Any
 
@@ -27,12 +26,10 @@ class Block(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
-def without_defaults(block: Block, dumped: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """What a block is dumped to, without those of the fields `names` that have their default: fields that came later
-    are left out where nobody used them, so that the digests of earlier suites and runs still hold."""
-    fields = type(block).model_fields
-    unused = {name for name in names if getattr(block, name) == fields[name].default}
-    return {name: value for name, value in dumped.items() if name not in unused}
+def later(default: Any, **more: Any) -> Any:
+    """A field that came after suites and runs were kept: it is written only where it is not the default, so that the
+    digests of earlier ones still hold."""
+    return Field(default, exclude_if=lambda value: value == default, **more)
 
 
 _SHARE = r"(\d+(?:\.\d+)?)\s*%"

@@ -2,18 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    SerializerFunctionWrapHandler,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from assay.spec.block import Block, Duration, Fraction, Paths, Score, without_defaults
+from assay.spec.block import Block, Duration, Fraction, Paths, Score, later
 from assay.spec.patterns import check_pattern
+from assay.spec.templates import check_prompt
 
 HELD_OUT = "heldout"
 """The task that needs no file: it is made from the spec's `data.gate` split."""
@@ -149,24 +142,20 @@ class TaskSettings(Block):
     penalty_threshold: Probability = 0.5
     """t of `penalized_score`: how sure one must be for an answer to be worth its risk."""
 
-    contains: tuple[str, ...] = ()
+    contains: tuple[str, ...] = later(())
     """For the metric `contains`: texts that must all stand in the answer; the reference when not said. Case and white
     space do not matter."""
 
-    regex: Regex | None = None
+    regex: Regex | None = later(None)
     """For the metric `regex`: a regular expression that must be found in the answer (`^` and `$` for all of it). A
     search that takes longer than a second gives no score."""
 
-    json_schema: dict[str, Any] | str | None = None
+    json_schema: dict[str, Any] | str | None = later(None)
     """For the metric `json_schema`: a JSON schema, or a file of one inside the folder named like the suite. What it
     refers to must stand in it."""
 
     functions: dict[str, str] = Field({})
     """Python files that the task's `!function` may run, each with the SHA-256 of its bytes; any other is refused."""
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_defaults(self, handler(self), ("contains", "regex", "json_schema"))
 
 
 class LoadSpec(Block):
@@ -264,29 +253,31 @@ class JudgeSpec(Block):
     api_key_env: str | None = None
     """Environment variable that holds its API key."""
 
-    rubric: str | None = Field(None, min_length=1, max_length=MAX_PROMPT_CHARACTERS)
+    rubric: str | None = later(None, min_length=1, max_length=MAX_PROMPT_CHARACTERS)
     """What earns which score, in words; the metric `judge` needs it."""
 
-    scale: tuple[int, int] = (1, 5)
+    scale: tuple[int, int] = later((1, 5))
     """Lowest and highest score of the rubric, whole numbers. Limits read it as 0 to 1."""
 
-    prompt: str | None = Field(None, min_length=1, max_length=MAX_PROMPT_CHARACTERS)
+    prompt: Annotated[str, AfterValidator(check_prompt)] | None = later(
+        None, min_length=1, max_length=MAX_PROMPT_CHARACTERS
+    )
     """What the judge is asked, as a Jinja template of `question`, `answer`, `reference`, `rubric`, `lowest`, `highest`
     and `fence` (a mark that no answer can hold); a prompt of the gate's own when not said. The reply must end in a line
     `SCORE: n`."""
 
-    labels: str | None = None
+    labels: str | None = later(None)
     """JSON Lines of `question`, `answer`, `label` (a person's score on the scale) and, where there is one, `reference`,
     inside the folder named like the suite. `assay gate selftest` measures the judge on them."""
 
-    agreement_within: int = Field(0, ge=0)
+    agreement_within: int = later(0, ge=0)
     """How far a score may lie from the label and still agree with it."""
 
-    min_agreement: Fraction | None = None
+    min_agreement: Fraction | None = later(None)
     """Share of the labels with which the judge must agree; the lower confidence bound counts. While it was not
     measured or not reached, limits on the metric `judge` are inconclusive."""
 
-    min_kappa: Fraction | None = None
+    min_kappa: Fraction | None = later(None)
     """The same for Cohen's kappa with quadratic weights: agreement beyond what chance alone would give."""
 
     @model_validator(mode="after")
@@ -300,11 +291,6 @@ class JudgeSpec(Block):
         if self.rubric is None and any(value is not None for value in said):
             raise ValueError("prompt, labels, min_agreement and min_kappa go with a rubric")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        later = ("rubric", "scale", "prompt", "labels", "agreement_within", "min_agreement", "min_kappa")
-        return without_defaults(self, handler(self), later)
 
 
 def _one_or_many(value: Any) -> Any:

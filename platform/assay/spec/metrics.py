@@ -88,6 +88,7 @@ RIGHT = ("correct", "exact_match", "acc")
 HELD_OUT_CONFIG: Mapping[str, Any] = {
     "output_type": "generate_until",
     "metric_list": [{"metric": "exact_match"}],
+    "metadata": {"auto": "exact_match"},
 }
 """What decides on the metrics of the task `heldout`, which has no file before the data is prepared."""
 
@@ -141,6 +142,9 @@ def metric_fault(
         return f"{name} reads generated answers; the task's output_type is {kind}", ""
     if kind.startswith("loglikelihood"):
         return f"{name} reads answers, and the task has none: its output_type is {kind}", ""
+    if name == "auto" and "auto" not in (config.get("metadata") or {}):
+        hint = "name the score, or write `metadata: {auto: SCORE}` into the task's file"
+        return "only `heldout` chooses its metric by itself", hint
     if metric.setting and getattr(settings, metric.setting) is None:
         hint = f"write `{metric.setting}:` under the task in the suite's `tasks`"
         return f"{name} needs the task's setting `{metric.setting}`", hint

@@ -20,9 +20,12 @@ from assay.rules.gate.answers import DERIVED, score_of
 from assay.rules.gate.early_stopping import can_stop
 from assay.rules.gate.verdict import is_settled
 from assay.spec.gate import HELD_OUT, LM_EVAL, SuiteSpec, TaskSettings
+from assay.spec.metrics import TEXT_METRICS
 from assay.stages.context import Work
 
 VERSION = 4
+JUDGES = "answers/judges"
+"""Folder in the home where the judges' replies are kept: they belong to no model that is judged."""
 NEED_CONFIDENCE = ("brier", "ece")
 """Metrics that are made of the probability of an answer."""
 
@@ -96,7 +99,8 @@ def run(
             cache.clear()
             raise StageFailed(f"slot {deployment.slot} got another deployment while it was evaluated; run it again")
         for task, result in zip(together, answered.tasks, strict=True):
-            results[task.digest] = _with_abstention(result, task, cache.judged)
+            marked = _with_abstention(result, task, cache.judged)
+            results[task.digest] = _with_judge_scores(marked, task, work.settings.home / JUDGES)
             num_reused[task.digest] = answered.reused.get(task.name, 0)
             cache.put(task, results[task.digest])
     seconds = time.monotonic() - started
@@ -135,9 +139,17 @@ def tasks_of(suite: SuiteSpec, root: Path, data: DatasetRecord | None) -> tuple[
         if name == HELD_OUT and data is None:
             continue
         path = _held_out(data) if name == HELD_OUT and data else _task_path(name, task_settings, root)
-        wants_confidence = any(limit.metric in NEED_CONFIDENCE for limit in suite.limits[name])
-        judge = suite.judge if task_settings.abstention == "judge" else None
-        found.append(harness.task_file(name, path, task_settings, wants_confidence=wants_confidence, judge=judge))
+        metrics = {limit.metric for limit in suite.limits[name]}
+        task = harness.task_file(
+            name,
+            path,
+            task_settings,
+            wants_confidence=not metrics.isdisjoint(NEED_CONFIDENCE),
+            judge=suite.judge if task_settings.abstention == "judge" else None,
+            wanted_metrics=[metric for metric in metrics if metric in TEXT_METRICS],
+            scoring_judge=suite.judge if "judge" in metrics else None,
+        )
+        found.append(task)
     return tuple(found)
 
 
@@ -197,7 +209,7 @@ class _Cache:
     def put(self, task: TaskFile, result: TaskResult) -> None:
         """Keeps a finished task. One that the server has failed is asked again next time, and so is what was not asked
         this time."""
-        if result.unasked or any(item.error for item in result.items):
+        if result.unasked or any(_is_unfinished(item) for item in result.items):
             return
         draft = self._path(task).with_suffix(".draft")
         draft.parent.mkdir(parents=True, exist_ok=True)
@@ -239,6 +251,34 @@ def _marked(item: Sample, verdict: bool | None, penalty_threshold: float) -> Sam
     return marked.model_copy(update={"scores": {**marked.scores, **derived}})
 
 
+def _with_judge_scores(result: TaskResult, task: TaskFile, folder: Path) -> TaskResult:
+    """The items with the judge's score, from 0 to 1, where the task wants one. Where the judge gave none, the item
+    says why, and has its other scores."""
+    judge = task.scoring_judge
+    if judge is None:
+        return result
+    answered = [item for item in result.items if not item.error]
+    asked = [judges.Answer(item.prompt, item.response, item.target) for item in answered]
+    found = {
+        item.id: _judged(item, judged, judge.scale)
+        for item, judged in zip(answered, judges.scores(judge, asked, folder), strict=True)
+    }
+    return result.model_copy(update={"items": tuple(found.get(item.id, item) for item in result.items)})
+
+
+def _judged(item: Sample, judged: judges.Judged, scale: tuple[int, int]) -> Sample:
+    if judged.score is None:
+        return item.model_copy(update={"unscored": {**item.unscored, "judge": judged.error}})
+    lowest, highest = scale
+    share = (judged.score - lowest) / (highest - lowest)
+    return item.model_copy(update={"scores": {**item.scores, "judge": share}})
+
+
+def _is_unfinished(item: Sample) -> bool:
+    """Whether asking once more may bring what is missing: an answer, or the judge's score of it."""
+    return item.error is not None or "judge" in item.unscored
+
+
 def _keep(
     artifact_digest: str,
     model_name: str,
@@ -258,7 +298,7 @@ def _keep(
         artifact_digest=artifact_digest,
         num_items=len(items),
         seconds=seconds,
-        num_errors=sum(item.error is not None for item in items),
+        num_errors=sum(_is_unfinished(item) for item in items),
         num_reused=num_reused,
         num_unasked=sum(len(result.unasked) for result in results),
     )

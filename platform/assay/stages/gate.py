@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from assay.engines.evaluation.harness import TaskFile
+from assay.engines.evaluation.judge import judge_digest
 from assay.errors import IntegrityError
 from assay.records.artifact import Artifact
 from assay.records.gate import (
@@ -25,8 +26,10 @@ from assay.records.gate import (
     ServiceRecord,
 )
 from assay.records.inputs import StageInputs, only, without
+from assay.records.judge import JudgeAgreement
 from assay.records.record import Record, canonical_json, digest_of
 from assay.records.stages import DeploymentRecord
+from assay.rules.gate.judging import trusted
 from assay.rules.gate.measurements import evaluate_contamination, evaluate_parity, evaluate_service
 from assay.rules.gate.verdict import evaluate_limits, overall
 from assay.spec.gate import SuiteSpec
@@ -50,6 +53,8 @@ class Inputs(StageInputs):
     contamination: ContaminationRecord | None = None
     parity: ParityRecord | None = None
     service: ServiceRecord | None = None
+    judge: JudgeAgreement | None = None
+    """How far the suite's judge agrees with people, where limits rest on it and it was measured."""
     suite_file: str = only()
     """What the scorecard calls the suite."""
 
@@ -160,6 +165,7 @@ def _keep_inputs(inputs: Inputs, task_digests: Mapping[str, str], attempt: Attem
         "contamination": inputs.contamination,
         "parity": inputs.parity,
         "service": inputs.service,
+        "judge": inputs.judge,
     }
     for name, part in parts.items():
         if part is not None:
@@ -197,6 +203,10 @@ def _decide(record: GateRecord) -> tuple[LimitResult, ...]:
         read_evaluation(record.champion) if record.champion else None,
         confidence=confidence,
     )
+    if suite.judged_tasks:
+        assert suite.judge is not None  # the suite sees to it
+        judge = _read(folder / "judge.json", JudgeAgreement)
+        limits = trusted(limits, suite.judge, judge_digest(suite.judge), judge)
     if suite.service is not None:
         own = service if service and service.artifact_digest == candidate.artifact_digest else None
         limits += evaluate_service(suite.service, read_service(own) if own else None, confidence)

@@ -115,7 +115,8 @@ def selftest(
     num_concurrent: int | None,
     as_json: bool,
 ) -> None:
-    """Test a suite on itself: how often it is wrong, and how small a regression it sees."""
+    """Test a suite on itself: how often it is wrong, how small a regression it sees, and how far its judge agrees with
+    people's labels."""
     from assay.cli.commands.gate_run import evaluate_quietly
     from assay.cli.commands.gate_selftest import test_suite
 
@@ -126,7 +127,7 @@ def selftest(
             subject(artifact), subject(base) if base else None, suite, Settings(), num_concurrent
         )
         noises = noises or (0.0, 0.1, 0.3)
-    record = test_suite(
+    faults = test_suite(
         suite,
         evaluated,
         settings=Settings(),
@@ -135,7 +136,7 @@ def selftest(
         num_concurrent=num_concurrent,
         as_json=as_json,
     )
-    sys.exit(ExitCode.FAILED if record.faults else ExitCode.DONE)
+    sys.exit(ExitCode.FAILED if faults else ExitCode.DONE)
 
 
 def subject(text: str, model: str = "", revision: str = "") -> "ModelRef":

@@ -14,6 +14,7 @@ from assay.flow.pipeline.executor import stages_now
 from assay.flow.pipeline.graph import output_of
 from assay.records.comparison import Comparison
 from assay.records.gate import GateRecord, LimitResult, Scorecard
+from assay.records.judge import JudgeAgreement
 from assay.records.record import read_as
 from assay.records.release import Champion
 from assay.records.report import Report, WrongAnswers
@@ -164,7 +165,34 @@ def print_selftest(record: SelftestRecord) -> None:
             f"noise {model.noise:g}: {model.outcome}, {model.changed_answers:.0%} of the answers differ{missed}"
         )
     for fault in record.faults:
-        console.print(f"[bold red]missed[/bold red] {escape(fault)}", highlight=False)
+        print_fault(fault)
+
+
+def print_fault(fault: str) -> None:
+    """A promise that is not kept."""
+    _console().print(f"[bold red]missed[/bold red] {escape(fault)}", highlight=False)
+
+
+def print_judge(judge: JudgeAgreement) -> None:
+    """How far a judge agrees with people, and where it does not."""
+    console, level = _console(), f"{100 * judge.confidence:g}%"
+    within = f" (within {judge.within})" if judge.within else ""
+    console.print(
+        f"judge {escape(judge.model)}: agrees{within} with {judge.num_agreed} of {judge.num_labels} labels, "
+        f"{judge.agreement:.1%}; with {level} confidence at least {judge.agreement_lower:.1%}",
+        highlight=False,
+    )
+    if judge.kappa is not None and judge.kappa_lower is not None:
+        text = f"weighted kappa {judge.kappa:.3f}; with {level} confidence at least {judge.kappa_lower:.3f}"
+        console.print(text, highlight=False)
+    else:
+        console.print("no kappa: all labels and scores are one", highlight=False)
+    table = _table("person", "judge", "answer that they differ on")
+    for apart in judge.disagreements:
+        score = "no score" if apart.score is None else str(apart.score)
+        table.add_row(str(apart.label), score, escape(f"{apart.question[:80]} → {apart.answer[:120]}"))
+    if judge.disagreements:
+        console.print(table)
 
 
 def next_steps(run: str, spec: Spec, scorecard: Scorecard) -> str:

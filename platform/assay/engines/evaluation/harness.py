@@ -1,4 +1,4 @@
-"""lm-eval: builds the questions of task files, and reads the answers. The asking in between is `asking`'s."""
+"""lm-eval: builds the questions of task files, and reads the answers. The asking in between is `client`'s."""
 
 import json
 import math
@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from assay.engines.cluster.progress_file import tell
-from assay.engines.evaluation import task_files
+from assay.engines.evaluation import task_files, text_metrics
 from assay.engines.evaluation.client import Endpoint, Reply, Request, content_of, request_all
+from assay.engines.evaluation.judge import judge_digest
 from assay.engines.evaluation.logprobs import Pair, Score, score
 from assay.errors import UsageError
 from assay.records.gate import Sample, TaskResult
@@ -44,6 +45,10 @@ class TaskFile:
     """Whether the log-probabilities of generated answers are asked for."""
     judge: JudgeSpec | None = None
     """Who reads the answers for abstentions; the matcher when not said."""
+    text_metrics: tuple[str, ...] = ()
+    """The gate's own scores that are made of the answers' text."""
+    scoring_judge: JudgeSpec | None = None
+    """Who scores the answers by a rubric; nobody when not said."""
     data_digest: str = ""
     """Over the task's data files alone, or all of the task where its data comes from a hub: what attempts are counted
     by, however else the items are asked."""
@@ -66,14 +71,29 @@ def task_file(
     *,
     wants_confidence: bool = False,
     judge: JudgeSpec | None = None,
+    wanted_metrics: Sequence[str] = (),
+    scoring_judge: JudgeSpec | None = None,
 ) -> TaskFile:
-    """A task file with its digest. Raises `InvalidInput` for what cannot be a task."""
+    """A task file with its digest; `wanted_metrics` are the scores that are made of the answers' text. Raises
+    `InvalidInput` for what cannot be a task."""
     source = task_files.read(path, name, settings.functions)
     said = settings.model_dump(mode="json", exclude={"source", "functions"})
     judged = judge.model_dump(include={"url", "model"}) if judge else None
-    digest = digest_of([source.digest, said, wants_confidence, judged])
-    data_digest = digest_of(source.data) if source.data else source.digest
-    return TaskFile(name, str(path), digest, settings, wants_confidence, judge, data_digest)
+    metrics = tuple(sorted(set(wanted_metrics)))
+    # Tasks without these have the digests that they had before there were any.
+    scored: list[object] = [[text_metrics.VERSION, metrics]] if metrics else []
+    scored += [judge_digest(scoring_judge)] if scoring_judge else []
+    return TaskFile(
+        name,
+        str(path),
+        digest_of([source.digest, said, wants_confidence, judged, *scored]),
+        settings,
+        wants_confidence,
+        judge,
+        metrics,
+        scoring_judge,
+        digest_of(source.data) if source.data else source.digest,
+    )
 
 
 def evaluate(
@@ -192,6 +212,7 @@ def _evaluate(
 ) -> dict[str, TaskResult]:
     loaded = {task.name: load(task) for task in tasks}
     asked.confident = {task.name for task in tasks if task.wants_confidence}
+    asked.turns = {name: field for name in loaded if (field := _turns_field(loaded[name]))}
     orders = {task.name: _order(loaded[task.name], task.settings) for task in tasks}
     samples: dict[str, list[dict[str, Any]]] = {task.name: [] for task in tasks}
     results: dict[str, TaskResult] = {}
@@ -257,6 +278,8 @@ class _Asked:
     reused: Counter[str] = field(default_factory=Counter)
     confident: set[str] = field(default_factory=set)
     """Tasks whose answers need a probability."""
+    turns: dict[str, str] = field(default_factory=dict)
+    """Task to the field of its documents that holds the chat up to the answer, where there is one."""
     blocks: dict[str, list[int]] = field(default_factory=dict)
     """Task to the documents that are being asked, in their order."""
     errors: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -394,7 +417,7 @@ def _load_tokenizer(folder: str | None) -> Any:
 
 
 def _generate(asked: _Asked, requests: Sequence[Any]) -> list[str]:
-    asks = [_generation(request, with_logprobs=request.task_name in asked.confident) for request in requests]
+    asks = [_generation(request, asked) for request in requests]
     replies = request_all(asked.endpoint, asks, answers=asked.answers, progress=asked.progress)
     answers = []
     for request, reply in zip(requests, replies, strict=True):
@@ -406,8 +429,9 @@ def _generate(asked: _Asked, requests: Sequence[Any]) -> list[str]:
     return answers
 
 
-def _generation(request: Any, *, with_logprobs: bool) -> Request:
+def _generation(request: Any, asked: _Asked) -> Request:
     prompt, said = request.args[0], dict(request.args[1])
+    with_logprobs = request.task_name in asked.confident
     stops = _stops(said.pop("until", None))
     sample = said.pop("do_sample", None)
     temperature = float(said.pop("temperature", 0.0) or 0.0) if sample is not False else 0.0
@@ -421,12 +445,29 @@ def _generation(request: Any, *, with_logprobs: bool) -> Request:
     }
     if not isinstance(prompt, _ChatText):
         return Request("completions", {"prompt": str(prompt), **body, **({"logprobs": 0} if with_logprobs else {})})
-    body["messages"] = prompt.messages
+    turns = request.doc.get(asked.turns.get(request.task_name, ""))
+    body["messages"] = _with_turns(prompt.messages, turns) if turns else prompt.messages
     if with_logprobs:
         body["logprobs"] = True
     if not prompt.add_generation_prompt:
         body |= {"add_generation_prompt": False, "continue_final_message": True}
     return Request("chat/completions", body)
+
+
+def _turns_field(loaded: Any) -> str:
+    """The field of a task's documents that holds the chat up to the answer: its file says so under `metadata`."""
+    return str((loaded.config.metadata or {}).get("turns", ""))
+
+
+def _with_turns(messages: Sequence[dict[str, str]], turns: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """A prompt in which the question is a whole chat; a system message of the chat's own takes the place of the
+    task's. Solved examples stay before it."""
+    chat = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in turns]
+    before = list(messages[:-1])
+    if chat[0]["role"] == "system":
+        before = [message for message in before if message["role"] != "system"]
+        return [chat[0], *before, *chat[1:]]
+    return [*before, *chat]
 
 
 def _stops(until: Any) -> list[str]:
@@ -464,9 +505,25 @@ def _result(
         digest=digest_of([task.digest, sorted([*ids, *left])]),
         items=items,
         lower_is_better=tuple(sorted(name for name, is_higher in higher.items() if is_higher is False)),
+        notes=_notes(task, loaded, by_doc, items),
         files=source.files,
         unasked=tuple(left),
     )
+
+
+def _notes(
+    task: TaskFile, loaded: Any, by_doc: Mapping[int, Sequence[dict[str, Any]]], items: Sequence[Sample]
+) -> dict[str, str]:
+    """What is to be said of a metric besides the mean of its scores."""
+    docs = [group[0]["doc"] for _, group in sorted(by_doc.items())]
+    answered = [
+        (item.response, _references(loaded, doc)) for item, doc in zip(items, docs, strict=True) if not item.error
+    ]
+    responses, references = [response for response, _ in answered], [found for _, found in answered]
+    said = {name: text_metrics.corpus_score(name, responses, references) for name in task.text_metrics}
+    if "auto" in task.text_metrics:
+        said["auto"] = str((loaded.config.metadata or {}).get("auto_note", ""))
+    return {name: note for name, note in said.items() if note}
 
 
 def _item(task: TaskFile, loaded: Any, samples: Sequence[dict[str, Any]], asked: _Asked) -> Sample:
@@ -479,18 +536,34 @@ def _item(task: TaskFile, loaded: Any, samples: Sequence[dict[str, Any]], asked:
     scores = {} if error else _scores(samples)
     if confidence is not None and not error:
         scores["confidence"] = confidence if is_choice else math.exp(confidence)
+    made, unscored = ({}, {}) if error else _text_scores(task, loaded, doc, response, scores)
     target = str(first["target"])
     return Sample(
         id=_sample_id(first["doc_hash"], target),
         prompt=_question(loaded, doc),
         target=_target(loaded, doc),
         response="" if error else response,
-        scores=scores,
+        scores={**made, **scores},
+        unscored=unscored,
         cluster=_field(task, doc, task.settings.cluster_by) if task.settings.cluster_by else None,
         slices={name: _field(task, doc, name) for name in task.settings.slice_by},
         error=error,
         latency_s=asked.latencies.get(key),
     )
+
+
+def _text_scores(
+    task: TaskFile, loaded: Any, doc: Mapping[str, Any], response: str, own: Mapping[str, float]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """The gate's own scores of a text, but for those that the task's file makes itself. `auto` is the one that the
+    file names."""
+    automatic = str((loaded.config.metadata or {}).get("auto", "exact_match"))
+    wanted = [automatic if name == "auto" else name for name in task.text_metrics]
+    missing = [name for name in dict.fromkeys(wanted) if name in text_metrics.NAMES and name not in own]
+    made, unscored = text_metrics.scores_of(response, _references(loaded, doc), missing, task.settings)
+    if "auto" in task.text_metrics and (value := {**made, **own}.get(automatic)) is not None:
+        made["auto"] = value
+    return made, unscored
 
 
 def _sample_id(doc_hash: str, target: str) -> str:
@@ -538,6 +611,13 @@ def _target(loaded: Any, doc: Mapping[str, Any]) -> str:
         choices = loaded.doc_to_choice(doc)
         return str(choices[target]) if 0 <= target < len(choices) else str(target)
     return str(target[0] if isinstance(target, list) and target else target)
+
+
+def _references(loaded: Any, doc: Mapping[str, Any]) -> list[str]:
+    """The right answers in words: several where the task's target is a list."""
+    target = loaded.doc_to_target(doc)
+    several = isinstance(target, list) and all(isinstance(each, str) for each in target)
+    return list(target) if several else [_target(loaded, doc)]
 
 
 def _field(task: TaskFile, doc: Mapping[str, Any], name: str) -> str:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.engines.cluster import tasks as ray_cluster
+from assay.engines.evaluation.judge import judge_digest
 from assay.engines.models import weight_noise
-from assay.errors import UsageError
+from assay.errors import NothingEvaluated, UsageError
 from assay.flow.evaluation.standalone import AnswerInputs, EvalCase, EvalOptions, ask_slot
 from assay.flow.pipeline.executor import StageExecutor, Watcher, only_one
 from assay.flow.pipeline.graph import Stage
+from assay.flow.pipeline.judging import measured_judge
 from assay.flow.pipeline.keys import engine_fingerprint
 from assay.records.evaluation import EvaluationRequest, SlotEvaluation
 from assay.records.gate import Evaluation, GateRecord
@@ -21,6 +23,7 @@ from assay.records.stages import DatasetRecord, ModelRecord
 from assay.reporting import document as reports
 from assay.rules.gate import selftest
 from assay.rules.gate.attempts import corrected_confidence
+from assay.rules.gate.judging import trusted
 from assay.rules.gate.verdict import evaluate_limits, overall
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
@@ -107,7 +110,7 @@ def _source(suite: SuiteSpec, evaluated: str, root: Path, ledger: Ledger) -> _So
         raise UsageError(
             f"{rows[0].id} has no answers to all of this suite as it is now; evaluate it first, without `stop_early`"
         )
-    raise UsageError(
+    raise NothingEvaluated(
         "nothing was evaluated by this suite as it is now; `assay run SPEC` or `assay gate run --suite SUITE "
         "--artifact FOLDER` does so, and --artifact does it here"
     )
@@ -164,7 +167,7 @@ def _noised(source: _Source, noise: float, num_concurrent: int | None, executor:
             lambda _, work: ask_slot(model, how, mark, [EvalCase(tasks)], work)[0],
         )
     )
-    return _compared(source, noise, gate.read_evaluation(found.evaluation))
+    return _compared(source, noise, gate.read_evaluation(found.evaluation), executor)
 
 
 def _damage(inputs: NoiseInputs, work: Work) -> ModelRecord:
@@ -176,8 +179,12 @@ def _damage(inputs: NoiseInputs, work: Work) -> ModelRecord:
     return ModelRecord.model_validate({**model.model_dump(), "artifact": work.store.put(folder, "model")})
 
 
-def _compared(source: _Source, noise: float, evaluation: Evaluation) -> NoisedModel:
-    results = evaluate_limits(source.suite, evaluation, source.base, confidence=corrected_confidence(source.suite))
+def _compared(source: _Source, noise: float, evaluation: Evaluation, executor: StageExecutor) -> NoisedModel:
+    suite = source.suite
+    results = evaluate_limits(suite, evaluation, source.base, confidence=corrected_confidence(suite))
+    if suite.judged_tasks and suite.judge is not None:
+        measured = measured_judge(suite, executor.root, executor.ledger)
+        results = trusted(results, suite.judge, judge_digest(suite.judge), measured)
     before = {item.id: item.response for result in source.candidate.tasks for item in result.items}
     after = [item for result in evaluation.tasks for item in result.items]
     return NoisedModel(

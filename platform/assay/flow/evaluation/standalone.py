@@ -23,6 +23,7 @@ from assay.flow.pipeline.artifacts import champion_model
 from assay.flow.pipeline.attempts import begin_attempt
 from assay.flow.pipeline.executor import StageExecutor, Watcher, only_one
 from assay.flow.pipeline.graph import Stage, stopping_of
+from assay.flow.pipeline.judging import measured_judge
 from assay.flow.pipeline.keys import engine_fingerprint, folder_fingerprint
 from assay.records.evaluation import URL_MARK, EvaluationRequest, ModelRef, SlotEvaluation
 from assay.records.gate import Attempt, EvaluationRecord, GateRecord
@@ -218,6 +219,7 @@ def _decide(
         base=base,
         champion=champion,
         service=candidate.service,
+        judge=measured_judge(case.suite, executor.root, executor.ledger) if case.suite.judged_tasks else None,
         suite_file=", ".join(case.request.suite),
     )
     run = partial(

@@ -7,6 +7,7 @@ of its record. Caching, resuming, `assay plan` and `assay diff` all read this on
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
@@ -14,6 +15,7 @@ from assay.engines.deployment import ray_serve
 from assay.errors import Unreachable
 from assay.flow.pipeline.attempts import begin_attempt
 from assay.flow.pipeline.context import RunContext, numbered
+from assay.flow.pipeline.judging import measured_judge
 from assay.flow.pipeline.keys import (
     data_digests,
     engine_fingerprint,
@@ -23,6 +25,7 @@ from assay.flow.pipeline.keys import (
 )
 from assay.records.gate import EvaluationRecord, GateRecord, ParityRecord, ServiceRecord
 from assay.records.inputs import Pending, StageInputs, StoredInputs
+from assay.records.judge import JudgeAgreement
 from assay.records.record import Record
 from assay.records.stages import DeploymentRecord, ModelRecord
 from assay.rules.gate.attempts import corrected_confidence
@@ -252,8 +255,20 @@ def _gate_inputs(context: RunContext) -> gate.Inputs:
         contamination=context.contamination,
         parity=context.record("parity", ParityRecord) if suite.parity else None,
         service=context.record("service", ServiceRecord) if suite.service else None,
+        judge=_judge(context) if suite.judged_tasks else None,
         suite_file=", ".join(context.spec.gate.suite),
     )
+
+
+def _judge(context: RunContext) -> JudgeAgreement | None:
+    """How far the suite's judge agrees with people, where that was measured."""
+    from assay.store.ledger import Ledger
+
+    url = context.settings.ledger_url
+    file = url.removeprefix("sqlite:///")
+    if file != url and not Path(file).is_file():
+        return None  # a plan creates no ledger
+    return measured_judge(context.suite, context.root, Ledger(url))
 
 
 def _digest(model: ModelRecord) -> str:

@@ -12,6 +12,7 @@ from assay.flow.pipeline.attempts import MAKE_CANDIDATES, check_attempts_left
 from assay.flow.pipeline.context import RunContext
 from assay.flow.pipeline.executor import StageExecutor, Watcher, only_one
 from assay.flow.pipeline.graph import Stage, stages_of
+from assay.flow.pipeline.judging import check_judge
 from assay.flow.pipeline.keys import run_id
 from assay.records.gate import GateRecord
 from assay.settings import Settings
@@ -35,9 +36,10 @@ def run(
 ) -> RunOutcome:
     """Takes the spec as far as the gate's verdict. What stands in the ledger with intact artifacts is not done
     again; `before_work` is called once, before the first stage that is. Raises `UsageError` before anything
-    starts when the cluster cannot hold the run, or no other candidate may be evaluated with the suite's items, and
-    `StageFailed` when a stage stops; the finished ones are kept."""
+    starts when the cluster cannot hold the run, no other candidate may be evaluated with the suite's items, or limits
+    rest on a judge that was not measured, and `StageFailed` when a stage stops; the finished ones are kept."""
     ledger = Ledger(settings.ledger_url)
+    check_judge(suite, root, ledger)
     name = run_id(spec, suite, root)
 
     def prepare() -> None:

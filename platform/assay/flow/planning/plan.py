@@ -16,6 +16,7 @@ from assay.engines.models import shape as model_shape
 from assay.errors import AssayError, PlaceError, UsageError
 from assay.flow.pipeline.attempts import MAKE_CANDIDATES, check_attempts_left
 from assay.flow.pipeline.context import RunContext, numbered
+from assay.flow.pipeline.judging import check_judge
 from assay.flow.pipeline.keys import run_id
 from assay.flow.planning.data import data_plans
 from assay.flow.planning.stages import stage_plans
@@ -211,7 +212,7 @@ def _blocks(
     if not context.settings.engine_python and not is_described:
         engine = "the engine's environment is missing: run `make setup`, or set ASSAY_ENGINE_PYTHON"
         yield from ((stage, engine) for stage in ("baseline", "champion", "deploy"))
-    if reason := _spent(context, ledger):
+    if reason := _spent(context, ledger) or _untrusted(context, ledger):
         yield MAKE_CANDIDATES[0] if spec.sweep else MAKE_CANDIDATES[1], reason
     if shape is None:
         return
@@ -234,6 +235,15 @@ def _spent(context: RunContext, ledger: "Ledger | None") -> str:
         return ""
     try:
         check_attempts_left(context.suite, context.tasks, ledger)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+def _untrusted(context: RunContext, ledger: "Ledger | None") -> str:
+    """Why nothing can rest on the suite's judge, if limits do."""
+    try:
+        check_judge(context.suite, context.root, ledger)
     except UsageError as error:
         return str(error)
     return ""

@@ -86,6 +86,7 @@ class _Drawn(NamedTuple):
     cluster: str | None
     error: None = None
     slices: Mapping[str, str] = MappingProxyType({})
+    unscored: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

@@ -220,6 +220,7 @@ def _decide(case: _Case, task: str, limit: Limit, confidence: float, family: str
         finding = _Finding("INCONCLUSIVE", str(why), None, num_items)
     bounds, means = finding.bounds, finding.means or {}
     lower_is_better = _lower_is_better(case, task, limit.metric)
+    note = next((found.notes.get(limit.metric) for found in case.candidate.tasks if found.task == task), None)
     return LimitResult(
         task=task,
         metric=limit.metric,
@@ -232,7 +233,7 @@ def _decide(case: _Case, task: str, limit: Limit, confidence: float, family: str
         limit=_threshold(limit, lower_is_better),
         base_observed=means.get("base"),
         champion_observed=means.get("champion"),
-        reason=finding.reason,
+        reason=f"{finding.reason}; {note}" if note else finding.reason,
         method=bounds.method if bounds else "",
         lower=bounds.lower if bounds else None,
         upper=bounds.upper if bounds else None,
@@ -482,6 +483,8 @@ def _read(case: _Case, evaluation: Evaluation, task: str, limit: Limit, whose: s
     score = "abstained" if metric in ABSTENTION_METRICS else "confidence" if metric == "ece" else metric
     t = case.suite.settings(task).penalty_threshold
     values = [value for item in items if (value := score_of(item, score, t)) is not None]
+    if unscored := [item.unscored[score] for item in items if score in item.unscored]:
+        raise _NoEvidence(f"{len(unscored)} of {len(items)} items have no score {score} on {whose}: {unscored[0]}")
     if len(values) < len(items):
         known = ", ".join(sorted({name for item in items for name in item.scores})) or "none"
         missing = len(items) - len(values)
