@@ -3,8 +3,7 @@
 import os
 from pathlib import Path
 
-import click
-
+from assay.cli.terminal.echo import echo
 from assay.engines.cluster import local_head
 from assay.engines.cluster.cpu_features import has_avx2
 from assay.errors import PlaceError
@@ -22,19 +21,19 @@ def start_place(
     gateway.start(settings)
     if new_key or not gateway.has_keys(settings):
         key = gateway.create_key(settings, settings.user)
-        click.echo(f"API key, shown this once: {key}")
+        echo(f"API key, shown this once: {key}")
         if save_key:
             save(key, key_file(settings))
-    click.echo(f"gateway   {settings.gateway_url}")
+    echo(f"gateway   {settings.gateway_url}")
     if not gateway_only:
-        click.echo(f"dashboard {settings.dashboard_url}  (token in {settings.token_path})")
+        echo(f"dashboard {settings.dashboard_url}  (token in {settings.token_path})")
 
 
 def ensure_place(settings: Settings) -> None:
     """Starts the local Ray head and the gateway unless they run, or another cluster is named."""
     if not settings.ray_address and not local_head.is_running(settings):
         check_processor()
-        click.echo("starting a local Ray head (`assay down` stops it)", err=True)
+        echo("starting a local Ray head (`assay down` stops it)", err=True)
         local_head.start(settings)
     if not settings.ray_address:
         os.environ.update(
@@ -52,7 +51,7 @@ def stop_place(settings: Settings) -> None:
     was_running = gateway.is_running(settings) or local_head.is_running(settings)
     gateway.stop(settings)
     local_head.stop(settings)
-    click.echo("stopped" if was_running else "nothing was running")
+    echo("stopped" if was_running else "nothing was running")
 
 
 def key_file(settings: Settings) -> Path:

@@ -14,8 +14,10 @@ import click
 
 from assay import __version__
 from assay.cli.commands.gate import gate, verdict_code
+from assay.cli.terminal.echo import echo
 from assay.errors import EXIT_CODE_MEANINGS, AssayError, ExitCode, InvalidInput
 from assay.settings import Settings
+from assay.text import printable
 
 if TYPE_CHECKING:
     from assay.spec.gate import SuiteSpec
@@ -94,13 +96,13 @@ def validate(spec: Path, as_json: bool, overrides: Overrides) -> None:
         _check_data(loaded)
     except InvalidInput as error:
         if as_json:
-            click.echo(json.dumps({"valid": False, "problems": [problem.as_dict() for problem in error.problems]}))
+            echo(json.dumps({"valid": False, "problems": [problem.as_dict() for problem in error.problems]}))
             sys.exit(ExitCode.USAGE)
         raise
     if as_json:
-        click.echo(json.dumps({"valid": True, "problems": [], "spec": loaded.model_dump(mode="json")}))
+        echo(json.dumps({"valid": True, "problems": [], "spec": loaded.model_dump(mode="json")}))
     else:
-        click.echo(f"{spec} is valid")
+        echo(f"{spec} is valid")
 
 
 @assay.command()
@@ -139,9 +141,9 @@ def run(spec: Path, overrides: Overrides) -> None:
         )
     tables.print_scorecard(outcome.run, outcome.gate.scorecard)
     if not outcome.num_stages_run:
-        click.echo(f"{outcome.run}: nothing has changed, so nothing was run")
+        echo(f"{outcome.run}: nothing has changed, so nothing was run")
     if outcome.gate.scorecard.outcome == "PASS":
-        click.echo(tables.next_steps(outcome.run, loaded, outcome.gate.scorecard))
+        echo(tables.next_steps(outcome.run, loaded, outcome.gate.scorecard))
     sys.exit(verdict_code(outcome.gate.scorecard.outcome))
 
 
@@ -167,7 +169,7 @@ def render(spec: Path, as_json: bool, overrides: Overrides) -> None:
     """Print the whole spec, defaults included, and where each value is from."""
     from assay.cli.commands.render import rendered, rendered_data
 
-    click.echo(json.dumps(rendered_data(spec, overrides)) if as_json else rendered(spec, overrides))
+    echo(json.dumps(rendered_data(spec, overrides)) if as_json else rendered(spec, overrides))
 
 
 @assay.command()
@@ -176,7 +178,7 @@ def explain(path: str) -> None:
     """Say what a key means, such as train.learning_rate; without a key, list the blocks."""
     from assay.cli.commands.explain import explain as explained
 
-    click.echo(explained(path))
+    echo(explained(path))
 
 
 @assay.command()
@@ -190,7 +192,7 @@ def diff(old: str, new: str, as_json: bool, overrides: Overrides) -> None:
 
     comparison = compare(old, new, overrides, Settings())
     if as_json:
-        click.echo(json.dumps(asdict(comparison)))
+        echo(json.dumps(asdict(comparison)))
     else:
         print_comparison(comparison)
 
@@ -211,7 +213,7 @@ def status(run: str, as_json: bool) -> None:
         if as_json:
             approvals = [word.model_dump() for word in ledger.approvals(row.id)]
             stages = [vars(stage) for stage in stages_now(row.id, ledger, settings)]
-            click.echo(json.dumps({"run": row.id, "stages": stages, "approvals": approvals}))
+            echo(json.dumps({"run": row.id, "stages": stages, "approvals": approvals}))
         else:
             tables.print_status(row.id, ledger, settings)
         return
@@ -219,7 +221,7 @@ def status(run: str, as_json: bool) -> None:
     runs = ledger.runs()
     if as_json:
         said = {"runs": [vars(row) for row in runs], "champion": champion.model_dump() if champion else None}
-        click.echo(json.dumps(said))
+        echo(json.dumps(said))
     else:
         tables.print_runs(runs, champion, ledger, settings)
 
@@ -265,12 +267,12 @@ def promote(run: str, address: str | None) -> None:
 
     _elsewhere(address, ["promote", run])
     settings = Settings()
-    traffic = promote_run(run, settings=settings, say=click.echo)
+    traffic = promote_run(run, settings=settings, say=echo)
     if traffic.action == "rollback":
-        click.echo(f"rolled back: {traffic.reason}", err=True)
+        echo(f"rolled back: {traffic.reason}", err=True)
         sys.exit(ExitCode.ROLLED_BACK)
     assert traffic.champion is not None
-    click.echo(f"{traffic.champion.run} has the traffic (slot {traffic.champion.slot}) at {settings.gateway_url}")
+    echo(f"{traffic.champion.run} has the traffic (slot {traffic.champion.slot}) at {settings.gateway_url}")
 
 
 @assay.command()
@@ -283,7 +285,7 @@ def rollback(reason: str, address: str | None) -> None:
     _elsewhere(address, ["rollback", "--reason", reason])
     traffic = rollback_run(settings=Settings(), reason=reason)
     assert traffic.champion is not None
-    click.echo(f"{traffic.champion.run} has the traffic again (slot {traffic.champion.slot})")
+    echo(f"{traffic.champion.run} has the traffic again (slot {traffic.champion.slot})")
 
 
 @assay.command()
@@ -380,9 +382,9 @@ def _word(decision: Any, run: str, reviewer: str | None, reason: str, address: s
     _elsewhere(address, [decision, run, "--as", name, "--reason", reason])
     word = record_decision(run, decision=decision, reviewer=name, reason=reason, settings=settings)
     verb = "approved" if decision == "approve" else "rejected"
-    click.echo(f"{word.run} was {verb} by {word.reviewer}; bound to model {word.artifact_digest[:12]}")
+    echo(f"{word.run} was {verb} by {word.reviewer}; bound to model {word.artifact_digest[:12]}")
     if decision == "approve":
-        click.echo(f"next: assay promote {word.run}")
+        echo(f"next: assay promote {word.run}")
 
 
 def _elsewhere(address: str | None, arguments: list[str]) -> None:
@@ -395,7 +397,7 @@ def _elsewhere(address: str | None, arguments: list[str]) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"{click.style('error', fg='red', bold=True)}: {message}", err=True)
+    echo(f"{click.style('error', fg='red', bold=True)}: {printable(message)}", err=True)
     sys.exit(code)
 
 

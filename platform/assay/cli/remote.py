@@ -5,8 +5,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-import click
-
+from assay.cli.terminal.echo import echo
 from assay.engines.cluster import jobs
 from assay.errors import ExitCode, PlaceError
 from assay.flow.pipeline.keys import run_id
@@ -22,7 +21,7 @@ def submit_spec(
     """Hands a run to a cluster; returns the run's own exit code, or 0 at once when nobody follows."""
     folder = jobs.pack(_resolved(spec), Path.cwd(), _needed(spec))
     name = run_id(spec, suite, Path.cwd())
-    click.echo(f"submitting {path} as run {name}", err=True)
+    echo(f"submitting {path} as run {name}", err=True)
     job = f"{name}-{secrets.token_hex(3)}"
     places = {variable: os.environ[variable] for variable in places_named(spec)}
     return _submit(["run", jobs.RESOLVED_SPEC], folder, job, settings, address, follow, places)
@@ -57,10 +56,10 @@ def _submit(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if not follow:
-        click.echo(f"job {job} at {where}; `ray job logs -f {job}` follows it")
+        echo(f"job {job} at {where}; `ray job logs -f {job}` follows it")
         return ExitCode.DONE
     try:
-        outcome = jobs.follow(where, job, lambda text: click.echo(text, nl=False))
+        outcome = jobs.follow(where, job, lambda text: echo(text, nl=False))
     except KeyboardInterrupt:
         jobs.stop(where, job)
         raise

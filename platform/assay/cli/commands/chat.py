@@ -6,9 +6,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
-import click
-
 from assay.cli.local import key_file
+from assay.cli.terminal.echo import echo, echo_foreign
 from assay.errors import PlaceError, UsageError
 from assay.settings import Settings
 from assay.spec.spec import Spec
@@ -26,7 +25,7 @@ def converse(settings: Settings, message: str, *, model: str | None, system: str
     if message:
         _turn(settings, name, messages, message)
         return
-    click.echo(f"talking to {name}; Ctrl-D ends", err=True)
+    echo(f"talking to {name}; Ctrl-D ends", err=True)
     while True:
         try:
             said = input("> ").strip()
@@ -72,9 +71,9 @@ def _turn(settings: Settings, model: str, messages: list[dict[str, str]], said: 
     messages.append({"role": "user", "content": said})
     pieces = []
     for piece in answer(settings, model, messages):
-        click.echo(piece, nl=False)
+        echo_foreign(piece, nl=False)
         pieces.append(piece)
-    click.echo()
+    echo()
     messages.append({"role": "assistant", "content": "".join(pieces)})
 
 

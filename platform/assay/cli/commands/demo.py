@@ -4,12 +4,13 @@ import time
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from assay.cli.commands.chat import answer
 from assay.cli.local import key_file, start_place
 from assay.cli.remote import submit_spec
+from assay.cli.terminal.console import SafeConsole
 from assay.cli.terminal.display import is_terminal
+from assay.cli.terminal.echo import echo, echo_foreign
 from assay.cli.terminal.tables import next_steps
 from assay.errors import ExitCode
 from assay.flow.pipeline.keys import run_id
@@ -36,11 +37,11 @@ def run_demo(settings: Settings, path: Path, *, approve: bool) -> int:
     it = evaluated(run_id(spec, suite, Path.cwd()), Ledger(settings.ledger_url))
     if not _is_agreed(it, settings, approve=approve):
         _headline("not approved yet, so nothing has traffic")
-        click.echo(next_steps(it.run, spec, it.gate.scorecard))
-        click.echo("and `make down` stops everything")
+        echo(next_steps(it.run, spec, it.gate.scorecard))
+        echo("and `make down` stops everything")
         return ExitCode.DONE
     _headline(f"assay promote {it.run}")
-    promote_run(it.run, settings=settings, say=click.echo)
+    promote_run(it.run, settings=settings, say=echo)
     _headline("assay chat")
     for question in QUESTIONS:
         _ask(settings, spec.served_name, spec.data.system, question)
@@ -56,33 +57,33 @@ def _is_agreed(it: Evaluated, settings: Settings, *, approve: bool) -> bool:
     if not approve:
         if not is_terminal():
             return False
-        click.echo()
+        echo()
         for limit in missed:
-            click.echo(f"soft limit missed: {limit.task} {limit.metric}: {limit.reason}")
+            echo(f"soft limit missed: {limit.task} {limit.metric}: {limit.reason}")
         if not click.confirm(f"Approve {it.run} as {reviewer}?", default=False):
             return False
         reason = click.prompt("Why, although a soft limit was missed") if missed else "approved in the terminal"
     word = record_decision(it.run, decision="approve", reviewer=reviewer, reason=reason, settings=settings)
-    click.echo(f"approved by {word.reviewer}, bound to model {word.artifact_digest[:12]}")
+    echo(f"approved by {word.reviewer}, bound to model {word.artifact_digest[:12]}")
     return True
 
 
 def _ask(settings: Settings, model: str, system: str | None, question: str) -> None:
     messages = [{"role": "system", "content": system}] if system else []
-    click.echo(f"> {question}")
-    click.echo("".join(answer(settings, model, [*messages, {"role": "user", "content": question}])))
+    echo(f"> {question}")
+    echo_foreign("".join(answer(settings, model, [*messages, {"role": "user", "content": question}])))
 
 
 def _farewell(settings: Settings, model: str, system: str | None, seconds: float) -> None:
     _headline(f"done in {seconds // 60:.0f} min {seconds % 60:.0f} s")
-    click.echo(f"{model} is served at {settings.gateway_url}. Try\n")
-    click.echo(f"  curl -s {settings.gateway_url}/chat/completions \\")
-    click.echo(f'    -H "Authorization: Bearer $(cat {key_file(settings)})" -H "Content-Type: application/json" \\')
+    echo(f"{model} is served at {settings.gateway_url}. Try\n")
+    echo(f"  curl -s {settings.gateway_url}/chat/completions \\")
+    echo(f'    -H "Authorization: Bearer $(cat {key_file(settings)})" -H "Content-Type: application/json" \\')
     system_turn = f'{{"role": "system", "content": "{system}"}}, ' if system else ""
     turns = f'[{system_turn}{{"role": "user", "content": "Which currency is used in Japan?"}}]'
-    click.echo(f'    -d \'{{"model": "{model}", "messages": {turns}}}\'\n')
-    click.echo("`make down` stops everything; the ledger and the artifacts stay in " + str(settings.home))
+    echo(f'    -d \'{{"model": "{model}", "messages": {turns}}}\'\n')
+    echo("`make down` stops everything; the ledger and the artifacts stay in " + str(settings.home))
 
 
 def _headline(text: str) -> None:
-    Console(soft_wrap=True).print(f"\n[bold]── {text}[/bold]", highlight=False)
+    SafeConsole(soft_wrap=True).print(f"\n[bold]── {text}[/bold]", highlight=False)

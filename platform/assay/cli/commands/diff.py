@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from assay.cli.terminal.echo import echo
 from assay.errors import InvalidInput, UsageError
 from assay.loader.annotations import annotation_at
 from assay.loader.compose import Override
@@ -14,6 +15,8 @@ from assay.loader.load import resolve_spec
 from assay.loader.yaml_writer import written
 from assay.settings import Settings
 from assay.spec.spec import Spec
+from assay.text import padded
+from assay.text import width as columns_of
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,17 @@ def compare(old: str, new: str, overrides: Sequence[Override], settings: Setting
 
 def print_comparison(comparison: Comparison) -> None:
     """A line for each changed path, and what that makes run again."""
-    width = max((len(change.path) for change in comparison.changes), default=0)
+    width = max((columns_of(change.path) for change in comparison.changes), default=0)
     for change in comparison.changes:
         annotation = annotation_at(Spec, tuple(change.path.split(".")))
         old, new = written(change.old, annotation), written(change.new, annotation)
-        click.echo(f"{change.path:<{width}}  {click.style(old, fg='red')} -> {click.style(new, fg='green')}")
+        echo(f"{padded(change.path, width)}  {click.style(old, fg='red')} -> {click.style(new, fg='green')}")
     if not comparison.changes:
-        click.echo("the same")
+        echo("the same")
     elif comparison.runs_again is None:
-        click.echo(f"what runs again cannot be told here: {comparison.why_unknown}")
+        echo(f"what runs again cannot be told here: {comparison.why_unknown}")
     else:
-        click.echo(f"runs again: {', '.join(comparison.runs_again) or 'nothing'}")
+        echo(f"runs again: {', '.join(comparison.runs_again) or 'nothing'}")
 
 
 def _spec(name: str, overrides: Sequence[Override], settings: Settings) -> Spec:

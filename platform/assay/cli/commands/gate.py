@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from assay.cli.terminal.echo import echo
 from assay.errors import ExitCode, UsageError
 from assay.settings import Settings
 
@@ -89,7 +90,7 @@ def compare(first: str, second: str, confidence: float | None, as_json: bool) ->
 
     found = comparison.compare(first, second, settings=Settings(), confidence=confidence)
     if as_json:
-        click.echo(found.model_dump_json())
+        echo(found.model_dump_json())
     else:
         tables.print_comparison(found)
 

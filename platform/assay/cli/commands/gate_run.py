@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
 import yaml
 from pydantic import ValidationError
 
 from assay.cli.commands.report import write_html
 from assay.cli.local import ensure_place
 from assay.cli.terminal import display, tables
+from assay.cli.terminal.echo import echo
 from assay.errors import UsageError
 from assay.flow.evaluation import standalone
 from assay.loader.load import load_suites
@@ -57,14 +57,14 @@ def evaluate(
         write_html(document, file)
     if as_json:
         said = [document.model_dump_json() for document in documents]
-        click.echo(said[0] if len(said) == 1 else f"[{','.join(said)}]")
+        echo(said[0] if len(said) == 1 else f"[{','.join(said)}]")
     else:
         for evaluated, document in zip(found, documents, strict=True):
             tables.print_scorecard(evaluated.name, document.scorecard, document.selftest)
             if not evaluated.num_stages_run:
-                click.echo(f"{evaluated.name}: nothing has changed, so nothing was asked")
+                echo(f"{evaluated.name}: nothing has changed, so nothing was asked")
         for file in files:
-            click.echo(f"wrote {file}")
+            echo(f"wrote {file}")
     return min((document.scorecard.outcome for document in documents), key=WORST_FIRST.index)
 
 

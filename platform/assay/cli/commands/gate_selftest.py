@@ -4,10 +4,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
-
 from assay.cli.local import ensure_place
 from assay.cli.terminal import display, tables
+from assay.cli.terminal.echo import echo
 from assay.engines.evaluation.judge import judge_digest
 from assay.errors import NothingEvaluated, UsageError
 from assay.flow.evaluation import selftest
@@ -67,7 +66,7 @@ def test_suite(
 def _measured(suite: SuiteSpec, settings: Settings) -> JudgeAgreement | None:
     if suite.judge is None or suite.judge.labels is None:
         return None
-    click.echo(f"measuring the judge {suite.judge.model}", err=True)
+    echo(f"measuring the judge {suite.judge.model}", err=True)
     return measure_judge(suite, root=Path.cwd(), settings=settings, ledger=Ledger(settings.ledger_url))
 
 
@@ -80,11 +79,11 @@ def _fault(suite: SuiteSpec, judge: JudgeAgreement | None) -> str:
 def _show(judge: JudgeAgreement | None, record: SelftestRecord | None, nothing: str, *, as_json: bool) -> None:
     if as_json:
         found = record.model_dump(mode="json") if record else {}
-        click.echo(json.dumps(found | ({"judge": judge.model_dump(mode="json")} if judge else {})))
+        echo(json.dumps(found | ({"judge": judge.model_dump(mode="json")} if judge else {})))
         return
     if judge is not None:
         tables.print_judge(judge)
     if record is not None:
         tables.print_selftest(record)
     elif nothing:
-        click.echo(f"the judge alone was tested: {nothing}")
+        echo(f"the judge alone was tested: {nothing}")

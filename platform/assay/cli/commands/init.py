@@ -6,6 +6,7 @@ from typing import get_args
 import click
 
 from assay.cli.commands.first_spec import model_size, num_examples, write_first_spec
+from assay.cli.terminal.echo import echo
 from assay.rules.planning.recommend import Template
 
 DEFAULT_MODEL, DEFAULT_DATA = "hf:Qwen/Qwen3-0.6B", "train.jsonl"
@@ -49,9 +50,9 @@ def first_spec(
         reviewer=reviewer or user,
     )
     for file in written:
-        click.echo(f"wrote {file}")
+        echo(f"wrote {file}")
     put = "" if num_examples(data) else f"put your examples into {data}, then "
-    click.echo(f"next: {put}`assay validate {path}`, and `assay plan {path}`")
+    echo(f"next: {put}`assay validate {path}`, and `assay plan {path}`")
 
 
 def _ask(question: str, default: str) -> str:
@@ -61,6 +62,6 @@ def _ask(question: str, default: str) -> str:
 def _ask_template(model: str) -> Template:
     size = model_size(model)
     default = "qlora" if size is not None and size > LARGE else "lora"
-    click.echo(QUESTIONS)
+    echo(QUESTIONS)
     chosen: Template = click.prompt("Which", default=default, type=click.Choice(get_args(Template)))
     return chosen

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import click
 
+from assay.cli.terminal.echo import echo
 from assay.errors import InvalidInput
 from assay.flow.planning.plan import described, existing_ledger, plan
 from assay.flow.planning.stages import as_yaml
@@ -22,6 +23,7 @@ from assay.rules.planning.memory import GIB
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
+from assay.text import width as columns_of
 
 STYLES = {"cached": "bright_black", "run": "green", "blocked": "red"}
 NARROWEST = 80
@@ -39,13 +41,13 @@ def show_plan(
         said = it.model_dump(mode="json")
         if earlier:
             said["against"] = {"run": earlier.run, "changes": [vars(change) for change in changes]}
-        click.echo(json.dumps(said))
+        echo(json.dumps(said))
         return
     if earlier:
         for line in _diff_lines(earlier.run, changes):
-            click.echo(line)
+            echo(line)
     for line in _lines(it):
-        click.echo(line)
+        echo(line)
 
 
 def _described(file: Path) -> Cluster:
@@ -229,7 +231,7 @@ def _wrapped(words: Sequence[str], *, indent: int) -> Iterator[str]:
     line = ""
     for word in words:
         longer = f"{line}, {word}" if line else word
-        if len(longer) > width:
+        if columns_of(longer) > width:
             yield click.style(f"{'':<{indent}}{line},", dim=True)
             longer = word
         line = longer

@@ -14,6 +14,7 @@ from assay.loader.yaml_reader import Document, Location, SourceLocation
 from assay.loader.yaml_writer import written
 from assay.spec.block import Block
 from assay.spec.spec import Spec
+from assay.text import width as columns_of
 
 WIDEST = 60
 """Comments are aligned no further to the right than this, except behind longer lines."""
@@ -33,7 +34,7 @@ def rendered(path: Path, overrides: Sequence[Override]) -> str:
     """The resolved spec as YAML, with comments. Raises InvalidInput."""
     spec, document = resolve_spec(path, overrides)
     lines = list(_lines(spec, (), document))
-    width = min(WIDEST, max(len(line.text) for line in lines))
+    width = min(WIDEST, max(columns_of(line.text) for line in lines))
     return "\n".join(_shown(line, width) for line in lines)
 
 
@@ -107,4 +108,5 @@ def _shown(line: Line, width: int) -> str:
     key, colon, value = line.text.partition(":")
     is_default = line.origin == "default"
     comment = click.style(f"# {line.origin}", dim=is_default, fg=None if is_default else "cyan")
-    return f"{click.style(key, bold=not is_default)}{colon}{value}{' ' * max(2, width + 2 - len(line.text))}{comment}"
+    gap = " " * max(2, width + 2 - columns_of(line.text))
+    return f"{click.style(key, bold=not is_default)}{colon}{value}{gap}{comment}"

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import click
-
 from assay.cli.terminal import tables
+from assay.cli.terminal.echo import echo
 from assay.errors import UsageError
 from assay.records.report import Report
 from assay.reporting import document as flow
@@ -23,9 +22,9 @@ def show_report(
     if html_file is not None:
         write_html(report, html_file)
     if as_json:
-        click.echo(report.model_dump_json())
+        echo(report.model_dump_json())
     elif html_file is not None:
-        click.echo(f"{report.scorecard.outcome}  {report.name}: wrote {html_file}")
+        echo(f"{report.scorecard.outcome}  {report.name}: wrote {html_file}")
     else:
         tables.print_report(report, Ledger(settings.ledger_url))
     return report

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from assay.cli.terminal.console import SafeConsole
 from assay.cli.terminal.curves import trial_words
 from assay.flow.pipeline.executor import Watcher
 from assay.records.gate import ContaminationRecord, EvaluationRecord, GateRecord
@@ -31,7 +32,7 @@ NAME_WIDTH = len("contamination")
 @contextmanager
 def watching(*, to_stderr: bool = False) -> Iterator[Watcher]:
     """A watcher that fits where the output goes."""
-    console = Console(soft_wrap=True, stderr=to_stderr)
+    console = SafeConsole(soft_wrap=True, stderr=to_stderr)
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4, transient=True) as live:
             display = _Display(console, live)

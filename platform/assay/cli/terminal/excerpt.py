@@ -1,5 +1,7 @@
 """The lines around a place in a text, with a caret under it."""
 
+from assay.text import width as columns_of
+
 WIDEST = 100
 
 
@@ -9,13 +11,15 @@ def excerpt(text: str, line: int, column: int) -> str:
     if not 1 <= line <= len(lines):
         return ""
     offset = max(0, column - WIDEST * 3 // 4)
-    width = len(str(line + 1))
+    digits = len(str(line + 1))
     shown: list[str] = []
     for number in range(line - 1, line + 2):
         if 1 <= number <= len(lines):
-            shown.append(f"{number:>{width}} | {_printable(lines[number - 1][offset : offset + WIDEST])}".rstrip())
+            shown.append(f"{number:>{digits}} | {_printable(lines[number - 1][offset : offset + WIDEST])}".rstrip())
         if number == line:
-            shown.append(f"{'':>{width}} | {'':>{max(0, column - 1 - offset)}}^")
+            before = _printable(lines[line - 1][offset : max(offset, column - 1)])
+            missing = max(0, column - 1 - max(offset, len(lines[line - 1])))  # a place may be just behind its line
+            shown.append(f"{'':>{digits}} | {' ' * (columns_of(before) + missing)}^")
     return "\n".join(shown)
 
 

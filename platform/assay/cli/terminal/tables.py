@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from assay.cli.terminal.console import SafeConsole
 from assay.cli.terminal.curves import print_sweep
 from assay.cli.terminal.display import NAME_WIDTH, summary
 from assay.flow.pipeline.executor import stages_now
@@ -241,8 +242,8 @@ def _print_answers(console: Console, wrong: WrongAnswers) -> None:
 
 def _console() -> Console:
     """The terminal as wide as it is; a file or a pipe wide enough for a scorecard."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+    console = SafeConsole(highlight=False)
+    return console if console.is_terminal else SafeConsole(highlight=False, width=PLAIN_WIDTH)
 
 
 def _table(*columns: str) -> Table:
