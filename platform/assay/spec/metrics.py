@@ -4,6 +4,7 @@ A metric is a score of each sample. Either the gate makes it (the table), or the
 does (its `metric_list`, or the function that processes its results).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -92,6 +93,12 @@ HELD_OUT_CONFIG: Mapping[str, Any] = {
 }
 """What decides on the metrics of the task `heldout`, which has no file before the data is prepared."""
 
+SHORT_WORDS = 5
+"""Answers of so many words in the median can be expected word for word."""
+
+_LETTER = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+"""Of a script that puts no spaces between words."""
+
 _USUAL: Mapping[str, tuple[str, ...]] = {
     "generate_until": ("exact_match",),
     "multiple_choice": ("acc", "acc_norm"),
@@ -102,6 +109,32 @@ _USUAL: Mapping[str, tuple[str, ...]] = {
 
 _OF_NO_SAMPLE = ("bleu", "chrf", "ter", "f1", "mcc")
 """Metrics of lm-eval that it makes of all samples at once, so that no sample has a score."""
+
+
+def num_words(text: str) -> int:
+    """Words of a text; two letters of a script without spaces count as one."""
+    letters = len(re.findall(_LETTER, text))
+    return len(re.findall(r"\w+", re.sub(_LETTER, " ", text))) + (letters + 1) // 2
+
+
+def fitting_metric(lengths: Mapping[int, int]) -> tuple[str, str]:
+    """The metric for reference answers of these lengths in words, each with how many have it, and a sentence on it:
+    word for word is asked of short ones, and of long ones that they share their words in the reference's order."""
+    median = _median(lengths)
+    said = f"the reference answers have {median} word{'' if median == 1 else 's'} in the median"
+    if median <= SHORT_WORDS:
+        return "exact_match", f"auto is exact_match here: {said}"
+    return "rougeL", f"auto is rougeL here: {said}; name a `judge` with a rubric to have them read"
+
+
+def _median(counts: Mapping[int, int]) -> int:
+    """The lower median of values that are given with how often they occur; 0 where there are none."""
+    left = sum(counts.values()) / 2
+    for value in sorted(counts):
+        left -= counts[value]
+        if left <= 0:
+            return value
+    return 0
 
 
 def own_scores(config: Mapping[str, Any]) -> frozenset[str] | None:

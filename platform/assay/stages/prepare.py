@@ -20,12 +20,16 @@ from assay.records.inputs import StageInputs, only
 from assay.records.record import canonical_json, digest_of
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord
 from assay.spec.data import DataSpec, HeldOut, is_remote
+from assay.spec.metrics import fitting_metric, num_words
 from assay.spec.objective import ClassifySpec, ObjectiveSpec
 from assay.spec.spec import FORMATS
 from assay.spec.train import TrainSpec
 from assay.stages.context import Work
 
-VERSION = 2
+VERSION = 3
+
+FEWEST_ANSWER_TOKENS, MOST_ANSWER_TOKENS = 256, 1024
+"""Longest answer of the task `heldout`; the engine's default context has 2,048. A suite's `max_gen_toks` overrules."""
 
 BLOCK_ROWS, BLOCK_CHARACTERS = 2000, 4_000_000
 """Whichever comes first ends a block that is tokenized at once."""
@@ -293,8 +297,8 @@ def _sealed_questions(sealed: DatasetRecord | None) -> frozenset[str]:
     if sealed is None or sealed.gate is None:
         return frozenset()
     lines = (Path(sealed.artifact.path) / sealed.gate.file).read_text().splitlines()
-    asked = [Example((Message("user", json.loads(line)["question"]),)) for line in lines]
-    return frozenset(question(example) for example in asked)
+    chats = (json.loads(line)["messages"] for line in lines)
+    return frozenset(question(Example(tuple(Message(**message) for message in chat))) for chat in chats)
 
 
 def _times(weight: float, seed: str) -> int:
@@ -331,26 +335,31 @@ def _kto_row(example: Example, other: Example) -> Row:
 
 
 class GateTask:
-    """The held-out split as an lm-eval task: the last user turn is asked, the answer must match."""
+    """The held-out split as an lm-eval task: the last answer of each chat is asked for, with all of the chat before it,
+    until the model ends its turn. `auto` in the suite's limits is the metric that fits these answers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.digest = ListDigest()
-        self._system = ""
         self._lines: list[str] = []
+        self._lengths: Counter[int] = Counter()
+        """Answers by their number of words."""
+        self._longest_bytes = 0
 
     def add(self, example: Example) -> None:
         """Writes one item."""
         if not example.messages:
             raise UsageError("plain text asks nothing that a gate could evaluate; take data.gate out")
-        system = [message.content for message in example.messages if message.role == "system"]
         if not self.digest.num_items:
             self.folder.mkdir()
-            self._system = next(iter(system), "")
         *before, answer = example.messages
-        question = "\n".join(message.content for message in before if message.role == "user")
-        item = {"question": question, "answer": answer.content, "system": "\n".join(system)}
+        # What is shown, and looked for in the training data: with the chat around it, or every "thank you" would be
+        # found there.
+        asked = "\n".join(message.content for message in before if message.role != "system")
+        item = {"question": asked, "answer": answer.content, "messages": _chat(before)}
         self.digest.add(example)
+        self._lengths[num_words(answer.content)] += 1
+        self._longest_bytes = max(self._longest_bytes, len(answer.content.encode()))
         self._lines.append(json.dumps(item) + "\n")
         if len(self._lines) >= BLOCK_ROWS:
             self._write()
@@ -360,15 +369,21 @@ class GateTask:
         if not self.digest.num_items:
             return None
         self._write()
+        automatic, note = fitting_metric(self._lengths)
         task = {
+            "metadata": {"turns": "messages", "auto": automatic, "auto_note": note},
             "dataset_path": "json",
             "dataset_kwargs": {"data_files": "heldout.jsonl"},
             "test_split": "train",
             "output_type": "generate_until",
-            "description": self._system,
             "doc_to_text": "{{question}}",
             "doc_to_target": "{{answer}}",
-            "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": 256, "do_sample": False, "temperature": 0.0},
+            "generation_kwargs": {
+                "until": [],
+                "max_gen_toks": _room_for(self._longest_bytes),
+                "do_sample": False,
+                "temperature": 0.0,
+            },
             "metric_list": [
                 {
                     "metric": "exact_match",
@@ -391,6 +406,15 @@ class GateTask:
     def _write(self) -> None:
         _append(self.folder / "heldout.jsonl", "".join(self._lines))
         self._lines.clear()
+
+
+def _room_for(num_bytes: int) -> int:
+    """Tokens for an answer twice as long as the longest of the data, at four bytes to a token, in whole steps: a power
+    of two, so that one longer answer does not change the task."""
+    tokens = FEWEST_ANSWER_TOKENS
+    while tokens < min(num_bytes / 2, MOST_ANSWER_TOKENS):
+        tokens *= 2
+    return tokens
 
 
 def _append(file: Path, text: str) -> None:

@@ -97,6 +97,8 @@ class Index:
     """So many words in a row, of a question and its answer, to the items."""
     num_ngrams: list[int] = field(default_factory=list)
     shingles: list[frozenset[str]] = field(init=False)
+    has_chats: bool = field(init=False)
+    """Whether a question may be a chat of several turns, whose words go on from one turn to the next."""
     near: Any = field(init=False)
     """MinHash index of the questions' shingles."""
 
@@ -104,6 +106,7 @@ class Index:
         from datasketch import MinHashLSH
 
         self.questions = [words(item.question) for item in self.items]
+        self.has_chats = any("\n" in item.question for item in self.items)
         self.answers = [words(item.answer) for item in self.items]
         self.shingles = [shingles_of(question) for question in self.questions]
         # Candidates are found a little below the wanted similarity, which is then counted exactly.
@@ -134,6 +137,9 @@ def hits_in(index: Index, texts: Iterable[Turns]) -> Iterator[Hit]:
         spoken = [words(turn) for turn in turns]
         excerpt = " / ".join(turns)[:EXCERPT]
         yield from (Hit(item, True, 1.0, excerpt) for item in _exact(index, spoken, lengths))
+        if index.has_chats and len(spoken) > 1:
+            whole = tuple(word for turn in spoken for word in turn)
+            yield from (Hit(item, True, 1.0, excerpt) for item in _exact(index, [whole], lengths))
         yield from _near(index, spoken, excerpt)
 
 
