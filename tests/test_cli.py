@@ -130,7 +130,7 @@ def test_an_empty_ledger_is_no_error(project: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "no runs yet; `assay run SPEC` makes the first" in done.stdout
     assert "traffic: nobody" in done.stdout
-    assert json.loads(assay(project, "status", "--json").stdout) == {"runs": [], "champion": None}
+    assert json.loads(assay(project, "status", "--json").stdout) == {"runs": [], "champion": None, "release": None}
 
 
 def test_a_ledger_that_cannot_be_written_says_what_to_do(project: Path) -> None:

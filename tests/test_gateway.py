@@ -22,6 +22,7 @@ from assay.errors import PlaceError, UsageError
 from assay.serving import gateway, supervisor
 from assay.settings import Settings
 from servers import free_port, serving
+from traffic import set_weights
 
 CHUNK_PAUSE_S = 0.15
 
@@ -111,7 +112,7 @@ def code_of(response: httpx.Response) -> str:
 
 
 def test_sends_nothing_while_no_slot_has_traffic(running: Running) -> None:
-    gateway.set_weights(running.settings, {"blue": 0, "green": 0})
+    set_weights(running.settings, {"blue": 0, "green": 0})
     response = running.get("/v1/models")
     assert (response.status_code, code_of(response)) == (503, "no_traffic")
     health = running.client.get("/healthz")
@@ -120,7 +121,7 @@ def test_sends_nothing_while_no_slot_has_traffic(running: Running) -> None:
 
 def test_a_request_reaches_the_slot_that_has_the_traffic(running: Running) -> None:
     for slot, other in (("blue", "green"), ("green", "blue")):
-        gateway.set_weights(running.settings, {slot: 256, other: 0})
+        set_weights(running.settings, {slot: 256, other: 0})
         response = running.get("/v1/models?limit=1")
         assert response.json()["path"] == f"/{slot}/v1/models?limit=1"
         assert response.headers["X-Assay-Slot"] == slot
@@ -130,7 +131,7 @@ def test_a_request_reaches_the_slot_that_has_the_traffic(running: Running) -> No
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer wrong", "Basic KEY", "KEY"])
 def test_a_request_without_a_known_key_is_refused(running: Running, header: str | None) -> None:
-    gateway.set_weights(running.settings, {"blue": 256, "green": 0})
+    set_weights(running.settings, {"blue": 256, "green": 0})
     headers = {} if header is None else {"Authorization": header.replace("KEY", running.key)}
     response = running.client.get("/v1/models", headers=headers)
     assert (response.status_code, code_of(response)) == (401, "invalid_api_key")
@@ -138,7 +139,7 @@ def test_a_request_without_a_known_key_is_refused(running: Running, header: str 
 
 @pytest.mark.parametrize("target", ["/", "/blue/v1/models", "/v1", "/v1/../green/v1/models", "/v1/%2e%2E/green/v1/x"])
 def test_only_paths_under_v1_are_served(running: Running, target: str) -> None:
-    gateway.set_weights(running.settings, {"blue": 256, "green": 0})
+    set_weights(running.settings, {"blue": 256, "green": 0})
     with socket.create_connection(("127.0.0.1", running.settings.gateway_port)) as raw:  # clients tidy such paths up
         head = f"GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {running.key}\r\nConnection: close\r\n\r\n"
         raw.sendall(head.encode())
@@ -147,7 +148,7 @@ def test_only_paths_under_v1_are_served(running: Running, target: str) -> None:
 
 
 def test_a_body_over_the_limit_is_refused(running: Running) -> None:
-    gateway.set_weights(running.settings, {"blue": 256, "green": 0})
+    set_weights(running.settings, {"blue": 256, "green": 0})
     headers = {"Authorization": f"Bearer {running.key}"}
     url = "/v1/chat/completions"
     assert running.client.post(url, headers=headers, content=b"x" * 1024 * 1024).status_code == 200
@@ -158,11 +159,11 @@ def test_a_body_over_the_limit_is_refused(running: Running) -> None:
 
 
 def test_weights_split_the_requests_and_are_counted(running: Running) -> None:
-    gateway.set_weights(running.settings, {"blue": 192, "green": 64})
+    set_weights(running.settings, {"blue": 192, "green": 64})
     assert gateway.get_weights(running.settings) == {"blue": 192, "green": 64}
     before = gateway.counters(running.settings)
     assert running.slots_of(40) == {"blue": 30, "green": 10}
-    gateway.set_weights(running.settings, {"blue": 0, "green": 256})
+    set_weights(running.settings, {"blue": 0, "green": 256})
     assert running.slots_of(10) == {"green": 10}
     assert running.get("/v1/broken").status_code == 500
     after = gateway.counters(running.settings)
@@ -174,14 +175,14 @@ def test_weights_split_the_requests_and_are_counted(running: Running) -> None:
 
 @pytest.mark.parametrize("weights", [{"blue": 256}, {"blue": 257, "green": 0}, {"blue": -1, "green": 0}])
 def test_wrong_weights_change_nothing(running: Running, weights: dict[str, int]) -> None:
-    gateway.set_weights(running.settings, {"blue": 5, "green": 0})
+    set_weights(running.settings, {"blue": 5, "green": 0})
     with pytest.raises(ValueError, match="weight"):
-        gateway.set_weights(running.settings, weights)
+        set_weights(running.settings, weights)
     assert gateway.get_weights(running.settings) == {"blue": 5, "green": 0}
 
 
 def test_streamed_chunks_pass_at_once(running: Running) -> None:
-    gateway.set_weights(running.settings, {"blue": 256, "green": 0})
+    set_weights(running.settings, {"blue": 256, "green": 0})
     headers = {"Authorization": f"Bearer {running.key}"}
     with running.client.stream("GET", "/v1/stream", headers=headers) as response:
         arrivals = [(chunk, time.monotonic()) for chunk in response.iter_raw()]
@@ -191,10 +192,10 @@ def test_streamed_chunks_pass_at_once(running: Running) -> None:
 
 
 def test_a_killed_haproxy_comes_back_with_weights_and_keys(running: Running) -> None:
-    gateway.set_weights(running.settings, {"blue": 64, "green": 192})
+    set_weights(running.settings, {"blue": 64, "green": 192})
     killed = haproxy_of(running.settings)
     killed.kill()
-    gateway.set_weights(running.settings, {"blue": 192, "green": 64})  # waits for the new one
+    set_weights(running.settings, {"blue": 192, "green": 64})  # waits for the new one
     killed = haproxy_of(running.settings)
     killed.kill()
     gateway.start(running.settings)  # waits for the new one
@@ -259,10 +260,10 @@ def test_a_slot_that_cannot_be_reached_is_an_error_of_that_slot(tmp_path: Path) 
     headers = {"Authorization": f"Bearer {key}"}
     url = f"http://127.0.0.1:{settings.gateway_port}/v1/models"
     with pytest.raises(PlaceError, match="does not run"):
-        gateway.set_weights(settings, {"blue": 256, "green": 0})
+        set_weights(settings, {"blue": 256, "green": 0})
     gateway.start(settings)
     try:
-        gateway.set_weights(settings, {"blue": 0, "green": 256})
+        set_weights(settings, {"blue": 0, "green": 256})
         response = httpx.get(url, headers=headers)
         assert (response.status_code, code_of(response)) == (503, "unreachable")
         assert response.headers["X-Assay-Slot"] == "green"

@@ -10,6 +10,7 @@
     ├── StageFailed             1   a stage stopped; the run can go on later
     ├── NotApproved            12   an approval is missing, stale or forbidden
     └── IntegrityError         13   the bytes, the slot or the champion are not those that were approved
+        └── Superseded         13   another controller has taken over; nothing was changed by this one
 
 A failed gate is a verdict, not an error: the command line turns verdicts into `ExitCode`s.
 """
@@ -130,3 +131,7 @@ class IntegrityError(AssayError):
     """The bytes on disk, the slot or the champion are not those that were approved."""
 
     exit_code = ExitCode.DRIFT
+
+
+class Superseded(IntegrityError):
+    """Another controller has taken over meanwhile; this one may change nothing any more."""

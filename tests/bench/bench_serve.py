@@ -149,7 +149,9 @@ def _gateway(settings: Settings) -> Iterator[str]:
     """The gateway, all traffic to blue; yields an API key."""
     try:
         gateway.start(settings)
-        gateway.set_weights(settings, {"blue": 100, "green": 0})
+        writer = gateway.newest_writer(settings) + 1
+        gateway.claim(settings, writer)
+        gateway.set_weights(settings, {"blue": 100, "green": 0}, writer=writer)
         yield gateway.create_key(settings, "bench")
     finally:
         gateway.stop(settings)

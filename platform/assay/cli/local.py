@@ -19,6 +19,7 @@ def start_place(
         check_processor()
         ensure_place(settings)
     gateway.start(settings)
+    set_traffic_right(settings)
     if new_key or not gateway.has_keys(settings):
         key = gateway.create_key(settings, settings.user)
         echo(f"API key, shown this once: {key}")
@@ -44,6 +45,13 @@ def ensure_place(settings: Settings) -> None:
             }
         )
         gateway.start(settings)
+
+
+def set_traffic_right(settings: Settings) -> None:
+    """Takes back a promotion that was cut off, and gives the gateway the weights that the ledger tells of."""
+    from assay.flow.release.operations import reconcile_releases
+
+    reconcile_releases(settings, say=lambda text: echo(text, err=True))
 
 
 def stop_place(settings: Settings) -> None:

@@ -220,7 +220,12 @@ def status(run: str, as_json: bool) -> None:
     champion = ledger.champion()
     runs = ledger.runs()
     if as_json:
-        said = {"runs": [vars(row) for row in runs], "champion": champion.model_dump() if champion else None}
+        release = ledger.releases.under_way()
+        said = {
+            "runs": [vars(row) for row in runs],
+            "champion": champion.model_dump() if champion else None,
+            "release": release.model_dump() if release else None,
+        }
         echo(json.dumps(said))
     else:
         tables.print_runs(runs, champion, ledger, settings)
@@ -283,9 +288,11 @@ def rollback(reason: str, address: str | None) -> None:
     from assay.flow.release.operations import rollback_run
 
     _elsewhere(address, ["rollback", "--reason", reason])
-    traffic = rollback_run(settings=Settings(), reason=reason)
-    assert traffic.champion is not None
-    echo(f"{traffic.champion.run} has the traffic again (slot {traffic.champion.slot})")
+    traffic = rollback_run(settings=Settings(), reason=reason, say=echo)
+    if traffic.champion is None:
+        echo("nobody has the traffic: there was no champion before")
+    else:
+        echo(f"{traffic.champion.run} has the traffic again (slot {traffic.champion.slot})")
 
 
 @assay.command()
@@ -376,15 +383,16 @@ def _start_place(settings: Settings) -> None:
 
 def _word(decision: Any, run: str, reviewer: str | None, reason: str, address: str | None) -> None:
     from assay.flow.release.operations import record_decision
+    from assay.records.run_id import short_run
 
     settings = Settings()
     name = reviewer or settings.user
     _elsewhere(address, [decision, run, "--as", name, "--reason", reason])
-    word = record_decision(run, decision=decision, reviewer=name, reason=reason, settings=settings)
+    word = record_decision(run, decision=decision, reviewer=name, reason=reason, settings=settings, say=echo)
     verb = "approved" if decision == "approve" else "rejected"
     echo(f"{word.run} was {verb} by {word.reviewer}; bound to model {word.artifact_digest[:12]}")
     if decision == "approve":
-        echo(f"next: assay promote {word.run}")
+        echo(f"next: assay promote {short_run(word.run)}")
 
 
 def _elsewhere(address: str | None, arguments: list[str]) -> None:

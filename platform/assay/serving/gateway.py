@@ -25,13 +25,14 @@ from dataclasses import dataclass
 
 import psutil
 
-from assay.errors import PlaceError, UsageError
+from assay.errors import PlaceError, Superseded, UsageError
 from assay.serving import supervisor
 from assay.serving.haproxy import BACKEND, KEYS_MAP, SERVER, SLOTS, admin_socket, check_weights
 from assay.settings import Settings
 
 START_WAIT_S = 10.0
 STOP_WAIT_S = 10.0
+LOCK_WAIT_S = 25.0  # longer than one change takes
 CHANGE_WAIT_S = 10.0  # longer than the supervisor's longest pause between two HAProxies
 
 _POLL_S = 0.05
@@ -92,17 +93,48 @@ def is_running(settings: Settings) -> bool:
     return supervisor.running_pid(settings) is not None
 
 
-def set_weights(settings: Settings, weights: dict[str, int]) -> None:
+def claim(settings: Settings, writer: int) -> None:
+    """Make `writer` the one whose changes of traffic are taken; those of lower numbers are refused from now on, even
+    from a process that was paused in the middle of one. Raises Superseded when there is a newer writer."""
+    supervisor.prepare(settings)
+    with _changing(settings):
+        _require_newest(settings, writer)
+        supervisor.keep_writer(settings, writer)
+
+
+def newest_writer(settings: Settings) -> int:
+    """The number of the writer that the gateway listens to; 0 before the first."""
+    return supervisor.read_writer(settings)
+
+
+def set_weights(settings: Settings, weights: dict[str, int], *, writer: int) -> None:
     """Give each slot its weight, 0 (no traffic) to 256, at once; returns when HAProxy has confirmed them.
 
-    Raises ValueError for other weights, and PlaceError, with nothing changed, when the gateway does not run.
+    Raises ValueError for other weights, and, with nothing changed, PlaceError when the gateway does not run, and
+    Superseded when a newer writer than `writer` has claimed the gateway.
     """
     check_weights(weights)
     _require_running(settings)
     with _changing(settings):
+        _require_newest(settings, writer)
         supervisor.keep_weights(settings, weights)
         if not _eventually(lambda: _apply_weights(settings, weights), CHANGE_WAIT_S):
             raise PlaceError(f"the gateway did not confirm the weights {weights}; it takes them when it next starts")
+
+
+def settle(settings: Settings, weights: dict[str, int], *, writer: int) -> bool:
+    """Make sure of `weights`, now and at the next start; where the gateway does not run, at the next start alone.
+    Returns whether they were others before."""
+    check_weights(weights)
+    if supervisor.read_weights(settings) == weights == get_weights(settings):
+        return False
+    if is_running(settings):
+        set_weights(settings, weights, writer=writer)
+        return True
+    with _changing(settings):
+        _require_newest(settings, writer)
+        supervisor.keep_weights(settings, weights)
+    return True
 
 
 def get_weights(settings: Settings) -> dict[str, int]:
@@ -146,6 +178,12 @@ def has_keys(settings: Settings) -> bool:
         return bool(supervisor.keys_map(settings).read_text().strip())
     except FileNotFoundError:
         return False
+
+
+def _require_newest(settings: Settings, writer: int) -> None:
+    newest = supervisor.read_writer(settings)
+    if writer < newest:
+        raise Superseded(f"writer {writer} comes too late: the gateway listens to writer {newest} by now")
 
 
 def _require_running(settings: Settings) -> None:
@@ -282,8 +320,17 @@ def _ask(settings: Settings, command: str) -> str:
 def _changing(settings: Settings) -> Iterator[None]:
     """One change at a time, so that what is kept and what is in effect stay the same."""
     with (supervisor.folder(settings) / "change.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _eventually(lambda: _locked(lock.fileno()), LOCK_WAIT_S):
+            raise PlaceError(f"another process has been changing the gateway for {LOCK_WAIT_S:.0f} s; is it stopped?")
         yield
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _eventually(condition: Callable[[], bool], wait_s: float) -> bool:

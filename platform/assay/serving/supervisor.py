@@ -116,10 +116,29 @@ def read_weights(settings: Settings) -> dict[str, int]:
 def keep_weights(settings: Settings, weights: Mapping[str, int]) -> None:
     """Put `weights` where the next HAProxy finds them, wholly or not at all."""
     check_weights(weights)
-    path = weights_file(settings)
+    _keep(weights_file(settings), json.dumps({slot: weights[slot] for slot in SLOTS}))
+
+
+def read_writer(settings: Settings) -> int:
+    """The number of the newest writer that has claimed the gateway; 0 before the first."""
+    path = writer_file(settings)
+    try:
+        return int(path.read_text())
+    except FileNotFoundError:
+        return 0
+    except ValueError as error:
+        raise PlaceError(f"{path}: not a writer's number; `assay promote` and `assay rollback` are refused") from error
+
+
+def keep_writer(settings: Settings, writer: int) -> None:
+    """Remember the newest writer, wholly or not at all."""
+    _keep(writer_file(settings), f"{writer}\n")
+
+
+def _keep(path: Path, text: str) -> None:
     draft = path.with_suffix(f".{os.getpid()}")
     with draft.open("w") as file:
-        json.dump({slot: weights[slot] for slot in SLOTS}, file)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
@@ -148,6 +167,11 @@ def keys_map(settings: Settings) -> Path:
 def weights_file(settings: Settings) -> Path:
     """The weights to come up with."""
     return folder(settings) / "weights.json"
+
+
+def writer_file(settings: Settings) -> Path:
+    """The number of the newest writer; see `gateway.claim`."""
+    return folder(settings) / "writer"
 
 
 def pid_file(settings: Settings) -> Path:

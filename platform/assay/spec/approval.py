@@ -1,5 +1,7 @@
 """The `approval:` block: who may let a candidate have traffic."""
 
+import unicodedata
+
 from pydantic import Field, model_validator
 
 from assay.spec.block import Block, Duration
@@ -25,6 +27,12 @@ class ApprovalSpec(Block):
 
     @model_validator(mode="after")
     def _enough_reviewers(self) -> "ApprovalSpec":
-        if self.required > len(set(self.reviewers)):
-            raise ValueError(f"required is {self.required}, but only {len(set(self.reviewers))} reviewers are named")
+        num_people = len({folded_name(name) for name in self.reviewers})
+        if self.required > num_people:
+            raise ValueError(f"required is {self.required}, but only {num_people} reviewers are named")
         return self
+
+
+def folded_name(name: str) -> str:
+    """A person's name as it is compared: `Sam`, `sam` and the same in full-width letters are one person."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()

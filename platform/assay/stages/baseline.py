@@ -1,6 +1,7 @@
 """`baseline`: the base model answers the same questions, through the same engine, in a slot of its own."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -8,7 +9,7 @@ from assay.engines.deployment import ray_serve
 from assay.engines.evaluation.harness import TaskFile
 from assay.records.gate import EvaluationRecord
 from assay.records.inputs import StageInputs
-from assay.records.stages import DeploymentRecord
+from assay.records.stages import DeploymentRecord, Slot
 from assay.spec.serve import EngineSpec, ReplicasSpec
 
 VERSION = 2
@@ -34,10 +35,13 @@ def run(
     *,
     deploy: Callable[[], DeploymentRecord],
     evaluate: Callable[[DeploymentRecord], T],
+    slot: Callable[[], AbstractContextManager[Slot]],
     api: ray_serve.ServeApi,
 ) -> T:
-    """Evaluates the base model, which `deploy` puts into the slot `reference`, and frees the slot, whatever happens."""
+    """Evaluates the base model, which `deploy` puts into the slot `reference`, and frees the slot, whatever happens.
+    `slot` is entered for that."""
     try:
         return evaluate(deploy())
     finally:
-        ray_serve.remove(api, "reference")
+        with slot() as name:
+            ray_serve.remove(api, name)

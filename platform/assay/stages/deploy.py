@@ -1,12 +1,12 @@
 """`deploy`: a model into a slot, where it answers but has no traffic."""
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from assay.engines.deployment import ray_serve
-from assay.errors import PlaceError
+from assay.errors import PlaceError, StageFailed
 from assay.records.inputs import StageInputs, only
-from assay.records.release import Champion
 from assay.records.stages import DeploymentRecord, ModelRecord, Slot
 from assay.spec.serve import ServeSpec
 from assay.stages.context import Work
@@ -28,19 +28,45 @@ class Inputs(StageInputs):
 Output = DeploymentRecord
 
 
-def run(inputs: Inputs, work: Work, *, champion: Champion | None) -> DeploymentRecord:
-    """Deploys into the slot that has no traffic."""
-    slot: Slot = "green" if champion and champion.slot == "blue" else "blue"
+def run(inputs: Inputs, work: Work, *, slot: AbstractContextManager[Slot]) -> DeploymentRecord:
+    """Deploys the candidate; see `into`."""
     return into(slot, inputs.serve, model_name=inputs.model_name, model=inputs.model, work=work)
 
 
-def into(slot: Slot, serve: ServeSpec, *, model_name: str, model: ModelRecord, work: Work) -> DeploymentRecord:
-    """Checks every byte of the model, deploys it into `slot` in place of what is there, and waits until it answers.
-    Raises `StageFailed` with Serve's own words when it does not."""
+def into(
+    slot: AbstractContextManager[Slot],
+    serve: ServeSpec,
+    *,
+    model_name: str,
+    model: ModelRecord,
+    work: Work,
+) -> DeploymentRecord:
+    """Checks every byte of the model, deploys it in place of what is in `slot`, and waits until it answers. The slot is
+    entered when it is about to be changed, and left when Serve has been told; it must be one without traffic. Raises
+    `StageFailed` with Serve's own words when the model does not answer."""
     api = serve_api(work)
     work.store.verify(model.artifact)
-    work.say(f"starting the engine in slot {slot}")
-    # Serve leaves an application alone whose configuration has not changed; a candidate starts anew.
+    with slot as name:
+        work.say(f"starting the engine in slot {name}")
+        since = _replace(api, name, serve, model_name=model_name, model=model, work=work)
+    state = ray_serve.wait_until_running(api, name, timeout_s=START_TIMEOUT_S, since=since - 1)
+    if state.model_path != model.artifact.path:
+        raise StageFailed(f"slot {name} was taken by another run while this one's engine started; run the spec again")
+    return DeploymentRecord(
+        slot=name,
+        model_name=model_name,
+        artifact_digest=model.artifact.digest,
+        url=state.url,
+        deployed_at=state.deployed_at,
+        replicas=state.replicas,
+    )
+
+
+def _replace(
+    api: ray_serve.ServeApi, slot: Slot, serve: ServeSpec, *, model_name: str, model: ModelRecord, work: Work
+) -> float:
+    """Puts the model where another was; returns the time just before. Serve leaves an application alone whose
+    configuration has not changed; a candidate starts anew."""
     ray_serve.remove(api, slot)
     _wait_until_gone(api, slot)
     since = time.time()
@@ -48,15 +74,7 @@ def into(slot: Slot, serve: ServeSpec, *, model_name: str, model: ModelRecord, w
         api,
         ray_serve.application(slot, model_name, model.artifact.path, serve, api.engine_python, on_gpu=work.on_gpu),
     )
-    state = ray_serve.wait_until_running(api, slot, timeout_s=START_TIMEOUT_S, since=since - 1)
-    return DeploymentRecord(
-        slot=slot,
-        model_name=model_name,
-        artifact_digest=model.artifact.digest,
-        url=state.url,
-        deployed_at=state.deployed_at,
-        replicas=state.replicas,
-    )
+    return since
 
 
 def serve_api(work: Work) -> ray_serve.ServeApi:

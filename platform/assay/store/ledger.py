@@ -1,24 +1,29 @@
 """The ledger: what was run, what came of it, who agreed, and where traffic went. SQL, through SQLAlchemy."""
 
-import os
-import socket
+import hashlib
+import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import sqlalchemy as sql
-from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.engine import Connection
 
-from assay.errors import PlaceError, UsageError
-from assay.records.record import Record
+from assay.errors import AssayError, NotApproved, UsageError
+from assay.records.audit import Actor, AuditEvent
+from assay.records.record import Record, digest_of
 from assay.records.release import Approval, Champion, Traffic
+from assay.store.audit import Audit, check_vouched, this_process
+from assay.store.database import Database
+from assay.store.releases import Releases
 
 StageState = Literal["running", "done", "cached", "failed", "killed"]
 """`killed` is never written: it is what is seen of a stage whose process has gone (see `flow.line.stages_now`)."""
+CLOCK_SKEW_S = 60.0
+"""How far ahead of the ledger's clock a reviewer's may be."""
+
 NO_RUNS = "no runs yet; `assay run SPEC` makes the first"
 
 _tables = sql.MetaData()
@@ -133,26 +138,35 @@ class Ledger:
     """One ledger; `url` is an SQLAlchemy URL. Raises `PlaceError` when it cannot be opened or written."""
 
     def __init__(self, url: str) -> None:
-        self._url = make_url(url)
-        file = self._url.database if self._url.get_backend_name() == "sqlite" else None
-        if file and not file.startswith("file:"):  # SQLite's own URIs say whether the file may be made
-            _make_folder(Path(file).parent)
-        self._engine = sql.create_engine(self._url, connect_args=_connect_args(self._url.get_backend_name()))
-        if self._url.get_backend_name() == "sqlite":
-            sql.event.listen(self._engine, "connect", _set_pragmas)
-        with self._begin() as connection:
-            _tables.create_all(connection)
+        self._database = Database(url)
+        self._database.make_tables(_tables)
+        self.audit = Audit(self._database)
+        self.releases = Releases(self._database, self.audit, self._add_traffic)
+        self._adopt_what_was_there()
+
+    def lock(self, name: str, *, wait_s: float, taken: AssayError) -> AbstractContextManager[None]:
+        """Holds a lock of this ledger, which ends when the process does. Raises `taken` when another has it for
+        longer than `wait_s`."""
+        return self._database.lock(name, wait_s=wait_s, taken=taken)
+
+    def is_locked(self, name: str) -> bool:
+        """Whether a process holds this lock."""
+        return self._database.is_locked(name)
 
     def open_run(self, run: str, *, name: str, spec: str, started_by: str) -> None:
-        """Writes down a run, and that somebody has started it (again)."""
-        with self._begin() as connection:
-            if not connection.execute(sql.select(_runs.c.id).where(_runs.c.id == run)).first():
+        """Writes down a run, and that somebody has started it (again). Raises `UsageError` when the id is another
+        spec's: its reviewers must not become this one's."""
+        actor = this_process(started_by)
+        with self._database.writing() as connection:
+            there = connection.execute(sql.select(_runs.c.spec).where(_runs.c.id == run)).scalar()
+            if there is None:
                 connection.execute(_runs.insert().values(id=run, name=name, spec=spec, created_at=time.time()))
-            connection.execute(
-                _starts.insert().values(
-                    run=run, started_by=started_by, host=socket.gethostname(), process=os.getpid(), at=time.time()
-                )
-            )
+            elif json.loads(there) != json.loads(spec):
+                raise UsageError(f"run {run} was made from another spec; change the spec's name to have another id")
+            values = {"run": run, "started_by": started_by, "host": actor.host, "process": actor.process}
+            connection.execute(_starts.insert().values({**values, "at": time.time()}))
+            content = {"by": started_by, "spec": digest_of(json.loads(spec))}
+            self.audit.append(connection, "start", run=run, content=content, actor=actor)
 
     def find_run(self, prefix: str) -> RunRow:
         """The one run whose id starts with `prefix`; the newest for an empty one.
@@ -169,19 +183,19 @@ class Ledger:
         """All runs, the one started last first."""
         last = sql.select(_starts.c.run, sql.func.max(_starts.c.id).label("last")).group_by(_starts.c.run).subquery()
         query = sql.select(_runs).join(last, last.c.run == _runs.c.id).order_by(last.c.last.desc())
-        with self._begin() as connection:
+        with self._database.reading() as connection:
             return [RunRow(**row) for row in connection.execute(query).mappings()]
 
     def starters(self, run: str) -> set[str]:
         """Everybody who has started this run."""
-        with self._begin() as connection:
+        with self._database.reading() as connection:
             return set(connection.execute(sql.select(_starts.c.started_by).where(_starts.c.run == run)).scalars())
 
     def begin_stage(self, run: str, stage: str, key: str, inputs: str = "") -> int:
         """Notes that a stage is being run, and the `inputs` (JSON) that its key is made of; returns the id of the
         attempt."""
         values = {"run": run, "stage": stage, "key": key, "state": "running", "started_at": time.time()}
-        with self._begin() as connection:
+        with self._database.writing() as connection:
             if inputs and not connection.execute(sql.select(_inputs.c.key).where(_inputs.c.key == key)).first():
                 connection.execute(_inputs.insert().values(key=key, inputs=inputs))
             result = connection.execute(_stages.insert().values(values))
@@ -190,7 +204,7 @@ class Ledger:
     def finish_stage(self, attempt: int, record: Record) -> None:
         """Writes the record and ends the attempt, both or neither."""
         now = time.time()
-        with self._begin() as connection:
+        with self._database.writing() as connection:
             row = connection.execute(sql.select(_stages).where(_stages.c.id == attempt)).mappings().one()
             connection.execute(_records.delete().where(_records.c.key == row["key"]))
             connection.execute(
@@ -204,17 +218,19 @@ class Ledger:
                 )
             )
             connection.execute(_stages.update().where(_stages.c.id == attempt).values(state="done", ended_at=now))
+            content = {"stage": row["stage"], "key": row["key"], "record": _digest_of_text(record.model_dump_json())}
+            self.audit.append(connection, "stage", run=row["run"], content=content, actor=this_process(""))
 
     def fail_stage(self, attempt: int, error: str) -> None:
         """Ends the attempt without a record."""
-        with self._begin() as connection:
+        with self._database.writing() as connection:
             values = {"state": "failed", "ended_at": time.time(), "error": error}
             connection.execute(_stages.update().where(_stages.c.id == attempt).values(values))
 
     def reuse_stage(self, run: str, stage: str, key: str) -> None:
         """Notes that a stage was not run because its record stood already."""
         now = time.time()
-        with self._begin() as connection:
+        with self._database.writing() as connection:
             newest = connection.execute(_newest_stages(run).where(_stages.c.stage == stage)).mappings().first()
             if newest and newest["key"] == key and newest["state"] in ("done", "cached"):
                 return
@@ -225,38 +241,54 @@ class Ledger:
         """The record under a key."""
         columns = [_records.c[name] for name in RecordRow.__dataclass_fields__]
         query = sql.select(*columns).where(_records.c.key == key)
-        with self._begin() as connection:
+        with self._database.reading() as connection:
             row = connection.execute(query).mappings().first()
         return RecordRow(**row) if row else None
 
     def inputs(self, key: str) -> str | None:
         """What a key is made of, as JSON; None for a key of an older version."""
-        with self._begin() as connection:
+        with self._database.reading() as connection:
             query = sql.select(_inputs.c.inputs).where(_inputs.c.key == key)
             return connection.execute(query).scalar()
 
     def stages(self, run: str) -> list[StageRow]:
         """The newest attempt at each stage, in the order in which they were begun."""
-        with self._begin() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(_newest_stages(run).order_by(_stages.c.id)).mappings().all()
         return [StageRow(**{name: row[name] for name in StageRow.__dataclass_fields__}) for row in rows]
 
-    def add_approval(self, approval: Approval) -> None:
-        """Writes down a reviewer's word."""
-        with self._begin() as connection:
-            connection.execute(_approvals.insert().values(run=approval.run, approval=approval.model_dump_json()))
+    def add_approval(self, approval: Approval) -> Approval:
+        """Writes down a reviewer's word, with the ledger's time and whose process gave it. Raises `NotApproved` for
+        one that is dated ahead of the ledger's clock: it would outlive what it says."""
+        actor = this_process(approval.reviewer)
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            if approval.given_at > now + CLOCK_SKEW_S:
+                raise NotApproved(
+                    f"the word of {approval.reviewer} is dated {approval.given_at - now:.0f} s ahead of the ledger's "
+                    "clock; set this machine's clock"
+                )
+            word = approval.model_copy(update={"recorded_at": now, "actor": actor})
+            text = word.model_dump_json()
+            connection.execute(_approvals.insert().values(run=approval.run, approval=text))
+            content = {"word": _digest_of_text(text)}
+            self.audit.append(connection, approval.decision, run=approval.run, content=content, actor=actor)
+        return word
 
     def approvals(self, run: str) -> list[Approval]:
-        """What reviewers have said of a run, in order."""
+        """What reviewers have said of a run, in the order in which the ledger took it."""
+        return [Approval.model_validate_json(text) for text in self._approval_texts(run)]
+
+    def _approval_texts(self, run: str) -> Sequence[str]:
         query = sql.select(_approvals.c.approval).where(_approvals.c.run == run).order_by(_approvals.c.id)
-        with self._begin() as connection:
-            return [Approval.model_validate_json(text) for text in connection.execute(query).scalars()]
+        with self._database.reading() as connection:
+            return connection.execute(query).scalars().all()
 
     def add_attempt(self, splits: Sequence[str], subject: str, *, run: str, budget: int | None) -> int | None:
         """Counts `subject` as evaluated with the items of every split, once. Returns which one it is: the highest of
         its numbers, each counted from 1; None, and counts nothing, when that would be more than the budget."""
         numbers = [0]
-        with self._begin() as connection:
+        with self._database.writing() as connection:
             for split in splits:
                 own = sql.select(_attempts.c.id).where(_attempts.c.split == split, _attempts.c.subject == subject)
                 if connection.execute(own).first() is None:
@@ -274,17 +306,23 @@ class Ledger:
     def num_attempts(self, split: str) -> int:
         """How many candidates were evaluated with the items of a split."""
         query = sql.select(sql.func.count()).where(_attempts.c.split == split)
-        with self._begin() as connection:
+        with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one())
 
     def add_traffic(self, traffic: Traffic) -> None:
         """Writes down a change of traffic."""
-        with self._begin() as connection:
-            connection.execute(_traffic.insert().values(at=time.time(), traffic=traffic.model_dump_json()))
+        with self._database.writing() as connection:
+            self._add_traffic(connection, traffic, this_process(traffic.by))
+
+    def _add_traffic(self, connection: Connection, traffic: Traffic, actor: Actor) -> None:
+        text = traffic.model_dump_json()
+        connection.execute(_traffic.insert().values(at=time.time(), traffic=text))
+        run = traffic.champion.run if traffic.champion else ""
+        self.audit.append(connection, "traffic", run=run, content={"traffic": _digest_of_text(text)}, actor=actor)
 
     def traffic(self) -> Sequence[Traffic]:
         """Every change of traffic, in order."""
-        with self._begin() as connection:
+        with self._database.reading() as connection:
             texts = connection.execute(sql.select(_traffic.c.traffic).order_by(_traffic.c.id)).scalars().all()
         return [Traffic.model_validate_json(text) for text in texts]
 
@@ -293,17 +331,37 @@ class Ledger:
         changes = self.traffic()
         return changes[-1].champion if changes else None
 
-    @contextmanager
-    def _begin(self) -> Iterator[Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
-            raise PlaceError(
-                f"the ledger at {self._url.render_as_string()} cannot be used: {cause}. "
-                "Check that it exists and may be written, or set ASSAY_HOME or ASSAY_LEDGER_URL"
-            ) from error
+    def verify(self) -> list[AuditEvent]:
+        """Raises `IntegrityError` where the tables say what no act has written, or no longer say what one has; returns
+        the whole audit."""
+        with self._database.reading() as connection:
+            events = self.audit.events(connection)
+            check_vouched(events, self._facts(connection))
+        return events
+
+    def _adopt_what_was_there(self) -> None:
+        """Puts what an older version has written at the audit's beginning, once."""
+        with self._database.reading() as connection:
+            if not self.audit.is_empty(connection) or not connection.execute(sql.select(_runs.c.id).limit(1)).first():
+                return
+        with self._database.writing() as connection:
+            if self.audit.is_empty(connection):
+                self.audit.append(
+                    connection, "adopted", run="", content=self._facts(connection), actor=this_process("")
+                )
+
+    def _facts(self, connection: Connection) -> dict[str, list[list[str]]]:
+        """What the audit vouches for, as it stands in the tables."""
+        words = sql.select(_approvals.c.run, _approvals.c.approval).order_by(_approvals.c.id)
+        traffic = sql.select(_traffic.c.traffic).order_by(_traffic.c.id)
+        records = sql.select(_records.c.key, _records.c.record).order_by(_records.c.key)
+        starts = sql.select(_starts.c.run, _starts.c.started_by).order_by(_starts.c.id)
+        return {
+            "words": [[run, _digest_of_text(text)] for run, text in connection.execute(words)],
+            "traffic": [["", _digest_of_text(text)] for text in connection.execute(traffic).scalars()],
+            "records": [[key, _digest_of_text(text)] for key, text in connection.execute(records)],
+            "starts": [[run, by] for run, by in connection.execute(starts)],
+        }
 
 
 def _newest_stages(run: str) -> sql.Select[tuple[object, ...]]:
@@ -311,20 +369,5 @@ def _newest_stages(run: str) -> sql.Select[tuple[object, ...]]:
     return sql.select(_stages).where(_stages.c.id.in_(newest))
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PlaceError(f"cannot make {folder}: {error.strerror}. Set ASSAY_HOME to a folder you may write") from error
-
-
-def _connect_args(backend: str) -> dict[str, object]:
-    return {"timeout": 30} if backend == "sqlite" else {}
-
-
-def _set_pragmas(connection: object, _: object) -> None:
-    # WAL has a known reset bug before SQLite 3.51.3, and many systems have an older one.
-    cursor = connection.cursor()  # type: ignore[attr-defined]
-    for pragma in ("journal_mode = DELETE", "synchronous = FULL", "foreign_keys = ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+def _digest_of_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -41,15 +41,15 @@ def is_held(file: Path) -> bool | None:
     except OSError:
         return None
     try:
-        return not _take(descriptor)
+        return not _take(descriptor, fcntl.LOCK_SH)  # two that look at once do not see each other
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int) -> bool:
+def _take(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     """Whether the lock could be had; it is let go of when the descriptor is closed."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -14,7 +14,8 @@ from assay.cli.terminal.echo import echo, echo_foreign
 from assay.cli.terminal.tables import next_steps
 from assay.errors import ExitCode
 from assay.flow.pipeline.keys import run_id
-from assay.flow.release.operations import Evaluated, evaluated, promote_run, record_decision
+from assay.flow.release.checks import Evaluated, evaluated
+from assay.flow.release.operations import promote_run, record_decision
 from assay.loader.load import load_spec, load_suites
 from assay.settings import Settings
 from assay.store.ledger import Ledger

@@ -19,6 +19,7 @@ from assay.records.judge import JudgeAgreement
 from assay.records.record import read_as
 from assay.records.release import Champion
 from assay.records.report import Report, WrongAnswers
+from assay.records.run_id import short_run
 from assay.records.selftest import Planted, SelftestRecord
 from assay.records.stages import SweepRecord
 from assay.reporting.words import items_asked
@@ -40,10 +41,16 @@ def print_runs(runs: Sequence[RunRow], champion: Champion | None, ledger: Ledger
         stages = stages_now(run.id, ledger, settings)
         last = stages[-1] if stages else None
         verdict = _verdict(run.id, stages, ledger)
-        table.add_row(run.id, _ago(run.created_at), last.stage if last else "", verdict or (last.state if last else ""))
+        table.add_row(
+            short_run(run.id), _ago(run.created_at), last.stage if last else "", verdict or (last.state if last else "")
+        )
     console = _console()
     console.print(table if runs else NO_RUNS)
-    console.print(f"traffic: {champion.run} (slot {champion.slot})" if champion else "traffic: nobody")
+    release = ledger.releases.under_way()
+    if release is not None:
+        step = f"step {release.step} of {len(release.intent.steps)}"
+        console.print(f"under way: {release.intent.action} of {short_run(release.intent.candidate.run)}, {step}")
+    console.print(f"traffic: {short_run(champion.run)} (slot {champion.slot})" if champion else "traffic: nobody")
 
 
 def print_status(run: str, ledger: Ledger, settings: Settings) -> None:
@@ -73,7 +80,8 @@ def print_scorecard(run: str, scorecard: Scorecard, selftest: SelftestRecord | N
     style = OUTCOME_STYLES[scorecard.outcome]
     console.print()
     console.print(
-        f"[{style}]{scorecard.outcome}[/{style}]  {run}  model {scorecard.artifact_digest[:12]}", highlight=False
+        f"[{style}]{scorecard.outcome}[/{style}]  {short_run(run)}  model {scorecard.artifact_digest[:12]}",
+        highlight=False,
     )
     confidence = scorecard.attempt.confidence if scorecard.attempt else scorecard.confidence
     table = _table("limit", "required", "observed", f"bound ({100 * confidence:.4g}%)", "base", "items", "")
@@ -203,8 +211,8 @@ def next_steps(run: str, spec: Spec, scorecard: Scorecard) -> str:
     whose = f"{needed} of {', '.join(spec.approval.reviewers)}" if needed > 1 else " or ".join(spec.approval.reviewers)
     return (
         f"waiting for approval by {whose}; go on with\n"
-        f"  assay approve {run} --as {spec.approval.reviewers[0]}{reason}\n"
-        f"  assay promote {run}"
+        f"  assay approve {short_run(run)} --as {spec.approval.reviewers[0]}{reason}\n"
+        f"  assay promote {short_run(run)}"
     )
 
 

@@ -25,6 +25,7 @@ from assay.flow.pipeline.executor import StageExecutor, Watcher, only_one
 from assay.flow.pipeline.graph import Stage, stopping_of
 from assay.flow.pipeline.judging import measured_judge
 from assay.flow.pipeline.keys import engine_fingerprint, folder_fingerprint
+from assay.flow.release.slots import reference_slot
 from assay.records.evaluation import URL_MARK, EvaluationRequest, ModelRef, SlotEvaluation
 from assay.records.gate import Attempt, EvaluationRecord, GateRecord
 from assay.records.inputs import StageInputs
@@ -358,8 +359,12 @@ def ask_slot(
             for asking, evaluation in zip(askings, evaluations, strict=True)
         )
 
-    into = partial(deploy.into, "reference", serve, model_name="evaluated", model=model, work=work)
-    return baseline.run(deploy=into, evaluate=ask, api=api)
+    slot = partial(reference_slot, work.settings)
+
+    def deployed() -> DeploymentRecord:
+        return deploy.into(slot(), serve, model_name="evaluated", model=model, work=work)
+
+    return baseline.run(deploy=deployed, evaluate=ask, slot=slot, api=api)
 
 
 def _server(subject: ModelRef, api_key: str) -> DeploymentRecord:

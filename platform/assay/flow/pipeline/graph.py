@@ -179,7 +179,7 @@ def _serving_stages(context: RunContext) -> Iterator[Stage[Any]]:
     yield _stage(
         "deploy",
         lambda: deploy.Inputs(model=context.candidate, model_name=context.spec.served_name, serve=serve),
-        partial(deploy.run, champion=context.champion),
+        partial(_deploy, context),
         partial(_is_deployed, context),
     )
     if suite.service is not None:
@@ -280,6 +280,13 @@ def _sweep(context: RunContext, inputs: sweep.Inputs, work: Work) -> Record:
     return sweep.run(inputs, work, trial=partial(train.part, teacher=context.teacher(0)))
 
 
+def _deploy(context: RunContext, inputs: deploy.Inputs, work: Work) -> DeploymentRecord:
+    """The candidate into a slot that is idle when it is deployed, whatever was idle when the run began."""
+    from assay.flow.release.slots import idle_slot  # a plan has no need of it
+
+    return deploy.run(inputs, work, slot=idle_slot(context.settings))
+
+
 def _baseline(context: RunContext, inputs: baseline.Inputs, work: Work) -> EvaluationRecord:
     """The base model's answers."""
     return _evaluate_reference(context, context.model, context.spec.served_name, work)
@@ -298,12 +305,13 @@ def _evaluate_reference(context: RunContext, model: ModelRecord, name: str, work
     if known is not None:
         return known
     served_name = context.spec.served_name
-    into_reference = partial(
-        deploy.into, "reference", context.spec.serve, model_name=served_name, model=model, work=work
-    )
+    from assay.flow.release.slots import reference_slot  # a plan has no need of it
+
+    slot = partial(reference_slot, context.settings)
     return baseline.run(
-        deploy=into_reference,
+        deploy=lambda: deploy.into(slot(), context.spec.serve, model_name=served_name, model=model, work=work),
         evaluate=lambda deployment: _evaluate(context, deployment, model=model, work=work),
+        slot=slot,
         api=deploy.serve_api(work),
     )
 

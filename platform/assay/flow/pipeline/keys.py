@@ -9,6 +9,7 @@ from assay.engines.data import remote
 from assay.engines.deployment import ray_serve
 from assay.loader.globs import matching_files
 from assay.records.record import digest_of
+from assay.records.run_id import run_id_of
 from assay.settings import Settings
 from assay.spec.data import DataSpec, is_remote
 from assay.spec.gate import SuiteSpec
@@ -49,12 +50,12 @@ def engine_fingerprint(engine: EngineSpec, settings: Settings) -> str:
 
 
 def run_id(spec: Spec, suite: SuiteSpec, root: Path) -> str:
-    """The spec's name and six digits of what it says, its data and its suite: the same request is the same run."""
+    """The spec's name and digits of what it says, its data and its suite: the same request is the same run."""
     tasks = evaluate.tasks_of(suite, root, None)
     data = [sorted(data_digests(one, root).items()) for one in spec.all_data]
     protected = [sorted(ewc_digests(one, root).items()) for one in spec.train_steps]
     request = [spec.model_dump(mode="json"), [*data, *protected], gate.suite_digest(suite, tasks)]
-    return f"{spec.name}-{digest_of(request)[:6]}"
+    return run_id_of(spec.name, digest_of(request))
 
 
 def _digests_of_files(patterns: Sequence[str], root: Path) -> dict[str, str]:

@@ -27,10 +27,11 @@ def run(
     ledger: Ledger,
     store: ArtifactStore,
 ) -> Approval:
-    """Checks the reviewer and every byte of the artifact, and writes the word down. Raises `NotApproved` for a
-    reviewer who may not, and `IntegrityError` when the bytes have changed since they were evaluated."""
+    """Checks the reviewer and, to approve, every byte of the artifact, and writes the word down. Raises `NotApproved`
+    for a reviewer who may not, and `IntegrityError` when the bytes have changed since they were evaluated."""
     check_reviewer(approval, reviewer, starters, decision, reason, scorecard)
-    store.verify(model.artifact)
+    if decision == "approve":  # whoever says no need not care which bytes they are
+        store.verify(model.artifact)
     word = Approval(
         run=run_id,
         decision=decision,
@@ -40,5 +41,4 @@ def run(
         scorecard_digest=digest_of(scorecard.model_dump(mode="json")),
         given_at=time.time(),
     )
-    ledger.add_approval(word)
-    return word
+    return ledger.add_approval(word)

@@ -1,71 +1,37 @@
 """From a verdict to traffic: approving, rejecting, promoting and rolling back one run."""
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from assay.engines.deployment.ray_serve import ServeApi
-from assay.errors import NotApproved, PlaceError
-from assay.flow.release import approve, promote
-from assay.records.gate import GateRecord
-from assay.records.record import digest_of
+from assay.errors import PlaceError
+from assay.flow.release import approve, promote, rollback
+from assay.flow.release.checks import evaluated
+from assay.flow.release.writer import reconcile, writing
 from assay.records.release import Approval, Traffic
-from assay.records.stages import ModelRecord
-from assay.rules.release.approval import check_approval
 from assay.settings import Settings
-from assay.spec.spec import Spec
 from assay.stages import gate
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """A run whose gate has spoken, as the ledger has it."""
-
-    run: str
-    spec: Spec
-    gate: GateRecord
-    model: ModelRecord
-
-    @property
-    def scorecard_digest(self) -> str:
-        """What an approval is bound to."""
-        return digest_of(self.gate.scorecard.model_dump(mode="json"))
-
-
-def evaluated(run: str, ledger: Ledger) -> Evaluated:
-    """The newest verdict of a run, named by the start of its id; of the newest run that has one, when the name is
-    empty. Raises `NotApproved` when the gate has not spoken yet."""
-    rows = [ledger.find_run(run)] if run else [ledger.find_run(run), *ledger.runs()]
-    for row in rows:
-        keys = {stage.stage: stage.key for stage in ledger.stages(row.id) if stage.state in ("done", "cached")}
-        verdict, model = (ledger.record(keys[stage]) if stage in keys else None for stage in ("gate", "compress"))
-        if verdict and model:
-            return Evaluated(
-                row.id,
-                Spec.model_validate_json(row.spec),
-                GateRecord.model_validate_json(verdict.record),
-                ModelRecord.model_validate_json(model.record),
-            )
-        if run and verdict:
-            raise NotApproved(
-                f"{row.id} was evaluated by `assay gate run`; only what `assay run` has made can be released"
-            )
-    raise NotApproved(f"run {rows[0].id} has no verdict yet; `assay run` takes it to the gate")
-
-
 def record_decision(
-    run: str, *, decision: Literal["approve", "reject"], reviewer: str, reason: str, settings: Settings
+    run: str,
+    *,
+    decision: Literal["approve", "reject"],
+    reviewer: str,
+    reason: str,
+    settings: Settings,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Approval:
-    """Writes down a reviewer's word on a run's newest verdict."""
+    """Writes down a reviewer's word on a run's newest verdict. A rejection ends a promotion that is under way."""
     ledger = Ledger(settings.ledger_url)
     store = ArtifactStore(settings.home / "artifacts")
+    reconcile_releases(settings, say=say)
     it = evaluated(run, ledger)
     if decision == "approve" and it.gate.scorecard.outcome == "PASS":
         gate.verify(it.gate, store)
-    return approve.run(
+    word = approve.run(
         it.spec.approval,
         run_id=it.run,
         decision=decision,
@@ -77,43 +43,37 @@ def record_decision(
         ledger=ledger,
         store=store,
     )
+    if decision == "reject":
+        _withdraw(word, ledger, settings)
+    return word
 
 
 def promote_run(run: str, *, settings: Settings, say: Callable[[str], None]) -> Traffic:
     """Promotes a run. Raises `NotApproved` without a passing verdict and a valid approval, and `IntegrityError`
     when the bytes or the slot are not those that were evaluated, or the scorecard is not what its evidence says."""
-    ledger = Ledger(settings.ledger_url)
-    store = ArtifactStore(settings.home / "artifacts")
-    it = evaluated(run, ledger)
-    check_approval(
-        it.run,
-        it.spec.approval,
-        it.gate.scorecard,
-        it.scorecard_digest,
-        ledger.starters(it.run),
-        ledger.approvals(it.run),
-        time.time(),
-    )
-    gate.verify(it.gate, store)
-    return promote.run(
-        it.spec.serve.canary,
-        run_id=it.run,
-        scorecard=it.gate.scorecard,
-        model=it.model,
-        api=_api(settings),
-        settings=settings,
-        by=settings.user,
-        ledger=ledger,
-        store=store,
-        say=say,
-    )
+    return promote.run(run, settings=settings, api=_api(settings), say=say)
 
 
-def rollback_run(*, settings: Settings, reason: str) -> Traffic:
-    """Gives traffic back to the former champion."""
-    return promote.roll_back(
-        api=_api(settings), settings=settings, by=settings.user, reason=reason, ledger=Ledger(settings.ledger_url)
-    )
+def rollback_run(*, settings: Settings, reason: str, say: Callable[[str], None] = lambda _: None) -> Traffic:
+    """Ends a promotion that is under way, or gives traffic back to the former champion."""
+    return rollback.run(settings=settings, api=_api(settings), reason=reason, say=say)
+
+
+def reconcile_releases(settings: Settings, *, say: Callable[[str], None]) -> None:
+    """Brings ledger and gateway together, after whatever has happened."""
+    with writing(settings, Ledger(settings.ledger_url)) as writer:
+        reconcile(writer, say=say)
+
+
+def _withdraw(word: Approval, ledger: Ledger, settings: Settings) -> None:
+    """Takes the traffic back from a run that was rejected in the middle of its promotion."""
+    release = ledger.releases.under_way()
+    if release is None or release.intent.candidate.run != word.run:
+        return
+    with writing(settings, ledger) as writer:
+        release = ledger.releases.under_way()
+        if release is not None and release.intent.candidate.run == word.run:
+            writer.take_back(release, f"rejected by {word.reviewer}: {word.reason}")
 
 
 def _api(settings: Settings) -> ServeApi:

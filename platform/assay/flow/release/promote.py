@@ -1,136 +1,210 @@
-"""`promote` and `rollback`: traffic moves between slots; nothing is loaded."""
+"""`promote`: traffic moves to a candidate's slot, step by step; nothing is loaded.
 
+What is about to be done is in the ledger before any traffic moves, and every step looks again at all that allows it.
+Whoever comes next after a crash takes back what was not finished.
+"""
+
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
+from assay.engines.cluster.signals import asked_to_stop
 from assay.engines.deployment import ray_serve
-from assay.errors import IntegrityError
-from assay.records.gate import Scorecard
-from assay.records.release import Champion, Traffic
-from assay.records.stages import ModelRecord, Slot
-from assay.rules.release.approval import check_same_deployment
+from assay.errors import AssayError, Superseded
+from assay.flow.release.checks import Evaluated, check_bytes, check_may_serve, evaluated
+from assay.flow.release.writer import Writer, controlling, reconcile, settle, shared_weights, weights_of, writing
+from assay.records.release import Champion, Release, ReleaseIntent, Traffic
 from assay.rules.release.canary import verdict_on_step
 from assay.serving import gateway
-from assay.serving.haproxy import MAX_WEIGHT
 from assay.settings import Settings
-from assay.spec.serve import CanarySpec
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
 
+LOOK_S = 1.0  # how often a step that is watched asks whether somebody has ended the release
 MAX_HOLDS = 3  # a step whose errors prove nothing yet is watched this many times at most, then taken back
 
 
-def run(
-    canary: CanarySpec,
-    *,
-    run_id: str,
-    scorecard: Scorecard,
-    model: ModelRecord,
-    api: ray_serve.ServeApi,
-    settings: Settings,
-    by: str,
-    ledger: Ledger,
-    store: ArtifactStore,
-    say: Callable[[str], None],
-) -> Traffic:
-    """Moves traffic to the evaluated slot step by step; the approval was checked by the caller. Raises `IntegrityError`
-    when the slot, its replicas or the bytes are not those that were evaluated. The traffic goes back, and the
-    returned record says `rollback`, when the candidate's answers are server errors too often."""
-    check_deployed(scorecard, model, api, store)
+@dataclass
+class _Promotion:
+    """One promotion by this process."""
+
+    it: Evaluated
+    ledger: Ledger
+    settings: Settings
+    api: ray_serve.ServeApi
+    say: Callable[[str], None]
+    asked: threading.Event
+    """Set when this process is asked to stop."""
+    last_turn: int = 0
+    """Number of the writer that it was last."""
+
+    @contextmanager
+    def writing(self) -> Iterator[Writer]:
+        """A turn of the place's writer."""
+        with writing(self.settings, self.ledger) as writer:
+            self.last_turn = writer.number
+            yield writer
+
+
+def run(run: str, *, settings: Settings, api: ray_serve.ServeApi, say: Callable[[str], None]) -> Traffic:
+    """Moves traffic to a run's slot. Raises `NotApproved` without a passing verdict and a valid approval, and
+    `IntegrityError` when the bytes, the slot or the champion are not those of its evaluation. The traffic goes back,
+    and the returned record says `rollback`, when the candidate's answers are server errors too often."""
+    ledger, store = Ledger(settings.ledger_url), ArtifactStore(settings.home / "artifacts")
+    it = evaluated(run, ledger)
+    with controlling(ledger), asked_to_stop() as asked:
+        promotion = _Promotion(it, ledger, settings, api, say, asked)
+        with promotion.writing() as writer:
+            reconcile(writer, say=say, in_control=True)
+        check_may_serve_now(promotion)
+        check_bytes(it, store)  # not in the writer's turn: it may take minutes
+        if asked.is_set():
+            raise KeyboardInterrupt
+        with promotion.writing() as writer:
+            reconcile(writer, say=say, in_control=True)
+            begun = _begin(promotion, writer)
+        return begun if isinstance(begun, Traffic) else _go(promotion, begun)
+
+
+def check_may_serve_now(promotion: _Promotion) -> ray_serve.SlotState:
+    """Looks at everything that allows the next step, as it is now."""
+    ledger = promotion.ledger
+    release = ledger.releases.under_way()
+    champion = release.intent.former if release else ledger.champion()
+    ledger.verify()
+    return check_may_serve(promotion.it, champion=champion, ledger=ledger, api=promotion.api)
+
+
+def _begin(promotion: _Promotion, writer: Writer) -> Release | Traffic:
+    """Writes down what is to be done; nothing moves yet."""
+    it, ledger = promotion.it, promotion.ledger
+    state = check_may_serve_now(promotion)
     former = ledger.champion()
-    slot = scorecard.deployment_slot
-    state = ray_serve.state(api, model_slot(slot))
-    champion = Champion(
-        run=run_id,
-        slot=model_slot(slot),
-        model_name=state.model_name if state else "",
-        artifact_digest=scorecard.artifact_digest,
+    candidate = Champion(
+        run=it.run,
+        slot=state.slot,
+        model_name=state.model_name,
+        artifact_digest=it.scorecard.artifact_digest,
         since=time.time(),
     )
-    if former and former.slot == champion.slot and former.artifact_digest == champion.artifact_digest:
-        _move(settings, champion, 1.0)
+    if former and (former.slot, former.artifact_digest) == (candidate.slot, candidate.artifact_digest):
+        settle(writer, say=promotion.say)
+        by = writer.actor.name
         return Traffic(action="promote", champion=former, former=None, by=by, reason="had the traffic already")
-    for share in canary.steps:
-        say(f"{share:.0%} of the traffic to {slot}")
-        before = _counts(settings, slot)
-        _move(settings, champion, share)
-        if share < 1.0 and not _holds(canary, settings, slot, before):
-            _restore(settings, former)
-            traffic = Traffic(
-                action="rollback", champion=former, former=None, by=by, reason=f"server errors at {share:.0%}"
-            )
-            ledger.add_traffic(traffic)
-            return traffic
-    traffic = Traffic(action="promote", champion=champion, former=former, by=by)
-    ledger.add_traffic(traffic)
-    return traffic
-
-
-def roll_back(*, api: ray_serve.ServeApi, settings: Settings, by: str, reason: str, ledger: Ledger) -> Traffic:
-    """Gives traffic back to the former champion. Raises `IntegrityError` when there is none, or its slot no longer
-    holds what it held."""
-    changes = ledger.traffic()
-    former = changes[-1].former if changes else None
-    if former is None:
-        raise IntegrityError("there is no former champion to go back to")
-    state = ray_serve.state(api, former.slot)
-    if state is None or not state.is_running or former.artifact_digest not in state.model_path:
-        raise IntegrityError(
-            f"slot {former.slot} no longer holds {former.run}; run its spec again to deploy and evaluate it anew"
-        )
-    _restore(settings, former)
-    traffic = Traffic(action="rollback", champion=former, former=changes[-1].champion, by=by, reason=reason)
-    ledger.add_traffic(traffic)
-    return traffic
-
-
-def check_deployed(scorecard: Scorecard, model: ModelRecord, api: ray_serve.ServeApi, store: ArtifactStore) -> None:
-    """Raises `IntegrityError` unless the slot holds the very deployment that was evaluated and every byte on disk is as
-    it was then."""
-    state = ray_serve.state(api, model_slot(scorecard.deployment_slot))
-    running = state if state and state.is_running else None
-    slot_digest = model.artifact.digest if running and running.model_path == model.artifact.path else None
-    check_same_deployment(
-        scorecard,
-        running.deployed_at if running else None,
-        running.replicas if running else (),
-        slot_digest,
-        model.artifact.digest,
+    intent = ReleaseIntent(
+        action="promote",
+        candidate=candidate,
+        former=former,
+        steps=it.spec.serve.canary.steps,
+        scorecard_digest=it.scorecard_digest,
+        deployed_at=state.deployed_at,
+        by=writer.actor.name,
     )
-    store.verify(model.artifact)
+    return ledger.releases.intend(intent, fence=writer.number, actor=writer.actor)
 
 
-def model_slot(name: str) -> Slot:
-    """The slot of a name. Raises `IntegrityError` for one that never has traffic."""
-    if name == "blue":
-        return "blue"
-    if name == "green":
-        return "green"
-    raise IntegrityError(f"slot {name} never has traffic")
+def _go(promotion: _Promotion, release: Release) -> Traffic:
+    intent = release.intent
+    with _taken_back_on_failure(promotion, release):
+        for share in intent.steps:
+            promotion.say(f"{share:.0%} of the traffic to {intent.candidate.slot}")
+            before = _counts(promotion)
+            with promotion.writing() as writer:
+                release = _step(promotion, writer, release, share)
+                if share == 1.0:
+                    return finish(writer, release)
+            if not _holds(promotion, release, before):
+                return _take_back(promotion, release.id, f"server errors at {share:.0%}")
+    raise AssertionError("the last step is 100%")
 
 
-def _holds(canary: CanarySpec, settings: Settings, slot: str, before: tuple[int, int]) -> bool:
+def _step(promotion: _Promotion, writer: Writer, release: Release, share: float) -> Release:
+    """Looks again, writes down that the step begins, and moves the weights."""
+    check_may_serve_now(promotion)
+    _check_unchanged(promotion, release)
+    release = promotion.ledger.releases.advance(release, fence=writer.number, actor=writer.actor)
+    writer.give(shared_weights(release.intent.candidate, release.intent.former, share))
+    return release
+
+
+def finish(writer: Writer, release: Release, reason: str = "") -> Traffic:
+    """All of the traffic has moved: the candidate is the champion."""
+    intent = release.intent
+    traffic = Traffic(
+        action=intent.action, champion=intent.candidate, former=intent.former, by=intent.by, reason=reason
+    )
+    writer.ledger.releases.finish(release, traffic, fence=writer.number, actor=writer.actor)
+    return traffic
+
+
+def _check_unchanged(promotion: _Promotion, release: Release) -> None:
+    """Raises `Superseded` unless the release rests on what it began with."""
+    ledger, intent = promotion.ledger, release.intent
+    if ledger.champion() != intent.former:
+        raise Superseded("another champion has got the traffic since this promotion began")
+    now = evaluated(intent.candidate.run, ledger)
+    if now.scorecard_digest != intent.scorecard_digest:
+        raise Superseded(f"run {intent.candidate.run} has been evaluated anew since its promotion began")
+
+
+def _holds(promotion: _Promotion, release: Release, before: tuple[int, int]) -> bool:
     """Watches one step; False when the candidate must give the traffic back."""
+    canary = promotion.it.spec.serve.canary
     for _ in range(MAX_HOLDS):
-        time.sleep(canary.hold)
-        verdict = verdict_on_step(before, _counts(settings, slot), canary.max_error_rate)
+        _wait(promotion, release, canary.hold)
+        verdict = verdict_on_step(before, _counts(promotion), canary.max_error_rate)
         if verdict != "hold":
             return verdict == "advance"
     return False
 
 
-def _counts(settings: Settings, slot: str) -> tuple[int, int]:
-    counters = gateway.counters(settings)[slot]
+def _wait(promotion: _Promotion, release: Release, seconds: float) -> None:
+    """Waits, unless this process is asked to stop or somebody ends the release."""
+    end = time.monotonic() + seconds
+    while True:
+        if promotion.asked.wait(min(LOOK_S, max(0.0, end - time.monotonic()))):
+            raise KeyboardInterrupt
+        _require_open(promotion.ledger.releases.get(release.id))
+        if time.monotonic() >= end:
+            return
+
+
+def _require_open(release: Release) -> None:
+    if not release.is_open:
+        run = release.intent.candidate.run
+        raise Superseded(f"the promotion of {run} was ended by somebody else: it is {release.state}, {release.note}")
+
+
+def _counts(promotion: _Promotion) -> tuple[int, int]:
+    counters = gateway.counters(promotion.settings)[promotion.it.scorecard.deployment_slot]
     return counters.requests, counters.responses_5xx
 
 
-def _move(settings: Settings, champion: Champion, share: float) -> None:
-    weight = round(share * MAX_WEIGHT)
-    other = "green" if champion.slot == "blue" else "blue"
-    gateway.set_weights(settings, {champion.slot: weight, other: MAX_WEIGHT - weight if share < 1.0 else 0})
+def _take_back(promotion: _Promotion, release: int, reason: str) -> Traffic:
+    ledger = promotion.ledger
+    with promotion.writing() as writer:
+        now = ledger.releases.get(release)
+        _require_open(now)
+        return writer.take_back(now, reason)
 
 
-def _restore(settings: Settings, former: Champion | None) -> None:
-    gateway.set_weights(
-        settings, {slot: MAX_WEIGHT if former and former.slot == slot else 0 for slot in ("blue", "green")}
-    )
+@contextmanager
+def _taken_back_on_failure(promotion: _Promotion, release: Release) -> Iterator[None]:
+    """Whatever stops a promotion, a signal too, gives the traffic back first. Where even the ledger cannot be
+    written, the weights alone go back, unless another writer has come; the next command finds the rest."""
+    try:
+        yield
+    except BaseException as error:
+        reason = str(error) or type(error).__name__
+        try:
+            _take_back(promotion, release.id, f"stopped: {reason}")
+        except Superseded as superseded:
+            if isinstance(error, AssayError):
+                raise superseded from error
+        except AssayError:
+            with suppress(AssayError):
+                weights = weights_of(release.intent.former)
+                gateway.settle(promotion.settings, weights, writer=promotion.last_turn)
+        raise

@@ -6,7 +6,7 @@ from typing import Literal
 from assay.errors import IntegrityError, NotApproved
 from assay.records.gate import Scorecard
 from assay.records.release import Approval
-from assay.spec.approval import ApprovalSpec
+from assay.spec.approval import ApprovalSpec, folded_name
 
 CLOCK_SKEW_S = 60.0
 """How far ahead an approver's clock may be."""
@@ -20,28 +20,35 @@ def check_approval(
     starters: Collection[str],
     approvals: Sequence[Approval],
     now: float,
+    *,
+    held_at: float | None = None,
 ) -> None:
     """Refuse with NotApproved unless enough reviewers approve this scorecard of this artifact, and no
     reviewer rejects it. A reviewer's last word counts: a rejection stands until its author approves.
 
-    `starters` are the people who started the run; `now` is in seconds since the epoch.
+    `starters` are the people who started the run; `approvals` are in the order in which the ledger took them, which
+    no clock changes. `now` is in seconds since the epoch. `held_at` is when the approvals must have held, if not now:
+    a former champion's were needed when it got its traffic, and a rejection since then counts.
     """
     if scorecard.outcome != "PASS":
         raise NotApproved(f"run {run} cannot be promoted: the gate's verdict is {scorecard.outcome}, not PASS")
-    words = [word for word in approvals if word.run == run]
-    faults: dict[str, str] = {}
-    valid: set[str] = set()
+    dated_ahead = [word for word in approvals if word.run == run and _is_dated_ahead(word)]
+    words = [word for word in approvals if word.run == run and word not in dated_ahead]
+    faults = {word.reviewer: "it was dated ahead of the ledger's clock" for word in dated_ahead}
+    reviewers = {folded_name(name) for name in approval_spec.reviewers}
+    valid: dict[str, str] = {}
     for word in _last_words(words, scorecard.artifact_digest, scorecard_digest):
-        if word.decision == "reject" and word.reviewer in approval_spec.reviewers:
+        if word.decision == "reject" and folded_name(word.reviewer) in reviewers:
             reason = f": {word.reason.strip()}" if word.reason.strip() else ""
             raise NotApproved(f"run {run} was rejected by {word.reviewer}{reason}")
-        if fault := _fault(word, approval_spec, scorecard, scorecard_digest, starters, now):
+        if fault := _fault(word, approval_spec, scorecard, scorecard_digest, starters, now, held_at):
             faults[word.reviewer] = fault
         else:
-            valid.add(word.reviewer)
+            valid[folded_name(word.reviewer)] = word.reviewer
+            faults.pop(word.reviewer, None)
     needed = num_required(approval_spec, scorecard)
     if len(valid) < needed:
-        raise NotApproved(_shortfall(run, approval_spec, needed, scorecard, valid, faults))
+        raise NotApproved(_shortfall(run, approval_spec, needed, scorecard, set(valid), faults))
 
 
 def num_required(approval_spec: ApprovalSpec, scorecard: Scorecard) -> int:
@@ -68,6 +75,20 @@ def check_reviewer(
         raise NotApproved(f"there is nothing to approve: the gate's verdict is {scorecard.outcome}, not PASS")
     if scorecard.missed_soft_limits and not reason.strip():
         raise NotApproved(f"a reason is needed, because {_missed(scorecard)}")
+
+
+def check_champion(scorecard: Scorecard, champion_digest: str | None) -> None:
+    """Refuse with IntegrityError when the candidate was compared with another champion than the one that has the
+    traffic now; where there is none, with another model than the base model. `champion_digest` is its artifact's."""
+    compared = scorecard.champion_digest
+    if compared is None or champion_digest == scorecard.artifact_digest:
+        return
+    stands_in = scorecard.base_digest if champion_digest is None else champion_digest
+    if compared != stands_in:
+        raise IntegrityError(
+            f"the candidate was compared with champion {_short(compared)}, and the champion is "
+            f"{_short(champion_digest)} now; run `assay run SPEC` again to compare it with that one"
+        )
 
 
 def check_same_deployment(
@@ -97,19 +118,28 @@ def check_same_deployment(
 
 
 def _last_words(words: Sequence[Approval], artifact_digest: str, scorecard_digest: str) -> list[Approval]:
-    """Each reviewer's last word on this scorecard, or on another one where there is none on this.
-    Of two at the same time the rejection counts."""
+    """Each reviewer's last word on this scorecard, or on another one where there is none on this."""
 
-    def weight(word: Approval) -> tuple[bool, float, bool]:
-        here = (word.artifact_digest, word.scorecard_digest) == (artifact_digest, scorecard_digest)
-        return here, word.given_at, word.decision == "reject"
+    def is_here(word: Approval) -> bool:
+        return (word.artifact_digest, word.scorecard_digest) == (artifact_digest, scorecard_digest)
 
-    last = {word.reviewer: word for word in sorted(words, key=weight)}
+    elsewhere, here = (
+        {folded_name(word.reviewer): word for word in words if is_here(word) is wanted} for wanted in (False, True)
+    )
+    last = elsewhere | here
     return [
         word
         for word in last.values()
-        if word.decision == "approve" or weight(word)[0]  # a rejection of another scorecard is history
+        if word.decision == "approve" or is_here(word)  # a rejection of another scorecard is history
     ]
+
+
+def _is_dated_ahead(word: Approval) -> bool:
+    """Whether an approval was dated ahead of the clock of the ledger that took it: it never counts, not later either.
+    A rejection counts whenever it is dated."""
+    if word.decision == "reject" or word.recorded_at is None:
+        return False
+    return not word.given_at <= word.recorded_at + CLOCK_SKEW_S
 
 
 def _fault(
@@ -119,6 +149,7 @@ def _fault(
     scorecard_digest: str,
     starters: Collection[str],
     now: float,
+    held_at: float | None,
 ) -> str:
     """Why an approval does not count; empty when it does."""
     if fault := _reviewer_fault(approval_spec, word.reviewer, starters, word.decision):
@@ -127,10 +158,10 @@ def _fault(
         return f"it is for artifact {_short(word.artifact_digest)}, this is {_short(scorecard.artifact_digest)}"
     if word.scorecard_digest != scorecard_digest:
         return f"it is for scorecard {_short(word.scorecard_digest)}, this is {_short(scorecard_digest)}"
-    age_s = now - word.given_at
+    age_s = (now if held_at is None else held_at) - word.given_at
     if age_s > approval_spec.expires:
         return f"it expired {_hours(age_s - approval_spec.expires)} ago"
-    if not age_s >= -CLOCK_SKEW_S:
+    if not word.given_at <= now + CLOCK_SKEW_S:
         return "it is dated in the future"
     if scorecard.missed_soft_limits and not word.reason.strip():
         return f"it gives no reason, although {_missed(scorecard)}"
@@ -140,9 +171,14 @@ def _fault(
 def _reviewer_fault(
     approval_spec: ApprovalSpec, reviewer: str, starters: Collection[str], decision: Literal["approve", "reject"]
 ) -> str:
-    if reviewer not in approval_spec.reviewers:
+    person = folded_name(reviewer)
+    if person not in {folded_name(name) for name in approval_spec.reviewers}:
         return f"the spec's reviewers are {_listed(approval_spec.reviewers)}"
-    if decision == "approve" and reviewer in starters and not approval_spec.allow_self_approval:
+    if (
+        decision == "approve"
+        and person in {folded_name(name) for name in starters}
+        and not approval_spec.allow_self_approval
+    ):
         return "they started this run, and the spec does not allow self-approval"
     return ""
 
@@ -157,7 +193,7 @@ def _shortfall(
     if needed > len(approval_spec.reviewers):
         parts.append(f"that takes {needed} reviewers, and the spec names {len(approval_spec.reviewers)}")
     parts += [f"{reviewer}'s word does not count: {fault}" for reviewer, fault in sorted(faults.items())]
-    others = [reviewer for reviewer in approval_spec.reviewers if reviewer not in valid]
+    others = [reviewer for reviewer in approval_spec.reviewers if folded_name(reviewer) not in valid]
     parts.append(f"`assay approve {run}` is for {_listed(others)}")
     return "; ".join(parts)
 

@@ -1,0 +1,115 @@
+"""What must be true of a candidate whenever traffic moves to it."""
+
+import time
+from dataclasses import dataclass
+
+from assay.engines.deployment import ray_serve
+from assay.errors import IntegrityError, NotApproved
+from assay.records.gate import GateRecord, Scorecard
+from assay.records.record import digest_of
+from assay.records.release import Champion
+from assay.records.stages import ModelRecord, Slot
+from assay.rules.release.approval import check_approval, check_champion, check_same_deployment
+from assay.spec.spec import Spec
+from assay.stages import gate
+from assay.store.artifacts import ArtifactStore
+from assay.store.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A run whose gate has spoken, as the ledger has it."""
+
+    run: str
+    spec: Spec
+    gate: GateRecord
+    model: ModelRecord
+
+    @property
+    def scorecard(self) -> Scorecard:
+        """What the gate has said."""
+        return self.gate.scorecard
+
+    @property
+    def scorecard_digest(self) -> str:
+        """What an approval is bound to."""
+        return digest_of(self.gate.scorecard.model_dump(mode="json"))
+
+
+def evaluated(run: str, ledger: Ledger) -> Evaluated:
+    """The newest verdict of a run, named by the start of its id; of the newest run that has one, when the name is
+    empty. Raises `NotApproved` when the gate has not spoken yet."""
+    rows = [ledger.find_run(run)] if run else [ledger.find_run(run), *ledger.runs()]
+    for row in rows:
+        keys = {stage.stage: stage.key for stage in ledger.stages(row.id) if stage.state in ("done", "cached")}
+        verdict, model = (ledger.record(keys[stage]) if stage in keys else None for stage in ("gate", "compress"))
+        if verdict and model:
+            return Evaluated(
+                row.id,
+                Spec.model_validate_json(row.spec),
+                GateRecord.model_validate_json(verdict.record),
+                ModelRecord.model_validate_json(model.record),
+            )
+        if run and verdict:
+            raise NotApproved(
+                f"{row.id} was evaluated by `assay gate run`; only what `assay run` has made can be released"
+            )
+    raise NotApproved(f"run {rows[0].id} has no verdict yet; `assay run` takes it to the gate")
+
+
+def check_bytes(it: Evaluated, store: ArtifactStore) -> None:
+    """Reads every byte of the model and of the evidence, and decides the verdict once more. Raises
+    `IntegrityError` for what is not as it was evaluated."""
+    gate.verify(it.gate, store)
+    store.verify(it.model.artifact)
+
+
+def check_may_serve(
+    it: Evaluated,
+    *,
+    champion: Champion | None,
+    ledger: Ledger,
+    api: ray_serve.ServeApi,
+    held_at: float | None = None,
+) -> ray_serve.SlotState:
+    """What can change from one moment to the next: the approvals, the champion that the candidate was compared with,
+    and what its slot holds. Raises `NotApproved` or `IntegrityError`. `held_at` is for a former champion, whose
+    approvals had to hold when it got its traffic, and which was compared with an earlier one."""
+    check_approval(
+        it.run,
+        it.spec.approval,
+        it.scorecard,
+        it.scorecard_digest,
+        ledger.starters(it.run),
+        ledger.approvals(it.run),
+        time.time(),
+        held_at=held_at,
+    )
+    if held_at is None:
+        check_champion(it.scorecard, champion.artifact_digest if champion else None)
+    return check_deployed(it.scorecard, it.model, api)
+
+
+def check_deployed(scorecard: Scorecard, model: ModelRecord, api: ray_serve.ServeApi) -> ray_serve.SlotState:
+    """Raises `IntegrityError` unless the slot holds the very deployment that was evaluated; returns what it holds."""
+    state = ray_serve.state(api, traffic_slot(scorecard.deployment_slot))
+    running = state if state and state.is_running else None
+    slot_digest = model.artifact.digest if running and running.model_path == model.artifact.path else None
+    check_same_deployment(
+        scorecard,
+        running.deployed_at if running else None,
+        running.replicas if running else (),
+        slot_digest,
+        model.artifact.digest,
+    )
+    assert running is not None
+    return running
+
+
+def traffic_slot(name: str) -> Slot:
+    """The slot of a name. Raises `IntegrityError` for one that never has traffic."""
+    if name == "blue":
+        return "blue"
+    if name == "green":
+        return "green"
+    raise IntegrityError(f"slot {name} never has traffic")

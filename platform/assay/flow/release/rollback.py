@@ -1,0 +1,66 @@
+"""`rollback`: the traffic goes back to who had it before, if they may still have it."""
+
+from collections.abc import Callable
+
+from assay.engines.deployment import ray_serve
+from assay.errors import IntegrityError, NotApproved
+from assay.flow.release.checks import check_bytes, check_may_serve, evaluated
+from assay.flow.release.promote import finish
+from assay.flow.release.writer import reconcile, weights_of, writing
+from assay.records.release import Champion, ReleaseIntent, Traffic
+from assay.rules.release.slots import former_champion
+from assay.settings import Settings
+from assay.store.artifacts import ArtifactStore
+from assay.store.ledger import Ledger
+
+
+def run(*, settings: Settings, api: ray_serve.ServeApi, reason: str, say: Callable[[str], None]) -> Traffic:
+    """Ends a promotion that is under way, or gives the traffic back to the former champion. Raises `NotApproved`
+    when that one was rejected since, and `IntegrityError` when there is none, or when its bytes or its slot are not
+    what they were."""
+    ledger, store = Ledger(settings.ledger_url), ArtifactStore(settings.home / "artifacts")
+    target = former_champion(ledger.traffic())
+    if target is not None and ledger.releases.under_way() is None:
+        check_bytes(evaluated(target.run, ledger), store)  # before the writer's turn: it may take minutes
+    with writing(settings, ledger) as writer:
+        release = ledger.releases.under_way()
+        if release is not None:
+            ledger.verify()
+            return writer.take_back(release, reason or f"ended by {writer.actor.name}")
+        reconcile(writer, say=say)
+        champion, target_now = ledger.champion(), former_champion(ledger.traffic())
+        if target_now is None:
+            raise IntegrityError("there is no former champion to go back to")
+        if target_now != target:
+            raise IntegrityError(
+                "another champion has got the traffic meanwhile; look at `assay status`, and try again"
+            )
+        try:
+            intent = _intent(target_now, champion, ledger, api, writer.actor.name)
+        except (IntegrityError, NotApproved) as error:
+            raise type(error)(f"there is no way back to {target_now.run}: {error}") from error
+        release = ledger.releases.intend(intent, fence=writer.number, actor=writer.actor)
+        release = ledger.releases.advance(release, fence=writer.number, actor=writer.actor)
+        writer.give(weights_of(target_now))
+        return finish(writer, release, reason)
+
+
+def _intent(
+    target: Champion, champion: Champion | None, ledger: Ledger, api: ray_serve.ServeApi, by: str
+) -> ReleaseIntent:
+    it = evaluated(target.run, ledger)
+    if it.scorecard.artifact_digest != target.artifact_digest or it.scorecard.deployment_slot != target.slot:
+        raise IntegrityError(
+            f"slot {target.slot} no longer holds what {target.run} was promoted with: it was evaluated anew since; "
+            f"`assay promote {target.run}` is the way"
+        )
+    state = check_may_serve(it, champion=champion, ledger=ledger, api=api, held_at=target.since)
+    return ReleaseIntent(
+        action="rollback",
+        candidate=target,
+        former=champion,
+        steps=(1.0,),
+        scorecard_digest=it.scorecard_digest,
+        deployed_at=state.deployed_at,
+        by=by,
+    )

@@ -1,0 +1,151 @@
+"""The audit: a chain of events, each written in the same transaction as the act that it tells of."""
+
+import json
+import os
+import pwd
+import socket
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import sqlalchemy as sql
+from sqlalchemy.engine import Connection
+
+from assay.errors import IntegrityError
+from assay.records.audit import Actor, AuditEvent
+from assay.records.record import canonical_json, digest_of
+from assay.store.database import Database
+
+tables = sql.MetaData()
+
+_audit = sql.Table(
+    "audit",
+    tables,
+    sql.Column("sequence", sql.Integer, primary_key=True, autoincrement=False),
+    sql.Column("at", sql.Float, nullable=False),
+    sql.Column("kind", sql.String, nullable=False),
+    sql.Column("run", sql.String, nullable=False, index=True),
+    sql.Column("content", sql.Text, nullable=False),
+    sql.Column("actor", sql.Text, nullable=False),
+    sql.Column("previous", sql.String, nullable=False),
+    sql.Column("digest", sql.String, nullable=False),
+)
+
+
+def this_process(name: str) -> Actor:
+    """The actor of what this process does in somebody's name."""
+    return Actor(name=name, os_user=_login_name(), uid=os.getuid(), host=socket.gethostname(), process=os.getpid())
+
+
+class Audit:
+    """The chain of one ledger."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        database.make_tables(tables)
+
+    def append(
+        self, connection: Connection, kind: str, *, run: str, content: dict[str, Any], actor: Actor
+    ) -> AuditEvent:
+        """Adds an event inside the transaction of the act itself: both are written, or neither."""
+        last = connection.execute(
+            sql.select(_audit.c.sequence, _audit.c.digest).order_by(_audit.c.sequence.desc()).limit(1)
+        ).first()
+        facts: dict[str, Any] = {
+            "sequence": last.sequence + 1 if last else 1,
+            "at": self._database.now(connection),
+            "kind": kind,
+            "run": run,
+            "content": content,
+            "actor": actor.model_dump(),
+            "previous": last.digest if last else "",
+        }
+        event = AuditEvent.model_validate({**facts, "digest": digest_of(facts)})
+        connection.execute(
+            _audit.insert().values(
+                {
+                    **facts,
+                    "content": canonical_json(content),
+                    "actor": event.actor.model_dump_json(),
+                    "digest": event.digest,
+                }
+            )
+        )
+        return event
+
+    def is_empty(self, connection: Connection) -> bool:
+        """Whether nothing was ever done here, or nothing since the audit is kept."""
+        return connection.execute(sql.select(_audit.c.sequence).limit(1)).first() is None
+
+    def events(self, connection: Connection | None = None) -> list[AuditEvent]:
+        """Every event, the oldest first. Raises `IntegrityError` where the chain is broken."""
+        if connection is None:
+            with self._database.reading() as own:
+                return self.events(own)
+        rows = connection.execute(sql.select(_audit).order_by(_audit.c.sequence)).mappings().all()
+        events = [
+            AuditEvent.model_validate({**row, "content": json.loads(row["content"]), "actor": json.loads(row["actor"])})
+            for row in rows
+        ]
+        check_chain(events)
+        return events
+
+
+def check_chain(events: Sequence[AuditEvent]) -> None:
+    """Raises `IntegrityError` at the first event that was changed, or before which one is missing."""
+    previous = ""
+    for number, event in enumerate(events, start=1):
+        if event.sequence != number:
+            raise IntegrityError(f"the audit has no event {number}: one was removed; the next is {event.sequence}")
+        if event.previous != previous:
+            raise IntegrityError(
+                f"event {number} of the audit ({event.kind} {event.run}) does not follow the one before it"
+            )
+        if digest_of(event.model_dump(exclude={"digest"})) != event.digest:
+            raise IntegrityError(
+                f"event {number} of the audit ({event.kind} {event.run}) was changed after it was written"
+            )
+        previous = event.digest
+
+
+def check_vouched(events: Sequence[AuditEvent], facts: Mapping[str, Sequence[Sequence[str]]]) -> None:
+    """Raises `IntegrityError` unless `facts`, the ledger's rows by table, are what the events have written: approvals,
+    starts and changes of traffic row by row and in their order, and the newest record under each key."""
+    written: dict[str, list[list[str]]] = {"words": [], "traffic": [], "starts": [], "records": []}
+    for event in events:
+        if event.kind == "adopted" and event.sequence == 1:
+            for name, rows in written.items():
+                rows.extend(event.content[name])
+        elif event.kind in ("approve", "reject"):
+            written["words"].append([event.run, event.content["word"]])
+        elif event.kind == "traffic":
+            written["traffic"].append(["", event.content["traffic"]])
+        elif event.kind == "start":
+            written["starts"].append([event.run, event.content["by"]])
+        elif event.kind == "stage":
+            written["records"].append([event.content["key"], event.content["record"]])
+    for name, what in (("words", "approval"), ("traffic", "change of traffic"), ("starts", "start")):
+        _check_rows(written[name], [list(row) for row in facts[name]], what)
+    newest = {row[0]: row[1] for row in written["records"]}  # a later record replaces an earlier one
+    there = {row[0]: row[1] for row in facts["records"]}
+    for key in sorted(newest.keys() | there.keys()):
+        if newest.get(key) != there.get(key):
+            raise IntegrityError(f"the ledger's record {key[:12]} is not the one that its stage has written")
+
+
+def _check_rows(written: list[list[str]], there: list[list[str]], what: str) -> None:
+    for number, (event, row) in enumerate(zip_longest(written, there), start=1):
+        if event == row:
+            continue
+        if len(there) > len(written):
+            raise IntegrityError(f"the ledger holds an {what} that nobody gave: row {number}, {(row or event)[0]}")
+        if len(there) < len(written):
+            raise IntegrityError(f"an {what} was removed from the ledger: row {number}, {(event or row)[0]}")
+        raise IntegrityError(f"an {what} was changed in the ledger: row {number}, {row[0]}")
+
+
+def _login_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name  # the environment's USER is whatever somebody wrote there
+    except KeyError:  # a container's user may have no name
+        return str(os.getuid())

@@ -1,0 +1,308 @@
+"""A place to release in: a real ledger, artifact store and gateway, before a small server that answers like Ray
+Serve's REST API and like the slots."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any, ClassVar
+
+import httpx
+import pytest
+
+from assay.engines.evaluation.harness import TaskFile
+from assay.errors import AssayError
+from assay.flow.pipeline.context import RunContext
+from assay.flow.pipeline.graph import stages_of
+from assay.flow.release.operations import promote_run, record_decision
+from assay.records.gate import Evaluation, EvaluationRecord, GateRecord, Sample, TaskResult
+from assay.records.release import Champion
+from assay.records.stages import DeploymentRecord, ModelRecord, Slot
+from assay.serving import gateway
+from assay.settings import Settings
+from assay.spec.gate import SuiteSpec
+from assay.spec.spec import Spec
+from assay.stages import gate
+from assay.stages.context import Work
+from assay.store.artifacts import ArtifactStore
+from assay.store.ledger import Ledger
+from servers import Server, free_port, serving
+from traffic import set_weights
+
+APPLICATIONS = "/api/serve/applications/"
+TO_BLUE, TO_GREEN, TO_NOBODY = ({"blue": b, "green": g} for b, g in ((256, 0), (0, 256), (0, 0)))
+ASSAY = (sys.executable, "-m", "assay.cli.main")
+SUITE = SuiteSpec.model_validate({"limits": {"facts": {"at_least": 0.5}}})
+CANARY = {"steps": ["50%", "100%"], "hold": "400ms"}
+
+
+class ServeServer(Server):
+    """What Serve would know: its applications, and which of them answer with errors."""
+
+    applications: dict[str, Any]
+    broken: set[str]
+    num_deployed = 0
+
+    def deploy(self, wanted: dict[str, Any]) -> None:
+        """Starts what is new, and ends what is not wanted any more."""
+        there = {name: app for name, app in self.applications.items() if app.get("deployed_app_config")}
+        for name in there.keys() - wanted.keys():
+            del self.applications[name]
+        for name, config in wanted.items():
+            if name in there and there[name]["deployed_app_config"] == config:
+                continue
+            self.num_deployed += 1
+            self.applications[name] = {
+                "status": "RUNNING",
+                "message": "",
+                "last_deployed_time_s": time.time() + self.num_deployed,
+                "deployed_app_config": config,
+                "deployments": {
+                    "LLMServer": {"replicas": [{"replica_id": f"{name}#{self.num_deployed}", "state": "RUNNING"}]}
+                },
+            }
+
+
+class FakeServe(BaseHTTPRequestHandler):
+    """Serve's REST API, and the slots' own routes."""
+
+    protocol_version = "HTTP/1.1"
+    server: ServeServer
+
+    def do_GET(self) -> None:
+        slot = self.path.split("/")[1]
+        said = {"applications": self.server.applications} if self.path == APPLICATIONS else {"slot": slot}
+        body = json.dumps(said).encode()
+        self.send_response(500 if slot in self.server.broken else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_PUT(self) -> None:
+        """Serve is told which applications there are to be; those that are new or changed start anew."""
+        wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["applications"]
+        self.server.deploy({app["name"]: app for app in wanted})
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep the test's output clean."""
+
+
+@dataclass(frozen=True)
+class Running:
+    settings: Settings
+    serve: ServeServer
+    client: httpx.Client
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with serving(FakeServe, ServeServer) as serve:
+        settings = Settings(
+            home=tmp_path_factory.mktemp("home"),
+            ledger_url="replaced in each test",
+            gateway_port=free_port(),
+            serve_port=serve.port,
+            dashboard_port=serve.port,
+            engine_python=sys.executable,
+            user="ben",
+        )
+        gateway.start(settings)
+        try:
+            headers = {"Authorization": f"Bearer {gateway.create_key(settings, 'tests')}"}
+            with httpx.Client(base_url=settings.gateway_url, headers=headers) as client:
+                yield Running(settings, serve, client)
+        finally:
+            gateway.stop(settings)
+
+
+class Office:
+    """A place whose runs are evaluated as the test says."""
+
+    canaries: ClassVar[dict[str, Any]] = {
+        "careful": CANARY,
+        "slow": {"steps": ["50%", "75%", "100%"], "hold": "60s"},
+    }
+
+    def __init__(self, running: Running, ledger_url: str) -> None:
+        self.settings = replace(running.settings, ledger_url=ledger_url)
+        self.serve = running.serve
+        self.client = running.client
+        self.ledger = Ledger(ledger_url)
+        self.serve.applications, self.serve.broken = {}, set()
+        set_weights(self.settings, TO_NOBODY)
+
+    def run(self, name: str) -> str:
+        """A run that has not come to the gate."""
+        spec = {
+            "version": 1,
+            "name": name,
+            "model": "hf:some/model",
+            "data": {"train": "train.jsonl"},
+            "gate": {"suite": "evals/suite.yaml"},
+            "approval": {"reviewers": ["anna", "ben"]},
+            "serve": {"canary": self.canaries.get(name, {})},
+        }
+        said = Spec.model_validate(spec).model_dump_json()
+        self.ledger.open_run(f"{name}-1a2b3c", name=name, spec=said, started_by="ben")
+        return f"{name}-1a2b3c"
+
+    def evaluated(self, name: str, slot: Slot, outcome: str = "PASS", champion_digest: str | None = None) -> str:
+        """A run whose candidate answers in `slot` and was evaluated there."""
+        run, store = self.run(name), ArtifactStore(self.settings.home / "artifacts")
+        made = self.settings.home / "made"
+        made.mkdir()
+        (made / "model.safetensors").write_text(f"{self.settings.ledger_url}, {name}")
+        model = store.put(made, "model")
+        self.deploy(slot, model.path)
+        compress = ModelRecord(
+            artifact=model, architecture="LlamaForCausalLM", num_parameters=1, num_layers=1, context_length=8
+        )
+        self._finish(run, "compress", compress)
+        num_right = {"PASS": 60, "FAIL": 0}.get(outcome, 30)
+        self._finish(run, "gate", self._gate(run, slot, model.digest, num_right, champion_digest))
+        return run
+
+    def _gate(self, run: str, slot: Slot, digest: str, num_right: int, champion_digest: str | None) -> GateRecord:
+        """The gate's word on a model that answered so many of 60 questions right; half of them are asked for."""
+        work = Work(
+            self.settings, self.settings.home / "work" / run, self.settings.home / "progress.jsonl", self.settings.home
+        )
+
+        def evaluate(digest: str) -> EvaluationRecord:
+            items = tuple(
+                Sample(id=f"{i}", prompt="?", target="!", response="!", scores={"exact_match": float(i < num_right)})
+                for i in range(60)
+            )
+            tasks = (TaskResult(task="facts", digest="facts", items=items),)
+            said = Evaluation(artifact_digest=digest, model_name="bot", tasks=tasks, seconds=1.0)
+            folder = work.fresh_folder("evaluation")
+            (folder / "evaluation.json").write_text(said.model_dump_json())
+            evidence = work.store.put(folder, "evidence")
+            return EvaluationRecord(evidence=evidence, artifact_digest=digest, num_items=60, seconds=1.0)
+
+        inputs = gate.Inputs(
+            suite=SUITE,
+            suite_file="evals/suite.yaml",
+            tasks=(TaskFile("facts", "facts.yaml", "facts"),),
+            deployment=DeploymentRecord(
+                slot=slot,
+                model_name="bot",
+                artifact_digest=digest,
+                url="",
+                deployed_at=1000.0,
+                replicas=(f"{slot}#1",),
+            ),
+            champion=evaluate(champion_digest) if champion_digest else None,
+        )
+        return gate.run(inputs, work, evaluate=lambda deployment: evaluate(deployment.artifact_digest))
+
+    def deploy_again(self, run: str, *, champion: Champion | None = None) -> str:
+        """The `deploy` stage of a run that began when `champion` had the traffic; returns the slot it took."""
+        row = self.ledger.find_run(run)
+        spec = Spec.model_validate_json(row.spec)
+        context = RunContext(spec, SUITE, self.settings.home, self.settings, champion)
+        context.records["compress"] = self.model(run)
+        work = Work(self.settings, self.settings.home / "work" / run, self.settings.home / "progress.jsonl", Path())
+        (stage,) = (stage for stage in stages_of(context) if stage.name == "deploy")
+        record = stage.run(stage.inputs(), work)
+        assert isinstance(record, DeploymentRecord)
+        return record.slot
+
+    def model(self, run: str) -> ModelRecord:
+        """What the run has made."""
+        row = self.ledger.record(next(stage.key for stage in self.ledger.stages(run) if stage.stage == "compress"))
+        assert row is not None
+        return ModelRecord.model_validate_json(row.record)
+
+    def edit(self, run: str, change: Callable[[dict[str, Any]], None]) -> None:
+        """Somebody writes into the ledger what the gate has not said."""
+        key = next(stage.key for stage in self.ledger.stages(run) if stage.stage == "gate")
+        row = self.ledger.record(key)
+        assert row is not None
+        said = json.loads(row.record)
+        change(said)
+        self._finish(run, "gate", GateRecord.model_validate(said))
+
+    def _finish(self, run: str, stage: str, record: Any) -> None:
+        attempt = self.ledger.begin_stage(run, stage, f"{run} {stage} {len(self.ledger.stages(run))}")
+        self.ledger.finish_stage(attempt, record)
+
+    def deploy(self, slot: str, model_path: str, **changes: Any) -> None:
+        """Serve says that `slot` holds the model in `model_path`."""
+        loading = {"model_id": "bot", "model_source": model_path}
+        self.serve.applications[slot] = {
+            "status": "RUNNING",
+            "message": "",
+            "last_deployed_time_s": 1000.0,
+            "deployed_app_config": {"name": slot, "args": {"llm_configs": [{"model_loading_config": loading}]}},
+            "deployments": {"LLMServer": {"replicas": [{"replica_id": f"{slot}#1", "state": "RUNNING"}]}},
+            **changes,
+        }
+
+    def approve(self, run: str, reviewer: str = "anna") -> None:
+        record_decision(run, decision="approve", reviewer=reviewer, reason="", settings=self.settings)
+
+    def promote(self, run: str) -> Any:
+        return promote_run(run, settings=self.settings, say=lambda _: None)
+
+    def model_file(self, run: str) -> Path:
+        return Path(self.model(run).artifact.path) / "model.safetensors"
+
+    def weights(self) -> dict[str, int]:
+        return gateway.get_weights(self.settings)
+
+    def ask(self) -> httpx.Response:
+        """A client's request, through the gateway."""
+        return self.client.get("/models")
+
+    def environment(self) -> dict[str, str]:
+        """What tells an `assay` command of this place."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ASSAY_"))}
+        for name in ("home", "ledger_url", "gateway_port", "serve_port", "dashboard_port", "engine_python", "user"):
+            env[f"ASSAY_{name.upper()}"] = str(getattr(self.settings, name))
+        return {**env, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """The `assay` command at this place."""
+        return subprocess.run([*ASSAY, *arguments], env=self.environment(), capture_output=True, text=True, timeout=60)
+
+    def begin(self, *arguments: str) -> "subprocess.Popen[str]":
+        """The same, not waited for."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen([*ASSAY, *arguments], env=self.environment(), stdout=pipe, stderr=pipe, text=True)
+
+
+@pytest.fixture
+def office(running: Running, tmp_path: Path) -> Office:
+    return Office(running, f"sqlite:///{tmp_path / 'ledger.db'}")
+
+
+def refused(office: Office, run: str, kind: type[AssayError], said: str) -> None:
+    """Promotion is refused, and nothing has changed."""
+    before = office.weights(), office.ledger.traffic()
+    with pytest.raises(kind, match=said):
+        office.promote(run)
+    assert (office.weights(), office.ledger.traffic()) == before
+
+
+@contextmanager
+def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Does `work` in a thread, until the event that it is given is set at the block's end."""
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
