@@ -83,6 +83,13 @@ BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
 TEXT_METRICS = tuple(metric.name for metric in METRICS if metric.needs == "text")
 """Metrics that compare a generated answer with the reference, or look at it alone."""
 
+GRADED = tuple(
+    metric.name
+    for metric in METRICS
+    if metric.needs in ("text", "judge") and not metric.is_zero_or_one and metric.name != "auto"
+)
+"""Metrics with scores between 0 and 1."""
+
 RIGHT = ("correct", "exact_match", "acc")
 """Scores of a task's own that say whether an answer is right."""
 

@@ -3,15 +3,22 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 
 from assay.errors import AssayError, UsageError
+from assay.rules.planning.first_suite import CONFIDENCE, AnswerProfile, FirstSuite, Form, first_suite
 from assay.rules.planning.recommend import Advice, Recommendation, Template, recommend
 
-SUITE = """\
-# What the model must show on the tenth of the data that it never saw. Raise the limit to what your users need.
-confidence: 0.95
-limits:
-  heldout: {metric: exact_match, at_least: 50%}
+JUDGE = """\
+
+# Words that are shared say little about free text. A judge, a model that reads answers by your rubric, says more; it
+# counts as far as it agrees with people, which `assay gate selftest` measures. Fill in, and add a limit on `judge`:
+# judge:
+#   url: https://…/v1
+#   model: …
+#   rubric: "5: answers the question, nothing made up. 3: … 1: …"
+#   labels: labels.jsonl    # in the folder named like this file: question, answer, label
+#   min_agreement: 70%
 """
 
 METHODS: dict[Template, str] = {
@@ -38,11 +45,19 @@ def write_first_spec(
             raise UsageError(f"{file} is there already; name another, or remove it")
     size = model_size(model)
     advice = recommend(template, num_parameters=size, num_examples=num_examples(data))
+    first = first_suite(_profile(data))
     lines = _lines(
-        template, advice, chosen, model, data, suite, reviewer, may_sweep=size is None or size <= SWEPT_UP_TO
+        template,
+        advice,
+        chosen,
+        model,
+        f"{{train: {data}, gate: {first.percent}}}",
+        suite,
+        reviewer,
+        may_sweep=size is None or size <= SWEPT_UP_TO,
     )
     suite.parent.mkdir(exist_ok=True)
-    suite.write_text(SUITE)
+    suite.write_text("\n".join(_suite_lines(first)) + "\n" + (JUDGE if first.wants_judge else ""))
     path.write_text("\n".join(lines) + "\n")
     return [path, suite]
 
@@ -77,6 +92,40 @@ def num_examples(data: str) -> int | None:
         return None
 
 
+def _profile(data: str) -> AnswerProfile | None:
+    """What the answers of the data are like; None when there are none to look at yet."""
+    from assay.engines.data.profile import MOST_EXAMPLES, answers_in
+
+    found = answers_in(data, Path())
+    if found is None:
+        return None
+    forms: dict[str, Form] = {"classification": "labels", "preference": "preferences", "kto": "preferences"}
+    count = found.num_examples
+    if found.forms.total() == MOST_EXAMPLES:  # there may be more: its lines say how many
+        count = max(count, num_examples(data) or 0)
+    return AnswerProfile(
+        form=forms.get(found.forms.most_common(1)[0][0], "answers"),
+        num_examples=count,
+        commonest=found.commonest,
+        median_words=found.median_words,
+        json_share=found.json_share,
+    )
+
+
+def _suite_lines(first: FirstSuite) -> Iterator[str]:
+    yield f"# What the model must show on the {first.percent} of the data that it never saw."
+    for line in wrap(first.reason, 98):
+        yield f"# {line}"
+    yield f"confidence: {CONFIDENCE:g}"
+    yield "limits:"
+    if len(first.limits) == 1:
+        yield f"  heldout: {first.limits[0]}"
+        return
+    yield "  heldout:"
+    for limit in first.limits:
+        yield f"    - {limit}"
+
+
 def _lines(
     template: Template,
     advice: Recommendation,
@@ -92,7 +141,7 @@ def _lines(
     yield "version: 1"
     yield f"name: {name}"
     yield f"model: {model}"
-    yield f"data: {{train: {data}, gate: 10%}}"
+    yield f"data: {data}"
     if may_sweep:
         tried = ", ".join(_rate(rate.value * factor) for factor in (1 / 3, 1, 3))
         yield f"sweep: {{learning_rate: [{tried}]}}   # around {_rate(rate.value)}: {rate.reason}"

@@ -39,11 +39,20 @@ from assay.records.plan import (
 from assay.records.stages import ModelRecord
 from assay.rules.planning.fit import gpus_of, serving_need, training_need
 from assay.rules.planning.memory import GIB, Precision
-from assay.rules.planning.power import POWER, WORTHWHILE, difference_limit, share_limit, unknown_limit
+from assay.rules.planning.power import (
+    POWER,
+    WORTHWHILE,
+    difference_limit,
+    score_difference_limit,
+    score_limit,
+    share_limit,
+    unknown_limit,
+)
 from assay.rules.planning.workload import training_plan
 from assay.settings import Settings
 from assay.spec.compress import Scheme
 from assay.spec.gate import HELD_OUT, LM_EVAL, Limit, SuiteSpec, TaskSettings
+from assay.spec.metrics import GRADED
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
 
@@ -276,7 +285,8 @@ def _limit(task: str, limit: Limit, num_items: int | None, confidence: float) ->
     if limit.reference is not None:
         margin, is_better = limit.margin or 0.0, limit.better_than is not None
         words = f"better than {limit.reference} by" if is_better else f"no worse than {limit.reference} within"
-        return difference_limit(
+        plan_difference = score_difference_limit if limit.metric in GRADED else difference_limit
+        return plan_difference(
             task,
             f"{limit.metric} {words} {margin:.1%}",
             num_items=num_items,
@@ -286,7 +296,8 @@ def _limit(task: str, limit: Limit, num_items: int | None, confidence: float) ->
         )
     bound, sign = (limit.at_most, "<=") if limit.at_most is not None else (limit.at_least, ">=")
     assert bound is not None  # the spec sees to it
-    return share_limit(
+    plan_limit = score_limit if limit.metric in GRADED else share_limit
+    return plan_limit(
         task,
         f"{limit.metric} {sign} {bound:.1%}",
         num_items=num_items,

@@ -16,6 +16,10 @@ have answered; the margin that can be shown grows with its square root."""
 WORTHWHILE = 0.05
 """The gain over another model that the items needed for `better_than` are counted for."""
 
+ASSUMED_SPREAD = 0.2
+"""Standard deviation of scores such as ROUGE-L, and of their differences between two models. It is not known before
+both have answered."""
+
 MOST_ITEMS = 1_000_000
 
 
@@ -58,6 +62,41 @@ def difference_limit(
     )
 
 
+def score_limit(
+    task: str, requirement: str, *, num_items: int | None, limit: float, confidence: float, direction: Direction
+) -> LimitPlan:
+    """A mean score between 0 and 1, such as ROUGE-L, against a fixed limit."""
+    sign = -1 if direction == "at_most" else 1
+    gap = _score_gap(num_items, confidence) if num_items else None
+    detectable = limit + sign * gap if gap is not None else None
+    is_possible = detectable is not None and 0 <= detectable <= 1
+    return LimitPlan(
+        task=task,
+        requirement=requirement,
+        num_items=num_items,
+        detectable=detectable if is_possible else None,
+        num_items_needed=_items_for_gap(WORTHWHILE, confidence),
+        example=f"a true mean of {min(1.0, max(0.0, limit + sign * WORTHWHILE)):.1%}",
+        note=f"if scores spread by {ASSUMED_SPREAD:g}",
+    )
+
+
+def score_difference_limit(
+    task: str, requirement: str, *, num_items: int | None, margin: float, confidence: float, truth: float = 0.0
+) -> LimitPlan:
+    """The same for a difference of scores to another model; `margin` and `truth` as for `difference_limit`."""
+    gap = truth + margin
+    return LimitPlan(
+        task=task,
+        requirement=requirement,
+        num_items=num_items,
+        detectable=_score_gap(num_items, confidence) if num_items else None,
+        num_items_needed=_items_for_gap(gap, confidence) if gap > 0 else None,
+        example="a true difference of 0" if truth == 0 else f"a true difference of {truth:+.1%}",
+        note=f"if the differences spread by {ASSUMED_SPREAD:g}",
+    )
+
+
 def unknown_limit(task: str, requirement: str, *, num_items: int | None, note: str) -> LimitPlan:
     """A limit of which nothing can be said before it is evaluated."""
     return LimitPlan(
@@ -76,6 +115,21 @@ def binomial_cdf(k: int, n: int, p: float) -> float:
     if k < 0:
         return 0.0
     return 1.0 if k >= n else _beta_share(n - k, k + 1, 1 - p)
+
+
+def _items_for_gap(gap: float, confidence: float) -> int:
+    """Samples with which the bound of a mean lies within `gap` of it in `POWER` of all cases: as many as Student's
+    bound takes, and ln(1/(1 - confidence)) / gap for Gaffke's, which reckons with one more sample, the worst there can
+    be. `tests/test_plan_power.py` compares it with the bounds themselves."""
+    z = NormalDist().inv_cdf(confidence) + NormalDist().inv_cdf(POWER)
+    return math.ceil((z * ASSUMED_SPREAD / gap) ** 2 - math.log(1 - confidence) / gap)
+
+
+def _score_gap(num_items: int, confidence: float) -> float:
+    """The gap that so many samples bridge: the inverse of `_items_for_gap`."""
+    z = NormalDist().inv_cdf(confidence) + NormalDist().inv_cdf(POWER)
+    worst, spread = -math.log(1 - confidence), z * ASSUMED_SPREAD
+    return (worst + math.sqrt(worst**2 + 4 * num_items * spread**2)) / (2 * num_items)
 
 
 def _detectable_errors(n: int, limit: float, confidence: float) -> float | None:
