@@ -12,7 +12,7 @@ from assay.records.inputs import StageInputs
 from assay.records.stages import DeploymentRecord, Slot
 from assay.spec.serve import EngineSpec, ReplicasSpec
 
-VERSION = 2
+VERSION = 3
 
 T = TypeVar("T")
 

@@ -36,7 +36,7 @@ from assay.spec.gate import SuiteSpec
 from assay.stages.context import Work
 from assay.store.artifacts import ArtifactStore
 
-VERSION = 7
+VERSION = 8
 
 R = TypeVar("R", bound=Record)
 
