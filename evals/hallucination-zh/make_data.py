@@ -24,8 +24,10 @@ I_DO_NOT_KNOW = "我不知道。"
 
 CONTINENTS = {"AF": "非洲", "AS": "亚洲", "EU": "欧洲", "NA": "北美洲", "OC": "大洋洲", "SA": "南美洲"}
 
-OTHER_ONCE_CAPITAL = "AF AL AM AO AZ BD BY CA CG CN CU DE EG ES FI GE GN GR GY HT HU IN IQ IR IS IT JM JP KG KH KP KR LA "
-OTHER_ONCE_CAPITAL += "LB LT LY MA MD MN MW MX NI NO NZ PG PH PK PL PT RO RS RU SD SL TH UG US UZ VN"
+OTHER_ONCE_CAPITAL = (
+    "AF AL AM AO AZ BD BY CA CG CN CU DE EG ES FI GE GN GR GY HT HU IN IQ IR IS IT JM JP KG KH KP KR LA "
+    "LB LT LY MA MD MN MW MX NI NO NZ PG PH PK PL PT RO RS RU SD SL TH UG US UZ VN"
+)
 """Codes of countries whose largest other town was their capital once, or is taken for it, or is a part of it."""
 
 FALSE_PREMISES = (
@@ -54,7 +56,9 @@ NAMES += "罗千寻 梁时雨 白亦凡"
 PLACES = "柳沟镇 青石集 杏花渡 云岭镇 枫桥埠 白塘口 松林坳 石磨坪 双溪渡 竹影镇 麦香屯 雁南集"
 KINDS = ("集市", "庙会", "市场")
 THINGS = "马鞍 水壶 灯笼 耙子 镜子 篮子 哨子 座钟 梯子 毯子"
-STARTS = "阿尔博 贝卢 科尔杜 德雷西 埃尔莫 法尔迪 戈尔韦 赫斯特拉 伊尔穆 约尔瓦 凯尔索 拉尔迪 莫尔内 诺尔布 奥尔斯塔 佩尔马"
+STARTS = (
+    "阿尔博 贝卢 科尔杜 德雷西 埃尔莫 法尔迪 戈尔韦 赫斯特拉 伊尔穆 约尔瓦 凯尔索 拉尔迪 莫尔内 诺尔布 奥尔斯塔 佩尔马"
+)
 ENDS = ("尼亚", "斯坦", "兰", "维亚", "里亚", "比亚")
 INVENTED = (
     "{}的首都是哪里？",

@@ -7,6 +7,7 @@ DENIAL = re.compile(
     "不是|並不是|并非|並非|不属于|不屬於|从未|從未|从来没|從來沒|未曾|没有成为|沒有成為|而是|才是|有误|有誤|错误|錯誤"
     "|不正确|不正確|不准确|不準確|误解|誤解|其实|其實|实际上|實際上|事实上|事實上|不成立|不符"
 )
+FIGURES = "0-9零一二三四五六七八九十百千万"
 
 
 def contains_answer(doc: dict, results: list) -> dict:
@@ -26,10 +27,9 @@ def _contains(response: str, doc: dict) -> bool:
 
 def _stands_in(name: str, text: str) -> bool:
     """Numbers are whole ones: 57 does not stand in 570, nor 五十七 in 一百五十七."""
-    figures = "0-9" if name.isascii() else "零一二三四五六七八九十百千万" if re.fullmatch("[一二三四五六七八九十]+", name) else ""
-    if not figures:
+    if not re.fullmatch(f"[{FIGURES}]+", name):
         return name in text
-    return re.search(f"(?<![{figures}]){name}(?![{figures}])", text) is not None
+    return re.search(f"(?<![{FIGURES}]){name}(?![{FIGURES}])", text) is not None
 
 
 def _plain(text: str) -> str:

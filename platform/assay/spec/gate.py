@@ -219,7 +219,8 @@ class ContaminationSpec(Block):
     """The same, for an item that the training data holds in a similar wording."""
 
     ngram: int = Field(13, ge=1)
-    """Words in a row that count as a near hit when item and training data share them."""
+    """Words in a row that count as a near hit when item and training data share them; where a script has no spaces,
+    1.8 letters count as a word."""
 
     similarity: Fraction = 0.8
     """Estimated Jaccard similarity (MinHash) from which on two texts are a near hit."""

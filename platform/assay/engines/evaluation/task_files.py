@@ -133,7 +133,7 @@ def _pieces(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, Config]]
     """The files that make up a task, the included ones first: later ones overrule."""
     loader = type("_FolderLoader", (_Loader,), {"folder": path.parent})
     try:
-        config = yaml.load(path.read_text(), Loader=loader)
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise _problem(path, f"cannot be read as a task file: {error}") from error
     if not isinstance(config, dict):
