@@ -12,7 +12,7 @@ CPU_TORCH ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backe
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-methods test-long check format lock bench-train bench-sweep bench-prepare drill-train bench-serve bench-plan bench-ewc bench-gate drill-gate down clean fuzz-spec bench-spec
+.PHONY: help setup demo test test-methods test-long check format lock bench-train bench-sweep bench-prepare drill-train bench-serve bench-plan bench-ewc bench-gate house drill-gate down clean fuzz-spec bench-spec
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -71,6 +71,9 @@ bench-gate: setup ## false passes by simulation, and items/s of evaluating again
 
 bench-ewc: setup ## what elastic weight consolidation keeps of the demo's retention task
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_ewc.py
+
+house: setup ## the code by the limits that it is held to: sizes, density, comments
+	@$(BIN)/python tests/house.py
 
 drill-gate: setup ## a hundred evaluations of a server that fails; twenty of one model; an engine that is killed
 	@$(BIN)/python tests/bench/drill_gate.py
