@@ -1,4 +1,4 @@
-"""The parts of the README files that are made from the code, and the JSON schemas for editors.
+"""The parts of the documents that are made from the code, and the JSON schemas for editors.
 
 `python -m assay.cli.readme`, run at the top of the repository, writes them anew; with `--check` it writes
 nothing, and exits 1 when one is stale.
@@ -26,7 +26,7 @@ from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 
-FILES = ("README.md", "specs/README.md")
+FILES = ("specs/README.md", "platform/README.md", "platform/operations.md")
 
 SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
     "specs/schema.json": spec_schema,
@@ -38,13 +38,17 @@ SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
 NAMES_SCHEMA = "# yaml-language-server: $schema=schema.json\n"
 """The first line of each shipped spec and suite, for editors."""
 
+PACKAGE = "assay"
+FLOOR = ("errors", "settings", "text")
+"""What every room may use; the drawing would be full of arrows to them."""
+
 _PART = re.compile(r"<!-- generated: (?P<name>[\w-]+) -->\n.*?<!-- end generated -->", re.DOTALL)
 
 
 @click.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 and name the parts that are stale.")
 def readme(check: bool) -> None:
-    """Write the generated parts of README.md and specs/README.md anew, and the JSON schemas."""
+    """Write the generated parts of the documents anew, and the JSON schemas."""
     num_stale = 0
     for file, text, parts in _made():
         num_stale += len(parts)
@@ -140,7 +144,29 @@ def suite_reference() -> str:
     return _table(_COLUMNS, map(_row, entries(SuiteSpec, ())))
 
 
+def rooms() -> str:
+    """Which room imports which, as a drawing; an arrow means "stands on"."""
+    found = sorted({(importer, imported) for importer, imported in _room_imports()})
+    lines = ["```mermaid", "flowchart TB"]
+    lines += [f"    {importer} --> {imported}" for importer, imported in found]
+    return "\n".join([*lines, "```"])
+
+
+def _room_imports() -> Iterator[tuple[str, str]]:
+    package = Path(inspect.getfile(Settings)).parent
+    for file in sorted(package.rglob("*.py")):
+        room = file.relative_to(package).with_suffix("").parts[0]
+        for node in ast.walk(ast.parse(file.read_text())):
+            module = node.module if isinstance(node, ast.ImportFrom) else None
+            if module is None or not module.startswith(f"{PACKAGE}."):
+                continue
+            imported = module.split(".")[1]
+            if room != "__init__" and imported not in (room, *FLOOR):
+                yield room, imported
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "rooms": rooms,
     "commands": commands,
     "exit-codes": exit_codes,
     "settings": settings_table,
