@@ -56,7 +56,7 @@ ENGLISH = Table(
         r"not (?:\w+ly |so |too |quite )?(?:sure|certain)…",
         "we (?:are|were) not given <surely>(?:any|enough|sufficient|that|this|the)…",
         "<i><cannot> (?:answer|say|tell|know|determine|find|provide|confirm|verify|help|recall|"
-        "remember|predict"
+        "remember|predict|explain|describe|comment|speak"
         "|give|access|locate|identify|be (?:sure|certain))…",
         "(?:i have |i've (?:got )?|i got |<i>have )?(?:absolutely )?no (?:idea|clue|information|knowledge|data)…",
         "i (?:have not|haven't)(?: got)? (?:a|the (?:faintest|slightest|foggiest)) (?:clue|idea)…",
@@ -77,6 +77,9 @@ ENGLISH = Table(
         "there(?: is|'s| are) no(?! (?:doubt|question|denying|better|need)\\b)…",
         "there (?:is not|isn't|are not|aren't) <surely>(?:any|a|enough|sufficient)…",
         "there <does_not>(?:appear|seem) to be (?:any|a|an|such|enough)…",
+        "<subject><does_not>(?:contain|provide|include|give|have) (?:(?:any|enough|specific|"
+        "sufficient|the|relevant) )?"
+        "(?:information|details|data|context|answer)…",
         "no such \\w+(?: exists?| (?:called|named|of)…)?",
         "(?:insufficient|not enough|no|no relevant) (?:information|data|context|details|evidence)…",
         "<text> <does_not>(?:mention|say|state|specify|provide|contain|give|include|tell|indicate|"
@@ -103,7 +106,8 @@ ENGLISH = Table(
     asides=(
         "(?:i am |i'm )?(?:(?:very|so|truly|really) )?sorry(?: about that| for (?:that|the inconvenience))?",
         "i apologi[sz]e(?: for .{0,80})?|my apologies",
-        "unfortunately|honestly|to be honest|well|hmm++|oh|um++|uh++|sadly|no worries|thanks|thank you|hello|hi",
+        "unfortunately|honestly|to be honest|well|hmm++|oh|um++|uh++|sadly|therefore|thus|hence|"
+        "consequently|no worries|thanks|thank you|hello|hi",
         r"(?:as )?an ai(?: \w+){0,3}|as an? (?:ai|large|language)(?: \w+){0,4}",
         "(?:based on|according to|from|in|given) <text>(?: alone| (?:you|that you) (?:gave|provided))?",
         "(?:as of )?my (?:last |latest |most recent )?(?:knowledge |training )?(?:update|cut-?off|"
@@ -121,7 +125,7 @@ ENGLISH = Table(
         "check|ask|share|mean"
         "|be more|have more|referring)\\b",
         "(?:is there|can i help|how can i help|let me know|feel free|if (?:you|there is))\\b",
-        "i(?:'d| would|'ll| will) be (?:happy|glad) to\\b|i can (?:only )?(?:help|try|assist)",
+        "(?:but )?i(?:'d| would|'ll| will) (?:be (?:happy|glad)|love) to\\b|i can (?:only )?(?:help|try|assist)",
         "i (?:would |'d )?(?:recommend|suggest|advise)\\b",
         "you (?:may|might|could|can|should) (?:want to |wish to |need to |try to |also )?(?:try|"
         "check|consult|look"
