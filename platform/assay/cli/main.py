@@ -49,8 +49,14 @@ def _overridable(command: Command) -> Command:
 
 @click.group(epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="assay")
-def assay() -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Say on standard error what is done, step by step.")
+def assay(verbose: bool) -> None:
     """From a YAML spec to a gated, approved, served language model on Ray."""
+    if verbose:
+        import logging
+
+        logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        logging.getLogger("assay").setLevel(logging.DEBUG)
 
 
 assay.add_command(gate)
@@ -195,6 +201,24 @@ def diff(old: str, new: str, as_json: bool, overrides: Overrides) -> None:
         echo(json.dumps(asdict(comparison)))
     else:
         print_comparison(comparison)
+
+
+@assay.command()
+@click.argument("run", default="")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+def logs(run: str, follow: bool) -> None:
+    """Print a run's own log: what each stage did when, and all of an error; the newest run's when none is named."""
+    from assay.flow.pipeline.executor import LOCK
+    from assay.flow.pipeline.log import FILE, lines
+    from assay.store.ledger import Ledger
+    from assay.store.lock import is_held
+
+    settings = Settings()
+    folder = settings.run_folder(Ledger(settings.ledger_url).find_run(run).id)
+    if not (folder / FILE).is_file():
+        _fail(f"{folder} has no log; a version before this one made it, or another machine did", ExitCode.USAGE)
+    for line in lines(folder / FILE, goes_on=lambda: follow and is_held(folder / LOCK) is True):
+        echo(line.rstrip("\n"))
 
 
 @assay.command()

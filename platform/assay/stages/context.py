@@ -1,5 +1,6 @@
 """What every stage is given besides its blocks and records: where it may work, and how it says how far it is."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,6 +8,8 @@ from assay.engines.cluster.progress_file import tell
 from assay.records.progress import Progress
 from assay.settings import Settings
 from assay.store.artifacts import ArtifactStore
+
+logger = logging.getLogger("assay")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Work:
 
     def say(self, text: str) -> None:
         """Tells what is being done."""
+        logger.info("%s: %s", self.folder.name, text)
         self.tell(Progress(step=0, num_steps=0, text=text))
 
     def tell(self, progress: Progress) -> None:

@@ -11,6 +11,7 @@ from assay.engines.cluster import signals, tasks
 from assay.errors import AssayError, PlaceError, StageFailed, UsageError
 from assay.flow.pipeline.artifacts import is_intact
 from assay.flow.pipeline.graph import Stage
+from assay.flow.pipeline.log import logger
 from assay.records.inputs import StoredInputs
 from assay.records.record import Record, canonical_json, read_as
 from assay.settings import Settings
@@ -72,6 +73,7 @@ class StageExecutor:
         record = read_as(stage.output, row.record) if row else None
         stands = record is not None and is_intact(record, self.settings) and stage.is_valid(record)
         if row is not None and record is not None and stands:
+            logger.info("%s: cached, made by %s", stage.name, row.run)
             self.ledger.reuse_stage(self.name, stage.name, stored.key)
             self.watcher.ended(stage.name, record, seconds=row.seconds, cached=True)
             return record
@@ -93,12 +95,14 @@ class StageExecutor:
         progress_file.unlink(missing_ok=True)
         progress_file.touch()
         attempt = self.ledger.begin_stage(self.name, stage, inputs.key, canonical_json(inputs.data))
+        logger.info("%s: begins, key %s", stage, inputs.key)
         self.watcher.began(stage, progress_file)
         try:
             record = run(Work(self.settings, folder, progress_file, self.root, on_gpu=bool(self._on_gpu)))
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
             self.ledger.fail_stage(attempt, "interrupted" if interrupted else str(error) or type(error).__name__)
+            logger.error("%s: stopped", stage, exc_info=not interrupted)
             if isinstance(error, PlaceError | OSError):
                 raise StageFailed(f"{stage}: {error}") from error
             if isinstance(error, AssayError) and not hasattr(error, "problems"):
@@ -106,6 +110,7 @@ class StageExecutor:
             raise
         self.ledger.finish_stage(attempt, record)
         self.num_run += 1
+        logger.info("%s: done", stage)
         row = self.ledger.record(inputs.key)
         self.watcher.ended(stage, record, seconds=row.seconds if row else 0.0, cached=False)
         signals.raise_if_requested()
@@ -115,9 +120,15 @@ class StageExecutor:
 def stages_now(run: str, ledger: Ledger, settings: Settings) -> list[StageRow]:
     """The stages of a run as they stand now: one that the ledger says is running, in a place where no process works on
     the run, was killed."""
-    is_worked_on = is_held(settings.run_folder(run) / LOCK) is not False
+    if is_worked_on(settings.run_folder(run)):
+        return ledger.stages(run)
     rows = ledger.stages(run)
-    return [replace(row, state="killed") if row.state == "running" and not is_worked_on else row for row in rows]
+    return [replace(row, state="killed") if row.state == "running" else row for row in rows]
+
+
+def is_worked_on(folder: Path) -> bool:
+    """Whether a process has the run's lock, as far as this machine can tell."""
+    return is_held(folder / LOCK) is not False
 
 
 def only_one(folder: Path, name: str) -> AbstractContextManager[None]:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from assay import __version__
 from assay.engines.cluster import tasks
 from assay.errors import UsageError
 from assay.flow.pipeline.attempts import MAKE_CANDIDATES, check_attempts_left
@@ -14,6 +15,7 @@ from assay.flow.pipeline.executor import StageExecutor, Watcher, only_one
 from assay.flow.pipeline.graph import Stage, stages_of
 from assay.flow.pipeline.judging import check_judge
 from assay.flow.pipeline.keys import run_id
+from assay.flow.pipeline.log import logger, run_log
 from assay.records.gate import GateRecord
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
@@ -46,7 +48,9 @@ def run(
         before_work()
         _check_cluster(spec, settings)
 
-    with only_one(settings.run_folder(name), name):
+    folder = settings.run_folder(name)
+    with only_one(folder, name), run_log(folder):
+        logger.info("run %s by %s, assay %s", name, settings.user, __version__)
         ledger.open_run(name, name=spec.name, spec=spec.model_dump_json(), started_by=settings.user)
         context = RunContext(spec, suite, root, settings, ledger.champion())
         executor = StageExecutor(name, settings, root, ledger, watcher, prepare)
