@@ -102,7 +102,13 @@ def test_in_a_terminal_it_asks(tmp_path: Path) -> None:
     os.close(ours)
     assert process.wait(timeout=30) == 0, said.decode()
     text = (tmp_path / "spec.yaml").read_text()
-    for line in ("name: my-bot", "model: hf:Qwen/Qwen3-8B", "train: mine.jsonl", "method: full", "reviewers: [anna]"):
+    for line in (
+        "name: my-bot",
+        "model: {source: hf:Qwen/Qwen3-8B, ",
+        "train: mine.jsonl",
+        "method: full",
+        "reviewers: [anna]",
+    ):
         assert line in text
     assert b"What should it learn?" in said
     assert b"next: `assay validate spec.yaml`" in said

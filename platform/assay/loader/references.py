@@ -6,16 +6,16 @@ Cheap by design: files are listed, not read (the suite alone is), and no package
 import os
 import re
 from difflib import get_close_matches
-from importlib import metadata
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
 from assay.errors import InvalidInput, Problem
+from assay.loader import chat_templates
 from assay.loader.free_text import check_free_text
 from assay.loader.globs import matching_files
+from assay.loader.packages import package_folders
 from assay.loader.parse import parse
 from assay.loader.yaml_reader import Document, Location, Positions, Value
 from assay.spec.block import Block
@@ -112,7 +112,22 @@ class _Check:
 
     def model(self, model: ModelSpec, at: Location = ("model",)) -> list[Problem]:
         found = model_fault(model, self.root)
-        return [self._problem((*at, "source"), "no_model", *found)] if found else []
+        problems = [self._problem((*at, "source"), "no_model", *found)] if found else []
+        return problems + self._chat_template(model, at)
+
+    def _chat_template(self, model: ModelSpec, at: Location) -> list[Problem]:
+        """Whether the template that is named is there, and reads the arguments that it is given."""
+        found = _template_fault(model, self.root)
+        if found:
+            return [self._problem((*at, "chat_template"), "no_template", *found)]
+        template = _known_template(model, self.root)
+        if template is None:  # a model of the hub has not been fetched yet
+            return []
+        problems = []
+        for name in model.chat_template_kwargs:
+            if fault := chat_templates.argument_fault(template, name):
+                problems.append(self._problem((*at, "chat_template_kwargs", name), "no_argument", *fault))
+        return problems
 
     def data(self, data: DataSpec, at: Location = ("data",)) -> list[Problem]:
         problems = self._patterns((*at, "train"), data.train)
@@ -186,6 +201,31 @@ class _Check:
         return Problem(*self.positions.of_value(location), path, code, message, hint)
 
 
+def _template_fault(model: ModelSpec, root: Path) -> tuple[str, str] | None:
+    """What keeps the named chat template from being used, and what to do; None if nothing does."""
+    name = model.chat_template
+    if name is None:
+        return None
+    try:
+        text = chat_templates.read(name, root)
+    except KeyError:
+        families = list(chat_templates.families())
+        if not families:
+            return f"{name} is the name of a family, but TRL, which keeps their templates, is not installed", ""
+        hint = _did_you_mean(name, families) or f"write a file as ./NAME.jinja, or one of: {', '.join(families)}"
+        return f"there is no chat template of the name {name}", hint
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return f"the chat template {name} cannot be read: {reason}", f"paths start at {root.absolute()}"
+    return None if "messages" in text else (f"{name} is no chat template: it writes no messages", "")
+
+
+def _known_template(model: ModelSpec, root: Path) -> str | None:
+    if model.chat_template is not None:
+        return chat_templates.read(model.chat_template, root)
+    return chat_templates.of_folder(root / os.path.expanduser(model.source)) if model.kind == "folder" else None
+
+
 def _local_fault(source: str, root: Path) -> tuple[str, str] | None:
     folder = root / os.path.expanduser(source)
     if os.path.isdir(folder):
@@ -236,21 +276,6 @@ def _package_fault(name: str) -> tuple[str, str] | None:
 
 def _is_model(path: Path) -> bool:
     return path.suffix == ".gguf" or (path / "config.json").is_file()
-
-
-def package_folders(package: str) -> list[Path]:
-    """Where an installed package's files are, found by its import name or its distribution's; nothing is imported.
-    Dashes and underscores are the same."""
-    module = package.replace("-", "_")
-    spec = PathFinder.find_spec(module) if "." not in module else None
-    folders = [Path(place) for place in (spec.submodule_search_locations or [] if spec else [])]
-    try:
-        distribution = metadata.distribution(package)
-    except (metadata.PackageNotFoundError, ValueError):
-        return folders
-    tops = sorted({file.parts[0] for file in distribution.files or [] if len(file.parts) > 1})
-    own = [Path(str(distribution.locate_file(top))) for top in tops if not top.endswith((".dist-info", ".."))]
-    return [*folders, *(folder for folder in own if folder.is_dir() and folder not in folders)]
 
 
 def _did_you_mean(name: str, offered: list[str]) -> str:

@@ -38,6 +38,8 @@ class Sample(Record):
     of the task can be decided."""
     latency_s: float | None = None
     """From the request to the whole answer."""
+    reasoning_tokens: int | None = None
+    """Tokens of reasoning before the answer, which `response` leaves out; None where the server tells none apart."""
 
 
 class TaskResult(Record):
@@ -81,6 +83,12 @@ class EvaluationRecord(Record):
     """Answers that stood already, for which no request was sent."""
     num_unasked: int = 0
     """Items that were not asked, because nothing depended on them any more."""
+    num_reasoned: int = 0
+    """Answers that began with reasoning."""
+    reasoning_tokens: int = 0
+    """Of all of them together; no part of the answers."""
+    num_only_reasoned: int = 0
+    """Answers that came to no end of their reasoning, and are empty."""
 
 
 class ServiceMeasurement(Record):

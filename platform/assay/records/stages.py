@@ -222,3 +222,5 @@ class DeploymentRecord(Record):
     """When Serve deployed the application, in seconds since the epoch."""
     replicas: tuple[str, ...]
     """Ids of the engine replicas, sorted."""
+    max_reasoning_tokens: int = 0
+    """How long an evaluated answer may reason before it answers; 0 for a model that does not reason."""

@@ -17,7 +17,7 @@ from assay.records.gate import LimitResult, Scorecard, SliceResult
 from assay.records.report import Curve, Report, SweepLines, TrialLine
 from assay.records.selftest import LimitSelftest, Outcomes
 from assay.reporting import plots
-from assay.reporting.words import items_asked
+from assay.reporting.words import items_asked, reasoning
 
 LONGEST_TEXT = 4000
 SEEN = "\n\t"
@@ -81,6 +81,8 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("items", f"{items_asked(report.candidate)} in {report.candidate.seconds:.0f} s"),
         ("confidence", confidence),
     ]
+    if thought := reasoning(report.candidate):
+        facts.append(("reasoning", thought))
     if attempt is not None:
         facts.append(("attempt", f"{attempt.number} of {attempt.budget}" if attempt.budget else str(attempt.number)))
     if card.base_digest:

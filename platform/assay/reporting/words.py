@@ -3,6 +3,17 @@
 from assay.records.gate import EvaluationRecord, LimitResult
 
 
+def reasoning(record: EvaluationRecord) -> str:
+    """How much the model reasoned before it answered; empty for one that did not."""
+    if not record.num_reasoned:
+        return ""
+    mean = record.reasoning_tokens / record.num_reasoned
+    words = f"{mean:.0f} tokens of reasoning an answer, which are no part of it"
+    if record.num_only_reasoned:
+        words += f"; {record.num_only_reasoned} of {record.num_items} came to no answer behind it"
+    return words
+
+
 def items_asked(record: EvaluationRecord | LimitResult) -> str:
     """How many items were asked, and of how many where that was enough."""
     of_all = f" of {record.num_items + record.num_unasked}" if record.num_unasked else ""

@@ -126,6 +126,10 @@ class TaskSettings(Block):
     max_gen_toks: int | None = Field(None, ge=1)
     """Longest answer, in tokens."""
 
+    max_reasoning_toks: int | None = later(None, ge=1)
+    """Longest reasoning before an answer, in tokens, of a model that reasons; half of the engine's context at most, and
+    when not said."""
+
     max_items: int | None = Field(None, ge=1)
     """Ask this many items only: those whose digests come first, the same ones for every model."""
 

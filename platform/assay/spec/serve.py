@@ -1,10 +1,37 @@
 """The `serve:` block: how the model is deployed, and how traffic moves to it."""
 
+from difflib import get_close_matches
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from assay.spec.block import Block, Duration, Fraction
+from assay.spec.block import Block, Duration, Fraction, later
+
+REASONING_PARSERS = (
+    "cohere_command3",
+    "cohere_command4",
+    "deepseek_r1",
+    "deepseek_v3",
+    "deepseek_v4",
+    "ernie45",
+    "gemma4",
+    "glm45",
+    "glm47",
+    "granite",
+    "hunyuan_a13b",
+    "kimi_k2",
+    "minimax_m2",
+    "mistral",
+    "muse_glimmer",
+    "nemotron_v3",
+    "none",
+    "olmo3",
+    "openai_gptoss",
+    "qwen3",
+    "seed_oss",
+    "step3",
+)
+"""Of vLLM 0.32's, those that are asked for most; here only so that a slip of the pen is seen early."""
 
 
 class ReplicasSpec(Block):
@@ -47,6 +74,18 @@ class EngineSpec(Block):
 
     kv_cache_gb_on_cpu: int = Field(1, ge=1)
     """Gigabytes of KV cache of a replica that runs on CPU."""
+
+    reasoning_parser: str | None = later(None)
+    """What tells a model's reasoning from its answer: the name of one of vLLM's parsers, such as `qwen3` or
+    `deepseek_r1`, or `none`. Chosen by the chat template when not said."""
+
+    @field_validator("reasoning_parser")
+    @classmethod
+    def _known_parser(cls, name: str | None) -> str | None:
+        close = get_close_matches(name, REASONING_PARSERS, 1, 0.7) if name else []
+        if close and close[0] != name:  # a newer engine may have others
+            raise ValueError(f"vLLM has no reasoning parser {name}; did you mean `{close[0]}`?")
+        return name
 
 
 class CanarySpec(Block):

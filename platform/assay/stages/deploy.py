@@ -3,8 +3,10 @@
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 from assay.engines.deployment import ray_serve
+from assay.engines.deployment.chat_settings import chat_settings
 from assay.errors import PlaceError, StageFailed
 from assay.records.inputs import StageInputs, only
 from assay.records.stages import DeploymentRecord, ModelRecord, Slot
@@ -52,6 +54,7 @@ def into(
     state = ray_serve.wait_until_running(api, name, timeout_s=START_TIMEOUT_S, since=since - 1)
     if state.model_path != model.artifact.path:
         raise StageFailed(f"slot {name} was taken by another run while this one's engine started; run the spec again")
+    chats = chat_settings(Path(model.artifact.path), serve.engine)
     return DeploymentRecord(
         slot=name,
         model_name=model_name,
@@ -59,6 +62,7 @@ def into(
         url=state.url,
         deployed_at=state.deployed_at,
         replicas=state.replicas,
+        max_reasoning_tokens=serve.engine.max_model_len // 2 if chats.reasons else 0,
     )
 
 

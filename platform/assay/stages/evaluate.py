@@ -88,7 +88,13 @@ def run(
         stopping = {task.digest: [suite.stopping for suite in wanted if task in suite.tasks] for task in together}
         answered = ray_cluster.call(
             harness.evaluate,
-            Endpoint(deployment.url, deployment.model_name, num_concurrent, api_key),
+            Endpoint(
+                deployment.url,
+                deployment.model_name,
+                num_concurrent,
+                api_key,
+                max_reasoning_tokens=deployment.max_reasoning_tokens,
+            ),
             together,
             tokenizer=tokenizer,
             answers=cache.answers,
@@ -293,6 +299,7 @@ def _keep(
     folder = work.fresh_folder(f"evidence-{artifact_digest[:12]}")
     (folder / "evaluation.json").write_text(evaluation.model_dump_json(indent=1))
     items = [item for result in results for item in result.items]
+    reasoned = [item for item in items if item.reasoning_tokens]
     return EvaluationRecord(
         evidence=work.store.put(folder, "evidence"),
         artifact_digest=artifact_digest,
@@ -301,4 +308,7 @@ def _keep(
         num_errors=sum(_is_unfinished(item) for item in items),
         num_reused=num_reused,
         num_unasked=sum(len(result.unasked) for result in results),
+        num_reasoned=len(reasoned),
+        reasoning_tokens=sum(item.reasoning_tokens or 0 for item in reasoned),
+        num_only_reasoned=sum(not item.response.strip() for item in reasoned),
     )

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from assay.engines.cluster import tasks
+from assay.engines.data import chat_folder
 from assay.engines.models import folders
 from assay.records.inputs import StageInputs
 from assay.records.stages import ModelRecord
@@ -20,6 +22,8 @@ class Inputs(StageInputs):
     model: ModelSpec
     files: Mapping[str, list[int]] = field(default_factory=dict)
     """Size and time of each file of a local folder, by name."""
+    chat_template: str | None = None
+    """SHA-256 of the template that the spec names."""
 
 
 Output = ModelRecord
@@ -30,5 +34,11 @@ def run(inputs: Inputs, work: Work) -> ModelRecord:
     model = inputs.model
     work.say(f"fetching {model.source}")
     folder = work.fresh_folder("model")
-    facts = tasks.call(folders.fetch, model, folder, work.root)
+    facts = tasks.call(_fetch, model, folder, work.root)
     return ModelRecord(artifact=work.store.put(folder, "model"), **facts.model_dump())
+
+
+def _fetch(model: ModelSpec, folder: Path, root: Path) -> folders.ModelFacts:
+    facts = folders.fetch(model, folder, root)
+    chat_folder.write(model, folder, root)
+    return facts

@@ -13,8 +13,10 @@ from pathlib import Path
 from assay.engines.cluster import tasks
 from assay.engines.data import remote as remote_data
 from assay.engines.data import tokenize
+from assay.engines.data.chat_masks import split_reasoning
 from assay.engines.data.readers import Example, Message, check_forms, stream_sources
 from assay.engines.data.tokenize import Row, SplitWriter, TokenizedRows
+from assay.engines.deployment.chat_settings import chat_settings
 from assay.errors import UsageError
 from assay.records.inputs import StageInputs, only
 from assay.records.record import canonical_json, digest_of
@@ -22,11 +24,12 @@ from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord
 from assay.spec.data import DataSpec, HeldOut, is_remote
 from assay.spec.metrics import fitting_metric, num_words
 from assay.spec.objective import ClassifySpec, ObjectiveSpec
+from assay.spec.serve import EngineSpec
 from assay.spec.spec import FORMATS
 from assay.spec.train import TrainSpec
 from assay.stages.context import Work
 
-VERSION = 3
+VERSION = 4
 
 FEWEST_ANSWER_TOKENS, MOST_ANSWER_TOKENS = 256, 1024
 """Longest answer of the task `heldout`; the engine's default context has 2,048. A suite's `max_gen_toks` overrules."""
@@ -82,6 +85,8 @@ def run(inputs: Inputs, work: Work) -> DatasetRecord:
             _append(prompts[name], lines)
         if number % BLOCKS_PER_WORD == 0:
             work.say(f"tokenizing: {writers['train'].num_examples} examples so far, of some {splits.num_examples}")
+    if not parts["train"].has_reasoning and chat_settings(Path(model.artifact.path), EngineSpec()).reasons:
+        work.say("the model reasons before it answers, and the data have no reasoning: it learns the answers alone")
     counts = {name: writer.close() for name, writer in writers.items()}
     sealed_split = gate.close()
     if not parts["train"].digest.num_items:
@@ -237,6 +242,8 @@ class Part:
         self._last: Example | None = None
         self._rows: list[Row] = []
         self._num_characters = 0
+        self.has_reasoning = False
+        """Whether any answer of the examples has reasoning before it."""
 
     def add(self, example: Example) -> list[Row]:
         """Takes an example; returns a block when one is full, else nothing."""
@@ -259,6 +266,7 @@ class Part:
 
     def _put(self, row: Row) -> None:
         self._rows.append(row)
+        self.has_reasoning |= any("</think>" in chat[-1]["content"] for chat in row.chats)
         self._num_characters += len(row.text) + sum(len(turn["content"]) for chat in row.chats for turn in chat)
 
     def _take(self) -> list[Row]:
@@ -356,10 +364,11 @@ class GateTask:
         # What is shown, and looked for in the training data: with the chat around it, or every "thank you" would be
         # found there.
         asked = "\n".join(message.content for message in before if message.role != "system")
-        item = {"question": asked, "answer": answer.content, "messages": _chat(before)}
+        said = split_reasoning(answer.content)[1]
+        item = {"question": asked, "answer": said, "messages": _chat(before)}
         self.digest.add(example)
-        self._lengths[num_words(answer.content)] += 1
-        self._longest_bytes = max(self._longest_bytes, len(answer.content.encode()))
+        self._lengths[num_words(said)] += 1
+        self._longest_bytes = max(self._longest_bytes, len(said.encode()))
         self._lines.append(json.dumps(item) + "\n")
         if len(self._lines) >= BLOCK_ROWS:
             self._write()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from textwrap import wrap
 
+from assay.engines.data.chat_masks import REASONING_FIELDS
 from assay.errors import AssayError, UsageError
 from assay.rules.planning.first_suite import CONFIDENCE, AnswerProfile, FirstSuite, Form, first_suite
 from assay.rules.planning.recommend import Advice, Recommendation, Template, recommend
@@ -29,6 +30,10 @@ METHODS: dict[Template, str] = {
     "classify": "objective: classify   # the label is the answer",
 }
 """The line that a template is about."""
+
+THINKS_UNLESS_TOLD = re.compile(r"\bQwen3(\.\d+)?-\d+(\.\d+)?B(-A\d+B)?(-Base|-FP8)?\Z")
+"""Qwen3's models with both ways of answering; those of July 2025 and the embedders have other names."""
+MAX_LINE = 2**20
 
 SWEPT_UP_TO = 3e9
 """Weights beyond which trying three rates costs more than a first run should."""
@@ -140,7 +145,7 @@ def _lines(
     rate = advice.learning_rate
     yield "version: 1"
     yield f"name: {name}"
-    yield f"model: {model}"
+    yield _model_line(model, data)
     yield f"data: {data}"
     if may_sweep:
         tried = ", ".join(_rate(rate.value * factor) for factor in (1 / 3, 1, 3))
@@ -154,6 +159,25 @@ def _lines(
     yield _said("warmup_ratio", f"{advice.warmup_ratio.value:.0%}", advice.warmup_ratio)
     yield f"gate: {{suite: {suite}}}"
     yield f"approval: {{reviewers: [{reviewer}]}}"
+
+
+def _model_line(model: str, data: str) -> str:
+    """A model that reasons unless it is told not to is told so, where the data have no reasoning to learn from."""
+    if not THINKS_UNLESS_TOLD.search(model) or _has_reasoning(Path(data)):
+        return f"model: {model}"
+    return (
+        f"model: {{source: {model}, chat_template_kwargs: {{enable_thinking: false}}}}   # the data have no reasoning"
+    )
+
+
+def _has_reasoning(data: Path) -> bool:
+    """Whether the first example tells of reasoning."""
+    try:
+        with data.open(encoding="utf-8", errors="replace") as lines:
+            first = lines.readline(MAX_LINE)
+    except OSError:
+        return False
+    return "</think>" in first or any(f'"{name}"' in first for name in REASONING_FIELDS)
 
 
 def _said(key: str, value: str, advice: Advice) -> str:

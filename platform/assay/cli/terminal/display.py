@@ -21,7 +21,7 @@ from assay.records.gate import ContaminationRecord, EvaluationRecord, GateRecord
 from assay.records.progress import Progress
 from assay.records.record import Record
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
-from assay.reporting.words import items_asked
+from assay.reporting.words import items_asked, reasoning
 
 POLL_S = 0.25
 PLAIN_EVERY_S = 10.0
@@ -120,7 +120,8 @@ def summary(record: Record) -> str:
     if isinstance(record, DeploymentRecord):
         return f"slot {record.slot} answers"
     if isinstance(record, EvaluationRecord):
-        return f"{items_asked(record)} items in {record.seconds:.0f} s"
+        thought = reasoning(record)
+        return f"{items_asked(record)} items in {record.seconds:.0f} s" + (f", {thought}" if thought else "")
     if isinstance(record, ContaminationRecord):
         found = f"{len(record.exact)} copied, {len(record.near)} alike"
         return f"{record.num_items} items, {found if record.exact or record.near else 'none'} in the training data"

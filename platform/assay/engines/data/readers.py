@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from assay.engines.data.chat_masks import REASONING_FIELDS
 from assay.errors import InvalidInput, Problem, UsageError
 from assay.loader.globs import matching_files
 from assay.spec.data import DataFormat
@@ -307,7 +308,15 @@ def _message(turn: object, path: str) -> Message:
         close = SPEAKERS.get(role.lower())
         hint = f"did you mean `{close}`?" if close else ""
         raise _LineError(f"{path}.role", "value", f"expected {' or '.join(ROLES)}, found {role[:60]!r}", hint)
+    if role == "assistant":
+        content = _with_reasoning(turn, content)
     return Message(role, content)
+
+
+def _with_reasoning(turn: Record, content: str) -> str:
+    """The answer behind its reasoning, where that stands in a field of its own."""
+    reasoning = next((turn[name] for name in REASONING_FIELDS if isinstance(turn.get(name), str)), "")
+    return f"<think>\n{reasoning.strip()}\n</think>\n\n{content}" if reasoning.strip() else content
 
 
 def _sharegpt(record: Record) -> Example:

@@ -13,7 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from assay.engines.data.chat_masks import ChatFormat, Span, chat_format, marked, serving_template
 from assay.errors import UsageError
+from assay.loader import chat_templates
 
 if TYPE_CHECKING:
     import numpy as np
@@ -179,46 +181,61 @@ def pieces(tokenizer: Any, text: str, max_length: int) -> Iterator[TokenizedExam
 
 
 def load_tokenizer(folder: Path, *, needs_template: bool = True) -> Any:
-    """The folder's tokenizer; raises `UsageError` when it lacks a chat template that is needed."""
+    """The folder's tokenizer; raises `UsageError` when it lacks a chat template that is needed, or has one by which
+    chats cannot be written."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    if needs_template and not tokenizer.chat_template:
-        raise UsageError(f"the tokenizer in {folder} has no chat template; use an instruction-tuned model")
+    if needs_template:
+        format_of(tokenizer)
     return tokenizer
 
 
 _kept_tokenizer = lru_cache(maxsize=1)(load_tokenizer)  # rows come in blocks
 
 
+def format_of(tokenizer: Any) -> ChatFormat:
+    """How the tokenizer's chats are written; found out once for each template."""
+    template = serving_template(tokenizer)
+    kept = getattr(tokenizer, _FORMAT, None)
+    if kept is not None and kept.template == template:
+        found: ChatFormat = kept
+        return found
+    made = chat_format(tokenizer, chat_templates.arguments_of(Path(tokenizer.name_or_path)))
+    setattr(tokenizer, _FORMAT, made)
+    return made
+
+
+_FORMAT = "_assay_chat_format"
+
+
 def tokenize(tokenizer: Any, chat: Chat, *, last_turn_only: bool = False) -> TokenizedExample:
-    """Renders a chat and marks the tokens of the assistant's turns (or of the last), end-of-turn token included.
-    A chat that ends with the user's turn is rendered up to where an answer would begin."""
-    tokens = _render(tokenizer, chat, add_generation_prompt=chat[-1]["role"] != "assistant")
-    loss_mask = [0] * len(tokens)
-    for index, message in enumerate(chat):
-        if message["role"] != "assistant" or (last_turn_only and index < len(chat) - 1):
-            continue
-        prompt = _render(tokenizer, chat[:index], add_generation_prompt=True)
-        turn = _render(tokenizer, chat[: index + 1], add_generation_prompt=False)
-        if tokens[: len(turn)] != turn or turn[: len(prompt)] != prompt:
-            raise UsageError(
-                "the chat template rewrites earlier turns, so that the assistant's tokens cannot be told apart; "
-                "train on one turn an example"
-            )
-        end = _end_of_turn(turn, len(prompt), tokenizer.eos_token_id)
-        loss_mask[len(prompt) : end] = [1] * (end - len(prompt))
-    return TokenizedExample(tokens, loss_mask)
+    """Renders a chat and marks the tokens of the assistant's turns (or of the last), end-of-turn token included, as
+    `chat_masks` tells them apart. A chat that ends with the user's turn is rendered up to where an answer would
+    begin."""
+    text, answers = marked(format_of(tokenizer), chat, last_turn_only=last_turn_only)
+    # The template has written the special tokens already.
+    if not tokenizer.is_fast:
+        raise UsageError(
+            f"the tokenizer in {tokenizer.name_or_path} does not tell which characters its tokens stand for; save it "
+            "with a tokenizer.json"
+        )
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    tokens = list(encoded["input_ids"])
+    return TokenizedExample(tokens, _loss_mask(encoded["offset_mapping"], answers))
 
 
-def _render(tokenizer: Any, chat: Chat, *, add_generation_prompt: bool) -> list[int]:
-    text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=add_generation_prompt)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _end_of_turn(turn: list[int], start: int, eos: int | None) -> int:
-    """Just after the last end-of-sequence token, or the end: a template's closing newline is not learned."""
-    for position in range(len(turn) - 1, start, -1):
-        if turn[position] == eos:
-            return position + 1
-    return len(turn)
+def _loss_mask(offsets: Sequence[tuple[int, int]], answers: Sequence[Span]) -> list[int]:
+    """1 for each token that lies in an answer with all of its characters. `offsets` are the characters of each token,
+    without the white space that some tokenizers trim: it belongs to the token whose offsets end behind it."""
+    loss_mask = []
+    behind = 0
+    left = iter(answers)
+    answer = next(left, None)
+    for start, end in offsets:
+        start = min(start, behind)
+        while answer is not None and start >= answer.end:
+            answer = next(left, None)
+        loss_mask.append(int(answer is not None and answer.start <= start and end <= answer.end))
+        behind = max(behind, end)
+    return loss_mask

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.engines.cluster.cpu_features import computes_in_bf16
+from assay.engines.deployment.chat_settings import chat_settings
 from assay.errors import PlaceError, StageFailed, Unreachable
 from assay.records.stages import DeploymentRecord, Slot
 from assay.spec.serve import ServeSpec
@@ -61,13 +62,14 @@ class SlotState:
 def application(
     slot: Slot, model_name: str, model_path: str, serve: ServeSpec, engine_python: str, *, on_gpu: bool
 ) -> dict[str, Any]:
-    """One application of Serve's declarative configuration."""
+    """One application of Serve's declarative configuration. The model's folder says how its chats are served."""
     engine: dict[str, Any] = {
         "max_model_len": serve.engine.max_model_len,
         "dtype": _dtype(serve, on_gpu=on_gpu),
         "tensor_parallel_size": serve.engine.tensor_parallel_size,
         "enforce_eager": serve.engine.enforce_eager,
         "enable_prefix_caching": True,
+        **chat_settings(Path(model_path), serve.engine).engine_kwargs(),
     }
     environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     bundle: dict[str, float] = {"GPU": 1, "CPU": 1} if on_gpu else {"CPU": 1}

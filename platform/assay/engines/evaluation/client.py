@@ -40,6 +40,8 @@ class Endpoint:
     """How long a request is repeated after its first failure. It outlasts the restart of an engine's replica."""
     timeout_s: float = 300.0
     """How long one answer may take."""
+    max_reasoning_tokens: int = 0
+    """How long the model may reason before it answers; 0 where it does not, or where that is the server's affair."""
 
 
 class Request(NamedTuple):
@@ -224,8 +226,27 @@ def _pause_s(num_tries: int, left_s: float) -> float:
     return longest * random.uniform(0.5, 1.0)
 
 
+def reasoning_of(reply: Reply) -> str:
+    """What the model thought before it answered, where the server tells it apart; vLLM's name for it, or that of
+    others."""
+    message = reply.body["choices"][0].get("message") or {}
+    return str(message.get("reasoning") or message.get("reasoning_content") or "")
+
+
+def reasoning_tokens_of(reply: Reply) -> int | None:
+    """How many tokens of the answer were reasoning; None where the server does not tell. vLLM's parsers for models
+    whose prompt opens the block of reasoning count 0: then it is the share of the characters."""
+    reasoning, usage = reasoning_of(reply), reply.body.get("usage") or {}
+    counted = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
+    if counted or not reasoning:
+        return counted if isinstance(counted, int) else None
+    share = len(reasoning) / (len(reasoning) + len(content_of(reply)))
+    return round(share * int(usage.get("completion_tokens") or 0))
+
+
 def content_of(reply: Reply) -> str:
-    """The text of a chat's or a completion's first choice. Raises `StageFailed` where there is none."""
+    """The text of a chat's or a completion's first choice, without its reasoning; empty where reasoning is all there
+    is. Raises `StageFailed` for what is no text."""
     choice = reply.body["choices"][0]
     text = choice["message"].get("content") if "message" in choice else choice.get("text")
     if text is None:

@@ -12,11 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from assay.engines.cluster.progress_file import tell
+from assay.engines.data.chat_masks import answer_start
+from assay.engines.data.tokenize import format_of
 from assay.engines.evaluation import task_files, text_metrics
-from assay.engines.evaluation.client import Endpoint, Reply, Request, content_of, request_all
+from assay.engines.evaluation.client import (
+    Endpoint,
+    Reply,
+    Request,
+    content_of,
+    reasoning_of,
+    reasoning_tokens_of,
+    request_all,
+)
 from assay.engines.evaluation.judge import judge_digest
 from assay.engines.evaluation.logprobs import Pair, Score, score
 from assay.errors import UsageError
+from assay.loader import chat_templates
 from assay.records.gate import Sample, TaskResult
 from assay.records.progress import Progress
 from assay.records.record import digest_of
@@ -212,6 +223,8 @@ def _evaluate(
 ) -> dict[str, TaskResult]:
     loaded = {task.name: load(task) for task in tasks}
     asked.confident = {task.name for task in tasks if task.wants_confidence}
+    limits = {task.name: task.settings.max_reasoning_toks for task in tasks}
+    asked.reasoning_limits = {name: limit for name, limit in limits.items() if limit is not None}
     asked.turns = {name: field for name in loaded if (field := _turns_field(loaded[name]))}
     orders = {task.name: _order(loaded[task.name], task.settings) for task in tasks}
     samples: dict[str, list[dict[str, Any]]] = {task.name: [] for task in tasks}
@@ -287,6 +300,15 @@ class _Asked:
     latencies: dict[tuple[str, int], float] = field(default_factory=lambda: defaultdict(float))
     logprobs: dict[tuple[str, int], float] = field(default_factory=dict)
     """(task, document) to the log-probability of the generated answer."""
+    reasoning_limits: dict[str, int] = field(default_factory=dict)
+    """Task to how long the suite lets the model reason, where it says so."""
+    reasoning_tokens: dict[tuple[str, int], int] = field(default_factory=dict)
+    """(task, document) to the tokens of reasoning before its answer."""
+
+    def may_reason(self, task: str) -> int:
+        """How many tokens an answer to a task may reason before it answers."""
+        longest = self.endpoint.max_reasoning_tokens
+        return min(longest, self.reasoning_limits.get(task, longest))
 
     def note(self, instance: Any, result: Reply | Score) -> None:
         """Keeps what is said of an item besides its answer."""
@@ -294,6 +316,9 @@ class _Asked:
         self.latencies[key] += result.latency_s
         if result.error:
             self.errors.setdefault(key, result.error)
+        num_tokens = reasoning_tokens_of(result) if isinstance(result, Reply) and result.body else None
+        if num_tokens is not None:
+            self.reasoning_tokens[key] = num_tokens
         self.num_sent += result.num_tries > 0
         self.reused[instance.task_name] += result.num_tries == 0 and not result.error
 
@@ -397,13 +422,19 @@ class _ChatText(str):
         return text
 
     def rendered(self, tokenizer: Any) -> str:
-        """As the model sees it, by the template in the model's own folder (which the server uses too)."""
+        """As the model sees it, by the template in the model's own folder (which the server uses too), up to where the
+        words of an answer stand: a model that reasons has an empty block of reasoning before them, for it is the answer
+        that is scored."""
+        format = format_of(tokenizer)
+        if self.add_generation_prompt:
+            return answer_start(format, self.messages)
         return str(
             tokenizer.apply_chat_template(
                 self.messages,
                 tokenize=False,
-                add_generation_prompt=self.add_generation_prompt,
-                continue_final_message=not self.add_generation_prompt,
+                add_generation_prompt=False,
+                continue_final_message=True,
+                **chat_templates.arguments_of(Path(tokenizer.name_or_path)),
             )
         )
 
@@ -422,11 +453,17 @@ def _generate(asked: _Asked, requests: Sequence[Any]) -> list[str]:
     answers = []
     for request, reply in zip(requests, replies, strict=True):
         asked.note(request, reply)
-        answers.append("" if reply.error else _until(content_of(reply), request.args[1].get("until")))
+        answers.append("" if reply.error else _until(_answer(reply), request.args[1].get("until")))
         logprob = None if reply.error else _logprob(reply)
         if logprob is not None:
             asked.logprobs.setdefault(asked.key(request), logprob)
     return answers
+
+
+def _answer(reply: Reply) -> str:
+    """What was answered; some parsers leave the empty lines between reasoning and answer."""
+    content = content_of(reply)
+    return content.lstrip() if reasoning_of(reply) else content
 
 
 def _generation(request: Any, asked: _Asked) -> Request:
@@ -447,6 +484,11 @@ def _generation(request: Any, asked: _Asked) -> Request:
         return Request("completions", {"prompt": str(prompt), **body, **({"logprobs": 0} if with_logprobs else {})})
     turns = request.doc.get(asked.turns.get(request.task_name, ""))
     body["messages"] = _with_turns(prompt.messages, turns) if turns else prompt.messages
+    if max_reasoning_tokens := asked.may_reason(request.task_name):
+        # The length that the suite allows is the answer's. vLLM closes the reasoning when its own length is used up.
+        body["max_tokens"] += max_reasoning_tokens
+        body["thinking_token_budget"] = max_reasoning_tokens
+        body.pop("stop", None)  # it would cut the reasoning short; what is behind it is cut here
     if with_logprobs:
         body["logprobs"] = True
     if not prompt.add_generation_prompt:
@@ -485,8 +527,21 @@ def _logprob(reply: Reply) -> float | None:
     said = reply.body["choices"][0].get("logprobs")
     if not said:
         return None
-    tokens = [token["logprob"] for token in said["content"]] if "content" in said else said["token_logprobs"]
+    tokens = _of_the_answer(reply, said["content"]) if "content" in said else said["token_logprobs"]
     return float(sum(tokens)) if tokens else None
+
+
+def _of_the_answer(reply: Reply, tokens: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The log-probabilities without those of the reasoning: of the fewest last tokens that hold the answer's text."""
+    answer = content_of(reply).strip()
+    first, tail = len(tokens), ""
+    if reasoning_of(reply):
+        while first and answer not in tail:
+            first -= 1
+            tail = str(tokens[first].get("token", "")) + tail
+    else:
+        first = 0
+    return [float(token["logprob"]) for token in tokens[first:]]
 
 
 def _result(
@@ -549,6 +604,7 @@ def _item(task: TaskFile, loaded: Any, samples: Sequence[dict[str, Any]], asked:
         slices={name: _field(task, doc, name) for name in task.settings.slice_by},
         error=error,
         latency_s=asked.latencies.get(key),
+        reasoning_tokens=asked.reasoning_tokens.get(key),
     )
 
 

@@ -164,7 +164,8 @@ def _read(sample: _Sample, line: str) -> None:
     if event.get("error"):
         raise ValueError(event["error"])
     for choice in event.get("choices", ()):
-        if choice["delta"].get("content"):
+        delta = choice["delta"]
+        if delta.get("content") or delta.get("reasoning") or delta.get("reasoning_content"):
             sample.arrivals.append(time.perf_counter())
         sample.finished = sample.finished or choice.get("finish_reason") in ("stop", "length")
     if usage := event.get("usage"):

@@ -10,7 +10,7 @@ from typing import Any
 
 from assay.engines.models import bottleneck
 from assay.errors import MissingExtra, PlaceError, UsageError
-from assay.loader.references import package_folders
+from assay.loader.packages import package_folders
 from assay.records.record import Record
 from assay.spec.model import ModelSpec
 

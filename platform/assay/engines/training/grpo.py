@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.engines.training.rewards import reward
+from assay.loader import chat_templates
 from assay.spec.objective import GrpoSpec, RewardFunctionSpec
 
 
@@ -41,6 +42,7 @@ def make_trainer(
             return self.optimizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    template_arguments = chat_templates.arguments_of(Path(folder))
     functions = [_function(spec, scorer) for spec in grpo.rewards]
     return Trainer(
         model=model,
@@ -50,6 +52,7 @@ def make_trainer(
         ],
         args=GRPOConfig(
             **arguments,
+            chat_template_kwargs=template_arguments or None,
             num_generations=grpo.num_generations,
             max_completion_length=grpo.max_completion_length,
             temperature=grpo.temperature,
@@ -87,7 +90,13 @@ def _rewarded(trainer: Any, grpo: GrpoSpec, prompts: list[dict[str, Any]]) -> li
 
     tokenizer = trainer.processing_class
     texts = [
-        tokenizer.apply_chat_template(one["prompt"], tokenize=False, add_generation_prompt=True) for one in prompts
+        tokenizer.apply_chat_template(
+            one["prompt"],
+            tokenize=False,
+            add_generation_prompt=True,
+            **(trainer.args.chat_template_kwargs or {}),
+        )
+        for one in prompts
     ]
     inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
     inputs = {name: inputs[name].to(trainer.args.device) for name in ("input_ids", "attention_mask")}

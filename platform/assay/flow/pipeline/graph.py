@@ -22,6 +22,7 @@ from assay.flow.pipeline.keys import (
     ewc_digests,
     folder_fingerprint,
     run_id,
+    template_digest,
 )
 from assay.records.gate import EvaluationRecord, GateRecord, ParityRecord, ServiceRecord
 from assay.records.inputs import Pending, StageInputs, StoredInputs
@@ -196,7 +197,11 @@ def _serving_stages(context: RunContext) -> Iterator[Stage[Any]]:
 
 
 def _fetched(model: ModelSpec, context: RunContext) -> fetch.Inputs:
-    return fetch.Inputs(model=model, files=folder_fingerprint(model, context.root))
+    return fetch.Inputs(
+        model=model,
+        files=folder_fingerprint(model, context.root),
+        chat_template=template_digest(model, context.root),
+    )
 
 
 def _prepare_inputs(context: RunContext, index: int) -> prepare.Inputs:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from assay.engines.data import remote
 from assay.engines.deployment import ray_serve
+from assay.loader import chat_templates
 from assay.loader.globs import matching_files
 from assay.records.record import digest_of
 from assay.records.run_id import run_id_of
@@ -42,6 +43,12 @@ def folder_fingerprint(model: ModelSpec, root: Path) -> dict[str, list[int]]:
         return {}
     folder = (root / model.source).expanduser()
     return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(folder.iterdir())}
+
+
+def template_digest(model: ModelSpec, root: Path) -> str | None:
+    """SHA-256 of the chat template that the spec names; None where it names none."""
+    named = model.chat_template
+    return digest_of(chat_templates.read(named, root)) if named is not None else None
 
 
 def engine_fingerprint(engine: EngineSpec, settings: Settings) -> str:

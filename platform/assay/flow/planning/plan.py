@@ -18,6 +18,7 @@ from assay.flow.pipeline.attempts import MAKE_CANDIDATES, check_attempts_left
 from assay.flow.pipeline.context import RunContext, numbered
 from assay.flow.pipeline.judging import check_judge
 from assay.flow.pipeline.keys import run_id
+from assay.flow.planning.chats import chat_notes
 from assay.flow.planning.data import data_plans
 from assay.flow.planning.stages import stage_plans
 from assay.flow.planning.time import Amounts, waves, with_times
@@ -75,6 +76,7 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, settings: Settings, cluste
     first = stage_plans(context, ledger, {})  # fills the records that stand
     shape = _shape(spec, context, root)
     data = data_plans(context, shape.vocab_size if shape else None, notes)
+    notes += chat_notes(context, root)
     needs = [need for need in _needs(spec, shape, data, cluster) if need.stage in {plan.stage for plan in first}]
     if not is_described and any(need.fits is False for need in needs):
         notes.append("the nodes that are up now were counted; --cluster FILE plans for what an autoscaler could add")

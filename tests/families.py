@@ -1,0 +1,78 @@
+"""Models of random weights of five families, as small as they go, each with its family's own chat template."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from assay.loader import chat_templates
+
+MARKUP = re.compile(
+    r"<\|[^|<>\s']+\|?>|<[^|<>\s']+\|>|<｜[^<>']+?｜>|</?(?:start|end)_of_\w+>|</?think>|\[gMASK\]|<sop>"
+)
+"""What looks like a token in a template."""
+NOT_SPECIAL = ("<think>", "</think>")
+ALWAYS = ("<|begin|>", "<|endoftext|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>")
+"""Tokens that some templates put together from parts."""
+
+TEMPLATES = {
+    "qwen3": "qwen3",
+    "llama3": "llama3",
+    "gemma3": "gemma3",
+    "r1": "deepseek_r1_distill",
+    "phi3": "phi3",
+}
+"""Family to the name of its template."""
+SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 512,
+}
+
+
+@cache
+def tokenizer_of(template: str) -> Any:
+    """Bytes, and a token of its own for everything in the template that looks like one."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    markup = sorted({*MARKUP.findall(template), *ALWAYS})
+    words.add_tokens([AddedToken(token, normalized=False, special=token not in NOT_SPECIAL) for token in markup])
+    made = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<|begin|>", eos_token="<|endoftext|>")
+    made.chat_template = template
+    return made
+
+
+def make_family(folder: Path, family: str) -> None:
+    """Writes a model of the family: weights as safetensors, tokenizer and template."""
+    from transformers import set_seed
+
+    tokenizer = tokenizer_of(chat_templates.families()[TEMPLATES[family]].read_text())
+    set_seed(0)
+    model = _model(family, len(tokenizer) + -len(tokenizer) % 64, tokenizer)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _model(family: str, vocab_size: int, tokenizer: Any) -> Any:
+    import transformers as hf
+
+    ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id, "pad_token_id": None}
+    said = {"vocab_size": vocab_size, **SIZES, **ends}
+    if family == "qwen3":  # heads wider than the hidden size divided by their number; embeddings tied to the head
+        return hf.Qwen3ForCausalLM(hf.Qwen3Config(**said, head_dim=64, tie_word_embeddings=True))
+    if family == "gemma3":  # a sliding window in five of six layers
+        layers = {"num_hidden_layers": 6, "head_dim": 64, "query_pre_attn_scalar": 64, "sliding_window": 16}
+        return hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**{**said, **layers}))
+    if family == "phi3":  # queries, keys and values in one matrix
+        return hf.Phi3ForCausalLM(hf.Phi3Config(**said, sliding_window=64))
+    if family == "r1":
+        return hf.Qwen2ForCausalLM(hf.Qwen2Config(**said))
+    return hf.LlamaForCausalLM(hf.LlamaConfig(**said))

@@ -1,0 +1,159 @@
+"""What a spec says of a model's chats: found wrong early, put among the model's files, and told to the engine."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.engines.data import chat_folder
+from assay.engines.data.tokenize import load_tokenizer, tokenize
+from assay.engines.deployment import ray_serve
+from assay.engines.deployment.chat_settings import ChatSettings, chat_settings
+from assay.engines.evaluation.client import Reply, content_of, reasoning_of, reasoning_tokens_of
+from assay.errors import InvalidInput, UsageError
+from assay.loader import chat_templates
+from assay.loader.load import load_spec
+from assay.spec.model import ModelSpec
+from assay.spec.serve import EngineSpec, ServeSpec
+from families import TEMPLATES, make_family, tokenizer_of
+from tiny import make_project
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("families")
+    for family in TEMPLATES:
+        make_family(folder / family, family)
+    return folder
+
+
+def problems(spec: Path, model: str) -> list[tuple[str, str, str]]:
+    spec.write_text(spec.read_text().replace("model: model", f"model: {model}"))
+    with pytest.raises(InvalidInput) as raised:
+        load_spec(spec, spec.parent)
+    return [(problem.path, problem.message, problem.hint) for problem in raised.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("model", "path", "message", "hint"),
+    [
+        ("{source: model, chat_template: qwen33}", "model.chat_template", "no chat template of the name", "`qwen3`"),
+        (
+            "{source: model, chat_template: ./mine.jinja}",
+            "model.chat_template",
+            "cannot be read: No such",
+            "paths start",
+        ),
+        (
+            "{source: model, chat_template: qwen3, chat_template_kwargs: {enable_thinkin: false}}",
+            "model.chat_template_kwargs.enable_thinkin",
+            "reads no enable_thinkin",
+            "did you mean `enable_thinking`?",
+        ),
+        (
+            "{source: model, chat_template_kwargs: {enable_thinking: false}}",
+            "model.chat_template_kwargs.enable_thinking",
+            "reads no enable_thinking",
+            "",
+        ),
+        ("{source: model, chat_template_kwargs: {tools: x}}", "model.chat_template_kwargs.tools", "no argument", ""),
+    ],
+)
+def test_a_template_that_cannot_be_is_seen_before_anything_runs(
+    tmp_path: Path, model: str, path: str, message: str, hint: str
+) -> None:
+    ((where, said, what_to_do),) = problems(make_project(tmp_path), model)
+    assert where == path
+    assert message in said
+    assert hint in what_to_do
+
+
+def test_a_slip_in_a_parsers_name_is_seen() -> None:
+    with pytest.raises(ValueError, match="did you mean `deepseek_r1`"):
+        EngineSpec(reasoning_parser="deepseek-r1")
+    assert EngineSpec(reasoning_parser="a_parser_of_next_year").reasoning_parser
+
+
+def test_what_was_not_said_leaves_digests_as_they_were() -> None:
+    assert ModelSpec(source="m").model_dump() == {"source": "m", "revision": None}
+    assert "reasoning_parser" not in EngineSpec().model_dump()
+
+
+def test_a_base_model_is_given_a_template_and_stops_at_its_end_of_turn(families: Path, tmp_path: Path) -> None:
+    """Llama's base models know the tokens of chats, but have neither a template nor a stop at the end of a turn."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    for file in (families / "llama3").iterdir():
+        if file.name != "chat_template.jinja":
+            (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "generation_config.json").write_text('{"eos_token_id": 3, "temperature": 0.6}')
+    with pytest.raises(UsageError, match=r"has no chat template.*`model\.chat_template`"):
+        load_tokenizer(folder)
+    chat_folder.write(ModelSpec(source="base", chat_template="llama3"), folder, tmp_path)
+    tokenizer = load_tokenizer(folder)
+    asked = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert sum(tokenize(tokenizer, asked).loss_mask) == len(["b", "<|eot_id|>"])
+    stops = json.loads((folder / "generation_config.json").read_text())
+    assert stops == {"eos_token_id": [3, tokenizer.convert_tokens_to_ids("<|eot_id|>")], "temperature": 0.6}
+    with pytest.raises(UsageError, match=r"ends a turn with '<\|im_end\|>', which is no token of this tokenizer"):
+        chat_folder.write(ModelSpec(source="base", chat_template="qwen2_5"), folder, tmp_path)
+
+
+def test_arguments_of_the_template_lie_beside_the_model(families: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "qwen3"
+    folder.mkdir()
+    for file in (families / "qwen3").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    thinking = {"enable_thinking": False}
+    chat_folder.write(ModelSpec(source="qwen3", chat_template_kwargs=thinking), folder, tmp_path)
+    assert chat_settings(folder, EngineSpec()) == ChatSettings(thinking, "qwen3")
+    prompt = load_tokenizer(folder)
+    asked = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert "<think>\n\n</think>\n\nb<|im_end|>" in prompt.decode(tokenize(prompt, asked).tokens)
+    with pytest.raises(UsageError, match="reads no thinking_mode"):
+        chat_folder.write(ModelSpec(source="qwen3", chat_template_kwargs={"thinking_mode": 1}), folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("family", "parser"),
+    [("qwen3", "qwen3"), ("r1", "deepseek_r1"), ("llama3", None), ("gemma3", None), ("phi3", None)],
+)
+def test_the_engine_is_told_what_reads_the_reasoning(families: Path, family: str, parser: str | None) -> None:
+    folder = families / family
+
+    def told(**engine: Any) -> Any:
+        serve = ServeSpec(engine=EngineSpec(**engine))
+        application = ray_serve.application("blue", "m", str(folder), serve, "/no/bin/python", on_gpu=False)
+        return application["args"]["llm_configs"][0]["engine_kwargs"].get("reasoning_parser")
+
+    assert told() == parser
+    assert told(reasoning_parser="none") is None
+    assert told(reasoning_parser="granite") == "granite"
+    assert chat_settings(folder, EngineSpec()).reasons == (parser is not None)
+
+
+def test_templates_of_no_family_are_told_by_what_they_write(tmp_path: Path) -> None:
+    for family, parser in (("qwen3", "qwen3"), ("deepseek_r1_distill", "deepseek_r1"), ("qwen2_5", None)):
+        changed = "{# changed #}" + chat_templates.families()[family].read_text()
+        assert chat_templates.family_of(changed) is None
+        tokenizer_of(changed).save_pretrained(tmp_path / family)
+        assert chat_settings(tmp_path / family, EngineSpec()).reasoning_parser == parser
+
+
+def reply(content: str | None, reasoning: str | None, counted: int | None, completion_tokens: int = 10) -> Reply:
+    details = None if counted is None else {"reasoning_tokens": counted}
+    usage = {"completion_tokens": completion_tokens, "completion_tokens_details": details}
+    return Reply({"choices": [{"message": {"content": content, "reasoning": reasoning}}], "usage": usage})
+
+
+def test_reasoning_is_counted_apart_from_the_answer() -> None:
+    assert [reasoning_tokens_of(reply(*one)) for one in ((None, "hm", 10), ("b", "a", 7), ("b", None, None))] == [
+        10,
+        7,
+        None,
+    ]
+    assert reasoning_tokens_of(reply("b", "aaaa", 0)) == 8  # R1's parser counts from a tag that the prompt holds
+    assert content_of(reply(None, "hm", 10)) == ""
+    others = Reply({"choices": [{"message": {"content": "b", "reasoning_content": "a"}}]})
+    assert (reasoning_of(others), reasoning_tokens_of(others)) == ("a", 0)
