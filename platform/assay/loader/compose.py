@@ -47,7 +47,8 @@ def _with_bases(path: Path, chain: tuple[Path, ...]) -> Document:
     except InvalidInput as error:
         raise InvalidInput([*document.problems, *error.problems]) from error
     value = _Merger(base.positions, document.positions).over(base.value, document.value, ())
-    return Document(value, base.positions, [*base.problems, *document.problems])
+    unread = base.unread | document.unread
+    return Document(value, base.positions, [*base.problems, *document.problems], unread)
 
 
 def _base(said: Value, place: SourceLocation, path: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Path:
@@ -152,7 +153,7 @@ def _overridden(document: Document, override: Override) -> Document:
         raise InvalidInput([Problem(*place, "", "set", f"{setting!r} sets nothing", f"write {what}")])
     said = _from_file(Path(text), place, path) if option == "--set-file" else _from_text(text, place, path)
     value = _laid(document, _settled(document, parts, place, path), said)
-    return Document(value, document.positions, [*document.problems, *said.problems])
+    return replace(document, value=value, problems=[*document.problems, *said.problems])
 
 
 def _from_text(text: str, place: SourceLocation, path: str) -> Document:

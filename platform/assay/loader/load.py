@@ -1,29 +1,58 @@
 """Reading specs and suites: the one place where YAML becomes blocks. All mistakes are told at once."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from assay.errors import InvalidInput, Problem
 from assay.loader.compose import Override, compose
 from assay.loader.free_text import schema_of
 from assay.loader.parse import in_order, validated
-from assay.loader.references import check_blocks, check_references, check_suite
-from assay.loader.yaml_reader import Document
+from assay.loader.references import SuiteFile, check_references, check_suite
+from assay.loader.repair import Repaired, repaired
+from assay.loader.yaml_reader import Document, Positions
 from assay.spec.gate import LM_EVAL, JudgeSpec, SuiteSpec, TaskSettings
 from assay.spec.spec import Spec
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A spec with everything that is wrong with it and with what it refers to, as far as files can tell."""
+
+    repaired: Repaired[Spec]
+    """The spec, without its mistakes if it has some."""
+    positions: Positions
+    suites: tuple[SuiteFile, ...]
+    problems: list[Problem]
+
+
+def examine(path: Path, root: Path = Path(), overrides: Sequence[Override] = ()) -> Examined:
+    """Reads a spec, composed with what it extends and what overrides it, and its suites. Paths inside it are relative
+    to `root`. Raises InvalidInput where there is nothing that could be looked at."""
+    spec, document, problems = validated(compose(path, overrides), Spec)
+    whole = Repaired(spec, frozenset(), []) if spec and not problems else repaired(document, Spec)
+    if spec is not None and whole.block is None:
+        whole = Repaired(spec, frozenset(), [])
+    found = [*problems, *whole.problems]
+    suites: list[SuiteFile] = []
+    if whole.block is not None:
+        told = check_references(whole.block, document.positions, root, suites.append)
+        gone = {".".join(map(str, location)) for location in whole.gone}
+        found += [one for one in told if not _lies_in(one.path, gone)]
+    return Examined(whole, document.positions, tuple(suites), found)
+
+
+def _lies_in(path: str, gone: Collection[str]) -> bool:
+    return any(path == place or path.startswith(f"{place}.") for place in gone)
 
 
 def load_spec(path: Path, root: Path = Path(), overrides: Sequence[Override] = ()) -> Spec:
     """The spec in `path`, composed with what it extends and what overrides it, with all that it refers to seen to
     exist. Paths inside it are relative to `root`, the current folder when not said. Raises InvalidInput."""
-    spec, document, problems = validated(compose(path, overrides), Spec)
-    if spec is not None:
-        problems = [*problems, *check_references(spec, document.positions, root)]
-    else:
-        problems = [*problems, *check_blocks(document, root)]
-    if problems or spec is None:
-        raise InvalidInput(in_order(problems))
-    return spec
+    seen = examine(path, root, overrides)
+    if seen.problems or seen.repaired.block is None:
+        raise InvalidInput(in_order(seen.problems))
+    return seen.repaired.block
 
 
 def resolve_spec(path: Path, overrides: Sequence[Override] = ()) -> tuple[Spec, Document]:
@@ -36,10 +65,10 @@ def resolve_spec(path: Path, overrides: Sequence[Override] = ()) -> tuple[Spec, 
 
 def load_suite(path: Path) -> SuiteSpec:
     """The suite in `path`, with its task files seen to exist. Raises InvalidInput."""
-    suite, problems = check_suite(path)
-    if problems or suite is None:
+    found, problems = check_suite(path, str(path))
+    if problems or found is None:
         raise InvalidInput(in_order(problems))
-    return suite
+    return found.suite
 
 
 def load_suites(paths: Sequence[str], root: Path = Path()) -> SuiteSpec:

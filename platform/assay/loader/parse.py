@@ -1,6 +1,7 @@
 """From a file to a validated block, with every mistake at its place."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -8,7 +9,7 @@ from pydantic import ValidationError
 
 from assay.errors import InvalidInput, Problem
 from assay.loader.validation_errors import mistakes
-from assay.loader.yaml_reader import MAX_BYTES, Document, read_yaml
+from assay.loader.yaml_reader import MAX_BYTES, Document, read_around_errors
 from assay.spec.block import Block
 
 B = TypeVar("B", bound=Block)
@@ -28,9 +29,9 @@ def parse(path: Path, cls: type[B]) -> Parsed[B]:
 
 
 def read_file(path: Path) -> Document:
-    """A YAML file that says something. Raises InvalidInput."""
+    """A YAML file that says something, as far as it can be read. Raises InvalidInput."""
     file = str(path)
-    document = read_yaml(read_bytes(path), file)
+    document = read_around_errors(read_bytes(path), file)
     if document.value is None:
         raise InvalidInput(document.problems or [Problem(file, 0, 0, "", "empty", "the file is empty")])
     return document
@@ -53,10 +54,15 @@ def read_bytes(path: Path) -> bytes:
 def validated(document: Document, cls: type[B]) -> Parsed[B]:
     """A document as a `cls`; its own mistakes first, and no second one at the same place."""
     block, error = _block(cls, document)
-    found = mistakes(cls, document, error.errors(include_url=False) if error else [])
+    errors = error.errors(include_url=False) if error else []
+    found = mistakes(cls, document, [one for one in errors if not _is_unread(document, one["loc"])])
     known = {(problem.file, problem.line, problem.column) for problem in document.problems}
     new = [one for one in found if not one.line or (one.file, one.line, one.column) not in known]
     return Parsed(block, document, in_order([*document.problems, *new]))
+
+
+def _is_unread(document: Document, location: Sequence[int | str]) -> bool:
+    return bool(location) and location[0] in document.unread
 
 
 def in_order(problems: list[Problem]) -> list[Problem]:

@@ -5,11 +5,10 @@ Cheap by design: files are listed, not read (the suite alone is), and no package
 
 import os
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import ValidationError
 
 from assay.errors import InvalidInput, Problem
 from assay.loader import chat_templates
@@ -17,8 +16,8 @@ from assay.loader.free_text import check_free_text
 from assay.loader.globs import matching_files
 from assay.loader.packages import package_folders
 from assay.loader.parse import parse
-from assay.loader.yaml_reader import Document, Location, Positions, Value
-from assay.spec.block import Block
+from assay.loader.repair import repaired
+from assay.loader.yaml_reader import Location, Positions
 from assay.spec.data import DataSpec, HeldOut, is_remote
 from assay.spec.gate import HELD_OUT, LM_EVAL, GateSpec, SuiteSpec
 from assay.spec.model import ModelSpec
@@ -30,12 +29,23 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 MAX_TOLD = 20
 """Patterns of one list that match nothing and are told."""
 
-B = TypeVar("B", bound=Block)
+
+@dataclass(frozen=True)
+class SuiteFile:
+    """A suite that was read, as far as it could be understood."""
+
+    path: str
+    """As the spec names it."""
+    suite: SuiteSpec
+    positions: Positions
 
 
-def check_references(spec: Spec, positions: Positions, root: Path) -> list[Problem]:
-    """What a valid spec refers to and is not there, or cannot be used."""
-    check = _Check(positions, root)
+def check_references(
+    spec: Spec, positions: Positions, root: Path, take: Callable[[SuiteFile], None] = lambda _: None
+) -> list[Problem]:
+    """What a valid spec refers to and is not there, or cannot be used. Each suite that could be understood is handed
+    to `take`."""
+    check = _Check(positions, root, take)
     return [
         *check.model(spec.model),
         *check.data(spec.data),
@@ -44,30 +54,22 @@ def check_references(spec: Spec, positions: Positions, root: Path) -> list[Probl
     ]
 
 
-def check_blocks(document: Document, root: Path) -> list[Problem]:
-    """The same for a spec that is not valid as a whole, as far as its blocks are."""
-    if not isinstance(document.value, dict):
-        return []
-    check = _Check(document.positions, root)
-    source = document.value.get("model")
-    model = _valid(ModelSpec, {"source": source} if isinstance(source, str) else source)
-    data = _valid(DataSpec, document.value.get("data"))
-    gate = _valid(GateSpec, document.value.get("gate"))
-    problems = [*check.model(model)] if model else []
-    problems += check.data(data) if data else []
-    return problems + (check.gate(gate, data) if gate else [])
-
-
-def check_suite(path: Path) -> tuple[SuiteSpec | None, list[Problem]]:
-    """The suite in `path` if it can be used, and its mistakes: its own, and its tasks that have no file."""
+def check_suite(path: Path, named: str) -> tuple[SuiteFile | None, list[Problem]]:
+    """The suite in `path` as far as it can be understood, and its mistakes: its own, and its tasks that have no file.
+    `named` is its path as the spec has it."""
     try:
         suite, document, problems = parse(path, SuiteSpec)
     except InvalidInput as error:
         return None, error.problems
     if problems or suite is None:
+        whole = repaired(document, SuiteSpec)
+        suite = whole.block or suite
+        problems = [*problems, *whole.problems]
+    if suite is None:
         return None, problems
-    problems = _missing_tasks(suite, document.positions, path)
-    return suite, [*problems, *check_free_text(suite, document.positions, path)]
+    problems += _missing_tasks(suite, document.positions, path)
+    problems += check_free_text(suite, document.positions, path)
+    return SuiteFile(named, suite, document.positions), problems
 
 
 def model_fault(model: ModelSpec, root: Path) -> tuple[str, str] | None:
@@ -96,19 +98,13 @@ def _missing_tasks(suite: SuiteSpec, positions: Positions, path: Path) -> list[P
     return problems
 
 
-def _valid(cls: type[B], value: Value) -> B | None:
-    try:
-        return cls.model_validate(value)
-    except ValidationError:
-        return None
-
-
 class _Check:
     """The checks of one spec file; paths are relative to `root`."""
 
-    def __init__(self, positions: Positions, root: Path) -> None:
+    def __init__(self, positions: Positions, root: Path, take: Callable[[SuiteFile], None]) -> None:
         self.positions = positions
         self.root = root
+        self.take = take
 
     def model(self, model: ModelSpec, at: Location = ("model",)) -> list[Problem]:
         found = model_fault(model, self.root)
@@ -162,9 +158,11 @@ class _Check:
             what = "is a folder, not a file" if os.path.isdir(path) else "does not exist"
             message = f"the suite {said} {what}"
             return [self._problem(("gate", "suite", index), "no_suite", message, self._from_root())]
-        suite, problems = check_suite(path)
-        if suite is None:
+        found, problems = check_suite(path, said)
+        if found is None:
             return problems
+        self.take(found)
+        suite = found.suite
         if HELD_OUT in suite.limits and data is not None and data.gate is None:
             message = f"missing; the suite evaluates the task `{HELD_OUT}`, which is made from this split"
             problems.append(self._problem(("data", "gate"), "missing", message, "add `gate: 10%`, or files"))

@@ -3,12 +3,22 @@
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic_core import ErrorDetails
 
 from assay.errors import OtherLocation, Problem
-from assay.loader.annotations import annotation_at, expected, key_hint, leaves, meaning, takes_share
+from assay.loader import full_width
+from assay.loader.annotations import (
+    annotation_at,
+    choices,
+    expected,
+    key_hint,
+    leaves,
+    meaning,
+    takes_share,
+    tuple_item,
+)
 from assay.loader.hints import rule_hint, value_hint
 from assay.loader.yaml_reader import Document, Location, SourceLocation, Value
 from assay.spec.block import Block
@@ -20,15 +30,23 @@ MAX_TOLD = 25
 def mistakes(cls: type[Block], document: Document, errors: Iterable[ErrorDetails]) -> list[Problem]:
     """What is wrong with a document as a `cls`, given pydantic's `errors`."""
     findings = _one_per_union(_finding(error, document.value) for error in errors)
-    told = [_told(cls, document.value, finding) for finding in _without_echoes(cls, findings[:MAX_TOLD])]
-    truths = islice(_misplaced_truths(cls, document.value, ()), MAX_TOLD)
+    told = [
+        mistake
+        for finding in _without_echoes(cls, findings[:MAX_TOLD])
+        for mistake in _all_told(cls, document.value, finding)
+    ]
+    truths = list(islice(_misplaced_truths(cls, document.value, ()), MAX_TOLD))
+    # What a rule says of a `true` that was read as 1 is no mistake of its own.
+    told = [one for one in told if not set(_named(document.value, one)) & set(truths)]
     told += [_wrong_kind(cls, document.value, location) for location in truths]
-    problems: dict[Location, Problem] = {}
+    problems: dict[tuple[Location, str], Problem] = {}
     for mistake in told:
-        problems.setdefault(mistake.location, _problem(document, mistake))
+        # Of one value one mistake is told; of a block each of its rules that is broken.
+        rule = mistake.message if mistake.code == "value" else ""
+        problems.setdefault((mistake.location, rule), _problem(document, mistake))
     if left := len(findings[MAX_TOLD:]):
         place = document.positions.of_key(findings[MAX_TOLD].location)
-        problems[("more",)] = Problem(*place, "", "more", f"... and {left} more from here on")
+        problems[("more",), ""] = Problem(*place, "", "more", f"... and {left} more from here on")
     return list(problems.values())
 
 
@@ -56,6 +74,20 @@ def _finding(error: ErrorDetails, value: Value) -> _Finding:
             continue
         location = (*location, part)
     return _Finding(location, tuple(tags), error)
+
+
+def located(error: ErrorDetails, value: Value) -> Location:
+    """Where an error lies in the user's own terms: without the names that pydantic puts in, such as a union's branch;
+    of what a short form leaves out, the short form."""
+    return _finding(error, value).location
+
+
+def keys_named(error: ErrorDetails, value: Value) -> list[Location]:
+    """The keys that a rule between keys names, among those that were written."""
+    location = located(error, value)
+    cause = error.get("ctx", {}).get("error")
+    reasons = getattr(cause, "reasons", None) or [str(cause)]
+    return [key for reason in reasons for key in _named(value, _Mistake(location, "value", reason))]
 
 
 def _one_per_union(findings: Iterable[_Finding]) -> list[_Finding]:
@@ -107,6 +139,14 @@ class _Mistake(NamedTuple):
     hint: str = ""
 
 
+def _all_told(cls: type[Block], document: Value, finding: _Finding) -> list[_Mistake]:
+    """One finding in words: one mistake, or each of a block's contradictions."""
+    reasons = getattr(finding.error.get("ctx", {}).get("error"), "reasons", None)
+    if not reasons:
+        return [_told(cls, document, finding)]
+    return [_Mistake(finding.location, "value", reason) for reason in reasons]
+
+
 def _told(cls: type[Block], document: Value, finding: _Finding) -> _Mistake:
     """One finding in words."""
     location, error = finding.location, finding.error
@@ -114,9 +154,14 @@ def _told(cls: type[Block], document: Value, finding: _Finding) -> _Mistake:
     annotation = annotation_at(cls, location)
     value = _value_at(document, location)
     if kind == "extra_forbidden":
-        return _Mistake(location, "unknown_key", "unknown key", key_hint(cls, location)[0])
+        return _unknown_key(cls, document, location)
     if kind == "missing" and isinstance(value, list):
         return _Mistake(location, "length", f"expected at least {len(value) + 1} values, found {len(value)}")
+    if kind == "missing" and isinstance(value, str):  # a short form that is too short
+        key = str(error["loc"][-1])
+        message = f"{value} needs `{key}`, which its name alone does not say"
+        inner = annotation_at(cls, (*location, value, key))
+        return _Mistake(location, "value", message, f"write {{{value}: {{{key}: {_example(inner)}}}}}")
     if kind == "missing":
         return _Mistake(
             location, "missing", f"missing; needs {expected(annotation)}", _first_sentence(meaning(cls, location))
@@ -139,9 +184,44 @@ def _told(cls: type[Block], document: Value, finding: _Finding) -> _Mistake:
     return _Mistake(location, "value", error["msg"])
 
 
+def _unknown_key(cls: type[Block], document: Value, location: Location) -> _Mistake:
+    key = str(location[-1])
+    if (at := full_width.first(key)) is not None:
+        what, hint = full_width.named(key[at])
+        return _Mistake(location, "full_width", f"{what} where YAML wants the plain one", hint)
+    hint = key_hint(cls, location)[0]
+    if key == "warmup_steps":
+        hint = _warmup_hint(document, location) or hint
+    return _Mistake(location, "unknown_key", "unknown key", hint)
+
+
+def _warmup_hint(document: Value, location: Location) -> str:
+    """Warm-up is a share here: what the steps come to, where it is known of how many."""
+    warmup, steps = _value_at(document, location), _value_at(document, (*location[:-1], "max_steps"))
+    if not isinstance(warmup, int) or not isinstance(steps, int) or not steps > 0:
+        return ""
+    if warmup >= steps:
+        return f"{warmup} steps of warm-up are all of max_steps: {steps}; warm-up is a share, `warmup_ratio: 6%`"
+    return f"warm-up is a share of the steps: write `warmup_ratio: {warmup / steps:.2g}`"
+
+
+def _example(annotation: Any) -> str:
+    """Something that could stand where a key is missing."""
+    offered = choices(annotation)
+    if not offered:
+        blocks = [leaf for leaf in leaves(annotation) if isinstance(leaf, type) and issubclass(leaf, Block)]
+        inner = [annotation_at(block, ("name",)) for block in blocks if "name" in block.model_fields]
+        offered = choices(inner[0]) if inner else []
+    shown = offered[0] if offered else "..."
+    return f"[{shown}]" if tuple_item(annotation) is not None else shown
+
+
 def _wrong_kind(cls: type[Block], document: Value, location: Location) -> _Mistake:
     value = _value_at(document, location)
     message = f"expected {expected(annotation_at(cls, location))}, found {_shown(value)}"
+    if isinstance(value, str) and (at := full_width.first(value)) is not None:
+        what, hint = full_width.named(value[at])
+        return _Mistake(location, "type", f"{message}, with {what}", f"{hint}: {full_width.plainly(value)}")
     return _Mistake(location, "type", message, value_hint(cls, location, value))
 
 

@@ -5,18 +5,21 @@ documents and control characters are refused; so is a file that is large, deep, 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, NoReturn
 
 import yaml
 
 from assay.errors import InvalidInput, Problem
+from assay.loader import full_width
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
 MAX_NODES = 5_000
 MAX_DIGITS = 100
+MAX_BROKEN_BLOCKS = 20
+"""Blocks with syntax errors of one file that are left out and told."""
 
 Location = tuple[str | int, ...]
 """Keys and list indices from the root to a value, such as `("train", "learning_rate")`."""
@@ -65,11 +68,53 @@ class Document:
     value: Value
     positions: Positions
     problems: list[Problem]
+    unread: frozenset[str] = frozenset()
+    """Top-level keys whose blocks could not be read: nothing is known of what stands there."""
 
 
 def read_yaml(data: bytes, file: str) -> Document:
     """Read one YAML document; an empty text is None. Raises InvalidInput where reading cannot go on."""
     return _Reader(_decoded(data, file), file).document()
+
+
+def read_around_errors(data: bytes, file: str) -> Document:
+    """The same, but a top-level block with a syntax error is left out, told, and the others are read. Raises
+    InvalidInput where nothing can be left out."""
+    lines = _decoded(data, file).split("\n")
+    problems: list[Problem] = []
+    unread: set[str] = set()
+    for _ in range(MAX_BROKEN_BLOCKS):
+        try:
+            document = _Reader("\n".join(lines), file).document()
+        except InvalidInput as error:
+            # Where a block was left out, what its anchors named is gone, too: that is nobody's mistake.
+            problems += [one for one in error.problems if not (problems and one.code == "alias")]
+            found = _block_around(lines, error.problems[-1].line)
+            if error.problems[-1].code not in ("yaml", "alias") or found is None:
+                raise InvalidInput(problems or error.problems) from None
+            key, start, end = found
+            unread.add(key)
+            lines[start:end] = [""] * (end - start)
+        else:
+            if problems and document.value is None:
+                raise InvalidInput(problems)
+            return replace(document, problems=problems + document.problems, unread=frozenset(unread))
+    raise InvalidInput(problems)
+
+
+def _block_around(lines: list[str], number: int) -> tuple[str, int, int] | None:
+    """The top-level block that holds a line (counted from 1): its key, its first line, and where the next one begins.
+    None for a line that is empty, so that nothing is left out twice."""
+    if not 1 <= number <= len(lines) or not lines[number - 1].strip():
+        return None
+    start = next((at for at in range(number - 1, -1, -1) if _TOP_KEY.match(lines[at])), number - 1)
+    after = range(max(start + 1, number), len(lines))
+    end = next((at for at in after if _TOP_KEY.match(lines[at])), len(lines))
+    key = _TOP_KEY.match(lines[start])
+    return key[1] if key else "", start, end
+
+
+_TOP_KEY = re.compile(r"[\"']?([A-Za-z_][\w.-]*)[\"']?\s*[:：]")
 
 
 def _decoded(data: bytes, file: str) -> str:
@@ -168,7 +213,8 @@ class _Reader:
 
     def _alias(self, name: str, place: SourceLocation) -> _Node:
         if name not in self.anchors:
-            self._stop(place, f"`*{name}` names nothing before it", "put text that begins with * in quotes")
+            hint = "put text that begins with * in quotes"
+            self._stop(place, f"`*{name}` names nothing before it", hint, code="alias")
         target = self.anchors[name]
         if target is None:
             self._stop(place, f"`*{name}` stands inside the very value that it names", "write the value out")
@@ -240,8 +286,8 @@ class _Reader:
     def _note(self, place: SourceLocation, code: str, message: str, hint: str) -> None:
         self.problems.append(Problem(*place, "", code, message, hint))
 
-    def _stop(self, place: SourceLocation, message: str, hint: str = "") -> NoReturn:
-        raise InvalidInput([*self.problems, Problem(*place, "", "yaml", message, hint)]) from None
+    def _stop(self, place: SourceLocation, message: str, hint: str = "", *, code: str = "yaml") -> NoReturn:
+        raise InvalidInput([*self.problems, Problem(*place, "", code, message, hint)]) from None
 
     def _location(self, event: yaml.Event) -> SourceLocation:
         mark = event.start_mark
@@ -290,6 +336,9 @@ def _explained(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str, s
     shown = text.split("\n")[line]
     if "\t" in shown[: len(shown) - len(shown.lstrip())]:
         return line + 1, shown.index("\t") + 1, "a tab in the indentation", "indent with spaces"
+    began = error.context_mark.line if error.context_mark else line
+    if found := _full_width(text.split("\n"), (line, line - 1, began)):
+        return found
     if above := _value_above(text.split("\n")[: line + 1]):
         hint = f"line {above} has its value already, or is indented too little: indent both lines alike"
         return line + 1, len(shown) - len(shown.lstrip()) + 1, "this line is indented deeper than the one above", hint
@@ -300,6 +349,16 @@ def _explained(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str, s
                 line, column = error.context_mark.line, error.context_mark.column
             return line + 1, column + 1, message, hint
     return line + 1, column + 1, f"this is not YAML: {problem}", ""
+
+
+def _full_width(lines: Sequence[str], numbers: Sequence[int]) -> tuple[int, int, str, str] | None:
+    """A full-width character in one of the lines (counted from 0) that was meant as YAML's own."""
+    for number in numbers:
+        at = full_width.in_structure(lines[number]) if 0 <= number < len(lines) else None
+        if at is not None:
+            what, hint = full_width.named(lines[number][at])
+            return number + 1, at + 1, f"{what} where YAML wants the plain one", hint
+    return None
 
 
 def _value_above(lines: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Annotated, Any
 
@@ -30,6 +31,21 @@ def later(default: Any, **more: Any) -> Any:
     """A field that came after suites and runs were kept: it is written only where it is not the default, so that the
     digests of earlier ones still hold."""
     return Field(default, exclude_if=lambda value: value == default, **more)
+
+
+class Contradictions(ValueError):
+    """Everything in a block that cannot stand together: a validator raises one error, and people want all."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__("; ".join(reasons))
+
+
+def refuse(contradictions: Iterable[tuple[bool, str]]) -> None:
+    """Raises `Contradictions` with the reason of every pair that holds; nothing where none does."""
+    reasons = [reason for holds, reason in contradictions if holds]
+    if reasons:
+        raise Contradictions(reasons)
 
 
 _SHARE = r"(\d+(?:\.\d+)?)\s*%"

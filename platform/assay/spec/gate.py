@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from assay.spec.block import Block, Duration, Fraction, Paths, Score, later
+from assay.spec.block import Block, Duration, Fraction, Paths, Score, later, refuse
 from assay.spec.patterns import check_pattern
 from assay.spec.templates import check_prompt
 
@@ -92,18 +92,35 @@ class Limit(Block):
     @model_validator(mode="after")
     def _exactly_one_bound(self) -> "Limit":
         kinds = ("at_least", "at_most", "no_worse_than", "better_than")
-        if len([name for name in kinds if getattr(self, name) is not None]) != 1:
-            raise ValueError("a limit has exactly one of at_least, at_most, no_worse_than and better_than")
-        if self.no_worse_than is not None and self.margin is None:
-            raise ValueError("no_worse_than and margin go together")
-        if self.margin is not None and self.reference is None:
-            raise ValueError("margin is for no_worse_than and better_than")
-        if self.floor is not None and self.no_worse_than is None:
-            raise ValueError("floor is for no_worse_than; at_least and at_most stand alone")
-        if self.range is not None and not self.range[0] < self.range[1]:
-            raise ValueError("range is written [lowest, highest]")
-        if self.metric == "ece" and self.at_most is None:
-            raise ValueError("at_most is the only limit for the metric ece, which belongs to no single item")
+        num_bounds = len([name for name in kinds if getattr(self, name) is not None])
+        refuse(
+            [
+                (
+                    num_bounds != 1,
+                    "a limit has exactly one of at_least, at_most, no_worse_than and better_than",
+                ),
+                (
+                    self.no_worse_than is not None and self.margin is None,
+                    "no_worse_than and margin go together",
+                ),
+                (
+                    self.margin is not None and self.reference is None,
+                    "margin is for no_worse_than and better_than",
+                ),
+                (
+                    self.floor is not None and self.no_worse_than is None,
+                    "floor is for no_worse_than; at_least and at_most stand alone",
+                ),
+                (
+                    self.range is not None and not self.range[0] < self.range[1],
+                    "range is written [lowest, highest]",
+                ),
+                (
+                    self.metric == "ece" and self.at_most is None and num_bounds == 1,
+                    "at_most is the only limit for the metric ece, which belongs to no single item",
+                ),
+            ]
+        )
         return self
 
 
@@ -308,6 +325,10 @@ class SuiteSpec(Block):
     confidence: Probability = 0.95
     """Confidence of every bound, one-sided."""
 
+    underpowered: Literal["refuse", "allow"] = later("refuse")
+    """Whether a run may start whose items are too few to meet a limit, however well the model does: such a limit can
+    only end inconclusive. `allow` is for trying things out."""
+
     attempts: int | None = Field(None, ge=1)
     """How many candidates may be evaluated with the same items, failed attempts included. Every bound is then made
     for this many: at confidence 1 - (1 - `confidence`) / `attempts`. After the last one the gate is inconclusive
@@ -354,13 +375,22 @@ class SuiteSpec(Block):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> "SuiteSpec":
-        if not self.limits and self.service is None:
-            raise ValueError("a suite needs limits, or service limits: without either there is nothing to decide")
-        if unlimited := sorted(self.tasks.keys() - self.limits.keys()):
-            raise ValueError(f"tasks names {', '.join(unlimited)}, which has no limit")
-        if self.judge is None and any(task.abstention == "judge" for task in self.tasks.values()):
-            raise ValueError("tasks asks for a judge; name its endpoint under `judge`")
-        self._check_judge()
+        unlimited = sorted(self.tasks.keys() - self.limits.keys())
+        asks_judge = any(task.abstention == "judge" for task in self.tasks.values())
+        refuse(
+            [
+                (
+                    not self.limits and self.service is None,
+                    "a suite needs limits, or service limits: without either there is nothing to decide",
+                ),
+                (bool(unlimited), f"tasks names {', '.join(unlimited)}, which has no limit"),
+                (
+                    self.judge is None and asks_judge,
+                    "tasks asks for a judge; name its endpoint under `judge`",
+                ),
+                *self._judge_faults(),
+            ]
+        )
         return self
 
     @property
@@ -368,18 +398,19 @@ class SuiteSpec(Block):
         """Tasks with a limit on the metric `judge`."""
         return tuple(task for task, limits in self.limits.items() if any(limit.metric == "judge" for limit in limits))
 
-    def _check_judge(self) -> None:
+    def _judge_faults(self) -> list[tuple[bool, str]]:
         """A judge decides nothing before people's labels have shown how far it can be trusted."""
         if not self.judged_tasks:
-            return
+            return []
         judge = self.judge
         if judge is None or judge.rubric is None:
-            raise ValueError("a limit names the metric judge; write `judge: {url, model, rubric, labels, …}`")
-        if judge.labels is None or (judge.min_agreement is None and judge.min_kappa is None):
-            raise ValueError(
-                "limits on the metric judge need `judge.labels`, scores by people, and `judge.min_agreement` or "
-                "`judge.min_kappa`: nobody knows else what the judge's scores are worth"
-            )
+            return [(True, "a limit names the metric judge; write `judge: {url, model, rubric, labels, …}`")]
+        unknown = judge.labels is None or (judge.min_agreement is None and judge.min_kappa is None)
+        reason = (
+            "limits on the metric judge need `judge.labels`, scores by people, and `judge.min_agreement` or "
+            "`judge.min_kappa`: nobody knows else what the judge's scores are worth"
+        )
+        return [(unknown, reason)]
 
     def settings(self, task: str) -> TaskSettings:
         """How a task is asked."""

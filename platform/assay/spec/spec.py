@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from assay.spec.approval import ApprovalSpec
-from assay.spec.block import Block
+from assay.spec.block import Block, refuse
 from assay.spec.compress import CompressSpec
 from assay.spec.data import DataSpec
 from assay.spec.gate import GateSpec
@@ -14,6 +14,9 @@ from assay.spec.model import ModelField
 from assay.spec.serve import ServeSpec
 from assay.spec.sweep import SweepSpec
 from assay.spec.train import TrainSpec
+
+BLOCKS_ALONE = "blocks_alone"
+"""In the context of a validation: the blocks are held to their own rules, and not to those between them."""
 
 
 class Spec(Block):
@@ -50,10 +53,9 @@ class Spec(Block):
     """How it is served."""
 
     @model_validator(mode="after")
-    def _goes_together(self) -> "Spec":
-        for cannot, reason in _contradictions(self):
-            if cannot:
-                raise ValueError(reason)
+    def _goes_together(self, info: ValidationInfo) -> "Spec":
+        if not (info.context and info.context.get(BLOCKS_ALONE)):
+            refuse([*_contradictions(self), *_split_faults(self)])
         return self
 
     @property
@@ -84,6 +86,35 @@ FORMATS = {
     "distill": ("messages", "prompt_completion", "alpaca", "sharegpt"),
 }
 """The forms of data that each objective learns from."""
+
+
+def _split_faults(spec: Spec) -> Iterator[tuple[bool, str]]:
+    """Held-out shares that leave too little, or that nothing can be made of."""
+    needs_selection = [
+        name
+        for name, is_said in (
+            ("sweep", spec.sweep is not None),
+            ("train.early_stopping", any(step.early_stopping for step in spec.train_steps)),
+        )
+        if is_said
+    ]
+    yield (
+        bool(needs_selection) and spec.data.selection == 0.0,
+        f"data.selection is 0, and {' and '.join(needs_selection)} decides on its loss; give it a share such as 5%",
+    )
+    for data in spec.all_data:
+        shares = [split for split in (data.selection, data.gate) if isinstance(split, float)]
+        yield (
+            sum(shares) >= 1,
+            "data.selection and data.gate together leave nothing to train on; make one of the shares smaller",
+        )
+    learns_text = spec.data.format == "text" or spec.train_steps[0].objective.pretrain is not None
+    own_data = spec.train_steps[0].data is not None
+    yield (
+        learns_text and not own_data and spec.data.gate is not None,
+        "data.gate seals a part of plain text, which asks nothing that a gate could evaluate; take data.gate out, and "
+        "evaluate with tasks of the suite",
+    )
 
 
 def _contradictions(spec: Spec) -> Iterator[tuple[bool, str]]:

@@ -1,11 +1,12 @@
 """The `train:` block: one training run. A sweep's trial is one of these, too."""
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from assay.spec.block import Block, Fraction, Paths
+from assay.spec.block import Block, Fraction, Paths, refuse
 from assay.spec.checkpoint import CheckpointSpec
 from assay.spec.data import DataSpec
 from assay.spec.early_stopping import EarlyStoppingSpec
@@ -53,18 +54,27 @@ class DeepSpeedSpec(Block):
 
     @model_validator(mode="after")
     def _offload_needs_sharding(self) -> "DeepSpeedSpec":
-        if self.offload_param and self.zero_stage != 3:
-            raise ValueError("offload_param needs zero_stage: 3")
-        if self.offload_optimizer and self.zero_stage == 0:
-            raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3")
+        whole = self.zero_stage != 3
         on_disk = "nvme" in (self.offload_optimizer, self.offload_param)
-        if on_disk and self.zero_stage != 3:
-            raise ValueError("offloading to nvme needs zero_stage: 3")
-        if on_disk != (self.nvme_path is not None):
-            raise ValueError("nvme_path and offloading to nvme go together")
         plus = self.quantized_weights or self.quantized_gradients or self.hpz_partition_size
-        if plus and self.zero_stage != 3:
-            raise ValueError("ZeRO++ (quantized_weights, quantized_gradients, hpz_partition_size) needs zero_stage: 3")
+        refuse(
+            [
+                (bool(self.offload_param) and whole, "offload_param needs zero_stage: 3"),
+                (
+                    bool(self.offload_optimizer) and self.zero_stage == 0,
+                    "offload_optimizer needs zero_stage 1, 2 or 3",
+                ),
+                (on_disk and whole, "offloading to nvme needs zero_stage: 3"),
+                (
+                    on_disk != (self.nvme_path is not None),
+                    "nvme_path and offloading to nvme go together",
+                ),
+                (
+                    bool(plus) and whole,
+                    "ZeRO++ (quantized_weights, quantized_gradients, hpz_partition_size) needs zero_stage: 3",
+                ),
+            ]
+        )
         return self
 
     @field_validator("raw")
@@ -305,30 +315,7 @@ class TrainSpec(Block):
 
     @model_validator(mode="after")
     def _goes_together(self) -> "TrainSpec":
-        for cannot, reason in _contradictions(self):
-            if cannot:
-                raise ValueError(reason)
-        return self
-
-    @model_validator(mode="after")
-    def _batch_divides(self) -> "TrainSpec":
-        if self.global_batch_size % self.num_workers:
-            raise ValueError(
-                f"global_batch_size {self.global_batch_size} is not divisible by num_workers {self.num_workers}"
-            )
-        share = self.global_batch_size // self.num_workers
-        if self.micro_batch_size is not None and share % self.micro_batch_size:
-            raise ValueError(
-                f"a worker's share of {share} examples is not divisible by micro_batch_size {self.micro_batch_size}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _fewer_workers(self) -> "TrainSpec":
-        if self.min_workers is not None and self.min_workers > self.num_workers:
-            raise ValueError(f"min_workers {self.min_workers} is more than num_workers {self.num_workers}")
-        if self.min_workers not in (None, self.num_workers) and self.deepspeed.zero_stage == 3:
-            raise ValueError("min_workers below num_workers needs a zero_stage below 3")
+        refuse([*_batch_faults(self), *_schedule_faults(self), *_contradictions(self)])
         return self
 
     @property
@@ -340,6 +327,43 @@ class TrainSpec(Block):
     def accumulation_steps(self) -> int:
         """Forward passes in one optimizer step."""
         return self.global_batch_size // self.num_workers // self.examples_per_worker
+
+
+def _batch_faults(train: TrainSpec) -> Iterator[tuple[bool, str]]:
+    """What does not divide, and what is more than there is."""
+    batch, workers, micro = train.global_batch_size, train.num_workers, train.micro_batch_size
+    divides = batch % workers == 0
+    yield not divides, f"global_batch_size {batch} is not divisible by num_workers {workers}"
+    share = batch // workers
+    yield (
+        divides and micro is not None and share % micro > 0,
+        f"a worker's share of {share} examples is not divisible by micro_batch_size {micro}",
+    )
+    fewest = train.min_workers
+    yield (
+        fewest is not None and fewest > workers,
+        f"min_workers {fewest} is more than num_workers {workers}",
+    )
+    yield (
+        fewest is not None and fewest < workers and train.deepspeed.zero_stage == 3,
+        "min_workers below num_workers needs a zero_stage below 3",
+    )
+
+
+def _schedule_faults(train: TrainSpec) -> Iterator[tuple[bool, str]]:
+    """Courses of the learning rate that never come to it. The first step of a warm-up has the rate 0."""
+    yield train.warmup_ratio >= 1, "warmup_ratio takes all of the steps, so that learning_rate is never reached"
+    steps = train.max_steps or 0
+    warmup = math.ceil(train.warmup_ratio * steps)
+    yield (
+        train.warmup_ratio < 1 and steps > 0 and warmup >= steps,
+        f"max_steps {steps} is all warm-up: warmup_ratio {train.warmup_ratio:.0%} of it, rounded up, is {warmup}, and "
+        "the learning rate never rises above 0; raise max_steps, or write warmup_ratio: 0",
+    )
+    yield (
+        train.schedule == "wsd" and train.warmup_ratio + train.decay_ratio > 1,
+        "warmup_ratio and decay_ratio together are more than all of the steps",
+    )
 
 
 def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
