@@ -95,11 +95,8 @@ def init(
 @_overridable
 def validate(spec: Path, as_json: bool, overrides: Overrides) -> None:
     """Check a spec, its suite and its data; say everything that is wrong at once."""
-    from assay.loader.load import load_spec
-
     try:
-        loaded = load_spec(spec, overrides=overrides)
-        _check_data(loaded)
+        loaded, _ = _checked(spec, overrides)
     except InvalidInput as error:
         if as_json:
             echo(json.dumps({"valid": False, "problems": [problem.as_dict() for problem in error.problems]}))
@@ -121,7 +118,7 @@ def plan(spec: Path, cluster_file: Path | None, against: str | None, as_json: bo
     """Say what a run would do, reuse, need and be able to show. Nothing is started."""
     from assay.cli.commands.plan import show_plan
 
-    loaded, suite = _load(spec, overrides)
+    loaded, suite = _checked(spec, overrides, reads_data=False)
     show_plan(loaded, suite, settings=Settings(), cluster_file=cluster_file, against=against, as_json=as_json)
 
 
@@ -133,8 +130,7 @@ def run(spec: Path, overrides: Overrides) -> None:
     from assay.cli.terminal import display, tables
     from assay.flow.pipeline import run as flow
 
-    loaded, suite = _load(spec, overrides)
-    _check_data(loaded)
+    loaded, suite = _checked(spec, overrides, is_run_here=True)
     settings = Settings()
     with display.watching() as watcher:
         outcome = flow.run(
@@ -162,8 +158,7 @@ def submit(spec: Path, address: str | None, no_follow: bool, overrides: Override
     """Run a spec as a job on a Ray cluster, follow its output, and exit with the run's own code."""
     from assay.cli.remote import submit_spec
 
-    loaded, suite = _load(spec, overrides)
-    _check_data(loaded)
+    loaded, suite = _checked(spec, overrides)
     sys.exit(submit_spec(spec, loaded, suite, settings=Settings(), address=address, follow=not no_follow))
 
 
@@ -384,18 +379,11 @@ def main() -> None:
         sys.exit(ExitCode.FAILED)
 
 
-def _load(path: Path, overrides: Overrides) -> "tuple[Spec, SuiteSpec]":
-    from assay.loader.load import load_spec, load_suites
+def _checked(path: Path, overrides: Overrides, **how: bool) -> "tuple[Spec, SuiteSpec]":
+    """The spec and its suite, with nothing wrong that can be known before anything is started."""
+    from assay.flow.preflight.check import check
 
-    spec = load_spec(path, overrides=overrides)
-    return spec, load_suites(spec.gate.suite)
-
-
-def _check_data(spec: "Spec") -> None:
-    """Reads every example once, so that a broken line is told before anything starts."""
-    from assay.cli.commands.data import check_data
-
-    check_data(spec, Path.cwd())
+    return check(path, root=Path(), overrides=overrides, user=Settings().user, **how)
 
 
 def _start_place(settings: Settings) -> None:

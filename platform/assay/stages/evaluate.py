@@ -11,7 +11,7 @@ from assay.engines.evaluation import harness, task_files
 from assay.engines.evaluation import judge as judges
 from assay.engines.evaluation.client import Endpoint
 from assay.engines.evaluation.harness import TaskFile
-from assay.errors import InvalidInput, Problem, StageFailed, UsageError
+from assay.errors import StageFailed, UsageError
 from assay.records.gate import Evaluation, EvaluationRecord, Sample, TaskResult
 from assay.records.record import digest_of
 from assay.records.stages import DatasetRecord, DeploymentRecord
@@ -166,7 +166,7 @@ def _task_path(name: str, task_settings: TaskSettings, root: Path) -> Path:
     wanted = source.removeprefix(LM_EVAL)
     found = task_files.packaged(wanted)
     if found is None:
-        raise InvalidInput([Problem("", 0, 0, f"tasks.{name}.source", "no_task", f"lm-eval has no task {wanted}")])
+        raise UsageError(f"the suite's tasks.{name}.source: lm-eval has no task {wanted}; `assay validate` says more")
     return found
 
 

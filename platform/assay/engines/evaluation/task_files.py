@@ -68,6 +68,13 @@ def packaged(name: str) -> Path | None:
     return None
 
 
+def packaged_names() -> list[str]:
+    """Every task that lm-eval brings, by reading all of its files: for the name that was meant."""
+    said = re.compile(r"^[\"']?task[\"']?:\s*[\"']?([\w.-]+)[\"']?\s*(?:#.*)?$", re.MULTILINE)
+    files = _packaged_folder().rglob("*.yaml")
+    return sorted({name for file in files for name in said.findall(file.read_text(errors="replace"))})
+
+
 def read(path: Path, name: str, functions: Mapping[str, str]) -> TaskSource:
     """Reads a task. `functions` are the Python files that the suite allows, by label (`file_label`), with their
     SHA-256. Raises `InvalidInput` for a file that is no task, for data that cannot be read, and for a function that
@@ -134,8 +141,14 @@ def _pieces(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, Config]]
     loader = type("_FolderLoader", (_Loader,), {"folder": path.parent})
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        message = f"cannot be read as a task file: {error.problem}"
+        hint = "check the indentation, the brackets and the quotes"
+        raise InvalidInput([Problem(str(path), line, column, "", "task", message, hint)]) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise _problem(path, f"cannot be read as a task file: {error}") from error
+        raise _problem(path, f"cannot be read as a task file: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise _problem(path, "a task file is a YAML mapping")
     included = config.get("include", [])

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from assay.engines.cluster import nodes as ray_nodes
 from assay.engines.cluster.cpu_features import computes_in_bf16
-from assay.engines.evaluation import task_files
 from assay.engines.models import folders
 from assay.engines.models import shape as model_shape
 from assay.errors import AssayError, PlaceError, UsageError
@@ -22,6 +21,8 @@ from assay.flow.planning.chats import chat_notes
 from assay.flow.planning.data import data_plans
 from assay.flow.planning.stages import stage_plans
 from assay.flow.planning.time import Amounts, waves, with_times
+from assay.flow.preflight.lengths import GROUP, odd_columns
+from assay.flow.preflight.tasks import num_items as samples_of
 from assay.loader.cluster import ClusterSpec
 from assay.records.inputs import Pending
 from assay.records.plan import (
@@ -52,7 +53,7 @@ from assay.rules.planning.power import (
 from assay.rules.planning.workload import training_plan
 from assay.settings import Settings
 from assay.spec.compress import Scheme
-from assay.spec.gate import HELD_OUT, LM_EVAL, Limit, SuiteSpec, TaskSettings
+from assay.spec.gate import HELD_OUT, Limit, SuiteSpec
 from assay.spec.metrics import GRADED
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
@@ -62,9 +63,6 @@ if TYPE_CHECKING:
 
 NO_SHARES = ("penalized_score", "brier", "ece")
 """Metrics whose power is not known before the answers are."""
-
-GROUP = 128
-"""Columns that share a scale in W4A16."""
 
 
 def plan(spec: Spec, suite: SuiteSpec, *, root: Path, settings: Settings, cluster: Cluster | None) -> Plan:
@@ -233,7 +231,7 @@ def _blocks(
             yield stage, f"method.layers names layer {layers[-1]}; the model has layers 0 to {shape.num_layers - 1}"
         elif train.max_length > shape.context_length > 0:
             yield stage, f"max_length {train.max_length} is beyond the model's {shape.context_length} tokens"
-    if spec.compress.scheme == "W4A16" and (odd := _odd_columns(shape)):
+    if spec.compress.scheme == "W4A16" and (odd := odd_columns(shape)):
         reason = f"W4A16 shares a scale among {GROUP} columns, and {odd} cannot be divided so; use W8A8 or W8A16"
         yield "compress", reason
 
@@ -260,13 +258,6 @@ def _untrusted(context: RunContext, ledger: "Ledger | None") -> str:
     return ""
 
 
-def _odd_columns(shape: ModelShape) -> str:
-    """The inputs of linear layers that do not come in whole groups."""
-    inputs = {"hidden_size": shape.hidden_size, "intermediate_size": shape.intermediate_size}
-    inputs["attention's width"] = shape.num_heads * shape.head_dim
-    return ", ".join(f"{name} {size}" for name, size in inputs.items() if size % GROUP)
-
-
 def _limits(suite: SuiteSpec, root: Path, data: DataPlan | None) -> Iterator[LimitPlan]:
     """Every limit of a suite that was loaded from `root`. Attempts that share the items share the confidence."""
     confidence = 1 - (1 - suite.confidence) / (suite.attempts or 1)
@@ -274,7 +265,7 @@ def _limits(suite: SuiteSpec, root: Path, data: DataPlan | None) -> Iterator[Lim
         task_settings = suite.settings(task)
         num_items = data.num_gate if data else None
         if task != HELD_OUT:
-            num_items = _num_items(task, task_settings, root)
+            num_items = samples_of(task, task_settings, root)
         if task_settings.max_items and num_items:
             num_items = min(num_items, task_settings.max_items)
         for limit in limits:
@@ -307,26 +298,6 @@ def _limit(task: str, limit: Limit, num_items: int | None, confidence: float) ->
         confidence=confidence,
         direction="at_most" if limit.at_most is not None else "at_least",
     )
-
-
-def _num_items(task: str, task_settings: TaskSettings, root: Path) -> int | None:
-    """Different lines of a task's data files; None where they are no JSON Lines of our own."""
-    source = task_settings.source or f"{task}.yaml"
-    if source.startswith(LM_EVAL):
-        return None
-    try:
-        config = task_files.read(root / source, task, task_settings.functions).config
-    except AssayError:
-        return None
-    files = (config.get("dataset_kwargs") or {}).get("data_files")
-    if isinstance(files, dict):
-        files = files.get(config.get("test_split") or config.get("validation_split") or "train")
-    names = [files] if isinstance(files, str) else files if isinstance(files, list) else []
-    try:
-        lines = {line.strip() for name in names for line in Path(name).read_bytes().splitlines()}
-    except OSError:
-        return None
-    return len(lines - {b""}) or None
 
 
 def _amounts(

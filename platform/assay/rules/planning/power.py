@@ -110,6 +110,30 @@ def unknown_limit(task: str, requirement: str, *, num_items: int | None, note: s
     )
 
 
+def share_needs(errors: float, confidence: float) -> int | None:
+    """The fewest samples whose bound can come within a share of `errors` of the best, all of them being the best:
+    (1 - errors)^n must not exceed 1 - confidence. None when no number can.
+
+    Clopper and Pearson's bound, and so Gaffke's for scores between 0 and 1 (`rules.statistics.means`)."""
+    if errors <= 0:
+        return None
+    return 1 if errors >= 1 else math.ceil(math.log(1 - confidence) / math.log(1 - errors))
+
+
+def comparison_needs(margin: float, confidence: float) -> int | None:
+    """The fewest pairs that can show a difference above -`margin`, every one of them being for the candidate: where
+    the difference is -`margin`, at most a share of (1 - margin) / 2 of the pairs is. None when no number can."""
+    most = (1 - margin) / 2
+    if most >= 1:
+        return None
+    return 1 if most <= 0 else math.ceil(math.log(1 - confidence) / math.log(most))
+
+
+def quantile_needs(share: float, confidence: float) -> int:
+    """The fewest measurements whose largest bounds a quantile from above: share^n <= 1 - confidence."""
+    return math.ceil(math.log(1 - confidence) / math.log(share))
+
+
 def binomial_cdf(k: int, n: int, p: float) -> float:
     """P(X <= k) of n tries with chance p each: the regularized incomplete beta function I(1 - p; n - k, k + 1)."""
     if k < 0:
@@ -180,8 +204,7 @@ def _too_few(n: int, errors: float, confidence: float) -> str:
     """Why nothing can be shown: all n right still leaves too much doubt."""
     if errors <= 0:
         return "no number of items shows that there is no error at all"
-    fewest = math.ceil(math.log(1 - confidence) / math.log(1 - errors))
-    return f"{n} items can never meet it; {fewest} without a single error could"
+    return f"{n} items can never meet it; {share_needs(errors, confidence)} without a single error could"
 
 
 def _beta_share(a: float, b: float, x: float) -> float:

@@ -1,0 +1,221 @@
+"""Whether what a spec asks of its base model is there: its length, its layers, its weights' names."""
+
+import json
+import os
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from assay.engines.models import folders, weight_names
+from assay.engines.models import shape as model_shape
+from assay.errors import AssayError, Problem
+from assay.flow.preflight.places import Places, near
+from assay.loader.references import SuiteFile
+from assay.loader.yaml_reader import Location
+from assay.records.plan import ModelShape
+from assay.spec.model import ModelSpec
+from assay.spec.spec import Spec
+from assay.spec.train import TrainSpec
+
+GROUP = 128
+"""Columns that share a scale in W4A16."""
+
+
+class BaseModel(NamedTuple):
+    """What is known of a base model without a network."""
+
+    shape: ModelShape | None
+    served_length: int
+    """The longest prompt and answer that the engine takes; 0 when not known."""
+    weights: frozenset[str]
+    """Names; empty when not known."""
+    folder: Path | None
+
+
+def base_model(model: ModelSpec, root: Path) -> BaseModel:
+    """From the model's own files where they are here (a folder, a package, or the hub's cache), else from the table
+    of known models."""
+    folder, shape = _folder(model, root), None
+    if folder is not None and folder.suffix == ".gguf":
+        shape = model_shape.from_gguf(folder)
+        folder = None
+    config = _config(folder) if folder is not None else None
+    if config is not None:
+        shape = model_shape.from_config(config, source=f"{folder}/config.json")
+    elif shape is None and model.kind == "hf":
+        shape = model_shape.known(model.name)
+    length = served_length(config) if config is not None else shape.context_length if shape else 0
+    weights = weight_names.of_folder(folder) if folder is not None else frozenset[str]()
+    return BaseModel(shape, length, weights, folder)
+
+
+def served_length(config: dict[str, Any]) -> int:
+    """The longest sequence that vLLM takes of a model with this `config.json`; 0 when it says nothing.
+
+    As vLLM counts: `max_position_embeddings`, times the factor of a RoPE that stretches it; YaRN's factor counts from
+    `original_max_position_embeddings`, and Llama 3's and LongRoPE's lengths are stretched already."""
+    text = config.get("text_config")
+    config = text if isinstance(text, dict) else config
+    length = config.get("max_position_embeddings")
+    if not isinstance(length, int):
+        return 0
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        return length
+    kind, factor = rope.get("rope_type") or rope.get("type"), rope.get("factor")
+    if kind in (None, "default", "llama3", "longrope", "su", "mrope") or not isinstance(factor, int | float):
+        return length
+    original = rope.get("original_max_position_embeddings")
+    start = original if kind == "yarn" and isinstance(original, int) else length
+    return max(length, int(start * factor))
+
+
+def check_model(spec: Spec, base: BaseModel, places: Places) -> Iterator[Problem]:
+    """What the spec asks of the model that it does not have."""
+    engine = spec.serve.engine
+    if 0 < base.served_length < engine.max_model_len:
+        message = f"max_model_len {engine.max_model_len} is beyond the model's {base.served_length} tokens"
+        hint = f"write max_model_len: {base.served_length} or less"
+        yield places.problem(("serve", "engine", "max_model_len"), "length", message, hint)
+    if base.shape is not None:
+        yield from _shape_problems(spec, base.shape, places)
+    for index, train in enumerate(spec.train_steps):
+        at: Location = ("train", index) if isinstance(spec.train, tuple) else ("train",)
+        if base.shape is not None:
+            yield from _step_problems(train, base.shape, places, at)
+        if base.weights:
+            yield from _name_problems(train, base.weights, places, at)
+    yield from _template_problems(spec, base, places)
+
+
+def check_service_length(file: SuiteFile, max_model_len: int) -> Iterator[Problem]:
+    """A load whose requests the engine would refuse."""
+    service = file.suite.service
+    if service is None:
+        return
+    longest = service.load.prompt_tokens + service.load.output_tokens
+    if longest > max_model_len:
+        message = f"requests of {longest} tokens (prompt and answer) are beyond serve.engine.max_model_len "
+        message += f"{max_model_len}"
+        hint = "lower prompt_tokens or output_tokens, or raise max_model_len"
+        location: Location = ("service", "load", "prompt_tokens")
+        yield Places(file.positions).problem(location, "length", message, hint)
+
+
+def odd_columns(shape: ModelShape) -> str:
+    """The inputs of linear layers that do not come in whole groups."""
+    inputs = {"hidden_size": shape.hidden_size, "intermediate_size": shape.intermediate_size}
+    inputs["attention's width"] = shape.num_heads * shape.head_dim
+    return ", ".join(f"{name} {size}" for name, size in inputs.items() if size % GROUP)
+
+
+def _folder(model: ModelSpec, root: Path) -> Path | None:
+    """Where the model's files lie on this machine; a GGUF file itself."""
+    if model.kind == "hf":
+        return _cached(model)
+    try:
+        path = folders.packaged_file(model) if model.kind == "package" else None
+    except AssayError:
+        return None
+    path = path or (root / model.source).expanduser()
+    return path if path.exists() else None
+
+
+def _cached(model: ModelSpec) -> Path | None:
+    """The hub's own cache, as huggingface_hub lays it out: HF_HUB_CACHE, or `hub` in HF_HOME."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    repository = cache / f"models--{model.name.replace('/', '--')}"
+    wanted = model.wanted_revision or "main"
+    try:
+        commit = (repository / "refs" / wanted).read_text().strip()
+    except (OSError, ValueError):
+        commit = wanted
+    folder = repository / "snapshots" / commit
+    return folder if (folder / "config.json").is_file() else None
+
+
+def _config(folder: Path) -> dict[str, Any] | None:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def _shape_problems(spec: Spec, shape: ModelShape, places: Places) -> Iterator[Problem]:
+    if spec.compress.scheme == "W4A16" and (odd := odd_columns(shape)):
+        message = f"W4A16 shares a scale among {GROUP} columns, and the model's {odd} cannot be divided so"
+        yield places.problem(("compress", "scheme"), "shape", message, "use W8A8 or W8A16")
+    parts = spec.serve.engine.tensor_parallel_size
+    if shape.num_heads % parts:
+        fitting = [str(count) for count in (2, 4, 8) if shape.num_heads % count == 0]
+        message = f"tensor_parallel_size {parts} does not divide the model's {shape.num_heads} attention heads"
+        hint = f"write {' or '.join(fitting)}" if fitting else "write 1"
+        yield places.problem(("serve", "engine", "tensor_parallel_size"), "shape", message, hint)
+
+
+def _step_problems(train: TrainSpec, shape: ModelShape, places: Places, at: Location) -> Iterator[Problem]:
+    if train.max_length > shape.context_length > 0:
+        message = f"max_length {train.max_length} is beyond the model's {shape.context_length} tokens"
+        hint = f"write max_length: {shape.context_length} or less"
+        yield places.problem((*at, "max_length"), "length", message, hint)
+    method, last = train.method, shape.num_layers - 1
+    block = method.low_rank or method.adalora or method.bottleneck
+    layers = block.layer_indices() if block is not None else None
+    if layers and layers[-1] > last:
+        message = f"layers names layer {layers[-1]}, and the model has layers 0 to {last}"
+        yield places.problem((*at, "method", method.name, "layers"), "shape", message, f"end at {last}")
+    freeze = method.freeze
+    if freeze is not None and freeze.last_layers is not None and freeze.last_layers > shape.num_layers:
+        message = f"last_layers is {freeze.last_layers}, and the model has {shape.num_layers} layers"
+        location: Location = (*at, "method", "freeze", "last_layers")
+        yield places.problem(location, "shape", message, f"write {shape.num_layers} or less")
+
+
+def _name_problems(train: TrainSpec, weights: Collection[str], places: Places, at: Location) -> Iterator[Problem]:
+    """Modules and patterns that match nothing of the model."""
+    modules = {name.rsplit(".", 2)[-2] for name in weights if name.endswith(".weight") and "." in name[:-7]}
+    method = train.method
+    low_rank = method.low_rank or method.adalora
+    targets = low_rank.target_modules if low_rank is not None else "all-linear"
+    ends = {name.removesuffix(".weight") for name in weights}
+    for index, target in enumerate(() if isinstance(targets, str) else targets):
+        if target not in modules and not any(name.endswith(f".{target}") for name in ends):
+            message = f"the model has no module {target}"
+            location: Location = (*at, "method", method.name, "target_modules", index)
+            yield places.problem(location, "no_module", message, near(target, modules))
+    patterns = method.freeze.trainable if method.freeze is not None else ()
+    named: list[tuple[Location, str]] = [
+        ((*at, "method", "freeze", "trainable", index), pattern) for index, pattern in enumerate(patterns)
+    ]
+    named += [((*at, "group_learning_rates", pattern), pattern) for pattern in train.group_learning_rates]
+    for location, pattern in named:
+        if not any(re.search(pattern, name) for name in weights):
+            message = f"{pattern!r} matches no weight of the model"
+            hint = f"they have names such as {min(weights)}; modules are {', '.join(sorted(modules)[:8])}"
+            yield places.problem(location, "no_module", message, hint)
+
+
+def _template_problems(spec: Spec, base: BaseModel, places: Places) -> Iterator[Problem]:
+    """A base model without a chat template, which chats cannot be trained on or asked with."""
+    said = getattr(spec.model, "chat_template", None)
+    folder = base.folder
+    if folder is None or said is not None or not (folder / "tokenizer_config.json").is_file():
+        return
+    if all(train.objective.pretrain is not None for train in spec.train_steps):
+        return
+    files = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+    if any((folder / name).exists() for name in files):
+        return
+    try:
+        has_one = "chat_template" in json.loads((folder / "tokenizer_config.json").read_text())
+    except (OSError, ValueError):
+        return
+    if not has_one:
+        message = "the model's tokenizer has no chat template, and chats are trained and asked with one"
+        hint = "use the instruction-tuned model, or save a template with the tokenizer"
+        if "chat_template" in type(spec.model).model_fields:
+            hint = "name one in `model.chat_template`, or use the instruction-tuned model"
+        yield places.problem(("model",), "chat_template", message, hint)
