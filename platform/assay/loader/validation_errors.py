@@ -22,6 +22,7 @@ from assay.loader.annotations import (
 from assay.loader.hints import rule_hint, value_hint
 from assay.loader.yaml_reader import Document, Location, SourceLocation, Value
 from assay.spec.block import Block
+from assay.spec.names import slug
 
 MAX_TOLD = 25
 """Mistakes that are told one by one; whoever has more reads no further."""
@@ -177,6 +178,9 @@ def _told(cls: type[Block], document: Value, finding: _Finding) -> _Mistake:
         bound = f"least {context['min_length']}" if kind == "too_short" else f"most {context['max_length']}"
         message = f"expected at {bound} values, found {context['actual_length'] or 'none'}"
         return _Mistake(location, "length", message.replace(" 1 values", " 1 value"))
+    if kind == "string_pattern_mismatch" and location == ("name",):
+        hint = f"{_first_sentence(meaning(cls, location))}; such as `{slug(str(value))}`"
+        return _Mistake(location, "value", f"{_shown(value)} is not allowed", hint)
     if kind == "string_pattern_mismatch":
         return _Mistake(location, "value", f"{_shown(value)} is not allowed", _first_sentence(meaning(cls, location)))
     if annotation is not None and (kind.endswith(("_type", "_parsing")) or kind in ("literal_error", "int_from_float")):

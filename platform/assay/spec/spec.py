@@ -11,6 +11,7 @@ from assay.spec.compress import CompressSpec
 from assay.spec.data import DataSpec
 from assay.spec.gate import GateSpec
 from assay.spec.model import ModelField
+from assay.spec.names import NAME
 from assay.spec.serve import ServeSpec
 from assay.spec.sweep import SweepSpec
 from assay.spec.train import TrainSpec
@@ -25,7 +26,7 @@ class Spec(Block):
     version: Literal[1]
     """Version of the spec language."""
 
-    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$")
+    name: str = Field(pattern=NAME)
     """Name of what is built: lower-case letters, digits and dashes."""
 
     model: ModelField

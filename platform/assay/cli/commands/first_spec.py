@@ -7,8 +7,11 @@ from textwrap import wrap
 
 from assay.engines.data.chat_masks import REASONING_FIELDS
 from assay.errors import AssayError, UsageError
+from assay.loader.yaml_writer import written
 from assay.rules.planning.first_suite import CONFIDENCE, AnswerProfile, FirstSuite, Form, first_suite
 from assay.rules.planning.recommend import Advice, Recommendation, Template, recommend
+from assay.spec import names
+from assay.spec.approval import folded_name
 
 JUDGE = """\
 
@@ -40,10 +43,14 @@ SWEPT_UP_TO = 3e9
 
 
 def write_first_spec(
-    path: Path, *, template: Template, model: str, data: str, name: str | None, reviewer: str
+    path: Path, *, template: Template, model: str, data: str, name: str | None, reviewer: str, user: str
 ) -> list[Path]:
-    """Writes the spec and its suite, and returns their paths. Raises `UsageError` when a file is there already."""
-    chosen = name or re.sub(r"[^a-z0-9]+", "-", Path.cwd().name.lower()).strip("-") or "my-model"
+    """Writes the spec and its suite, and returns their paths. `user` will start the run. Raises `UsageError` when a
+    file is there already, or the name cannot be one."""
+    if name is not None and not names.is_name(name):
+        seen = f"; what users see may be another: `serve: {{model_name: {name}}}`"
+        raise UsageError(f"--name: {names.fault(name)}{seen}")
+    chosen = name or names.slug(Path.cwd().name)
     suite = Path("evals") / f"{chosen}.yaml"
     for file in (path, suite):
         if file.exists():
@@ -55,10 +62,10 @@ def write_first_spec(
         template,
         advice,
         chosen,
-        model,
-        f"{{train: {data}, gate: {first.percent}}}",
+        written(model),
+        f"{{train: {written(data)}, gate: {first.percent}}}",
         suite,
-        reviewer,
+        _approval(reviewer, user),
         may_sweep=size is None or size <= SWEPT_UP_TO,
     )
     suite.parent.mkdir(exist_ok=True)
@@ -138,7 +145,7 @@ def _lines(
     model: str,
     data: str,
     suite: Path,
-    reviewer: str,
+    approval: str,
     *,
     may_sweep: bool,
 ) -> Iterator[str]:
@@ -158,7 +165,15 @@ def _lines(
     yield _said("num_epochs", f"{advice.num_epochs.value:g}", advice.num_epochs)
     yield _said("warmup_ratio", f"{advice.warmup_ratio.value:.0%}", advice.warmup_ratio)
     yield f"gate: {{suite: {suite}}}"
-    yield f"approval: {{reviewers: [{reviewer}]}}"
+    yield f"approval: {approval}"
+
+
+def _approval(reviewer: str, user: str) -> str:
+    """Whoever starts a run may not approve it: who works alone has to say so, or training would end in a dead end."""
+    named = f"reviewers: [{written(reviewer)}]"
+    if folded_name(reviewer) != folded_name(user):
+        return f"{{{named}}}"
+    return f"{{{named}, allow_self_approval: true}}   # you alone; better: name somebody else, and take this out"
 
 
 def _model_line(model: str, data: str) -> str:

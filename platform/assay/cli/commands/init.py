@@ -8,6 +8,7 @@ import click
 from assay.cli.commands.first_spec import model_size, num_examples, write_first_spec
 from assay.cli.terminal.echo import echo
 from assay.rules.planning.recommend import Template
+from assay.spec.names import fault, is_name
 
 DEFAULT_MODEL, DEFAULT_DATA = "hf:Qwen/Qwen3-0.6B", "train.jsonl"
 LARGE = 10e9
@@ -38,8 +39,8 @@ def first_spec(
         model = model or _ask("Base model (hf:ORG/NAME, a folder, or package:NAME/FILE)", DEFAULT_MODEL)
         data = data or _ask("Training data, JSON Lines", DEFAULT_DATA)
         template = template or _ask_template(model)
-        name = name or _ask("Name of what is built", "") or None
-        reviewer = reviewer or _ask("Who may approve a release", user)
+        name = name or _ask_name()
+        reviewer = reviewer or _ask("Who may approve a release (not you, if somebody else can)", user)
     data = data or DEFAULT_DATA
     written = write_first_spec(
         path,
@@ -48,6 +49,7 @@ def first_spec(
         data=data,
         name=name,
         reviewer=reviewer or user,
+        user=user,
     )
     for file in written:
         echo(f"wrote {file}")
@@ -57,6 +59,15 @@ def first_spec(
 
 def _ask(question: str, default: str) -> str:
     return str(click.prompt(question, default=default, show_default=bool(default))).strip()
+
+
+def _ask_name() -> str | None:
+    """A name that can be one; the folder's when nothing is said."""
+    while True:
+        name = _ask("Name of what is built", "")
+        if not name or is_name(name):
+            return name or None
+        echo(fault(name))
 
 
 def _ask_template(model: str) -> Template:

@@ -81,6 +81,8 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, settings: Settings, cluste
     blocks = dict(_blocks(context, shape, needs, ledger, is_described=is_described))
     stages = stage_plans(context, ledger, blocks) if blocks else first
     limits = tuple(_limits(suite, root, data[0]))
+    if suite.underpowered == "refuse" and any("can never" in limit.note for limit in limits):
+        notes.append("`assay run` refuses limits that can never be met, unless the suite says `underpowered: allow`")
     training = tuple(
         training_plan(train, one) if one else None for train, one in zip(spec.train_steps, data, strict=True)
     )

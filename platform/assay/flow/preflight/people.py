@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from assay.errors import Problem
 from assay.flow.preflight.places import Places
 from assay.loader.references import SuiteFile
-from assay.spec.approval import ApprovalSpec
+from assay.spec.approval import ApprovalSpec, folded_name
 
 
 def check_people(
@@ -13,7 +13,7 @@ def check_people(
 ) -> Iterator[Problem]:
     """Runs that would pass their gate, and that nobody could approve. `user` would start the run; None when that is
     not known."""
-    reviewers = set(approval.reviewers)
+    reviewers = {folded_name(name) for name in approval.reviewers}
     at = ("approval", "reviewers")
     soft = sorted({name for file in suites for name in soft_limits(file)})
     needed = max(approval.required, approval.required_on_soft_miss)
@@ -23,9 +23,11 @@ def check_people(
             f"{_count(reviewers)} named"
         )
         yield places.problem(at, "reviewers", message, f"name {needed} or more, or write required_on_soft_miss: 1")
-    if user is None or approval.allow_self_approval or user not in reviewers:
+    if user is None or approval.allow_self_approval:
         return
-    others = reviewers - {user}
+    others = reviewers - {folded_name(user)}
+    if others == reviewers:
+        return
     if len(others) < approval.required:
         message = f"{user} starts the run and may not approve it, which leaves {len(others)} of the {approval.required}"
         message += " who must"
