@@ -32,7 +32,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
     save_file({"weight": np.zeros(2, np.float32)}, tmp_path / "model/model.safetensors")
-    lines = [json.dumps({"prompt": f"What is {n} and 1?", "completion": str(n + 1)}) for n in range(10)]
+    lines = [json.dumps({"prompt": f"What is {n} and 1?", "completion": str(n + 1)}) for n in range(60)]
     (tmp_path / "train.jsonl").write_text("\n".join(lines))
     (tmp_path / "evals").mkdir()
     (tmp_path / "evals/bot.yaml").write_text("limits: {heldout: {at_least: 50%}}\n")
@@ -101,8 +101,8 @@ def test_a_broken_line_of_data_is_told_before_anything_starts(project: Path, com
         file.write('\n{"prompt": "What is 10 and 1?"\n{"question": "What?", "completion": "That."}\n')
     done = assay(project, command, "spec.yaml")
     assert done.returncode == 2
-    assert "train.jsonl:11:" in done.stderr
-    assert "train.jsonl:12:" in done.stderr
+    assert "train.jsonl:61:" in done.stderr
+    assert "train.jsonl:62:" in done.stderr
     assert not (project / "home").exists()
 
 

@@ -11,8 +11,11 @@ from typing import get_args
 import pytest
 
 from assay.cli.commands.first_spec import METHODS, model_size, write_first_spec
+from assay.errors import UsageError
+from assay.flow.preflight.check import check
 from assay.loader.load import load_spec
 from assay.rules.planning.recommend import Template, recommend
+from assay.spec.names import is_name
 
 EXAMPLES = {
     "dpo": {"prompt": "What is 1 and 1?", "chosen": "2", "rejected": "3"},
@@ -28,7 +31,13 @@ def test_every_template_is_a_valid_spec_of_at_most_15_lines(
     example = EXAMPLES.get(template, {"prompt": "What is 1 and 1?", "completion": "2"})
     Path("train.jsonl").write_text("\n".join(json.dumps({**example, "id": n}) for n in range(40)))
     written = write_first_spec(
-        Path("spec.yaml"), template=template, model="hf:Qwen/Qwen3-8B", data="train.jsonl", name="bot", reviewer="anna"
+        Path("spec.yaml"),
+        template=template,
+        model="hf:Qwen/Qwen3-8B",
+        data="train.jsonl",
+        name="bot",
+        reviewer="anna",
+        user="ben",
     )
     assert written == [Path("spec.yaml"), Path("evals/bot.yaml")]
     assert len(Path("spec.yaml").read_text().splitlines()) <= 15
@@ -43,7 +52,13 @@ def test_a_small_model_is_swept_and_a_large_one_is_not(tmp_path: Path, monkeypat
     Path("train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 9)
     for name, model, is_swept in (("small", "hf:Qwen/Qwen3-0.6B", True), ("large", "hf:Qwen/Qwen3-32B", False)):
         write_first_spec(
-            Path(f"{name}.yaml"), template="lora", model=model, data="train.jsonl", name=name, reviewer="anna"
+            Path(f"{name}.yaml"),
+            template="lora",
+            model=model,
+            data="train.jsonl",
+            name=name,
+            reviewer="anna",
+            user="ben",
         )
         spec = load_spec(Path(f"{name}.yaml"))
         assert (spec.sweep is not None) is is_swept
@@ -112,3 +127,31 @@ def test_in_a_terminal_it_asks(tmp_path: Path) -> None:
         assert line in text
     assert b"What should it learn?" in said
     assert b"next: `assay validate spec.yaml`" in said
+
+
+def test_who_works_alone_says_so_or_training_would_end_where_nobody_can_approve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [json.dumps({"prompt": f"What is {n} and 1?", "completion": str(n + 1)}) for n in range(200)]
+    Path("train.jsonl").write_text("\n".join(lines))
+    for name, reviewer, is_alone in (("alone", "Sam", True), ("two", "anna", False)):
+        path = Path(f"{name}.yaml")
+        model = "hf:Qwen/Qwen3-8B"
+        write_first_spec(
+            path, template="lora", model=model, data="train.jsonl", name=name, reviewer=reviewer, user="sam"
+        )
+        spec, _ = check(path, root=Path(), user="sam")
+        assert spec.approval.allow_self_approval is is_alone
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("客服", "my-model"), ("Café Bot", "cafe-bot"), ("a" * 60, "a" * 48), ("bot_2", "bot-2")]
+)
+def test_a_name_that_cannot_be_one_is_told_with_the_nearest_that_can(name: str, nearest: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"such as `{nearest}`"):
+        write_first_spec(
+            tmp_path / "spec.yaml", template="lora", model="m", data="d", name=name, reviewer="anna", user="ben"
+        )
+    assert is_name(nearest)
+    assert list(tmp_path.iterdir()) == []

@@ -46,7 +46,7 @@ sweep: {{learning_rate: [1e-5, 1e-2], max_steps: 8, num_workers: 1}}
 train: {{method: full, num_epochs: 30, global_batch_size: 8, num_workers: 2, precision: fp32, max_length: 64}}
 compress: {{scheme: W8A8}}
 gate: {{suite: evals/{name}.yaml}}
-approval: {{reviewers: [anna]}}
+approval: {{reviewers: [anna], required_on_soft_miss: 1}}
 serve: {{engine: {{max_model_len: 128}}}}
 """
 

@@ -106,7 +106,8 @@ class _Work:
         """Removes what is wrong, or puts in what is missing; whether anything was done."""
         before = len(self.gone)
         # Where each lies is found first: what is taken out moves the places of what is left.
-        places = [(error["type"], self._places(error)) for error in errors]
+        found = located(errors, self.value)
+        places = [(error["type"], self._places(error, location)) for error, location in found]
         for kind, locations in places:
             for location in locations:
                 if kind == "extra_forbidden" and (key := key_hint(self.cls, location)[1]):
@@ -117,11 +118,10 @@ class _Work:
                     self._remove(location)
         return len(self.gone) > before
 
-    def _places(self, error: Any) -> list[Location]:
+    def _places(self, error: Any, location: Location) -> list[Location]:
         """What has to go for an error to go: a rule between keys goes with the keys that it names."""
-        location = located(error, self.value)
         is_rule = error["type"] == "value_error" and isinstance(_at(self.value, location), dict)
-        return (keys_named(error, self.value) if is_rule else []) or [location]
+        return (keys_named(error, location, self.value) if is_rule else []) or [location]
 
     def _fill(self, location: Location) -> None:
         inside = _at(self.value, location[:-1])

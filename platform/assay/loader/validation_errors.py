@@ -77,15 +77,15 @@ def _finding(error: ErrorDetails, value: Value) -> _Finding:
     return _Finding(location, tuple(tags), error)
 
 
-def located(error: ErrorDetails, value: Value) -> Location:
-    """Where an error lies in the user's own terms: without the names that pydantic puts in, such as a union's branch;
-    of what a short form leaves out, the short form."""
-    return _finding(error, value).location
+def located(errors: Iterable[ErrorDetails], value: Value) -> list[tuple[ErrorDetails, Location]]:
+    """The errors of what was probably meant, each with its place in the user's own terms: without the names that
+    pydantic puts in, such as a union's branch; of what a short form leaves out, the short form."""
+    findings = _one_per_union(_finding(error, value) for error in errors)
+    return [(finding.error, finding.location) for finding in findings]
 
 
-def keys_named(error: ErrorDetails, value: Value) -> list[Location]:
-    """The keys that a rule between keys names, among those that were written."""
-    location = located(error, value)
+def keys_named(error: ErrorDetails, location: Location, value: Value) -> list[Location]:
+    """The keys that a rule between keys of the block at `location` names, among those that were written."""
     cause = error.get("ctx", {}).get("error")
     reasons = getattr(cause, "reasons", None) or [str(cause)]
     return [key for reason in reasons for key in _named(value, _Mistake(location, "value", reason))]

@@ -184,7 +184,7 @@ class _Reader:
         try:
             yield from yaml.parse(self.text, Loader=loader)
         except yaml.MarkedYAMLError as error:
-            line, column, message, hint = _explained(error, self.text)
+            line, column, message, hint = explained(error, self.text)
             self._stop(SourceLocation(self.file, line, column), message, hint)
         except (yaml.YAMLError, UnicodeError) as error:
             self._stop(SourceLocation(self.file, 1, 1), f"this is not YAML: {' '.join(str(error).split())}")
@@ -327,7 +327,7 @@ _NOT_IN_A_FILE = re.compile(rf"{_CONTROL.pattern}|[\u2028\u2029]|\r(?!\n)")
 """Control characters, and what YAML takes for the end of a line and no editor does: escapes in quotes may name it."""
 
 
-def _explained(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str, str]:
+def explained(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str, str]:
     """A syntax error as its line, its column, what is wrong, and what to do."""
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark else (0, 0)

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from assay.errors import InvalidInput, MissingExtra, Problem
+from assay.loader.yaml_reader import explained
 from assay.records.record import digest_of
 
 Config = dict[str, Any]
@@ -142,10 +143,7 @@ def _pieces(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, Config]]
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        message = f"cannot be read as a task file: {error.problem}"
-        hint = "check the indentation, the brackets and the quotes"
+        line, column, message, hint = explained(error, path.read_text())
         raise InvalidInput([Problem(str(path), line, column, "", "task", message, hint)]) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise _problem(path, f"cannot be read as a task file: {' '.join(str(error).split())}") from error
@@ -154,6 +152,8 @@ def _pieces(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, Config]]
     included = config.get("include", [])
     for name in [included] if isinstance(included, str) else included:
         inner = (path.parent / name).absolute()
+        if not inner.is_file():
+            raise _problem(path, f"it includes {name}, and there is no such file")
         if inner in seen:
             raise _problem(path, f"{name} includes itself")
         yield from _pieces(inner, (*seen, path.absolute()))
