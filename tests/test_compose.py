@@ -185,7 +185,7 @@ def test_the_environment_says_where_things_are(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("name=${env:HOME}", "(it may in model.source, data.train, data.selection.source, data.gate.source"),
+        ("name=${env:HOME}", "(it may in model.source, model.chat_template, data.train, data.selection.source"),
         ("data.train=${env:NOT_SET_HERE}/x", "the environment variable NOT_SET_HERE is not set"),
         ("data.train=${env:}/x", "write ${env:NAME}"),
     ],

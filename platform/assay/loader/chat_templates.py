@@ -66,7 +66,7 @@ def of_folder(folder: Path) -> str | None:
 def arguments_of(folder: Path) -> dict[str, bool | int | float | str]:
     """The arguments with which the template of a model's folder is rendered."""
     file = folder / ARGUMENTS_FILE
-    found: dict[str, bool | int | float | str] = json.loads(file.read_text()) if file.is_file() else {}
+    found: dict[str, bool | int | float | str] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return found
 
 

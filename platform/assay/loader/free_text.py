@@ -48,7 +48,7 @@ def schema_of(settings: TaskSettings, folder: Path) -> dict[str, Any] | None:
     if not isinstance(said, str):
         return said
     try:
-        schema = json.loads((folder / said).read_text())
+        schema = json.loads((folder / said).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{folder / said} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -84,7 +84,7 @@ def check_schema(schema: dict[str, Any] | None) -> None:
 def read_labels(file: Path, scale: tuple[int, int]) -> tuple[JudgeLabel, ...]:
     """The labels in a file of JSON Lines. Raises InvalidInput with every line that is none."""
     try:
-        lines = file.read_text().splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8"
         raise InvalidInput([Problem(str(file), 0, 0, "", "no_file", f"cannot be read: {reason}")]) from error

@@ -11,6 +11,7 @@ from assay.engines.models import folders, weight_names
 from assay.engines.models import shape as model_shape
 from assay.errors import AssayError, Problem
 from assay.flow.preflight.places import Places, near
+from assay.loader import chat_templates
 from assay.loader.references import SuiteFile
 from assay.loader.yaml_reader import Location
 from assay.records.plan import ModelShape
@@ -129,7 +130,7 @@ def _cached(model: ModelSpec) -> Path | None:
     repository = cache / f"models--{model.name.replace('/', '--')}"
     wanted = model.wanted_revision or "main"
     try:
-        commit = (repository / "refs" / wanted).read_text().strip()
+        commit = (repository / "refs" / wanted).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         commit = wanted
     folder = repository / "snapshots" / commit
@@ -138,7 +139,7 @@ def _cached(model: ModelSpec) -> Path | None:
 
 def _config(folder: Path) -> dict[str, Any] | None:
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return config if isinstance(config, dict) else None
@@ -200,22 +201,12 @@ def _name_problems(train: TrainSpec, weights: Collection[str], places: Places, a
 
 def _template_problems(spec: Spec, base: BaseModel, places: Places) -> Iterator[Problem]:
     """A base model without a chat template, which chats cannot be trained on or asked with."""
-    said = getattr(spec.model, "chat_template", None)
     folder = base.folder
-    if folder is None or said is not None or not (folder / "tokenizer_config.json").is_file():
+    if folder is None or spec.model.chat_template is not None:
         return
-    if all(train.objective.pretrain is not None for train in spec.train_steps):
+    if not (folder / "tokenizer_config.json").is_file() or chat_templates.of_folder(folder):
         return
-    files = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
-    if any((folder / name).exists() for name in files):
-        return
-    try:
-        has_one = "chat_template" in json.loads((folder / "tokenizer_config.json").read_text())
-    except (OSError, ValueError):
-        return
-    if not has_one:
+    if any(train.objective.pretrain is None for train in spec.train_steps):
         message = "the model's tokenizer has no chat template, and chats are trained and asked with one"
-        hint = "use the instruction-tuned model, or save a template with the tokenizer"
-        if "chat_template" in type(spec.model).model_fields:
-            hint = "name one in `model.chat_template`, or use the instruction-tuned model"
+        hint = "name one in `model.chat_template`, or use the instruction-tuned model"
         yield places.problem(("model",), "chat_template", message, hint)

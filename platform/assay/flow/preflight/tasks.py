@@ -120,7 +120,7 @@ def _placed(problem: Problem, places: Places, task: str) -> Problem:
     if problem.line or problem.path or not path.is_file():
         return problem
     names = [Path(word.strip("`'\",:;")).name for word in problem.message.split()]
-    text = path.read_text(errors="replace")
+    text = path.read_text(encoding="utf-8", errors="replace")
     about = next((name for name in names if len(name) > 3 and name in text), "")
     about = about or next((stem for name in names if len(stem := Path(name).stem) > 3 and stem in text), "")
     if about:
@@ -178,7 +178,7 @@ def _documents(file: Path, fields: set[str]) -> Iterator[Problem]:
     try:
         if file.stat().st_size > MOST_BYTES_READ:
             return
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8"
         yield Problem(str(file), 0, 0, "", "no_data", f"cannot be read: {reason}")
@@ -218,7 +218,7 @@ def _template_problems(path: Path, config: Mapping[str, Any], fields: Collection
 
 def in_task(path: Path, text: str, code: str, message: str, hint: str) -> Problem:
     """A problem in a task's file, at the line where `text` stands; of what a file includes, at the file."""
-    lines = path.read_text(errors="replace").split("\n")
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     number = next((at for at, line in enumerate(lines, start=1) if text in line), 0)
     column = lines[number - 1].index(text) + 1 if number else 0
     return Problem(str(path), number, column, "", code, message, hint)
