@@ -1,6 +1,7 @@
 """Models of random weights of five families, as small as they go, each with its family's own chat template."""
 
 import re
+import string
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ TEMPLATES = {
     "phi3": "phi3",
 }
 """Family to the name of its template."""
+CORPUS = (
+    "assistant\nParis is the capital\n\nof France. I don't know. 是的。 ja 🙂 a\n\nb: final end user model\nParis\n"
+)
 SIZES: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -34,20 +38,72 @@ SIZES: dict[str, Any] = {
 
 
 @cache
-def tokenizer_of(template: str) -> Any:
-    """Bytes, and a token of its own for everything in the template that looks like one."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+def tokenizer_of(template: str, kind: str = "bytes") -> Any:
+    """Bytes, or a tokenizer of another kind with some merges; and a token of its own for everything in the template
+    that looks like one."""
+    from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerFast
 
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
-    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words.decoder = decoders.ByteLevel()
+    words = _KINDS[kind]()
     markup = sorted({*MARKUP.findall(template), *ALWAYS})
     words.add_tokens([AddedToken(token, normalized=False, special=token not in NOT_SPECIAL) for token in markup])
     made = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<|begin|>", eos_token="<|endoftext|>")
     made.chat_template = template
     return made
+
+
+def _bytes() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    return words
+
+
+def _trimmed() -> Any:
+    """As Llama 3's: offsets without the white space at a token's ends."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    words.post_processor = processors.ByteLevel(trim_offsets=True)
+    return _trained(words, sorted(pre_tokenizers.ByteLevel.alphabet()))
+
+
+def _across_lines() -> Any:
+    """One whose tokens reach from one line into the next, and so from a server's prompt into the answer."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    words.decoder = decoders.ByteLevel()
+    return _trained(words, sorted(pre_tokenizers.ByteLevel.alphabet()))
+
+
+def _sentencepiece() -> Any:
+    """As Llama 2's and Phi 3's: a space is put before every text."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    words = Tokenizer(models.BPE())
+    words.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    words.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")  # a line's end is a token of its own
+    words.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return _trained(words, sorted(set(string.printable) | set(CORPUS) | {"▁"}))
+
+
+_KINDS = {"bytes": _bytes, "trimmed": _trimmed, "across lines": _across_lines, "sentencepiece": _sentencepiece}
+KINDS = tuple(_KINDS)
+
+
+def _trained(words: Any, alphabet: list[str]) -> Any:
+    from tokenizers import trainers
+
+    trainer = trainers.BpeTrainer(vocab_size=700, initial_alphabet=alphabet, show_progress=False)
+    words.train_from_iterator([CORPUS] * 20, trainer)
+    return words
 
 
 def make_family(folder: Path, family: str) -> None:

@@ -8,7 +8,7 @@ from assay.engines.data.chat_masks import answer_start, chat_format, end_of_turn
 from assay.engines.data.tokenize import format_of, tokenize
 from assay.errors import UsageError
 from assay.loader import chat_templates
-from families import tokenizer_of
+from families import KINDS, tokenizer_of
 
 
 class Family(NamedTuple):
@@ -90,6 +90,20 @@ def test_the_masked_tokens_are_exactly_the_assistants(family: str, twin: int) ->
             with_system = chat("Q1", one, "Q2", two, system="Be brief.")
             assert learned(tokenizer, with_system) == f"{before}{one}{earlier}{before}{two}{end}"
             assert "Be brief." in tokenizer.decode(tokenize(tokenizer, with_system).tokens)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ["gemma3", "glm4moe", "llama3", "phi3", "qwen2_5", "qwen3"])
+def test_masks_are_exact_with_tokenizers_of_every_kind(family: str, kind: str) -> None:
+    tokenizer, end = tokenizer_of(templates_of(family)[0], kind), FAMILIES[family].end
+    for one, two in (("Paris is the capital", "I don't know."), ("a\n\nb: final", "ja 🙂"), ("是的。", "Paris")):
+        assert learned(tokenizer, chat("Q1", one, "Q2", two)) == f"{one}{end}{two}{end}"
+        example = tokenize(tokenizer, chat("Q1", one))
+        prompt = render(format_of(tokenizer), chat("Q1"), add_generation_prompt=True)
+        if family not in {"glm4moe", "qwen3"}:
+            asked = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            assert example.tokens[: len(asked)] == asked  # as a server's, to the token
+            assert not any(example.loss_mask[: len(asked)])
 
 
 REASONS = [f for f in FAMILIES if f.startswith(("qwen3_5", "qwen3_6", "qwen3_8", "nemotron", "deepseek"))] + ["qwen3"]

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -220,22 +221,45 @@ def tokenize(tokenizer: Any, chat: Chat, *, last_turn_only: bool = False) -> Tok
             f"the tokenizer in {tokenizer.name_or_path} does not tell which characters its tokens stand for; save it "
             "with a tokenizer.json"
         )
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    tokens = list(encoded["input_ids"])
-    return TokenizedExample(tokens, _loss_mask(encoded["offset_mapping"], answers))
+    encoded = _encode(tokenizer, text, [0, len(text)])
+    if not {answer.start for answer in answers} <= {span.start for span in encoded.spans}:
+        # A server tokenizes the prompt alone, so that none of its tokens reaches into the answer.
+        apart = _encode(tokenizer, text, [0, *(answer.start for answer in answers), len(text)])
+        # Some tokenizers begin every piece with a space of their own; then that token bears no loss instead.
+        if tokenizer.decode(apart.tokens) == tokenizer.decode(encoded.tokens):
+            encoded = apart
+    return TokenizedExample(encoded.tokens, _loss_mask(encoded.spans, answers))
 
 
-def _loss_mask(offsets: Sequence[tuple[int, int]], answers: Sequence[Span]) -> list[int]:
-    """1 for each token that lies in an answer with all of its characters. `offsets` are the characters of each token,
-    without the white space that some tokenizers trim: it belongs to the token whose offsets end behind it."""
+class _Encoded(NamedTuple):
+    """Tokens, and the characters of the text that each stands for."""
+
+    tokens: list[int]
+    spans: list[Span]
+
+
+def _encode(tokenizer: Any, text: str, cuts: Sequence[int]) -> _Encoded:
+    """The text between each two of the `cuts` by itself. White space that a tokenizer trims from the characters of a
+    token belongs to the token after which it stands."""
+    tokens: list[int] = []
+    spans: list[Span] = []
+    for first, last in pairwise(cuts):
+        encoded = tokenizer(text[first:last], add_special_tokens=False, return_offsets_mapping=True)
+        tokens += encoded["input_ids"]
+        behind = first
+        for start, end in encoded["offset_mapping"]:
+            spans.append(Span(min(first + start, behind), first + end))
+            behind = max(behind, first + end)
+    return _Encoded(tokens, spans)
+
+
+def _loss_mask(spans: Sequence[Span], answers: Sequence[Span]) -> list[int]:
+    """1 for each token that lies in an answer with all of its characters."""
     loss_mask = []
-    behind = 0
     left = iter(answers)
     answer = next(left, None)
-    for start, end in offsets:
-        start = min(start, behind)
+    for start, end in spans:
         while answer is not None and start >= answer.end:
             answer = next(left, None)
         loss_mask.append(int(answer is not None and answer.start <= start and end <= answer.end))
-        behind = max(behind, end)
     return loss_mask
