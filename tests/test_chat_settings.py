@@ -69,6 +69,13 @@ def test_a_template_that_cannot_be_is_seen_before_anything_runs(
     assert hint in what_to_do
 
 
+def test_a_system_prompt_that_the_template_refuses_is_seen_before_anything_runs(tmp_path: Path) -> None:
+    spec = make_project(tmp_path)
+    spec.write_text(spec.read_text().replace("data: {train: train.jsonl,", "data: {train: train.jsonl, system: Hi.,"))
+    ((where, said, _),) = problems(spec, "{source: model, chat_template: gemma}")
+    assert (where, said) == ("data.system", "the model's chat template takes no system prompt")
+
+
 def test_a_slip_in_a_parsers_name_is_seen() -> None:
     with pytest.raises(ValueError, match="did you mean `deepseek_r1`"):
         EngineSpec(reasoning_parser="deepseek-r1")

@@ -3,7 +3,9 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -71,6 +73,33 @@ def choice_task(folder: Path) -> Path:
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
     return write_task(folder, "letters", **choice)
+
+
+class Thinker(OpenAI):
+    """Reasons before it answers, and tells both apart as vLLM does; one question in the middle of its reasoning."""
+
+    def reply(self, body: dict[str, Any]) -> dict[str, Any]:
+        question = body["messages"][-1]["content"]
+        answer = None if "7" in question else f"\n\nanswer to {question}\nand more"
+        usage = {"completion_tokens": 30, "completion_tokens_details": {"reasoning_tokens": 20}}
+        message = {"role": "assistant", "content": answer, "reasoning": "Let me\nsee."}
+        return {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
+
+
+def test_the_answer_is_read_and_not_the_reasoning(tmp_path: Path) -> None:
+    with serving(Thinker, Counting) as server:
+        asked = replace(endpoint(server), max_reasoning_tokens=64)
+        short = task_file("facts", write_task(tmp_path), TaskSettings(max_reasoning_toks=24))
+        (first,) = evaluate(asked, [task_file("facts", write_task(tmp_path))]).tasks
+        (second,) = evaluate(asked, [short]).tasks
+    samples = {sample.prompt: sample for sample in first.items}
+    assert samples["what is 3?"].response == "answer to what is 3?"
+    assert (samples["what is 3?"].scores["exact_match"], samples["what is 3?"].reasoning_tokens) == (1.0, 20)
+    assert (samples["what is 7?"].response, samples["what is 7?"].scores["exact_match"]) == ("", 0.0)
+    bodies = {(body["max_tokens"], body["thinking_token_budget"]) for body in server.bodies}
+    assert bodies == {(16 + 64, 64), (16 + 24, 24)}
+    assert not any("stop" in body for body in server.bodies)  # it would end the reasoning
+    assert second.items
 
 
 def test_answers_become_scored_items(server: Counting, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def check_references(
         *check.data(spec.data),
         *check.gate(spec.gate, spec.data),
         *check.steps(spec),
+        *check.system(spec),
     ]
 
 
@@ -110,6 +111,15 @@ class _Check:
         found = model_fault(model, self.root)
         problems = [self._problem((*at, "source"), "no_model", *found)] if found else []
         return problems + self._chat_template(model, at)
+
+    def system(self, spec: Spec) -> list[Problem]:
+        """Whether the template takes a system prompt, where the spec gives one and the template is known."""
+        template = None if spec.data.system is None else _known_template(spec.model, self.root)
+        if template is None or "system role not supported" not in template.lower():
+            return []
+        message = "the model's chat template takes no system prompt"
+        hint = "take it out, and put what it says into the questions"
+        return [self._problem(("data", "system"), "no_system", message, hint)]
 
     def _chat_template(self, model: ModelSpec, at: Location) -> list[Problem]:
         """Whether the template that is named is there, and reads the arguments that it is given."""
@@ -220,7 +230,7 @@ def _template_fault(model: ModelSpec, root: Path) -> tuple[str, str] | None:
 
 def _known_template(model: ModelSpec, root: Path) -> str | None:
     if model.chat_template is not None:
-        return chat_templates.read(model.chat_template, root)
+        return None if _template_fault(model, root) else chat_templates.read(model.chat_template, root)
     return chat_templates.of_folder(root / os.path.expanduser(model.source)) if model.kind == "folder" else None
 
 

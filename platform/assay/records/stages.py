@@ -223,4 +223,5 @@ class DeploymentRecord(Record):
     replicas: tuple[str, ...]
     """Ids of the engine replicas, sorted."""
     max_reasoning_tokens: int = 0
-    """How long an evaluated answer may reason before it answers; 0 for a model that does not reason."""
+    """How long an evaluated answer may reason before it answers: half of the engine's context; 0 for a model that does
+    not reason."""

@@ -41,7 +41,8 @@ class Endpoint:
     timeout_s: float = 300.0
     """How long one answer may take."""
     max_reasoning_tokens: int = 0
-    """How long the model may reason before it answers; 0 where it does not, or where that is the server's affair."""
+    """How long the model may reason before it answers, half of the engine's context; 0 where it does not reason, or
+    where that is the server's affair."""
 
 
 class Request(NamedTuple):

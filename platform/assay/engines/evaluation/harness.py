@@ -486,7 +486,9 @@ def _generation(request: Any, asked: _Asked) -> Request:
     body["messages"] = _with_turns(prompt.messages, turns) if turns else prompt.messages
     if max_reasoning_tokens := asked.may_reason(request.task_name):
         # The length that the suite allows is the answer's. vLLM closes the reasoning when its own length is used up.
-        body["max_tokens"] += max_reasoning_tokens
+        # An engine refuses what is longer than its context, of which reasoning may take half.
+        context = 2 * asked.endpoint.max_reasoning_tokens
+        body["max_tokens"] = max(body["max_tokens"], min(body["max_tokens"] + max_reasoning_tokens, context))
         body["thinking_token_budget"] = max_reasoning_tokens
         body.pop("stop", None)  # it would cut the reasoning short; what is behind it is cut here
     if with_logprobs:
