@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from project import Project
+from served import Counting, OpenAI
 from servers import serving
 from tiny import YES
 
@@ -172,3 +173,44 @@ def test_a_suite_that_stops_early_asks_no_more_than_decides(project: Project) ->
         assert Partner.asked - before == card["candidate"]["num_items"] < 80
         project.assay(*call, exit_code=10)
         assert Partner.asked - before == card["candidate"]["num_items"]
+
+
+def test_free_text_is_scored_and_a_judge_counts_once_it_was_measured(project: Project) -> None:
+    evals = project.folder / "evals"
+    shutil.copytree(evals / "tiny", evals / "text")
+    labels = [{"question": f"q{n}", "answer": "yes" if n % 2 else "no", "label": 5 if n % 2 else 1} for n in range(40)]
+    (evals / "text" / "labels.jsonl").write_text("".join(json.dumps(label) + "\n" for label in labels))
+    limits = [
+        {"metric": metric, "at_least": 0.9}
+        for metric in ("judge", "rougeL", "chrf", "token_f1", "contains", "regex", "json_schema")
+    ]
+    with serving(Partner) as server, serving(OpenAI, Counting) as judge:
+        judge.answer = lambda prompt: "SCORE: 5" if "\nyes\n" in prompt else "It is not.\nSCORE: 1"
+        asked = {"url": judge.url, "model": "judge", "rubric": "5: says yes.", "labels": "labels.jsonl"}
+        suite = {
+            "limits": {"tiny_known": limits[:-1], "tiny_unknown": [limits[-1]]},
+            "tasks": {"tiny_known": {"regex": "^yes$"}, "tiny_unknown": {"json_schema": {"type": "string"}}},
+            "judge": {**asked, "min_agreement": 0.9, "min_kappa": 0.6},
+        }
+        (evals / "text.yaml").write_text(json.dumps(suite))
+        there = ("gate", "run", "--suite", "evals/text.yaml", "--url", f"http://127.0.0.1:{server.port}/v1")
+        call = (*there, "--api-key-env", "PARTNER_KEY", "--revision", "7", "--json")
+        found = [_limits(project.assay(*call, exit_code=10))]
+        project.assay("gate", "selftest", "evals/text.yaml", "--draws", "100")
+        found.append(_limits(project.assay(*call, exit_code=10)))
+        assert len(judge.bodies) == 40 + 40, "forty answers of the model, forty labels, and none of them twice"
+    unmeasured, measured = found
+    assert unmeasured["judge"] == ("INCONCLUSIVE", 1.0)
+    assert measured["judge"] == ("PASS", 1.0)
+    for metric in ("rougeL", "chrf", "token_f1", "contains", "regex"):
+        assert unmeasured[metric] == measured[metric] == ("PASS", 1.0)
+    assert measured["json_schema"] == ("FAIL", 0.0)
+
+
+def _limits(card: str) -> dict[str, tuple[str, float]]:
+    """Metric to its outcome and what was observed."""
+    return {
+        limit["metric"]: (limit["outcome"], limit["observed"])
+        for limit in json.loads(card)["scorecard"]["limits"]
+        if limit["kind"] == "task"
+    }
