@@ -132,7 +132,13 @@ def test_init_writes_a_suite_for_the_data_that_it_is_shown(
     monkeypatch.chdir(tmp_path)
     Path("train.jsonl").write_text("".join(json.dumps(line(number)) + "\n" for number in range(2000)))
     write_first_spec(
-        Path("spec.yaml"), template=template, model="hf:Qwen/Qwen3-8B", data="train.jsonl", name="bot", reviewer="anna"
+        Path("spec.yaml"),
+        template=template,
+        model="hf:Qwen/Qwen3-8B",
+        data="train.jsonl",
+        name="bot",
+        reviewer="anna",
+        user="ben",
     )
     suite = load_suite(Path("evals/bot.yaml"))
     limits: tuple[Limit, ...] = suite.limits["heldout"]
