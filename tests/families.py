@@ -20,6 +20,7 @@ TEMPLATES = {
     "qwen3": "qwen3",
     "llama3": "llama3",
     "gemma3": "gemma3",
+    "gemma3-vision": "gemma3",
     "r1": "deepseek_r1_distill",
     "phi3": "phi3",
 }
@@ -127,6 +128,12 @@ def _model(family: str, vocab_size: int, tokenizer: Any) -> Any:
     if family == "gemma3":  # a sliding window in five of six layers
         layers = {"num_hidden_layers": 6, "head_dim": 64, "query_pre_attn_scalar": 64, "sliding_window": 16}
         return hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**{**said, **layers}))
+    if family == "gemma3-vision":  # as Gemma 3 of 4 billion weights and more: with eyes
+        text = {**said, "head_dim": 64, "query_pre_attn_scalar": 64, "sliding_window": 16}
+        eyes = {**SIZES, "hidden_size": 32, "image_size": 28, "patch_size": 14}
+        tokens = {"image_token_index": 5, "boi_token_index": 6, "eoi_token_index": 7}
+        whole = hf.Gemma3Config(text_config=text, vision_config=eyes, mm_tokens_per_image=4, **tokens)
+        return hf.Gemma3ForConditionalGeneration(whole)
     if family == "phi3":  # queries, keys and values in one matrix
         return hf.Phi3ForCausalLM(hf.Phi3Config(**said, sliding_window=64))
     if family == "r1":

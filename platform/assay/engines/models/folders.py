@@ -73,11 +73,13 @@ def describe(folder: Path) -> ModelFacts:
                 num_parameters += size
     if not num_parameters:
         raise UsageError(f"{folder} holds no weights in safetensors form")
+    text = config.get("text_config")  # of a model that sees or hears, too
+    text = text if isinstance(text, dict) else config
     return ModelFacts(
         architecture=(config.get("architectures") or ["unknown"])[0],
         num_parameters=num_parameters,
-        num_layers=int(config.get("num_hidden_layers", 0)),
-        context_length=int(config.get("max_position_embeddings", 0)),
+        num_layers=int(text.get("num_hidden_layers", 0)),
+        context_length=int(text.get("max_position_embeddings", 0)),
     )
 
 

@@ -40,7 +40,7 @@ def load(
     set_seed(train.seed)  # loading may have drawn numbers; from here on every attempt draws the same ones
     model.config.use_cache = False  # with a cache the mask that keeps packed texts apart is not built
     if method.full:
-        return model
+        return _without_other_senses(model)
     if method.freeze is not None:
         return _frozen(model, method.freeze)
     if train.gradient_checkpointing:
@@ -210,9 +210,29 @@ def _p_tuning_config(p_tuning: PTuningSpec, task: dict[str, str]) -> Any:
     )
 
 
-def _where(model: Any, adapter: LoraSpec | AdaloraSpec) -> dict[str, list[Any] | None]:
+def _text_part(model: Any) -> tuple[str, Any] | None:
+    """(name, module) of the decoder of a model that sees or hears, too; None for one of text alone."""
+    if model.config.get_text_config() is model.config:
+        return None
+    decoder = model.get_decoder()
+    return next(((name, module) for name, module in model.named_modules() if module is decoder and name), None)
+
+
+def _without_other_senses(model: Any) -> Any:
+    """Text trains nothing of a model's eyes and ears: without gradients they would stop workers that wait for them."""
+    part, head = _text_part(model), model.get_output_embeddings()
+    if part is not None:
+        trained = {id(weight) for module in (part[1], head) if module is not None for weight in module.parameters()}
+        for weight in model.parameters():
+            weight.requires_grad_(id(weight) in trained)
+    return model
+
+
+def _where(model: Any, adapter: LoraSpec | AdaloraSpec) -> dict[str, Any]:
     layers, targets = adapter.layer_indices(), adapter.target_modules
+    part = _text_part(model)
     return {
+        "exclude_modules": rf"(?!{re.escape(part[0])}\.).*" if part else None,
         "target_modules": _linear_names(model) if targets == "all-linear" else list(targets),
         "layers_to_transform": list(layers) if layers is not None else None,
     }
@@ -223,7 +243,10 @@ def _linear_names(model: Any) -> list[str]:
     import torch
 
     heads = {model.get_output_embeddings(), getattr(model, "score", None)}
+    part = _text_part(model)
     linear = (
-        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module not in heads
+        name
+        for name, module in (part[1] if part else model).named_modules()
+        if isinstance(module, torch.nn.Linear) and module not in heads
     )
     return sorted({name.rsplit(".", 1)[-1] for name in linear})
