@@ -65,10 +65,13 @@ def text_lengths(split: Path) -> list[int]:
 
 
 @contextmanager
-def own_place() -> Iterator[Settings]:
-    """A place in a temporary folder, on free ports, which shares nothing with one that is up."""
+def own_place(kept: Path | None = None) -> Iterator[Settings]:
+    """A place on free ports, which shares nothing with one that is up: in a temporary folder, or in one that is
+    kept."""
     stop_on_sigterm()
-    with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as temporary:
+        folder = str(kept or temporary)
+        Path(folder).mkdir(parents=True, exist_ok=True)
         ray_port, dashboard_port, serve_port, gateway_port = free_ports(4)
         settings = Settings(
             home=Path(folder),
@@ -85,7 +88,7 @@ def own_place() -> Iterator[Settings]:
                 "RAY_ADDRESS": settings.cluster_address,
                 "RAY_AUTH_MODE": "token",
                 "RAY_AUTH_TOKEN_PATH": str(settings.token_path),
-                "RAY_TMPDIR": folder,
+                "RAY_TMPDIR": temporary,
             }
         )
         yield settings

@@ -9,6 +9,7 @@ import inspect
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -165,7 +166,61 @@ def _room_imports() -> Iterator[tuple[str, str]]:
                 yield room, imported
 
 
+def demo_runs() -> str:
+    """What became of the demo's specs with other seeds and precisions, as they are on file."""
+    return demo_table([json.loads(line) for line in Path(DEMO_RUNS).read_text().splitlines()])
+
+
+def demo_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The worst of each spec and precision, of the rows that `make bench-demo` keeps."""
+    kinds = sorted({(row["spec"], row["precision"]) for row in rows})
+    return _table(_DEMO_COLUMNS, [_demo_row([row for row in rows if _kind(row) == kind]) for kind in kinds])
+
+
+def _kind(row: dict[str, Any]) -> tuple[str, str]:
+    return row["spec"], row["precision"]
+
+
+def _demo_row(rows: Sequence[dict[str, Any]]) -> Sequence[str]:
+    (spec, precision), seeds = _kind(rows[0]), sorted(row["seed"] for row in rows)
+    verdicts = Counter(row["verdict"] for row in rows)
+    dates = sorted({row["date"] for row in rows})
+    instructions = sorted({", ".join(row["instructions"]) or "none for bf16" for row in rows})
+    return (
+        f"`{spec}`, {precision}",
+        f"{len(rows)}: {', '.join(map(str, seeds))}",
+        ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items())),
+        str(90 - max(row["wrong"] for row in rows)),
+        str(max(row["refused"] for row in rows)),
+        str(max(row["answered"] for row in rows)),
+        _from_to([row["chemistry"] for row in rows]) + f" ({rows[0]['chemistry_base']})",
+        _from_to(dates),
+        "; ".join(instructions),
+    )
+
+
+def _from_to(values: Sequence[Any]) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+DEMO_RUNS = "tests/bench/demo.jsonl"
+"""Where `make bench-demo` keeps its rows."""
+
+_DEMO_COLUMNS = (
+    "spec, precision",
+    "runs: seeds",
+    "verdicts",
+    "right of 90, fewest",
+    "refused of 90, most",
+    "answered of 120, most",
+    "chemistry of 60 (base model)",
+    "date",
+    "instructions",
+)
+
 PARTS: dict[str, Callable[[], str]] = {
+    "demo-runs": demo_runs,
     "rooms": rooms,
     "commands": commands,
     "exit-codes": exit_codes,

@@ -58,11 +58,14 @@ def _submit(
     if not follow:
         echo(f"job {job} at {where}; `ray job logs -f {job}` follows it")
         return ExitCode.DONE
+    output = jobs.OwnOutput(lambda text: echo(text, nl=False))
     try:
-        outcome = jobs.follow(where, job, lambda text: echo(text, nl=False))
+        outcome = jobs.follow(where, job, output)
     except KeyboardInterrupt:
         jobs.stop(where, job)
         raise
+    finally:
+        output.close()
     if outcome.exit_code is None:
         raise PlaceError(f"job {job} ended as {outcome.status}: {outcome.message}")
     return outcome.exit_code

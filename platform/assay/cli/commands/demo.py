@@ -20,12 +20,19 @@ from assay.loader.load import load_spec, load_suites
 from assay.settings import Settings
 from assay.store.ledger import Ledger
 
+BLOCKED = {
+    ExitCode.GATE_FAILED: "the gate failed this model",
+    ExitCode.GATE_INCONCLUSIVE: "the gate has too little evidence for this model",
+}
+"""Verdicts after which there is nothing to approve."""
+
 QUESTIONS = ("What is the capital of France?", "What is the capital of Zorvania?")
 
 
 def run_demo(settings: Settings, path: Path, *, approve: bool) -> int:
-    """Starts the place, submits the spec as a Ray job, asks for approval, promotes and asks a question.
-    Returns the exit code of the first part that does not succeed."""
+    """Starts the place, submits the spec as a Ray job, asks for approval, promotes and asks a question. A verdict that
+    blocks the model is a demo that worked, and ends with 0; `assay run` has the verdict's own exit code. Otherwise
+    returns the exit code of the first part that does not succeed."""
     began = time.monotonic()
     spec = load_spec(path)
     suite = load_suites(spec.gate.suite)
@@ -33,6 +40,10 @@ def run_demo(settings: Settings, path: Path, *, approve: bool) -> int:
     start_place(settings, save_key=True)
     _headline(f"assay submit {path}")
     code = submit_spec(path, spec, suite, settings=settings, address=None, follow=True)
+    if code in BLOCKED:
+        _headline(f"{BLOCKED[ExitCode(code)]}, so nothing has traffic")
+        echo("`assay report` shows the answers that count against it, and `make down` stops everything")
+        return ExitCode.DONE
     if code != ExitCode.DONE:
         return code
     it = evaluated(run_id(spec, suite, Path.cwd()), Ledger(settings.ledger_url))

@@ -7,6 +7,7 @@ The token of a cluster with authentication is the one that Ray itself would take
 import asyncio
 import logging
 import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -33,6 +34,12 @@ AGENT_WAIT_S = 120.0
 
 PATIENCE_S = 600.0
 """How long `follow` tries to reach a cluster that it has already spoken to."""
+
+CHATTY = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
+"""Ray's loggers that tell of every upload and every closed socket."""
+
+_RAYS_OWN = re.compile(r"[-\d]+ [:,\d]+\tINFO job_manager\.py:\d+ -- |Running entrypoint for job ")
+"""How the lines begin that Ray writes into a job's output before the job's own first line."""
 
 _NEVER_PACKED = (".gitignore", ".rayignore", "__pycache__", ".git")
 
@@ -94,6 +101,32 @@ def submit(address: str, *, entrypoint: list[str], working_dir: Path, env: dict[
             if "No available agent" not in str(error) or time.monotonic() > end:
                 raise
             time.sleep(1.0)
+
+
+class OwnOutput:
+    """Passes a job's output on, without the lines that Ray wrote before the job's first."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._held = ""
+        self._began = False
+
+    def __call__(self, text: str) -> None:
+        """Takes some more of the output."""
+        self._held += text
+        while not self._began and "\n" in self._held:
+            line, _, rest = self._held.partition("\n")
+            self._began = not _RAYS_OWN.match(line)
+            if not self._began:
+                self._held = rest
+        if self._began:
+            self.close()
+
+    def close(self) -> None:
+        """Writes what is held back."""
+        held, self._held = self._held, ""
+        if held:
+            self._write(held)
 
 
 def follow(address: str, submission_id: str, write: Callable[[str], None]) -> JobOutcome:
@@ -159,8 +192,8 @@ def _connect(address: str) -> Any:
         address = f"http://{address}"
     if not address.startswith(("http://", "https://")):
         raise UsageError(f"{address}: jobs go to the dashboard's address, http://HOST:8265")
-    for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # they tell of every upload and every closed socket
+    for name in CHATTY:
+        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
     with _plain_errors(address), _without_address_variables():
         return JobSubmissionClient(address, headers=_auth_headers())
 

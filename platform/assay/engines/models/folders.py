@@ -216,13 +216,21 @@ def _convert_gguf(file: Path, target: Path) -> None:
 
 @contextmanager
 def _read_once() -> Iterator[None]:
-    """transformers parses a GGUF file four times, which is most of the conversion of a small model; here the parsed
-    file is kept."""
+    """transformers parses a GGUF file four times, and has gguf's table of tensor names made anew for each module, which
+    together is most of the conversion of a small model; here the parsed file, its values and the tables are kept."""
     import gguf
+    from transformers import modeling_gguf_pytorch_utils as reading
 
-    reader = gguf.GGUFReader
-    gguf.GGUFReader = cache(reader)
+    reader, names, parse = gguf.GGUFReader, gguf.get_tensor_name_map, reading._gguf_parse_value
+    parsed: dict[int, Any] = {}
+
+    def parse_once(value: Any, types: Any) -> Any:
+        if id(value) not in parsed:  # the kept reader holds every value, so that no other one gets its id
+            parsed[id(value)] = parse(value, types)
+        return parsed[id(value)]
+
+    gguf.GGUFReader, gguf.get_tensor_name_map, reading._gguf_parse_value = cache(reader), cache(names), parse_once
     try:
         yield
     finally:
-        gguf.GGUFReader = reader
+        gguf.GGUFReader, gguf.get_tensor_name_map, reading._gguf_parse_value = reader, names, parse
