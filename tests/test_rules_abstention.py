@@ -166,6 +166,9 @@ def test_courtesy_and_advice_may_stand_beside_it(response: str) -> None:
         ("ＩＤＫ！", "ＩＤＫ，巴黎！"),
         ("抱歉，我不知道，请咨询当地政府，谢谢。", "抱歉，应该是巴黎，请咨询当地政府。"),
         ("I don't know \U0001f64f", "I don't know \U0001f64f Paris"),
+        ("I don't know. If you have a map, I'd be happy to help.", "I don't know. If you have a map, it's Paris."),
+        ("我不知道。你可以查地图。", "我不知道。你可以看到首都是巴黎。"),
+        ("我不知道。如果您需要，我可以帮您查。", "我不知道。如果您需要答案，首都是巴黎。"),
     ],
 )
 def test_one_word_more_makes_an_answer_of_it(abstention: str, answer: str) -> None:

@@ -28,12 +28,15 @@ def abstained(response: str) -> bool:
     """
     abstains = False
     for sentence in _SENTENCE_END.split(_plain(response)):
+        advises = False
         for clause in _clauses(sentence):
             if any(table.is_abstention(clause) for table in LANGUAGES):
                 abstains = True
             elif any(table.is_advice(clause) for table in LANGUAGES):
-                break
-            elif not any(table.is_aside(clause) for table in LANGUAGES):
+                advises = True
+            elif any(table.is_aside(clause) for table in LANGUAGES):
+                continue
+            elif not advises or any(table.states_something(clause) for table in LANGUAGES):
                 return False
     return abstains
 

@@ -119,12 +119,15 @@ ENGLISH = Table(
         " (?:<made_up>|misspell\\w*|misspelt|typo|error|mistake|misunderstanding|confusion|"
         "different name)…",
     ),
+    states=r"\b(?:is|was|are|were|it's)\b",
     advice=(
         "please (?:check|consult|ask|provide|contact|clarify|rephrase|refer|verify|try|let me know|give|visit)\\b",
         "(?:can|could|would|do|did|are|is) you (?:please )?(?:tell|give|provide|clarify|rephrase|"
         "check|ask|share|mean"
         "|be more|have more|referring)\\b",
-        "(?:is there|can i help|how can i help|let me know|feel free|if (?:you|there is))\\b",
+        "(?:is there|can i help|how can i help|let me know|feel free|if (?:you (?:have|could|can|"
+        "need|want|would|provide|give|tell|share|meant|mean|are (?:referring|looking|asking))"
+        "|there is anything))\\b",
         "(?:but )?i(?:'d| would|'ll| will) (?:be (?:happy|glad)|love) to\\b|i can (?:only )?(?:help|try|assist)",
         "i (?:would |'d )?(?:recommend|suggest|advise)\\b",
         "you (?:may|might|could|can|should) (?:want to |wish to |need to |try to |also )?(?:try|"

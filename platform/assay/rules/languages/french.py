@@ -82,6 +82,7 @@ FRENCH = Table(
         "(?:d'après|selon|dans|à partir de|sur la base de) <text>",
         "(?:mes connaissances|mes données|ma base)\\b.{0,80}",
     ),
+    states=r"\b(?:est|sont|était|c'est|s'appelle)\b",
     advice=(
         "(?:veuillez|pourriez-vous|pouvez-vous|peux-tu|vous (?:pouvez|pourriez|devriez))\\b",
         "(?:je vous (?:recommande|conseille|suggère|invite)|consultez|si vous|n'hésitez|merci de|y a-t-il|puis-je)\\b",

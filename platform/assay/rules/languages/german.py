@@ -95,6 +95,7 @@ GERMAN = Table(
         "der )?(?:\\w+ )?(?:text\\w*|informationen|angaben|kontext\\w*)",
         "(?:mein wissen|meine (?:daten|trainingsdaten|kenntnisse))\\b.{0,80}",
     ),
+    states=r"\b(?:ist|sind|war|waren|heißt|lautet)\b",
     advice=(
         "(?:bitte|könnten sie|können sie|kannst du|könntest du|sie (?:können|könnten|sollten)|"
         "wenden sie|fragen sie)\\b",

@@ -73,6 +73,7 @@ SPANISH = Table(
         "(?:mi conocimiento|mis conocimientos|mis datos|mi información)\\b.{0,80}",
         "s[oó]lo puedo responder\\b…",
     ),
+    states=r"\b(?:es|son|era|fue|está|se llama)\b",
     advice=(
         "(?:por favor|podría|podrías|puedes|puede usted|usted puede|consulte|consulta|contacte|contacta)\\b",
         "(?:(?:le|te) (?:recomiendo|sugiero|aconsejo)|si (?:usted|tienes|necesita|puede|me)|"

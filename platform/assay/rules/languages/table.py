@@ -28,7 +28,10 @@ class Table:
     asides: tuple[str, ...]
     """Courtesies and sources: they may stand beside an abstention, and are none."""
     advice: tuple[str, ...]
-    """How a sentence begins that asks or advises the other: the rest of the sentence is no answer either."""
+    """How a sentence begins that asks or advises the other: the rest of the sentence is no answer either, as long
+    as it does not state something."""
+    states: str
+    """What stands in a clause that states something: "is"."""
     labels: tuple[str, ...] = ()
     """What may stand before the whole response and a colon: "Answer"."""
     endings: tuple[str, ...] = ()
@@ -52,6 +55,10 @@ class Table:
         """Whether the clause begins a sentence that asks or advises the other."""
         return self._advice.match(clause.translate(self.variants)) is not None
 
+    def states_something(self, clause: str) -> bool:
+        """Whether the clause says what something is, as an answer does."""
+        return self._statement.search(clause.translate(self.variants)) is not None
+
     def _matches(self, pattern: re.Pattern[str], clause: str) -> bool:
         if len(clause) > self.longest or (self.letters and not self._letter.search(clause)):
             return False
@@ -70,6 +77,10 @@ class Table:
     @cached_property
     def _aside(self) -> re.Pattern[str]:
         return self._compiled("|".join(self.asides))
+
+    @cached_property
+    def _statement(self) -> re.Pattern[str]:
+        return self._compiled(self.states)
 
     @cached_property
     def _advice(self) -> re.Pattern[str]:
