@@ -312,6 +312,7 @@ def decided(folder: Path, agreement: JudgeAgreement | None) -> GateRecord:
 def test_limits_on_a_judge_are_decided_only_where_it_is_trusted(tmp_path: Path) -> None:
     trusted = decided(tmp_path / "a", measured(JUDGE, 0.85))
     assert [limit.outcome for limit in trusted.scorecard.limits] == ["PASS", "PASS"]
+    assert "the judge agrees with 90 of 100 labels of people, at least 85.0%" in trusted.scorecard.limits[0].reason
     gate.verify(trusted, ArtifactStore(tmp_path / "a" / "artifacts"))
 
     other = JudgeSpec.model_validate({**JUDGE.model_dump(), "rubric": "Another."})

@@ -1,6 +1,6 @@
 """The scorecard as a document: the gate's decision with all that a person or an auditor needs beside it."""
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from assay.records.gate import EvaluationRecord, Scorecard
 from assay.records.record import Record
@@ -20,6 +20,9 @@ class Example(Record):
     base_response: str | None
     base_was_right: bool | None
     """None when the base model was not evaluated on this item."""
+    score: float | None = Field(None, exclude_if=lambda score: score is None)
+    """Of a metric with more scores than right and wrong."""
+    base_score: float | None = Field(None, exclude_if=lambda score: score is None)
 
 
 class WrongAnswers(Record):
@@ -29,7 +32,8 @@ class WrongAnswers(Record):
     metric: str
     count: int
     examples: tuple[Example, ...]
-    """The first few, those that the base model had right before all others."""
+    """The first few, those that the base model had right before all others; of a metric with scores in between, those
+    that lie furthest below the base model's."""
 
 
 class Line(Record):

@@ -15,6 +15,7 @@ from assay.records.report import Curve, Example, Figure, Line, Report, SweepLine
 from assay.records.selftest import SelftestRecord
 from assay.records.stages import LossPoint, SweepRecord, TrainingRecord, TrialRecord
 from assay.settings import Settings
+from assay.spec.metrics import GRADED
 from assay.stages.gate import read_evaluation, read_service
 from assay.store.artifacts import ArtifactStore
 
@@ -133,7 +134,7 @@ def _wrong_answers(gate: GateRecord, num_examples: int) -> tuple[WrongAnswers, .
         ]
         pairs = [(item, theirs.get(item.id)) for item in bad]
         examples = [_example(item, other, metric, metric in task.lower_is_better) for item, other in pairs]
-        examples.sort(key=lambda example: example.base_was_right is not True)
+        examples.sort(key=_urgency)
         if bad:
             shown = tuple(examples[:num_examples])
             found.append(WrongAnswers(task=limit.task, metric=metric, count=len(bad), examples=shown))
@@ -153,7 +154,16 @@ def counts_against(item: Sample, metric: str, *, lower_is_better: bool) -> bool:
     return score is not None and score != (0 if lower_is_better else 1)
 
 
+def _urgency(example: Example) -> tuple[bool, float]:
+    """What to show first comes first."""
+    if example.score is None:
+        return example.base_was_right is not True, 0.0
+    best = 1.0 if example.base_score is None else example.base_score
+    return False, example.score - best
+
+
 def _example(item: Sample, base: Sample | None, metric: str, lower_is_better: bool) -> Example:
+    is_graded = metric in (*GRADED, "auto")
     return Example(
         id=item.id,
         prompt=item.prompt,
@@ -161,6 +171,8 @@ def _example(item: Sample, base: Sample | None, metric: str, lower_is_better: bo
         response=item.response,
         base_response=base.response if base else None,
         base_was_right=not counts_against(base, metric, lower_is_better=lower_is_better) if base else None,
+        score=item.scores.get(metric) if is_graded else None,
+        base_score=base.scores.get(metric) if is_graded and base else None,
     )
 
 

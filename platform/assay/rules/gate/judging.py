@@ -13,7 +13,7 @@ def trusted(
     """The decided limits; those on the metric `judge` are INCONCLUSIVE while the judge of this digest was not measured,
     or does not agree with people as the suite demands."""
     fault = judge_fault(judge, judge_digest, measured)
-    return tuple(_undecided(result, fault) if fault and _is_judged(result) else result for result in results)
+    return tuple(_with_trust(result, fault, measured) if _is_judged(result) else result for result in results)
 
 
 def judge_fault(judge: JudgeSpec, judge_digest: str, measured: JudgeAgreement | None) -> str:
@@ -47,6 +47,9 @@ def _is_judged(result: LimitResult) -> bool:
     return result.kind == "task" and result.metric == "judge"
 
 
-def _undecided(result: LimitResult, fault: str) -> LimitResult:
+def _with_trust(result: LimitResult, fault: str, measured: JudgeAgreement | None) -> LimitResult:
     said = {"outcome": "INCONCLUSIVE", "reason": f"{fault}; its scores: {result.reason}"}
+    if not fault and measured is not None:
+        agreed = f"{measured.num_agreed} of {measured.num_labels} labels of people"
+        said = {"reason": f"{result.reason}; the judge agrees with {agreed}, at least {measured.agreement_lower:.1%}"}
     return LimitResult.model_validate({**result.model_dump(), **said})
