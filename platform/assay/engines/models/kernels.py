@@ -49,11 +49,12 @@ def choose(folder: str, train: TrainSpec, *, precision: Precision, on_gpu: bool,
     if named and (cannot := [kernel for kernel in named if kernel in unused]):
         raise UsageError(f"train.kernels: {cannot[0]} cannot be used here: {unused[cannot[0]]}; `auto` takes what can")
     used = tuple(kernel for kernel in asked if kernel not in unused)
-    by_text = packed and not on_gpu and train.kernels != "none" and "compile" not in used
+    by_text = packed and train.kernels != "none" and "compile" not in used
+    by_text = by_text and (not on_gpu or _has_torch_flash(precision))
     if "flash" in used:
         attention = "flash_attention_2"
     elif by_text and packed_attention.fits(config, longest=train.max_length):
-        attention = packed_attention.register()
+        attention = packed_attention.register(on_gpu=on_gpu)
     else:
         attention = "sdpa"
     return Kernels(attention, used, unused)
@@ -77,6 +78,14 @@ def _why_not(kernel: Kernel, train: TrainSpec, config: Any, *, precision: Precis
     if kernel == "flash":
         return _why_not_flash(precision)
     return _why_not_liger(train, str(config.model_type))
+
+
+def _has_torch_flash(precision: Precision) -> bool:
+    """Whether torch's own FlashAttention computes here; it has the package's limits."""
+    import torch
+
+    capable = torch.cuda.is_available() and torch.cuda.get_device_capability() >= FLASH_CAPABILITY
+    return precision != "fp32" and capable and packed_attention.has_varlen()
 
 
 def _why_not_flash(precision: Precision) -> str | None:
