@@ -98,5 +98,5 @@ COMPILE = $(UV) pip compile --quiet --upgrade --no-header --python-version 3.11 
 lock: ## renew the locks from pyproject.toml and platform/locks/*.in (needs uv)
 	$(COMPILE) $(CPU_TORCH) --override platform/locks/overrides.txt --extra demo --extra dev pyproject.toml -o platform/locks/platform-cpu.txt
 	$(COMPILE) $(CPU_TORCH) --override platform/locks/overrides.txt platform/locks/engine-cpu.in -o platform/locks/engine-cpu.txt
-	$(COMPILE) --override platform/locks/overrides.txt --extra demo --extra dev --extra aws pyproject.toml -o platform/locks/platform-gpu.txt
+	$(COMPILE) --override platform/locks/overrides.txt --extra demo --extra dev --extra aws --extra gpu pyproject.toml -o platform/locks/platform-gpu.txt
 	$(COMPILE) platform/locks/engine-gpu.in -o platform/locks/engine-gpu.txt

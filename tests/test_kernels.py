@@ -78,6 +78,75 @@ def test_a_packed_row_says_the_same_text_by_text_as_under_a_mask(family: str) ->
         assert torch.allclose(one, other, atol=1e-5)
 
 
+def masked_and(name: str) -> list[Any]:
+    """What a tiny model with grouped heads says of a packed row, and a gradient: under a mask, and by `name`."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("qwen3", **SMALL, use_cache=False)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    tokens = torch.randint(3, 64, (1, sum(LENGTHS)))
+    positions = torch.cat([torch.arange(length) for length in LENGTHS]).unsqueeze(0)
+    said = []
+    for attention in ("sdpa", name):
+        model.set_attn_implementation(attention)
+        model.zero_grad()
+        logits = model(input_ids=tokens, position_ids=positions).logits
+        logits.logsumexp(-1).sum().backward()
+        said.append((logits.detach(), model.model.layers[0].self_attn.k_proj.weight.grad.clone()))
+    return said
+
+
+@pytest.mark.parametrize("takes_groups", [True, False], ids=["torch 2.12", "torch 2.11"])
+def test_torch_s_kernel_on_gpus_is_told_where_texts_begin(takes_groups: bool, monkeypatch: Any) -> None:
+    import torch.nn.attention.varlen
+    from torch.nn.functional import scaled_dot_product_attention
+
+    bounds_told = []
+
+    def by_text(query: Any, key: Any, value: Any, bounds: Any, longest: int, *, scale: float, groups: bool) -> Any:
+        bounds_told.append((bounds.tolist(), longest))
+        parts = [part.transpose(0, 1).split(bounds.diff().tolist(), 1) for part in (query, key, value)]
+        done = [
+            scaled_dot_product_attention(*text, scale=scale, is_causal=True, enable_gqa=groups)
+            for text in zip(*parts, strict=True)
+        ]
+        return torch.cat(done, 1).transpose(0, 1)
+
+    def newer(*told: Any, scale: float, window_size: Any, enable_gqa: bool) -> Any:
+        assert window_size == (-1, 0)
+        q, k, v, bounds, _, longest, _ = told
+        return by_text(q, k, v, bounds, longest, scale=scale, groups=enable_gqa)
+
+    def older(*told: Any, scale: float, window_size: Any) -> Any:
+        return newer(*told, scale=scale, window_size=window_size, enable_gqa=False)
+
+    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", newer if takes_groups else older)
+    said = masked_and(packed_attention.register(on_gpu=True))
+    for one, other in zip(*said, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    assert set(map(str, bounds_told)) == {"([0, 5, 6, 15, 18], 9)"}
+
+
+def test_on_a_gpu_without_the_package_torch_s_own_kernel_is_taken(folder: str, monkeypatch: Any) -> None:
+    import torch
+    from transformers.utils import is_flash_attn_2_available
+
+    if is_flash_attn_2_available():
+        pytest.skip("flash-attn is installed")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+
+    def attention(precision: Any, capability: tuple[int, int] = (9, 0), **train: Any) -> str:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+        spec = TrainSpec.model_validate(train)
+        return kernels.choose(folder, spec, precision=precision, on_gpu=True, packed=True).attention
+
+    assert attention("bf16") == packed_attention.NAME_ON_GPU
+    assert attention("fp32") == attention("bf16", (7, 5)) == attention("bf16", kernels="none") == "sdpa"
+
+
 def test_a_window_that_is_shorter_than_a_text_keeps_its_mask() -> None:
     from transformers import AutoConfig
 

@@ -20,7 +20,7 @@ from assay.engines.training.objectives import Frozen, objective_of
 from assay.engines.workers.retry import run_with_retries
 from assay.errors import UsageError
 from assay.records.stages import PauseReport, TrainingOutcome
-from assay.rules.planning.memory import trained_parameters
+from assay.rules.planning.weights import trained_parameters
 from assay.spec.method import MethodSpec
 from assay.spec.objective import ObjectiveSpec
 from assay.spec.train import TrainSpec

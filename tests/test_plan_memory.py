@@ -1,9 +1,15 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from assay.engines.models.shape import from_config, from_folder, known, known_names
 from assay.records.plan import Cluster, DataPlan, MemoryEstimate, ModelShape, Node
 from assay.rules.planning.fit import serving_need, training_need
-from assay.rules.planning.memory import GIB, kv_bytes_per_token, serving_memory, trained_parameters, worker_memory
+from assay.rules.planning.memory import GIB, kv_bytes_per_token, serving_memory, worker_memory
+from assay.rules.planning.weights import trained_parameters
 from assay.rules.planning.workload import training_plan
 from assay.spec.serve import ServeSpec
 from assay.spec.train import TrainSpec
@@ -33,6 +39,28 @@ def train(**said: object) -> TrainSpec:
     return TrainSpec.model_validate({"num_workers": 64, "global_batch_size": 64, **said})
 
 
+H100 = json.loads((Path(__file__).parent / "golden" / "h100_memory.json").read_text())
+"""What training took on a GPU: `peak_allocated` bytes of tensors at the highest, `context` what CUDA and its
+libraries took beside them, `reserved` what torch's allocator held, `host` the process's resident memory."""
+
+FAR = {"full Qwen3 0.6B ZeRO-3, all offloaded (1184 tokens)": 0.15}
+"""DeepSpeed held fewer gathered weights there than it may."""
+
+
+@pytest.mark.parametrize("case", H100["cases"], ids=lambda case: str(case["name"]))
+def test_what_an_h100_measured_is_foreseen(case: dict[str, Any]) -> None:
+    model = from_config(H100["models"][case["model"]], source=case["model"])
+    assert model is not None
+    spec = TrainSpec.model_validate({"global_batch_size": 8, "max_length": 1024, **case["train"]})
+    needs = {"tokens": case["tokens"], "loss_tokens": case["loss_tokens"]}
+    estimate = worker_memory(spec, model, **needs, device="GPU", precision="bf16")
+    bar = FAR.get(case["name"], 0.03)
+    assert estimate.total == pytest.approx(case["peak_allocated"] + case["context"], rel=bar)
+    if estimate.host_total:
+        process = 3.5e9  # a worker's own, where nothing is offloaded, without its model
+        assert estimate.host_total + process == pytest.approx(case["host"], rel=0.1)
+
+
 @pytest.mark.parametrize(("stage", "gigabytes"), [(0, 120.0), (1, 31.4), (2, 16.6), (3, 1.9)])
 def test_the_model_states_are_those_of_the_zero_paper(stage: int, gigabytes: float) -> None:
     """Figure 1: 7.5 billion weights, 64 workers, mixed precision with Adam."""
@@ -48,7 +76,9 @@ def test_what_is_offloaded_is_the_nodes() -> None:
     spec = train(method="full", num_workers=8, deepspeed={"zero_stage": 3, "offload_optimizer": True})
     estimate = worker_memory(spec, LLAMA, tokens=1, loss_tokens=1, device="GPU", precision="bf16")
     assert {part.name for part in estimate.host_parts} == {"optimizer states", "gradients"}
-    assert estimate.host_total == pytest.approx(LLAMA.num_parameters * 14 / 8, rel=1e-6)
+    own = math.ceil(LLAMA.num_parameters / 8)
+    # A copy and gradients in fp32 and gradients in bf16, pinned, which torch rounds up to powers of two; moments.
+    assert estimate.host_total == 2 * 2**32 + 2**31 + 8 * own
     on_cpu = worker_memory(spec, LLAMA, tokens=1, loss_tokens=1, device="CPU", precision="fp32")
     assert on_cpu.host_parts == ()
 

@@ -25,6 +25,8 @@ class ModelShape(Record):
     """Longest sequence the model was made for, in tokens; 0 when nobody says."""
     source: str
     """Where these figures are from."""
+    norms_queries: bool = False
+    """Whether queries and keys are normalized, as in Qwen3 and Gemma 3."""
 
 
 class StagePlan(Record):

@@ -122,7 +122,7 @@ def _bounds(position_ids: "torch.Tensor") -> "tuple[torch.Tensor, int]":
         starts = (position_ids[0] == 0).nonzero().squeeze(1)
         bounds = torch.cat([starts, starts.new_tensor([position_ids.shape[1]])]).int()
         kept = bounds, int(bounds.diff().max())
-        position_ids.assay_bounds = kept  # type: ignore[attr-defined]
+        position_ids.assay_bounds = kept
     return kept
 
 

@@ -11,6 +11,9 @@ from typing import Any
 
 from assay.records.plan import ModelShape
 
+NORMS_QUERIES = ("qwen3", "gemma3", "olmo2")
+"""Families of transformers whose attention normalizes queries and keys."""
+
 GgufValue = int | float | bool | str | None
 
 
@@ -41,6 +44,7 @@ def from_config(config: dict[str, Any], *, source: str, num_parameters: int | No
             "vocab_size": int(config["vocab_size"]),
             "tied": bool(config.get("tie_word_embeddings", False)),
             "context_length": int(config.get("max_position_embeddings") or 0),
+            "norms_queries": str(config.get("model_type") or "").startswith(NORMS_QUERIES),
         }
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
@@ -60,6 +64,7 @@ def from_gguf(file: Path) -> ModelShape | None:
         config = {ours: facts[f"{kind}.{theirs}"] for ours, theirs in _GGUF_KEYS.items()}
     except KeyError:
         return None
+    config["model_type"] = kind
     config["num_key_value_heads"] = facts.get(f"{kind}.attention.head_count_kv")
     config["head_dim"] = facts.get(f"{kind}.attention.key_length")
     config["vocab_size"] = tensors["token_embd.weight"][-1] if "token_embd.weight" in tensors else None
@@ -78,7 +83,9 @@ def known(name: str) -> ModelShape | None:
     row = _KNOWN.get(name.lower())
     if row is None:
         return None
-    return from_config(dict(zip(_COLUMNS, row, strict=True)), source=f"the published config.json of {name}")
+    family = name.lower().rpartition("/")[2].split("-")[0]
+    config = {**dict(zip(_COLUMNS, row, strict=True)), "model_type": family}
+    return from_config(config, source=f"the published config.json of {name}")
 
 
 def known_names() -> list[str]:

@@ -26,6 +26,11 @@ KEEP_MEMORY = {
 """For glibc in a worker on CPU: what the forward pass gives back serves the backward pass, which is another thread's
 and would have memory of its own; and nothing goes back to the kernel between steps, only to be zeroed anew."""
 
+GROW_IN_PLACE = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+"""For torch's allocator on a GPU: rows differ in length from step to step, and blocks that fit none of
+the next ones pile up. With it 1.1 to 1.4 times what tensors took was held on an H100, without it up to
+2.3 times."""
+
 
 def fit(job: TrainingJob, *, num_gpus_per_worker: float) -> TrainingOutcome:
     """Trains on `job.train.num_workers` workers and waits, through lost workers and lack of memory.
@@ -96,7 +101,7 @@ def worker_env(threads: int, *, on_gpu: bool) -> dict[str, str]:
     """The environment of a training worker."""
     address = {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]} if os.environ.get("RAY_ADDRESS") else {}
     if on_gpu:
-        return {**WORKER_ENV, **address}
+        return {**WORKER_ENV, **GROW_IN_PLACE, **address}
     return {**WORKER_ENV, **KEEP_MEMORY, **address, "OMP_NUM_THREADS": str(threads), "DS_ACCELERATOR": "cpu"}
 
 

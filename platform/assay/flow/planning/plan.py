@@ -40,7 +40,7 @@ from assay.records.plan import (
 )
 from assay.records.stages import ModelRecord
 from assay.rules.planning.fit import gpus_of, serving_need, training_need
-from assay.rules.planning.memory import GIB, Precision
+from assay.rules.planning.memory import GIB
 from assay.rules.planning.power import (
     POWER,
     WORTHWHILE,
@@ -50,6 +50,7 @@ from assay.rules.planning.power import (
     share_limit,
     unknown_limit,
 )
+from assay.rules.planning.weights import Precision
 from assay.rules.planning.workload import training_plan
 from assay.settings import Settings
 from assay.spec.compress import Scheme

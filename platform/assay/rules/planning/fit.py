@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from assay.records.plan import Cluster, DataPlan, Device, MemoryEstimate, ModelShape, Need, Node
-from assay.rules.planning.memory import GIB, PAIRED, Precision, serving_memory, worker_memory
+from assay.rules.planning.memory import GIB, PAIRED, serving_memory, worker_memory
+from assay.rules.planning.weights import Precision
 from assay.rules.planning.workload import training_plan
 from assay.spec.compress import Scheme
 from assay.spec.serve import ServeSpec
