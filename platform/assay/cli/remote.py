@@ -7,6 +7,7 @@ from pathlib import Path
 
 from assay.cli.terminal.echo import echo
 from assay.engines.cluster import jobs
+from assay.engines.cluster.passed_on import passed_on
 from assay.errors import ExitCode, PlaceError
 from assay.flow.pipeline.keys import run_id
 from assay.loader.compose import places_named
@@ -50,7 +51,7 @@ def _submit(
             where,
             entrypoint=["python", "-m", "assay.cli.main", *arguments],
             working_dir=folder,
-            env={**env, "ASSAY_USER": settings.user, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"},
+            env={**passed_on(), **env, "ASSAY_USER": settings.user, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"},
             submission_id=job,
         )
     finally:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
+from assay.engines.cluster.passed_on import passed_on
 from assay.errors import AssayError, PlaceError, StageFailed
 
 P = ParamSpec("P")
@@ -24,12 +25,6 @@ WORKER_ENV = {
 
 CALLS_PER_WORKER = 4
 """Another worker, with its imports, is worth while once there is so much more to do."""
-
-HUBS = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
-TRACKERS = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_BASE_URL", "WANDB_ENTITY", "WANDB_MODE")
-PASSED_ON = (*HUBS, *TRACKERS, "WANDB_PROJECT")
-"""What workers are told of this process's environment: whether a hub may be asked, and where curves go. Keys and
-passwords are not: Ray's dashboard shows what is passed on."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ def connect(address: str) -> None:
             namespace="assay",
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": WORKER_ENV | {name: os.environ[name] for name in PASSED_ON if name in os.environ}},
+            runtime_env={"env_vars": WORKER_ENV | passed_on()},
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise PlaceError(

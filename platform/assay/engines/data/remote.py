@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from assay.engines.cluster.passed_on import hub_named
 from assay.errors import MissingExtra, PlaceError, UsageError
 from assay.spec.data import HUB_DATA
 
@@ -69,7 +70,7 @@ def _from_hub(name: str, revision: str | None, split: str, file: Path) -> Path:
         raise UsageError(f"hf:{name}@{revision}:{split} cannot be read: {str(error).splitlines()[0]}") from error
     except (OSError, datasets.exceptions.DatasetNotFoundError) as error:
         raise PlaceError(
-            f"hf:{name}@{revision} could not be fetched from the Hugging Face hub: {str(error).splitlines()[0]}. "
+            f"hf:{name}@{revision} could not be fetched from {hub_named()}: {str(error).splitlines()[0]}. "
             "Check the name, the network and HF_TOKEN"
         ) from error
     found.to_parquet(str(file))

@@ -124,7 +124,7 @@ def load_functions(config: Config, functions: Mapping[str, str], folder: Path) -
     return {key: replace(value) for key, value in config.items()}
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):  # libyaml: ten times as quick
     """Plain YAML and `!function`, which is read and not run."""
 
     folder: Path
@@ -143,7 +143,7 @@ def _pieces(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, Config]]
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except yaml.MarkedYAMLError as error:
-        line, column, message, hint = explained(error, path.read_text())
+        line, column, message, hint = explained(error, path.read_text(encoding="utf-8"))
         raise InvalidInput([Problem(str(path), line, column, "", "task", message, hint)]) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise _problem(path, f"cannot be read as a task file: {' '.join(str(error).split())}") from error

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from assay.engines.cluster.passed_on import hub_named
 from assay.engines.models import bottleneck
 from assay.errors import MissingExtra, PlaceError, UsageError
 from assay.loader.packages import package_folders
@@ -176,7 +177,7 @@ def _download(source: ModelSpec, target: Path) -> None:
         snapshot_download(source.name, revision=source.wanted_revision, local_dir=str(target), allow_patterns=HUB_FILES)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise PlaceError(
-            f"{source.source} could not be fetched from the Hugging Face hub: {str(error).splitlines()[0]}. "
+            f"{source.source} could not be fetched from {hub_named()}: {str(error).splitlines()[0]}. "
             "Check the name, the network and HF_TOKEN, or name a local folder"
         ) from error
     shutil.rmtree(target / ".cache", ignore_errors=True)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from assay.engines.cluster.passed_on import ENDPOINT, endpoint_fault
 from assay.errors import InvalidInput, Problem
 from assay.flow.preflight.data import DataCheck
 from assay.flow.preflight.lengths import BaseModel, base_model, check_model, check_service_length
@@ -80,7 +81,10 @@ def _suite_conflicts(spec: Spec, seen: Examined, root: Path) -> Iterator[Problem
 
 
 def _missing_here(spec: Spec, seen: Examined, places: Places) -> Iterator[Problem]:
-    """Libraries and keys that the run would ask for on its way."""
+    """Libraries, keys and addresses that the run would ask for on its way."""
+    asks_hub = spec.model.kind == "hf" or any(one.startswith("hf:") for data in spec.all_data for one in data.patterns)
+    if asks_hub and (fault := endpoint_fault()):
+        yield Problem(ENDPOINT, 0, 0, "", "environment", fault)
     for index, train in enumerate(spec.train_steps):
         at = ("train", index) if isinstance(spec.train, tuple) else ("train",)
         for name in train.report_to:
