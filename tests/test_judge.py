@@ -151,12 +151,13 @@ def test_items_get_the_score_as_a_share_of_the_scale_or_a_reason(server: Countin
         Sample(id=str(len(text)), prompt="q", target="t", response=text, scores={"exact_match": 0.0}) for text in texts
     )
     server.answer = lambda prompt: (
-        "hm" if "never" in prompt or "must end" in prompt else f"SCORE: {length_score(prompt)}"
+        "hm" if "never" in prompt or "must end" in prompt else f"I see letters.\nSCORE: {length_score(prompt)}"
     )
     result = TaskResult(task="facts", digest="d", items=answers)
     scored = evaluate._with_judge_scores(result, TaskFile("facts", "", "d", scoring_judge=judge_at(server)), tmp_path)
     assert [item.scores.get("judge") for item in scored.items] == [0, 0.5, 1, None]
     assert all(item.scores["exact_match"] == 0 for item in scored.items)
+    assert scored.items[1].remarks == {"judge": "I see letters."}
     assert "ends in no score: 'hm'" in scored.items[3].unscored["judge"]
     assert evaluate._is_unfinished(scored.items[3])
 

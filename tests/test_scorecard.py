@@ -263,10 +263,15 @@ def _rounded(said: Any) -> Any:
 
 def test_of_graded_answers_those_are_shown_that_fell_furthest_below_the_base_models(settings: Settings) -> None:
     suite = SuiteSpec.model_validate({"limits": {"text": {"metric": "rougeL", "no_worse_than": "base", "margin": 0.1}}})
-    ours = {"text": items([0.9, 0.2, 0.5, 1.0], metric="rougeL")}
+    ours = {
+        "text": tuple(
+            item.model_copy(update={"remarks": {"rougeL": "a reason"}})
+            for item in items([0.9, 0.2, 0.5, 1.0], metric="rougeL")
+        )
+    }
     base = {"text": items([0.8, 0.1, 1.0, 1.0], metric="rougeL")}
     write("text-1a2b3c", decide(suite, evaluation("candidate", ours), evaluation("base", base), settings), settings)
     found = report("text", settings=settings)
     (wrong,) = found.wrong_answers
     assert [(example.score, example.base_score) for example in wrong.examples] == [(0.5, 1.0), (0.9, 0.8), (0.2, 0.1)]
-    assert "<small>0.50</small>" in render(found)
+    assert "<small>0.50 a reason</small>" in render(found)

@@ -33,6 +33,8 @@ class Sample(Record):
     unscored: dict[str, str] = Field({}, exclude_if=lambda found: not found)
     """Metric to why the answer has no score of it, such as a judge that failed. No limit on that metric can be
     decided."""
+    remarks: dict[str, str] = Field({}, exclude_if=lambda found: not found)
+    """Metric to what was said for its score, such as a judge's reasons."""
     error: str | None = None
     """Why there is no answer, after all retries: a fault of the infrastructure. Then `scores` is empty, and no limit
     of the task can be decided."""

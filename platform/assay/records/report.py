@@ -23,6 +23,8 @@ class Example(Record):
     score: float | None = Field(None, exclude_if=lambda score: score is None)
     """Of a metric with more scores than right and wrong."""
     base_score: float | None = Field(None, exclude_if=lambda score: score is None)
+    remark: str = Field("", exclude_if=lambda remark: not remark)
+    """What was said for the score, such as a judge's reasons."""
 
 
 class WrongAnswers(Record):

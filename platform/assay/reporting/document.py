@@ -173,6 +173,7 @@ def _example(item: Sample, base: Sample | None, metric: str, lower_is_better: bo
         base_was_right=not counts_against(base, metric, lower_is_better=lower_is_better) if base else None,
         score=item.scores.get(metric) if is_graded else None,
         base_score=base.scores.get(metric) if is_graded and base else None,
+        remark=item.remarks.get(metric, ""),
     )
 
 

@@ -277,7 +277,8 @@ def _judged(item: Sample, judged: judges.Judged, scale: tuple[int, int]) -> Samp
         return item.model_copy(update={"unscored": {**item.unscored, "judge": judged.error}})
     lowest, highest = scale
     share = (judged.score - lowest) / (highest - lowest)
-    return item.model_copy(update={"scores": {**item.scores, "judge": share}})
+    remarks = {"judge": judged.remark} if judged.remark else {}
+    return item.model_copy(update={"scores": {**item.scores, "judge": share}, "remarks": remarks})
 
 
 def _is_unfinished(item: Sample) -> bool:

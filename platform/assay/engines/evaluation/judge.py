@@ -35,6 +35,7 @@ WORDS = {"ABSTAINED": True, "ANSWERED": False}
 MAX_TOKENS = 512  # a model that thinks aloud comes to its word late
 MAX_SCORING_TOKENS = 1024
 IN_FLIGHT = 8
+MAX_REMARK = 400
 
 MAX_CHARACTERS = 200_000
 """Of a question, an answer and a reference together; what is longer is not sent."""
@@ -62,6 +63,8 @@ class Judged:
     """Why there is none."""
     is_unread: bool = False
     """Whether the judge did reply, but with no score."""
+    remark: str = ""
+    """What it said before the score, shortened."""
 
 
 def judge_digest(judge: JudgeSpec) -> str:
@@ -158,7 +161,8 @@ def _judged(reply: Reply, judge: JudgeSpec) -> Judged:
     if score is None:
         end = content_of(reply).strip()[-80:]
         return Judged(None, f"the judge's reply ends in no score: {end!r}", is_unread=True)
-    return Judged(score)
+    said = " ".join(_SCORE.sub("", content_of(reply)).split())
+    return Judged(score, remark=said[:MAX_REMARK])
 
 
 def _score_in(reply: Reply, judge: JudgeSpec) -> int | None:
