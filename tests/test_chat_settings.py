@@ -1,11 +1,13 @@
 """What a spec says of a model's chats: found wrong early, put among the model's files, and told to the engine."""
 
 import json
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from assay.cli.commands import chat
 from assay.engines.data import chat_folder
 from assay.engines.data.tokenize import load_tokenizer, tokenize
 from assay.engines.deployment import ray_serve
@@ -14,9 +16,11 @@ from assay.engines.evaluation.client import Reply, content_of, reasoning_of, rea
 from assay.errors import InvalidInput, UsageError
 from assay.loader import chat_templates
 from assay.loader.load import load_spec
+from assay.settings import Settings
 from assay.spec.model import ModelSpec
 from assay.spec.serve import EngineSpec, ServeSpec
 from families import TEMPLATES, make_family, tokenizer_of
+from servers import Server, serving
 from tiny import make_project
 
 
@@ -164,3 +168,35 @@ def test_reasoning_is_counted_apart_from_the_answer() -> None:
     assert content_of(reply(None, "hm", 10)) == ""
     others = Reply({"choices": [{"message": {"content": "b", "reasoning_content": "a"}}]})
     assert (reasoning_of(others), reasoning_tokens_of(others)) == ("a", 0)
+
+
+class Thinking(BaseHTTPRequestHandler):
+    """A gateway whose model thinks aloud."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert "max_tokens" not in asked
+        self.send_response(200)
+        self.end_headers()
+        deltas = [{"reasoning": "Hm."}] + [{"content": piece} for piece in ("\n\n", "yes") if asked["model"] == "m"]
+        for delta in deltas:
+            self.wfile.write(f"data: {json.dumps({'choices': [{'delta': delta}]})}\n\n".encode())
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_chat_shows_the_answer_and_apart_from_it_the_reasoning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ASSAY_API_KEY", "k")
+    with serving(Thinking, Server) as server:
+        settings = Settings(gateway_port=server.port)
+        messages: list[dict[str, str]] = []
+        chat._turn(settings, "m", messages, "is baran real?")
+        assert messages[-1] == {"role": "assistant", "content": "yes"}
+        said = capsys.readouterr()
+        assert said.out == "yes\n"
+        assert said.err == "Hm.\n---\n"
+        chat._turn(settings, "endless", messages, "and now?")
+        assert "came to no answer" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from assay.cli.local import key_file
 from assay.cli.terminal.echo import echo, echo_foreign
@@ -45,9 +45,17 @@ def api_key(settings: Settings) -> str:
     return key
 
 
-def answer(settings: Settings, model: str, messages: list[dict[str, str]]) -> Iterator[str]:
-    """The model's answer, piece by piece. Raises `PlaceError` with the server's words when it refuses."""
-    body = {"model": model, "messages": messages, "stream": True, "temperature": 0, "max_tokens": 512}
+def answer(
+    settings: Settings,
+    model: str,
+    messages: list[dict[str, str]],
+    *,
+    reasoned: Callable[[str], None] = lambda _: None,
+) -> Iterator[str]:
+    """The model's answer, piece by piece; `reasoned` is told what it thinks before. Raises `PlaceError` with the
+    server's words when it refuses."""
+    # No longest answer: it would end the reasoning of a model that reasons before there is any.
+    body = {"model": model, "messages": messages, "stream": True, "temperature": 0}
     request = urllib.request.Request(
         f"{settings.gateway_url}/chat/completions",
         data=json.dumps(body).encode(),
@@ -58,9 +66,11 @@ def answer(settings: Settings, model: str, messages: list[dict[str, str]]) -> It
             for line in stream:
                 data = line.decode().strip().removeprefix("data: ")
                 if data.startswith("{"):
-                    piece = json.loads(data)["choices"][0]["delta"].get("content")
-                    if piece:
-                        yield piece
+                    delta = json.loads(data)["choices"][0]["delta"]
+                    if thought := delta.get("reasoning") or delta.get("reasoning_content"):
+                        reasoned(thought)
+                    if delta.get("content"):
+                        yield delta["content"]
     except urllib.error.HTTPError as error:
         raise PlaceError(f"the gateway said {error.code}: {_words(error.read())}") from error
     except OSError as error:
@@ -69,11 +79,23 @@ def answer(settings: Settings, model: str, messages: list[dict[str, str]]) -> It
 
 def _turn(settings: Settings, model: str, messages: list[dict[str, str]], said: str) -> None:
     messages.append({"role": "user", "content": said})
-    pieces = []
-    for piece in answer(settings, model, messages):
+    pieces: list[str] = []
+    thoughts: list[str] = []
+
+    def show_reasoning(piece: str) -> None:
+        """On stderr: what is piped on is the answer."""
+        echo_foreign(piece, err=True, nl=False)
+        thoughts.append(piece)
+
+    for piece in answer(settings, model, messages, reasoned=show_reasoning):
+        if thoughts and not pieces:
+            echo("\n---", err=True)
+            piece = piece.lstrip()
         echo_foreign(piece, nl=False)
         pieces.append(piece)
     echo()
+    if thoughts and not pieces:
+        echo("the model came to no answer: its reasoning filled the engine's context, or was never closed", err=True)
     messages.append({"role": "assistant", "content": "".join(pieces)})
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
+from assay.engines.data.chat_masks import split_reasoning
 from assay.engines.data.readers import Example, form_of, stream_sources
 from assay.errors import AssayError
 from assay.records.record import digest_of
@@ -60,7 +61,7 @@ class Answers:
         form = form_of(example)
         if form == "text":
             return
-        answer = str(example.label) if form == "classification" else example.messages[-1].content
+        answer = str(example.label) if form == "classification" else split_reasoning(example.messages[-1].content)[1]
         self.forms[form] += 1
         self._distinct.add(bytes.fromhex(digest_of([list(map(list, example.messages)), answer])))
         self._answers[" ".join(answer.casefold().split())] += 1

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from assay.engines.data.chat_masks import ChatFormat, Span, chat_format, marked, serving_template
+from assay.engines.data.chat_masks import ChatFormat, Span, chat_format, marked, serving_template, split_reasoning
 from assay.errors import UsageError
 from assay.loader import chat_templates
 
@@ -167,7 +167,9 @@ def prompts_of(tokenizer_folder: Path, rows: Sequence[Row], max_length: int) -> 
     `answer`."""
     tokenizer = _kept_tokenizer(tokenizer_folder)
     kept = [row.chats[0] for row in rows if len(tokenize(tokenizer, row.chats[0]).tokens) <= max_length]
-    return "".join(json.dumps({"prompt": [*chat[:-1]], "answer": chat[-1]["content"]}) + "\n" for chat in kept)
+    return "".join(
+        json.dumps({"prompt": [*chat[:-1]], "answer": split_reasoning(chat[-1]["content"])[1]}) + "\n" for chat in kept
+    )
 
 
 def pieces(tokenizer: Any, text: str, max_length: int) -> Iterator[TokenizedExample]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from assay.engines.data.chat_masks import split_reasoning
 from assay.engines.training.rewards import reward
 from assay.loader import chat_templates
 from assay.spec.objective import GrpoSpec, RewardFunctionSpec
@@ -149,7 +150,7 @@ def _function(spec: RewardFunctionSpec, scorer: str | None) -> Any:
 
     def rewards(completions: list[Any], answer: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
         return [
-            reward(spec, said[0]["content"], wanted, len(ids))
+            reward(spec, split_reasoning(said[0]["content"])[1], wanted, len(ids))
             for said, wanted, ids in zip(completions, answer, completion_ids, strict=True)
         ]
 
