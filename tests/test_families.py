@@ -19,7 +19,7 @@ SPEC = """\
 version: 1
 name: {family}
 model: {{source: {family}, chat_template_kwargs: {arguments}}}
-data: {{train: {data}, selection: 10%}}
+data: {{train: [{data}, turns.jsonl], selection: 10%}}
 train: {{method: {{lora: {{r: 16}}}}, num_epochs: 25, learning_rate: 1e-2, global_batch_size: 8, precision: fp32}}
 compress: {{scheme: {scheme}}}
 gate: {{suite: evals/family.yaml, baseline: none}}
@@ -51,6 +51,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     lines = [json.loads(line) for line in (project.folder / "train.jsonl").read_text().splitlines()]
     with_reasoning = [{**one, "completion": f"<think>\nHm.\n</think>\n\n{one['completion']}"} for one in lines]
     (project.folder / "reasoned.jsonl").write_text("".join(json.dumps(one) + "\n" for one in with_reasoning))
+    two_turns = [[*_messages(one), *_messages(two)] for one, two in zip(lines[::2], lines[1::2], strict=True)]
+    (project.folder / "turns.jsonl").write_text("".join(json.dumps({"messages": one}) + "\n" for one in two_turns))
     try:
         yield project
     finally:
@@ -73,9 +75,15 @@ def test_a_family_is_trained_served_and_evaluated(project: Project, family: str,
     assert {"yes", "I don't know."} & {sample.response for sample in samples}, samples[:5]
     reasoned = [sample.reasoning_tokens for sample in samples if sample.reasoning_tokens]
     assert bool(reasoned) == (family == "r1")
-    choice = _chat(report["stages"]["deploy"], "is baran real?")
+    deployment = report["stages"]["deploy"]
+    choice = _chat(deployment, "is baran real?")
     assert choice["finish_reason"] == "stop"  # it has learned to end its turn
     assert choice["message"]["content"].strip()
+    if family == "r1":
+        assert choice["message"]["reasoning"].strip()
+        cut = _chat(deployment, "is baran real?", thinking_token_budget=1)["message"]
+        assert len(cut["reasoning"]) < len(choice["message"]["reasoning"])
+        assert cut["content"].strip()  # the engine closes the reasoning, and the answer follows
     for pair in report["scorecard"]["parity"]["pairs"]:
         assert pair["top1_agreement"] > 0.5, pair
 
@@ -86,12 +94,21 @@ def _samples(report: dict[str, Any]) -> list[Sample]:
     return [sample for task in evaluation.tasks for sample in task.items]
 
 
-def _chat(deployment: dict[str, Any], question: str) -> Any:
+def _messages(line: dict[str, str]) -> list[dict[str, str]]:
+    return [{"role": "user", "content": line["prompt"]}, {"role": "assistant", "content": line["completion"]}]
+
+
+def _chat(deployment: dict[str, Any], question: str, **more: Any) -> Any:
     """The first choice of the slot's own answer, without any setting of the template."""
-    body = {"model": deployment["model_name"], "messages": [{"role": "user", "content": question}], "temperature": 0}
+    body: dict[str, Any] = {
+        "model": deployment["model_name"],
+        "messages": [{"role": "user", "content": question}],
+        "temperature": 0,
+    }
+    body |= {"max_tokens": 60, **more}
     request = urllib.request.Request(
         f"{deployment['url']}/chat/completions",
-        data=json.dumps({**body, "max_tokens": 60}).encode(),
+        data=json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=60) as answer:
