@@ -14,11 +14,16 @@ from assay.engines.deployment import ray_serve
 from assay.engines.deployment.chat_settings import ChatSettings, chat_settings
 from assay.engines.evaluation.client import Reply, content_of, reasoning_of, reasoning_tokens_of
 from assay.errors import InvalidInput, UsageError
+from assay.flow.pipeline.context import RunContext
+from assay.flow.planning.chats import chat_notes
+from assay.flow.preflight.check import check
 from assay.loader import chat_templates
 from assay.loader.load import load_spec
 from assay.settings import Settings
+from assay.spec.gate import SuiteSpec
 from assay.spec.model import ModelSpec
 from assay.spec.serve import EngineSpec, ServeSpec
+from assay.spec.spec import Spec
 from families import TEMPLATES, make_family, tokenizer_of
 from servers import Server, serving
 from tiny import make_project
@@ -80,10 +85,46 @@ def test_a_system_prompt_that_the_template_refuses_is_seen_before_anything_runs(
     assert (where, said) == ("data.system", "the model's chat template takes no system prompt")
 
 
+def test_a_model_in_the_hubs_cache_is_looked_into(
+    families: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "hub" / "models--Org--Qwen"
+    (repository / "snapshots").mkdir(parents=True)
+    (repository / "snapshots" / "abc").symlink_to(families / "qwen3")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    spec = make_project(tmp_path)
+    model = "model: {source: 'hf:Org/Qwen', chat_template_kwargs: {thinking: false}}"
+    spec.write_text(spec.read_text().replace("model: model", model))
+    with pytest.raises(InvalidInput) as raised:
+        check(spec, root=tmp_path)
+    paths = {problem.path: problem.message for problem in raised.value.problems}
+    assert "reads no thinking" in paths["model.chat_template_kwargs.thinking"]
+
+
 def test_a_slip_in_a_parsers_name_is_seen() -> None:
     with pytest.raises(ValueError, match="did you mean `deepseek_r1`"):
         EngineSpec(reasoning_parser="deepseek-r1")
     assert EngineSpec(reasoning_parser="a_parser_of_next_year").reasoning_parser
+
+
+def test_a_plan_says_that_the_model_reasons(families: Path, tmp_path: Path) -> None:
+    def notes(**model: Any) -> list[str]:
+        said = {"source": str(families / "qwen3"), **model}
+        spec = Spec(
+            version=1, name="m", model=said, data={"train": "x"}, gate={"suite": "s"}, approval={"reviewers": ["a"]}
+        )
+        settings = Settings(home=tmp_path)
+        return chat_notes(
+            RunContext(spec, SuiteSpec(limits={"heldout": {"at_least": 0.5}}), tmp_path, settings, None), tmp_path
+        )
+
+    (note,) = notes()
+    assert "reasons before it answers (vLLM's parser qwen3)" in note
+    assert "may reason for 1024 tokens; `chat_template_kwargs: {enable_thinking: false}` under `model`" in note
+    assert notes(chat_template_kwargs={"enable_thinking": False}) == []
+    assert notes(source=str(families / "llama3")) == []
 
 
 def test_what_was_not_said_leaves_digests_as_they_were() -> None:

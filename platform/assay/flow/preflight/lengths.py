@@ -200,11 +200,17 @@ def _name_problems(train: TrainSpec, weights: Collection[str], places: Places, a
 
 
 def _template_problems(spec: Spec, base: BaseModel, places: Places) -> Iterator[Problem]:
-    """A base model without a chat template, which chats cannot be trained on or asked with."""
+    """A base model without a chat template, which chats cannot be trained on or asked with, or arguments that its
+    template does not read."""
     folder = base.folder
     if folder is None or spec.model.chat_template is not None:
         return
-    if not (folder / "tokenizer_config.json").is_file() or chat_templates.of_folder(folder):
+    template = chat_templates.of_folder(folder)
+    if template is not None and spec.model.kind != "folder":  # of a folder it has been told already
+        for name in spec.model.chat_template_kwargs:
+            if fault := chat_templates.argument_fault(template, name):
+                yield places.problem(("model", "chat_template_kwargs", name), "no_argument", *fault)
+    if template is not None or not (folder / "tokenizer_config.json").is_file():
         return
     if any(train.objective.pretrain is None for train in spec.train_steps):
         message = "the model's tokenizer has no chat template, and chats are trained and asked with one"
