@@ -20,7 +20,7 @@ from assay.errors import StageFailed
 from assay.records.stages import LossPoint, PauseReport, TrainingOutcome
 from assay.spec.train import TrainSpec
 from tiny import KNOWN, THINGS, YES, make_model
-from workers import ActorDiedError, attempt
+from workers import ActorDiedError, attempt, let_go
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -88,7 +88,7 @@ class KillOnce:
     def __init__(
         self, one: TrainingJob, step: int, *, everybody: bool = False, then: Callable[[], None] = lambda: None
     ):
-        self.file, self.mark = Path(one.progress_file), f'"step":{step},'
+        self.one, self.file, self.mark = one, Path(one.progress_file), f'"step":{step},'
         self.everybody, self.then, self.done = everybody, then, False
 
     def __call__(self, workers: list[ForkServerProcess]) -> None:
@@ -98,6 +98,7 @@ class KillOnce:
                 worker.kill()
                 worker.join()
             self.then()
+            let_go(self.one)
 
 
 def test_a_paused_run_goes_on(project: Path, undisturbed: bytes) -> None:
@@ -135,7 +136,7 @@ def test_a_training_can_begin_with_the_checkpoint_of_one_that_was_the_same_so_fa
 @pytest.mark.parametrize("everybody", [False, True], ids=["one worker", "all workers"])
 def test_a_killed_run_ends_with_the_same_weights(project: Path, undisturbed: bytes, everybody: bool) -> None:
     one = job(project, f"killed-{everybody}")
-    outcome = done(one, partial(attempt, watch=KillOnce(one, 8, everybody=everybody)))
+    outcome = done(one, partial(attempt, watch=KillOnce(one, 8, everybody=everybody), hold_at=8))
     assert outcome.num_restarts == 1
     assert [point.step for point in outcome.history] == list(range(1, STEPS + 1))
     assert weights(one) == undisturbed
@@ -154,7 +155,7 @@ def test_a_damaged_checkpoint_is_passed_by(project: Path, undisturbed: bytes) ->
         data[random.Random(0).randrange(len(data))] ^= 4
         victim.write_bytes(bytes(data))
 
-    outcome = done(one, partial(attempt, watch=KillOnce(one, 8, then=damage)))
+    outcome = done(one, partial(attempt, watch=KillOnce(one, 8, then=damage), hold_at=8))
     assert outcome.num_restarts == 1
     assert weights(one) == undisturbed
     said = Path(one.progress_file).read_text()
@@ -170,10 +171,11 @@ def test_a_stopped_run_has_a_checkpoint_and_goes_on(project: Path, undisturbed: 
         keeping, file = current[-1].keeping, Path(one.progress_file)
         if keeping and file.exists() and '"step":5,' in file.read_text():
             keeping.stop_file.touch()
+            let_go(one)
 
     def first(attempted: TrainingJob) -> None:
         current.append(attempted)
-        attempt(attempted, watch=stop)
+        attempt(attempted, watch=stop, hold_at=5)
 
     with pytest.raises(Stopped):
         run_with_retries(one, first)
@@ -185,7 +187,7 @@ def test_a_stopped_run_has_a_checkpoint_and_goes_on(project: Path, undisturbed: 
 def test_fewer_workers_go_on_with_the_same_global_batch(project: Path) -> None:
     plain = {"method": {"lora": {"r": 4}}}  # every worker draws its own dropout
     one = job(project, "elastic", min_workers=1, **plain)
-    outcome = done(one, partial(attempt, watch=KillOnce(one, 8)), num_workers=lambda _: 1)
+    outcome = done(one, partial(attempt, watch=KillOnce(one, 8), hold_at=8), num_workers=lambda _: 1)
     assert outcome.adaptations == ("num_workers 1 instead of 2",)
     assert outcome.num_steps == STEPS
     alone = job(project, "two-workers", **plain)

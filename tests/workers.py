@@ -36,16 +36,18 @@ def attempt(
     *,
     watch: Callable[[list[ForkServerProcess]], None] = lambda _: None,
     memory_for: int | None = None,
+    hold_at: int | None = None,
 ) -> None:
     """Runs the job's workers until all have ended; `watch` is called over and over while they run. With `memory_for`
-    there is memory for a forward pass over so many tokens, and no more."""
+    there is memory for a forward pass over so many tokens, and no more. With `hold_at` the first worker waits, once it
+    has told of that step, for `let_go`: however quick the machine, `watch` sees the run there."""
     os.environ |= ENVIRONMENT
     context = get_context("forkserver")
     context.set_forkserver_preload(LIBRARIES)
     port, said = _free_port(), Path(job.output) / "worker-error"
     world = job.train.num_workers
     workers = [
-        context.Process(target=_main, args=(rank, world, port, job.model_dump_json(), memory_for, str(said)))
+        context.Process(target=_main, args=(rank, world, port, job.model_dump_json(), str(said), memory_for, hold_at))
         for rank in range(world)
     ]
     with _always_ended(workers):
@@ -78,7 +80,16 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _main(rank: int, world: int, port: int, job: str, memory_for: int | None, said: str) -> None:
+def let_go(job: "TrainingJob") -> None:
+    """Lets a run that is held go on, and keeps later attempts at it from being held."""
+    _go_on(job.progress_file).touch()
+
+
+def _go_on(progress_file: str) -> Path:
+    return Path(progress_file).with_suffix(".go-on")
+
+
+def _main(rank: int, world: int, port: int, job: str, said: str, memory_for: int | None, hold_at: int | None) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     os.environ |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -91,11 +102,28 @@ def _main(rank: int, world: int, port: int, job: str, memory_for: int | None, sa
             dist.init_process_group("gloo", init_method="env://")
             if memory_for:
                 _limit_memory(memory_for)
+            if hold_at:
+                _hold(hold_at)
             train_worker(job)
     except BaseException:
         Path(said).write_text(traceback.format_exc())
         sys.exit(1)
     os._exit(0)  # torch's threads need not be waited for
+
+
+def _hold(step: int) -> None:
+    """Makes training wait after it has told of this step."""
+    from assay.engines.training import progress
+    from assay.records.progress import Progress
+
+    tell = progress.tell
+
+    def tell_and_wait(file: Path, told: Progress) -> None:
+        tell(file, told)
+        while told.step == step and not _go_on(str(file)).exists():
+            time.sleep(0.01)
+
+    progress.tell = tell_and_wait
 
 
 def _limit_memory(num_tokens: int) -> None:
