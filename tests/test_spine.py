@@ -57,10 +57,7 @@ def test_from_a_spec_to_an_answer(project: Project) -> None:
 
 
 def test_an_unchanged_spec_runs_nothing(project: Project) -> None:
-    started = time.monotonic()
-    out = project.assay("run", "tiny.yaml")
-    assert "nothing was run" in out
-    assert time.monotonic() - started < 5
+    assert "nothing was run" in project.assay("run", "tiny.yaml")
 
 
 def test_one_changed_byte_voids_the_approval(project: Project) -> None:

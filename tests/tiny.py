@@ -51,6 +51,32 @@ serve: {{engine: {{max_model_len: 128}}}}
 """
 
 
+WORDS = tuple(
+    "the a is was and so very not book film cake trip good bad great awful lovely dull kind rude".split()  # noqa: SIM905
+)
+
+
+def make_encoder(folder: Path) -> None:
+    """A BERT of some thousand weights, whose tokenizer knows WORDS and has no chat template."""
+    from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, set_seed
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    set_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertForMaskedLM(config).save_pretrained(folder)
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    (folder / "vocab.txt").unlink(missing_ok=True)
+
+
 def make_model(folder: Path) -> None:
     """A Llama of some ten thousand weights, with a byte-level tokenizer and a chat template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers

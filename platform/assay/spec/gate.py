@@ -119,6 +119,10 @@ class Limit(Block):
                     self.metric == "ece" and self.at_most is None and num_bounds == 1,
                     "at_most is the only limit for the metric ece, which belongs to no single item",
                 ),
+                (
+                    self.metric == "macro_f1" and self.at_least is None and num_bounds == 1,
+                    "at_least is the only limit for the metric macro_f1, which belongs to no single item",
+                ),
             ]
         )
         return self

@@ -42,6 +42,12 @@ METRICS: tuple[Metric, ...] = (
     Metric("rougeL", "text", "the same for the longest common subsequence"),
     Metric("rougeLsum", "text", "the same, line by line"),
     Metric("token_f1", "text", "F1 of the words as SQuAD counts it: no case, marks or articles"),
+    Metric(
+        "macro_f1",
+        "text",
+        "mean over the classes of their F1, an answer being a class",
+        is_corpus_wide=True,
+    ),
     Metric("contains", "text", "1 if the reference stands in the answer", is_zero_or_one=True),
     Metric("regex", "text", "1 if the task's `regex` is found", is_zero_or_one=True, setting="regex"),
     Metric("json_valid", "text", "1 if the answer is JSON and nothing else", is_zero_or_one=True),
@@ -80,13 +86,19 @@ METRICS: tuple[Metric, ...] = (
 
 BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
 
-TEXT_METRICS = tuple(metric.name for metric in METRICS if metric.needs == "text")
-"""Metrics that compare a generated answer with the reference, or look at it alone."""
+CORPUS_WIDE = tuple(metric.name for metric in METRICS if metric.is_corpus_wide)
+"""Metrics that belong to all samples together, so that no difference of samples can be bounded."""
+
+TEXT_METRICS = tuple(metric.name for metric in METRICS if metric.needs == "text" and not metric.is_corpus_wide)
+"""Metrics of single samples that compare a generated answer with the reference, or look at it alone."""
 
 GRADED = tuple(
     metric.name
     for metric in METRICS
-    if metric.needs in ("text", "judge") and not metric.is_zero_or_one and metric.name != "auto"
+    if metric.needs in ("text", "judge")
+    and not metric.is_zero_or_one
+    and not metric.is_corpus_wide
+    and metric.name != "auto"
 )
 """Metrics with scores between 0 and 1."""
 

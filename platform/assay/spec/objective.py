@@ -23,8 +23,9 @@ class ClassifySpec(Block):
     """Classification of texts."""
 
     head: Literal["text", "linear"] = "text"
-    """`text`: the label is the answer, so that the model serves and is evaluated as any other. `linear`: a linear
-    layer on the last token, which trains and is measured, but cannot be served."""
+    """`text`: the label is the answer in words, which any chat model can learn. `linear`: a linear layer on an encoder
+    (BERT and its like) or on the last token of a decoder. It is served in the precision it was trained in
+    (`compress: {scheme: none}`), answers chats with the label, and `/v1/classify` with all probabilities."""
 
     instruction: str | None = None
     """For `text`: what the model is asked before each text; `Which of these is it: A, B, C?` when not said."""
@@ -182,6 +183,11 @@ class ObjectiveSpec(Block):
     def name(self) -> str:
         """The chosen objective's key."""
         return next(name for name in type(self).model_fields if getattr(self, name) is not None)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether what it makes is a classifier with a head of its own."""
+        return self.classify is not None and self.classify.head == "linear"
 
     @property
     def generates(self) -> bool:

@@ -139,10 +139,17 @@ def _contradictions(spec: Spec) -> Iterator[tuple[bool, str]]:
     mistake = spec.sweep.mistake(first) if spec.sweep else None
     yield (mistake is not None, f"sweep.parameters offers what train refuses: {mistake}")
     yield (
-        not last.objective.generates,
+        not last.objective.generates and not last.objective.classifies,
         f"train ends with objective: {last.objective.name}, which makes a model that scores and cannot answer, so that "
-        "nothing could be served; for a classifier that serves use {classify: {head: text}}, and after a reward "
-        "model add a grpo step that uses it",
+        "nothing could be served; after a reward model add a grpo step that uses it",
+    )
+    yield (
+        last.objective.classifies and spec.compress.scheme != "none",
+        "compress.scheme: a classifier with a linear head is served as it was trained; write compress: {scheme: none}",
+    )
+    yield (
+        last.objective.classifies and spec.gate.baseline == "base" and "baseline" in spec.gate.model_fields_set,
+        "gate.baseline: base has no head that classifies, and nothing to compare with; use champion or none",
     )
     yield (
         bool(last.method.prefix_tuning),

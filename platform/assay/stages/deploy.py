@@ -4,6 +4,7 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from assay.engines.deployment import ray_serve
 from assay.engines.deployment.chat_settings import chat_settings
@@ -14,6 +15,8 @@ from assay.spec.serve import ServeSpec
 from assay.stages.context import Work
 
 VERSION = 1
+CLASSIFIER = "ForSequenceClassification"
+"""How transformers calls the architecture of a classifier with a head, at the end of its name."""
 START_TIMEOUT_S = 900.0
 
 
@@ -74,11 +77,15 @@ def _replace(
     ray_serve.remove(api, slot)
     _wait_until_gone(api, slot)
     since = time.time()
-    ray_serve.deploy(
-        api,
-        ray_serve.application(slot, model_name, model.artifact.path, serve, api.engine_python, on_gpu=work.on_gpu),
-    )
+    ray_serve.deploy(api, _application(slot, serve, model_name, model, work))
     return since
+
+
+def _application(slot: Slot, serve: ServeSpec, model_name: str, model: ModelRecord, work: Work) -> dict[str, Any]:
+    path = model.artifact.path
+    if model.architecture.endswith(CLASSIFIER):
+        return ray_serve.classifier_application(slot, model_name, path, serve)
+    return ray_serve.application(slot, model_name, path, serve, work.settings.engine_python, on_gpu=work.on_gpu)
 
 
 def serve_api(work: Work) -> ray_serve.ServeApi:

@@ -18,6 +18,8 @@ class Inputs(StageInputs):
 
     base: ModelRecord
     training: TrainingRecord
+    labels: tuple[str, ...] = ()
+    """Names of a classifier's classes, in the order of its head's outputs."""
 
 
 Output = ModelRecord
@@ -32,6 +34,8 @@ def run(inputs: Inputs, work: Work) -> ModelRecord:
         facts = tasks.call(_complete, Path(training.artifact.path), Path(base.artifact.path), folder)
     else:
         facts = tasks.call(folders.merge, Path(base.artifact.path), Path(training.artifact.path), folder)
+    if inputs.labels:
+        tasks.call(folders.name_labels, folder, inputs.labels)
     return ModelRecord(artifact=work.store.put(folder, "model"), **facts.model_dump())
 
 

@@ -332,7 +332,8 @@ def _row(example: Example, objective: ObjectiveSpec, labels: Sequence[str]) -> R
     if objective.pretrain is not None:
         return Row(text=example.text)
     if objective.classify is not None and objective.classify.head == "linear":
-        return Row((_chat(example.messages),), label=labels.index(str(example.label)))
+        chat, label = _chat(example.messages), labels.index(str(example.label))
+        return Row((chat,), label=label, is_classified=True)
     return Row((_chat(example.messages), *([_chat(example.rejected)] if example.rejected else [])))
 
 
@@ -355,7 +356,10 @@ class GateTask:
         self._longest_bytes = 0
 
     def add(self, example: Example) -> None:
-        """Writes one item."""
+        """Writes one item. What is classified is answered by its label."""
+        if example.label is not None and example.messages and example.messages[-1].role == "user":
+            answered = (*example.messages, Message("assistant", str(example.label)))
+            example = example._replace(messages=answered)
         if not example.messages:
             raise UsageError("plain text asks nothing that a gate could evaluate; take data.gate out")
         if not self.digest.num_items:

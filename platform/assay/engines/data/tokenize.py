@@ -32,6 +32,8 @@ class Row(NamedTuple):
     text: str = ""
     label: int = 0
     """Class, or 1 for a good and 0 for a bad answer."""
+    is_classified: bool = False
+    """Whether the chat is a text of its own where the tokenizer has no chat template, as those of encoders."""
 
 
 class TokenizedExample(NamedTuple):
@@ -81,11 +83,15 @@ def tokenize_rows(tokenizer_folder: Path, rows: Sequence[Row], max_length: int) 
     length instead. Of a pair the last answers alone bear loss."""
     import numpy as np
 
-    tokenizer = _kept_tokenizer(tokenizer_folder, needs_template=any(row.chats for row in rows))
+    needs_template = any(row.chats and not row.is_classified for row in rows)
+    tokenizer = _kept_tokenizer(tokenizer_folder, needs_template=needs_template)
     units: list[tuple[list[TokenizedExample], int]] = []
     num_too_long = 0
     for row in rows:
-        texts = [tokenize(tokenizer, chat, last_turn_only=len(row.chats) > 1) for chat in row.chats]
+        if row.is_classified:
+            texts = [classified(tokenizer, row.chats[0])]
+        else:
+            texts = [tokenize(tokenizer, chat, last_turn_only=len(row.chats) > 1) for chat in row.chats]
         if any(len(text.tokens) > max_length for text in texts):
             num_too_long += 1
         elif texts:
@@ -231,6 +237,15 @@ def tokenize(tokenizer: Any, chat: Chat, *, last_turn_only: bool = False) -> Tok
         if tokenizer.decode(apart.tokens) == tokenizer.decode(encoded.tokens):
             encoded = apart
     return TokenizedExample(encoded.tokens, _loss_mask(encoded.spans, answers))
+
+
+def classified(tokenizer: Any, chat: Chat) -> TokenizedExample:
+    """A text that is to be classified: by the chat template up to where an answer would begin; where there is none,
+    the last message with the special tokens of an encoder. No token bears loss."""
+    if tokenizer.chat_template:
+        return tokenize(tokenizer, chat)
+    tokens = list(tokenizer(chat[-1]["content"])["input_ids"])
+    return TokenizedExample(tokens, [0] * len(tokens))
 
 
 class _Encoded(NamedTuple):

@@ -25,6 +25,7 @@ HTTP_TIMEOUT_S = 30
 CPU_BLOCK_TOKENS = 32  # vLLM's 128 caches no prefix of a prompt shorter than that; its CPU kernels want multiples of 32
 MOST_ONGOING_REQUESTS = 256  # to a replica; the engine queues what it cannot take, and Serve need not
 REPLICA_MODULE = "assay_replica"  # `make setup` copies it from platform/locks into the engine's environment
+ENGINES = ("LLMServer", "Classifier")  # deployments whose replicas hold a model
 SMALL_MACHINE_CORES = 4  # vLLM keeps one core for its scheduler; of two that costs 40 % of the throughput (measured)
 
 
@@ -107,6 +108,29 @@ def application(
     }
 
 
+def classifier_application(slot: Slot, model_name: str, model_path: str, serve: ServeSpec) -> dict[str, Any]:
+    """The same for a classifier, which the platform's own environment serves: vLLM's pooling models do not run on every
+    processor that its other models run on."""
+    config = {
+        "model_loading_config": {"model_id": model_name, "model_source": model_path},
+        "engine_kwargs": {"max_model_len": serve.engine.max_model_len},
+        "deployment_config": {
+            "autoscaling_config": {
+                "min_replicas": serve.replicas.min,
+                "max_replicas": serve.replicas.max,
+                "target_ongoing_requests": serve.replicas.target_ongoing_requests,
+            },
+            "max_ongoing_requests": max(MOST_ONGOING_REQUESTS, 4 * serve.replicas.target_ongoing_requests),
+        },
+    }
+    return {
+        "name": slot,
+        "route_prefix": f"/{slot}",
+        "import_path": "assay.engines.deployment.classifier:build_app",
+        "args": {"llm_configs": [config]},
+    }
+
+
 def state(api: ServeApi, slot: Slot) -> SlotState | None:
     """What the slot holds; None when it is empty or Serve is not running."""
     details = _request(api, "GET").get("applications", {}).get(slot)
@@ -125,7 +149,7 @@ def engine_pids(api: ServeApi, slot: Slot) -> list[tuple[str, int]]:
     return [
         (str(replica["node_ip"]), int(replica["pid"]))
         for name, deployment in deployments.items()
-        if name.startswith("LLMServer")
+        if name.startswith(ENGINES)
         for replica in deployment.get("replicas", [])
         if replica.get("state") == "RUNNING" and replica.get("pid")
     ]

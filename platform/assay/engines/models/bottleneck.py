@@ -11,6 +11,7 @@ from typing import Any
 from assay.errors import StageFailed, UsageError
 from assay.spec.method import BottleneckSpec
 
+HEADS = ("score", "classifier")  # what transformers calls the head of a sequence classifier
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 NAME = "bottleneck"
 """Under which a module of the base model holds its adapter."""
@@ -28,8 +29,9 @@ def attach(model: Any, spec: BottleneckSpec, *, in_fp32: bool) -> Any:
 
     dtype = torch.float32 if in_fp32 else model.dtype
     model.requires_grad_(False)
-    if hasattr(model, "score"):
-        model.score.requires_grad_(True)
+    for name in HEADS:
+        if hasattr(model, name):
+            getattr(model, name).requires_grad_(True)
     kind = _types()[spec.placement == "parallel"]
     for layer in _layers(model, spec):
         for part in ("mlp", "attention") if spec.placement == "after_both" else ("mlp",):
@@ -65,7 +67,8 @@ def save(model: Any, spec: BottleneckSpec, folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             tensors = {name: weight.detach().cpu().clone().contiguous() for name, weight in trained.items()}
             save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-            task = "SEQ_CLS" if hasattr(model, "score") else "CAUSAL_LM"
+            scores = any(hasattr(model, name) for name in HEADS)
+            task = "SEQ_CLS" if scores else "CAUSAL_LM"
             (folder / CONFIG).write_text(json.dumps({NAME: spec.model_dump(), "task_type": task}))
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,10 @@ from assay.spec.model import ModelSpec
 
 WEIGHT_FILES = "*.safetensors"
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "README*"]
+
+
+HEAD_WEIGHTS = ("score.weight", "classifier.weight", "classifier.out_proj.weight")
+"""The last weights of a classifier's head: of decoders, BERT and RoBERTa."""
 
 
 class ModelFacts(Record):
@@ -122,12 +126,21 @@ def with_adapter(model: Any, adapter: Path) -> Any:
     return PeftModel.from_pretrained(model, str(adapter))
 
 
+def name_labels(folder: Path, labels: Sequence[str]) -> None:
+    """Writes the names of the classes into the model's configuration, in the order of the head's outputs."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    config["id2label"] = {str(number): label for number, label in enumerate(labels)}
+    config["label2id"] = {label: number for number, label in enumerate(labels)}
+    file.write_text(json.dumps(config, indent=2) + "\n")
+
+
 def num_labels(adapter: Path) -> int:
     """Classes of the linear head that a classifier's adapter carries."""
     from safetensors import safe_open
 
     with safe_open(str(adapter / "adapter_model.safetensors"), framework="numpy") as weights:
-        head = next(name for name in weights.keys() if name.endswith("score.weight"))  # noqa: SIM118
+        head = next(name for name in weights.keys() if name.endswith(HEAD_WEIGHTS))  # noqa: SIM118
         return int(weights.get_slice(head).get_shape()[0])
 
 

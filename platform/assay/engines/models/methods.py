@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from assay.engines.models import base_model_cache, bottleneck, lora_forward
+from assay.engines.models.bottleneck import HEADS
 from assay.engines.models.deepspeed_config import Precision, is_used
 from assay.engines.models.kernels import Kernels
 from assay.errors import UsageError
 from assay.spec.method import AdaloraSpec, FreezeSpec, LoraSpec, MethodSpec, PTuningSpec, QloraSpec
 from assay.spec.train import TrainSpec
+
+_HEAD_WEIGHTS = tuple(f"{head}." for head in HEADS)
 
 INITIAL = "initial"
 """Folder, beside the weights, of an adapter that began as a part of the base weights."""
@@ -111,7 +114,7 @@ def _four_bits(qlora: QloraSpec, dtype: Any) -> Any:
         bnb_4bit_quant_type=qlora.quant_type,
         bnb_4bit_use_double_quant=qlora.double_quant,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=["lm_head", "score"],
+        llm_int8_skip_modules=["lm_head", *HEADS],
     )
 
 
@@ -124,7 +127,7 @@ def _frozen(model: Any, freeze: FreezeSpec) -> Any:
     patterns = [re.compile(pattern) for pattern in freeze.trainable]
     for name, weight in model.named_parameters():
         layer = layer_of(name)
-        wanted = (layer is not None and layer >= first) or name.startswith("score.")
+        wanted = (layer is not None and layer >= first) or name.startswith(_HEAD_WEIGHTS)
         weight.requires_grad_(wanted or any(pattern.search(name) for pattern in patterns))
     if not any(weight.requires_grad for weight in model.parameters()):
         raise UsageError(f"freeze.trainable matches no weight; they have names such as {name}")
@@ -242,11 +245,11 @@ def _linear_names(model: Any) -> list[str]:
     """Last names of all linear modules but the output head. peft's own `all-linear` cannot be limited to layers."""
     import torch
 
-    heads = {model.get_output_embeddings(), getattr(model, "score", None)}
+    head = model.get_output_embeddings()
     part = _text_part(model)
     linear = (
         name
         for name, module in (part[1] if part else model).named_modules()
-        if isinstance(module, torch.nn.Linear) and module not in heads
+        if isinstance(module, torch.nn.Linear) and module is not head and name.split(".")[0] not in HEADS
     )
     return sorted({name.rsplit(".", 1)[-1] for name in linear})

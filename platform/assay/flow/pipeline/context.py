@@ -101,6 +101,13 @@ class RunContext:
         """The data of one training run."""
         return self.spec.train_steps[index].data or self.spec.data
 
+    def labels(self, index: int) -> tuple[str, ...]:
+        """The classes of a training run that makes a classifier with a head; none for others."""
+        if not self.spec.train_steps[index].objective.classifies:
+            return ()
+        data = self.prepared(index)
+        return cast(tuple[str, ...], data) if isinstance(data, Pending) else data.labels
+
     def start(self, index: int) -> ModelRecord:
         """The model that a training run starts from: what the last run before it made that can answer."""
         before = self.spec.train_steps[:index]
@@ -161,11 +168,17 @@ class RunContext:
     @property
     def wants_champion(self) -> bool:
         """Whether the candidate stands beside the champion; before the first release that is the base model."""
-        return self.spec.gate.baseline == "champion" or "champion" in self.suite.references
+        wanted = self.spec.gate.baseline == "champion" or "champion" in self.suite.references
+        # Without a champion the base model would stand in its stead.
+        classifies = self.spec.train_steps[-1].objective.classifies
+        return wanted and not (classifies and self.champion is None)
 
     @property
     def wants_base(self) -> bool:
-        """Whether the base model is evaluated, for itself or in the champion's stead."""
+        """Whether the base model is evaluated, for itself or in the champion's stead. One without a head that
+        classifies cannot be asked."""
+        if self.spec.train_steps[-1].objective.classifies:
+            return False
         wanted = self.spec.gate.baseline == "base" or "base" in self.suite.references
         return wanted or (self.wants_champion and self.champion is None)
 

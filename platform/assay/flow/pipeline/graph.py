@@ -151,6 +151,7 @@ def _training_stages(context: RunContext, index: int) -> Iterator[Stage[Any]]:
         lambda: merge.Inputs(
             base=context.start(index),
             training=context.record(numbered("train", index), train.Output),
+            labels=context.labels(index),
         ),
     )
 

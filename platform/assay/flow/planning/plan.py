@@ -39,6 +39,7 @@ from assay.records.plan import (
     TrainingPlan,
 )
 from assay.records.stages import ModelRecord
+from assay.rules.gate.attempts import corrected_confidence
 from assay.rules.planning.fit import gpus_of, serving_need, training_need
 from assay.rules.planning.memory import GIB
 from assay.rules.planning.power import (
@@ -55,14 +56,14 @@ from assay.rules.planning.workload import training_plan
 from assay.settings import Settings
 from assay.spec.compress import Scheme
 from assay.spec.gate import HELD_OUT, Limit, SuiteSpec
-from assay.spec.metrics import GRADED
+from assay.spec.metrics import CORPUS_WIDE, GRADED
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
 
 if TYPE_CHECKING:
     from assay.store.ledger import Ledger
 
-NO_SHARES = ("penalized_score", "brier", "ece")
+NO_SHARES = ("penalized_score", "brier", *CORPUS_WIDE)
 """Metrics whose power is not known before the answers are."""
 
 
@@ -263,7 +264,7 @@ def _untrusted(context: RunContext, ledger: "Ledger | None") -> str:
 
 def _limits(suite: SuiteSpec, root: Path, data: DataPlan | None) -> Iterator[LimitPlan]:
     """Every limit of a suite that was loaded from `root`. Attempts that share the items share the confidence."""
-    confidence = 1 - (1 - suite.confidence) / (suite.attempts or 1)
+    confidence = corrected_confidence(suite)
     for task, limits in suite.limits.items():
         task_settings = suite.settings(task)
         num_items = data.num_gate if data else None

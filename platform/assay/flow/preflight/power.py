@@ -8,14 +8,16 @@ from assay.flow.preflight.places import Places
 from assay.flow.preflight.tasks import limit_location, num_items
 from assay.loader.references import SuiteFile
 from assay.loader.yaml_reader import Location
+from assay.rules.gate.attempts import corrected_confidence
 from assay.rules.planning.power import (
     comparison_needs,
     quantile_needs,
     share_needs,
 )
 from assay.spec.gate import HELD_OUT, LM_EVAL, Limit, ServiceSpec, SuiteSpec, TaskSettings
+from assay.spec.metrics import CORPUS_WIDE
 
-NO_MEANS = ("ece",)
+NO_MEANS = CORPUS_WIDE
 """Metrics whose bound is no mean's."""
 
 
@@ -26,7 +28,7 @@ def check_power(file: SuiteFile, root: Path, num_held_out: int | None) -> Iterat
     if suite.underpowered == "allow":
         return
     places = Places(file.positions)
-    confidence = 1 - (1 - suite.confidence) / (suite.attempts or 1)
+    confidence = corrected_confidence(suite)
     for task, limits in suite.limits.items():
         settings = suite.settings(task)
         count = num_held_out if task == HELD_OUT else _num_items(file, task, settings, root)

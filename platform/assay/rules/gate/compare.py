@@ -9,6 +9,7 @@ from assay.records.comparison import ComparedLimit, Side
 from assay.records.gate import Evaluation, LimitResult
 from assay.rules.gate.verdict import evaluate_limits
 from assay.spec.gate import Limit, SuiteSpec
+from assay.spec.metrics import CORPUS_WIDE
 
 SUREST = 0.9999
 """Confidence is not told beyond this."""
@@ -25,8 +26,8 @@ def compare(suite: SuiteSpec, first: Evaluation, second: Evaluation, confidence:
 def _compare(
     suite: SuiteSpec, task: str, limit: Limit, first: Evaluation, second: Evaluation, confidence: float
 ) -> ComparedLimit:
-    if limit.metric == "ece":
-        return _incomparable(task, limit.metric, "the calibration error belongs to no single item")
+    if limit.metric in CORPUS_WIDE:
+        return _incomparable(task, limit.metric, f"{limit.metric} belongs to no single sample")
     one_sided = (1 + confidence) / 2
     found = _better(suite, task, limit, first, second, one_sided)
     if found.observed is None or found.lower is None or found.upper is None:

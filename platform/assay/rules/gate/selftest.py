@@ -18,7 +18,7 @@ from assay.rules.gate.attempts import corrected_confidence
 from assay.rules.gate.verdict import LOWER_IS_BETTER, evaluate_limits, overall
 from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper
 from assay.spec.gate import Limit, SuiteSpec
-from assay.spec.metrics import RIGHT
+from assay.spec.metrics import CORPUS_WIDE, RIGHT
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -170,6 +170,8 @@ class _Stored:
         if limit.metric == "ece":
             right = next((name for name in RIGHT if name in self.ours[0].scores), "exact_match")
             return {"confidence": 1.0, right: 0.0 if worst else 1.0}
+        if limit.metric == "macro_f1":
+            return {"exact_match": 0.0 if worst else 1.0}
         low, high = self._range(limit)
         lower_is_better = limit.metric in LOWER_IS_BETTER or limit.metric in self.lower_is_better
         return {limit.metric: high if worst == lower_is_better else low}
@@ -228,7 +230,7 @@ def _onto_limit(stored: _Stored) -> tuple[float, Scores] | None:
     """The share of answers to replace, and by what, for a model that lies exactly on the limit. None where no such
     model can be made, or where every model meets the limit."""
     limit = stored.limit
-    if limit.metric == "ece" or (limit.reference is not None and stored.base is None):
+    if limit.metric in CORPUS_WIDE or (limit.reference is not None and stored.base is None):
         return None
     to_worst, to_best = stored.extreme(limit, worst=True), stored.extreme(limit, worst=False)
     (worst,), (best,) = to_worst.values(), to_best.values()

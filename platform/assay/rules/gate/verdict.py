@@ -12,13 +12,17 @@ from assay.records.gate import Evaluation, LimitResult, Outcome, Reference, Samp
 from assay.rules.gate.answers import is_right, score_of
 from assay.rules.gate.early_stopping import ABSTENTION_METRICS, can_stop, completed
 from assay.rules.statistics.calibration import calibration_bounds
+from assay.rules.statistics.macro_f1 import macro_f1_bounds
 from assay.rules.statistics.means import items_needed_for_mean, mean_bounds
 from assay.rules.statistics.paired import paired_lower
 from assay.rules.statistics.power import Direction, items_needed, pairs_needed
 from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper
 from assay.spec.gate import Limit, SuiteSpec
-from assay.spec.metrics import METRICS, RIGHT
+from assay.spec.metrics import CORPUS_WIDE, METRICS, RIGHT
+from assay.text import normalized, without_punctuation
 
+MADE_OF = {"ece": "confidence", "macro_f1": "exact_match"}
+"""The score of each sample that a metric of all samples is made of."""
 LOWER_IS_BETTER = tuple(metric.name for metric in METRICS if metric.lower_is_better)
 """Metrics of which less is better; a task's file may name others. Of every other one more is better."""
 
@@ -303,8 +307,8 @@ def _evaluate_score(case: _Case, task: str, limit: Limit, confidence: float) -> 
     scored = _read(case, case.candidate, task, limit, "the candidate")
     threshold = _threshold(limit, scored.lower_is_better)
     direction: Direction = "at_most" if limit.at_most is not None else "at_least"
-    is_ece = limit.metric == "ece"
-    bounds = _ece_bounds(case, task, scored, confidence) if is_ece else _bounds(scored, confidence)
+    of_all = {"ece": _ece_bounds, "macro_f1": _macro_f1_bounds}.get(limit.metric)
+    bounds = of_all(case, task, scored, confidence) if of_all else _bounds(scored, confidence)
     if direction == "at_most":
         outcome = _outcome(met=bounds.upper <= threshold, excluded=bounds.lower > threshold)
         opposite, wish = ("at least", bounds.lower), "allowed"
@@ -317,13 +321,13 @@ def _evaluate_score(case: _Case, task: str, limit: Limit, confidence: float) -> 
     shown_text, limit_text = _percents(value, threshold)
     reason = f"{bounds.seen}; with {100 * confidence:g}% confidence {words} {shown_text}, {wish} {limit_text}"
     if outcome == "INCONCLUSIVE":
-        if scored.is_share and not is_ece:
+        if scored.is_share and not of_all:
             needed = items_needed(bounds.observed, threshold, confidence, direction)
         else:
             needed = items_needed_for_mean(len(scored.values), bounds.observed, own[1], threshold)
         reason += _more_items(needed)
     means = {name: _mean_beside(case, name, task, limit, scored) for name in case.references}
-    slices = () if is_ece else _slices(case, task, scored, confidence)
+    slices = () if of_all else _slices(case, task, scored, confidence)
     return _Finding(outcome, reason, bounds, len(scored.values), shown, means, slices)
 
 
@@ -461,6 +465,26 @@ def _ece_bounds(case: _Case, task: str, scored: _Scored, confidence: float) -> _
     return _Bounds(found.mean, found.lower, found.upper, "signed calibration gaps, t and Gaffke", seen)
 
 
+def _macro_f1_bounds(case: _Case, task: str, scored: _Scored, confidence: float) -> _Bounds:
+    """Of the mean F1 over the classes. A right answer is its target, whatever its case and marks; any other is a class
+    by its own wording, so that what is no class at all counts as one that is never right."""
+    items = _distinct(next(found for found in case.candidate.tasks if found.task == task))
+    if any(scored.clusters[item.id] != item.id for item in items):
+        raise _NoEvidence("macro_f1 has bounds where every sample stands for itself; take cluster_by out")
+    targets = [_class(item.target) for item in items]
+    answers = [
+        target if scored.values[item.id] == 1 else _class(item.response)
+        for item, target in zip(items, targets, strict=True)
+    ]
+    found = macro_f1_bounds(targets, answers, confidence)
+    seen = f"a mean F1 of {found.observed:.1%} over {found.num_classes} classes in {len(items)} samples"
+    return _Bounds(found.observed, found.lower, found.upper, "Clopper and Pearson for each class", seen)
+
+
+def _class(text: str) -> str:
+    return without_punctuation(normalized(text)).casefold().strip()
+
+
 def _outcome(*, met: bool, excluded: bool) -> Outcome:
     if excluded:
         return "FAIL"
@@ -480,7 +504,7 @@ def _read(case: _Case, evaluation: Evaluation, task: str, limit: Limit, whose: s
             f"{len(unanswered)} of {len(items)} items got no answer on {whose} ({unanswered[0].error}); they are no "
             "wrong answers, and evaluating again asks for them alone"
         )
-    score = "abstained" if metric in ABSTENTION_METRICS else "confidence" if metric == "ece" else metric
+    score = MADE_OF.get(metric, "abstained" if metric in ABSTENTION_METRICS else metric)
     t = case.suite.settings(task).penalty_threshold
     values = [value for item in items if (value := score_of(item, score, t)) is not None]
     if unscored := [item.unscored[score] for item in items if score in item.unscored]:
@@ -549,7 +573,7 @@ def _mean_beside(case: _Case, reference: Reference, task: str, limit: Limit, our
         _check_pairing(ours, theirs, NAMES[reference])
     except _NoEvidence:
         return None
-    return None if limit.metric == "ece" else theirs.mean
+    return None if limit.metric in CORPUS_WIDE else theirs.mean
 
 
 def _slices(case: _Case, task: str, scored: _Scored, confidence: float) -> tuple[SliceResult, ...]:
