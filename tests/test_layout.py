@@ -30,6 +30,7 @@ TOP_LEVEL = {
     "LICENSE",
     "Makefile",
     "README.md",
+    "README.zh.md",
     "cluster.yaml",
     "evals",
     "platform",
@@ -89,6 +90,25 @@ def test_the_checks_are_complete_and_hold_every_room() -> None:
     layers = {room for layer in contracts[0]["layers"] for room in re.findall(r"assay\.(\w+)", layer)}
     rooms = {path.stem for path in (ROOT / "platform/assay").iterdir() if not path.name.startswith("_")}
     assert rooms - {"settings", "py"} == layers
+
+
+def test_the_readme_is_short_and_its_translation_shows_the_same() -> None:
+    english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh.md"))
+    assert len(english.splitlines()) <= 250
+    assert [blocks(text) for text in (english, chinese)] == [blocks(english)] * 2
+    assert english.count("\n## ") - 1 == chinese.count("\n## ")  # what is missing yet is told in one place
+
+
+def blocks(text: str) -> list[str]:
+    """What stands between fences: code, output and drawings."""
+    return re.findall(r"^```.*?^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_every_link_of_a_document_leads_somewhere() -> None:
+    for name in (name for name in files() if name.endswith(".md")):
+        text = (ROOT / name).read_text()
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+            assert ((ROOT / name).parent / target).exists(), f"{name}: {target}"
 
 
 def test_the_generated_parts_of_the_readmes_are_all_there() -> None:

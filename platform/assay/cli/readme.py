@@ -27,7 +27,7 @@ from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 
-FILES = ("specs/README.md", "platform/README.md", "platform/operations.md")
+FILES = ("README.md", "specs/README.md", "platform/README.md", "platform/operations.md")
 
 SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
     "specs/schema.json": spec_schema,
