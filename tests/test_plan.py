@@ -455,3 +455,14 @@ def test_a_plan_without_a_ledger_imports_little(project: Project) -> None:
         "main()"
     )
     assert assay(project, "-c", code, "plan", "bot.yaml").splitlines()[-1] == "slow:"
+
+
+def test_limits_of_the_sealed_split_are_planned_for_the_metric_that_its_answers_take(project: Project) -> None:
+    suite = project.root / "evals/bot.yaml"
+    suite.write_text("limits: {heldout: {better_than: base}}\n")
+    assert project.plan(project.spec()).gate.limits[0].requirement == "exact_match better than base by 0.0%"
+    lines = [json.dumps({"prompt": f"What is {n}?", "completion": f"A number with {n} before it."}) for n in range(40)]
+    (project.root / "train.jsonl").write_text("\n".join(lines))
+    (limit,) = project.plan(project.spec()).gate.limits
+    assert limit.requirement == "rougeL better than base by 0.0%"
+    assert "spread" in limit.note

@@ -140,6 +140,8 @@ class DataPlan(Record):
     """Examples of the sealed split; None when there is none."""
     exact: bool
     """Whether this was counted, or estimated from the number of characters."""
+    gate_metric: str = ""
+    """What `auto` stands for in limits on the sealed split; empty where that is not known."""
 
 
 class TrainingPlan(Record):

@@ -1,5 +1,7 @@
 """What there is to train on, counted where it is prepared, else estimated from the examples' characters."""
 
+import json
+from collections import Counter
 from pathlib import Path
 
 from assay.engines.data.readers import Example, read_examples
@@ -12,6 +14,7 @@ from assay.records.stages import DatasetRecord
 from assay.rules.planning.tokens import estimated_tokens
 from assay.rules.planning.workload import Passage, estimated_data
 from assay.spec.data import DataSpec, HeldOut
+from assay.spec.metrics import fitting_metric, num_words
 
 MOST_BYTES_READ = 32 * 2**20
 """Data of more bytes is not read for a plan."""
@@ -32,7 +35,8 @@ def _data(context: RunContext, index: int, vocab_size: int | None, notes: list[s
             notes.append("the prepared data cannot be read; its tokens are estimated")
         else:
             num_gate = prepared.gate.num_examples if prepared.gate else None
-            return DataPlan.model_validate({**counted.model_dump(), "num_gate": num_gate})
+            said = {"num_gate": num_gate, "gate_metric": _prepared_metric(prepared)}
+            return DataPlan.model_validate({**counted.model_dump(), **said})
     max_length = context.spec.train_steps[index].max_length
     return _estimated(context.data_spec(index), max_length, vocab_size, context.root, notes)
 
@@ -46,13 +50,30 @@ def _estimated(
         return None
     try:
         examples = read_examples(data.train, data.format, data.system, root)
-        held = data.gate
-        num_gate = len(read_examples(held.source, data.format, None, root)) if isinstance(held, HeldOut) else None
+        held = read_examples(data.gate.source, data.format, None, root) if isinstance(data.gate, HeldOut) else None
     except AssayError as error:
         notes.append(f"the data cannot be read: {str(error).splitlines()[0]}; `assay validate` says more")
         return None
     passages = [_passages(one, vocab_size) for one in examples]
-    return estimated_data(passages, data, num_gate, max_length=max_length)
+    found = estimated_data(passages, data, None if held is None else len(held), max_length=max_length)
+    lengths = Counter(num_words(_answer(one)) for one in (examples if held is None else held) if not one.text)
+    metric = fitting_metric(lengths)[0] if lengths else ""
+    return DataPlan.model_validate({**found.model_dump(), "gate_metric": metric})
+
+
+def _answer(example: Example) -> str:
+    return example.label if isinstance(example.label, str) else example.messages[-1].content
+
+
+def _prepared_metric(prepared: DatasetRecord) -> str:
+    """What the sealed task says that `auto` is."""
+    if prepared.gate is None:
+        return ""
+    try:
+        task = json.loads((Path(prepared.artifact.path) / prepared.gate.file).with_suffix(".yaml").read_text())
+    except (OSError, ValueError):
+        return ""
+    return str(task.get("metadata", {}).get("auto", ""))
 
 
 def _passages(example: Example, vocab_size: int | None) -> list[Passage]:

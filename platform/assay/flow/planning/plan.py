@@ -273,7 +273,11 @@ def _limits(suite: SuiteSpec, root: Path, data: DataPlan | None) -> Iterator[Lim
         if task_settings.max_items and num_items:
             num_items = min(num_items, task_settings.max_items)
         for limit in limits:
-            yield _limit(task, limit, num_items, confidence)
+            metric = limit.metric
+            if metric == "auto" and task == HELD_OUT and data is not None and data.gate_metric:
+                metric = data.gate_metric
+            named = Limit.model_validate({**limit.model_dump(), "metric": metric})
+            yield _limit(task, named, num_items, confidence)
 
 
 def _limit(task: str, limit: Limit, num_items: int | None, confidence: float) -> LimitPlan:
