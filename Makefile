@@ -12,7 +12,7 @@ CPU_TORCH ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backe
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-methods test-long check format lock bench-train bench-sweep bench-prepare drill-train bench-serve bench-plan bench-demo bench-ewc bench-gate house drill-gate down clean fuzz-spec bench-spec
+.PHONY: help setup demo test test-gpu test-methods test-long check format lock bench-train bench-sweep bench-prepare drill-train bench-serve bench-plan bench-demo bench-ewc bench-gate house drill-gate down clean fuzz-spec bench-spec
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -25,6 +25,9 @@ demo: setup ## from a YAML file to an answer over HTTP, for real (APPROVE=1 appr
 
 test: setup ## all tests
 	@$(BIN)/python -m pytest
+
+test-gpu: setup ## training, memory, kernels and artifacts on a GPU (one of 80 GB to itself, VARIANT=gpu, 64 GB of memory)
+	@$(BIN)/python -m pytest tests/gpu -rA -q
 
 test-methods: setup ## every method with every objective and optimizer, on a tiny model (some minutes)
 	@$(BIN)/python -m pytest tests/test_methods.py tests/test_objectives.py tests/test_chain.py -m "methods or not methods" -q

@@ -39,6 +39,9 @@ BUCKET_ELEMENTS = 50_000_000
 MAX_LIVE_ELEMENTS = 1_000_000_000
 """DeepSpeed's `stage3_max_live_parameters`; what it fetches ahead is a part of it."""
 
+SUB_GROUP_ELEMENTS = 1_000_000_000
+"""DeepSpeed's `sub_group_size`: ZeRO-3 steps so many weights at a time."""
+
 LOGIT_BYTES = 12
 """Of each logit at the worst moment: its log-probability and two gradients, in fp32. The logits
 themselves are freed by then."""
@@ -158,12 +161,13 @@ def _accumulated(worker: Worker) -> list[MemoryPart]:
 
 
 def _stepping(worker: Worker) -> MemoryPart:
-    each = STEP_BYTES[worker.zero_stage]
+    each, own = STEP_BYTES[worker.zero_stage], worker.own_states
+    if worker.zero_stage == 3:
+        own = min(own, SUB_GROUP_ELEMENTS)
     return MemoryPart(
         name="optimizer's scratch",
-        size=worker.own_states * each,
-        formula=f"{worker.own_states:,} own weights x {each} bytes: DeepSpeed's fp32 gradients and "
-        "flat copies, measured on an H100",
+        size=own * each,
+        formula=f"{own:,} own weights x {each} bytes: DeepSpeed's fp32 gradients and flat copies, measured on an H100",
     )
 
 
