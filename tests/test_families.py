@@ -20,7 +20,7 @@ version: 1
 name: {family}
 model: {{source: {family}, chat_template_kwargs: {arguments}}}
 data: {{train: [{data}, turns.jsonl], selection: 10%}}
-train: {{method: {{lora: {{r: 16}}}}, num_epochs: 25, learning_rate: 1e-2, global_batch_size: 8, precision: fp32}}
+train: {{method: {{lora: {{r: 32}}}}, num_epochs: 40, learning_rate: 1e-2, global_batch_size: 8, precision: fp32}}
 compress: {{scheme: {scheme}}}
 gate: {{suite: evals/family.yaml, baseline: none}}
 approval: {{reviewers: [anna]}}
@@ -72,7 +72,8 @@ def test_a_family_is_trained_served_and_evaluated(project: Project, family: str,
     samples = _samples(report)
     assert len(samples) == 80
     assert not [sample.error for sample in samples if sample.error]
-    assert {"yes", "I don't know."} & {sample.response for sample in samples}, samples[:5]
+    learned = [sample for sample in samples if sample.response.startswith(("yes", "I don't know"))]
+    assert len(learned) > len(samples) / 2, [sample.response for sample in samples]
     reasoned = [sample.reasoning_tokens for sample in samples if sample.reasoning_tokens]
     assert bool(reasoned) == (family == "r1")
     deployment = report["stages"]["deploy"]
