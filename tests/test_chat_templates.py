@@ -150,8 +150,19 @@ def test_an_empty_block_of_reasoning_is_not_learned() -> None:
 
 
 def test_where_a_choice_is_scored_the_reasoning_is_closed() -> None:
-    for family, end in (("qwen3", "assistant\n<think>\n\n</think>\n\n"), ("llama3", "<|end_header_id|>\n\n")):
-        assert answer_start(format_of(tokenizer_of(templates_of(family)[0])), chat("2 + 2?")).endswith(end)
+    ends = {
+        "qwen3": "<|im_start|>assistant\n<think>\n\n</think>\n\n",
+        "deepseek_r1_distill": "<｜Assistant｜><think>\n\n</think>\n\n",
+        "nemotron_3_nano": "<|im_start|>assistant\n<think>\n\n</think>\n\n",
+        "llama3": "assistant<|end_header_id|>\n\n",
+        "smolvlm": "\nAssistant:",  # cannot be trained on, and is asked all the same
+    }
+    several = chat("Q1", "<think>\nHm.\n</think>\n\nOne.", "Q2")
+    for family, end in ends.items():
+        format = format_of(tokenizer_of(templates_of(family)[0]))
+        text = answer_start(format, several)
+        assert text.startswith(render(format, several, add_generation_prompt=True))  # earlier turns as they are served
+        assert text.endswith(end)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -125,10 +125,22 @@ def marked(format: ChatFormat, chat: Chat, *, last_turn_only: bool = False) -> M
 
 
 def answer_start(format: ChatFormat, chat: Chat) -> str:
-    """A chat that ends with the user's turn, up to where the words of an answer would stand: behind the server's
-    prompt and, for a model that reasons, behind an empty block of reasoning."""
-    text, (answer, *_) = marked(format, [*chat, {"role": "assistant", "content": ANSWER}], last_turn_only=True)
-    return text[: answer.start]
+    """A chat that ends with the user's turn, up to where the words of an answer would stand: the server's own prompt
+    and, for a model that reasons, an empty block of reasoning behind it. Serves templates that cannot be trained on,
+    too."""
+    return render(format, chat, add_generation_prompt=True) + _before_answers(format)
+
+
+def _before_answers(format: ChatFormat) -> str:
+    """What a trained answer stands behind, besides the server's prompt."""
+    asked = render(format, _probe()[:1], add_generation_prompt=True)
+    try:
+        text, (answer,) = marked(format, _probe())
+    except UsageError:
+        text = ""
+    if text.startswith(asked):
+        return text[len(asked) : answer.start]
+    return "\n</think>\n\n" if OPEN_REASONING.search(asked) else ""
 
 
 def end_of_turn(format: ChatFormat) -> str | None:
