@@ -39,7 +39,7 @@ def make_job(model: Path, rows: Sequence[Row], output: Path, train: dict[str, An
         train=spec,
         model=str(model),
         train_file=str(split),
-        selection_file=str(split),
+        selection_file=more.pop("selection_file", str(split)),
         output=str(output),
         progress_file=str(output / "progress.jsonl"),
         started_at=time.time(),

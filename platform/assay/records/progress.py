@@ -12,6 +12,10 @@ class Progress(Record):
     learning_rate: float | None = None
     grad_norm: float | None = None
     tokens_per_s: float | None = None
+    selection_loss: float | None = None
+    """As last measured."""
+    warning: str = ""
+    """What is going wrong, though it goes on."""
     num_tokens: int | None = None
     """Trained on so far, over all workers."""
     memory_bytes: int | None = None

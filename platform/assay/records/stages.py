@@ -6,6 +6,7 @@ from pydantic import Field
 
 from assay.records.artifact import Artifact
 from assay.records.record import Record
+from assay.spec.block import later
 from assay.spec.train import RateChange
 
 
@@ -65,6 +66,9 @@ class LossPoint(Record):
     grad_norm: float | None = None
     tokens_per_s: float
     """Tokens that are no padding, over all workers."""
+    selection_loss: float | None = later(None)
+    """Mean loss per completion token on the selection split, where the run has looked at it."""
+    selection_loss_se: float | None = later(None)
 
 
 class PauseReport(Record):

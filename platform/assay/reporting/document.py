@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from assay.errors import NotApproved
 from assay.records.evaluation import URL_MARK, EvaluationRequest
 from assay.records.gate import GateRecord, Sample, SelfTest, ServiceRecord
+from assay.records.losses import parted, with_end
 from assay.records.record import digest_of, read_as
 from assay.records.report import Curve, Example, Figure, Line, Report, SweepLines, TrialLine, WrongAnswers
 from assay.records.selftest import SelftestRecord
@@ -210,8 +211,11 @@ def _curves(stages: Mapping[str, JsonValue]) -> tuple[Curve, ...]:
                 for index, trial in enumerate(sweep.trials)
             )
         elif name.startswith("train") and (training := read_as(TrainingRecord, data)):
-            lines = (Line(name=f"learning rate {training.learning_rate:g}", points=_losses(training.history)),)
-            note = _computed_with(training)
+            lines = (
+                Line(name=f"learning rate {training.learning_rate:g}", points=_losses(training.history)),
+                Line(name="selection", points=_selection_losses(with_end(training))),
+            )
+            note = "; ".join(part for part in (_computed_with(training), parted(with_end(training))) if part)
         else:
             continue
         if drawn := tuple(line for line in lines if len(line.points) > 1):
@@ -256,6 +260,11 @@ def _computed_with(training: TrainingRecord) -> str:
 
 def _losses(history: Sequence[LossPoint]) -> tuple[tuple[float, float], ...]:
     return tuple((float(point.step), point.loss) for point in history if isfinite(point.loss))
+
+
+def _selection_losses(history: Sequence[LossPoint]) -> tuple[tuple[float, float], ...]:
+    seen = [(float(point.step), point.selection_loss) for point in history]
+    return tuple((step, loss) for step, loss in seen if loss is not None and isfinite(loss))
 
 
 def _trial_name(trial: TrialRecord) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from assay.spec.block import Block, Fraction, Paths, refuse
+from assay.spec.block import Block, Fraction, Paths, later, refuse
 from assay.spec.checkpoint import CheckpointSpec
 from assay.spec.data import DataSpec
 from assay.spec.early_stopping import EarlyStoppingSpec
@@ -162,7 +162,7 @@ class RateChange(Block):
     """The new peak; the schedule's own course goes on under it."""
 
 
-WITHOUT_EFFECT = {"checkpoint", "min_workers", "max_failures", "report_to"}
+WITHOUT_EFFECT = {"checkpoint", "eval_steps", "min_workers", "max_failures", "report_to"}
 """Fields of `TrainSpec` that change nothing about the weights that come out."""
 
 
@@ -275,6 +275,10 @@ class TrainSpec(Block):
 
     max_failures: int = Field(3, ge=0)
     """Restarts in a row, after lost workers, that brought no new checkpoint."""
+
+    eval_steps: int | None = later(None, ge=1)
+    """Optimizer steps from one look at the loss on the selection split to the next. When not said, up to five looks
+    that take a twentieth of the time at most. A run warns when that loss rises while the training loss falls."""
 
     early_stopping: EarlyStoppingSpec | None = None
     """End the run when the selection loss has stopped falling; the run goes to its end when not said."""

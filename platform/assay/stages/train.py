@@ -22,6 +22,10 @@ from assay.store.lock import held
 
 VERSION = 5
 
+MOST_LOOKS = 5
+LOOKS_SHARE = 0.05
+"""Of the time that training takes, for looks at the selection loss that nobody asked for."""
+
 
 Fit = Callable[..., TrainingOutcome | PauseReport]
 """`ray_train.fit`, or something that does the same on workers that are there already."""
@@ -61,6 +65,7 @@ def run(inputs: Inputs, work: Work) -> TrainingRecord:
             scorer=scorer,
             fit=ray_train.fit,
             checkpoints=checkpoints,
+            num_looks=_num_looks(train, data),
         )
         shutil.rmtree(checkpoints, ignore_errors=True)
     assert isinstance(record, TrainingRecord)
@@ -81,6 +86,7 @@ def part(
     halt_file: Path | None = None,
     rising_from: float | None = None,
     start: Path | None = None,
+    num_looks: int | None = None,
 ) -> TrainingRecord | PauseReport:
     """The same, or the training up to a share of its steps: a sweep's trial. It goes on from what is in
     `checkpoints`, or begins with the checkpoint in `start`, where there is one, of a training that was the same up to
@@ -109,6 +115,7 @@ def part(
         started_at=started_at,
         on_gpu=num_gpus > 0,
         rising_from=rising_from,
+        num_looks=num_looks,
         keeping=CheckpointConfig(
             folder=str(checkpoints),
             job=identity,
@@ -132,6 +139,17 @@ def part(
         seconds=time.time() - started_at,
         **outcome.model_dump(),
     )
+
+
+def _num_looks(train: TrainSpec, data: DatasetRecord) -> int | None:
+    """How often the selection loss is measured on the way; None where that is no loss of tokens, or nothing is there.
+    A forward pass takes a third of a training step's work."""
+    if train.objective.grpo is not None or not data.selection.num_examples:
+        return None
+    shown = train.num_epochs * data.train.num_examples
+    if train.max_steps is not None:
+        shown = train.max_steps * train.global_batch_size
+    return min(MOST_LOOKS, int(LOOKS_SHARE * 3 * shown / data.selection.num_examples))
 
 
 def job_digest(

@@ -18,6 +18,7 @@ from assay.cli.terminal.console import SafeConsole
 from assay.cli.terminal.curves import trial_words
 from assay.flow.pipeline.executor import Watcher
 from assay.records.gate import ContaminationRecord, EvaluationRecord, GateRecord
+from assay.records.losses import parted, with_end
 from assay.records.progress import Progress
 from assay.records.record import Record
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
@@ -25,6 +26,9 @@ from assay.reporting.words import items_asked, reasoning
 
 POLL_S = 0.25
 PLAIN_EVERY_S = 10.0
+MOST_SHOWN = 5
+"""Selection losses on the way."""
+LESS = "`early_stopping: {}` keeps the best weights; fewer epochs, more data or dropout help"
 NAME_WIDTH = len("contamination")
 """Of a column of stages."""
 
@@ -82,10 +86,14 @@ class _Display:
 
     def _follow(self, stage: str, progress_file: Path) -> None:
         started = time.monotonic()
-        said_at, said = started, ""
+        said_at, said, warned = started, "", set[str]()
         seen: dict[str, _Seen] = {}
         while not self._stop.wait(POLL_S):
             lines, now = _current(progress_file), time.monotonic()
+            for name, progress in lines.items():
+                if progress.warning and name not in warned:
+                    warned.add(name)
+                    self._console.print(f"  [yellow]{stage}: {progress.warning}; {LESS}[/yellow]", highlight=False)
             if self._live is not None:
                 seen = {name: _first_seen(seen.get(name), progress, now) for name, progress in lines.items()}
                 self._live.update(_live_table(stage, lines, seen, now - started))
@@ -114,9 +122,13 @@ def summary(record: Record) -> str:
         return f"learning rate {chosen} chosen by selection loss ({shown})"
     if isinstance(record, TrainingRecord):
         loss = f", selection loss {record.selection_loss:.3f}" if record.selection_loss is not None else ""
+        seen = [point.selection_loss for point in record.history if point.selection_loss is not None]
+        loss += f" (on the way {', '.join(f'{one:.3f}' for one in seen[-MOST_SHOWN:])})" if seen and loss else ""
+        warning = "" if record.best_step is not None else parted(with_end(record))  # the best weights were kept
+        warned = f"\n  [yellow]{warning}; {LESS}[/yellow]" if warning else ""
         again = f", {record.num_restarts} restarts" if record.num_restarts else ""
         fast = f" with {', '.join(record.kernels)}" if record.kernels else ""
-        return f"{record.num_steps} steps, {record.tokens_per_s:.0f} tokens/s{fast}{loss}{again}"
+        return f"{record.num_steps} steps, {record.tokens_per_s:.0f} tokens/s{fast}{loss}{again}{warned}"
     if isinstance(record, DeploymentRecord):
         return f"slot {record.slot} answers"
     if isinstance(record, EvaluationRecord):
@@ -160,6 +172,8 @@ def _words(name: str, progress: Progress) -> str:
     parts = [f"step {progress.step}/{progress.num_steps}"]
     if progress.loss is not None:
         parts.append(f"loss {progress.loss:.3f}")
+    if progress.selection_loss is not None:
+        parts.append(f"selection loss {progress.selection_loss:.3f}")
     if progress.learning_rate is not None:
         parts.append(f"lr {progress.learning_rate:.2g}")
     if progress.grad_norm is not None:

@@ -88,12 +88,16 @@ class CheckpointCallback:
         *,
         evaluate: Callable[[], tuple[float | None, float | None]],
         rising_from: float | None = None,
+        num_looks: int | None = None,
     ) -> None:
         self.keeping = keeping
         self.train = train
         self.evaluate = evaluate
         """Mean loss on the selection split and its standard error, by all workers together."""
         self.rising_from = rising_from
+        self.num_looks = num_looks
+        self.looking_s = 0.0
+        """Seconds in which nothing was trained, for the selection loss was measured."""
         self.history: list[LossPoint] = []
         self.was_stopped = False
         self.pause: PauseReport | None = None
@@ -107,12 +111,16 @@ class CheckpointCallback:
 
     def after_step(self, step: int, num_steps: int, control: Any) -> None:
         """Tells the Trainer what to do after an optimizer step. Rank 0 decides for all."""
-        if self.keeping is None or step >= num_steps:
+        if step >= num_steps:
             return
         pauses = self._pauses_at(step, num_steps)
         looks = self._looks_at(step, num_steps)
-        if pauses or looks:
+        if pauses or looks or self._shows_at(step, num_steps):
+            started = time.monotonic()
             self._measured = (step, *self.evaluate())
+            self.looking_s += time.monotonic() - started
+        if self.keeping is None:
+            return
         if looks and self._is_enough(step):
             control.should_training_stop = True
             return
@@ -122,6 +130,11 @@ class CheckpointCallback:
         self.was_stopped = decision == STOP
         control.should_save = control.should_save or decision in (SAVE, STOP)
         control.should_training_stop = control.should_training_stop or decision == STOP
+
+    def measured_since(self, step: int) -> tuple[float | None, float | None]:
+        """The selection loss and its error, if they were measured after a step."""
+        measured_at, loss, error = self._measured
+        return (loss, error) if measured_at > step else (None, None)
 
     def set_rates(self, scheduler: Any) -> None:
         """Gives the next step the rate that the spec says for it. A checkpoint of a training that was the same up to
@@ -212,8 +225,15 @@ class CheckpointCallback:
         return self.num_worse >= self.train.early_stopping.patience
 
     def _looks_at(self, step: int, num_steps: int) -> bool:
-        stopping = self.train.early_stopping
+        stopping = self.train.early_stopping if self.keeping else None
         return stopping is not None and step % (stopping.every_steps or max(1, num_steps // LOOKS)) == 0
+
+    def _shows_at(self, step: int, num_steps: int) -> bool:
+        """Whether a look is due for those who watch: between the first step and the last, in equal parts."""
+        if self.num_looks is None:
+            return False
+        every = self.train.eval_steps or (num_steps // (self.num_looks + 1) if self.num_looks else 0)
+        return every > 0 and step % every == 0
 
     def _pauses_at(self, step: int, num_steps: int) -> bool:
         until = self.keeping.until if self.keeping else None

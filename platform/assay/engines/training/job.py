@@ -38,6 +38,8 @@ class TrainingJob(Record):
     on_gpu: bool
     keeping: CheckpointConfig | None = None
     """How it is kept from being lost; None where nobody would go on with it."""
+    num_looks: int | None = None
+    """How often the selection loss is measured on the way, where the spec does not say; None to never look."""
     rising_from: float | None = None
     """For a range test: the learning rate rises from here to `train.learning_rate`, by the same factor each step."""
 

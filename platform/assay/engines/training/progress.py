@@ -9,6 +9,7 @@ from assay.engines.checkpoints.callback import CheckpointCallback
 from assay.engines.cluster.progress_file import tell
 from assay.engines.training.job import TrainingJob, beginnings, finite
 from assay.engines.training.trackers import Tracker, trackers
+from assay.records.losses import parted
 from assay.records.progress import Progress
 from assay.records.stages import LossPoint
 
@@ -29,10 +30,13 @@ def watch_type() -> Any:
             self.first_step_tokens = 0
             self.step_ends: list[float] = []
             """Of the first and the last step, by a clock that nobody sets."""
+            self.looked_s = 0.0
+            """Between those two: looks at the selection loss."""
 
         def tokens_per_s(self, tokens: int) -> float:
             """Over all steps but the first, which pays for warming up."""
             seconds = self.step_ends[-1] - self.step_ends[0] if self.step_ends else 0.0
+            seconds -= self.looked_s
             return (tokens - self.first_step_tokens) / seconds if seconds > 0 else 0.0
 
         def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
@@ -40,6 +44,7 @@ def watch_type() -> Any:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.step_ends[1:] = [time.monotonic()]
+            self.looked_s = self.checkpointing.looking_s if self.first_step_at else 0.0
             if not self.first_step_at:
                 self.first_step_at = time.time()
                 self.first_step_tokens = int(state.num_input_tokens_seen)
@@ -48,21 +53,28 @@ def watch_type() -> Any:
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if not logs or "loss" not in logs:
                 return
+            history = self.checkpointing.history
+            loss, error = self.checkpointing.measured_since(history[-1].step if history else -1)
             point = LossPoint(
                 step=state.global_step,
                 loss=finite(-logs["reward"] if "reward" in logs else logs["loss"]),  # online training has no other
                 learning_rate=float(logs["learning_rate"]),
                 grad_norm=finite(logs["grad_norm"]) if logs.get("grad_norm") is not None else None,
                 tokens_per_s=self.tokens_per_s(int(state.num_input_tokens_seen)),
+                selection_loss=loss,
+                selection_loss_se=error,
             )
             self.checkpointing.history.append(point)
             for tracker in self.trackers:
                 tracker.tell(point)
+            measured = [one.selection_loss for one in history if one.selection_loss is not None]
             progress = Progress(
                 num_steps=state.max_steps,
                 memory_bytes=peak_memory_bytes(self.job.on_gpu),
                 num_tokens=int(state.num_input_tokens_seen),
-                **point.model_dump(),
+                warning=parted(history),
+                selection_loss=measured[-1] if measured else None,
+                **point.model_dump(exclude={"selection_loss", "selection_loss_se"}),
             )
             write_progress(self.job, progress)
             self.checkpointing.check_loss()

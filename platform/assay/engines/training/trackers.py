@@ -15,7 +15,7 @@ from typing import Any
 from assay.errors import MissingExtra
 from assay.records.stages import LossPoint
 
-FIELDS = ("loss", "learning_rate", "grad_norm", "tokens_per_s")
+FIELDS = ("loss", "learning_rate", "grad_norm", "tokens_per_s", "selection_loss")
 PROJECT = "assay"
 """Weights & Biases' project, when WANDB_PROJECT does not name one."""
 

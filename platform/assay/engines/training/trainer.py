@@ -52,6 +52,7 @@ def train_worker(job_json: str) -> None:
         job.keeping,
         train,
         rising_from=job.rising_from,
+        num_looks=job.num_looks,
         evaluate=lambda: mean_and_error(selection_losses(job, trainer)),
     )
     watch = watch_type()(job, checkpointing)
