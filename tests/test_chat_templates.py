@@ -122,6 +122,14 @@ def test_reasoning_in_the_data_is_learned_behind_the_servers_prompt(family: str)
     assert said.replace("\n", "") == f"{block}4{FAMILIES[family].end}"
 
 
+@pytest.mark.parametrize("family", ["gemma4_v5", "glm4moe", "gptoss", "lfm2_2_5", "lfm2_2_5_v2", "muse_glimmer"])
+def test_reasoning_is_learned_in_the_words_of_the_template(family: str) -> None:
+    """These mark it otherwise than by `<think>`, or read it from a field of the message."""
+    said = learned(tokenizer_of(templates_of(family)[0]), chat("2 + 2?", "<think>\nTwo and two.\n</think>\n\n4"))
+    assert said.count("Two and two.") == 1
+    assert said.endswith(f"4{FAMILIES[family].end}")
+
+
 @pytest.mark.parametrize("family", sorted(WITHOUT_THINKING))
 def test_an_answer_follows_the_prompt_that_a_server_renders_without_thinking(family: str) -> None:
     tokenizer = tokenizer_of(templates_of(family)[0])
@@ -192,6 +200,10 @@ def test_what_is_refused_is_refused_with_the_reason() -> None:
     for family in sorted(FOR_IMAGES):
         with pytest.raises(UsageError, match=r"model\.chat_template"):
             tokenize(tokenizer_of(templates_of(family)[0]), chat("a", "b"))
+    reasoned = chat("a", "<think>Hm.</think>b")
+    assert learned(tokenizer_of(templates_of("gemma4_v5")[0]), reasoned) == "<|channel>thought\nHm.\n<channel|>b<turn|>"
+    with pytest.raises(UsageError, match=r"leaves out the reasoning of the data \('Hm\.'\)"):
+        tokenize(tokenizer_of(templates_of("gemma4")[0]), reasoned)
     with pytest.raises(UsageError, match="System role not supported"):
         tokenize(tokenizer_of(templates_of("gemma")[0]), chat("a", "b", system="Be brief."))
 

@@ -17,6 +17,7 @@ loss: with it a model that reasons would learn not to, and without reasoning the
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from assay.errors import UsageError
@@ -121,6 +122,7 @@ def marked(format: ChatFormat, chat: Chat, *, last_turn_only: bool = False) -> M
             "assistant's; name another one in `model.chat_template`"
         )
     spans = [_cut(format, text, turn, answer) for turn, answer in zip(turns, answers, strict=True)]
+    _check_reasoning(format, text[spans[-1].start : spans[-1].end], answers[-1])
     return MarkedText(text, tuple(_with_one_end(format, text, spans[-1:] if last_turn_only else spans)))
 
 
@@ -280,6 +282,16 @@ def _cut(format: ChatFormat, text: str, turn: Span, answer: str) -> Span:
     return Span(start, _end(format, text, start, turn.end, answer))
 
 
+def _check_reasoning(format: ChatFormat, turn: str, answer: str) -> None:
+    """Earlier turns lose their reasoning in many templates, as they do when they are served; the last one must not."""
+    reasoning = split_reasoning(answer)[0]
+    if reasoning and reasoning not in turn and not CLOSED_REASONING.search(format.prompt):
+        raise UsageError(
+            f"the chat template ({format.source}) leaves out the reasoning of the data ({reasoning[:40]!r}); take it "
+            "out of the data, or name another template in `model.chat_template`"
+        )
+
+
 def _without_empty_reasoning(format: ChatFormat, text: str, start: int) -> int:
     opened = OPEN_REASONING.search(text, 0, start) is not None
     empty = (REST_OF_EMPTY_REASONING if opened else EMPTY_REASONING).match(text, start)
@@ -290,23 +302,32 @@ def _end(format: ChatFormat, text: str, start: int, limit: int, answer: str) -> 
     """Where the answer that begins at `start` ends: behind the first run of end tokens after its words. What follows
     them up to `limit` (a newline, a token that closes the whole chat) no served model ever writes."""
     words = split_reasoning(answer)[1].strip()
-    ends = "|".join(re.escape(token) for token in format.end_tokens) or r"(?!)"
-    # The same words may stand in a header or inside an end token: only end tokens and white space may follow them.
-    said = re.compile(rf"{re.escape(words)}(?=(\s*(?:{ends})+)?(?:\s|{ends})*\Z)")
-    found = said.search(text, start, limit)
-    if found is not None:
-        return found.end(1) if found[1] else limit
+    tails = _tails(format.end_tokens)
     written = text.find(words, start, limit)
-    if written < 0:
+    first = written
+    while written >= 0:
+        # The same words may stand in a header or inside an end token: nothing but end tokens may follow them.
+        tail = tails.match(text, written + len(words), limit)
+        if tail is not None:
+            return tail.end("end") if tail["end"] else limit
+        written = text.find(words, written + 1, limit)
+    if first < 0:
         raise UsageError(
             f"the chat template ({format.source}) does not write an answer as the data have it: {words[:60]!r}; name "
             "another one in `model.chat_template`"
         )
-    tail = text[written + len(words) : limit].strip()
+    rest = text[first + len(words) : limit].strip()
     raise UsageError(
-        f"the chat template ({format.source}) ends a turn with {tail[:60]!r}, which is no token of this tokenizer, so "
+        f"the chat template ({format.source}) ends a turn with {rest[:60]!r}, which is no token of this tokenizer, so "
         "that no server would stop there; name a template in `model.chat_template` whose tokens the model knows"
     )
+
+
+@lru_cache(maxsize=8)
+def _tails(end_tokens: tuple[str, ...]) -> re.Pattern[str]:
+    """The rest of a turn: a run of end tokens, and whatever of them and of white space follows."""
+    ends = "|".join(re.escape(token) for token in end_tokens) or r"(?!)"
+    return re.compile(rf"(?P<end>\s*(?:{ends})+)?(?:\s|{ends})*\Z")
 
 
 def _with_one_end(format: ChatFormat, text: str, spans: Sequence[Span]) -> list[Span]:
@@ -336,6 +357,7 @@ def _marked_by_prompts(format: ChatFormat, chat: Chat, *, last_turn_only: bool) 
         start = _without_empty_reasoning(format, text, len(prompt))
         limit = _turn_end(format, text, render(format, chat[: index + 1], add_generation_prompt=False))
         spans.append(Span(start, _end(format, text, start, limit, message["content"])))
+    _check_reasoning(format, text[spans[-1].start : spans[-1].end], chat[-1]["content"])
     return MarkedText(text, tuple(_with_one_end(format, text, spans)))
 
 
