@@ -75,7 +75,7 @@ def test_one_changed_byte_voids_the_approval(project: Project) -> None:
 def test_a_stricter_suite_blocks_without_training_again(project: Project) -> None:
     suite = project.folder / "evals" / "tiny.yaml"
     # 40 right answers of 40 have a lower bound of 92.8%.
-    suite.write_text(suite.read_text().replace("at_least: 0.6", "at_least: 0.99"))
+    suite.write_text("underpowered: allow\n" + suite.read_text().replace("at_least: 0.6", "at_least: 0.99"))
     out = project.assay("run", "tiny.yaml", exit_code=11)
     assert "INCONCLUSIVE" in out
     assert _stages(out, "✓") == ["gate"]

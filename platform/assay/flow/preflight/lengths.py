@@ -16,6 +16,7 @@ from assay.loader.references import SuiteFile
 from assay.loader.yaml_reader import Location
 from assay.records.plan import ModelShape
 from assay.spec.model import ModelSpec
+from assay.spec.objective import ObjectiveSpec
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
 
@@ -158,7 +159,8 @@ def _shape_problems(spec: Spec, shape: ModelShape, places: Places) -> Iterator[P
 
 
 def _step_problems(train: TrainSpec, shape: ModelShape, places: Places, at: Location) -> Iterator[Problem]:
-    if train.max_length > shape.context_length > 0:
+    # The default is no wish: shorter examples than it are no mistake.
+    if "max_length" in train.model_fields_set and train.max_length > shape.context_length > 0:
         message = f"max_length {train.max_length} is beyond the model's {shape.context_length} tokens"
         hint = f"write max_length: {shape.context_length} or less"
         yield places.problem((*at, "max_length"), "length", message, hint)
@@ -212,7 +214,13 @@ def _template_problems(spec: Spec, base: BaseModel, places: Places) -> Iterator[
                 yield places.problem(("model", "chat_template_kwargs", name), "no_argument", *fault)
     if template is not None or not (folder / "tokenizer_config.json").is_file():
         return
-    if any(train.objective.pretrain is None for train in spec.train_steps):
+    if any(_asks_chats(train.objective) for train in spec.train_steps):
         message = "the model's tokenizer has no chat template, and chats are trained and asked with one"
         hint = "name one in `model.chat_template`, or use the instruction-tuned model"
         yield places.problem(("model",), "chat_template", message, hint)
+
+
+def _asks_chats(objective: ObjectiveSpec) -> bool:
+    """Whether texts go through a chat template: those of a linear head's classifier need none."""
+    classify = objective.classify
+    return objective.pretrain is None and (classify is None or classify.head == "text")
