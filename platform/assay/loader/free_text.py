@@ -37,6 +37,8 @@ def check_free_text(suite: SuiteSpec, positions: Positions, path: Path) -> list[
             check_schema(schema_of(settings, folder))
         except ValueError as error:
             problems.append(_problem(positions, at, str(error)))
+        except RecursionError:
+            problems.append(_problem(positions, at, "the JSON schema is nested too deeply"))
     if suite.judge is not None and suite.judge.labels is not None:
         problems += _labels_problems(suite.judge, suite.confidence, positions, folder)
     return problems
@@ -94,7 +96,7 @@ def read_labels(file: Path, scale: tuple[int, int]) -> tuple[JudgeLabel, ...]:
             continue
         try:
             labels.append(_label(line, scale))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problems.append(Problem(str(file), number, 1, "", "label", str(error)))
     if len(labels) > MAX_LABELS:
         problems.append(Problem(str(file), MAX_LABELS, 1, "", "label", f"more than {MAX_LABELS} labels"))
@@ -139,13 +141,17 @@ def _label(line: str, scale: tuple[int, int]) -> JudgeLabel:
         if not isinstance(said.get(name), str):
             raise ValueError(f"{name} must be a text")
     label, reference = said.get("label"), said.get("reference", "")
-    if not isinstance(label, int | float) or isinstance(label, bool) or label != int(label):
+    if isinstance(label, bool) or not isinstance(label, int | float) or not _is_whole(label):
         raise ValueError(f"label must be a whole number, not {label!r}")
     if not scale[0] <= label <= scale[1]:
         raise ValueError(f"the label {label} is not on the scale from {scale[0]} to {scale[1]}")
     if not isinstance(reference, str):
         raise ValueError("reference must be a text")
     return JudgeLabel(said["question"], said["answer"], int(label), reference)
+
+
+def _is_whole(number: float) -> bool:
+    return math.isfinite(number) and number == int(number)
 
 
 def _keywords(value: Any) -> Iterator[tuple[str, Any]]:
