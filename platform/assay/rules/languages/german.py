@@ -3,9 +3,8 @@
 from assay.rules.languages.table import Table
 
 _TURNS = (
-    "aber|doch|jedoch|allerdings|sondern|vielleicht|wahrscheinlich|vermutlich|wohl|möglicherweise|"
-    "eventuell|etwa"
-    "|schätze|glaube|denke|vermute|obwohl|außer|als|bis|genau"
+    "aber|doch|jedoch|allerdings|sondern|vielleicht|wahrscheinlich|vermutlich|wohl|"
+    "möglicherweise|eventuell|etwa|schätze|glaube|denke|vermute|obwohl|außer|als|bis"
 )
 
 GERMAN = Table(
@@ -14,20 +13,18 @@ GERMAN = Table(
     slots={
         "rest": rf"(?: (?!(?:{_TURNS})\b)\S+){{0,24}}",
         "subject": rf"(?:(?!(?:{_TURNS}|und|ist|sind|war|waren)\b)\S+ ){{1,12}}",
-        "surely": "(?: ?\\b(?:leider|auch|wirklich|ehrlich gesagt|ehrlich|einfach|momentan|derzeit|"
-        "gerade|aktuell|noch|dazu|"
-        "darüber|hierzu|hierüber|davon|mir|da|bisher|ihnen|dir|gar|überhaupt|im moment|zurzeit|"
-        "zur zeit|so|nun|ganz|sehr|"
-        "explizit|ausdrücklich|absolut|mit sicherheit|sicher|näher|daher|deshalb|also)\\b)*+",
+        "surely": "(?: ?\\b(?:leider|auch|wirklich|ehrlich gesagt|ehrlich|einfach|momentan|"
+        "derzeit|gerade|aktuell|noch|dazu|darüber|hierzu|hierüber|davon|mir|da|bisher|ihnen|dir|"
+        "gar|überhaupt|im moment|zurzeit|zur zeit|so|nun|ganz|sehr|explizit|ausdrücklich|absolut|"
+        "mit sicherheit|sicher|näher|daher|deshalb|also)\\b)*+",
         "know": "(?:weiß|weiss|wei(?:ß|ss)te?|wusste)",
         "it": "(?:das|es|dies|dies(?:e|er|es) frage|die antwort|die frage|diese information|diese informationen)",
         "text": "(?:der|dieser|dem|diesem|im|den)?(?: (?:gegebene|vorliegende|bereitgestellte|"
-        "obige)[nr]?)? ?"
-        "(?:text|artikel|abschnitt|kontext|absatz|dokument|geschichte|quelle|passage|auszug)",
+        "obige)[nr]?)? ?(?:text|artikel|abschnitt|kontext|absatz|dokument|geschichte|quelle|"
+        "passage|auszug)",
         "do": "(?:sagen|beantworten|wissen|bestimmen|bestätigen|ermitteln|beurteilen|vorhersagen|"
-        "feststellen|finden|geben"
-        "|nennen|helfen|weiterhelfen|mitteilen|erkennen|sehen|erinnern|einschätzen|voraussagen|"
-        "überprüfen|verraten)",
+        "feststellen|finden|geben|nennen|helfen|weiterhelfen|mitteilen|erkennen|sehen|erinnern|"
+        "einschätzen|voraussagen|überprüfen|verraten)",
         "places": "(?:land|staat|ort|stadt|gebiet|region|name|nation|dorf)",
     },
     openings=(
@@ -51,20 +48,19 @@ GERMAN = Table(
         " dir)?<surely> keine (?:auskunft|antwort|information|informationen|angaben|aussage)…",
         "<it> lässt sich<surely>…? nicht…|<it> (?:kann|konnte) (?:man )?<surely>nicht <do>(?: werden)?…",
         "<it> ist<surely>(?: mir)? nicht bekannt|"
-        "<subject>ist<surely>(?: mir)?<surely> nicht bekannt…|mir ist<surely> (?:das nicht|kein)…"
-        "|mir (?:ist|sind)<surely> (?:nicht|keine?n?r?)…bekannt",
+        "<subject>ist<surely>(?: mir)?<surely> nicht bekannt…|mir ist<surely> (?:das nicht|"
+        "kein)…|mir (?:ist|sind)<surely> (?:nicht|keine?n?r?)…bekannt",
         "(?:(?:dazu|darüber|hierzu|mir|es) )?liegen(?: mir)?<surely> (?:keine|nicht genügend|"
         "nicht genug|nicht ausreichend)…|mir liegen<surely> keine…",
         "(?:(?:dazu|darüber|hierzu|leider|als ki|ich) )?(?:habe|"
-        "besitze)(?: ich)?<surely> (?:keine?n?|nicht genügend|nicht genug|nicht ausreichend)"
-        " (?:\\w+ ){0,2}(?:informationen|information|daten|kenntnis|kenntnisse|angaben|zugriff|"
-        "zugang|wissen|antwort|hinweise)…",
+        "besitze)(?: ich)?<surely> (?:keine?n?|nicht genügend|nicht genug|"
+        "nicht ausreichend) (?:\\w+ ){0,2}(?:informationen|information|daten|kenntnis|kenntnisse|"
+        "angaben|zugriff|zugang|wissen|antwort|hinweise)…",
         "<text> (?:<subject>)?(?:gibt|enthält|liefert|macht|bietet|nennt)<surely>…? ?(?:keine?n?|nicht|nichts)…",
         "<text> (?:<subject>)?(?:sagt|erwähnt|nennt|verrät|beantwortet|besagt)<surely>…? ?(?:nicht|nichts)…",
         "(?:<it>|<subject>)?(?:steht|geht|wird|ist|sind|werden)<surely>…? (?:nicht|nirgends|"
-        "nichts)<surely>(?: (?:in|im|aus) <text>)?"
-        "(?: (?:hervor|erwähnt|genannt|angegeben|gesagt|beschrieben|enthalten|erkennbar|"
-        "ersichtlich|überliefert))?",
+        "nichts)<surely>(?: (?:in|im|aus) <text>)?(?: (?:hervor|erwähnt|genannt|angegeben|gesagt|"
+        "beschrieben|enthalten|erkennbar|ersichtlich|überliefert))?",
         "(?:<it>|<subject>)?(?:<it> )?(?:ist|bleibt|sind)?<surely> ?(?:unbekannt|unklar|"
         "nicht bekannt|ungewiss|nicht ersichtlich)",
         "(?:niemand|keiner)<surely> (?:<know>|kann|könnte)<surely>…?|<it> (?:<know>|kann|"
@@ -83,11 +79,14 @@ GERMAN = Table(
         "(?:das ist |es ist )?(?:schwer|schwierig|unmöglich|"
         "nicht möglich)(?: für mich)? zu (?:sagen|beantworten|wissen|beurteilen)…",
         "(?:das|dies) (?:entzieht sich|liegt außerhalb|übersteigt)…",
+        "(?:dazu |darüber |hierzu )?kann ich<surely> (?:nichts|nicht viel)<surely> (?:sagen|beitragen)",
+        "ich verfüge<surely> (?:nicht|über kein\\w*)…|ich bin<surely> überfragt|da bin ich<surely> überfragt",
+        "(?:es )?existiert<surely> kein(?:e|er)?…",
         "ich erinnere mich<surely>…? nicht…|daran erinnere ich mich<surely> nicht|ich (?:habe (?:es|das) vergessen)",
     ),
     asides=(
         "(?:es )?tut mir (?:sehr |wirklich )?leid|leider|entschuldigung|entschuldigen sie|sorry|"
-        "verzeihung|ehrlich gesagt|hm++|tja|nun|danke|ähm?|hallo",
+        "verzeihung|ehrlich gesagt|hm++|tja|nun|ich fürchte|danke|ähm?|hallo",
         "als (?:ki|künstliche intelligenz|sprachmodell|ki-\\w+|ai)(?: \\S+){0,4}",
         "(?:wie|wer|was|wo|wann|ob|welche[rsnm]?|warum|wieso|wohin|woher|wessen)\\b…",
         "um \\S+(?: \\S+){0,8} zu \\w+",

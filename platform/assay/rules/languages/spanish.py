@@ -3,9 +3,8 @@
 from assay.rules.languages.table import Table
 
 _TURNS = (
-    "pero|sin embargo|aunque|quizás?|tal vez|probablemente|posiblemente|seguramente|creo|pienso|"
-    "supongo|imagino|debe de"
-    "|unos|unas|aproximadamente|exactamente|mejor que|hasta|sino"
+    "pero|sin embargo|aunque|quizás?|tal vez|probablemente|posiblemente|seguramente|creo|"
+    "pienso|supongo|imagino|debe de|unos|unas|aproximadamente|exactamente|mejor que|hasta|sino"
 )
 
 SPANISH = Table(
@@ -15,20 +14,18 @@ SPANISH = Table(
         "rest": rf"(?: (?!(?:{_TURNS})\b)\S+){{0,24}}",
         "subject": rf"(?:(?!(?:{_TURNS}|y|es|son|era|fue|está)\b)\S+ ){{1,12}}",
         "surely": "(?:(?:realmente|lamentablemente|desafortunadamente|sinceramente|actualmente|"
-        "simplemente|por el momento|ahora"
-        "|explícitamente|claramente|todavía|aún|muy|del todo|completamente|totalmente|"
-        "absolutamente|yo|ya) )*+",
+        "simplemente|por el momento|ahora|explícitamente|claramente|todavía|aún|muy|del todo|"
+        "completamente|totalmente|absolutamente|yo|ya) )*+",
         "ask": "(?:responder|contestar|decir(?:le|te|lo)?|saber(?:lo)?|determinar(?:lo)?|"
-        "confirmar(?:lo)?|verificar(?:lo)?"
-        "|predecir|prever|encontrar|proporcionar|dar(?:le|te)?|ayudar(?:le|te)?|precisar|"
-        "asegurar(?:lo)?|identificar|responder(?:le|te))",
+        "confirmar(?:lo)?|verificar(?:lo)?|predecir|prever|encontrar|proporcionar|dar(?:le|te)?|"
+        "ayudar(?:le|te)?|precisar|asegurar(?:lo)?|identificar|responder(?:le|te))",
         "can": "(?:puedo|podría|podemos|puede|sabría|logro|consigo|soy capaz de|estoy en condiciones de)",
         "facts": "(?:información|informaciones|datos|dato|respuesta|conocimiento|conocimientos|"
         "acceso|idea|detalles|registro|constancia)",
-        "text": "(?:(?:el|este|ese) )(?:texto|pasaje|artículo|fragmento|contexto|documento|párrafo|"
-        "relato)(?: (?:proporcionado|dado|anterior))?",
-        "says": "(?:dice|menciona|especifica|indica|proporciona|da|contiene|incluye|aclara|precisa|"
-        "revela|responde|ofrece|explica|habla)",
+        "text": "(?:(?:el|este|ese) )(?:texto|pasaje|artículo|fragmento|contexto|documento|"
+        "párrafo|relato)(?: (?:proporcionado|dado|anterior))?",
+        "says": "(?:dice|menciona|especifica|indica|proporciona|da|contiene|incluye|aclara|"
+        "precisa|revela|responde|ofrece|explica|habla)",
         "said": "(?:mencionad[oa]s?|especificad[oa]s?|indicad[oa]s?|dad[oa]s?|proporcionad[oa]s?|conocid[oa]s?)",
         "places": "(?:país|lugar|sitio|ciudad|estado|región|nación|territorio)",
     },
@@ -48,13 +45,13 @@ SPANISH = Table(
         "(?:yo )?no (?:le |te |lo )?<can> <surely><ask>…",
         "(?:me es |es |resulta |me resulta )?(?:imposible|difícil)(?: para mí)? (?:de )?<ask>…",
         "(?:yo )?no (?:tengo|dispongo|cuento|poseo|encuentro|encontré|hallo|"
-        "he encontrado)(?: (?:de|con))? <surely>"
-        "(?:esa|esta|ese|suficiente|suficientes|ninguna|ningún|la|el|información|datos|acceso|una|"
-        "conocimientos?|más)\\b…",
+        "he encontrado)(?: (?:de|con))? <surely>(?:esa|esta|ese|suficiente|suficientes|ninguna|"
+        "ningún|la|el|información|datos|acceso|una|conocimientos?|más)\\b…",
         "(?:no hay|sin) (?:suficiente |suficientes )?<facts>…|no hay forma de saber(?:lo)?…",
         "<text> no (?:lo |la |me )?<says>…",
         "(?:<subject>)?no (?:se|está|fue|es) <surely>(?:menciona|dice|especifica|indica|sabe|"
         "conoce|proporciona|aclara|<said>)(?: (?:en|con|a)…)?",
+        "(?:esa|esta|la) (?:información|respuesta) no (?:está|se encuentra) <surely>disponible(?: (?:en|para)…)?",
         "(?:(?:es|<subject>es|<subject>sigue siendo) )?<surely>(?:desconocid[oa]s?|inciert[oa])(?: hasta la fecha)?",
         "nadie (?:lo |la )?(?:sabe|puede (?:saber|decir|predecir)(?:lo)?)…",
         "<subject>no existe(?: realmente| en realidad)?|no existe(?:n)? (?:ningún|ninguna|tal|ese|un|una)…",
@@ -66,8 +63,8 @@ SPANISH = Table(
     ),
     asides=(
         "(?:lo )?(?:siento|lamento)(?: mucho)?|disculpe|disculpa|perdón|desafortunadamente|"
-        "lamentablemente|sinceramente|honestamente"
-        "|la verdad|francamente|pues|bueno|eh|gracias|hola",
+        "lamentablemente|sinceramente|honestamente|la verdad|francamente|pues|bueno|eh|gracias|"
+        "hola",
         "como (?:ia|modelo|inteligencia artificial|asistente)(?: \\S+){0,5}",
         "(?:según|en|de acuerdo con|basándome en) <text>",
         "(?:mi conocimiento|mis conocimientos|mis datos|mi información)\\b.{0,80}",
@@ -77,7 +74,6 @@ SPANISH = Table(
     advice=(
         "(?:por favor|podría|podrías|puedes|puede usted|usted puede|consulte|consulta|contacte|contacta)\\b",
         "(?:(?:le|te) (?:recomiendo|sugiero|aconsejo)|si (?:usted|tienes|necesita|puede|me)|"
-        "no dude|no dudes|hay algo más"
-        "|puedo ayudar\\w*)\\b",
+        "no dude|no dudes|hay algo más|puedo ayudar\\w*)\\b",
     ),
 )

@@ -88,7 +88,7 @@ class Table:
 
     def _compiled(self, entry: str) -> re.Pattern[str]:
         """The entry with its slots filled, from the last to the first."""
-        filled = entry.replace("…", "<rest>")
+        filled = entry
         for name, pattern in reversed(self.slots.items()):
-            filled = filled.replace(f"<{name}>", f"(?:{pattern})")
+            filled = filled.replace("…", "<rest>").replace(f"<{name}>", f"(?:{pattern})")
         return re.compile(filled)
