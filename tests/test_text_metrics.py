@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import sacrebleu
+from numpy.random import default_rng
 from rouge_score.rouge_scorer import RougeScorer
 from transformers.data.metrics.squad_metrics import compute_f1
 
@@ -15,6 +16,7 @@ from assay.engines.evaluation.harness import evaluate, task_file
 from assay.engines.evaluation.text_metrics import NAMES, ROUGE, corpus_score, scores_of
 from assay.records.gate import Evaluation, LimitResult, Sample, TaskResult
 from assay.rules.gate.verdict import evaluate_limits
+from assay.rules.statistics.means import mean_bounds
 from assay.spec.gate import SuiteSpec, TaskSettings
 from assay.spec.metrics import TEXT_METRICS
 from served import Counting, OpenAI
@@ -206,3 +208,24 @@ def test_an_answer_without_a_score_leaves_that_metric_open_and_no_other() -> Non
     assert found.outcome == "INCONCLUSIVE"
     assert "1 of 200 items have no score rougeL on the candidate: too long" in found.reason
     assert decided([0.9] * 200, unscored="too long", metric="exact_match", at_least=0.5).outcome == "PASS"
+
+
+@pytest.mark.parametrize("name", ["rougeL", "bleu"])
+def test_the_bound_holds_for_answers_that_share_a_source(name: str) -> None:
+    """200 sources with four answers each, which are good or bad together. Of 300 draws of 40 sources 5 % may have a
+    bound above the mean of all; 26 or more have less than 0.2 % chance."""
+    rng, vocabulary = default_rng(11), [f"word{number}" for number in range(300)]
+    scores = []
+    for _ in range(200):
+        kept = rng.beta(2, 1)
+        reference = rng.choice(vocabulary, 20).tolist()
+        answers = [" ".join(word for word in reference if rng.random() < kept) for _ in range(4)]
+        scores.append([one(name, answer, [" ".join(reference)]) for answer in answers])
+    truth = sum(map(sum, scores)) / 800
+    clusters = [number // 4 for number in range(160)]
+    missed = {"clustered": 0, "apart": 0}
+    for _ in range(300):
+        drawn = [score for source in rng.integers(0, 200, 40) for score in scores[source]]
+        missed["clustered"] += mean_bounds(drawn, clusters, 0.95).lower > truth
+        missed["apart"] += mean_bounds(drawn, None, 0.95).lower > truth
+    assert missed["clustered"] < 26 <= missed["apart"]  # `cluster_by` is what keeps the promise
