@@ -1,4 +1,7 @@
-"""A file's lock, for work that one process at a time may do."""
+"""A file's lock, for work that one process at a time may do.
+
+Not the library filelock: it cannot tell whether a lock is held without taking it, which `assay status` asks.
+"""
 
 import fcntl
 import os

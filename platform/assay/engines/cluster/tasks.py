@@ -116,6 +116,7 @@ def map_in_order(function: Callable[P, T], calls: Iterable[tuple[Any, ...]]) -> 
     Errors come as those of `call`; the workers end with the iteration."""
     import ray
 
+    # ray.util.ActorPool starts all of its actors at once, and takes all of `calls` before it waits.
     starter = ray.remote(num_cpus=1, max_restarts=0)(_Caller)
     workers: list[Any] = []
     waiting: deque[Any] = deque()

@@ -167,7 +167,8 @@ def _keys(asks: Sequence[Request]) -> list[str]:
 
 @dataclass
 class _Asking:
-    """The state that the requests in flight share."""
+    """The state that the requests in flight share. A library for retries repeats one call by itself; here the others
+    are not even asked once the server has long been silent, and a request that pauses gives its place away."""
 
     endpoint: Endpoint
     client: "httpx.AsyncClient"

@@ -1,6 +1,10 @@
 """Ray Tune: runs a sweep's trials, each up to where the sweep wants to see it, as many at once as fit.
 
-Tune's actors stay from one trial to the next, and with them their training workers (`warm_workers`).
+Tune's actors stay from one trial to the next, and with them their training workers (`pool`).
+
+Tune draws the parameters and runs the trials; which goes on, and from where, is decided in `rules/search`. Tune's own
+ASHA and PBT decide by the order in which results happen to come, and PBT by checkpoints that it keeps itself: the same
+seed would choose another rate on another machine, and a sweep that was broken off would begin anew.
 """
 
 import json
