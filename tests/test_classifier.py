@@ -115,45 +115,42 @@ def test_what_a_head_rules_out_is_told_before(
         load_spec(spec, tmp_path)
 
 
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    project = Project(tmp_path, ASSAY_USER="ben")
+    make_encoder(project.folder / "bert")
+    write_spec(project.folder)
+    try:
+        yield project
+    finally:
+        project.assay("down")
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-class TestOnRay:
-    @pytest.fixture(scope="class")
-    def project(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-        project = Project(tmp_path_factory.mktemp("classifier"), ASSAY_USER="ben")
-        make_encoder(project.folder / "bert")
-        write_spec(project.folder)
-        try:
-            yield project
-        finally:
-            project.assay("down")
+def test_from_labelled_texts_to_a_promoted_classifier(project: Project) -> None:
+    up = project.assay("up")
+    key = next(line.split()[-1] for line in up.splitlines() if "API key" in line)
+    assert "PASS" in project.assay("run", "mood.yaml")
+    report = json.loads(project.assay("report", "mood", "--json"))
+    metrics = {limit["metric"]: limit for limit in report["scorecard"]["limits"]}
+    assert metrics["macro_f1"]["lower"] < metrics["macro_f1"]["observed"]
+    project.assay("approve", "mood", "--as", "anna")
+    project.assay("promote", "mood")
+    turn = {"role": "user", "content": "the cake was lovely"}
+    answer = ask(project, key, "chat/completions", messages=[turn])
+    assert answer["choices"][0]["message"]["content"] == "pleased"
+    found = ask(project, key, "classify", input=["the cake was lovely", "a rude film"])
+    assert [one["label"] for one in found["data"]] == ["pleased", "cross"]
+    assert all(sum(one["probs"].values()) == pytest.approx(1) for one in found["data"])
 
-    def test_from_labelled_texts_to_a_promoted_classifier(self, project: Project) -> None:
-        up = project.assay("up")
-        key = next(line.split()[-1] for line in up.splitlines() if "API key" in line)
-        assert "PASS" in project.assay("run", "mood.yaml")
-        report = json.loads(project.assay("report", "mood", "--json"))
-        metrics = {limit["metric"]: limit for limit in report["scorecard"]["limits"]}
-        assert metrics["macro_f1"]["lower"] < metrics["macro_f1"]["observed"]
-        project.assay("approve", "mood", "--as", "anna")
-        project.assay("promote", "mood")
-        answer = self.ask(project, key, "chat/completions", messages=[self.turn("the cake was lovely")])
-        assert answer["choices"][0]["message"]["content"] == "pleased"
-        found = self.ask(project, key, "classify", input=["the cake was lovely", "a rude film"])
-        assert [one["label"] for one in found["data"]] == ["pleased", "cross"]
-        assert all(sum(one["probs"].values()) == pytest.approx(1) for one in found["data"])
 
-    @staticmethod
-    def turn(text: str) -> dict[str, str]:
-        return {"role": "user", "content": text}
-
-    @staticmethod
-    def ask(project: Project, key: str, path: str, **body: Any) -> Any:
-        request = urllib.request.Request(
-            f"{project.gateway}/{path}",
-            data=json.dumps({"model": "mood", **body}).encode(),
-            headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.loads(answer.read())
+def ask(project: Project, key: str, path: str, **body: Any) -> Any:
+    request = urllib.request.Request(
+        f"{project.gateway}/{path}",
+        data=json.dumps({"model": "mood", **body}).encode(),
+        headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read())
