@@ -14,7 +14,7 @@ from assay.engines.data.tokenize import Row, classified, load_tokenizer, tokeniz
 from assay.engines.deployment.classifier import Model
 from assay.engines.models import folders
 from assay.errors import InvalidInput
-from assay.loader.load import load_spec
+from assay.flow.preflight.check import check
 from project import Project
 from tiny import make_encoder, make_model
 
@@ -104,15 +104,16 @@ def test_labels_have_their_names_and_a_batch_says_what_each_text_alone_says(enco
     ("changes", "told"),
     [
         ({"compress": {"scheme": "W8A8"}}, "write compress: {scheme: none}"),
-        ({"gate": {"suite": "evals/mood.yaml", "baseline": "base"}}, "has no head that classifies"),
+        ({"gate": {"suite": "evals/beside.yaml"}}, r"evals/beside.yaml:1:.* has no head that classifies"),
     ],
 )
 def test_what_a_head_rules_out_is_told_before(
     encoder: Path, tmp_path: Path, changes: dict[str, Any], told: str
 ) -> None:
     spec = write_spec(tmp_path, model=str(encoder), **changes)
+    (tmp_path / "evals/beside.yaml").write_text("limits: {heldout: {no_worse_than: base, margin: 10%}}")
     with pytest.raises(InvalidInput, match=told):
-        load_spec(spec, tmp_path)
+        check(spec, root=tmp_path)
 
 
 @pytest.fixture

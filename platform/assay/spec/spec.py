@@ -148,10 +148,6 @@ def _contradictions(spec: Spec) -> Iterator[tuple[bool, str]]:
         "compress.scheme: a classifier with a linear head is served as it was trained; write compress: {scheme: none}",
     )
     yield (
-        last.objective.classifies and spec.gate.baseline == "base" and "baseline" in spec.gate.model_fields_set,
-        "gate.baseline: base has no head that classifies, and nothing to compare with; use champion or none",
-    )
-    yield (
         bool(last.method.prefix_tuning),
         "train ends with method: prefix_tuning, whose keys and values cannot be added to the weights, and the engine "
         "serves no prefixes; use prompt_tuning, p_tuning or lora",

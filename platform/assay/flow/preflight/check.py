@@ -12,10 +12,11 @@ from assay.flow.preflight.lengths import BaseModel, base_model, check_model, che
 from assay.flow.preflight.people import check_people
 from assay.flow.preflight.places import Places
 from assay.flow.preflight.power import check_power
-from assay.flow.preflight.tasks import check_tasks
+from assay.flow.preflight.tasks import check_tasks, limit_location
 from assay.loader.compose import Override
 from assay.loader.load import Examined, examine, load_suites
 from assay.loader.parse import in_order
+from assay.loader.references import SuiteFile
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 
@@ -55,6 +56,8 @@ def _all(
     for file in seen.suites:
         yield from check_tasks(file, root, max_model_len)
         yield from check_service_length(file, max_model_len)
+        if spec.train_steps[-1].objective.classifies:
+            yield from _needs_a_head(file)
         if file.suite.parity is not None and spec.data.selection == 0.0:
             message = "the suite's parity is measured on the selection split, which is empty"
             yield places.problem(("data", "selection"), "value", message, "give it a share such as 5%")
@@ -109,6 +112,16 @@ def _is_known(problem: Problem, seen: Examined) -> bool:
 
 def _files(seen: Examined) -> set[str]:
     return {place.file for place in seen.positions.values.values()}
+
+
+def _needs_a_head(file: SuiteFile) -> Iterator[Problem]:
+    """Limits that compare a classifier with the base model, which has no head that classifies."""
+    for task, limits in file.suite.limits.items():
+        for index, limit in enumerate(limits):
+            if limit.reference == "base":
+                message = "the base model has no head that classifies, so that there is nothing to compare with"
+                at = limit_location(file, task, index, "no_worse_than" if limit.no_worse_than else "better_than")
+                yield Places(file.positions).problem(at, "value", message, "compare with champion, or with a number")
 
 
 def _without_echoes(problems: Sequence[Problem]) -> list[Problem]:
