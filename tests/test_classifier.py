@@ -142,7 +142,7 @@ def test_from_labelled_texts_to_a_promoted_classifier(project: Project) -> None:
     turn = {"role": "user", "content": "the cake was lovely"}
     answer = ask(project, key, "chat/completions", messages=[turn])
     assert answer["choices"][0]["message"]["content"] == "pleased"
-    found = ask(project, key, "classify", input=["the cake was lovely", "a rude film"])
+    found = ask(project, key, "classify", input=["the cake was lovely", "the film was very rude and awful"])
     assert [one["label"] for one in found["data"]] == ["pleased", "cross"]
     assert all(sum(one["probs"].values()) == pytest.approx(1) for one in found["data"])
 
