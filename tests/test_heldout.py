@@ -63,6 +63,18 @@ def test_each_chat_is_asked_with_its_turns_and_its_own_system_message(tmp_path: 
     assert {item.prompt for item in result.items} == {"My router is dead.\nWhich one?\nThe blue one.", "Hello", "Hi"}
 
 
+@pytest.mark.parametrize(
+    ("response", "right"),
+    [("内比都。", 1), ("「内比都」", 1), ("　内比都！", 1), ("内比都是首都", 0), ("仰光", 0), ("我不知道。", 0)],
+)
+def test_a_short_chinese_answer_is_right_whatever_its_punctuation(tmp_path: Path, response: str, right: int) -> None:
+    task = held_out(tmp_path, chat("缅甸的首都是哪里？", "内比都"))
+    with serving(OpenAI, Counting) as server:
+        server.answer = lambda question: response
+        (item,) = asked(task, server).items
+    assert item.scores["auto"] == item.scores["exact_match"] == right
+
+
 def test_an_answer_goes_on_to_the_models_own_end_of_turn(tmp_path: Path) -> None:
     answer = "First step.\n\nSecond step, which is a little longer.\n\nThird step."
     task = held_out(tmp_path, chat("How?", answer))
