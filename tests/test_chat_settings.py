@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from assay.cli.commands import chat
+from assay.cli.terminal.display import summary
 from assay.engines.data import chat_folder
 from assay.engines.data.tokenize import load_tokenizer, tokenize
 from assay.engines.deployment import ray_serve
@@ -19,6 +20,8 @@ from assay.flow.planning.chats import chat_notes
 from assay.flow.preflight.check import check
 from assay.loader import chat_templates
 from assay.loader.load import load_spec
+from assay.records.artifact import Artifact
+from assay.records.gate import EvaluationRecord
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.spec.model import ModelSpec
@@ -209,6 +212,17 @@ def test_reasoning_is_counted_apart_from_the_answer() -> None:
     assert content_of(reply(None, "hm", 10)) == ""
     others = Reply({"choices": [{"message": {"content": "b", "reasoning_content": "a"}}]})
     assert (reasoning_of(others), reasoning_tokens_of(others)) == ("a", 0)
+
+
+def test_the_scorecard_tells_how_much_was_reasoned() -> None:
+    evidence = Artifact(kind="evidence", digest="0" * 64, path="/nowhere", size=1)
+    plain = EvaluationRecord(evidence=evidence, artifact_digest="1" * 64, num_items=60, seconds=9.0)
+    assert summary(plain) == "60 items in 9 s"
+    reasoned = {"num_reasoned": 50, "reasoning_tokens": 2050, "num_only_reasoned": 3}
+    assert summary(EvaluationRecord.model_validate({**plain.model_dump(), **reasoned})) == (
+        "60 items in 9 s, 41 tokens of reasoning an answer, which are no part of it; "
+        "3 of 60 came to no answer behind it"
+    )
 
 
 class Thinking(BaseHTTPRequestHandler):
