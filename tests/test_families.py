@@ -23,7 +23,7 @@ data: {{train: [{data}, turns.jsonl], selection: 10%}}
 train: {{method: {{lora: {{r: 32}}}}, num_epochs: 40, learning_rate: 1e-2, global_batch_size: 8, precision: fp32}}
 compress: {{scheme: {scheme}}}
 gate: {{suite: evals/family.yaml, baseline: none}}
-approval: {{reviewers: [anna]}}
+approval: {{reviewers: [anna, ben]}}
 serve: {{engine: {{max_model_len: 256}}}}
 """
 SUITE = """\
