@@ -54,9 +54,10 @@ class Limit(Block):
     `rougeLsum` or `token_f1` (a generated answer against the reference, 0 to 1); `contains`, `regex`, `json_valid` or
     `json_schema` (0 or 1); `judge` (the score of the suite's judge, 0 to 1); `hallucination_rate` (share of the task's
     unanswerable questions that were answered), `over_abstention` (share of the task's answerable questions that were
-    not), `penalized_score` (right +1, abstained 0, wrong -t/(1-t)), `brier` (of the answer's probability) or `ece`
-    (expected calibration error). `auto`, for which `heldout` stands when nothing is said, is `exact_match` where the
-    answers are short and `rougeL` where they are long."""
+    not), `penalized_score` (right +1, abstained 0, wrong -t/(1-t)), `brier` (of the answer's probability), `ece`
+    (expected calibration error) or `macro_f1` (mean F1 of the classes, the answer being a class). `auto`, for which
+    `heldout` stands when nothing is said, is `exact_match` where the answers are short and `rougeL` where they are
+    long."""
 
     at_least: Score | None = None
     """The lower confidence bound must reach this."""
