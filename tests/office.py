@@ -48,7 +48,13 @@ class ServeServer(Server):
 
     applications: dict[str, Any]
     broken: set[str]
+    reports: Path
     num_deployed = 0
+
+    def report(self, replica: str, artifact: str) -> None:
+        """Where a replica says what it has loaded."""
+        self.reports.mkdir(exist_ok=True)
+        (self.reports / f"{replica}.json").write_text(json.dumps({"replica": replica, "artifact": artifact}))
 
     def deploy(self, wanted: dict[str, Any]) -> None:
         """Starts what is new, and ends what is not wanted any more."""
@@ -59,6 +65,10 @@ class ServeServer(Server):
             if name in there and there[name]["deployed_app_config"] == config:
                 continue
             self.num_deployed += 1
+            model = config["args"]["llm_configs"][0]
+            wanted_digest = model["callback_config"]["callback_kwargs"]["artifact"]
+            assert wanted_digest == Path(model["model_loading_config"]["model_source"]).name
+            self.report(f"{name}#{self.num_deployed}", wanted_digest)
             self.applications[name] = {
                 "status": "RUNNING",
                 "message": "",
@@ -104,6 +114,15 @@ class Running:
     client: httpx.Client
 
 
+def engine_environment(folder: Path) -> Path:
+    """The interpreter of an environment whose replicas verify what they load, as far as it is looked at."""
+    packages = folder / "lib" / "python3.11" / "site-packages"
+    packages.mkdir(parents=True)
+    for name in ("assay_replica.py", "assay_files.py"):
+        (packages / name).touch()
+    return folder / "bin" / "python"
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with serving(FakeServe, ServeServer) as serve:
@@ -113,9 +132,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             gateway_port=free_port(),
             serve_port=serve.port,
             dashboard_port=serve.port,
-            engine_python=sys.executable,
+            engine_python=str(engine_environment(tmp_path_factory.mktemp("engine"))),
             user="ben",
         )
+        serve.reports = settings.loaded_folder
         gateway.start(settings)
         try:
             headers = {"Authorization": f"Bearer {gateway.create_key(settings, 'tests')}"}
@@ -138,7 +158,7 @@ class Office:
         self.serve = running.serve
         self.client = running.client
         self.ledger = Ledger(ledger_url)
-        self.serve.applications, self.serve.broken = {}, set()
+        self.serve.applications, self.serve.broken, self.serve.num_deployed = {}, set(), 100
         set_weights(self.settings, TO_NOBODY)
 
     def run(self, name: str) -> str:
@@ -240,6 +260,7 @@ class Office:
     def deploy(self, slot: str, model_path: str, **changes: Any) -> None:
         """Serve says that `slot` holds the model in `model_path`."""
         loading = {"model_id": "bot", "model_source": model_path}
+        self.report(f"{slot}#1", model_path)
         self.serve.applications[slot] = {
             "status": "RUNNING",
             "message": "",
@@ -248,6 +269,10 @@ class Office:
             "deployments": {"LLMServer": {"replicas": [{"replica_id": f"{slot}#1", "state": "RUNNING"}]}},
             **changes,
         }
+
+    def report(self, replica: str, model_path: str) -> None:
+        """The replica says what it has loaded, as `assay_replica` does."""
+        self.serve.report(replica, Path(model_path).name)
 
     def approve(self, run: str, reviewer: str = "anna") -> None:
         record_decision(run, decision="approve", reviewer=reviewer, reason="", settings=self.settings)

@@ -164,28 +164,32 @@ def test_a_word_that_may_be_given(reviewer: str, decision: Any, reason: str, car
     check_reviewer(ApprovalSpec(reviewers=("ann", "sam")), reviewer, {"sam"}, decision, reason, card)
 
 
-def test_the_deployment_that_was_weighed_may_be_promoted() -> None:
-    check_same_deployment(scorecard(), 900_000.5, ["r2", "r1"], "bytes", "bytes")
-    check_same_deployment(scorecard(), 900_000.5, ["r1", "r3"], "bytes", "bytes")  # autoscaling added and removed
+SAME = {"r1": "bytes", "r2": "bytes", "r3": "bytes", "r4": "bytes"}
+
+
+def test_the_deployment_that_was_evaluated_may_be_promoted() -> None:
+    check_same_deployment(scorecard(), 900_000.5, ["r2", "r1"], "bytes", SAME)
+    check_same_deployment(scorecard(), 900_000.5, ["r1", "r3"], "bytes", SAME)  # autoscaling added and removed
+    check_same_deployment(scorecard(), 900_000.5, ["r3"], "bytes", SAME, is_former=True)  # restarted since
 
 
 @pytest.mark.parametrize(
-    ("deployed_at", "replicas", "slot", "disk", "said"),
+    ("deployed_at", "replicas", "slot", "loaded", "said"),
     [
-        (900_000.5, ["r1", "r2"], "bytes", "bytez", "the artifact on disk is bytez, evaluated was bytes"),
-        (900_000.5, ["r1", "r2"], "bytes", None, "the artifact on disk is nothing"),
-        (900_000.5, ["r1", "r2"], "bytez", "bytes", "slot green serves bytez, not bytes"),
-        (None, [], None, "bytes", "slot green serves nothing"),
-        (900_001.0, ["r1", "r2"], "bytes", "bytes", "slot green was deployed anew"),
-        (900_000.5, ["r3", "r4"], "bytes", "bytes", "replicas r1, r2 were evaluated, now there are r3, r4"),
-        (900_000.5, [], "bytes", "bytes", "now there are none"),
+        (900_000.5, ["r1", "r2"], "bytes", SAME | {"r2": "bytez"}, "replica r2 says that it has loaded bytez"),
+        (900_000.5, ["r1", "r5"], "bytes", SAME, "replica r5 says that it has loaded nothing"),
+        (900_000.5, ["r1", "r2"], "bytez", SAME, "slot green serves bytez, not bytes"),
+        (None, [], None, {}, "slot green serves nothing"),
+        (900_001.0, ["r1", "r2"], "bytes", SAME, "slot green was deployed anew"),
+        (900_000.5, ["r3", "r4"], "bytes", SAME, "replicas r1, r2 were evaluated, now there are r3, r4"),
+        (900_000.5, [], "bytes", SAME, "now there are none"),
     ],
 )
 def test_whatever_drifted_is_named(
-    deployed_at: float | None, replicas: list[str], slot: str | None, disk: str | None, said: str
+    deployed_at: float | None, replicas: list[str], slot: str | None, loaded: dict[str, str], said: str
 ) -> None:
     with pytest.raises(IntegrityError) as refused:
-        check_same_deployment(scorecard(), deployed_at, replicas, slot, disk)
+        check_same_deployment(scorecard(), deployed_at, replicas, slot, loaded)
     assert said in str(refused.value)
     assert "run `assay run SPEC` again to evaluate it anew" in str(refused.value)
     assert refused.value.exit_code == ExitCode.DRIFT
@@ -193,4 +197,34 @@ def test_whatever_drifted_is_named(
 
 def test_a_weighing_by_nobody_cannot_be_promoted() -> None:
     with pytest.raises(IntegrityError, match="replicas none were evaluated, now there are none"):
-        check_same_deployment(scorecard(replicas=()), 900_000.5, [], "bytes", "bytes")
+        check_same_deployment(scorecard(replicas=()), 900_000.5, [], "bytes", {})
+
+
+@pytest.mark.parametrize("starter", ["Sam", "sam", "\uff33\uff41\uff4d", "SAM "])
+def test_s16_names_are_compared_without_case_and_width(starter: str) -> None:
+    spec = ApprovalSpec(reviewers=("sam", "ann"))
+    with pytest.raises(NotApproved, match="they started this run"):
+        check_approval("run-1", spec, scorecard(), "card", {starter}, [word("sam")], NOW)
+    with pytest.raises(NotApproved, match="they started this run"):
+        check_reviewer(spec, "sam", {starter}, "approve", "", scorecard())
+
+
+def test_s16_one_person_in_two_spellings_is_one_person() -> None:
+    with pytest.raises(NotApproved, match="has 1 of the 2 approvals needed"):
+        check(word("ann"), word("Ann"), spec=TWO)
+    with pytest.raises(ValueError, match="only 1 reviewers are named"):
+        ApprovalSpec(reviewers=("ann", "Ann"), required=2)
+
+
+def test_s12_the_ledgers_order_decides_and_no_clock() -> None:
+    with pytest.raises(NotApproved, match="was rejected by ann"):
+        check(word(given_at=NOW + 50, recorded_at=NOW - 10), word("ann", "reject", given_at=NOW, recorded_at=NOW))
+
+
+def test_s12_an_approval_that_was_dated_ahead_never_counts() -> None:
+    ahead = word(given_at=NOW + 3600, recorded_at=NOW)
+    for later in (NOW, NOW + 3600, NOW + 7200):
+        with pytest.raises(NotApproved, match="dated ahead of the ledger's clock"):
+            check(ahead, now=later)
+    with pytest.raises(NotApproved, match="was rejected by ann"):  # it does not undo a rejection either
+        check(word("ann", "reject", recorded_at=NOW - 1), ahead, word("ben"))

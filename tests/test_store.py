@@ -282,3 +282,61 @@ def test_attempts_at_the_same_time_never_exceed_the_budget(tmp_path: Path) -> No
         numbers = list(pool.map(lambda i: ledger.add_attempt(["facts"], f"{i}", run="bot-1", budget=5), range(16)))
     assert sorted(number for number in numbers if number) == [1, 2, 3, 4, 5]
     assert ledger.num_attempts("facts") == 5
+
+
+def link(folder: Path) -> None:
+    """What a folder of templates beside the model would be: a link to somebody's own."""
+    planted = folder.parent / "planted"
+    planted.mkdir()
+    (planted / "default.jinja").write_text("{{ 'say yes' }}")
+    (folder / "additional_chat_templates").symlink_to(planted)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (link, "additional_chat_templates is a symbolic link"),
+        (lambda folder: os.mkfifo(folder / "extra"), "extra is a pipe"),
+        (lambda folder: replaced(folder / "config.json", os.mkfifo), "config.json is a pipe"),
+        (
+            lambda folder: replaced(folder / "config.json", lambda at: at.symlink_to("/dev/zero")),
+            "config.json is a sym",
+        ),
+        (lambda folder: swapped_for_a_link(folder), "is a symbolic link, not a folder"),
+    ],
+    ids=["linked folder", "added pipe", "pipe", "linked device", "linked artifact"],
+)
+def test_s9_nothing_stands_in_for_a_plain_file(
+    store: ArtifactStore, artifact: Artifact, harm: Callable[[Path], object], said: str
+) -> None:
+    harm(Path(artifact.path))
+    assert not store.is_intact(artifact)
+    with pytest.raises(IntegrityError, match=said):
+        store.verify(artifact)
+
+
+def replaced(file: Path, make: Callable[[Path], object]) -> None:
+    file.unlink()
+    make(file)
+
+
+def swapped_for_a_link(folder: Path) -> None:
+    elsewhere = folder.with_name("elsewhere")
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+
+
+def test_s9_what_is_no_plain_file_is_not_put(store: ArtifactStore, tmp_path: Path) -> None:
+    made = folder_with(tmp_path / "made", FILES)
+    (made / "tokenizer.json").symlink_to("/etc/passwd")
+    with pytest.raises(PlaceError, match=r"tokenizer.json is a symbolic link.* plain files and folders alone"):
+        store.put(made, "model")
+
+
+def test_s16_the_ledger_is_its_owners_alone(tmp_path: Path) -> None:
+    file = tmp_path / "home" / "ledger.db"
+    Ledger(f"sqlite:///{file}")
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.chmod(0o644)  # as older versions left it
+    Ledger(f"sqlite:///{file}")
+    assert file.stat().st_mode & 0o007 == 0

@@ -98,6 +98,11 @@ class Settings:
         mark = hashlib.sha256(str(self.home).encode()).hexdigest()[:10]
         return Path(tempfile.gettempdir()) / f"assay-{os.getuid()}-{mark}"
 
+    @property
+    def loaded_folder(self) -> Path:
+        """Where each replica says which artifact it has loaded."""
+        return self.home / "loaded"
+
     def run_folder(self, run: str) -> Path:
         """Scratch space, logs and progress of one run."""
         return self.home / "runs" / run

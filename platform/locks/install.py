@@ -40,8 +40,8 @@ class Environment:
     """Whether the `assay` package and command are installed into it."""
     imports: str
     """What a run imports first: proves that the environment works, and leaves its byte code behind."""
-    modules: tuple[Path, ...] = ()
-    """Python files that are copied into it."""
+    modules: tuple[tuple[Path, str], ...] = ()
+    """Python files that are copied into it, each under a name there."""
 
     @property
     def python(self) -> Path:
@@ -61,8 +61,6 @@ class Environment:
         """What the stamp says when nothing is to be done."""
         digest = hashlib.sha256(self.lock(variant).read_bytes())
         digest.update(f"{sys.version_info[:3]} {self.folder}".encode())  # an environment cannot be moved
-        for module in self.modules:
-            digest.update(module.read_bytes())
         if self.has_assay:
             commands = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
             digest.update(repr(commands).encode())
@@ -88,7 +86,10 @@ ENVIRONMENTS = (
         has_assay=False,
         imports="import ray.serve.llm, torch, vllm.entrypoints.openai.api_server, vllm.v1.engine.async_llm\n"
         "import assay_replica",
-        modules=(LOCKS / "assay_replica.py",),
+        modules=(
+            (LOCKS / "assay_replica.py", "assay_replica.py"),
+            (ROOT / "platform" / "assay" / "store" / "files.py", "assay_files.py"),
+        ),
     ),
 )
 
@@ -134,6 +135,9 @@ def installed_variant() -> str:
 
 def set_up(variant: str) -> None:
     """Build the environments that are missing, unfinished or out of date, side by side."""
+    for environment in ENVIRONMENTS:
+        if environment.is_up_to_date(variant):
+            copy_modules(environment)
     if all(environment.is_up_to_date(variant) for environment in ENVIRONMENTS):
         say(f".venv and .venv-engine are up to date ({variant})")
         return
@@ -191,12 +195,23 @@ def build(environment: Environment, variant: str) -> None:
     check_call(name, [*install, *torch_source(pip, pins), "-r", str(lock)])
     if environment.has_assay:
         check_call(name, [*install, "--no-build-isolation", "--editable", str(ROOT)])
-    for module in environment.modules:
-        shutil.copy(module, environment.folder / "lib" / "python3.11" / "site-packages")
+    copy_modules(environment)
     if variant == "cpu":  # on a cluster's head, which has no GPU, some libraries for GPUs cannot be imported
         check_call(name, [str(environment.python), "-c", environment.imports])
     environment.stamp.write_text(environment.wanted_stamp(variant))
     say(f"{name}: ready after {time.monotonic() - started:.0f} s")
+
+
+def copy_modules(environment: Environment) -> None:
+    """Put the environment's Python files into it, where they are not there as they are now. Each comes whole: an engine
+    may be importing it."""
+    packages = environment.folder / "lib" / "python3.11" / "site-packages"
+    for module, name in environment.modules:
+        target = packages / name
+        if not target.exists() or target.read_bytes() != module.read_bytes():
+            draft = packages / f".{name}.{os.getpid()}"
+            shutil.copy(module, draft)
+            draft.replace(target)
 
 
 def base_python() -> str:

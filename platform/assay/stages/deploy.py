@@ -14,7 +14,7 @@ from assay.records.stages import DeploymentRecord, ModelRecord, Slot
 from assay.spec.serve import ServeSpec
 from assay.stages.context import Work
 
-VERSION = 1
+VERSION = 2  # each replica verifies what it loads; replicas are the engine's alone
 CLASSIFIER = "ForSequenceClassification"
 """How transformers calls the architecture of a classifier with a head, at the end of its name."""
 START_TIMEOUT_S = 900.0
@@ -58,6 +58,9 @@ def into(
     if state.model_path != model.artifact.path:
         raise StageFailed(f"slot {name} was taken by another run while this one's engine started; run the spec again")
     chats = chat_settings(Path(model.artifact.path), serve.engine)
+    loaded = ray_serve.loaded(work.settings.loaded_folder, state.replicas)
+    if not state.replicas or any(loaded.get(replica) != model.artifact.digest for replica in state.replicas):
+        raise StageFailed(f"slot {name} answers, but not every replica says that it has loaded {model.artifact.path}")
     return DeploymentRecord(
         slot=name,
         model_name=model_name,
@@ -83,9 +86,13 @@ def _replace(
 
 def _application(slot: Slot, serve: ServeSpec, model_name: str, model: ModelRecord, work: Work) -> dict[str, Any]:
     path = model.artifact.path
+    verification = ray_serve.Verification(model.artifact.digest, work.settings.loaded_folder)
     if model.architecture.endswith(CLASSIFIER):
-        return ray_serve.classifier_application(slot, model_name, path, serve)
-    return ray_serve.application(slot, model_name, path, serve, work.settings.engine_python, on_gpu=work.on_gpu)
+        return ray_serve.classifier_application(slot, model_name, path, serve, verification)
+    python = work.settings.engine_python
+    return ray_serve.application(
+        slot, model_name, path, serve, python, on_gpu=work.on_gpu, verification=verification
+    )
 
 
 def serve_api(work: Work) -> ray_serve.ServeApi:

@@ -1,6 +1,5 @@
 """The artifact store: folders of files, addressed by the digest of their manifest, never changed once in."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -9,8 +8,7 @@ from pathlib import Path
 from assay.errors import IntegrityError, PlaceError
 from assay.records.artifact import Artifact, ArtifactKind, FileEntry, Manifest
 from assay.records.record import canonical_json, digest_of
-
-CHUNK_BYTES = 1 << 20
+from assay.store.files import NotPlain, digest_files, plain_files
 
 
 class ArtifactStore:
@@ -34,6 +32,8 @@ class ArtifactStore:
                 os.replace(folder, target)
             _write_atomically(self._manifest_path(digest), canonical_json(manifest.model_dump()))
             self._remember_stats(digest)
+        except NotPlain as error:
+            raise PlaceError(f"{error}; an artifact holds plain files and folders alone") from error
         except OSError as error:
             raise PlaceError(f"cannot write the artifact to {self.folder}: {error.strerror or error}") from error
         return self._artifact(digest, manifest)
@@ -47,8 +47,11 @@ class ArtifactStore:
         except (OSError, ValueError):
             return self._is_whole(artifact)
         folder = self.folder / artifact.digest
-        if _stats(folder) == remembered and set(remembered) == set(manifest.files):
-            return True
+        try:
+            if _stats(folder) == remembered and set(remembered) == set(manifest.files):
+                return True
+        except (NotPlain, OSError):
+            return False
         return self._is_whole(artifact)
 
     def verify(self, artifact: Artifact) -> None:
@@ -60,13 +63,18 @@ class ArtifactStore:
                 f"the manifest of artifact {artifact.digest[:12]} is missing or damaged: {error}"
             ) from error
         folder = self.folder / artifact.digest
-        there = {path.relative_to(folder).as_posix() for path in _files(folder)}
+        try:
+            there = plain_files(folder).keys()
+        except FileNotFoundError:
+            there = {}.keys()
+        except (NotPlain, OSError) as error:
+            raise IntegrityError(f"{error}; the artifact had none") from error
         for name in sorted(there ^ set(manifest.files)):
             raise IntegrityError(
                 f"{folder / name} {'was added to' if name in there else 'is missing from'} the artifact"
             )
-        for name, entry in manifest.files.items():
-            if _entry(folder / name) != entry:
+        for name, entry in _entries(folder, list(manifest.files)).items():
+            if entry != manifest.files[name]:
                 raise IntegrityError(f"{folder / name} is not what was evaluated: its SHA-256 has changed")
 
     def _is_whole(self, artifact: Artifact) -> bool:
@@ -97,38 +105,34 @@ class ArtifactStore:
         _write_atomically(self._stats_path(digest), json.dumps(_stats(self.folder / digest)))
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if not path.is_dir())
-
-
 def _manifest(folder: Path, kind: ArtifactKind) -> Manifest:
-    return Manifest(kind=kind, files={path.relative_to(folder).as_posix(): _entry(path) for path in _files(folder)})
+    return Manifest(kind=kind, files=_entries(folder, list(plain_files(folder))))
 
 
 def _matches(folder: Path, manifest: Manifest) -> bool:
-    return _manifest(folder, manifest.kind) == manifest
+    try:
+        return _manifest(folder, manifest.kind) == manifest
+    except NotPlain:
+        return False
 
 
-def _entry(path: Path) -> FileEntry:
-    sha256 = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            sha256.update(chunk)
-    return FileEntry(sha256=sha256.hexdigest(), size=path.stat().st_size)
+def _entries(folder: Path, names: list[str]) -> dict[str, FileEntry]:
+    """Every byte of these files, read. Raises `IntegrityError` for a file that was replaced meanwhile."""
+    try:
+        digests = digest_files(folder, names)
+    except (NotPlain, OSError) as error:
+        raise IntegrityError(f"{error}; it was replaced while it was read") from error
+    return {name: FileEntry(sha256=sha256, size=identity[2]) for name, (sha256, identity) in digests.items()}
 
 
 def _stats(folder: Path) -> dict[str, list[int]]:
-    found = {}
-    for path in _files(folder):
-        stat = path.stat()
-        found[path.relative_to(folder).as_posix()] = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-    return found
+    return {name: list(identity) for name, identity in plain_files(folder).items()}
 
 
 def _flush(folder: Path) -> None:
     """Asks the kernel to put the files on the disk before their record says that they exist."""
-    for path in _files(folder):
-        descriptor = os.open(path, os.O_RDONLY)
+    for name in plain_files(folder):
+        descriptor = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW)
         os.fsync(descriptor)
         os.close(descriptor)
 

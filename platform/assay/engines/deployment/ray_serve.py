@@ -9,6 +9,7 @@ import re
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ HTTP_TIMEOUT_S = 30
 CPU_BLOCK_TOKENS = 32  # vLLM's 128 caches no prefix of a prompt shorter than that; its CPU kernels want multiples of 32
 MOST_ONGOING_REQUESTS = 256  # to a replica; the engine queues what it cannot take, and Serve need not
 REPLICA_MODULE = "assay_replica"  # `make setup` copies it from platform/locks into the engine's environment
-ENGINES = ("LLMServer", "Classifier")  # deployments whose replicas hold a model
+FILES_MODULE = "assay_files.py"  # likewise; an environment that is older than verification lacks it
+ENGINES = ("LLMServer", "Classifier")  # deployments whose replicas hold a model; routers have other names
 SMALL_MACHINE_CORES = 4  # vLLM keeps one core for its scheduler; of two that costs 40 % of the throughput (measured)
 
 
@@ -40,6 +42,16 @@ class ServeApi:
 
 
 @dataclass(frozen=True)
+class Verification:
+    """What each replica checks for itself before it answers."""
+
+    artifact: str
+    """Digest of the artifact that it must load."""
+    reports: Path
+    """Folder in which it says what it has loaded; all nodes see it."""
+
+
+@dataclass(frozen=True)
 class SlotState:
     """What a slot holds now."""
 
@@ -51,7 +63,7 @@ class SlotState:
     model_path: str
     deployed_at: float
     replicas: tuple[str, ...]
-    """Ids of the replicas, sorted."""
+    """Ids of the engine's replicas, sorted; not those of Serve's routers, which hold no model."""
     url: str
 
     @property
@@ -61,9 +73,17 @@ class SlotState:
 
 
 def application(
-    slot: Slot, model_name: str, model_path: str, serve: ServeSpec, engine_python: str, *, on_gpu: bool
+    slot: Slot,
+    model_name: str,
+    model_path: str,
+    serve: ServeSpec,
+    engine_python: str,
+    *,
+    on_gpu: bool,
+    verification: Verification | None = None,
 ) -> dict[str, Any]:
-    """One application of Serve's declarative configuration. The model's folder says how its chats are served."""
+    """One application of Serve's declarative configuration. The model's folder says how its chats are served. Without
+    `verification` its replicas load whatever is in the folder: for measurements, never for what may get traffic."""
     engine: dict[str, Any] = {
         "max_model_len": serve.engine.max_model_len,
         "dtype": _dtype(serve, on_gpu=on_gpu),
@@ -99,6 +119,8 @@ def application(
     }
     if _packages(engine_python, f"{REPLICA_MODULE}.py"):
         config["callback_config"] = {"callback_class": f"{REPLICA_MODULE}.LocalModel"}
+    if verification is not None:
+        config |= _verified(verification, engine_python)
     return {
         "name": slot,
         "route_prefix": f"/{slot}",
@@ -108,12 +130,15 @@ def application(
     }
 
 
-def classifier_application(slot: Slot, model_name: str, model_path: str, serve: ServeSpec) -> dict[str, Any]:
+def classifier_application(
+    slot: Slot, model_name: str, model_path: str, serve: ServeSpec, verification: Verification
+) -> dict[str, Any]:
     """The same for a classifier, which the platform's own environment serves: vLLM's pooling models do not run on every
     processor that its other models run on."""
     config = {
         "model_loading_config": {"model_id": model_name, "model_source": model_path},
         "engine_kwargs": {"max_model_len": serve.engine.max_model_len},
+        "callback_config": {"callback_kwargs": _to_verify(verification)},
         "deployment_config": {
             "autoscaling_config": {
                 "min_replicas": serve.replicas.min,
@@ -129,6 +154,36 @@ def classifier_application(slot: Slot, model_name: str, model_path: str, serve: 
         "import_path": "assay.engines.deployment.classifier:build_app",
         "args": {"llm_configs": [config]},
     }
+
+
+def _verified(verification: Verification, engine_python: str) -> dict[str, Any]:
+    """The part of the configuration by which a replica loads nothing but the artifact."""
+    if not _packages(engine_python, FILES_MODULE):
+        raise PlaceError(f"the environment of {engine_python} cannot verify what it loads; `make setup` renews it")
+    return {
+        "server_cls": f"{REPLICA_MODULE}.LLMServerVerified",
+        "callback_config": {
+            "callback_class": f"{REPLICA_MODULE}.LocalModel",
+            "callback_kwargs": _to_verify(verification),
+        },
+    }
+
+
+def _to_verify(verification: Verification) -> dict[str, str]:
+    return {"artifact": verification.artifact, "reports": str(verification.reports)}
+
+
+def loaded(reports: Path, replicas: Iterable[str]) -> dict[str, str]:
+    """The digest that each of these replicas says it has loaded; those that say nothing are left out."""
+    found = {}
+    for replica in replicas:
+        try:
+            report = json.loads((reports / f"{replica}.json").read_text())
+        except (OSError, ValueError):
+            continue
+        if report.get("replica") == replica:
+            found[replica] = str(report.get("artifact"))
+    return found
 
 
 def state(api: ServeApi, slot: Slot) -> SlotState | None:
@@ -236,7 +291,8 @@ def _slot_state(api: ServeApi, slot: Slot, details: dict[str, Any]) -> SlotState
     loading = details["deployed_app_config"]["args"]["llm_configs"][0]["model_loading_config"]
     replicas = [
         replica["replica_id"]
-        for deployment in details.get("deployments", {}).values()
+        for name, deployment in details.get("deployments", {}).items()
+        if name.startswith(ENGINES)
         for replica in deployment.get("replicas", [])
         if replica.get("state") == "RUNNING"
     ]

@@ -14,7 +14,7 @@ from typing import Any
 from assay.engines.cluster.progress_file import tell
 from assay.engines.data.chat_masks import answer_start
 from assay.engines.data.tokenize import format_of
-from assay.engines.evaluation import task_files, text_metrics
+from assay.engines.evaluation import task_files, templates, text_metrics
 from assay.engines.evaluation.client import (
     Endpoint,
     Reply,
@@ -138,6 +138,7 @@ def load(task: TaskFile) -> Any:
         os.environ.setdefault(name, "1")
     from lm_eval.tasks import TaskManager
 
+    templates.use_in_lm_eval()
     path = Path(task.path)
     source = task_files.read(path, task.name, task.settings.functions)
     config = task_files.load_functions(source.config, task.settings.functions, path.parent)

@@ -22,6 +22,9 @@ from assay.records.record import digest_of
 
 Config = dict[str, Any]
 
+MOST_VALUES = 100_000
+"""In one task file, all aliases written out."""
+
 
 @dataclass(frozen=True)
 class FunctionRef:
@@ -142,11 +145,16 @@ def _pieces(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, Config]]
     loader = type("_FolderLoader", (_Loader,), {"folder": path.parent})
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+        size = _size(config, {}, under=())
     except yaml.MarkedYAMLError as error:
         line, column, message, hint = explained(error, path.read_text(encoding="utf-8"))
         raise InvalidInput([Problem(str(path), line, column, "", "task", message, hint)]) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise _problem(path, f"cannot be read as a task file: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise _problem(path, "its values stand in each other more deeply than any task needs") from error
+    if size > MOST_VALUES:
+        raise _problem(path, f"its aliases make {size} values of it, more than {MOST_VALUES}")
     if not isinstance(config, dict):
         raise _problem(path, "a task file is a YAML mapping")
     included = config.get("include", [])
@@ -158,6 +166,18 @@ def _pieces(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, Config]]
             raise _problem(path, f"{name} includes itself")
         yield from _pieces(inner, (*seen, path.absolute()))
     yield path.absolute(), config
+
+
+def _size(value: Any, known: dict[int, int], *, under: tuple[int, ...]) -> int:
+    """How many values there are when every alias is written out; each is counted once, however often it is named."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) in under:
+        raise RecursionError
+    if id(value) not in known:
+        inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(one, known, under=(*under, id(value))) for one in inner)
+    return known[id(value)]
 
 
 def _check_functions(digests: Mapping[str, str], functions: Mapping[str, str], path: Path) -> None:

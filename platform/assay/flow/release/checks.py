@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from assay.engines.deployment import ray_serve
 from assay.errors import IntegrityError, NotApproved
@@ -70,6 +71,7 @@ def check_may_serve(
     champion: Champion | None,
     ledger: Ledger,
     api: ray_serve.ServeApi,
+    reports: Path,
     held_at: float | None = None,
 ) -> ray_serve.SlotState:
     """What can change from one moment to the next: the approvals, the champion that the candidate was compared with,
@@ -87,11 +89,12 @@ def check_may_serve(
     )
     if held_at is None:
         check_champion(it.scorecard, champion.artifact_digest if champion else None)
-    return check_deployed(it.scorecard, it.model, api)
+    return _check_deployed(it, api, reports, is_former=held_at is not None)
 
 
-def check_deployed(scorecard: Scorecard, model: ModelRecord, api: ray_serve.ServeApi) -> ray_serve.SlotState:
+def _check_deployed(it: Evaluated, api: ray_serve.ServeApi, reports: Path, *, is_former: bool) -> ray_serve.SlotState:
     """Raises `IntegrityError` unless the slot holds the very deployment that was evaluated; returns what it holds."""
+    scorecard, model = it.scorecard, it.model
     state = ray_serve.state(api, traffic_slot(scorecard.deployment_slot))
     running = state if state and state.is_running else None
     slot_digest = model.artifact.digest if running and running.model_path == model.artifact.path else None
@@ -100,7 +103,8 @@ def check_deployed(scorecard: Scorecard, model: ModelRecord, api: ray_serve.Serv
         running.deployed_at if running else None,
         running.replicas if running else (),
         slot_digest,
-        model.artifact.digest,
+        ray_serve.loaded(reports, running.replicas) if running else {},
+        is_former=is_former,
     )
     assert running is not None
     return running

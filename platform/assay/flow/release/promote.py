@@ -74,7 +74,8 @@ def check_may_serve_now(promotion: _Promotion) -> ray_serve.SlotState:
     release = ledger.releases.under_way()
     champion = release.intent.former if release else ledger.champion()
     ledger.verify()
-    return check_may_serve(promotion.it, champion=champion, ledger=ledger, api=promotion.api)
+    reports = promotion.settings.loaded_folder
+    return check_may_serve(promotion.it, champion=champion, ledger=ledger, api=promotion.api, reports=reports)
 
 
 def _begin(promotion: _Promotion, writer: Writer) -> Release | Traffic:

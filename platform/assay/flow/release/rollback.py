@@ -6,7 +6,7 @@ from assay.engines.deployment import ray_serve
 from assay.errors import IntegrityError, NotApproved
 from assay.flow.release.checks import check_bytes, check_may_serve, evaluated
 from assay.flow.release.promote import finish
-from assay.flow.release.writer import reconcile, weights_of, writing
+from assay.flow.release.writer import Writer, reconcile, weights_of, writing
 from assay.records.release import Champion, ReleaseIntent, Traffic
 from assay.rules.release.slots import former_champion
 from assay.settings import Settings
@@ -36,7 +36,7 @@ def run(*, settings: Settings, api: ray_serve.ServeApi, reason: str, say: Callab
                 "another champion has got the traffic meanwhile; look at `assay status`, and try again"
             )
         try:
-            intent = _intent(target_now, champion, ledger, api, writer.actor.name)
+            intent = _intent(target_now, champion, writer, api)
         except (IntegrityError, NotApproved) as error:
             raise type(error)(f"there is no way back to {target_now.run}: {error}") from error
         release = ledger.releases.intend(intent, fence=writer.number, actor=writer.actor)
@@ -45,16 +45,21 @@ def run(*, settings: Settings, api: ray_serve.ServeApi, reason: str, say: Callab
         return finish(writer, release, reason)
 
 
-def _intent(
-    target: Champion, champion: Champion | None, ledger: Ledger, api: ray_serve.ServeApi, by: str
-) -> ReleaseIntent:
-    it = evaluated(target.run, ledger)
+def _intent(target: Champion, champion: Champion | None, writer: Writer, api: ray_serve.ServeApi) -> ReleaseIntent:
+    it = evaluated(target.run, writer.ledger)
     if it.scorecard.artifact_digest != target.artifact_digest or it.scorecard.deployment_slot != target.slot:
         raise IntegrityError(
             f"slot {target.slot} no longer holds what {target.run} was promoted with: it was evaluated anew since; "
             f"`assay promote {target.run}` is the way"
         )
-    state = check_may_serve(it, champion=champion, ledger=ledger, api=api, held_at=target.since)
+    state = check_may_serve(
+        it,
+        champion=champion,
+        ledger=writer.ledger,
+        api=api,
+        reports=writer.settings.loaded_folder,
+        held_at=target.since,
+    )
     return ReleaseIntent(
         action="rollback",
         candidate=target,
@@ -62,5 +67,5 @@ def _intent(
         steps=(1.0,),
         scorecard_digest=it.scorecard_digest,
         deployed_at=state.deployed_at,
-        by=by,
+        by=writer.actor.name,
     )

@@ -1,6 +1,6 @@
 """Whether a candidate may have traffic: the verdict, the reviewers' words, and the same bytes as evaluated."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from assay.errors import IntegrityError, NotApproved
@@ -96,23 +96,26 @@ def check_same_deployment(
     deployed_at: float | None,
     replicas: Collection[str],
     slot_digest: str | None,
-    disk_digest: str | None,
+    loaded: Mapping[str, str],
+    *,
+    is_former: bool = False,
 ) -> None:
-    """Refuse with IntegrityError unless the evaluated deployment still stands, with the bytes that were evaluated.
-
-    A replica that was evaluated must be among those that stand; autoscaling may have added others from the
-    same bytes. None stands for a slot that is empty, or an artifact that is gone.
+    """Refuse with IntegrityError unless the evaluated deployment still stands, with the bytes that were evaluated:
+    every engine replica, those of autoscaling and restarts too, must itself have said that it loaded them (`loaded`,
+    by replica). One that was evaluated must be among them, unless it `is_former`: a champion from before may have been
+    restarted since. None stands for a slot that is empty.
     """
     evaluated = scorecard.artifact_digest
     differences = []
-    if disk_digest != evaluated:
-        differences.append(f"the artifact on disk is {_short(disk_digest)}, evaluated was {_short(evaluated)}")
     if slot_digest != evaluated:
         differences.append(f"slot {scorecard.deployment_slot} serves {_short(slot_digest)}, not {_short(evaluated)}")
     if deployed_at != scorecard.deployed_at:
         differences.append(f"slot {scorecard.deployment_slot} was deployed anew after it was evaluated")
-    if not set(replicas) & set(scorecard.replicas):
+    if not replicas or not (is_former or set(replicas) & set(scorecard.replicas)):
         differences.append(f"replicas {_listed(scorecard.replicas)} were evaluated, now there are {_listed(replicas)}")
+    for replica in sorted(replicas):
+        if loaded.get(replica) != evaluated:
+            differences.append(f"replica {replica} says that it has loaded {_short(loaded.get(replica))}")
     if differences:
         raise IntegrityError("; ".join(differences) + "; run `assay run SPEC` again to evaluate it anew")
 

@@ -1,0 +1,92 @@
+"""Folders of plain files: listed and read so that no link, device or pipe stands in for one.
+
+Standard library alone: `make setup` copies this file into the engine's environment, as `assay_files.py`.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+CHUNK_BYTES = 1 << 20
+NUM_THREADS = 4  # hashing lets go of Python's lock; with more, one disk does not read faster
+
+Identity = tuple[int, int, int, int, int]
+"""Device, inode, size, and times of change of a file, in nanoseconds: of its content, and of anything about it. Whoever
+writes to it changes the last, which cannot be set back."""
+
+
+class NotPlain(Exception):
+    """A name that is no plain file, or no plain folder."""
+
+
+def plain_files(folder: Path) -> dict[str, Identity]:
+    """Every file under `folder`, by its POSIX path there. Raises `NotPlain` for anything that is neither a file nor a
+    folder, and `OSError` when it cannot be read. Links are not followed: not the folder's own either."""
+    if not stat.S_ISDIR(os.lstat(folder).st_mode):
+        raise NotPlain(f"{folder} is {_kind(os.lstat(folder).st_mode)}, not a folder")
+    return dict(_walk(folder, ""))
+
+
+def digest_file(folder: Path, name: str) -> tuple[str, Identity]:
+    """SHA-256, in hex, of a file's bytes, and the file that they were read from."""
+    path = folder / name
+    # Without O_NONBLOCK the open of a pipe waits for a writer, who may never come.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        mode = _mode(path)
+        if mode is not None and not stat.S_ISREG(mode):
+            raise NotPlain(f"{path} is {_kind(mode)}, not a file") from error
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotPlain(f"{path} is {_kind(status.st_mode)}, not a file")
+        sha256 = hashlib.sha256()
+        while chunk := file.read(CHUNK_BYTES):
+            sha256.update(chunk)
+        return sha256.hexdigest(), _identity(os.fstat(descriptor))
+
+
+def digest_files(folder: Path, names: list[str]) -> dict[str, tuple[str, Identity]]:
+    """The same of several files, some at once."""
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        return dict(zip(names, pool.map(lambda name: digest_file(folder, name), names), strict=True))
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, Identity]]:
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda one: one.name):
+            status = entry.stat(follow_symlinks=False)
+            name = prefix + entry.name
+            if stat.S_ISDIR(status.st_mode):
+                yield from _walk(Path(entry.path), f"{name}/")
+            elif stat.S_ISREG(status.st_mode):
+                yield name, _identity(status)
+            else:
+                raise NotPlain(f"{entry.path} is {_kind(status.st_mode)}, not a file")
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return os.lstat(path).st_mode
+    except OSError:
+        return None
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_ISLNK: "a symbolic link",
+        stat.S_ISDIR: "a folder",
+        stat.S_ISFIFO: "a pipe",
+        stat.S_ISSOCK: "a socket",
+    }
+    return next((name for is_kind, name in kinds.items() if is_kind(mode)), "a device")
