@@ -21,6 +21,7 @@ from assay.engines.evaluation.harness import TaskFile
 from assay.errors import AssayError
 from assay.flow.pipeline.context import RunContext
 from assay.flow.pipeline.graph import stages_of
+from assay.flow.release.head import head_file
 from assay.flow.release.operations import promote_run, record_decision
 from assay.records.gate import Evaluation, EvaluationRecord, GateRecord, Sample, TaskResult
 from assay.records.release import Champion
@@ -160,6 +161,7 @@ class Office:
         self.ledger = Ledger(ledger_url)
         self.serve.applications, self.serve.broken, self.serve.num_deployed = {}, set(), 100
         set_weights(self.settings, TO_NOBODY)
+        head_file(self.settings).unlink(missing_ok=True)
 
     def run(self, name: str) -> str:
         """A run that has not come to the gate."""
@@ -243,6 +245,12 @@ class Office:
         row = self.ledger.record(next(stage.key for stage in self.ledger.stages(run) if stage.stage == "compress"))
         assert row is not None
         return ModelRecord.model_validate_json(row.record)
+
+    def gate_record(self, run: str) -> str:
+        """What the gate has written, as JSON."""
+        row = self.ledger.record(next(stage.key for stage in self.ledger.stages(run) if stage.stage == "gate"))
+        assert row is not None
+        return row.record
 
     def edit(self, run: str, change: Callable[[dict[str, Any]], None]) -> None:
         """Somebody writes into the ledger what the gate has not said."""

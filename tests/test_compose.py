@@ -1,18 +1,21 @@
 """Specs out of several texts: `extends`, `--set`, `--set-file` and the environment."""
 
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import pytest
 from pydantic import ValidationError
 
-from assay.errors import InvalidInput, Problem
+from assay.cli.main import main
+from assay.errors import ExitCode, InvalidInput, Problem
 from assay.loader.annotations import reference_kind, reference_paths
 from assay.loader.compose import MAX_CHAIN, compose, places_named
 from assay.loader.parse import validated
 from assay.loader.yaml_reader import Value
 from assay.spec.block import Block, FromEnvironment, Reference, Secret, revealed
 from assay.spec.spec import Spec
+from servers import serving
 
 BASE = """\
 version: 1
@@ -186,7 +189,11 @@ def test_the_environment_says_where_things_are(monkeypatch: pytest.MonkeyPatch) 
     ("setting", "words"),
     [
         ("name=${env:HOME}", "(it may in model.source, model.chat_template, data.train, data.selection.source"),
-        ("data.train=${env:NOT_SET_HERE}/x", "the environment variable NOT_SET_HERE is not set"),
+        ("data.train=${env:NOT_SET_DIR}/x", "the environment variable NOT_SET_DIR is not set"),
+        ("data.train=${env:HF_TOKEN}/x", "specs may not read the environment variable HF_TOKEN here"),
+        ("data.train=s3://b/${env:AWS_SECRET_ACCESS_KEY}", "specs may not read the environment variable AWS_SECRET"),
+        ("data.train=http://host/${env:DATA}/x", "no reference may stand in a URL that is fetched"),
+        ("model=hf:${env:HOME}/x", "no reference may stand in a URL that is fetched"),
         ("data.train=${env:}/x", "write ${env:NAME}"),
     ],
 )
@@ -194,6 +201,38 @@ def test_the_environment_says_nothing_else(setting: str, words: str) -> None:
     problems = refusals(BASE, setting)
     assert words in str(problems[0])
     assert problems[0].code == "environment"
+
+
+def test_s4_a_secret_is_neither_sent_nor_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once, `assay plan` asked the server that the spec names for a path with the token in it."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with serving(Asked) as server:
+        url = f"http://127.0.0.1:{server.port}/${{env:HF_TOKEN}}/x.jsonl"
+        spec = tmp_path / "spec.yaml"
+        spec.write_text(f"version: 1\nname: bot\nmodel: hf:a/b\ndata: {{train: '{url}'}}\n")
+        monkeypatch.setattr("sys.argv", ["assay", "plan", str(spec)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == ExitCode.USAGE
+        assert Asked.paths == []
+    shown = capsys.readouterr()
+    assert "no reference may stand in a URL that is fetched" in shown.err
+    assert "hf_secret" not in shown.out + shown.err
+
+
+class Asked(BaseHTTPRequestHandler):
+    """Remembers what it was asked for."""
+
+    paths: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.paths.append(self.path)
+        self.send_error(404)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
 
 class Alert(Block):

@@ -1,6 +1,8 @@
 """Nothing that was not evaluated and approved gets traffic, in whatever order things happen. Each test is an attack, or
 an accident, that once got through."""
 
+import json
+import os
 import signal
 import sqlite3
 import threading
@@ -22,6 +24,7 @@ from assay.errors import (
     UsageError,
 )
 from assay.flow.release.operations import reconcile_releases, record_decision, rollback_run
+from assay.records.record import digest_of
 from assay.records.run_id import run_id_of, short_run
 from assay.serving import gateway
 from office import TO_BLUE, TO_GREEN, Office, office, running  # noqa: F401
@@ -272,6 +275,42 @@ def database(office: Office) -> Iterator[sqlite3.Connection]:
             yield connection
     finally:
         connection.close()
+
+
+def test_s10_a_rejection_that_is_removed_with_its_event_is_noticed(office: Office) -> None:
+    run = office.evaluated("bot", "blue")
+    office.approve(run)
+    record_decision(run, decision="reject", reviewer="anna", reason="it lies", settings=office.settings)
+    with database(office) as connection:
+        connection.execute("DELETE FROM approvals WHERE id = (SELECT max(id) FROM approvals)")
+        connection.execute("DELETE FROM audit WHERE sequence = (SELECT max(sequence) FROM audit)")
+    office.ledger.verify()  # the chain alone does not tell
+    with pytest.raises(IntegrityError, match="the ledger's audit is not the one of this place"):
+        office.promote(run)
+
+
+def test_s10_a_forged_approval_lets_nobody_through(office: Office) -> None:
+    run = office.evaluated("bot", "blue")
+    genuine = office.evaluated("other", "green")
+    office.approve(genuine)
+    word = office.ledger.approvals(genuine)[0]
+    digest = digest_of(json.loads(office.gate_record(run))["scorecard"])
+    model = office.model(run).artifact.digest
+    forged = word.model_copy(update={"run": run, "artifact_digest": model, "scorecard_digest": digest})
+    with database(office) as connection:
+        connection.execute("INSERT INTO approvals (run, approval) VALUES (?, ?)", (run, forged.model_dump_json()))
+    with pytest.raises(IntegrityError, match="the ledger holds an approval that nobody gave"):
+        office.promote(run)
+
+
+def test_s10_it_is_kept_who_typed_an_approval(office: Office) -> None:
+    run = office.evaluated("bot", "blue")
+    done = office.command("approve", run, "--as", "anna")
+    assert done.returncode == ExitCode.DONE
+    (word,) = office.ledger.approvals(run)
+    assert word.actor is not None
+    assert (word.reviewer, word.actor.uid) == ("anna", os.getuid())
+    assert word.actor.process != os.getpid()
 
 
 def test_s11_another_spec_does_not_get_the_reviewers_of_the_first_with_its_id(office: Office) -> None:

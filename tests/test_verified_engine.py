@@ -18,7 +18,7 @@ from assay.spec.serve import ServeSpec
 from assay.stages import deploy
 from assay.stages.context import Work
 
-pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 
 SLOT: Slot = "reference"
 SERVE = ServeSpec.model_validate({"engine": {"max_model_len": 128}})

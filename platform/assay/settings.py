@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 
@@ -18,6 +19,9 @@ def _env(name: str, default: str) -> str:
 
 def _home() -> Path:
     return Path(_env("HOME", str(Path.home() / ".assay"))).expanduser().absolute()
+
+
+READABLE_VARIABLES = "DATA,DATA_*,*_DATA,*_DIR,*_ROOT,*_PATH,*_FOLDER,*_BUCKET,*_HOME,HOME,TMPDIR,SCRATCH"
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,16 @@ class Settings:
     """`ASSAY_COST_PER_HOUR`: what an hour of the whole cluster costs, in your currency; `assay plan` then says
     what a run costs. Not counted when 0."""
 
+    spec_env: str = field(default_factory=lambda: _env("SPEC_ENV", READABLE_VARIABLES))
+    """`ASSAY_SPEC_ENV`: which environment variables a spec may name as `${env:NAME}`, with `*` for any letters; those
+    whose names say that they hold a place when not said. A spec may come from somebody else, and must not read keys."""
+
     user: str = field(default_factory=lambda: _env("USER", getpass.getuser()))
     """`ASSAY_USER`: who is working; the login name when not said."""
+
+    def is_readable_by_specs(self, variable: str) -> bool:
+        """Whether a spec may name this environment variable."""
+        return any(fnmatchcase(variable, pattern.strip()) for pattern in self.spec_env.split(","))
 
     @property
     def cluster_address(self) -> str:

@@ -88,7 +88,7 @@ ENVIRONMENTS = (
         "import assay_replica",
         modules=(
             (LOCKS / "assay_replica.py", "assay_replica.py"),
-            (ROOT / "platform" / "assay" / "store" / "files.py", "assay_files.py"),
+            (ROOT / "platform" / "assay" / "files.py", "assay_files.py"),
         ),
     ),
 )

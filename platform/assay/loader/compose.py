@@ -4,6 +4,7 @@ Blocks are merged key by key, and the later word wins; everything else, lists in
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from assay.errors import InvalidInput, Problem
 from assay.loader.annotations import EXTENDS, annotation_at, reference_kind, reference_paths, spelled_out
 from assay.loader.parse import read_bytes, read_file
 from assay.loader.yaml_reader import Document, Location, Positions, SourceLocation, Value, read_yaml
+from assay.settings import Settings
 from assay.spec.block import REFERENCE, FromEnvironment, Reference
 from assay.spec.spec import Spec
 
@@ -251,11 +253,23 @@ def _with_environment(value: Value, location: Location, document: Document) -> V
     return FromEnvironment(REFERENCE.sub(lambda found: os.environ[found[1]], value), value)
 
 
+FETCHED_URL = re.compile(r"\s*((https?|ftps?|sftp|webdavs?|github|git)://|hf:)", re.IGNORECASE)
+
+
 def _reference_fault(value: str, location: Location) -> tuple[str, str] | None:
     """What is wrong with a text that refers to the environment, and what to do; None if nothing is."""
-    if reference_kind(annotation_at(Spec, location)) is None:
+    kind = reference_kind(annotation_at(Spec, location))
+    if kind is None:
         return "no reference to the environment may stand here", f"it may in {', '.join(reference_paths(Spec))}"
     if "${env:" in REFERENCE.sub("", value):
         return "this is no reference to the environment", "write ${env:NAME}"
+    if kind is Reference.PLACE:
+        if FETCHED_URL.match(value):
+            return "no reference may stand in a URL that is fetched: its server would read it", "write the URL out"
+        settings = Settings()
+        for name in REFERENCE.findall(value):
+            if not settings.is_readable_by_specs(name):
+                hint = f"whoever looks after this place may allow it: ASSAY_SPEC_ENV={settings.spec_env},{name}"
+                return f"specs may not read the environment variable {name} here", hint
     unset = [name for name in REFERENCE.findall(value) if name not in os.environ]
     return (f"the environment variable {unset[0]} is not set", f"export {unset[0]}=...") if unset else None

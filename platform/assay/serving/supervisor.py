@@ -116,7 +116,7 @@ def read_weights(settings: Settings) -> dict[str, int]:
 def keep_weights(settings: Settings, weights: Mapping[str, int]) -> None:
     """Put `weights` where the next HAProxy finds them, wholly or not at all."""
     check_weights(weights)
-    _keep(weights_file(settings), json.dumps({slot: weights[slot] for slot in SLOTS}))
+    keep_text(weights_file(settings), json.dumps({slot: weights[slot] for slot in SLOTS}))
 
 
 def read_writer(settings: Settings) -> int:
@@ -132,10 +132,11 @@ def read_writer(settings: Settings) -> int:
 
 def keep_writer(settings: Settings, writer: int) -> None:
     """Remember the newest writer, wholly or not at all."""
-    _keep(writer_file(settings), f"{writer}\n")
+    keep_text(writer_file(settings), f"{writer}\n")
 
 
-def _keep(path: Path, text: str) -> None:
+def keep_text(path: Path, text: str) -> None:
+    """Write a file wholly or not at all."""
     draft = path.with_suffix(f".{os.getpid()}")
     with draft.open("w") as file:
         file.write(text)

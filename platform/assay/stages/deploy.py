@@ -90,9 +90,7 @@ def _application(slot: Slot, serve: ServeSpec, model_name: str, model: ModelReco
     if model.architecture.endswith(CLASSIFIER):
         return ray_serve.classifier_application(slot, model_name, path, serve, verification)
     python = work.settings.engine_python
-    return ray_serve.application(
-        slot, model_name, path, serve, python, on_gpu=work.on_gpu, verification=verification
-    )
+    return ray_serve.application(slot, model_name, path, serve, python, on_gpu=work.on_gpu, verification=verification)
 
 
 def serve_api(work: Work) -> ray_serve.ServeApi:

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 from assay.errors import IntegrityError, PlaceError
+from assay.files import NotPlain, digest_files, plain_files
 from assay.records.artifact import Artifact, ArtifactKind, FileEntry, Manifest
 from assay.records.record import canonical_json, digest_of
-from assay.store.files import NotPlain, digest_files, plain_files
 
 
 class ArtifactStore:

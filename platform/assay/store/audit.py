@@ -83,10 +83,7 @@ class Audit:
             with self._database.reading() as own:
                 return self.events(own)
         rows = connection.execute(sql.select(_audit).order_by(_audit.c.sequence)).mappings().all()
-        events = [
-            AuditEvent.model_validate({**row, "content": json.loads(row["content"]), "actor": json.loads(row["actor"])})
-            for row in rows
-        ]
+        events = [_read(row) for row in rows]
         check_chain(events)
         return events
 
@@ -124,7 +121,7 @@ def check_vouched(events: Sequence[AuditEvent], facts: Mapping[str, Sequence[Seq
             written["starts"].append([event.run, event.content["by"]])
         elif event.kind == "stage":
             written["records"].append([event.content["key"], event.content["record"]])
-    for name, what in (("words", "approval"), ("traffic", "change of traffic"), ("starts", "start")):
+    for name, what in (("words", "an approval"), ("traffic", "a change of traffic"), ("starts", "a start")):
         _check_rows(written[name], [list(row) for row in facts[name]], what)
     newest = {row[0]: row[1] for row in written["records"]}  # a later record replaces an earlier one
     there = {row[0]: row[1] for row in facts["records"]}
@@ -138,10 +135,18 @@ def _check_rows(written: list[list[str]], there: list[list[str]], what: str) -> 
         if event == row:
             continue
         if len(there) > len(written):
-            raise IntegrityError(f"the ledger holds an {what} that nobody gave: row {number}, {(row or event)[0]}")
+            raise IntegrityError(f"the ledger holds {what} that nobody gave: row {number}, {(row or event)[0]}")
         if len(there) < len(written):
-            raise IntegrityError(f"an {what} was removed from the ledger: row {number}, {(event or row)[0]}")
-        raise IntegrityError(f"an {what} was changed in the ledger: row {number}, {row[0]}")
+            raise IntegrityError(f"{what} was removed from the ledger: row {number}, {(event or row)[0]}")
+        raise IntegrityError(f"{what} was changed in the ledger: row {number}, {row[0]}")
+
+
+def _read(row: Mapping[Any, Any]) -> AuditEvent:
+    try:
+        written = {**row, "content": json.loads(row["content"]), "actor": json.loads(row["actor"])}
+        return AuditEvent.model_validate(written)
+    except ValueError as error:
+        raise IntegrityError(f"event {row['sequence']} of the audit was changed: it cannot be read") from error
 
 
 def _login_name() -> str:

@@ -38,6 +38,10 @@ class Database:
             sql.event.listen(self._engine, "connect", _set_pragmas)
             sql.event.listen(self._engine, "begin", _begin_on_sqlite)
 
+    def close(self) -> None:
+        """Ends the connections that are kept."""
+        self._engine.dispose()
+
     def make_tables(self, tables: sql.MetaData) -> None:
         """Makes the tables that are not there yet."""
         with self.reading() as connection:

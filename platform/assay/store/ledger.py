@@ -144,6 +144,10 @@ class Ledger:
         self.releases = Releases(self._database, self.audit, self._add_traffic)
         self._adopt_what_was_there()
 
+    def close(self) -> None:
+        """Ends the connections that are kept; a ledger may be used again after it."""
+        self._database.close()
+
     def lock(self, name: str, *, wait_s: float, taken: AssayError) -> AbstractContextManager[None]:
         """Holds a lock of this ledger, which ends when the process does. Raises `taken` when another has it for
         longer than `wait_s`."""

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from assay.files import report, require_unchanged, verify_artifact
+
 BATCH = 32
 BATCH_WAIT_S = 0.004
 """How long a request waits for others to be computed with; a short text takes about as long on a processor."""
@@ -85,9 +87,15 @@ def build_app(args: dict[str, Any]) -> Any:
     @serve.deployment(name="Classifier", **deployment)
     class Classifier:
         def __init__(self) -> None:
-            max_length = int(config["engine_kwargs"]["max_model_len"])
-            self.model = Model(Path(loading["model_source"]), max_length)
+            folder, wanted = Path(loading["model_source"]), config["callback_config"]["callback_kwargs"]
+            began = time.monotonic()
+            files = verify_artifact(folder, wanted["artifact"])
+            seconds = time.monotonic() - began
+            self.model = Model(folder, int(config["engine_kwargs"]["max_model_len"]))
             self.name = str(loading["model_id"])
+            require_unchanged(folder, files)
+            replica = serve.get_replica_context().replica_id.unique_id
+            report(Path(wanted["reports"]), replica=replica, artifact=wanted["artifact"], seconds=seconds)
 
         async def __call__(self, request: Any) -> Any:
             path = request.url.path

@@ -7,6 +7,7 @@ from assay.engines.deployment.ray_serve import ServeApi
 from assay.errors import PlaceError
 from assay.flow.release import approve, promote, rollback
 from assay.flow.release.checks import evaluated
+from assay.flow.release.head import keep_head
 from assay.flow.release.writer import reconcile, writing
 from assay.records.release import Approval, Traffic
 from assay.settings import Settings
@@ -45,6 +46,7 @@ def record_decision(
     )
     if decision == "reject":
         _withdraw(word, ledger, settings)
+    keep_head(settings, ledger.audit.events())  # a word that is removed again, event and all, is noticed
     return word
 
 

@@ -25,7 +25,7 @@ def run(*, settings: Settings, api: ray_serve.ServeApi, reason: str, say: Callab
     with writing(settings, ledger) as writer:
         release = ledger.releases.under_way()
         if release is not None:
-            ledger.verify()
+            writer.verify()
             return writer.take_back(release, reason or f"ended by {writer.actor.name}")
         reconcile(writer, say=say)
         champion, target_now = ledger.champion(), former_champion(ledger.traffic())

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from assay.errors import IntegrityError, PlaceError, UsageError
+from assay.flow.release.head import check_head, keep_head
 from assay.records.audit import Actor
 from assay.records.release import Champion, Release, Traffic
 from assay.records.stages import Slot
@@ -30,6 +31,10 @@ class Writer:
     ledger: Ledger
     number: int
     actor: Actor
+
+    def verify(self) -> None:
+        """Raises `IntegrityError` unless the ledger says what was done, and goes on from what this place has seen."""
+        check_head(self.settings, self.ledger.verify())
 
     def give(self, weights: dict[str, int]) -> bool:
         """Makes sure of the weights; returns whether they were others."""
@@ -58,6 +63,7 @@ def writing(settings: Settings, ledger: Ledger) -> Iterator[Writer]:
         ledger.releases.claim(number, actor)
         gateway.claim(settings, number)
         yield Writer(settings, ledger, number, actor)
+        keep_head(settings, ledger.audit.events())
 
 
 def controlling(ledger: Ledger) -> AbstractContextManager[None]:
@@ -76,7 +82,7 @@ def reconcile(writer: Writer, *, say: Callable[[str], None], in_control: bool = 
     Raises `IntegrityError` when the ledger is not the one of this gateway, or says what nobody has done.
     """
     ledger = writer.ledger
-    ledger.verify()
+    writer.verify()
     release = ledger.releases.under_way()
     if release is not None:
         if not in_control and ledger.is_locked(_CONTROLLER):

@@ -1,16 +1,23 @@
-"""Folders of plain files: listed and read so that no link, device or pipe stands in for one.
+"""Folders of plain files: listed and read so that no link, device or pipe stands in for one; and what a process that
+serves a model checks of its folder, and says that it has loaded.
 
 Standard library alone: `make setup` copies this file into the engine's environment, as `assay_files.py`.
 """
 
 import hashlib
+import json
 import os
+import socket
 import stat
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import distributions
 from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
+CLOCK_TICK_NS = 20_000_000  # file systems note changes by the kernel's tick, 1 to 10 ms
+TOLD = ("vllm", "torch", "transformers", "ray", "compressed_tensors")
 NUM_THREADS = 4  # hashing lets go of Python's lock; with more, one disk does not read faster
 
 Identity = tuple[int, int, int, int, int]
@@ -58,6 +65,51 @@ def digest_files(folder: Path, names: list[str]) -> dict[str, tuple[str, Identit
         return dict(zip(names, pool.map(lambda name: digest_file(folder, name), names), strict=True))
 
 
+def verify_artifact(folder: Path, artifact: str) -> dict[str, Identity]:
+    """Raises `ValueError` unless the folder is, file by file and byte by byte, the artifact of this digest. Returns
+    which files were read."""
+    manifest = json.loads(folder.with_name(f"{artifact}.json").read_text())
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    if hashlib.sha256(text.encode()).hexdigest() != artifact:
+        raise ValueError(f"the manifest of artifact {artifact[:12]} is not its own")
+    there, wanted = plain_files(folder), manifest["files"]
+    for name in sorted(there.keys() ^ wanted.keys()):
+        raise ValueError(f"{folder / name} was {'added to' if name in there else 'taken from'} what was evaluated")
+    _let_the_clock_tick(there)
+    digests = digest_files(folder, list(wanted))
+    for name, (sha256, identity) in digests.items():
+        if {"sha256": sha256, "size": identity[2]} != wanted[name]:
+            raise ValueError(f"{folder / name} is not what was evaluated: its SHA-256 has changed")
+    return {name: identity for name, (_, identity) in digests.items()}
+
+
+def require_unchanged(folder: Path, files: dict[str, Identity]) -> None:
+    """Raises `ValueError` when a file was replaced or written to since it was verified: the engine may have loaded
+    something else."""
+    there = plain_files(folder)
+    for name in sorted(there.keys() | files.keys()):
+        if there.get(name) != files.get(name):
+            raise ValueError(f"{folder / name} was changed while the engine loaded it")
+
+
+def report(reports: Path, *, replica: str, artifact: str, seconds: float) -> None:
+    """Writes down what a replica has loaded, where the platform looks for it. Verifying took it so many `seconds`."""
+    packages = sorted(f"{found.name}-{found.version}" for found in distributions() if found.name.startswith(TOLD))
+    content = {
+        "replica": replica,
+        "artifact": artifact,
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "packages": packages,
+        "seconds_to_verify": seconds,
+        "at": time.time(),
+    }
+    reports.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = reports / f"{replica}.{os.getpid()}"
+    draft.write_text(json.dumps(content))
+    draft.replace(reports / f"{replica}.json")
+
+
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, Identity]]:
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda one: one.name):
@@ -90,3 +142,10 @@ def _kind(mode: int) -> str:
         stat.S_ISSOCK: "a socket",
     }
     return next((name for is_kind, name in kinds.items() if is_kind(mode)), "a device")
+
+
+def _let_the_clock_tick(files: dict[str, Identity]) -> None:
+    """Waits until a change from now on has another time than those before."""
+    newest = max((identity[4] for identity in files.values()), default=0)
+    while 0 <= time.time_ns() - newest < CLOCK_TICK_NS:
+        time.sleep(CLOCK_TICK_NS / 1e9)
