@@ -12,7 +12,7 @@ CPU_TORCH ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backe
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-gpu test-methods test-long check format lock bench-train bench-sweep bench-prepare drill-train bench-serve bench-plan bench-demo bench-ewc bench-gate house drill-gate down clean fuzz-spec bench-spec
+.PHONY: help setup demo test test-gpu test-methods test-long check format lock bench-train bench-sweep bench-prepare drill-train bench-serve bench-plan bench-demo bench-ewc bench-gate house drill-gate drill-release down clean fuzz-spec bench-spec
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -81,6 +81,9 @@ house: setup ## the code by the limits that it is held to: sizes, density, comme
 drill-gate: setup ## a hundred evaluations of a server that fails; twenty of one model; an engine that is killed
 	@$(BIN)/python tests/bench/drill_gate.py
 	@$(BIN)/python tests/bench/bench_gate_speed.py --drill --items 15
+
+drill-release: setup ## releases in thousands of orders of events, killed at any line, against the real HAProxy and ledger
+	@$(BIN)/python tests/drills/drill_release.py
 
 bench-plan: setup ## the plan's estimate of memory against what training measures
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_plan.py

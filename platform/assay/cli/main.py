@@ -14,6 +14,7 @@ import click
 
 from assay import __version__
 from assay.cli.commands.gate import gate, verdict_code
+from assay.cli.commands.proof import audit, keys, verify
 from assay.cli.terminal.echo import echo
 from assay.errors import EXIT_CODE_MEANINGS, AssayError, ExitCode, InvalidInput
 from assay.settings import Settings
@@ -60,6 +61,8 @@ def assay(verbose: bool) -> None:
 
 
 assay.add_command(gate)
+for command in (keys, verify, audit):
+    assay.add_command(command)
 
 
 @assay.command()

@@ -14,6 +14,7 @@ from assay.engines.cluster.signals import asked_to_stop
 from assay.engines.deployment import ray_serve
 from assay.errors import AssayError, Superseded
 from assay.flow.release.checks import Evaluated, check_bytes, check_may_serve, evaluated
+from assay.flow.release.receipts import write_receipts
 from assay.flow.release.writer import Writer, controlling, reconcile, settle, shared_weights, weights_of, writing
 from assay.records.release import Champion, Release, ReleaseIntent, Traffic
 from assay.rules.release.canary import verdict_on_step
@@ -37,6 +38,8 @@ class _Promotion:
     say: Callable[[str], None]
     asked: threading.Event
     """Set when this process is asked to stop."""
+    state: ray_serve.SlotState | None = None
+    """What the candidate's slot was seen to hold last."""
     last_turn: int = 0
     """Number of the writer that it was last."""
 
@@ -115,6 +118,7 @@ def _go(promotion: _Promotion, release: Release) -> Traffic:
             with promotion.writing() as writer:
                 release = _step(promotion, writer, release, share)
                 if share == 1.0:
+                    _keep_proof(promotion, release)
                     return finish(writer, release)
             if not _holds(promotion, release, before):
                 return _take_back(promotion, release.id, f"server errors at {share:.0%}")
@@ -123,11 +127,18 @@ def _go(promotion: _Promotion, release: Release) -> Traffic:
 
 def _step(promotion: _Promotion, writer: Writer, release: Release, share: float) -> Release:
     """Looks again, writes down that the step begins, and moves the weights."""
-    check_may_serve_now(promotion)
+    promotion.state = check_may_serve_now(promotion)
     _check_unchanged(promotion, release)
     release = promotion.ledger.releases.advance(release, fence=writer.number, actor=writer.actor)
     writer.give(shared_weights(release.intent.candidate, release.intent.former, share))
     return release
+
+
+def _keep_proof(promotion: _Promotion, release: Release) -> None:
+    """The receipts come before the end: what is done can be proved, and what cannot be proved is taken back."""
+    assert promotion.state is not None
+    it, ledger = promotion.it, promotion.ledger
+    write_receipts(it, release, promotion.state, ledger=ledger, settings=promotion.settings)
 
 
 def finish(writer: Writer, release: Release, reason: str = "") -> Traffic:

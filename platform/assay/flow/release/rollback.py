@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from assay.engines.deployment import ray_serve
 from assay.errors import IntegrityError, NotApproved
-from assay.flow.release.checks import check_bytes, check_may_serve, evaluated
+from assay.flow.release.checks import Evaluated, check_bytes, check_may_serve, evaluated
 from assay.flow.release.promote import finish
+from assay.flow.release.receipts import write_receipts
 from assay.flow.release.writer import Writer, reconcile, weights_of, writing
 from assay.records.release import Champion, ReleaseIntent, Traffic
 from assay.rules.release.slots import former_champion
@@ -36,36 +37,40 @@ def run(*, settings: Settings, api: ray_serve.ServeApi, reason: str, say: Callab
                 "another champion has got the traffic meanwhile; look at `assay status`, and try again"
             )
         try:
-            intent = _intent(target_now, champion, writer, api)
+            it = evaluated(target_now.run, ledger)
+            state = _check_target(it, target_now, champion, writer, api)
         except (IntegrityError, NotApproved) as error:
             raise type(error)(f"there is no way back to {target_now.run}: {error}") from error
+        intent = ReleaseIntent(
+            action="rollback",
+            candidate=target_now,
+            former=champion,
+            steps=(1.0,),
+            scorecard_digest=it.scorecard_digest,
+            deployed_at=state.deployed_at,
+            by=writer.actor.name,
+        )
         release = ledger.releases.intend(intent, fence=writer.number, actor=writer.actor)
         release = ledger.releases.advance(release, fence=writer.number, actor=writer.actor)
         writer.give(weights_of(target_now))
+        write_receipts(it, release, state, ledger=ledger, settings=settings)
         return finish(writer, release, reason)
 
 
-def _intent(target: Champion, champion: Champion | None, writer: Writer, api: ray_serve.ServeApi) -> ReleaseIntent:
-    it = evaluated(target.run, writer.ledger)
+def _check_target(
+    it: Evaluated, target: Champion, champion: Champion | None, writer: Writer, api: ray_serve.ServeApi
+) -> ray_serve.SlotState:
+    """What the former champion's slot holds. Raises unless it may have the traffic again."""
     if it.scorecard.artifact_digest != target.artifact_digest or it.scorecard.deployment_slot != target.slot:
         raise IntegrityError(
-            f"slot {target.slot} no longer holds what {target.run} was promoted with: it was evaluated anew since; "
+            f"slot {target.slot} no longer holds what it was promoted with: it was evaluated anew since; "
             f"`assay promote {target.run}` is the way"
         )
-    state = check_may_serve(
+    return check_may_serve(
         it,
         champion=champion,
         ledger=writer.ledger,
         api=api,
         reports=writer.settings.loaded_folder,
         held_at=target.since,
-    )
-    return ReleaseIntent(
-        action="rollback",
-        candidate=target,
-        former=champion,
-        steps=(1.0,),
-        scorecard_digest=it.scorecard_digest,
-        deployed_at=state.deployed_at,
-        by=writer.actor.name,
     )

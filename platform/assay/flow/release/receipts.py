@@ -1,0 +1,89 @@
+"""Receipts of what a release rests on, written when the traffic has moved; and their verification."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from assay.engines.deployment.ray_serve import SlotState, loaded
+from assay.errors import IntegrityError, UsageError
+from assay.files import digest_files, plain_files
+from assay.flow.release.checks import Evaluated
+from assay.records.receipt import Statement
+from assay.records.record import digest_of
+from assay.records.release import Release
+from assay.rules.release.receipts import check_release
+from assay.settings import Settings
+from assay.store.ledger import Ledger
+from assay.store.receipts import PlaceKeys, ReceiptStore, open_receipt
+
+
+def write_receipts(
+    it: Evaluated, release: Release, state: SlotState, *, ledger: Ledger, settings: Settings
+) -> list[Path]:
+    """Signs and keeps the statements of one release."""
+    run, artifact = it.run, it.scorecard.artifact_digest
+    evaluation = Statement(
+        kind="evaluation",
+        run=run,
+        artifact=artifact,
+        predicate={
+            "scorecard": it.scorecard.model_dump(mode="json"),
+            "approval": it.spec.approval.model_dump(mode="json"),
+            "started_by": sorted(ledger.starters(run)),
+        },
+    )
+    words = [
+        Statement(kind="approval", run=run, artifact=artifact, predicate=word.model_dump(mode="json"))
+        for word in ledger.approvals(run)
+        if word.artifact_digest == artifact and word.scorecard_digest == it.scorecard_digest
+    ]
+    deployment = Statement(
+        kind="deployment",
+        run=run,
+        artifact=artifact,
+        predicate={
+            "slot": state.slot,
+            "model_name": state.model_name,
+            "deployed_at": state.deployed_at,
+            "loaded": loaded(settings.loaded_folder, state.replicas),
+        },
+    )
+    rests_on = {
+        "evaluation": [evaluation.digest],
+        "approval": [word.digest for word in words],
+        "deployment": [deployment.digest],
+    }
+    moved = Statement(
+        kind="release",
+        run=run,
+        artifact=artifact,
+        predicate={"intent": release.intent.model_dump(mode="json"), "rests_on": rests_on, "at": time.time()},
+    )
+    return receipt_store(settings).write([evaluation, *words, deployment, moved])
+
+
+def receipt_store(settings: Settings) -> ReceiptStore:
+    """The place's receipts."""
+    return ReceiptStore(settings.home / "receipts", place_keys(settings))
+
+
+def place_keys(settings: Settings) -> PlaceKeys:
+    """The place's keys."""
+    return PlaceKeys(settings.home / "keys")
+
+
+def verify_folder(folder: Path, public_keys: Sequence[Path], *, model: Path | None = None) -> Statement:
+    """The newest release in a folder of receipts, verified with nothing but the files and public keys: on any machine.
+    With `model`, a folder of model files, also that it is the artifact that the receipts speak of. Raises
+    `IntegrityError` or `NotApproved`."""
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise UsageError(f"{folder} holds no receipts")
+    release = check_release([open_receipt(file, public_keys) for file in files])
+    if model is not None:
+        digests = digest_files(model, list(plain_files(model)))
+        manifest = {name: {"sha256": sha256, "size": identity[2]} for name, (sha256, identity) in digests.items()}
+        found = digest_of({"kind": "model", "files": manifest})
+        if found != release.artifact:
+            raise IntegrityError(f"{model} is artifact {found[:12]}, and the receipts are of {release.artifact[:12]}")
+    return release

@@ -1,0 +1,134 @@
+"""The place's keys, and the receipts that they have signed. Ed25519, by `cryptography`."""
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from assay.errors import IntegrityError, PlaceError
+from assay.records.receipt import PAYLOAD_TYPE, Envelope, Signature, Statement, encoded, read_statement
+
+
+class PlaceKeys:
+    """The keys of one place: `ID.key` (mode 0600) and `ID.pub`, and `current`, which names the one that signs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def current(self) -> str | None:
+        """Id of the key that signs; None before the first."""
+        file = self.folder / "current"
+        return file.read_text().strip() if file.exists() else None
+
+    def make(self) -> str:
+        """A new key, which signs from now on. Public keys of before stay, and what they have signed stays valid."""
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        private = Ed25519PrivateKey.generate()
+        raw = private.public_key().public_bytes_raw()
+        key = hashlib.sha256(raw).hexdigest()
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            secret = private.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+            descriptor = os.open(self.folder / f"{key}.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secret)
+            self.public_file(key).write_bytes(_public_pem(private.public_key()))
+            draft = self.folder / f"current.{os.getpid()}"
+            draft.write_text(key)
+            draft.replace(self.folder / "current")
+        except OSError as error:
+            raise PlaceError(f"cannot keep a key in {self.folder}: {error.strerror}") from error
+        return key
+
+    def public_file(self, key: str) -> Path:
+        """Where the public key is, for whoever verifies."""
+        return self.folder / f"{key}.pub"
+
+    def public_files(self) -> list[Path]:
+        """All public keys of the place, those of before too."""
+        return sorted(self.folder.glob("*.pub"))
+
+    def sign(self, statement: Statement) -> Envelope:
+        """Signs with the current key; the first is made when there is none. Raises `PlaceError` for a key that others
+        may read."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        key = self.current() or self.make()
+        file = self.folder / f"{key}.key"
+        if file.stat().st_mode & 0o077:
+            raise PlaceError(f"others may read {file}: rotate it (`assay keys rotate`)")
+        private = load_pem_private_key(file.read_bytes(), password=None)
+        assert isinstance(private, Ed25519PrivateKey)
+        payload = statement.payload()
+        signature = private.sign(encoded(PAYLOAD_TYPE, payload))
+        return Envelope(
+            payload=base64.b64encode(payload).decode(),
+            payloadType=PAYLOAD_TYPE,
+            signatures=(Signature(keyid=key, sig=base64.b64encode(signature).decode()),),
+        )
+
+
+class ReceiptStore:
+    """Receipts of one place, a folder a run."""
+
+    def __init__(self, folder: Path, keys: PlaceKeys) -> None:
+        self.folder, self.keys = folder, keys
+
+    def write(self, statements: Iterable[Statement]) -> list[Path]:
+        """Signs each and keeps it; one that is there already is left as it is."""
+        files = []
+        for statement in statements:
+            file = self.folder / statement.run / f"{statement.kind}-{statement.digest[:16]}.json"
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not file.exists():
+                draft = file.with_suffix(f".{os.getpid()}")
+                draft.write_text(self.keys.sign(statement).model_dump_json(indent=1))
+                draft.replace(file)
+            files.append(file)
+        return files
+
+
+def open_receipt(file: Path, public_keys: Iterable[Path]) -> Statement:
+    """The statement in a receipt's file. Raises `IntegrityError` unless one of these keys has signed it."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        envelope = Envelope.model_validate_json(file.read_text())
+        signed, payload = envelope.signed_bytes(), base64.b64decode(envelope.payload, validate=True)
+        signatures = {one.keyid: base64.b64decode(one.sig, validate=True) for one in envelope.signatures}
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{file} is no receipt: {str(error).splitlines()[0]}") from error
+    if envelope.payloadType != PAYLOAD_TYPE:
+        raise IntegrityError(f"{file} is no receipt: it holds {envelope.payloadType}")
+    for key_file in public_keys:
+        public = load_pem_public_key(key_file.read_bytes())
+        assert isinstance(public, Ed25519PublicKey)
+        key = hashlib.sha256(public.public_bytes_raw()).hexdigest()
+        if key not in signatures:
+            continue
+        try:
+            public.verify(signatures[key], signed)
+        except InvalidSignature as error:
+            raise IntegrityError(f"{file} was changed after key {key[:12]} signed it") from error
+        try:
+            return read_statement(payload)
+        except (ValueError, TypeError, KeyError) as error:
+            raise IntegrityError(f"{file}: {error}") from error
+    named = ", ".join(key[:12] for key in signatures) or "nobody"
+    raise IntegrityError(f"{file} is signed by {named}, and not by a key that was given")
+
+
+def _public_pem(public: object) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    assert isinstance(public, Ed25519PublicKey)
+    return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
