@@ -29,7 +29,7 @@ def test_every_replica_verifies_what_it_loads(on_ray: Settings, tiny_model: Path
     shutil.copytree(tiny_model, tmp_path / "model")
     artifact = work.store.put(tmp_path / "model", "model")
     model = ModelRecord(artifact=artifact, architecture="Llama", num_parameters=1, num_layers=1, context_length=128)
-    api = deploy.serve_api(work)
+    api = deploy.serve_api(work.settings)
     try:
         began = time.monotonic()
         record = deploy.into(nullcontext(SLOT), SERVE, model_name="tiny", model=model, work=work)

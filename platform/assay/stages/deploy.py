@@ -11,6 +11,7 @@ from assay.engines.deployment.chat_settings import chat_settings
 from assay.errors import PlaceError, StageFailed
 from assay.records.inputs import StageInputs, only
 from assay.records.stages import DeploymentRecord, ModelRecord, Slot
+from assay.settings import Settings
 from assay.spec.serve import ServeSpec
 from assay.stages.context import Work
 
@@ -33,9 +34,22 @@ class Inputs(StageInputs):
 Output = DeploymentRecord
 
 
-def run(inputs: Inputs, work: Work, *, slot: AbstractContextManager[Slot]) -> DeploymentRecord:
-    """Deploys the candidate; see `into`."""
-    return into(slot, inputs.serve, model_name=inputs.model_name, model=inputs.model, work=work)
+@dataclass(frozen=True)
+class Started:
+    """An engine that was told to start, and may not answer yet."""
+
+    slot: Slot
+    since: float
+    """Seconds since the epoch, just before it was told."""
+
+
+def run(
+    inputs: Inputs, work: Work, *, slot: AbstractContextManager[Slot], started: Started | None = None
+) -> DeploymentRecord:
+    """Deploys the candidate; see `into`. One that was `started` before is waited for."""
+    model, name = inputs.model, inputs.model_name
+    started = started or start(slot, inputs.serve, model_name=name, model=model, work=work)
+    return wait(started, inputs.serve, model_name=name, model=model, work=work)
 
 
 def into(
@@ -46,15 +60,33 @@ def into(
     model: ModelRecord,
     work: Work,
 ) -> DeploymentRecord:
-    """Checks every byte of the model, deploys it in place of what is in `slot`, and waits until it answers. The slot is
-    entered when it is about to be changed, and left when Serve has been told; it must be one without traffic. Raises
-    `StageFailed` with Serve's own words when the model does not answer."""
-    api = serve_api(work)
+    """Starts the model's engine and waits until it answers; see `start` and `wait`."""
+    started = start(slot, serve, model_name=model_name, model=model, work=work)
+    return wait(started, serve, model_name=model_name, model=model, work=work)
+
+
+def start(
+    slot: AbstractContextManager[Slot],
+    serve: ServeSpec,
+    *,
+    model_name: str,
+    model: ModelRecord,
+    work: Work,
+) -> Started:
+    """Checks every byte of the model and deploys it in place of what is in `slot`. The slot is entered when it is about
+    to be changed, and left when Serve has been told; it must be one without traffic."""
+    api = serve_api(work.settings)
     work.store.verify(model.artifact)
     with slot as name:
         work.say(f"starting the engine in slot {name}")
-        since = _replace(api, name, serve, model_name=model_name, model=model, work=work)
-    state = ray_serve.wait_until_running(api, name, timeout_s=START_TIMEOUT_S, since=since - 1)
+        return Started(name, _replace(api, name, serve, model_name=model_name, model=model, work=work))
+
+
+def wait(started: Started, serve: ServeSpec, *, model_name: str, model: ModelRecord, work: Work) -> DeploymentRecord:
+    """Waits until an engine answers. Raises `StageFailed` with Serve's own words when it does not."""
+    api, name = serve_api(work.settings), started.slot
+    work.say(f"waiting for the engine in slot {name}")
+    state = ray_serve.wait_until_running(api, name, timeout_s=START_TIMEOUT_S, since=started.since - 1)
     if state.model_path != model.artifact.path:
         raise StageFailed(f"slot {name} was taken by another run while this one's engine started; run the spec again")
     chats = chat_settings(Path(model.artifact.path), serve.engine)
@@ -93,9 +125,8 @@ def _application(slot: Slot, serve: ServeSpec, model_name: str, model: ModelReco
     return ray_serve.application(slot, model_name, path, serve, python, on_gpu=work.on_gpu, verification=verification)
 
 
-def serve_api(work: Work) -> ray_serve.ServeApi:
+def serve_api(settings: Settings) -> ray_serve.ServeApi:
     """Serve's REST API of this place. Raises `PlaceError` when there is no engine environment."""
-    settings = work.settings
     if not settings.engine_python:
         raise PlaceError("the engine's environment is missing: run `make setup`, or set ASSAY_ENGINE_PYTHON")
     return ray_serve.ServeApi(settings.dashboard_url, settings.ray_token(), settings.serve_port, settings.engine_python)

@@ -331,7 +331,7 @@ def ask_slot(
 ) -> tuple[SlotEvaluation, ...]:
     """Deploys into the slot `reference`, asks for all suites at once, measures the service where that is wanted, and
     frees the slot, whatever happens."""
-    api, serve = deploy.serve_api(work), how.serve_for(model)
+    api, serve = deploy.serve_api(work.settings), how.serve_for(model)
 
     def ask(deployment: DeploymentRecord) -> tuple[SlotEvaluation, ...]:
         evaluations = evaluate.run(

@@ -27,6 +27,7 @@ from assay.spec.spec import Spec
 from assay.spec.sweep import with_parameters
 from assay.spec.train import TrainSpec
 from assay.stages import evaluate
+from assay.stages.deploy import Started
 
 R = TypeVar("R", bound=Record)
 
@@ -46,6 +47,8 @@ class RunContext:
     settings: Settings
     champion: Champion | None
     records: dict[str, Record | Pending] = field(default_factory=dict)
+    started: dict[str, Started] = field(default_factory=dict)
+    """Engines that were told to start before the stage of this name waits for them."""
 
     def record(self, stage: str, kind: type[R]) -> R:
         """The record of a stage. Before the stage has run it is a `Pending`, which inputs may hold."""

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from assay.engines.deployment import ray_serve
 from assay.errors import Unreachable
+from assay.flow.pipeline import engines
 from assay.flow.pipeline.attempts import begin_attempt
 from assay.flow.pipeline.context import RunContext, numbered
 from assay.flow.pipeline.judging import measured_judge
@@ -153,6 +154,7 @@ def _training_stages(context: RunContext, index: int) -> Iterator[Stage[Any]]:
             training=context.record(numbered("train", index), train.Output),
             labels=context.labels(index),
         ),
+        partial(_merge, context, index),
     )
 
 
@@ -167,7 +169,7 @@ def _serving_stages(context: RunContext) -> Iterator[Stage[Any]]:
         yield _stage(
             "baseline",
             lambda: _reference_inputs(context, _digest(context.model)),
-            partial(_baseline, context),
+            partial(engines.base_answers, context),
             _is_answered,
         )
     champion = context.champion if context.wants_champion else None
@@ -175,13 +177,13 @@ def _serving_stages(context: RunContext) -> Iterator[Stage[Any]]:
         yield _stage(
             "champion",
             lambda: _reference_inputs(context, champion.artifact_digest),
-            partial(_champion, context),
+            partial(engines.champion_answers, context),
             _is_answered,
         )
     yield _stage(
         "deploy",
         lambda: deploy.Inputs(model=context.candidate, model_name=context.spec.served_name, serve=serve),
-        partial(_deploy, context),
+        partial(engines.deploy_candidate, context),
         partial(_is_deployed, context),
     )
     if suite.service is not None:
@@ -190,7 +192,7 @@ def _serving_stages(context: RunContext) -> Iterator[Stage[Any]]:
         yield _stage(
             "service",
             lambda: service.Inputs(deployment=context.deployment, load=load, gpus_a_replica=gpus),
-            lambda inputs, work: service.run(inputs, work, api=deploy.serve_api(work)),
+            lambda inputs, work: service.run(inputs, work, api=deploy.serve_api(work.settings)),
         )
     if suite.parity is not None:
         yield _stage("parity", lambda: _parity_inputs(context))
@@ -286,62 +288,11 @@ def _sweep(context: RunContext, inputs: sweep.Inputs, work: Work) -> Record:
     return sweep.run(inputs, work, trial=partial(train.part, teacher=context.teacher(0)))
 
 
-def _deploy(context: RunContext, inputs: deploy.Inputs, work: Work) -> DeploymentRecord:
-    """The candidate into a slot that is idle when it is deployed, whatever was idle when the run began."""
-    from assay.flow.release.slots import idle_slot  # a plan has no need of it
-
-    return deploy.run(inputs, work, slot=idle_slot(context.settings))
-
-
-def _baseline(context: RunContext, inputs: baseline.Inputs, work: Work) -> EvaluationRecord:
-    """The base model's answers."""
-    return _evaluate_reference(context, context.model, context.spec.served_name, work)
-
-
-def _champion(context: RunContext, inputs: baseline.Inputs, work: Work) -> EvaluationRecord:
-    """The champion's answers; it is asked in a slot of its own, for its users have the other."""
-    assert context.champion is not None
-    return _evaluate_reference(context, context.champion_model, context.champion.model_name, work)
-
-
-def _evaluate_reference(context: RunContext, model: ModelRecord, name: str, work: Work) -> EvaluationRecord:
-    """A model's answers, asked for in the slot `reference`. One that has answered everything before is not started."""
-    engine = engine_fingerprint(context.spec.serve.engine, context.settings)
-    known = evaluate.finished(model.artifact.digest, name, context.tasks, engine=engine, work=work)
-    if known is not None:
-        return known
-    served_name = context.spec.served_name
-    from assay.flow.release.slots import reference_slot  # a plan has no need of it
-
-    slot = partial(reference_slot, context.settings)
-    return baseline.run(
-        deploy=lambda: deploy.into(slot(), context.spec.serve, model_name=served_name, model=model, work=work),
-        evaluate=lambda deployment: _evaluate(context, deployment, model=model, work=work),
-        slot=slot,
-        api=deploy.serve_api(work),
-    )
-
-
-def _evaluate(
-    context: RunContext,
-    deployment: DeploymentRecord,
-    *,
-    model: ModelRecord,
-    work: Work,
-    stopping: evaluate.Stopping | None = None,
-) -> EvaluationRecord:
-    """Asks a deployment of `model` all of the suite's questions, or as many as decide."""
-    spec = context.spec
-    (record,) = evaluate.run(
-        deployment,
-        [evaluate.EvalRequest(context.tasks, stopping)],
-        engine=engine_fingerprint(spec.serve.engine, context.settings),
-        tokenizer=model.artifact.path,
-        num_concurrent=spec.gate.num_concurrent * spec.serve.replicas.min,
-        work=work,
-        stands=lambda: ray_serve.holds(deploy.serve_api(work), deployment),
-    )
-    return record
+def _merge(context: RunContext, index: int, inputs: merge.Inputs, work: Work) -> Record:
+    """After the last training run, the base model's engine can start meanwhile."""
+    if index == len(context.spec.train_steps) - 1:
+        engines.start_base_early(context, work)
+    return merge.run(inputs, work)
 
 
 def _gate(context: RunContext, inputs: gate.Inputs, work: Work) -> GateRecord:
@@ -362,7 +313,7 @@ def _gate(context: RunContext, inputs: gate.Inputs, work: Work) -> GateRecord:
     return gate.run(
         inputs,
         work,
-        evaluate=partial(_evaluate, context, model=context.candidate, work=work, stopping=stopping),
+        evaluate=partial(engines.ask, context, model=context.candidate, work=work, stopping=stopping),
         attempt=attempt,
         selftest=summary(newest_selftest(gate.suite_digest(context.suite, context.tasks), ledger)),
     )

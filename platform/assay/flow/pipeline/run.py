@@ -11,6 +11,7 @@ from assay.engines.cluster import tasks
 from assay.errors import UsageError
 from assay.flow.pipeline.attempts import MAKE_CANDIDATES, check_attempts_left
 from assay.flow.pipeline.context import RunContext
+from assay.flow.pipeline.engines import stop_unasked
 from assay.flow.pipeline.executor import StageExecutor, Watcher, only_one
 from assay.flow.pipeline.graph import Stage, stages_of
 from assay.flow.pipeline.judging import check_judge
@@ -54,9 +55,12 @@ def run(
         ledger.open_run(name, name=spec.name, spec=spec.model_dump_json(), started_by=settings.user)
         context = RunContext(spec, suite, root, settings, ledger.champion())
         executor = StageExecutor(name, settings, root, ledger, watcher, prepare)
-        for stage in stages_of(context):
-            check = partial(_check_attempts, stage, context, ledger)
-            context.records[stage.name] = executor.record(stage, first=check)
+        try:
+            for stage in stages_of(context):
+                check = partial(_check_attempts, stage, context, ledger)
+                context.records[stage.name] = executor.record(stage, first=check)
+        finally:
+            stop_unasked(context)
     return RunOutcome(name, context.record("gate", GateRecord), executor.num_run)
 
 
