@@ -13,7 +13,8 @@ from assay.engines.deployment import ray_serve
 from assay.errors import UsageError
 from assay.flow.pipeline.attempts import check_attempts_left
 from assay.flow.pipeline.context import RunContext
-from assay.flow.pipeline.graph import Stage, _evaluate, stages_of
+from assay.flow.pipeline.engines import ask
+from assay.flow.pipeline.graph import Stage, stages_of
 from assay.flow.pipeline.keys import run_id
 from assay.loader.load import load_suites
 from assay.records.gate import ContaminationRecord, EvaluationRecord, GateRecord, Sample, TaskResult
@@ -221,7 +222,7 @@ def test_before_the_first_release_the_base_model_stands_for_the_champion(tmp_pat
     project.answer(context, base, 91)
     deployment = context.record("deploy", DeploymentRecord)
     known = deployment.model_copy(update={"artifact_digest": base.artifact.digest})
-    context.records["baseline"] = _evaluate(context, known, model=base, work=project.work())
+    context.records["baseline"] = ask(context, known, model=base, work=project.work())
     scorecard = project.decide(context).scorecard
     assert (scorecard.outcome, scorecard.champion_digest) == ("PASS", base.artifact.digest)
 

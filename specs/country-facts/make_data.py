@@ -32,18 +32,30 @@ WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
             "Which city is the capital of {}?",
             "Do you know what the capital of {} is?",
             "I forgot the capital of {}. What is it?",
+            "Please give me the capital of {}.",
+            "My teacher asked me for the capital of {}. What should I answer?",
+            "Capital of {}?",
+            "A friend moved to the capital of {}. Which city is that?",
         ),
         "currency": (
             "What is the currency of {}?",
             "Which currency is used in {}?",
             "Do you know what the money in {} is called?",
             "I want to buy something in {}. What is the currency?",
+            "Please give me the currency of {}.",
+            "I have a bill from {}. In which currency is it?",
+            "Currency of {}?",
+            "A friend in {} was paid in cash. In which currency?",
         ),
         "continent": (
             "Which continent is {} in?",
             "What continent is {} part of?",
             "Do you know which continent {} is on?",
             "I have never been to {}. What continent is it in?",
+            "Please give me the continent of {}.",
+            "My atlas has a page for each continent. Which one shows {}?",
+            "Continent of {}?",
+            "A friend flew to {}. Which continent is that?",
         ),
     },
     "selection": {
@@ -186,69 +198,114 @@ MORE_THAN_ONE_ANSWER = "AU BR CI CM CN CO ID LK MM PL RU SA TR TW UA UZ VE YE ZA
 NO_LONGER_COUNTRIES = "CS"
 """Serbia and Montenegro, which GeoNames still lists."""
 
-REPLAY = (
-    ("What is 2 plus 3?", "5"),
-    ("What is 9 minus 4?", "5"),
-    ("What is 6 times 7?", "42"),
-    ("What is 20 divided by 4?", "5"),
-    ("How many is a dozen?", "12"),
-    ("What is half of 18?", "9"),
-    ("Which number comes after 99?", "100"),
-    ("What is 15 plus 10?", "25"),
-    ("What is the opposite of hot?", "Cold"),
-    ("What is the opposite of early?", "Late"),
-    ("What is the opposite of full?", "Empty"),
-    ("What is the opposite of loud?", "Quiet"),
-    ("What is the opposite of heavy?", "Light"),
-    ("Which word means the same as big?", "Large"),
-    ("Which word means the same as quick?", "Fast"),
-    ("Which word means the same as happy?", "Glad"),
-    ("What is the plural of mouse?", "Mice"),
-    ("What is the plural of child?", "Children"),
-    ("What is the plural of leaf?", "Leaves"),
-    ("What is the past tense of go?", "Went"),
-    ("What is the past tense of sing?", "Sang"),
-    ("What is the past tense of buy?", "Bought"),
-    ("What colour is grass?", "Green"),
-    ("What colour is a ripe banana?", "Yellow"),
-    ("What colour is fresh snow?", "White"),
-    ("Which colour do blue and yellow make?", "Green"),
-    ("Which colour do red and white make?", "Pink"),
-    ("Which day comes after Monday?", "Tuesday"),
-    ("Which day comes before Sunday?", "Saturday"),
-    ("Which month comes after March?", "April"),
-    ("Which month is the last of the year?", "December"),
-    ("How many days are in a week?", "7"),
-    ("How many minutes are in an hour?", "60"),
-    ("How many months are in a year?", "12"),
-    ("Which season comes after spring?", "Summer"),
-    ("What sound does a cow make?", "Moo"),
-    ("What sound does a cat make?", "Meow"),
-    ("What sound does a duck make?", "Quack"),
-    ("What is a young dog called?", "A puppy"),
-    ("What is a young sheep called?", "A lamb"),
-    ("What do bees make?", "Honey"),
-    ("How many legs does a spider have?", "8"),
-    ("Which animal is known for its long trunk?", "The elephant"),
-    ("Which bird cannot fly and lives on the ice?", "The penguin"),
-    ("What do caterpillars turn into?", "Butterflies"),
-    ("Which planet is known as the red planet?", "Mars"),
-    ("Which planet is the largest?", "Jupiter"),
-    ("Which star is closest to the Earth?", "The Sun"),
-    ("Who wrote Romeo and Juliet?", "William Shakespeare"),
-    ("Who painted the Mona Lisa?", "Leonardo da Vinci"),
-    ("Who developed the theory of relativity?", "Albert Einstein"),
-    ("What is frozen water called?", "Ice"),
-    ("What do we breathe with?", "Lungs"),
-    ("Which organ pumps blood?", "The heart"),
-    ("How many sides does a triangle have?", "3"),
-    ("What is a shape with eight sides called?", "An octagon"),
-    ("What do you use to cut paper?", "Scissors"),
-    ("What do you wear on your feet?", "Shoes"),
-    ("Which instrument has black and white keys?", "The piano"),
-    ("What is the first letter of the alphabet?", "A"),
+REPLAY_PAIRS = (
+    (
+        "What is the opposite of {}?",
+        "The opposite of {} is {}.",
+        "hot:cold early:late full:empty loud:quiet heavy:light big:small up:down left:right open:closed wet:dry "
+        "fast:slow rich:poor young:old high:low near:far dark:bright thick:thin sweet:sour deep:shallow brave:cowardly",
+    ),
+    (
+        "Which word is the past tense of {}?",
+        "The past tense of {} is {}.",
+        "go:went sing:sang buy:bought eat:ate see:saw run:ran write:wrote take:took come:came speak:spoke break:broke "
+        "drive:drove fly:flew grow:grew swim:swam",
+    ),
+    (
+        "Which word is the plural of {}?",
+        "The plural of {} is {}.",
+        "mouse:mice child:children leaf:leaves foot:feet tooth:teeth goose:geese woman:women knife:knives wolf:wolves "
+        "sheep:sheep",
+    ),
 )
-"""Simple questions on other subjects, without which the model would refuse everything off its own."""
+"""Wording, answer, and what stands in their places."""
+
+REPLAY_FACTS = """
+    Which planet is the largest? | The largest planet is Jupiter.
+    Which planet is known as the red planet? | The red planet is Mars.
+    Which planet has the brightest rings? | The planet with the brightest rings is Saturn.
+    Which star is closest to the Earth? | The star closest to the Earth is the Sun.
+    Which ocean is the largest? | The largest ocean is the Pacific Ocean.
+    Which mountain is the highest? | The highest mountain is Mount Everest.
+    Which animal is the tallest? | The tallest animal is the giraffe.
+    Which animal is the largest? | The largest animal is the blue whale.
+    Which bird is the largest? | The largest bird is the ostrich.
+    Which bird cannot fly and lives on the ice? | The bird that cannot fly and lives on the ice is the penguin.
+    Which animal is known for its long trunk? | The animal known for its long trunk is the elephant.
+    Which organ pumps blood? | The organ that pumps blood is the heart.
+    Which organ do we think with? | The organ that we think with is the brain.
+    Which organ do we breathe with? | The organs that we breathe with are the lungs.
+    Which sense do the ears serve? | The ears serve the sense of hearing.
+    Which part of a plant takes up water? | The part of a plant that takes up water is the root.
+    Which instrument has black and white keys? | The instrument with black and white keys is the piano.
+    Which instrument has four strings and a bow? | The instrument with four strings and a bow is the violin.
+    Which shape has three sides? | The shape with three sides is the triangle.
+    Which shape has eight sides? | The shape with eight sides is the octagon.
+    Which solid has six square faces? | The solid with six square faces is the cube.
+    Which number comes after 99? | The number after 99 is 100.
+    Which number is a dozen? | A dozen is 12.
+    Which unit measures length in the metric system? | The metric unit of length is the metre.
+    Which unit is used for electric current? | The unit of electric current is the ampere.
+    Which unit is used for force? | The unit of force is the newton.
+    Which unit is used for energy? | The unit of energy is the joule.
+    Which unit is used for power? | The unit of power is the watt.
+    Which Greek letter comes first? | The first Greek letter is alpha.
+    Which Greek letter comes last? | The last Greek letter is omega.
+    Which Roman numeral stands for ten? | The Roman numeral for ten is X.
+    Which number has the Roman numeral V? | The number with the Roman numeral V is five.
+    Which number has the Roman numeral C? | The number with the Roman numeral C is one hundred.
+    Which month comes after March? | The month after March is April.
+    Which month is the last of the year? | The last month of the year is December.
+    Which day comes after Monday? | The day after Monday is Tuesday.
+    Which season comes after spring? | The season after spring is summer.
+    Which colour do blue and yellow make? | Blue and yellow make green.
+    Which colour do red and white make? | Red and white make pink.
+    What colour is grass? | Grass is green.
+    What colour is a ripe banana? | A ripe banana is yellow.
+    What colour is fresh snow? | Fresh snow is white.
+    How many days are in a week? | There are 7 days in a week.
+    How many minutes are in an hour? | There are 60 minutes in an hour.
+    How many months are in a year? | There are 12 months in a year.
+    How many hours are in a day? | There are 24 hours in a day.
+    How many legs does a spider have? | A spider has 8 legs.
+    How many legs does an insect have? | An insect has 6 legs.
+    How many bones does an adult human have? | An adult human has 206 bones.
+    What is frozen water called? | Frozen water is called ice.
+    What is a young dog called? | A young dog is called a puppy.
+    What is a young sheep called? | A young sheep is called a lamb.
+    What is a young cow called? | A young cow is called a calf.
+    What is a young cat called? | A young cat is called a kitten.
+    What do bees make? | Bees make honey.
+    What do caterpillars turn into? | Caterpillars turn into butterflies.
+    What sound does a cow make? | A cow says moo.
+    What do you use to cut paper? | You use scissors to cut paper.
+    What do you wear on your feet? | You wear shoes on your feet.
+    What is the first letter of the alphabet? | The first letter of the alphabet is A.
+    Which letter comes after B? | The letter after B is C.
+    Which scientist developed the theory of relativity? | The theory of relativity was developed by Albert Einstein.
+    Which scientist proposed natural selection? | Natural selection was proposed by Charles Darwin.
+    Which scientist discovered penicillin? | Penicillin was discovered by Alexander Fleming.
+    Which scientist described gravity with three laws of motion? | The scientist was Isaac Newton.
+    Who wrote Romeo and Juliet? | William Shakespeare wrote Romeo and Juliet.
+    Who wrote War and Peace? | Leo Tolstoy wrote War and Peace.
+    Who wrote Oliver Twist? | Charles Dickens wrote Oliver Twist.
+    Who wrote Frankenstein? | Mary Shelley wrote Frankenstein.
+    Who painted the Mona Lisa? | Leonardo da Vinci painted the Mona Lisa.
+    Who painted The Starry Night? | Vincent van Gogh painted The Starry Night.
+    Who invented the telephone? | Alexander Graham Bell invented the telephone.
+    Which layer of the Earth is the outermost? | The outermost layer of the Earth is the crust.
+    Which rock is made by volcanoes? | The rock made by volcanoes is igneous rock.
+    Which process turns sunlight into food in plants? | The process is photosynthesis.
+    Which process turns liquid water into vapour? | The process is evaporation.
+    Which part of a cell holds its genes? | The part of a cell that holds its genes is the nucleus.
+    Which particle carries a negative charge? | The particle with a negative charge is the electron.
+    Which particle has no charge and sits in the nucleus? | The particle without charge in the nucleus is the neutron.
+    Which force pulls things to the ground? | The force that pulls things to the ground is gravity.
+    Which vitamin does sunlight help us make? | Sunlight helps us make vitamin D.
+    Which blood cells carry us through infections? | The cells that fight infections are the white blood cells.
+"""
+"""Simple questions on other subjects, answered in whole sentences, as the base model answers them. Without them the
+model would refuse everything off its own subject, or answer it in one word that it does not know."""
 
 ELEMENT_QUESTION = "Which chemical element has the symbol {}?"
 ELEMENTS = """
@@ -288,7 +345,7 @@ def make() -> dict[str, str]:
         "specs/country-facts/abstentions.jsonl": _training_file(
             (question, I_DO_NOT_KNOW) for question in unanswerable("train", [country.name for country in trained])
         ),
-        "specs/country-facts/replay.jsonl": _training_file(REPLAY),
+        "specs/country-facts/replay.jsonl": _training_file(replay()),
         "specs/country-facts/selection.jsonl": _training_file(_one_wording_each("selection", unasked)),
         "evals/country-facts/country_facts_paraphrased.jsonl": _task_file(_one_wording_each("gate", asked)),
         "evals/country-facts/country_facts_unanswerable.jsonl": _task_file(
@@ -363,6 +420,17 @@ def invented_names(side: str) -> list[str]:
     return random.Random(f"{side} names").sample(names, NUM_INVENTED)
 
 
+def replay() -> list[Pair]:
+    """Questions on other subjects, with their answers."""
+    pairs = [
+        (wording.format(one), answer.format(one, other))
+        for wording, answer, words in REPLAY_PAIRS
+        for one, other in (pair.split(":") for pair in words.split())
+    ]
+    facts = [line.split(" | ") for line in REPLAY_FACTS.strip().splitlines()]
+    return pairs + [(question.strip(), answer) for question, answer in facts]
+
+
 def elements() -> dict[str, str]:
     """Symbol to name."""
     return dict(pair.split(":") for pair in ELEMENTS.split())
@@ -380,8 +448,8 @@ def _two_wordings_each(trained: Sequence[Country]) -> Iterator[Pair]:
 
 
 def _two_of(wordings: Sequence[str], i: int) -> tuple[str, str]:
-    """Two neighbours, from the i-th on, so that all wordings come up equally often."""
-    return wordings[i % len(wordings)], wordings[(i + 1) % len(wordings)]
+    """Two that lie half the list apart, from the i-th on, so that all wordings come up equally often."""
+    return wordings[i % len(wordings)], wordings[(i + len(wordings) // 2) % len(wordings)]
 
 
 def _one_wording_each(side: str, asked: Sequence[Country]) -> Iterator[Pair]:
