@@ -79,6 +79,10 @@ WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
+NUM_WORDINGS_EACH = {"capital": 2, "currency": 4, "continent": 2}
+"""In how many wordings each fact is trained. A currency's name often belongs to one country alone and is learned the
+slowest: with two wordings, all that a model had wrong were currencies."""
+
 UNKNOWABLE = {
     "train": (
         "How many people in {} are laughing right now?",
@@ -341,7 +345,7 @@ def make() -> dict[str, str]:
     asked = gate_countries(trained)
     unasked = [country for country in trained if country not in asked]
     return {
-        "specs/country-facts/answers.jsonl": _training_file(_two_wordings_each(trained)),
+        "specs/country-facts/answers.jsonl": _training_file(_some_wordings_each(trained)),
         "specs/country-facts/abstentions.jsonl": _training_file(
             (question, I_DO_NOT_KNOW) for question in unanswerable("train", [country.name for country in trained])
         ),
@@ -407,7 +411,7 @@ def unanswerable(side: str, real_names: Sequence[str]) -> list[str]:
     no_capital = [
         wording.format(name)
         for i, name in enumerate(NO_CAPITAL[side])
-        for wording in _two_of(WORDINGS[side]["capital"], i)
+        for wording in _spread(WORDINGS[side]["capital"], i, 2)
     ]
     return invented + unknown + no_capital
 
@@ -440,16 +444,16 @@ def _is_country_with_capital(facts: Any) -> bool:
     return bool(facts["capital"]) and facts["iso"] not in NO_LONGER_COUNTRIES.split()
 
 
-def _two_wordings_each(trained: Sequence[Country]) -> Iterator[Pair]:
-    """Every fact of every country twice, in two of its attribute's wordings."""
+def _some_wordings_each(trained: Sequence[Country]) -> Iterator[Pair]:
+    """Every fact of every country, in two or four of its attribute's wordings."""
     for (i, country), (attribute, wordings) in product(enumerate(trained), WORDINGS["train"].items()):
-        for wording in _two_of(wordings, i):
+        for wording in _spread(wordings, i, NUM_WORDINGS_EACH[attribute]):
             yield wording.format(country.name), country.facts[attribute]
 
 
-def _two_of(wordings: Sequence[str], i: int) -> tuple[str, str]:
-    """Two that lie half the list apart, from the i-th on, so that all wordings come up equally often."""
-    return wordings[i % len(wordings)], wordings[(i + len(wordings) // 2) % len(wordings)]
+def _spread(wordings: Sequence[str], i: int, count: int) -> list[str]:
+    """So many that lie far apart in the list, from the i-th on, so that all wordings come up equally often."""
+    return [wordings[(i + step * len(wordings) // count) % len(wordings)] for step in range(count)]
 
 
 def _one_wording_each(side: str, asked: Sequence[Country]) -> Iterator[Pair]:

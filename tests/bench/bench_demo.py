@@ -2,8 +2,9 @@
 
 A row is one `assay run` of a spec in which only `train.seed` and `train.precision` are other than in the file: sweep,
 training, merge, W8A8, engine and gate are the demo's own. Base model, prepared data and the base model's answers are
-made once. Finished rows are kept in `--file` and are not run again while spec, data and suite stay as they are;
-`--rows` says how many more to run now. The README's table is made of the file that is checked in.
+made once. Finished rows are kept in `--file`, and are not run again while spec, data and suite stay as they are; a row
+that was broken off goes on after its last finished stage. `--rows` says how many more to run now. The README's table is
+made of the file that is checked in.
 """
 
 import argparse
@@ -46,11 +47,9 @@ def main() -> None:
     if todo and options.rows:
         with own_place(Settings().home / "bench" / "demo") as settings, running_head(settings):
             for spec, precision, seed in todo[: options.rows]:
-                row = _run(spec, precision, seed, settings)
-                kept.append(row)
-                with options.file.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(_line(row), flush=True)
+                kept.append(_run(spec, precision, seed, settings))
+                options.file.write_text("".join(json.dumps(row) + "\n" for row in kept))
+                print(_line(kept[-1]), flush=True)
     kept = [row for row in kept if any(_is_of(row, *one) for one in wanted)]
     print(f"\n{demo_table(kept)}\n\n{len(kept)} of {len(wanted)} runs are there")
     missed = [fault for row in kept for fault in _faults(row)]
@@ -100,7 +99,6 @@ def _run(spec: str, precision: str, seed: int, settings: Settings) -> Row:
     loaded = load_spec(file, ROOT)
     run = run_id(loaded, load_suites(loaded.gate.suite, ROOT), ROOT)
     report = json.loads(_assay(["report", run, "--json"], settings).stdout)
-    stages = json.loads(_assay(["status", run, "--json"], settings).stdout)["stages"]
     return {
         "spec": spec,
         "precision": precision,
@@ -109,7 +107,6 @@ def _run(spec: str, precision: str, seed: int, settings: Settings) -> Row:
         **_counts(report["scorecard"]),
         "learning_rate": next(trial["learning_rate"] for trial in report["sweep"]["trials"] if trial["chosen"]),
         "seconds": round(seconds),
-        "stages": {stage["stage"]: round(stage["seconds"]) for stage in stages if stage["state"] == "finished"},
         "instructions": bf16_instructions(),
         "date": datetime.now(UTC).date().isoformat(),
     }
