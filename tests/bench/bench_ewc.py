@@ -69,7 +69,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=30, help="optimizer steps of a training (30)")
-    parser.add_argument("--rate", type=float, default=3e-3, help="learning rate (0.003, the demo's choice)")
+    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate (0.002, the demo's choice)")
     parser.add_argument("--strengths", type=float, nargs="+", default=[1e6], help="of ewc (1e6, the default)")
     parser.add_argument("--threads", type=int, default=2, help="torch's threads (2)")
     return parser.parse_args()
