@@ -40,6 +40,10 @@ TOP_LEVEL = {
 }
 
 
+FREE_FORM = ("chat_template_kwargs",)
+"""Keys under which anything may stand."""
+
+
 def files() -> list[str]:
     """Every file that is in git, or would be with `git add .`."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
@@ -121,7 +125,8 @@ def _with_an_unknown_key(value: Any) -> Iterator[Any]:
     if isinstance(value, dict):
         yield {**value, "banana": 1}
         for key, inner in value.items():
-            yield from ({**value, key: changed} for changed in _with_an_unknown_key(inner))
+            if key not in FREE_FORM:
+                yield from ({**value, key: changed} for changed in _with_an_unknown_key(inner))
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             yield from ([*value[:index], changed, *value[index + 1 :]] for changed in _with_an_unknown_key(inner))

@@ -43,6 +43,8 @@ PACKAGE = "assay"
 FLOOR = ("errors", "settings", "text")
 """What every room may use; the drawing would be full of arrows to them."""
 
+TRANSLATION = "README.zh.md"
+_BLOCK = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 _PART = re.compile(r"<!-- generated: (?P<name>[\w-]+) -->\n.*?<!-- end generated -->", re.DOTALL)
 
 
@@ -62,14 +64,24 @@ def readme(check: bool) -> None:
 
 def _made() -> Iterator[tuple[Path, str, list[str]]]:
     """Every file with something made in it: its path, the text it should have, and which parts of it are stale."""
-    for file in map(Path, FILES):
-        yield file, *refreshed(file.read_text())
+    texts = {file: refreshed(file.read_text()) for file in map(Path, FILES)}
+    for file, (text, stale) in texts.items():
+        yield file, text, stale
+    english, chinese = texts[Path("README.md")][0], Path(TRANSLATION).read_text()
+    text = with_blocks_of(english, chinese)
+    yield Path(TRANSLATION), text, [] if text == chinese else ["code and output"]
     for name, schema in SCHEMAS.items():
         path, text = Path(name), json.dumps(schema(), indent=1) + "\n"
         yield path, text, [] if path.is_file() and path.read_text() == text else ["schema"]
         for shipped in sorted(path.parent.glob("*.yaml")) if path.name == "schema.json" else ():
             text = shipped.read_text()
             yield shipped, NAMES_SCHEMA + text, [] if text.startswith(NAMES_SCHEMA) else ["name of the schema"]
+
+
+def with_blocks_of(original: str, translation: str) -> str:
+    """The translation with the original's fenced blocks: code, output and drawings are not translated."""
+    blocks = iter(_BLOCK.findall(original))
+    return _BLOCK.sub(lambda block: next(blocks, block[0]), translation)
 
 
 def refreshed(text: str) -> tuple[str, list[str]]:
