@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
@@ -11,12 +12,13 @@ import pytest
 
 from assay.engines.data import remote
 from assay.engines.data.readers import Example, Message
+from assay.engines.data.splits import ListDigest, Part, Splits
 from assay.engines.data.tokenize import Row
 from assay.errors import AssayError, UsageError
 from assay.records.record import digest_of
 from assay.spec.data import DataSpec
 from assay.spec.objective import ObjectiveSpec
-from assay.stages.prepare import GateTask, ListDigest, Part, Splits, _blocks
+from assay.stages.prepare import GateTask, _blocks
 from servers import serving
 
 
@@ -41,7 +43,7 @@ def splits(
     rows: dict[str, list[Row]] = {"train": [], "selection": []}
     parts = {name: Part(wanted, found.labels) for name in rows}
     gate = GateTask(folder / "gate")
-    for name, block in _blocks(found.examples(), parts, gate):
+    for name, block in _blocks(found.examples(), parts, gate, seals_what_fits=False):
         rows[name] += block
     gate.close()
     return Found(found, **rows)
@@ -66,7 +68,7 @@ def test_what_asks_a_sealed_question_is_left_out(folder: Path) -> None:
     found = splits(folder, "sft", frozenset({"a7", "b3"}), selection=0.5)
     asked = {row.chats[0][0]["content"] for row in (*found.train, *found.selection)}
     assert asked.isdisjoint({"a7", "b3"})
-    assert (len(asked), found.splits.num_in_gate) == (198, 2)
+    assert (len(asked), found.splits.fates["in_gate"]) == (198, 2)
 
 
 def test_a_label_becomes_the_answer_to_a_question(tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_a_kto_example_is_paired_with_anothers_answer(tmp_path: Path) -> None:
 def test_a_split_does_not_depend_on_where_its_blocks_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = splits(folder, "sft", gate=0.1, selection=0.2)
     (folder / "gate").rename(folder / "gate-before")
-    monkeypatch.setattr("assay.stages.prepare.BLOCK_ROWS", 7)
+    monkeypatch.setattr("assay.engines.data.splits.BLOCK_ROWS", 7)
     found = splits(folder, "sft", gate=0.1, selection=0.2)
     assert (found.train, found.selection) == (whole.train, whole.selection)
     assert len(found.train) + len(found.selection) < found.splits.num_examples == 200
@@ -102,7 +104,7 @@ def test_what_is_held_out_in_a_file_of_its_own_is_not_trained_on(folder: Path) -
     write(folder / "held", [{"prompt": f"a{i}", "completion": "x"} for i in range(10)])
     (folder / "held").rename(folder / "selection.json")
     found = splits(folder, "sft", selection=["selection.json"])
-    assert (len(found.train), len(found.selection), found.splits.num_duplicates) == (190, 10, 10)
+    assert (len(found.train), len(found.selection), found.splits.fates["duplicate"]) == (190, 10, 10)
 
 
 def test_the_digest_of_a_stream_is_that_of_the_list() -> None:
@@ -177,3 +179,75 @@ def test_a_split_of_a_data_set_becomes_a_table(folder: Path, tmp_path: Path) -> 
     assert len(read_examples(["split.parquet"], "auto", None, tmp_path)) == 100
     with pytest.raises(UsageError, match="cannot be read"):
         remote._from_hub(str(tmp_path / "set"), None, "nosuch", tmp_path / "split.parquet")
+
+
+WORDS = [f"word{number}" for number in range(400)]
+
+
+def letter(number: int, *, ending: str = "") -> str:
+    """A text of sixty words that no other number has in common with it."""
+    drawn = random.Random(number)
+    return " ".join(drawn.choice(WORDS) for _ in range(60)) + ending
+
+
+def drawn_texts(folder: Path, records: list[dict[str, object]], **data: object) -> dict[str, list[str]]:
+    """What each split holds: the user's texts."""
+    write(folder / "a.jsonl", records)
+    spec, objective = DataSpec.model_validate({"train": "a.jsonl", **data}), ObjectiveSpec.model_validate("sft")
+    found: dict[str, list[str]] = {"train": [], "selection": [], "gate": []}
+    for split, example in Splits(spec, objective, folder, {}, frozenset()).examples():
+        found[split].append(example.messages[0].content)
+    return found
+
+
+def test_texts_that_are_alike_are_never_parted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each letter thrice: as it is, in other writing, and with another end and another answer."""
+    records: list[dict[str, object]] = []
+    for number in range(150):
+        first = letter(number)
+        for text in (first, f"  {first.upper()}!", letter(number, ending=f" reference {number}")):
+            records.append({"prompt": text, "completion": f"answer {len(records)}"})
+    found = drawn_texts(tmp_path, records, gate=0.2, selection=0.2)
+    home = {text: split for split, texts in found.items() for text in texts}
+    parted = [n for n in range(150) if len({home[str(record["prompt"])] for record in records[3 * n : 3 * n + 3]}) > 1]
+    assert not parted
+    assert 45 <= len(found["gate"]) <= 135
+    monkeypatch.setattr("assay.engines.data.splits.BLOCK_ROWS", 7)
+    again = drawn_texts(tmp_path, records[::-1], gate=0.2, selection=0.2)
+    assert {split: sorted(texts) for split, texts in again.items()} == {k: sorted(v) for k, v in found.items()}
+
+
+@pytest.mark.parametrize("same", ["question", "instruction"])
+def test_what_most_examples_share_makes_no_group_of_them(tmp_path: Path, same: str) -> None:
+    form = letter(1000) if same == "instruction" else "Write a line of verse."
+    records: list[dict[str, object]] = [
+        {"prompt": f"{form} {number}" if same == "instruction" else form, "completion": f"{letter(number)}"}
+        for number in range(300)
+    ]
+    found = drawn_texts(tmp_path, records, gate=0.2, selection=0)
+    assert 35 <= len(found["gate"]) <= 85
+
+
+def test_what_quotes_a_sealed_example_is_not_trained_on(tmp_path: Path) -> None:
+    asked = [{"prompt": f"Where does number {n} of the many roads end?", "completion": f"At {n}."} for n in range(200)]
+    quoting = [
+        {"prompt": f"{letter(n)} > {one['prompt']} > {one['completion']} What of it?", "completion": "Nothing."}
+        for n, one in enumerate(asked)
+    ]
+    found = drawn_texts(tmp_path, [*asked, *quoting], gate=0.1, selection=0)
+    for sealed in found["gate"]:
+        assert not [text for text in found["train"] if f" > {sealed} >" in text]
+    num_sealed_questions = sum(text.startswith("Where") for text in found["gate"])
+    assert num_sealed_questions > 5
+    assert sum(map(len, found.values())) < 400
+
+
+def test_the_most_samples_are_the_same_ones_wherever_they_stand(tmp_path: Path) -> None:
+    records: list[dict[str, object]] = [{"prompt": letter(number), "completion": "x"} for number in range(100)]
+    few = drawn_texts(tmp_path, records, selection=0.1, max_samples=20)
+    more = drawn_texts(tmp_path, records[::-1], selection=0.1, max_samples=40)
+    assert (sum(map(len, few.values())), sum(map(len, more.values()))) == (20, 40)
+    for split, texts in few.items():
+        assert set(texts) <= set(more[split])
+    all_of_them = drawn_texts(tmp_path, records, selection=0.1, max_samples=1000)
+    assert sum(map(len, all_of_them.values())) == 100

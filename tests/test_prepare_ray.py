@@ -47,7 +47,7 @@ def test_the_split_does_not_depend_on_its_blocks(
     lines = [json.dumps({"prompt": f"number {i}?", "completion": "x" * (i % 50) + "y"}) for i in range(300)]
     (tmp_path / "train.jsonl").write_text("\n".join(lines))
     whole = prepared(on_ray, tmp_path / "model", tmp_path)
-    monkeypatch.setattr("assay.stages.prepare.BLOCK_ROWS", 30)
+    monkeypatch.setattr("assay.engines.data.splits.BLOCK_ROWS", 30)
     monkeypatch.setattr("assay.stages.prepare.BLOCKS_PER_WORD", 5)
     found = prepared(on_ray, tmp_path / "model", tmp_path)
     assert found == whole

@@ -29,8 +29,9 @@ def test_an_estimate_is_within_a_factor_of_one_and_a_half(language: str) -> None
 def test_a_letter_of_chinese_is_no_quarter_of_a_token() -> None:
     assert estimated_tokens("我不知道这个国家的首都") == pytest.approx(11 * 0.69)
     assert estimated_tokens("我不知道这个国家的首都", SMOLLM2) == pytest.approx(11 * 1.8)
-    assert estimated_tokens("abcd" * 10) == 10
-    assert estimated_tokens("in 1987") == pytest.approx(3 / 4 + 4)
+    assert estimated_tokens("a word and a longer representation") == 5 + (1 + (14 - 7) / 4)
+    assert estimated_tokens("in 1987") == 1 + 4
+    assert estimated_tokens("URGENT: <br/>") == 3 + 1 + 4
     assert estimated_tokens("") == 0
 
 

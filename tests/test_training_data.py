@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from assay.engines.data.tokenize import Row, load_tokenizer, tokenize, write_rows, write_split
+from assay.engines.data.tokenize import (
+    Row,
+    TokenizedExample,
+    fit,
+    load_tokenizer,
+    tokenize,
+    write_rows,
+    write_split,
+)
 from assay.engines.training.batches import PackedSplit, Unit, collate, collate_padded
 from assay.engines.training.objectives import Frozen, completion_loss
 from assay.engines.training.split_losses import mean_and_error
@@ -192,3 +200,42 @@ def test_the_mean_loss_is_per_token_and_its_error_over_examples() -> None:
     assert math.isfinite(diverged)  # JSON has no NaN
     assert diverged > 1e300
     assert error is None
+
+
+def test_what_is_too_long_is_left_out_shortened_or_split(tokenizer: Any) -> None:
+    turns = chat("a" * 40, "first", "b" * 60, "second")
+    whole = len(tokenize(tokenizer, turns).tokens)
+    exchange = [len(tokenize(tokenizer, part).tokens) for part in (turns[:2], turns[2:])]
+    limit = max(exchange) + 2
+    assert limit < whole
+    assert fit(tokenizer, Row((turns,)), limit, "drop") == ([], [], False)
+
+    shortened = fit(tokenizer, Row((turns,)), limit, "truncate")
+    (text,) = shortened.units[0]
+    assert limit - 2 <= len(text.tokens) <= limit
+    assert learned(tokenizer, text) == learned(tokenizer, tokenize(tokenizer, turns))
+    (cut,) = shortened.chats[0]
+    assert [turn["content"] for turn in cut] == ["a" * 40, "first", cut[2]["content"], "second"]
+    assert turns[2]["content"].startswith(cut[2]["content"])
+
+    halves = fit(tokenizer, Row((turns,)), limit, "split")
+    assert [unit[0].tokens for unit in halves.units] == [
+        tokenize(tokenizer, part).tokens for part in (turns[:2], turns[2:])
+    ]
+    alone = fit(tokenizer, Row((turns[2:],)), exchange[1] - 1, "split")
+    assert alone == ([], [], False)
+
+
+def test_an_answer_alone_too_long_is_cut_and_has_no_end(tokenizer: Any) -> None:
+    turns = chat("q", "a" * 80)
+    (text,) = fit(tokenizer, Row((turns,)), 30, "truncate").units[0]
+    assert len(text.tokens) == 30
+    assert learned(tokenizer, text).strip("a") == ""
+    pair = fit(tokenizer, Row((turns, chat("q", "short"))), 30, "truncate")
+    assert [len(one.tokens) <= 30 for one in pair.units[0]] == [True, True]
+    assert fit(tokenizer, Row((turns, chat("q", "short"))), 30, "split").units == []
+
+
+def learned(tokenizer: Any, text: TokenizedExample) -> str:
+    """What bears loss."""
+    return str(tokenizer.decode([token for token, bit in zip(text.tokens, text.loss_mask, strict=True) if bit]))

@@ -79,6 +79,7 @@ def init(
 ) -> None:
     """Write a first spec, and a suite for its gate. In a terminal, what the options leave open is asked."""
     from assay.cli.commands.init import first_spec
+    from assay.engines.cluster.nodes import num_local_gpus
 
     first_spec(
         path,
@@ -88,6 +89,7 @@ def init(
         name=name,
         reviewer=reviewer,
         user=Settings().user,
+        has_gpu=Settings().ray_address != "" or num_local_gpus() > 0,
         interactive=sys.stdin.isatty() and sys.stdout.isatty() and not (template and model and data),
     )
 
@@ -123,6 +125,26 @@ def plan(spec: Path, cluster_file: Path | None, against: str | None, as_json: bo
 
     loaded, suite = _checked(spec, overrides, reads_data=False)
     show_plan(loaded, suite, settings=Settings(), cluster_file=cluster_file, against=against, as_json=as_json)
+
+
+@assay.group()
+def data() -> None:
+    """Look at a spec's data as the model will see them."""
+
+
+@data.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--num", default=5, show_default=True, type=click.IntRange(0), help="How many examples to show.")
+@click.option("--step", default=1, show_default=True, type=click.IntRange(1), help="Which training step's data.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@_overridable
+def show(spec: Path, num: int, step: int, as_json: bool, overrides: Overrides) -> None:
+    """Show examples with what is learned marked, lengths, and what is left out and why. No cluster is needed."""
+    from assay.cli.commands.data import show_data
+
+    loaded, _ = _checked(spec, overrides, reads_data=False)
+    in_colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    show_data(loaded, step=step, num=num, settings=Settings(), as_json=as_json, in_colour=in_colour)
 
 
 @assay.command()

@@ -48,7 +48,12 @@ class DatasetRecord(Record):
     num_dropped_duplicates: int
     """Selection or gate examples removed from train because they stood in both."""
     num_dropped_in_gate: int = 0
-    """Examples of a later step's data removed because they ask what the gate's sealed split asks."""
+    """Examples removed because they ask what an earlier step's sealed split asks, or quote a sealed one, question and
+    answer."""
+    num_dropped_beyond_max: int = 0
+    """Examples that `data.max_samples` left out."""
+    num_cut: int = 0
+    """Examples that were shortened, or split, to `max_length` tokens."""
     ewc: SplitRecord | None = None
     """What `train.ewc` protects."""
     labels: tuple[str, ...] = ()

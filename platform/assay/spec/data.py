@@ -12,6 +12,9 @@ DataFormat = Literal[
 ]
 
 
+TooLong = Literal["drop", "truncate", "split"]
+
+
 class HeldOut(Block):
     """A split that has files of its own."""
 
@@ -65,7 +68,17 @@ class DataSpec(Block):
     Neither training nor the sweep opens it."""
 
     split_seed: int = 0
-    """Seeds the choice of the held-out shares."""
+    """Seeds the choice of the held-out shares, and of `max_samples`."""
+
+    too_long: TooLong = "drop"
+    """What becomes of examples longer than `train.max_length` tokens: `drop` leaves them out, `truncate` shortens
+    their longest question from its end (and only then the answer), `split` cuts chats between turns into several.
+    What cannot be made to fit is left out and counted. The same holds for the share that is sealed for the gate, of
+    which nothing is split."""
+
+    max_samples: int | None = Field(None, ge=1)
+    """At most so many of `train`'s examples, drawn by their digests: the same ones wherever they stand, and among
+    more the same ones again. All of them when not said."""
 
     @model_validator(mode="after")
     def _hub_data_are_pinned(self) -> "DataSpec":

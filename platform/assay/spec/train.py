@@ -148,8 +148,9 @@ class WorkerResources(Block):
     gpus: float | None = Field(None, ge=0)
     """GPUs of a worker; when not said, 1 where the cluster has GPUs and 0 elsewhere."""
 
-    threads: int = Field(1, ge=1)
-    """Threads that torch may use in a worker on CPU."""
+    threads: int | None = Field(None, ge=1)
+    """Threads that torch may use in a worker on CPU; when not said, the machine's cores are shared by the workers that
+    train at once, those of other trials included."""
 
 
 class RateChange(Block):

@@ -70,6 +70,7 @@ def run(
     work: Work,
     api_key: str = "none",
     stands: Callable[[], bool] = lambda: True,
+    on_cluster: bool = True,
 ) -> tuple[EvaluationRecord, ...]:
     """Asks the deployment every question of every suite at once, or as many as `wanted` takes, and keeps the answers
     as evidence: one record for each suite, each with the seconds that all took together.
@@ -77,7 +78,8 @@ def run(
     What the same artifact has answered before, through the same `engine` (a text that tells engines and their settings
     apart), is not asked again: not by a second evaluation, nor after a crash. `tokenizer` is the model's folder. When
     the deployment does not stand any more at the end, nobody knows who answered: all is thrown away and `StageFailed`
-    is raised."""
+    is raised. With `on_cluster` a worker of the cluster asks, else a process of this machine."""
+    call = ray_cluster.call if on_cluster else ray_cluster.call_here
     work.say(f"evaluating slot {deployment.slot}")
     started = time.monotonic()
     cache = _cache(work, deployment.artifact_digest, engine)
@@ -86,7 +88,7 @@ def run(
     num_reused = {digest: len(result.items) for digest, result in results.items()}
     for together in _unlike([task for task in tasks.values() if task.digest not in results]):
         stopping = {task.digest: [suite.stopping for suite in wanted if task in suite.tasks] for task in together}
-        answered = ray_cluster.call(
+        answered = call(
             harness.evaluate,
             Endpoint(
                 deployment.url,

@@ -1,10 +1,8 @@
 """`prepare`: reads the data, splits it, and tokenizes it as the objective needs it. It goes block by block, and reads
 the data twice, so that what is held in memory does not grow with them."""
 
-import hashlib
 import json
-import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -13,29 +11,29 @@ from pathlib import Path
 from assay.engines.cluster import tasks
 from assay.engines.data import remote as remote_data
 from assay.engines.data import tokenize
-from assay.engines.data.chat_masks import split_reasoning
 from assay.engines.data.readers import Example, Message, check_forms, stream_sources
+from assay.engines.data.splits import Fetched, ListDigest, Part, Splits, answered, asked_and_said, chat_of, question
 from assay.engines.data.tokenize import Row, SplitWriter, TokenizedRows
 from assay.engines.deployment.chat_settings import chat_settings
 from assay.errors import UsageError
 from assay.records.inputs import StageInputs, only
-from assay.records.record import canonical_json, digest_of
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord
-from assay.spec.data import DataSpec, HeldOut, is_remote
+from assay.spec.data import DataSpec, TooLong, is_remote
 from assay.spec.metrics import fitting_metric, num_words
-from assay.spec.objective import ClassifySpec, ObjectiveSpec
+from assay.spec.objective import ObjectiveSpec
 from assay.spec.serve import EngineSpec
 from assay.spec.spec import FORMATS
 from assay.spec.train import TrainSpec
 from assay.stages.context import Work
 
-VERSION = 4
+VERSION = 5
 
 FEWEST_ANSWER_TOKENS, MOST_ANSWER_TOKENS = 256, 1024
 """Longest answer of the task `heldout`; the engine's default context has 2,048. A suite's `max_gen_toks` overrules."""
 
-BLOCK_ROWS, BLOCK_CHARACTERS = 2000, 4_000_000
-"""Whichever comes first ends a block that is tokenized at once."""
+LINES_HELD = 2000
+"""Of a file that is written line by line."""
+ASKS_NOTHING = "plain text asks nothing that a gate could evaluate; take data.gate out"
 BLOCKS_PER_WORD = 25
 """How often it is told how far it is."""
 
@@ -64,7 +62,9 @@ def run(inputs: Inputs, work: Work) -> DatasetRecord:
     data, train, model, sealed = inputs.data, inputs.train, inputs.model, inputs.sealed
     work.say("reading the data")
     fetched = _fetched([*data.patterns, *(train.ewc.data if train.ewc else ())], work)
-    splits = Splits(data, train.objective, work.root, fetched, _sealed_questions(sealed))
+    splits = Splits(
+        data, train.objective, work.root, fetched, _sealed_questions(sealed), each=tasks.map_in_order, say=work.say
+    )
     examples = chain(splits.examples(), _protected(data, train, work.root, fetched))
     folder = work.fresh_folder("dataset")
     work.say("tokenizing")
@@ -75,11 +75,16 @@ def run(inputs: Inputs, work: Work) -> DatasetRecord:
     prompts = {name: folder / f"{name}.jsonl" for name in names if as_prompts}
     for file in prompts.values():
         file.touch()
+    tokenizer = Path(model.artifact.path)
+    is_drawn = isinstance(data.gate, float)
     calls = (
-        (name, Path(model.artifact.path), rows, train.max_length, as_prompts)
-        for name, rows in _blocks(examples, parts, gate)
+        (name, tokenizer, rows, train.max_length, data.too_long, as_prompts)
+        for name, rows in _blocks(examples, parts, gate, seals_what_fits=is_drawn)
     )
     for number, (name, rows, lines) in enumerate(tasks.map_in_order(_tokenized, calls), start=1):
+        if rows is None:
+            gate.add_waiting([json.loads(line) for line in lines.splitlines()])
+            continue
         writers[name].add(rows)
         if as_prompts:
             _append(prompts[name], lines)
@@ -98,15 +103,13 @@ def run(inputs: Inputs, work: Work) -> DatasetRecord:
         **{name: _record(name, parts[name], counts[name]) for name in names},
         gate=sealed_split,
         labels=splits.labels,
-        num_dropped_too_long=sum(count.num_too_long for count in counts.values()),
-        num_dropped_duplicates=splits.num_duplicates,
-        num_dropped_in_gate=splits.num_in_gate,
+        num_dropped_too_long=sum(count.num_too_long for count in counts.values()) + gate.num_too_long,
+        num_dropped_duplicates=splits.fates["duplicate"],
+        num_dropped_in_gate=splits.fates["in_gate"],
+        num_dropped_beyond_max=splits.fates["beyond_max"],
+        num_cut=sum(count.num_cut for count in counts.values()),
         sources=dict(splits.sources),
     )
-
-
-Fetched = Mapping[str, list[Path]]
-"""Local copies of the data that lie elsewhere, by their entry in the spec."""
 
 
 def _fetched(patterns: Sequence[str], work: Work) -> Fetched:
@@ -117,87 +120,6 @@ def _fetched(patterns: Sequence[str], work: Work) -> Fetched:
         pattern: remote_data.fetch(pattern, work.fresh_folder(f"fetched-{number}"))
         for number, pattern in enumerate(remote)
     }
-
-
-class Splits:
-    """The three splits, as a stream. `train` leaves out what stands in selection or gate too, and is weighted by
-    source. The held-out shares are drawn by the digest of the example and the seed: adding a line moves no other
-    line, and equal examples are never parted."""
-
-    def __init__(
-        self, data: DataSpec, objective: ObjectiveSpec, root: Path, fetched: Fetched, sealed: frozenset[str]
-    ) -> None:
-        """Reads everything once: for its mistakes, its classes, and what has files of its own to be held out."""
-        self.data, self.objective, self.root, self.fetched, self.sealed = data, objective, root, fetched, sealed
-        if _share(data.gate) + _share(data.selection) >= 1:
-            raise UsageError("data.selection and data.gate together leave nothing to train on")
-        self.files = {
-            name: split.source
-            for name, split in (("selection", data.selection), ("gate", data.gate))
-            if isinstance(split, HeldOut)
-        }
-        self.num_examples = self.num_duplicates = self.num_in_gate = 0
-        self.sources = Counter(dict.fromkeys(data.train, 0))
-        """Training examples of each entry, weights applied; complete when `examples` has come to its end."""
-        self._classes: set[str] = set()
-        self._held_out: set[bytes] = set()
-        for name, source in (("train", data.train), *self.files.items()):
-            check_forms(self._surveyed(name, source), FORMATS[objective.name], ", ".join(source))
-        self.labels = tuple(sorted(self._classes))
-
-    def examples(self) -> Iterator[tuple[str, Example]]:
-        """Every example that is not dropped, with its split's name, as often as it is shown."""
-        for source, example in self._read(self.data.train):
-            digest = _digest(example)
-            split = self._drawn(digest)
-            if split != "gate" and self._is_sealed(example):
-                self.num_in_gate += 1
-            elif split != "train":
-                yield split, self._worded(example)
-            elif bytes.fromhex(digest) in self._held_out:
-                self.num_duplicates += 1
-            else:
-                times = _times(self.data.weights.get(source, 1.0), f"{self.data.split_seed}:{digest}")
-                self.sources[source] += times
-                for _ in range(times):
-                    yield split, self._worded(example)
-        for split, files in self.files.items():
-            for _, example in self._read(files):
-                if split != "gate" and self._is_sealed(example):
-                    self.num_in_gate += 1
-                else:
-                    yield split, self._worded(example)
-
-    def _read(self, source: Sequence[str]) -> Iterator[tuple[str, Example]]:
-        return stream_sources(source, self.data.format, self.data.system, self.root, self.fetched)
-
-    def _surveyed(self, split: str, source: Sequence[str]) -> Iterator[Example]:
-        for _, example in self._read(source):
-            if isinstance(example.label, str):
-                self._classes.add(example.label)
-            if split == "train":
-                self.num_examples += 1
-            elif split == "gate" or not self._is_sealed(example):
-                self._held_out.add(bytes.fromhex(_digest(example)))
-            yield example
-
-    def _drawn(self, digest: str) -> str:
-        draw = random.Random(f"{self.data.split_seed}:{digest}").random()
-        gate, selection = _share(self.data.gate), _share(self.data.selection)
-        return "gate" if draw < gate else "selection" if draw < gate + selection else "train"
-
-    def _is_sealed(self, example: Example) -> bool:
-        return bool(self.sealed) and question(example) in self.sealed
-
-    def _worded(self, example: Example) -> Example:
-        """A classifier that answers in words is asked."""
-        classify = self.objective.classify
-        return _verbalized(example, classify, self.labels) if classify and classify.head == "text" else example
-
-
-def _share(split: float | HeldOut | None) -> float:
-    """0 where nothing is drawn."""
-    return split if isinstance(split, float) else 0.0
 
 
 def _protected(data: DataSpec, train: TrainSpec, root: Path, fetched: Fetched) -> Iterator[tuple[str, Example]]:
@@ -213,92 +135,35 @@ def _protected(data: DataSpec, train: TrainSpec, root: Path, fetched: Fetched) -
     yield from (("ewc", example) for _, example in read())
 
 
-class ListDigest:
-    """`digest_of` a list of examples that nobody holds."""
-
-    def __init__(self) -> None:
-        self.num_items = 0
-        self._sha256 = hashlib.sha256(b"[")
-
-    def add(self, example: Example) -> None:
-        """Adds an example to the end."""
-        self._sha256.update((b"," if self.num_items else b"") + canonical_json(_data(example)).encode())
-        self.num_items += 1
-
-    def hex(self) -> str:
-        """SHA-256 of the canonical JSON of all."""
-        whole = self._sha256.copy()
-        whole.update(b"]")
-        return whole.hexdigest()
-
-
-class Part:
-    """One split on its way to the tokenizer, a block of rows at a time."""
-
-    def __init__(self, objective: ObjectiveSpec, labels: Sequence[str]) -> None:
-        self.objective, self.labels = objective, labels
-        self.digest = ListDigest()
-        self._first: Example | None = None
-        self._last: Example | None = None
-        self._rows: list[Row] = []
-        self._num_characters = 0
-        self.has_reasoning = False
-        """Whether any answer of the examples has reasoning before it."""
-
-    def add(self, example: Example) -> list[Row]:
-        """Takes an example; returns a block when one is full, else nothing."""
-        self.digest.add(example)
-        if self.objective.kto is None:
-            self._put(_row(example, self.objective, self.labels))
-        else:
-            self._first = self._first or example
-            if self._last is not None:
-                self._put(_kto_row(self._last, example))
-            self._last = example
-        is_full = len(self._rows) >= BLOCK_ROWS or self._num_characters >= BLOCK_CHARACTERS
-        return self._take() if is_full else []
-
-    def rest(self) -> list[Row]:
-        """The last block."""
-        if self._first is not None and self._last is not None:
-            self._put(_kto_row(self._last, self._first))
-        return self._take()
-
-    def _put(self, row: Row) -> None:
-        self._rows.append(row)
-        self.has_reasoning |= any("</think>" in chat[-1]["content"] for chat in row.chats)
-        self._num_characters += len(row.text) + sum(len(turn["content"]) for chat in row.chats for turn in chat)
-
-    def _take(self) -> list[Row]:
-        rows, self._rows, self._num_characters = self._rows, [], 0
-        return rows
-
-
 def _blocks(
-    examples: Iterable[tuple[str, Example]], parts: Mapping[str, Part], gate: "GateTask"
+    examples: Iterable[tuple[str, Example]], parts: Mapping[str, Part], gate: "GateTask", *, seals_what_fits: bool
 ) -> Iterator[tuple[str, list[Row]]]:
-    """Rows to tokenize, with their split's name. What is sealed goes to the gate's task."""
+    """Rows to tokenize, with their split's name. What is sealed goes to the gate's task, by way of the tokenizer where
+    it was drawn from the data and may be too long."""
     for split, example in examples:
-        if split == "gate":
+        if split == "gate" and seals_what_fits:
+            yield from ((split, rows) for rows in gate.waiting_rows(example))
+        elif split == "gate":
             gate.add(example)
         elif rows := parts[split].add(example):
             yield split, rows
     for split, part in parts.items():
         if rows := part.rest():
             yield split, rows
+    if rows := gate.rest():
+        yield "gate", rows
 
 
 def _tokenized(
-    split: str, tokenizer: Path, rows: Sequence[Row], max_length: int, as_prompts: bool
-) -> tuple[str, TokenizedRows, str]:
-    prompts = tokenize.prompts_of(tokenizer, rows, max_length) if as_prompts else ""
-    return split, tokenize.tokenize_rows(tokenizer, rows, max_length), prompts
-
-
-def question(example: Example) -> str:
-    """What the user said last, without which case and white space."""
-    asked = next((message.content for message in reversed(example.messages) if message.role == "user"), example.text)
-    return " ".join(asked.lower().split())
+    split: str, tokenizer: Path, rows: Sequence[Row], max_length: int, too_long: TooLong, as_prompts: bool
+) -> tuple[str, TokenizedRows | None, str]:
+    """Rows as tokens, and as prompts where they are wanted; of the gate's split the chats that fit, a JSON line
+    each."""
+    if split == "gate":
+        chats = tokenize.fitting_chats(tokenizer, rows, max_length, too_long)
+        return split, None, "".join(json.dumps(chat) + "\n" for chat in chats)
+    prompts = tokenize.prompts_of(tokenizer, rows, max_length, too_long) if as_prompts else ""
+    return split, tokenize.tokenize_rows(tokenizer, rows, max_length, too_long), prompts
 
 
 def _sealed_questions(sealed: DatasetRecord | None) -> frozenset[str]:
@@ -309,38 +174,9 @@ def _sealed_questions(sealed: DatasetRecord | None) -> frozenset[str]:
     return frozenset(question(Example(tuple(Message(**message) for message in chat))) for chat in chats)
 
 
-def _times(weight: float, seed: str) -> int:
-    """How often an example is shown: the weight's whole part, and once more with the chance that is left."""
-    return int(weight) + (random.Random(f"weight:{seed}").random() < weight % 1)
-
-
-def _verbalized(example: Example, classify: ClassifySpec, labels: Sequence[str]) -> Example:
-    """A question whose answer is the label."""
-    ask = classify.instruction or f"Which of these is it: {', '.join(labels)}?"
-    *before, text = example.messages
-    asked = Message("user", f"{ask}\n\n{text.content}")
-    return Example((*before, asked, Message("assistant", str(example.label))))
-
-
 def _objective_of(part: str, train: TrainSpec) -> ObjectiveSpec:
     """What `ewc` protects is read as chats, whatever the objective."""
     return ObjectiveSpec.model_validate("sft") if part == "ewc" else train.objective
-
-
-def _row(example: Example, objective: ObjectiveSpec, labels: Sequence[str]) -> Row:
-    """The example as the tokenizer is given it."""
-    if objective.pretrain is not None:
-        return Row(text=example.text)
-    if objective.classify is not None and objective.classify.head == "linear":
-        chat, label = _chat(example.messages), labels.index(str(example.label))
-        return Row((chat,), label=label, is_classified=True)
-    return Row((_chat(example.messages), *([_chat(example.rejected)] if example.rejected else [])))
-
-
-def _kto_row(example: Example, other: Example) -> Row:
-    """Beside the example another's answer, to see how far the model has moved in general."""
-    mixed = (*example.messages[:-1], other.messages[-1])
-    return Row((_chat(example.messages), _chat(mixed)), label=int(bool(example.label)))
 
 
 class GateTask:
@@ -354,27 +190,49 @@ class GateTask:
         self._lengths: Counter[int] = Counter()
         """Answers by their number of words."""
         self._longest_bytes = 0
+        self.num_too_long = 0
+        self._waiting: deque[Example] = deque()
+        self._rows: list[Row] = []
+
+    def waiting_rows(self, example: Example) -> Iterator[list[Row]]:
+        """Takes an example that is written once it is known to fit; gives a block of them to the tokenizer when it is
+        full."""
+        if not example.messages:
+            raise UsageError(ASKS_NOTHING)
+        self._waiting.append(example)
+        is_classified = example.messages[-1].role == "user"
+        self._rows.append(Row((chat_of(example.messages),), is_classified=is_classified))
+        if len(self._rows) >= LINES_HELD:
+            yield self.rest()
+
+    def rest(self) -> list[Row]:
+        """The last block."""
+        rows, self._rows = self._rows, []
+        return rows
+
+    def add_waiting(self, chats: Sequence[list[dict[str, str]] | None]) -> None:
+        """Writes as many of those that wait, as far as they fit."""
+        for chat in chats:
+            example = self._waiting.popleft()
+            if chat is None:
+                self.num_too_long += 1
+            else:
+                self.add(example._replace(messages=tuple(Message(**turn) for turn in chat)))
 
     def add(self, example: Example) -> None:
         """Writes one item. What is classified is answered by its label."""
-        if example.label is not None and example.messages and example.messages[-1].role == "user":
-            answered = (*example.messages, Message("assistant", str(example.label)))
-            example = example._replace(messages=answered)
+        example = answered(example)
         if not example.messages:
-            raise UsageError("plain text asks nothing that a gate could evaluate; take data.gate out")
+            raise UsageError(ASKS_NOTHING)
         if not self.digest.num_items:
             self.folder.mkdir()
-        *before, answer = example.messages
-        # What is shown, and looked for in the training data: with the chat around it, or every "thank you" would be
-        # found there.
-        asked = "\n".join(message.content for message in before if message.role != "system")
-        said = split_reasoning(answer.content)[1]
-        item = {"question": asked, "answer": said, "messages": _chat(before)}
+        asked, said = asked_and_said(example)
+        item = {"question": asked, "answer": said, "messages": chat_of(example.messages[:-1])}
         self.digest.add(example)
         self._lengths[num_words(said)] += 1
         self._longest_bytes = max(self._longest_bytes, len(said.encode()))
         self._lines.append(json.dumps(item) + "\n")
-        if len(self._lines) >= BLOCK_ROWS:
+        if len(self._lines) >= LINES_HELD:
             self._write()
 
     def close(self) -> SplitRecord | None:
@@ -443,19 +301,3 @@ def _record(name: str, part: Part, counts: tokenize.SplitCounts) -> SplitRecord:
         num_tokens=counts.num_tokens,
         num_completion_tokens=counts.num_completion_tokens,
     )
-
-
-def _digest(example: Example) -> str:
-    return digest_of(_data(example))
-
-
-def _data(example: Example) -> object:
-    """The example as JSON data; a chat alone is the list of its messages."""
-    chat = _chat(example.messages)
-    if not (example.rejected or example.text or example.label is not None):
-        return chat
-    return [chat, _chat(example.rejected), example.label, example.text]
-
-
-def _chat(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]

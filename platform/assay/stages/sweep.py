@@ -96,7 +96,8 @@ def run(inputs: Inputs, work: Work, *, trial: Trial) -> SweepRecord:
     if not data.selection.num_examples:
         raise StageFailed("a sweep needs a selection split; give data.selection a share or files")
     started_at = time.time()
-    trials_of = Trials(sweep, base, trial, model, data, work)
+    at_once = concurrent_trials(sweep, base, on_gpu=work.on_gpu)
+    trials_of = Trials(sweep, base, trial, model, data, work, at_once)
     course = TrialScheduler(sweep, trials_of)
     ray_tune.run(
         course,
@@ -105,7 +106,7 @@ def run(inputs: Inputs, work: Work, *, trial: Trial) -> SweepRecord:
         known=course.known(),
         seed=sweep.seed,
         folder=work.fresh_folder("tune"),
-        max_concurrent=concurrent_trials(sweep, base, on_gpu=work.on_gpu),
+        max_concurrent=at_once,
         halt_file=trials_of.halt_file,
     )
     trials = course.records()
@@ -171,8 +172,16 @@ class Trials:
     """How one trial is trained, and where what came of it is kept; travels to Tune's actors."""
 
     def __init__(
-        self, sweep: SweepSpec, base: TrainSpec, trial: Trial, model: ModelRecord, data: DatasetRecord, work: Work
+        self,
+        sweep: SweepSpec,
+        base: TrainSpec,
+        trial: Trial,
+        model: ModelRecord,
+        data: DatasetRecord,
+        work: Work,
+        at_once: int = 1,
     ) -> None:
+        self.at_once = at_once
         self.sweep, self.base, self.trial, self.model, self.data, self.work = sweep, base, trial, model, data, work
         self.halt_file = work.folder / "halt"
         (work.folder / "trials").mkdir(exist_ok=True)
@@ -193,6 +202,7 @@ class Trials:
                 halt_file=self.halt_file,
                 rising_from=LOWEST_RATE if turn.trial == RANGE_TEST[0] else None,
                 start=folder / TAKEN_OVER,
+                at_once=self.at_once,
             )
         except Stopped:
             return TurnResult(error="stopped").model_dump_json()

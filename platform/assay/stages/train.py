@@ -1,6 +1,7 @@
 """`train`: one training run. A sweep's trial is this very function with another learning rate."""
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -87,11 +88,12 @@ def part(
     rising_from: float | None = None,
     start: Path | None = None,
     num_looks: int | None = None,
+    at_once: int = 1,
 ) -> TrainingRecord | PauseReport:
     """The same, or the training up to a share of its steps: a sweep's trial. It goes on from what is in
     `checkpoints`, or begins with the checkpoint in `start`, where there is one, of a training that was the same up to
     there. It ends with a checkpoint when `halt_file` appears. With `rising_from` the learning rate rises from there to
-    `train.learning_rate`, step by step: a range test."""
+    `train.learning_rate`, step by step: a range test. `at_once` such trainings share the machine."""
     started_at = time.time()
     trackers.require(train.report_to)
     work.say("starting the workers")
@@ -114,6 +116,7 @@ def part(
         progress_file=str(work.progress_file),
         started_at=started_at,
         on_gpu=num_gpus > 0,
+        threads=train.worker.threads or _fair_share(train.num_workers * at_once),
         rising_from=rising_from,
         num_looks=num_looks,
         keeping=CheckpointConfig(
@@ -188,3 +191,8 @@ def _num_labels(train: TrainSpec, data: DatasetRecord) -> int | None:
     if train.objective.generates:
         return None
     return len(data.labels) if train.objective.classify is not None else 1
+
+
+def _fair_share(num_workers: int) -> int:
+    """Threads of each of so many workers that share this machine's cores."""
+    return max(1, len(os.sched_getaffinity(0)) // num_workers)

@@ -1,5 +1,6 @@
 """A first spec of 15 lines at most, with a suite for its gate."""
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,11 @@ from assay.engines.data.chat_masks import REASONING_FIELDS
 from assay.errors import AssayError, UsageError
 from assay.loader.yaml_writer import written
 from assay.rules.planning.first_suite import CONFIDENCE, AnswerProfile, FirstSuite, Form, first_suite
-from assay.rules.planning.recommend import Advice, Recommendation, Template, recommend
+from assay.rules.planning.recommend import Advice, Recommendation, Template, micro_batch, recommend
+from assay.rules.planning.tokens import estimated_tokens
 from assay.spec import names
 from assay.spec.approval import folded_name
+from assay.spec.train import TrainSpec
 
 JUDGE = """\
 
@@ -37,16 +40,27 @@ METHODS: dict[Template, str] = {
 THINKS_UNLESS_TOLD = re.compile(r"\bQwen3(\.\d+)?-\d+(\.\d+)?B(-A\d+B)?(-Base|-FP8)?\Z")
 """Qwen3's models with both ways of answering; those of July 2025 and the embedders have other names."""
 MAX_LINE = 2**20
+AROUND = 50
+"""Tokens that a template, an instruction and a system prompt put around a text, about."""
 
 SWEPT_UP_TO = 3e9
 """Weights beyond which trying three rates costs more than a first run should."""
 
 
 def write_first_spec(
-    path: Path, *, template: Template, model: str, data: str, name: str | None, reviewer: str, user: str
+    path: Path,
+    *,
+    template: Template,
+    model: str,
+    data: str,
+    name: str | None,
+    reviewer: str,
+    user: str,
+    has_gpu: bool = True,
 ) -> list[Path]:
-    """Writes the spec and its suite, and returns their paths. `user` will start the run. Raises `UsageError` when a
-    file is there already, or the name cannot be one."""
+    """Writes the spec and its suite, and returns their paths. `user` will start the run. `has_gpu` says of
+    the place where it will run whether it has any, or is not known. Raises `UsageError` when a file is there already,
+    or the name cannot be one."""
     if name is not None and not names.is_name(name):
         seen = f"; what users see may be another: `serve: {{model_name: {name}}}`"
         raise UsageError(f"--name: {names.fault(name)}{seen}")
@@ -57,7 +71,12 @@ def write_first_spec(
             raise UsageError(f"{file} is there already; name another, or remove it")
     size = model_size(model)
     advice = recommend(template, num_parameters=size, num_examples=num_examples(data))
-    first = first_suite(_profile(data))
+    profile = _profile(data)
+    first = first_suite(profile)
+    micro = None
+    if profile is not None and not has_gpu:
+        longest = min(profile.long_tokens, TrainSpec().max_length)
+        micro = micro_batch(int(advice.global_batch_size.value), longest)
     lines = _lines(
         template,
         advice,
@@ -66,6 +85,7 @@ def write_first_spec(
         f"{{train: {written(data)}, gate: {first.percent}}}",
         suite,
         _approval(reviewer, user),
+        micro=micro,
         may_sweep=size is None or size <= SWEPT_UP_TO,
     )
     suite.parent.mkdir(exist_ok=True)
@@ -121,7 +141,12 @@ def _profile(data: str) -> AnswerProfile | None:
         commonest=found.commonest,
         median_words=found.median_words,
         json_share=found.json_share,
+        long_tokens=AROUND + math.ceil(found.long_characters * _tokens_per_character(found.sample)),
     )
+
+
+def _tokens_per_character(sample: str) -> float:
+    return estimated_tokens(sample) / max(1, len(sample))
 
 
 def _suite_lines(first: FirstSuite) -> Iterator[str]:
@@ -147,6 +172,7 @@ def _lines(
     suite: Path,
     approval: str,
     *,
+    micro: Advice | None,
     may_sweep: bool,
 ) -> Iterator[str]:
     rate = advice.learning_rate
@@ -162,6 +188,8 @@ def _lines(
     if not may_sweep:
         yield _said("learning_rate", _rate(rate.value), rate)
     yield _said("global_batch_size", f"{advice.global_batch_size.value:g}", advice.global_batch_size)
+    if micro is not None:
+        yield _said("micro_batch_size", f"{micro.value:g}", micro)
     yield _said("num_epochs", f"{advice.num_epochs.value:g}", advice.num_epochs)
     yield _said("warmup_ratio", f"{advice.warmup_ratio.value:.0%}", advice.warmup_ratio)
     yield f"gate: {{suite: {suite}}}"

@@ -32,6 +32,7 @@ def first_spec(
     reviewer: str | None,
     user: str,
     interactive: bool,
+    has_gpu: bool,
 ) -> None:
     """Writes the files and says what to type next. What the options leave open is asked, where somebody is there
     to be asked, and else takes its default."""
@@ -50,6 +51,7 @@ def first_spec(
         name=name,
         reviewer=reviewer or user,
         user=user,
+        has_gpu=has_gpu,
     )
     for file in written:
         echo(f"wrote {file}")

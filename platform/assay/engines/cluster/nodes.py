@@ -4,6 +4,7 @@ import json
 import urllib.error
 import urllib.request
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from assay.errors import PlaceError
@@ -50,3 +51,9 @@ def _node(summary: dict[str, Any]) -> Node:
         gpu_memory=min(gpu_mib) * MIB if gpu_mib else None,
         memory=int(memory[0]) or None,
     )
+
+
+def num_local_gpus() -> int:
+    """NVIDIA GPUs of this machine, as their driver lists them."""
+    folder = Path("/proc/driver/nvidia/gpus")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0

@@ -1,9 +1,11 @@
 """A Ray cluster: connecting, what it has, and running one function in a fresh worker."""
 
 import logging
+import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
@@ -108,6 +110,22 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     except KeyboardInterrupt:
         ray.cancel(task, force=True)
         raise
+
+
+def call_here(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The same without a cluster: in a process of its own on this machine, which ends with the call."""
+    context = multiprocessing.get_context("spawn")  # a fork would inherit threads and locks
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_set_environment) as pool:
+        try:
+            return pool.submit(function, *args, **kwargs).result()
+        except (AssayError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            raise StageFailed(f"{function.__name__} failed: {type(error).__name__}: {error}") from error
+
+
+def _set_environment() -> None:
+    os.environ.update(WORKER_ENV)
 
 
 def map_in_order(function: Callable[P, T], calls: Iterable[tuple[Any, ...]]) -> Iterator[T]:

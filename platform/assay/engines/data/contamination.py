@@ -113,6 +113,8 @@ class Index:
         self.near = MinHashLSH(threshold=max(0.1, self.wanted.similarity - 0.1), num_perm=NUM_PERMUTATIONS)
         for number, question in enumerate(self.questions):
             self.anchors.setdefault(question[:ANCHOR_WORDS], []).append(number)
+            if self.wanted.near == "ignore":
+                continue
             grams = set(_grams((*question, *self.answers[number]), self.wanted.ngram))
             self.num_ngrams.append(len(grams))
             for gram in grams:
@@ -140,7 +142,8 @@ def hits_in(index: Index, texts: Iterable[Turns]) -> Iterator[Hit]:
         if index.has_chats and len(spoken) > 1:
             whole = tuple(word for turn in spoken for word in turn)
             yield from (Hit(item, True, 1.0, excerpt) for item in _exact(index, [whole], lengths))
-        yield from _near(index, spoken, excerpt)
+        if index.wanted.near != "ignore":
+            yield from _near(index, spoken, excerpt)
 
 
 def shingles_of(said: Words) -> frozenset[str]:

@@ -1,6 +1,7 @@
 """What the answers of a data set are like, seen in one pass."""
 
 import json
+import math
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -11,6 +12,8 @@ from assay.errors import AssayError
 from assay.records.record import digest_of
 from assay.spec.metrics import num_words
 
+SAMPLED_EVERY, SAMPLED_CHARACTERS = 20, 5000
+"""Of `sample`."""
 MOST_EXAMPLES = 50_000
 """Read of a data set; a first suite needs no more."""
 
@@ -35,6 +38,9 @@ class Answers:
         self._answers: Counter[str] = Counter()
         self._lengths: list[int] = []
         self._num_json = 0
+        self._characters: list[int] = []
+        self.sample = ""
+        """The beginnings of some texts."""
 
     @property
     def num_examples(self) -> int:
@@ -52,6 +58,11 @@ class Answers:
         return sorted(self._lengths)[(len(self._lengths) - 1) // 2]
 
     @property
+    def long_characters(self) -> int:
+        """Characters of a whole example: 95 of 100 have no more."""
+        return sorted(self._characters)[math.ceil(0.95 * len(self._characters)) - 1]
+
+    @property
     def json_share(self) -> float:
         """Share of the answers that are a JSON object or list."""
         return self._num_json / self._answers.total()
@@ -67,6 +78,10 @@ class Answers:
         self._answers[" ".join(answer.casefold().split())] += 1
         self._lengths.append(num_words(answer))
         self._num_json += _is_json(answer)
+        texts = [turn.content for turn in (*example.messages, *example.rejected)]
+        self._characters.append(sum(map(len, texts)) + len(str(example.label or "")))
+        if len(self._characters) % SAMPLED_EVERY == 1:
+            self.sample += "\n".join(texts)[:SAMPLED_CHARACTERS]
 
 
 def _is_json(answer: str) -> bool:

@@ -7,9 +7,9 @@ one a unit) where there are any. Nothing is padded, here or in training.
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from assay.engines.data.chat_masks import ChatFormat, Span, chat_format, marked, serving_template, split_reasoning
 from assay.errors import UsageError
 from assay.loader import chat_templates
+from assay.spec.data import TooLong
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +52,9 @@ class SplitCounts:
     num_tokens: int
     num_completion_tokens: int
     num_too_long: int
+    """Left out."""
+    num_cut: int = 0
+    """Shortened, or split."""
 
 
 def write_split(tokenizer_folder: Path, chats: Sequence[Chat], file: Path, *, max_length: int) -> SplitCounts:
@@ -76,28 +80,28 @@ class TokenizedRows(NamedTuple):
     """One a unit."""
     texts_per_unit: int
     num_too_long: int
+    num_cut: int
 
 
-def tokenize_rows(tokenizer_folder: Path, rows: Sequence[Row], max_length: int) -> TokenizedRows:
-    """Those with a text longer than `max_length` tokens are left out and counted; plain text is cut into pieces of that
-    length instead. Of a pair the last answers alone bear loss."""
+def tokenize_rows(
+    tokenizer_folder: Path, rows: Sequence[Row], max_length: int, too_long: TooLong = "drop"
+) -> TokenizedRows:
+    """Those with a text longer than `max_length` tokens are left out and counted, or made to fit; plain text is cut
+    into pieces of that length instead. Of a pair the last answers alone bear loss."""
     import numpy as np
 
     needs_template = any(row.chats and not row.is_classified for row in rows)
     tokenizer = _kept_tokenizer(tokenizer_folder, needs_template=needs_template)
     units: list[tuple[list[TokenizedExample], int]] = []
-    num_too_long = 0
+    num_too_long = num_cut = 0
     for row in rows:
-        if row.is_classified:
-            texts = [classified(tokenizer, row.chats[0])]
-        else:
-            texts = [tokenize(tokenizer, chat, last_turn_only=len(row.chats) > 1) for chat in row.chats]
-        if any(len(text.tokens) > max_length for text in texts):
-            num_too_long += 1
-        elif texts:
-            units.append((texts, row.label))
-        else:
+        if not row.chats:
             units += [([piece], row.label) for piece in pieces(tokenizer, row.text, max_length)]
+            continue
+        found = fit(tokenizer, row, max_length, too_long)
+        units += [(texts, row.label) for texts in found.units]
+        num_too_long += not found.units
+        num_cut += found.is_cut
     texts = [text for unit, _ in units for text in unit]
     return TokenizedRows(
         tokens=np.array([token for text in texts for token in text.tokens], dtype=np.int32),
@@ -106,7 +110,93 @@ def tokenize_rows(tokenizer_folder: Path, rows: Sequence[Row], max_length: int) 
         labels=np.array([label for _, label in units], dtype=np.int64),
         texts_per_unit=len(units[0][0]) if units else 1,
         num_too_long=num_too_long,
+        num_cut=num_cut,
     )
+
+
+class Fitted(NamedTuple):
+    """A row as far as it fits: no unit where nothing could be done, several where it was split."""
+
+    units: list[list[TokenizedExample]]
+    chats: list[tuple[Chat, ...]]
+    """The chats of each unit."""
+    is_cut: bool
+
+
+def fit(tokenizer: Any, row: Row, max_length: int, too_long: TooLong) -> Fitted:
+    """The row's chats as tokens, none longer than `max_length`."""
+    write = _writer(tokenizer, row)
+    texts = [write(chat) for chat in row.chats]
+    if all(len(text.tokens) <= max_length for text in texts):
+        return Fitted([texts], [row.chats], is_cut=False)
+    units: list[tuple[Chat, ...]] = []
+    if too_long == "truncate":
+        shortened = [_shortened(write, chat, max_length) for chat in row.chats]
+        cut = [TokenizedExample(text.tokens[:max_length], text.loss_mask[:max_length]) for _, text in shortened]
+        # A classifier's text has no answer, and bears no loss.
+        wants_loss = row.chats[0][-1]["role"] == "assistant"
+        if all(any(text.loss_mask) or not wants_loss for text in cut):
+            return Fitted([cut], [tuple(chat for chat, _ in shortened)], is_cut=True)
+    elif too_long == "split" and len(row.chats) == 1:
+        units = [(part,) for part in _parts(write, row.chats[0], max_length)]
+    return Fitted([[write(chat) for chat in unit] for unit in units], units, is_cut=bool(units))
+
+
+def longest_chat(tokenizer: Any, row: Row) -> int:
+    """Tokens of the longest of the row's chats, as they are."""
+    write = _writer(tokenizer, row)
+    return max(len(write(chat).tokens) for chat in row.chats)
+
+
+def _writer(tokenizer: Any, row: Row) -> Callable[[Chat], TokenizedExample]:
+    """How the row's chats become tokens."""
+    if row.is_classified:
+        return partial(classified, tokenizer)
+    return partial(tokenize, tokenizer, last_turn_only=len(row.chats) > 1)
+
+
+def _shortened(write: Callable[[Chat], TokenizedExample], chat: Chat, max_length: int) -> tuple[Chat, TokenizedExample]:
+    """The chat with the end of its longest question left out, so that it fits; where even without it the chat does
+    not, with nothing of it."""
+    text = write(chat)
+    number = max(
+        (index for index, turn in enumerate(chat) if turn["role"] == "user"),
+        key=lambda index: len(chat[index]["content"]),
+    )
+    content = chat[number]["content"]
+    while len(text.tokens) > max_length and content:
+        beyond = len(text.tokens) - max_length
+        # A token has a letter at least, and mostly several: this comes near from above, and ends.
+        content = content[: max(0, len(content) - max(beyond, len(content) * beyond // (2 * len(text.tokens))))]
+        turns = [{**turn, "content": content.rstrip()} if index == number else turn for index, turn in enumerate(chat)]
+        chat, text = turns, write(turns)
+    return chat, text
+
+
+def _parts(write: Callable[[Chat], TokenizedExample], chat: Chat, max_length: int) -> list[Chat]:
+    """The chat in as few parts as fit, each with the system's message and whole questions with their answers. An
+    exchange that does not fit alone is left out."""
+    first = [turn for turn in chat[:1] if turn["role"] == "system"]
+    exchanges: list[list[dict[str, str]]] = []
+    for turn in chat[len(first) :]:
+        if turn["role"] == "user" and (not exchanges or exchanges[-1][-1]["role"] == "assistant"):
+            exchanges.append([])
+        if exchanges:
+            exchanges[-1].append(turn)
+    parts: list[Chat] = []
+    part: list[dict[str, str]] = []
+    for exchange in exchanges:
+        if part and _fits(write, [*first, *part, *exchange], max_length):
+            part += exchange
+            continue
+        if part:
+            parts.append([*first, *part])
+        part = exchange if _fits(write, [*first, *exchange], max_length) else []
+    return [*parts, [*first, *part]] if part else parts
+
+
+def _fits(write: Callable[[Chat], TokenizedExample], chat: Chat, max_length: int) -> bool:
+    return len(write(chat).tokens) <= max_length
 
 
 class SplitWriter:
@@ -121,7 +211,7 @@ class SplitWriter:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.num_examples = self.num_tokens = self.num_completion_tokens = self.num_too_long = 0
+        self.num_examples = self.num_tokens = self.num_completion_tokens = self.num_too_long = self.num_cut = 0
         self._stride = 1
         self._parts = {name: file.with_name(f"{file.name}.{name}") for name in self.TYPES}
         for name, part in self._parts.items():
@@ -140,6 +230,7 @@ class SplitWriter:
         self.num_tokens += len(rows.tokens)
         self.num_completion_tokens += int(rows.loss_mask.sum(dtype=np.int64))
         self.num_too_long += rows.num_too_long
+        self.num_cut += rows.num_cut
 
     def close(self) -> SplitCounts:
         """Puts the file together."""
@@ -161,21 +252,32 @@ class SplitWriter:
                 with part.open("rb") as read:
                     shutil.copyfileobj(read, whole)
                 part.unlink()
-        return SplitCounts(self.num_examples, self.num_tokens, self.num_completion_tokens, self.num_too_long)
+        return SplitCounts(
+            self.num_examples, self.num_tokens, self.num_completion_tokens, self.num_too_long, self.num_cut
+        )
 
     def _append(self, name: str, data: bytes) -> None:
         with self._parts[name].open("ab") as part:
             part.write(data)
 
 
-def prompts_of(tokenizer_folder: Path, rows: Sequence[Row], max_length: int) -> str:
+def prompts_of(tokenizer_folder: Path, rows: Sequence[Row], max_length: int, too_long: TooLong = "drop") -> str:
     """The chats that `tokenize_rows` keeps, for online training: JSON lines of `prompt` messages and the data's
     `answer`."""
     tokenizer = _kept_tokenizer(tokenizer_folder)
-    kept = [row.chats[0] for row in rows if len(tokenize(tokenizer, row.chats[0]).tokens) <= max_length]
+    kept = [chats[0] for row in rows for chats in fit(tokenizer, row, max_length, too_long).chats]
     return "".join(
         json.dumps({"prompt": [*chat[:-1]], "answer": split_reasoning(chat[-1]["content"])[1]}) + "\n" for chat in kept
     )
+
+
+def fitting_chats(tokenizer_folder: Path, rows: Sequence[Row], max_length: int, too_long: TooLong) -> list[Chat | None]:
+    """Each row's first chat as far as it fits; None where it is left out. Nothing is split: what is asked is asked
+    once."""
+    tokenizer = _kept_tokenizer(tokenizer_folder, needs_template=any(not row.is_classified for row in rows))
+    way: TooLong = "drop" if too_long == "split" else too_long
+    fitted = (fit(tokenizer, row._replace(chats=row.chats[:1]), max_length, way) for row in rows)
+    return [one.chats[0][0] if one.chats else None for one in fitted]
 
 
 def pieces(tokenizer: Any, text: str, max_length: int) -> Iterator[TokenizedExample]:

@@ -17,6 +17,7 @@ from assay.spec.model import ModelSpec
 
 WEIGHT_FILES = "*.safetensors"
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "README*"]
+TOKENIZER_FILES = ["*.json", "*.txt", "*.jinja", "*.model"]
 
 
 HEAD_WEIGHTS = ("score.weight", "classifier.weight", "classifier.out_proj.weight")
@@ -46,6 +47,24 @@ def fetch(source: ModelSpec, target: Path, root: Path) -> ModelFacts:
     else:
         _copy_folder(root / Path(source.source).expanduser(), target)
     return describe(target)
+
+
+def fetch_tokenizer(source: ModelSpec, target: Path, root: Path) -> None:
+    """The same without the weights: what it takes to see texts as the model does."""
+    target.mkdir(parents=True, exist_ok=True)
+    if source.kind == "hf":
+        _download(source, target, TOKENIZER_FILES)
+        return
+    file = packaged_file(source) if source.kind == "package" else root / Path(source.source).expanduser()
+    if file.suffix == ".gguf":
+        from transformers import AutoTokenizer
+
+        with _read_once():
+            AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(target)
+    elif file.is_dir():
+        copy_tokenizer(file, target)
+    else:
+        raise UsageError(f"{file} is no folder")
 
 
 def packaged_file(source: ModelSpec) -> Path:
@@ -182,12 +201,12 @@ def copy_tokenizer(source: Path, target: Path) -> None:
             shutil.copy2(file, target / file.name)
 
 
-def _download(source: ModelSpec, target: Path) -> None:
+def _download(source: ModelSpec, target: Path, wanted: Sequence[str] = HUB_FILES) -> None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        snapshot_download(source.name, revision=source.wanted_revision, local_dir=str(target), allow_patterns=HUB_FILES)
+        snapshot_download(source.name, revision=source.wanted_revision, local_dir=str(target), allow_patterns=[*wanted])
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise PlaceError(
             f"{source.source} could not be fetched from {hub_named()}: {str(error).splitlines()[0]}. "

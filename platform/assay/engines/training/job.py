@@ -36,6 +36,8 @@ class TrainingJob(Record):
     started_at: float
     """When the run was asked for, in seconds since the epoch."""
     on_gpu: bool
+    threads: int = 1
+    """Of each worker on CPU."""
     keeping: CheckpointConfig | None = None
     """How it is kept from being lost; None where nobody would go on with it."""
     num_looks: int | None = None

@@ -44,7 +44,7 @@ def train_worker(job_json: str) -> None:
     job = TrainingJob.model_validate_json(job_json)
     train = job.train
     if not job.on_gpu:
-        torch.set_num_threads(train.worker.threads)
+        torch.set_num_threads(job.threads)
     _init_deepspeed()
     set_seed(train.seed)
     write_progress(job, Progress(step=0, num_steps=0, text="loading the model"))

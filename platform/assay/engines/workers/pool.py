@@ -34,7 +34,7 @@ def close() -> None:
 
 def _attempt(job: TrainingJob, *, num_gpus_per_worker: float) -> None:
     worker = job.train.worker
-    kind = (job.train.num_workers, worker.cpus, worker.threads, num_gpus_per_worker, job.on_gpu)
+    kind = (job.train.num_workers, worker.cpus, job.threads, num_gpus_per_worker, job.on_gpu)
     if kind not in _groups:
         close()  # one group at a time: two would wait for each other's resources
         _groups[kind] = _Group(job, num_gpus_per_worker)
@@ -61,7 +61,7 @@ class _Group:
             num_gpus=num_gpus,
             max_restarts=0,
             scheduling_strategy="DEFAULT",  # not in the placement group of Tune's own actor
-            runtime_env={"env_vars": ray_train.worker_env(worker.threads, on_gpu=job.on_gpu)},
+            runtime_env={"env_vars": ray_train.worker_env(job.threads, on_gpu=job.on_gpu)},
         )(_Worker)
         self.workers = [remote.remote() for _ in range(job.train.num_workers)]
         try:

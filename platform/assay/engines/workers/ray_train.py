@@ -91,7 +91,7 @@ def _run_group(job: TrainingJob, num_gpus_per_worker: float) -> None:
             # The same name in the same place would make Ray go on with what it remembers of an earlier attempt.
             name=f"ray-{job.keeping.attempt}" if job.keeping else "ray",
             storage_path=job.output,
-            worker_runtime_env={"env_vars": worker_env(worker.threads, on_gpu=job.on_gpu)},
+            worker_runtime_env={"env_vars": worker_env(job.threads, on_gpu=job.on_gpu)},
         ),
     )
     trainer.fit()

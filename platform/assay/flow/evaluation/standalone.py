@@ -286,7 +286,7 @@ def _evaluate(
     for number, (asking, executor) in enumerate(zip(askings, executors, strict=True)):
         inputs = AnswerInputs.of(asking, digest, engine, num_replicas)
         stage = _answer_stage(f"evaluate{mark}", inputs, partial(answers, number))
-        found_by.append(executor.record(stage))
+        found_by.append(executor.record(stage, needs_cluster=not subject.url))
     return found_by
 
 
@@ -399,6 +399,7 @@ def _ask_server(
         num_concurrent=how.num_to_url,
         work=work,
         api_key=how.api_key,
+        on_cluster=False,
     )
     return tuple(
         SlotEvaluation(deployment=deployment, engine=ELSEWHERE, evaluation=evaluation) for evaluation in evaluations

@@ -6,15 +6,17 @@ from pathlib import Path
 
 from assay.engines.data.readers import Example, read_examples
 from assay.engines.data.split_lengths import split_lengths
+from assay.engines.data.splits import worded
 from assay.errors import AssayError
 from assay.flow.pipeline.context import RunContext, numbered
 from assay.loader.globs import matching_files
 from assay.records.plan import DataPlan
 from assay.records.stages import DatasetRecord
 from assay.rules.planning.tokens import estimated_tokens
-from assay.rules.planning.workload import Passage, estimated_data
+from assay.rules.planning.workload import SYSTEM_TOKENS, Passage, estimated_data
 from assay.spec.data import DataSpec, HeldOut
 from assay.spec.metrics import fitting_metric, num_words
+from assay.spec.train import TrainSpec
 
 MOST_BYTES_READ = 32 * 2**20
 """Data of more bytes is not read for a plan."""
@@ -37,12 +39,11 @@ def _data(context: RunContext, index: int, vocab_size: int | None, notes: list[s
             num_gate = prepared.gate.num_examples if prepared.gate else None
             said = {"num_gate": num_gate, "gate_metric": _prepared_metric(prepared)}
             return DataPlan.model_validate({**counted.model_dump(), **said})
-    max_length = context.spec.train_steps[index].max_length
-    return _estimated(context.data_spec(index), max_length, vocab_size, context.root, notes)
+    return _estimated(context.data_spec(index), context.spec.train_steps[index], vocab_size, context.root, notes)
 
 
 def _estimated(
-    data: DataSpec, max_length: int, vocab_size: int | None, root: Path, notes: list[str]
+    data: DataSpec, train: TrainSpec, vocab_size: int | None, root: Path, notes: list[str]
 ) -> DataPlan | None:
     files = [file for pattern in data.train for file in matching_files(pattern, root)]
     if sum(file.stat().st_size for file in files) > MOST_BYTES_READ:
@@ -54,8 +55,11 @@ def _estimated(
     except AssayError as error:
         notes.append(f"the data cannot be read: {str(error).splitlines()[0]}; `assay validate` says more")
         return None
-    passages = [_passages(one, vocab_size) for one in examples]
-    found = estimated_data(passages, data, None if held is None else len(held), max_length=max_length)
+    labels = sorted({one.label for one in examples if isinstance(one.label, str)})
+    learned = (worded(one, train.objective, labels) for one in examples)
+    passages = [_passages(one, vocab_size) for one in learned]
+    num_gate = None if held is None else len(held)
+    found = estimated_data(passages, data, num_gate, max_length=train.max_length)
     lengths = Counter(num_words(_answer(one)) for one in (examples if held is None else held) if not one.text)
     metric = fitting_metric(lengths)[0] if lengths else ""
     return DataPlan.model_validate({**found.model_dump(), "gate_metric": metric})
@@ -79,6 +83,10 @@ def _prepared_metric(prepared: DatasetRecord) -> str:
 def _passages(example: Example, vocab_size: int | None) -> list[Passage]:
     """Every text of an example; of a pair the last answers alone bear loss."""
     texts = [(example.text, True)] if example.text else []
+    passages = []
+    for chat in (example.messages, example.rejected):
+        if chat and chat[0].role != "system":  # the template may bring one of its own
+            passages.append(Passage(SYSTEM_TOKENS, bears_loss=False))
     texts += [(turn.content, turn.role == "assistant") for turn in (*example.messages, *example.rejected)]
     texts += [(example.label, True)] if isinstance(example.label, str) else []
-    return [Passage(estimated_tokens(text, vocab_size), bears_loss) for text, bears_loss in texts]
+    return passages + [Passage(estimated_tokens(text, vocab_size), bears_loss) for text, bears_loss in texts]

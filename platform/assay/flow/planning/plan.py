@@ -146,8 +146,7 @@ def _cluster(settings: Settings, notes: list[str]) -> Cluster | None:
     if running is not None or settings.ray_address:
         return running
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    folder = Path("/proc/driver/nvidia/gpus")
-    gpus = len(list(folder.iterdir())) if folder.is_dir() else 0
+    gpus = ray_nodes.num_local_gpus()
     here = Node(count=1, cpus=settings.num_cpus, gpus=gpus, gpu_memory=None, memory=memory)
     return Cluster(source="this machine; no cluster is running", nodes=(here,))
 

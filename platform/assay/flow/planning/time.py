@@ -18,6 +18,8 @@ from assay.spec.train import TrainSpec
 if TYPE_CHECKING:
     from assay.store.ledger import Ledger
 
+EVALUATING = ("baseline", "champion", "gate")
+"""Stages whose time is that of questions."""
 MOST_RUNS = 20
 """Runs that are looked at, the newest first."""
 
@@ -88,9 +90,10 @@ def _guess(stage: str, spec: Spec, amounts: Amounts, like: dict[str, list[_Like]
     found = [one for one in like.get(stage, []) if _is_like(stage, spec, one.spec)]
     if not found:
         return None
+    if stage in EVALUATING:
+        guesses = (_evaluation(one, amounts.num_items) for one in found)
+        return next((guess for guess in guesses if guess), None)
     one = found[0]
-    if stage in ("baseline", "gate"):
-        return _evaluation(one, amounts.num_items)
     return Guess(one.seconds, f"as in {one.run}")
 
 
@@ -149,10 +152,12 @@ def _evaluation(one: _Like, num_items: int | None) -> Guess | None:
     evaluation = record.candidate if isinstance(record, GateRecord) else record
     if evaluation is None or not evaluation.num_items or num_items is None:
         return None
-    seconds = evaluation.seconds * num_items / evaluation.num_items
+    num_asked = evaluation.num_items - evaluation.num_reused
+    if num_asked * 2 < evaluation.num_items or evaluation.seconds <= 0:
+        return None  # answers that were kept say nothing of how fast they come
+    rate = num_asked / evaluation.seconds
     around = max(0.0, one.seconds - evaluation.seconds)
-    rate = evaluation.num_items / max(evaluation.seconds, 1e-9)
-    return Guess(around + seconds, f"{num_items} items at {rate:.1f} a second, as in {one.run}")
+    return Guess(around + num_items / rate, f"{num_items} samples at {rate:.1f} a second, as in {one.run}")
 
 
 def _read(kind: Any, text: str) -> Any:

@@ -43,6 +43,8 @@ class AnswerProfile:
     median_words: int
     json_share: float
     """Share of the answers that are a JSON object or list."""
+    long_tokens: int = 0
+    """Tokens of a whole example, about: 95 of 100 have no more."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def training_need(
         work = training_plan(wanted, data)
         return with_tokens(wanted, work.tokens_per_pass, work.loss_tokens_per_pass)
 
-    cpus, memory, longest = train.worker.cpus, estimate(train), train.examples_per_worker * train.max_length
+    cpus, memory = train.worker.cpus, estimate(train)
+    longest = train.examples_per_worker * (min(data.longest, train.max_length) if data else train.max_length)
     longest *= 2 if train.objective.name in PAIRED else 1
     at_longest = with_tokens(train, longest, longest)
     need = Need(

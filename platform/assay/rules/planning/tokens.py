@@ -7,8 +7,10 @@ MANY_ENTRIES = 100_000
 """A vocabulary of so many entries or more has merges for many scripts (Qwen, Llama 3, Gemma, DeepSeek); a smaller one
 mostly for English (SmolLM2, Llama 2), and splits other letters into bytes."""
 
-ASCII_CHARACTERS_PER_TOKEN = 4
-"""Of English, about: https://help.openai.com/en/articles/4936856-what-are-tokens-and-how-to-count-them."""
+WHOLE_WORD = 7
+"""Letters up to which an English word is mostly one token."""
+LETTERS_A_PART, CAPITALS_A_PART = 4, 2
+"""Of what is longer, and of words in capitals (headings, base64)."""
 
 
 class Script(NamedTuple):
@@ -48,9 +50,8 @@ OTHER = Script(re.compile("[^\x00-\x7f]"), 1.5, 2.5)
 def estimated_tokens(text: str, vocab_size: int | None = None) -> float:
     """Tokens of a text, for a vocabulary of this size (of many entries when it is not known). A digit is a token of
     its own, as with most tokenizers now."""
-    num_digits = len(_DIGIT.findall(text))
     num_ascii = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
-    found = num_digits + (num_ascii - num_digits) / ASCII_CHARACTERS_PER_TOKEN
+    found = sum(map(_ascii_tokens, _ASCII_PIECE.findall(text)))
     num_left = len(text) - num_ascii
     for script in SCRIPTS:
         if not num_left:
@@ -61,4 +62,15 @@ def estimated_tokens(text: str, vocab_size: int | None = None) -> float:
     return found + num_left * OTHER.tokens_per_letter(vocab_size)
 
 
-_DIGIT = re.compile("[0-9]")
+def _ascii_tokens(piece: str) -> float:
+    """Of one of `_ASCII_PIECE`. Fitted to the vocabulary of SmolLM2: 200 public e-mails with their headers came to 0.94
+    of what they have (0.74 by four letters a token), 300 reviews 0.98, 500 answers of an FAQ 1.00, Python code 1.05."""
+    if not piece.isalpha() or len(piece) == 1:
+        return 1.0
+    if piece.isupper():
+        return max(1.0, len(piece) / CAPITALS_A_PART)
+    return 1.0 + max(0, len(piece) - WHOLE_WORD) / LETTERS_A_PART
+
+
+_ASCII_PIECE = re.compile(r"[A-Za-z]+|[0-9]|[!-/:-@\[-`{-~]|\n+| {2,}|\t+")
+"""Words, digits and signs; spaces between words belong to the words."""

@@ -32,6 +32,8 @@ def training_plan(train: TrainSpec, data: DataPlan) -> TrainingPlan:
 
 TEMPLATE_TOKENS = 5
 """What a chat template puts around a message, about: its role and its end, in special tokens."""
+SYSTEM_TOKENS = 25
+"""What many templates say by themselves where a chat brings no system message (SmolLM2's 26, Qwen2.5's 20)."""
 
 
 class Passage(NamedTuple):
@@ -51,11 +53,12 @@ def estimated_data(
     for example in examples:
         tokens = [(bears, math.ceil(size) + TEMPLATE_TOKENS) for size, bears in example]
         length = sum(count for _, count in tokens)
-        if length <= max_length:
-            lengths.append(length)
-            loss += sum(count for bears, count in tokens if bears)
+        if length <= max_length or data.too_long == "truncate":
+            lengths.append(min(length, max_length))
+            loss += min(sum(count for bears, count in tokens if bears), max_length)
     gate_share = data.gate if isinstance(data.gate, float) else 0.0
-    share = max(0.0, 1 - gate_share - (data.selection if isinstance(data.selection, float) else 0.0))
+    chosen = min(1.0, data.max_samples / max(1, len(examples))) if data.max_samples else 1.0
+    share = chosen * max(0.0, 1 - gate_share - (data.selection if isinstance(data.selection, float) else 0.0))
     mean = sum(lengths) / max(1, len(lengths))
     return DataPlan(
         num_examples=max(1, round(share * len(lengths))),
@@ -63,6 +66,6 @@ def estimated_data(
         num_loss_tokens=round(share * loss),
         longest=max(lengths, default=1),
         deviation=math.sqrt(sum((length - mean) ** 2 for length in lengths) / max(1, len(lengths))),
-        num_gate=round(gate_share * len(examples)) if gate_share else num_gate,
+        num_gate=round(gate_share * chosen * len(examples)) if gate_share else num_gate,
         exact=False,
     )
