@@ -56,7 +56,7 @@ def _num_items(file: SuiteFile, task: str, settings: TaskSettings, root: Path) -
 def _needs(limit: Limit, confidence: float, settings: TaskSettings) -> tuple[str, int | None]:
     """The key of the bound that asks for the most samples, and how many could meet it, all being right; None when no
     number could. The key is empty where that is not known."""
-    if limit.metric in NO_MEANS:
+    if limit.metric in CORPUS_WIDE:  # their bound is no mean's
         return "", None
     lowest, highest = limit.range or (0.0, 1.0)
     if limit.metric == "penalized_score" and limit.range is None:
