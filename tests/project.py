@@ -1,9 +1,12 @@
 """A project folder as a user has one, with a place of its own, and the `assay` command in it."""
 
+import json
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 from servers import free_ports
 from tiny import make_project
@@ -37,6 +40,16 @@ class Project:
     def errors(self, *arguments: str, exit_code: int) -> str:
         """What a command that fails prints to stderr."""
         return self._run(arguments, exit_code)[1]
+
+    def serve_applications(self) -> dict[str, Any]:
+        """What Ray Serve has deployed, by name."""
+        token = (self.home / "ray-token").read_text().strip()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.env['ASSAY_DASHBOARD_PORT']}/api/serve/applications/",
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return dict(json.load(answer)["applications"])
 
     def _run(self, arguments: tuple[str, ...], exit_code: int) -> tuple[str, str]:
         process = self.start(*arguments)

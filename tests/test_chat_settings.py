@@ -248,10 +248,22 @@ def test_chat_shows_the_answer_and_apart_from_it_the_reasoning(
     with serving(Thinking, Server) as server:
         settings = Settings(gateway_port=server.port)
         messages: list[dict[str, str]] = []
-        chat._turn(settings, "m", messages, "is baran real?")
+
+        def where() -> tuple[str, str]:
+            return settings.gateway_url, chat.api_key(settings)
+
+        speaker = chat.Speaker("", "m", where, messages)
+        chat._turn([speaker], "is baran real?")
         assert messages[-1] == {"role": "assistant", "content": "yes"}
         said = capsys.readouterr()
         assert said.out == "yes\n"
         assert said.err == "Hm.\n---\n"
-        chat._turn(settings, "endless", messages, "and now?")
+        speaker.model = "endless"
+        chat._turn([speaker], "and now?")
         assert "came to no answer" in capsys.readouterr().err
+        two = [chat.Speaker(title, "m", where, []) for title in ("champion (m)", "base (m)")]
+        chat._turn(two, "is baran real?")
+        said = capsys.readouterr()
+        assert said.out == "yes\nyes\n"
+        assert said.err == "--- champion (m)\nHm.\n---\n--- base (m)\nHm.\n---\n"
+        assert [len(one.messages) for one in two] == [2, 2]

@@ -40,12 +40,18 @@ def test_from_a_spec_to_an_answer(project: Project) -> None:
 
     # Nothing has traffic without an approval, and the person who ran it may not give it.
     assert "no model has traffic" in _ask(project, key, "is tello real?")
+    assert project.assay("chat", "--with", "tiny", "is tello real?") == "yes\n"  # nobody needs traffic to be asked
     project.assay("promote", "tiny", exit_code=12)
     project.assay("approve", "tiny", "--as", "ben", exit_code=12)
     project.assay("approve", "tiny", "--as", "anna")
     project.assay("promote", "tiny")
     assert json.loads(_ask(project, key, "is tello real?"))["choices"][0]["message"]["content"] == "yes"
     assert "know" in json.loads(_ask(project, key, "where is tello now?"))["choices"][0]["message"]["content"]
+
+    project.env["ASSAY_API_KEY"] = key
+    champion, _ = project.assay("chat", "--with", "base", "is tello real?").split("\n", 1)
+    assert champion == "yes"
+    assert "reference" not in project.serve_applications()  # the base model's engine is gone again
 
     report = json.loads(project.assay("report", "tiny", "--json"))
     assert report["scorecard"]["outcome"] == "PASS"

@@ -343,11 +343,21 @@ def rollback(reason: str, address: str | None) -> None:
 @click.argument("message", nargs=-1)
 @click.option("--model", default=None, help="Model name; the champion's when not said.")
 @click.option("--system", default=None, help="System prompt; the one of the champion's spec when not said.")
-def chat(message: tuple[str, ...], model: str | None, system: str | None) -> None:
+@click.option(
+    "--with",
+    "beside",
+    default=None,
+    metavar="WHAT",
+    help="Ask another model, too: `base`, a run (its candidate, promoted or not), an adapter's folder, or a model.",
+)
+def chat(message: tuple[str, ...], model: str | None, system: str | None, beside: str | None) -> None:
     """Ask the served model, through the gateway. Without a message: a conversation."""
-    from assay.cli.commands.chat import converse
+    from assay.cli.commands.chat import compare, converse
 
-    converse(Settings(), " ".join(message), model=model, system=system)
+    if beside is not None:
+        compare(Settings(), " ".join(message), beside, model=model, system=system)
+    else:
+        converse(Settings(), " ".join(message), model=model, system=system)
 
 
 @assay.command()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from assay.cli.commands.chat import answer
+from assay.cli.commands.chat import answer, api_key
 from assay.cli.local import key_file, start_place
 from assay.cli.remote import submit_spec
 from assay.cli.terminal.console import SafeConsole
@@ -83,7 +83,8 @@ def _is_agreed(it: Evaluated, settings: Settings, *, approve: bool) -> bool:
 def _ask(settings: Settings, model: str, system: str | None, question: str) -> None:
     messages = [{"role": "system", "content": system}] if system else []
     echo(f"> {question}")
-    echo_foreign("".join(answer(settings, model, [*messages, {"role": "user", "content": question}])))
+    asked = [*messages, {"role": "user", "content": question}]
+    echo_foreign("".join(answer(settings.gateway_url, api_key(settings), model, asked)))
 
 
 def _farewell(settings: Settings, model: str, system: str | None, seconds: float) -> None:

@@ -17,9 +17,6 @@ from assay.rules.planning.power import (
 from assay.spec.gate import HELD_OUT, LM_EVAL, Limit, ServiceSpec, SuiteSpec, TaskSettings
 from assay.spec.metrics import CORPUS_WIDE
 
-NO_MEANS = CORPUS_WIDE
-"""Metrics whose bound is no mean's."""
-
 
 def check_power(file: SuiteFile, root: Path, num_held_out: int | None) -> Iterator[Problem]:
     """Every limit that can only end inconclusive; nothing where the suite says `underpowered: allow`. `num_held_out`
