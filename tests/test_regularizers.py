@@ -1,16 +1,19 @@
 """Regularizers: their terms are those of the papers, and training with them moves what they are there to move."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from assay.engines.data.tokenize import Row, write_rows
 from assay.engines.models import folders, methods
 from assay.engines.training.batches import PackedSplit, collate, collate_padded, take_extras
-from assay.engines.training.regularizers import TokenContrast
+from assay.engines.training.optimizers import parameter_groups
+from assay.engines.training.regularizers import ResidualDropout, TokenContrast, shrink
 from assay.spec.method import MethodSpec
-from assay.spec.train import ContrastiveSpec
+from assay.spec.train import ContrastiveSpec, TrainSpec
 from tiny import THINGS
 from training import train_here
 
@@ -83,3 +86,98 @@ def test_training_with_contrast_keeps_tokens_apart(tiny_model: Path, tmp_path: P
             terms[name] = sum(naive(last_states(model, split[index].texts[0][0]), 1.0) for index in range(4)) / 4
     assert terms["with"] < 0.95 * terms["without"]
     assert losses["with"] < 0.97 * outcome.history[0].loss
+
+
+FULL: dict[str, Any] = {"method": "full", "learning_rate": 1e-2, "max_steps": 12, "global_batch_size": 6}
+
+
+def trained(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "weights" / "model.safetensors")
+
+
+def test_an_l1_penalty_leaves_weights_at_exactly_0(tiny_model: Path, tmp_path: Path) -> None:
+    shares, losses = {}, {}
+    for name, more in (("without", {}), ("with", {"l1": 0.3})):
+        outcome = train_here(tiny_model, ROWS, tmp_path / name, {**FULL, **more})
+        weights = [weight for key, weight in trained(tmp_path / name).items() if key.endswith("_proj.weight")]
+        shares[name] = sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+        losses[name] = outcome.selection_loss or 0
+        first = outcome.history[0].loss
+    assert shares["without"] == 0
+    assert shares["with"] > 0.05
+    assert losses["with"] < 0.6 * first  # and it learns all the same
+
+
+def test_soft_thresholding_is_the_proximal_step_of_l1() -> None:
+    import torch
+
+    weight = torch.nn.Parameter(torch.tensor([0.5, -0.5, 0.05, -0.05, 0.0]))
+    optimizer = torch.optim.SGD([{"params": [weight], "lr": 0.1}])
+    shrink(optimizer, 1.0)
+    assert weight.tolist() == pytest.approx([0.4, -0.4, 0.0, 0.0, 0.0])
+
+
+def test_dropout_drops_its_share_while_training_and_nothing_else(tiny_model: Path) -> None:
+    import torch
+
+    model = methods.base(str(tiny_model), MethodSpec(full=True), precision="fp32", num_labels=None)
+    tokens = torch.arange(40).unsqueeze(0)
+    before = model.eval()(input_ids=tokens).logits
+    ResidualDropout(model, 0.25)
+    parts: list[Any] = []
+    layer = model.model.layers[0]
+    layer.mlp.register_forward_hook(lambda module, inputs, output: parts.append(output))
+    layer.self_attn.register_forward_hook(lambda module, inputs, output: parts.append(output[0]))
+    assert torch.equal(model.eval()(input_ids=tokens).logits, before)
+    parts.clear()
+    torch.manual_seed(0)
+    model.train()(input_ids=tokens)
+    for part in parts:
+        assert float((part == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
+
+
+def test_training_with_dropout_learns(tiny_model: Path, tmp_path: Path) -> None:
+    outcomes = {
+        name: train_here(tiny_model, ROWS, tmp_path / name, {**FULL, **more})
+        for name, more in (("without", {}), ("with", {"dropout": 0.2}))
+    }
+    first = outcomes["with"].history[0].loss
+    assert first != outcomes["without"].history[0].loss
+    assert (outcomes["with"].selection_loss or 0) < 0.6 * first
+
+
+@pytest.mark.parametrize(
+    ("start", "rates"),
+    [("top", {"embed": 0.125, 0: 0.25, 1: 0.5, 2: 1.0}), ("bottom", {"embed": 1, 0: 1, 1: 0.5, 2: 0.25})],
+)
+def test_layers_learn_less_from_either_end(start: str, rates: dict[int | str, float]) -> None:
+    import torch
+
+    names = {"embed_tokens": torch.nn.Linear(1, 1, bias=False)}
+    model = torch.nn.ModuleDict({**names, "layers": torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(3))})
+    model.config = SimpleNamespace(num_hidden_layers=3)
+    train = TrainSpec.model_validate(
+        {"method": "full", "learning_rate": 1.0, "layerwise_lr_decay": 0.5, "layerwise_lr_from": start}
+    )
+    groups = parameter_groups(model, train)
+    found = {id(weight): group["lr"] for group in groups for weight in group["params"]}
+    assert found[id(model["embed_tokens"].weight)] == rates["embed"]
+    assert [found[id(layer.weight)] for layer in model["layers"]] == [rates[index] for index in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"dropout": 0.1}, "dropout is for method: full and freeze"),
+        ({"l1": 0.1}, "l1 is for method: full and freeze"),
+        ({"method": "full", "l1": 0.1, "deepspeed": {"zero_stage": 3}}, "zero_stage 0, 1 or 2"),
+        ({"method": "full", "dropout": 0.1, "kernels": ["compile"]}, "take one of them out"),
+        ({"layerwise_lr_from": "bottom"}, "say layerwise_lr_decay, too"),
+        ({"method": "full", "dropout": 0.1, "l1": 0.1, "layerwise_lr_from": "bottom"}, "say layerwise_lr_decay, too"),
+    ],
+)
+def test_what_does_not_go_together_is_told(said: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        TrainSpec.model_validate(said)

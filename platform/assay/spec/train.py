@@ -190,7 +190,12 @@ class TrainSpec(Block):
     """Regular expression on weights' names to a peak learning rate of their own; the first that matches counts."""
 
     layerwise_lr_decay: float | None = Field(None, gt=0, le=1)
-    """Each layer learns at this share of the rate of the layer above it; the top one at `learning_rate`."""
+    """Each layer learns at this share of its neighbour's rate; the one that `layerwise_lr_from` names learns at
+    `learning_rate`."""
+
+    layerwise_lr_from: Literal["top", "bottom"] = later("top")
+    """`top`: the last layer learns fastest, and what lies under it is kept (Howard and Ruder, 2018). `bottom`: the
+    first one and the embeddings do, for text that looks unlike what the model has read."""
 
     num_epochs: float = Field(1, gt=0)
     """Passes over the training split."""
@@ -236,6 +241,14 @@ class TrainSpec(Block):
 
     label_smoothing: Fraction = 0.0
     """Share of the target's probability that is spread over the whole vocabulary."""
+
+    dropout: float | None = later(None, gt=0, lt=1)
+    """For `full` and `freeze`: share of what attention and the feed-forward part add that is dropped while training
+    (Srivastava et al., 2014). Adapters have a `dropout` of their own."""
+
+    l1: float | None = later(None, gt=0)
+    """For `full` and `freeze`: each step moves every weight towards 0 by this times its learning rate, and no further:
+    the proximal step of an L1 penalty, apart from the loss as AdamW's weight decay is."""
 
     ewc: EwcSpec | None = None
     """Keep what other data need (elastic weight consolidation)."""
@@ -412,6 +425,20 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
         "loss",
     )
     yield (
+        train.layerwise_lr_from == "bottom" and train.layerwise_lr_decay is None,
+        "layerwise_lr_from says where layerwise_lr_decay begins; say layerwise_lr_decay, too",
+    )
+    for name in ("dropout", "l1"):
+        yield (
+            getattr(train, name) is not None and method.is_adapter,
+            f"{name} is for method: full and freeze; {method.name} leaves the model's own weights as they are",
+        )
+    yield (train.l1 is not None and zero == 3, "l1 moves whole weights, which ZeRO-3 shards; use zero_stage 0, 1 or 2")
+    yield (
+        train.dropout is not None and "compile" in train.kernels,
+        "dropout draws inside the layers, which kernels: compile would have to leave; take one of them out",
+    )
+    yield (
         train.ewc is not None and (method.is_prompt or bool(method.qlora) or zero == 3),
         "ewc needs the weights themselves: use full, freeze, lora or adalora, and zero_stage 0, 1 or 2",
     )
@@ -426,8 +453,8 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
     )
     offloads = bool(train.deepspeed.offload_optimizer)
     yield (
-        (offloads or bool(train.deepspeed.raw)) and (method.adalora is not None or train.ewc is not None),
-        "adalora and ewc train without DeepSpeed; take deepspeed.offload_optimizer and deepspeed.raw out",
+        (offloads or bool(train.deepspeed.raw)) and _trains_without_deepspeed(train),
+        "adalora, ewc and l1 train without DeepSpeed; take deepspeed.offload_optimizer and deepspeed.raw out",
     )
     yield (
         offloads and train.optimizer != "adamw",
@@ -438,7 +465,8 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
         f"optimizer: {train.optimizer} steps on whole matrices, which ZeRO splits; use zero_stage: 0",
     )
     if objective.grpo is not None:
-        regularizers = {"neftune_alpha": train.neftune_alpha, "ewc": train.ewc}
+        named = ("neftune_alpha", "ewc", "dropout", "l1")
+        regularizers = {name: getattr(train, name) for name in named}
         own = ["method: adalora"] * bool(method.adalora) + [name for name, set_ in regularizers.items() if set_]
         yield (
             bool(own),
@@ -451,3 +479,8 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
             f"{train.examples_per_worker} at a time; make micro_batch_size (or its share of global_batch_size) a "
             "multiple of it",
         )
+
+
+def _trains_without_deepspeed(train: TrainSpec) -> bool:
+    """Whether weights are moved or gradients read where DeepSpeed keeps them to itself."""
+    return train.method.adalora is not None or train.ewc is not None or train.l1 is not None

@@ -35,7 +35,7 @@ def attach(model: Any, spec: BottleneckSpec, *, in_fp32: bool) -> Any:
     kind = _types()[spec.placement == "parallel"]
     for layer in _layers(model, spec):
         for part in ("mlp", "attention") if spec.placement == "after_both" else ("mlp",):
-            host = _sublayer(layer, part)
+            host = sublayer_of(layer, part)
             if spec.placement == "parallel" and not all(hasattr(host, name) for name in GATED):
                 raise UsageError(
                     f"method: bottleneck with placement: parallel widens {', '.join(GATED)}, and this model's layers "
@@ -98,7 +98,7 @@ def merge(model: Any) -> Any:
     own, or neurons that do nothing. Raises `UsageError` for adapters of another placement."""
     import torch
 
-    hosts = [_sublayer(layer, "mlp") for layer in _all_layers(model)]
+    hosts = [sublayer_of(layer, "mlp") for layer in layers_of(model)]
     parallel = _types()[True]
     added = [module for module in model.modules() if isinstance(module, _types())]
     if not added or not all(isinstance(module, parallel) for module in added):
@@ -121,7 +121,7 @@ def merge(model: Any) -> Any:
     return model
 
 
-def _all_layers(model: Any) -> list[Any]:
+def layers_of(model: Any) -> list[Any]:
     """The transformer's layers, in order."""
     import torch
 
@@ -129,12 +129,12 @@ def _all_layers(model: Any) -> list[Any]:
     found = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == count)
     layers = next(found, None)
     if layers is None:
-        raise UsageError("method: bottleneck finds no list of layers in this model; use lora")
+        raise UsageError("bottleneck and dropout find no list of layers in this model; use lora, without them")
     return list(layers)
 
 
 def _layers(model: Any, spec: BottleneckSpec) -> list[Any]:
-    layers, chosen = _all_layers(model), spec.layer_indices()
+    layers, chosen = layers_of(model), spec.layer_indices()
     if chosen is None:
         return layers
     if chosen[-1] >= len(layers):
@@ -142,11 +142,12 @@ def _layers(model: Any, spec: BottleneckSpec) -> list[Any]:
     return [layers[index] for index in chosen]
 
 
-def _sublayer(layer: Any, part: str) -> Any:
+def sublayer_of(layer: Any, part: str) -> Any:
+    """A layer's `attention` or `mlp`. Raises `UsageError` where it has none that is known here."""
     for name in SUBLAYERS[part]:
         if hasattr(layer, name):
             return getattr(layer, name)
-    raise UsageError(f"method: bottleneck finds no {part} in a {type(layer).__name__}; use lora")
+    raise UsageError(f"bottleneck and dropout find no {part} in a {type(layer).__name__}; use lora, without them")
 
 
 @cache

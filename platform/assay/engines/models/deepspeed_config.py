@@ -66,9 +66,9 @@ def deepspeed_config(train: TrainSpec, *, precision: Precision, on_gpu: bool) ->
 
 def is_used(train: TrainSpec) -> bool:
     """Whether DeepSpeed runs at all. AdaLoRA reads gradients between the backward pass and the next, Muon and
-    Adafactor step on whole matrices, and elastic weight consolidation moves weights after a step: DeepSpeed keeps
-    all of that to itself, so those train under torch's own data parallelism."""
-    own_steps = train.method.adalora is not None or train.ewc is not None
+    Adafactor step on whole matrices, and elastic weight consolidation and an L1 penalty move weights after a step:
+    DeepSpeed keeps all of that to itself, so those train under torch's own data parallelism."""
+    own_steps = train.method.adalora is not None or train.ewc is not None or train.l1 is not None
     return not own_steps and train.optimizer not in ("muon", "adafactor")
 
 

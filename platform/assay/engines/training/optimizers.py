@@ -72,7 +72,8 @@ def _rate(name: str, train: TrainSpec, num_layers: int) -> float:
     layer = layer_of(name)
     if layer is None:
         layer = -1 if "embed" in name or "wte" in name else num_layers - 1
-    return float(train.learning_rate * train.layerwise_lr_decay ** (num_layers - 1 - layer))
+    away = num_layers - 1 - layer if train.layerwise_lr_from == "top" else max(layer, 0)
+    return float(train.learning_rate * train.layerwise_lr_decay**away)
 
 
 def _muon(model: Any, train: TrainSpec) -> Any:

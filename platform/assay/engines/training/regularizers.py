@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from assay.engines.models import bottleneck
 from assay.engines.models.packed_attention import text_sizes
 from assay.engines.training.batches import Batch, PackedSplit, collate
 from assay.engines.training.objectives import Frozen, completion_loss
@@ -35,6 +36,38 @@ class EmbeddingNoise:
             return output
         reach = self.alpha / (self.lengths * output.shape[-1]).sqrt().unsqueeze(-1).to(output.dtype)
         return output + (2 * torch.rand_like(output) - 1) * reach
+
+
+class ResidualDropout:
+    """Dropout on what attention and the feed-forward part of each layer add to the stream. Few of today's models
+    have such dropout in their configuration, and none of them the same."""
+
+    def __init__(self, model: Any, share: float) -> None:
+        self.share = share
+        for layer in bottleneck.layers_of(model):
+            for part in bottleneck.SUBLAYERS:
+                bottleneck.sublayer_of(layer, part).register_forward_hook(self._drop)
+
+    def _drop(self, module: Any, inputs: Any, output: Any) -> Any:
+        import torch.nn.functional as functional
+
+        if not module.training:
+            return output
+        if isinstance(output, tuple):  # attention returns its weights, too
+            return (functional.dropout(output[0], self.share), *output[1:])
+        return functional.dropout(output, self.share)
+
+
+def shrink(optimizer: Any, l1: float) -> None:
+    """Soft thresholding: moves every weight towards 0 by `l1` times its learning rate, and no further: the proximal
+    step of an L1 penalty (Parikh and Boyd, Proximal Algorithms, 2014, section 6.5.2)."""
+    import torch
+
+    with torch.no_grad():
+        for group in optimizer.param_groups:
+            for weight in group["params"]:
+                # torch's own softshrink wants a number above 0, and the first step of a warm-up has the rate 0.
+                weight.copy_(weight.sign() * (weight.abs() - group["lr"] * l1).clamp_(min=0))
 
 
 class TokenContrast:

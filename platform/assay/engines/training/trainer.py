@@ -24,7 +24,15 @@ from assay.engines.training.job import TrainingJob, is_padded
 from assay.engines.training.objectives import Frozen, Objective, objective_of
 from assay.engines.training.optimizers import make_optimizer, schedule
 from assay.engines.training.progress import peak_memory_bytes, watch_type, write_progress
-from assay.engines.training.regularizers import Anchor, EmbeddingNoise, TokenContrast, estimate_anchor, orthogonality
+from assay.engines.training.regularizers import (
+    Anchor,
+    EmbeddingNoise,
+    ResidualDropout,
+    TokenContrast,
+    estimate_anchor,
+    orthogonality,
+    shrink,
+)
 from assay.engines.training.split_losses import mean_and_error, references, selection_losses
 from assay.engines.training.trackers import until_ended
 from assay.records.progress import Progress
@@ -270,6 +278,7 @@ def _trainer_type() -> Any:
             self.anchor = anchor
             noise = job.train.neftune_alpha
             self.noise = EmbeddingNoise(self.model, noise) if noise is not None else None
+            self.dropout = ResidualDropout(self.model, job.train.dropout) if job.train.dropout is not None else None
             contrastive = job.train.contrastive
             self.contrast = TokenContrast(self.model, contrastive) if contrastive is not None else None
             self.add_callback(TrainerCallbacks(self))
@@ -323,6 +332,8 @@ def _trainer_type() -> Any:
         def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if self.trainer.anchor is not None:
                 self.trainer.anchor.pull(self.trainer.model, self.trainer.optimizer)
+            if self.trainer.job.train.l1 is not None:
+                shrink(self.trainer.optimizer, self.trainer.job.train.l1)
             if self.trainer.job.train.method.adalora is not None:  # gradients are still there
                 self.trainer.model.base_model.update_and_allocate(state.global_step)
 
