@@ -319,6 +319,15 @@ def test_what_a_cluster_cannot_hold_is_blocked_and_so_is_what_comes_after(projec
     assert found["merge"].because == ("comes after sweep",)
 
 
+def test_a_model_that_no_node_could_merge_is_told(project: Project) -> None:
+    (project.root / "model/config.json").write_text(json.dumps({**CONFIG, "hidden_size": 1024, "vocab_size": 300_000}))
+    node = {"cpus": 8, "memory_gb": 2, "gpus": 2, "gpu_memory_gb": 24}
+    found = project.stages(project.spec(), cluster=described(ClusterSpec.model_validate({"nodes": [node]}), "small"))
+    assert found["train"].action == "run"
+    assert found["merge"].action == "blocked"
+    assert "merge holds the whole model in a node's memory" in found["merge"].because[0]
+
+
 @pytest.mark.parametrize(
     ("more", "stage", "reason"),
     [

@@ -18,6 +18,7 @@ from typing import Any
 import click
 from pydantic.json_schema import GenerateJsonSchema
 
+from assay.cli import reference_tables
 from assay.cli.main import INTERRUPTED, assay
 from assay.errors import EXIT_CODE_MEANINGS, ExitCode
 from assay.loader.field_docs import Entry, about, entries, entry
@@ -157,6 +158,19 @@ def suite_reference() -> str:
     return _table(_COLUMNS, map(_row, entries(SuiteSpec, ())))
 
 
+def recommended() -> str:
+    """The settings that `assay init` writes."""
+    first = reference_tables.formulas()[0]
+    return "\n\n".join([_table(*reference_tables.rates()), _table(*reference_tables.lengths()), first])
+
+
+def hardware() -> str:
+    """What `assay plan` reckons with, by model and method."""
+    tables = [_table(*reference_tables.training()), _table(*reference_tables.serving())]
+    sentences = "\n".join(f"- {sentence}" for sentence in reference_tables.formulas()[1:])
+    return "\n\n".join([*tables, sentences])
+
+
 def rooms() -> str:
     """Which room imports which, as a drawing; an arrow means "stands on"."""
     found = sorted({(importer, imported) for importer, imported in _room_imports()})
@@ -239,6 +253,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "spec-reference": spec_reference,
     "suite-reference": suite_reference,
+    "recommended": lambda: recommended(),
+    "hardware": lambda: hardware(),
 }
 """What a part is called in a file, and what makes it."""
 

@@ -181,12 +181,12 @@ def _lines(
     yield _model_line(model, data)
     yield f"data: {data}"
     if may_sweep:
-        tried = ", ".join(_rate(rate.value * factor) for factor in (1 / 3, 1, 3))
-        yield f"sweep: {{learning_rate: [{tried}]}}   # around {_rate(rate.value)}: {rate.reason}"
+        tried = ", ".join(rate_words(rate.value * factor) for factor in (1 / 3, 1, 3))
+        yield f"sweep: {{learning_rate: [{tried}]}}   # around {rate_words(rate.value)}: {rate.reason}"
     yield "train:"
     yield f"  {METHODS[template]}"
     if not may_sweep:
-        yield _said("learning_rate", _rate(rate.value), rate)
+        yield _said("learning_rate", rate_words(rate.value), rate)
     yield _said("global_batch_size", f"{advice.global_batch_size.value:g}", advice.global_batch_size)
     if micro is not None:
         yield _said("micro_batch_size", f"{micro.value:g}", micro)
@@ -227,7 +227,7 @@ def _said(key: str, value: str, advice: Advice) -> str:
     return f"  {key}: {value}   # {advice.reason}"
 
 
-def _rate(value: float) -> str:
+def rate_words(value: float) -> str:
     """As people write a learning rate: 3e-4."""
     mantissa, exponent = f"{value:.0e}".split("e")
     return f"{mantissa}e{int(exponent)}"

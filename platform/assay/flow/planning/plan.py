@@ -40,8 +40,8 @@ from assay.records.plan import (
 )
 from assay.records.stages import ModelRecord
 from assay.rules.gate.attempts import corrected_confidence
-from assay.rules.planning.fit import gpus_of, serving_need, training_need
-from assay.rules.planning.memory import GIB
+from assay.rules.planning.fit import gpus_of, loading_need, serving_need, training_need
+from assay.rules.planning.memory import COMPRESSING_BYTES, GIB, MERGING_BYTES, WEIGHT_BYTES, loaded_memory
 from assay.rules.planning.power import (
     POWER,
     WORTHWHILE,
@@ -63,6 +63,9 @@ from assay.spec.train import TrainSpec
 if TYPE_CHECKING:
     from assay.store.ledger import Ledger
 
+LARGE = 10_000_000_000
+"""Weights from which on a plan says what disk the artifacts take."""
+
 NO_SHARES = ("penalized_score", "brier", *CORPUS_WIDE)
 """Metrics whose power is not known before the answers are."""
 
@@ -80,6 +83,8 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, settings: Settings, cluste
     needs = [need for need in _needs(spec, shape, data, cluster) if need.stage in {plan.stage for plan in first}]
     if not is_described and any(need.fits is False for need in needs):
         notes.append("the nodes that are up now were counted; --cluster FILE plans for what an autoscaler could add")
+    if shape is not None and shape.num_parameters >= LARGE:
+        notes.append(_disk_words(spec, shape))
     blocks = dict(_blocks(context, shape, needs, ledger, is_described=is_described))
     stages = stage_plans(context, ledger, blocks) if blocks else first
     limits = tuple(_limits(suite, root, data[0]))
@@ -105,6 +110,16 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, settings: Settings, cluste
         gate=PowerPlan(confidence=suite.confidence, power=POWER, limits=limits),
         notes=tuple(notes),
     )
+
+
+def _disk_words(spec: Spec, shape: ModelShape) -> str:
+    """What the artifacts take, each of which is kept: the base and the merged model in bf16, and the quantized one."""
+    whole = 2 * shape.num_parameters
+    sizes = {"base": whole, "merged": whole}
+    if spec.compress.scheme != "none":
+        sizes["compressed"] = int(WEIGHT_BYTES[spec.compress.scheme] * shape.num_parameters)
+    shown = ", ".join(f"{name} {size / GIB:.0f}" for name, size in sizes.items())
+    return f"artifacts take about {sum(sizes.values()) / GIB:.0f} GiB of disk in ASSAY_HOME ({shown})"
 
 
 def described(cluster: ClusterSpec, source: str) -> Cluster:
@@ -190,6 +205,13 @@ def _needs(
         yield training("sweep", _trial(spec), data[0], 1.0)
     for index, train in enumerate(spec.train_steps):
         yield training(numbered("train", index), train, data[index], 0.0)
+        if train.method.is_adapter and train.objective.generates:
+            what = "an adapter is added in fp32"
+            merging = loaded_memory(shape, MERGING_BYTES, what) if shape else None
+            yield loading_need(numbered("merge", index), merging, cluster)
+    if spec.compress.scheme != "none":
+        compressing = loaded_memory(shape, COMPRESSING_BYTES, "quantized from bf16") if shape else None
+        yield loading_need("compress", compressing, cluster)
     yield serving("baseline", "none")
     yield serving("deploy", spec.compress.scheme)
 

@@ -96,6 +96,19 @@ def serving_need(
     return _with(need, available, False, f"{advice}; raise serve.engine.tensor_parallel_size, or quantize further")
 
 
+def loading_need(stage: str, memory: MemoryEstimate | None, cluster: Cluster | None) -> Need:
+    """What merging or quantizing wants: the memory of one node, most of which one process takes."""
+    need = Need(stage=stage, num_workers=1, cpus=1, gpus=0, memory=memory)
+    sizes = [node.memory for node in cluster.nodes if node.memory is not None] if cluster is not None else []
+    available = max(sizes, default=None)
+    if memory is None or available is None:
+        return _with(need, available, None, "")
+    if memory.total <= available:
+        return _with(need, available, True, "")
+    advice = f"{stage} holds the whole model in a node's memory: {_gib(memory.total)} of {_gib(available)}"
+    return _with(need, available, False, f"{advice}; a node with more memory, or a smaller model, is wanted")
+
+
 def gpus_of(train: TrainSpec, cluster: Cluster | None) -> float:
     """GPUs of one worker: as the spec says, else one where the cluster has any."""
     if train.worker.gpus is not None:

@@ -169,6 +169,21 @@ def serving_memory(engine: EngineSpec, shape: ModelShape, *, scheme: Scheme, dev
     )
 
 
+MERGING_BYTES, COMPRESSING_BYTES = 4, 2
+"""Of a weight: `merge` adds an adapter in fp32, and `compress` quantizes what it has loaded in bf16."""
+
+
+def loaded_memory(shape: ModelShape, width: int, what: str) -> MemoryEstimate:
+    """One process that holds the whole model in a node's memory, whatever its GPUs are."""
+    weights = MemoryPart(
+        name="weights",
+        size=shape.num_parameters * width,
+        formula=f"{shape.num_parameters:,} weights x {width} bytes: {what}",
+    )
+    runtime = MemoryPart(name="runtime", size=CPU_RUNTIME, formula="a process without a model")
+    return MemoryEstimate(device="CPU", parts=(weights, runtime))
+
+
 def kv_bytes_per_token(shape: ModelShape) -> int:
     """Bytes of keys and values of one token, in 16 bits."""
     return 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * 2
