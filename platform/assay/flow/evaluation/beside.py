@@ -72,16 +72,14 @@ def answering(
     mark = hashlib.sha256(named.title.encode()).hexdigest()[:10]
     folder = settings.home / "chat" / mark
     work = Work(settings, folder, folder / "progress.jsonl", root, on_gpu=tasks.size().gpus > 0)
-    api = deploy.serve_api(work)
-    stands = named.deployment
-    if stands is not None and ray_serve.holds(api, stands):
-        yield _watched(api, stands)
-        return
-    say(f"starting an engine for {named.title}")
+    api = deploy.serve_api(settings)
     try:
+        if named.deployment is not None and ray_serve.holds(api, named.deployment):
+            yield _watched(api, named.deployment)
+            return
+        say(f"starting an engine for {named.title}")
         model = named.make(work)
-        serve = _fitting(named.serve, model)
-        slot = reference_slot(settings)
+        slot, serve = reference_slot(settings), _fitting(named.serve, model)
         there = deploy.into(slot, serve, model_name="beside", model=model, work=work)
         try:
             yield _watched(api, there)
