@@ -140,7 +140,7 @@ def payload_of(file: Path) -> Data:
 
 def test_every_changed_field_of_every_receipt_is_refused(office: Office, released: Path, tmp_path: Path) -> None:
     """Each field flipped, dropped and emptied, by somebody who has no key."""
-    tried = 0
+    tried, keys = 0, public(office)
     for file in sorted(released.glob("*.json")):
         whole = file.read_text()
         envelope, document = json.loads(whole), payload_of(file)
@@ -149,7 +149,7 @@ def test_every_changed_field_of_every_receipt_is_refused(office: Office, release
                 said = json.dumps(changed(document, path, change)).encode()
                 file.write_text(json.dumps({**envelope, "payload": base64.b64encode(said).decode()}))
                 with pytest.raises(IntegrityError, match=file.name):
-                    verify_folder(released, public(office))
+                    open_receipt(file, keys)
                 tried += 1
         file.write_text(whole)
     assert tried >= 200

@@ -147,6 +147,9 @@ class Stand(ServeServer):
         self.applications, self.broken, self.answers = {}, set(), Counter()
         self.lock = threading.Lock()
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that was killed is no error here."""
+
 
 class StandHandler(FakeServe):
     """Answers at once: without the option the kernel waits 40 ms with an answer's second part."""
@@ -436,14 +439,15 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--seconds", type=float, default=3000.0, help="stop after so long, and say how far it came")
     chosen = options.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the gateway would be left behind
     base = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a ledger's fsync is not what is tried here
     children: list[int] = []
     with tempfile.TemporaryDirectory(prefix="assay-drill-", dir=base) as folder:
         scene = Scene(Path(folder))
+        drill = Drill(scene)
         try:
             children = [stand_in(scene.port, scene.settings.loaded_folder), clients(scene.settings, scene.key)]
             wait_for(scene)
-            drill = Drill(scene)
             began = time.monotonic()
             for number, (name, line, disturbance) in enumerate(schedules(drill, chosen.schedules, chosen.seed), 1):
                 drill.run(name, line, disturbance)
@@ -453,6 +457,8 @@ def main() -> int:
                     print(f"{number:5} schedules, {time.monotonic() - began:.0f} s: {said}", flush=True)
                 if time.monotonic() - began > chosen.seconds:
                     break
+        except KeyboardInterrupt:
+            print("stopped; so far:")
         finally:
             for child in children:
                 os.kill(child, signal.SIGKILL)
