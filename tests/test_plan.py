@@ -18,8 +18,10 @@ from assay.flow.pipeline.context import RunContext
 from assay.flow.pipeline.graph import MODULES, stages_of
 from assay.flow.pipeline.keys import run_id
 from assay.flow.planning.plan import described, plan
+from assay.flow.planning.time import _evaluation, _Like
 from assay.loader.cluster import ClusterSpec
 from assay.loader.load import load_spec, load_suites
+from assay.records.artifact import Artifact
 from assay.records.gate import ContaminationRecord, EvaluationRecord, GateRecord, Scorecard
 from assay.records.inputs import StoredInputs
 from assay.records.plan import Plan, StagePlan
@@ -475,3 +477,20 @@ def test_limits_of_the_sealed_split_are_planned_for_the_metric_that_its_answers_
     (limit,) = project.plan(project.spec()).gate.limits
     assert limit.requirement == "rougeL better than base by 0.0%"
     assert "spread" in limit.note
+
+
+def test_answers_that_were_kept_tell_nothing_of_how_fast_they_come() -> None:
+    artifact = Artifact(digest="0", kind="evidence", path="", size=0)
+
+    def like(num_reused: int, seconds: float) -> _Like:
+        record = EvaluationRecord(
+            evidence=artifact, artifact_digest="", num_items=100, seconds=seconds, num_reused=num_reused
+        )
+        return _Like("earlier", {}, seconds + 5, record.model_dump_json())
+
+    assert _evaluation(like(100, 0.001), 50) is None
+    assert _evaluation(like(60, 20.0), 50) is None
+    some = _evaluation(like(20, 40.0), 50)
+    assert some is not None
+    assert some.seconds == pytest.approx(5 + 50 / 2)
+    assert "50 samples at 2.0 a second" in some.source
