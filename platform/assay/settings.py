@@ -38,6 +38,12 @@ class Settings:
     ray_address: str = field(default_factory=lambda: _env("RAY_ADDRESS", os.environ.get("RAY_ADDRESS", "")))
     """`ASSAY_RAY_ADDRESS` (or `RAY_ADDRESS`): the cluster to work on; empty for the local one of `assay up`."""
 
+    autoscaler_config: Path = field(
+        default_factory=lambda: Path(_env("AUTOSCALER_CONFIG", "~/ray_bootstrap_config.yaml")).expanduser()
+    )
+    """`ASSAY_AUTOSCALER_CONFIG`: what nodes Ray's autoscaler may add to the cluster, in the form of `ray up`;
+    the file that it leaves on the head when not said."""
+
     dashboard_port: int = field(default_factory=lambda: int(_env("DASHBOARD_PORT", "8265")))
     """`ASSAY_DASHBOARD_PORT`: Ray's dashboard and job API."""
 

@@ -9,8 +9,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
+from assay.engines.cluster.autoscaler import KINDS, may_add
 from assay.engines.cluster.passed_on import passed_on
 from assay.errors import AssayError, PlaceError, StageFailed
+from assay.settings import Settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,6 +26,9 @@ WORKER_ENV = {
     # Trials are stopped without leaving their workers' placement groups behind.
     "RAY_TRAIN_V2_ENABLED": "1",
 }
+
+HEAD = "node:__internal_head__"
+"""A resource that the head alone has."""
 
 CALLS_PER_WORKER = 4
 """Another worker, with its imports, is worth while once there is so much more to do."""
@@ -71,12 +76,12 @@ def disconnect() -> None:
 def size() -> ClusterSize:
     """What the cluster has in all, busy or not, with what its autoscaler may add."""
     import ray
-    from ray._private.state import state  # the public API does not tell of nodes that are not there yet
 
-    now = ray.cluster_resources()
-    at_most = state.get_max_resources_from_cluster_config() or {}
-    cpus, gpus = (max(now.get(kind, 0.0), float(at_most.get(kind, 0.0))) for kind in ("CPU", "GPU"))
-    return ClusterSize(cpus, gpus, sum(1 for node in ray.nodes() if node["Alive"]))
+    now, alive = ray.cluster_resources(), [node for node in ray.nodes() if node["Alive"]]
+    head: dict[str, float] = next((node["Resources"] for node in alive if HEAD in node["Resources"]), {})
+    added = may_add(Settings().autoscaler_config)
+    cpus, gpus = (max(now.get(kind, 0.0), head.get(kind, 0.0) + added[kind]) for kind in KINDS)
+    return ClusterSize(cpus, gpus, len(alive))
 
 
 def free() -> ClusterSize:

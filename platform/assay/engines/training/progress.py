@@ -91,7 +91,9 @@ def write_progress(job: TrainingJob, progress: Progress) -> None:
 
 
 def peak_memory_bytes(on_gpu: bool) -> int:
-    """The most that this process has held so far: of the GPU's memory, or of the machine's."""
+    """The most that this process has held so far: of the machine's memory, or what tensors took of the GPU's. CUDA
+    and its libraries take more beside (see `rules/planning/gpu_memory.py`), and torch's allocator keeps what it may
+    need again."""
     if on_gpu:
         import torch
 
