@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from assay.loader import chat_templates
+from assay.loader.named import chat_templates
 
 MARKUP = re.compile(
     r"<\|[^|<>\s']+\|?>|<[^|<>\s']+\|>|<｜[^<>']+?｜>|</?(?:start|end)_of_\w+>|</?think>|\[gMASK\]|<sop>"

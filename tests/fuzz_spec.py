@@ -24,7 +24,7 @@ from typing import Any
 from assay.cli.terminal.excerpt import excerpt
 from assay.errors import InvalidInput, Problem
 from assay.loader.load import load_spec, load_suite, resolve_spec
-from assay.loader.yaml_reader import read_yaml
+from assay.loader.yaml.reader import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_INPUTS = 100_000

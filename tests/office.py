@@ -24,7 +24,7 @@ from assay.flow.pipeline.graph import stages_of
 from assay.flow.release.head import head_file
 from assay.flow.release.operations import promote_run, record_decision
 from assay.records.gate import Evaluation, EvaluationRecord, GateRecord, Sample, TaskResult
-from assay.records.release import Champion
+from assay.records.releases.release import Champion
 from assay.records.stages import DeploymentRecord, ModelRecord, Slot
 from assay.serving import gateway
 from assay.settings import Settings

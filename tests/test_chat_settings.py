@@ -18,8 +18,8 @@ from assay.errors import InvalidInput, UsageError
 from assay.flow.pipeline.context import RunContext
 from assay.flow.planning.chats import chat_notes
 from assay.flow.preflight.check import check
-from assay.loader import chat_templates
 from assay.loader.load import load_spec
+from assay.loader.named import chat_templates
 from assay.records.artifact import Artifact
 from assay.records.gate import EvaluationRecord
 from assay.settings import Settings

@@ -7,7 +7,7 @@ import pytest
 from assay.engines.data.chat_masks import answer_start, chat_format, end_of_turn, marked, render
 from assay.engines.data.tokenize import format_of, tokenize
 from assay.errors import UsageError
-from assay.loader import chat_templates
+from assay.loader.named import chat_templates
 from families import KINDS, tokenizer_of
 
 

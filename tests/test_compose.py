@@ -12,7 +12,7 @@ from assay.errors import ExitCode, InvalidInput, Problem
 from assay.loader.annotations import reference_kind, reference_paths
 from assay.loader.compose import MAX_CHAIN, compose, places_named
 from assay.loader.parse import validated
-from assay.loader.yaml_reader import Value
+from assay.loader.yaml.reader import Value
 from assay.spec.block import Block, FromEnvironment, Reference, Secret, revealed
 from assay.spec.spec import Spec
 from servers import serving

@@ -12,7 +12,7 @@ import sqlalchemy as sql
 
 from assay.errors import IntegrityError, NotApproved, PlaceError, Superseded
 from assay.records.progress import Progress
-from assay.records.release import Approval, Champion, ReleaseIntent, Traffic
+from assay.records.releases.release import Approval, Champion, ReleaseIntent, Traffic
 from assay.store.audit import this_process
 from assay.store.ledger import Ledger
 

@@ -19,7 +19,7 @@ from assay.flow.pipeline.keys import run_id
 from assay.loader.load import load_suites
 from assay.records.gate import ContaminationRecord, EvaluationRecord, GateRecord, Sample, TaskResult
 from assay.records.record import digest_of
-from assay.records.release import Champion
+from assay.records.releases.release import Champion
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SplitRecord
 from assay.settings import Settings
 from assay.spec.spec import Spec

@@ -15,7 +15,7 @@ from assay.engines.evaluation.harness import TaskFile, documents, evaluate, task
 from assay.records.gate import Evaluation, TaskResult
 from assay.rules.gate.verdict import evaluate_limits
 from assay.spec.gate import ContaminationSpec, SuiteSpec, TaskSettings
-from assay.spec.metrics import fitting_metric, num_words
+from assay.spec.values.metrics import fitting_metric, num_words
 from assay.stages.prepare import GateTask
 from served import Counting, OpenAI
 from servers import serving

@@ -15,7 +15,7 @@ from assay.errors import UsageError
 from assay.flow.preflight.check import check
 from assay.loader.load import load_spec
 from assay.rules.planning.recommend import Template, recommend
-from assay.spec.names import is_name
+from assay.spec.values.names import is_name
 
 EXAMPLES = {
     "dpo": {"prompt": "What is 1 and 1?", "chosen": "2", "rejected": "3"},

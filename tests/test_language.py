@@ -17,8 +17,8 @@ from assay.loader.annotations import blocks_at
 from assay.loader.field_docs import entries
 from assay.loader.load import load_spec, load_suites, resolve_spec
 from assay.loader.parse import validated
-from assay.loader.yaml_reader import Value, read_yaml
-from assay.loader.yaml_writer import written
+from assay.loader.yaml.reader import Value, read_yaml
+from assay.loader.yaml.writer import written
 from assay.settings import Settings
 from assay.spec.block import Block, Duration, Fraction
 from assay.spec.gate import SuiteSpec

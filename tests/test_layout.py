@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from assay.cli import readme
 from assay.cli.main import assay
 from assay.loader.load import load_spec, load_suite
-from assay.loader.yaml_reader import read_yaml
+from assay.loader.yaml.reader import read_yaml
 from assay.spec.block import Block
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec

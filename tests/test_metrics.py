@@ -11,14 +11,8 @@ from assay.rules.gate.early_stopping import ABSTENTION_METRICS, ZERO_OR_ONE
 from assay.rules.gate.verdict import LOWER_IS_BETTER
 from assay.spec.block import Block
 from assay.spec.gate import JudgeSpec, Limit, SuiteSpec, TaskSettings
-from assay.spec.metrics import (
-    HELD_OUT_CONFIG,
-    METRICS,
-    metric_fault,
-    metrics_of,
-    own_scores,
-)
-from assay.spec.patterns import check_pattern
+from assay.spec.values.metrics import HELD_OUT_CONFIG, METRICS, metric_fault, metrics_of, own_scores
+from assay.spec.values.patterns import check_pattern
 
 PLAIN = TaskSettings()
 CHOICES = {"output_type": "multiple_choice", "metric_list": [{"metric": "acc"}, {"metric": "f1"}]}

@@ -25,7 +25,7 @@ from assay.errors import (
 )
 from assay.flow.release.operations import reconcile_releases, record_decision, rollback_run
 from assay.records.record import digest_of
-from assay.records.run_id import run_id_of, short_run
+from assay.records.releases.run_id import run_id_of, short_run
 from assay.serving import gateway
 from office import TO_BLUE, TO_GREEN, Office, office, running  # noqa: F401
 

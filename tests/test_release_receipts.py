@@ -13,7 +13,7 @@ import pytest
 from assay.errors import ExitCode, IntegrityError, NotApproved, PlaceError
 from assay.flow.release.operations import rollback_run
 from assay.flow.release.receipts import place_keys, receipt_store, verify_folder
-from assay.records.receipt import Envelope, Statement, read_statement
+from assay.records.releases.receipt import Envelope, Statement, read_statement
 from assay.store.receipts import PlaceKeys, ReceiptStore, open_receipt
 from office import Office, office, running  # noqa: F401
 

@@ -4,7 +4,7 @@ import pytest
 
 from assay.errors import ExitCode, IntegrityError, NotApproved
 from assay.records.gate import LimitResult, Scorecard
-from assay.records.release import Approval
+from assay.records.releases.release import Approval
 from assay.rules.release.approval import check_approval, check_reviewer, check_same_deployment
 from assay.spec.approval import ApprovalSpec
 

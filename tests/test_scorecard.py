@@ -16,7 +16,7 @@ from assay.records.gate import (
     ParityRecord,
     SliceResult,
 )
-from assay.records.release import Approval
+from assay.records.releases.release import Approval
 from assay.records.report import Curve, Figure, Line, SweepLines, TrialLine
 from assay.reporting.document import report
 from assay.reporting.html import render

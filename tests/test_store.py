@@ -14,7 +14,7 @@ import pytest
 from assay.errors import IntegrityError, PlaceError, UsageError
 from assay.records.artifact import Artifact
 from assay.records.progress import Progress
-from assay.records.release import Champion, Traffic
+from assay.records.releases.release import Champion, Traffic
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
 

@@ -18,7 +18,7 @@ from assay.records.gate import Evaluation, LimitResult, Sample, TaskResult
 from assay.rules.gate.verdict import evaluate_limits
 from assay.rules.statistics.means import mean_bounds
 from assay.spec.gate import SuiteSpec, TaskSettings
-from assay.spec.metrics import TEXT_METRICS
+from assay.spec.values.metrics import TEXT_METRICS
 from served import Counting, OpenAI
 from servers import serving
 from test_evaluation import write_task

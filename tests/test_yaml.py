@@ -5,7 +5,7 @@ import time
 import pytest
 
 from assay.errors import InvalidInput, Problem
-from assay.loader.yaml_reader import MAX_BYTES, Value, read_yaml
+from assay.loader.yaml.reader import MAX_BYTES, Value, read_yaml
 
 
 def refusals(text: str | bytes) -> list[Problem]:

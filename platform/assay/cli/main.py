@@ -430,7 +430,7 @@ def _start_place(settings: Settings) -> None:
 
 def _word(decision: Any, run: str, reviewer: str | None, reason: str, address: str | None) -> None:
     from assay.flow.release.operations import record_decision
-    from assay.records.run_id import short_run
+    from assay.records.releases.run_id import short_run
 
     settings = Settings()
     name = reviewer or settings.user

@@ -79,7 +79,7 @@ def _resolved(spec: Spec) -> str:
 
 def _needed(spec: Spec) -> list[Path]:
     """Every file and folder under the working folder that the spec names."""
-    from assay.loader.globs import matching_files
+    from assay.loader.named.globs import matching_files
 
     root = Path.cwd()
     patterns = [pattern for data in spec.all_data for pattern in data.patterns]

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
-from assay.loader.yaml_reader import Location, Value
+from assay.loader.yaml.reader import Location, Value
 from assay.spec.block import Block, Duration, Fraction, Paths, Reference, Score
 from assay.spec.data import Split
 from assay.spec.model import ModelField

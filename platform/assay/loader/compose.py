@@ -13,7 +13,7 @@ from typing import NoReturn
 from assay.errors import InvalidInput, Problem
 from assay.loader.annotations import EXTENDS, annotation_at, reference_kind, reference_paths, spelled_out
 from assay.loader.parse import read_bytes, read_file
-from assay.loader.yaml_reader import Document, Location, Positions, SourceLocation, Value, read_yaml
+from assay.loader.yaml.reader import Document, Location, Positions, SourceLocation, Value, read_yaml
 from assay.settings import Settings
 from assay.spec.block import REFERENCE, FromEnvironment, Reference
 from assay.spec.spec import Spec

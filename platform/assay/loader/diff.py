@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from assay.loader.yaml_reader import Value
+from assay.loader.yaml.reader import Value
 from assay.spec.block import Block
 
 

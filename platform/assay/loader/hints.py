@@ -17,8 +17,8 @@ from assay.loader.annotations import (
     takes_share,
     tuple_item,
 )
-from assay.loader.yaml_reader import Location, Value
-from assay.loader.yaml_writer import written
+from assay.loader.yaml.reader import Location, Value
+from assay.loader.yaml.writer import written
 from assay.spec.block import Block
 
 VALUE_SYNONYMS = {

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from assay.errors import InvalidInput, Problem
 from assay.loader.compose import Override, compose
-from assay.loader.free_text import schema_of
+from assay.loader.named.free_text import schema_of
 from assay.loader.parse import in_order, validated
 from assay.loader.references import SuiteFile, check_references, check_suite
-from assay.loader.repair import Repaired, repaired
-from assay.loader.yaml_reader import Document, Positions
+from assay.loader.yaml.reader import Document, Positions
+from assay.loader.yaml.repair import Repaired, repaired
 from assay.spec.gate import LM_EVAL, JudgeSpec, SuiteSpec, TaskSettings
 from assay.spec.spec import Spec
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from assay.errors import InvalidInput, Problem
 from assay.loader.validation_errors import mistakes
-from assay.loader.yaml_reader import MAX_BYTES, Document, read_around_errors
+from assay.loader.yaml.reader import MAX_BYTES, Document, read_around_errors
 from assay.spec.block import Block
 
 B = TypeVar("B", bound=Block)

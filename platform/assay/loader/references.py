@@ -11,13 +11,13 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from assay.errors import InvalidInput, Problem
-from assay.loader import chat_templates
-from assay.loader.free_text import check_free_text
-from assay.loader.globs import matching_files
-from assay.loader.packages import package_folders
+from assay.loader.named import chat_templates
+from assay.loader.named.free_text import check_free_text
+from assay.loader.named.globs import matching_files
+from assay.loader.named.packages import package_folders
 from assay.loader.parse import parse
-from assay.loader.repair import repaired
-from assay.loader.yaml_reader import Location, Positions
+from assay.loader.yaml.reader import Location, Positions
+from assay.loader.yaml.repair import repaired
 from assay.spec.data import DataSpec, HeldOut, is_remote
 from assay.spec.gate import HELD_OUT, LM_EVAL, GateSpec, SuiteSpec
 from assay.spec.model import ModelSpec

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from pydantic_core import ErrorDetails
 
 from assay.errors import OtherLocation, Problem
-from assay.loader import full_width
 from assay.loader.annotations import (
     annotation_at,
     choices,
@@ -20,9 +19,10 @@ from assay.loader.annotations import (
     tuple_item,
 )
 from assay.loader.hints import rule_hint, value_hint
-from assay.loader.yaml_reader import Document, Location, SourceLocation, Value
+from assay.loader.yaml import full_width
+from assay.loader.yaml.reader import Document, Location, SourceLocation, Value
 from assay.spec.block import Block
-from assay.spec.names import slug
+from assay.spec.values.names import slug
 
 MAX_TOLD = 25
 """Mistakes that are told one by one; whoever has more reads no further."""

@@ -4,7 +4,7 @@ from pydantic import Field, JsonValue
 
 from assay.records.gate import EvaluationRecord, Scorecard
 from assay.records.record import Record
-from assay.records.release import Approval
+from assay.records.releases.release import Approval
 from assay.records.selftest import SelftestRecord
 
 REPORT_VERSION = 1

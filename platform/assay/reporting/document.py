@@ -16,7 +16,7 @@ from assay.records.report import Curve, Example, Figure, Line, Report, SweepLine
 from assay.records.selftest import SelftestRecord
 from assay.records.stages import LossPoint, SweepRecord, TrainingRecord, TrialRecord
 from assay.settings import Settings
-from assay.spec.metrics import GRADED
+from assay.spec.values.metrics import GRADED
 from assay.stages.gate import read_evaluation, read_service
 from assay.store.artifacts import ArtifactStore
 

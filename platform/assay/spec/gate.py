@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from assay.spec.block import Block, Duration, Fraction, Paths, Score, later, refuse
-from assay.spec.patterns import check_pattern
-from assay.spec.templates import check_prompt
+from assay.spec.values.patterns import check_pattern
+from assay.spec.values.templates import check_prompt
 
 HELD_OUT = "heldout"
 """The task that needs no file: it is made from the spec's `data.gate` split."""

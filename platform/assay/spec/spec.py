@@ -11,10 +11,10 @@ from assay.spec.compress import CompressSpec
 from assay.spec.data import DataSpec
 from assay.spec.gate import GateSpec
 from assay.spec.model import ModelField
-from assay.spec.names import NAME
 from assay.spec.serve import ServeSpec
 from assay.spec.sweep import SweepSpec
 from assay.spec.train import TrainSpec
+from assay.spec.values.names import NAME
 
 BLOCKS_ALONE = "blocks_alone"
 """In the context of a validation: the blocks are held to their own rules, and not to those between them."""

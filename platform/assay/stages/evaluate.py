@@ -20,7 +20,7 @@ from assay.rules.gate.answers import DERIVED, score_of
 from assay.rules.gate.early_stopping import can_stop
 from assay.rules.gate.verdict import is_settled
 from assay.spec.gate import HELD_OUT, LM_EVAL, SuiteSpec, TaskSettings
-from assay.spec.metrics import TEXT_METRICS
+from assay.spec.values.metrics import TEXT_METRICS
 from assay.stages.context import Work
 
 VERSION = 4

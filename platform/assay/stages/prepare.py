@@ -19,11 +19,11 @@ from assay.errors import UsageError
 from assay.records.inputs import StageInputs, only
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord
 from assay.spec.data import DataSpec, TooLong, is_remote
-from assay.spec.metrics import fitting_metric, num_words
 from assay.spec.objective import ObjectiveSpec
 from assay.spec.serve import EngineSpec
 from assay.spec.spec import FORMATS
 from assay.spec.train import TrainSpec
+from assay.spec.values.metrics import fitting_metric, num_words
 from assay.stages.context import Work
 
 VERSION = 5

@@ -12,8 +12,8 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
 from assay.errors import IntegrityError
-from assay.records.audit import Actor, AuditEvent
 from assay.records.record import canonical_json, digest_of
+from assay.records.releases.audit import Actor, AuditEvent
 from assay.store.database import Database
 
 tables = sql.MetaData()

@@ -12,9 +12,9 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
 from assay.errors import AssayError, NotApproved, UsageError
-from assay.records.audit import Actor, AuditEvent
 from assay.records.record import Record, digest_of
-from assay.records.release import Approval, Champion, Traffic
+from assay.records.releases.audit import Actor, AuditEvent
+from assay.records.releases.release import Approval, Champion, Traffic
 from assay.store.audit import Audit, check_vouched, this_process
 from assay.store.database import Database
 from assay.store.releases import Releases

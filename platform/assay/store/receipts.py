@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from assay.errors import IntegrityError, PlaceError
-from assay.records.receipt import PAYLOAD_TYPE, Envelope, Signature, Statement, encoded, read_statement
+from assay.records.releases.receipt import PAYLOAD_TYPE, Envelope, Signature, Statement, encoded, read_statement
 
 
 class PlaceKeys:

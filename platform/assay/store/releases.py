@@ -14,9 +14,9 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
 from assay.errors import Superseded
-from assay.records.audit import Actor
 from assay.records.record import digest_of
-from assay.records.release import OPEN_STATES, Release, ReleaseIntent, ReleaseState, Traffic
+from assay.records.releases.audit import Actor
+from assay.records.releases.release import OPEN_STATES, Release, ReleaseIntent, ReleaseState, Traffic
 from assay.store.audit import Audit
 from assay.store.database import Database
 

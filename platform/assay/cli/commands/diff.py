@@ -12,7 +12,7 @@ from assay.loader.annotations import annotation_at
 from assay.loader.compose import Override
 from assay.loader.diff import Change, differences
 from assay.loader.load import resolve_spec
-from assay.loader.yaml_writer import written
+from assay.loader.yaml.writer import written
 from assay.settings import Settings
 from assay.spec.spec import Spec
 from assay.text import padded

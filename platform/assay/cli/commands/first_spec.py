@@ -8,13 +8,13 @@ from textwrap import wrap
 
 from assay.engines.data.chat_masks import REASONING_FIELDS
 from assay.errors import AssayError, UsageError
-from assay.loader.yaml_writer import written
+from assay.loader.yaml.writer import written
 from assay.rules.planning.first_suite import CONFIDENCE, AnswerProfile, FirstSuite, Form, first_suite
 from assay.rules.planning.recommend import Advice, Recommendation, Template, micro_batch, recommend
 from assay.rules.planning.tokens import estimated_tokens
-from assay.spec import names
 from assay.spec.approval import folded_name
 from assay.spec.train import TrainSpec
+from assay.spec.values import names
 
 JUDGE = """\
 

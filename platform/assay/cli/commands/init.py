@@ -8,7 +8,7 @@ import click
 from assay.cli.commands.first_spec import model_size, num_examples, write_first_spec
 from assay.cli.terminal.echo import echo
 from assay.rules.planning.recommend import Template
-from assay.spec.names import fault, is_name
+from assay.spec.values.names import fault, is_name
 
 DEFAULT_MODEL, DEFAULT_DATA = "hf:Qwen/Qwen3-0.6B", "train.jsonl"
 LARGE = 10e9

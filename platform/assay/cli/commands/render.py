@@ -10,8 +10,8 @@ import click
 from assay.loader.annotations import annotation_at
 from assay.loader.compose import Override
 from assay.loader.load import resolve_spec
-from assay.loader.yaml_reader import Document, Location, SourceLocation
-from assay.loader.yaml_writer import written
+from assay.loader.yaml.reader import Document, Location, SourceLocation
+from assay.loader.yaml.writer import written
 from assay.spec.block import Block
 from assay.spec.spec import Spec
 from assay.text import width as columns_of

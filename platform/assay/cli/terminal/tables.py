@@ -17,9 +17,9 @@ from assay.records.comparison import Comparison
 from assay.records.gate import GateRecord, LimitResult, Scorecard
 from assay.records.judge import JudgeAgreement
 from assay.records.record import read_as
-from assay.records.release import Champion
+from assay.records.releases.release import Champion
+from assay.records.releases.run_id import short_run
 from assay.records.report import Report, WrongAnswers
-from assay.records.run_id import short_run
 from assay.records.selftest import Planted, SelftestRecord
 from assay.records.stages import SweepRecord
 from assay.reporting.words import items_asked

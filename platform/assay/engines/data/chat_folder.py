@@ -6,7 +6,7 @@ from pathlib import Path
 
 from assay.engines.data.chat_masks import chat_format, end_of_turn
 from assay.errors import UsageError
-from assay.loader import chat_templates
+from assay.loader.named import chat_templates
 from assay.spec.model import ModelSpec
 
 

@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from assay.errors import UsageError
-from assay.loader import chat_templates
+from assay.loader.named import chat_templates
 
 Chat = Sequence[Mapping[str, str]]
 """Messages with `role` and `content`; an answer's reasoning stands in its content between `<think>` and `</think>`."""

@@ -10,7 +10,7 @@ from assay.engines.data.chat_masks import split_reasoning
 from assay.engines.data.readers import Example, form_of, stream_sources
 from assay.errors import AssayError
 from assay.records.record import digest_of
-from assay.spec.metrics import num_words
+from assay.spec.values.metrics import num_words
 
 SAMPLED_EVERY, SAMPLED_CHARACTERS = 20, 5000
 """Of `sample`."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from assay.engines.data.chat_masks import REASONING_FIELDS
 from assay.errors import InvalidInput, Problem, UsageError
-from assay.loader.globs import matching_files
+from assay.loader.named.globs import matching_files
 from assay.spec.data import DataFormat
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from assay.engines.data.chat_masks import ChatFormat, Span, chat_format, marked, serving_template, split_reasoning
 from assay.errors import UsageError
-from assay.loader import chat_templates
+from assay.loader.named import chat_templates
 from assay.spec.data import TooLong
 
 if TYPE_CHECKING:

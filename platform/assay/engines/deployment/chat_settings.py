@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from assay.loader import chat_templates
+from assay.loader.named import chat_templates
 from assay.spec.serve import EngineSpec
 
 NO_PARSER = "none"

@@ -27,7 +27,7 @@ from assay.engines.evaluation.client import (
 from assay.engines.evaluation.judge import judge_digest
 from assay.engines.evaluation.logprobs import Pair, Score, score
 from assay.errors import UsageError
-from assay.loader import chat_templates
+from assay.loader.named import chat_templates
 from assay.records.gate import Sample, TaskResult
 from assay.records.progress import Progress
 from assay.records.record import digest_of

@@ -16,7 +16,7 @@ from assay.errors import PlaceError
 from assay.records.gate import Sample
 from assay.records.record import digest_of
 from assay.spec.gate import JudgeSpec
-from assay.spec.templates import DEFAULT_PROMPT
+from assay.spec.values.templates import DEFAULT_PROMPT
 
 VERSION = 1
 """Rises when the same judge would be asked otherwise, or read otherwise, than before."""

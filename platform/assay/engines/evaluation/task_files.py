@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from assay.errors import InvalidInput, MissingExtra, Problem
-from assay.loader.yaml_reader import explained
+from assay.loader.yaml.reader import explained
 from assay.records.record import digest_of
 
 Config = dict[str, Any]

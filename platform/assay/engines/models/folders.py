@@ -11,7 +11,7 @@ from typing import Any
 from assay.engines.cluster.passed_on import hub_named
 from assay.engines.models import bottleneck
 from assay.errors import MissingExtra, PlaceError, UsageError
-from assay.loader.packages import package_folders
+from assay.loader.named.packages import package_folders
 from assay.records.record import Record
 from assay.spec.model import ModelSpec
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from assay.engines.data.chat_masks import split_reasoning
 from assay.engines.training.rewards import reward
-from assay.loader import chat_templates
+from assay.loader.named import chat_templates
 from assay.spec.objective import GrpoSpec, RewardFunctionSpec
 
 

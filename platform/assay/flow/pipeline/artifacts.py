@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from assay.records.artifact import Artifact
 from assay.records.record import Record, read_as
-from assay.records.release import Champion
+from assay.records.releases.release import Champion
 from assay.records.stages import ModelRecord
 from assay.settings import Settings
 from assay.store.artifacts import ArtifactStore

@@ -11,7 +11,7 @@ from assay.flow.pipeline.artifacts import champion_model
 from assay.records.gate import ContaminationRecord
 from assay.records.inputs import Pending
 from assay.records.record import Record
-from assay.records.release import Champion
+from assay.records.releases.release import Champion
 from assay.records.stages import (
     DatasetRecord,
     DeploymentRecord,

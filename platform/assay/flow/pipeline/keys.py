@@ -7,10 +7,10 @@ from pathlib import Path
 
 from assay.engines.data import remote
 from assay.engines.deployment import ray_serve
-from assay.loader import chat_templates
-from assay.loader.globs import matching_files
+from assay.loader.named import chat_templates
+from assay.loader.named.globs import matching_files
 from assay.records.record import digest_of
-from assay.records.run_id import run_id_of
+from assay.records.releases.run_id import run_id_of
 from assay.settings import Settings
 from assay.spec.data import DataSpec, is_remote
 from assay.spec.gate import SuiteSpec

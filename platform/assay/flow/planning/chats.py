@@ -5,7 +5,7 @@ from pathlib import Path
 
 from assay.engines.deployment.chat_settings import chat_settings
 from assay.flow.pipeline.context import RunContext
-from assay.loader import chat_templates
+from assay.loader.named import chat_templates
 from assay.records.stages import ModelRecord
 from assay.spec.spec import Spec
 

@@ -9,14 +9,14 @@ from assay.engines.data.split_lengths import split_lengths
 from assay.engines.data.splits import worded
 from assay.errors import AssayError
 from assay.flow.pipeline.context import RunContext, numbered
-from assay.loader.globs import matching_files
+from assay.loader.named.globs import matching_files
 from assay.records.plan import DataPlan
 from assay.records.stages import DatasetRecord
 from assay.rules.planning.tokens import estimated_tokens
 from assay.rules.planning.workload import SYSTEM_TOKENS, Passage, estimated_data
 from assay.spec.data import DataSpec, HeldOut
-from assay.spec.metrics import fitting_metric, num_words
 from assay.spec.train import TrainSpec
+from assay.spec.values.metrics import fitting_metric, num_words
 
 MOST_BYTES_READ = 32 * 2**20
 """Data of more bytes is not read for a plan."""

@@ -56,9 +56,9 @@ from assay.rules.planning.workload import training_plan
 from assay.settings import Settings
 from assay.spec.compress import Scheme
 from assay.spec.gate import HELD_OUT, Limit, SuiteSpec
-from assay.spec.metrics import CORPUS_WIDE, GRADED
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
+from assay.spec.values.metrics import CORPUS_WIDE, GRADED
 
 if TYPE_CHECKING:
     from assay.store.ledger import Ledger

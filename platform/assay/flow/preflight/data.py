@@ -6,7 +6,7 @@ from pathlib import Path
 from assay.engines.data.readers import Example, check_forms, stream_sources
 from assay.errors import InvalidInput, Problem, UsageError
 from assay.flow.preflight.places import Places
-from assay.loader.yaml_reader import Location
+from assay.loader.yaml.reader import Location
 from assay.spec.data import DataSpec, HeldOut, is_remote
 from assay.spec.spec import FORMATS, Spec
 from assay.spec.train import TrainSpec

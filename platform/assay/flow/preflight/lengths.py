@@ -11,9 +11,9 @@ from assay.engines.models import folders, weight_names
 from assay.engines.models import shape as model_shape
 from assay.errors import AssayError, Problem
 from assay.flow.preflight.places import Places, near
-from assay.loader import chat_templates
+from assay.loader.named import chat_templates
 from assay.loader.references import SuiteFile
-from assay.loader.yaml_reader import Location
+from assay.loader.yaml.reader import Location
 from assay.records.plan import ModelShape
 from assay.spec.model import ModelSpec
 from assay.spec.objective import ObjectiveSpec

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from assay.errors import Problem
-from assay.loader.yaml_reader import Location, Positions
+from assay.loader.yaml.reader import Location, Positions
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from assay.errors import Problem
 from assay.flow.preflight.places import Places
 from assay.flow.preflight.tasks import limit_location, num_items
 from assay.loader.references import SuiteFile
-from assay.loader.yaml_reader import Location
+from assay.loader.yaml.reader import Location
 from assay.rules.gate.attempts import corrected_confidence
 from assay.rules.planning.power import (
     comparison_needs,
@@ -15,7 +15,7 @@ from assay.rules.planning.power import (
     share_needs,
 )
 from assay.spec.gate import HELD_OUT, LM_EVAL, Limit, ServiceSpec, SuiteSpec, TaskSettings
-from assay.spec.metrics import CORPUS_WIDE
+from assay.spec.values.metrics import CORPUS_WIDE
 
 
 def check_power(file: SuiteFile, root: Path, num_held_out: int | None) -> Iterator[Problem]:

@@ -11,9 +11,9 @@ from assay.engines.evaluation import task_files
 from assay.errors import InvalidInput, MissingExtra, Problem
 from assay.flow.preflight.places import Places, near
 from assay.loader.references import SuiteFile
-from assay.loader.yaml_reader import Location
+from assay.loader.yaml.reader import Location
 from assay.spec.gate import HELD_OUT, LM_EVAL, Limit, TaskSettings
-from assay.spec.metrics import BY_NAME, HELD_OUT_CONFIG, metric_fault, metrics_of
+from assay.spec.values.metrics import BY_NAME, HELD_OUT_CONFIG, metric_fault, metrics_of
 
 MOST_BYTES_READ = 32 * 2**20
 """Of a task's data; more is left to the evaluation."""

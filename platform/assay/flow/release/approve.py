@@ -6,7 +6,7 @@ from typing import Literal
 
 from assay.records.gate import Scorecard
 from assay.records.record import digest_of
-from assay.records.release import Approval
+from assay.records.releases.release import Approval
 from assay.records.stages import ModelRecord
 from assay.rules.release.approval import check_reviewer
 from assay.spec.approval import ApprovalSpec

@@ -3,7 +3,7 @@
 from typing import Any
 
 from assay.flow.release.head import check_head
-from assay.records.audit import AuditEvent
+from assay.records.releases.audit import AuditEvent
 from assay.settings import Settings
 from assay.store.ledger import Ledger
 

@@ -8,7 +8,7 @@ from assay.engines.deployment import ray_serve
 from assay.errors import IntegrityError, NotApproved
 from assay.records.gate import GateRecord, Scorecard
 from assay.records.record import digest_of
-from assay.records.release import Champion
+from assay.records.releases.release import Champion
 from assay.records.stages import ModelRecord, Slot
 from assay.rules.release.approval import check_approval, check_champion, check_same_deployment
 from assay.spec.spec import Spec

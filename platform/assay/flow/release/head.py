@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from assay.errors import IntegrityError
-from assay.records.audit import AuditEvent
+from assay.records.releases.audit import AuditEvent
 from assay.serving import supervisor
 from assay.settings import Settings
 

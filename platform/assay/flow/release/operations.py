@@ -9,7 +9,7 @@ from assay.flow.release import approve, promote, rollback
 from assay.flow.release.checks import evaluated
 from assay.flow.release.head import keep_head
 from assay.flow.release.writer import reconcile, writing
-from assay.records.release import Approval, Traffic
+from assay.records.releases.release import Approval, Traffic
 from assay.settings import Settings
 from assay.stages import gate
 from assay.store.artifacts import ArtifactStore

@@ -16,7 +16,7 @@ from assay.errors import AssayError, Superseded
 from assay.flow.release.checks import Evaluated, check_bytes, check_may_serve, evaluated
 from assay.flow.release.receipts import write_receipts
 from assay.flow.release.writer import Writer, controlling, reconcile, settle, shared_weights, weights_of, writing
-from assay.records.release import Champion, Release, ReleaseIntent, Traffic
+from assay.records.releases.release import Champion, Release, ReleaseIntent, Traffic
 from assay.rules.release.canary import verdict_on_step
 from assay.serving import gateway
 from assay.settings import Settings

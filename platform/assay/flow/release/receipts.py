@@ -8,9 +8,9 @@ from assay.engines.deployment.ray_serve import SlotState, loaded
 from assay.errors import IntegrityError, UsageError
 from assay.files import digest_files, plain_files
 from assay.flow.release.checks import Evaluated
-from assay.records.receipt import Statement
 from assay.records.record import digest_of
-from assay.records.release import Release
+from assay.records.releases.receipt import Statement
+from assay.records.releases.release import Release
 from assay.rules.release.receipts import check_release
 from assay.settings import Settings
 from assay.store.ledger import Ledger

@@ -8,7 +8,7 @@ from assay.flow.release.checks import Evaluated, check_bytes, check_may_serve, e
 from assay.flow.release.promote import finish
 from assay.flow.release.receipts import write_receipts
 from assay.flow.release.writer import Writer, reconcile, weights_of, writing
-from assay.records.release import Champion, ReleaseIntent, Traffic
+from assay.records.releases.release import Champion, ReleaseIntent, Traffic
 from assay.rules.release.slots import former_champion
 from assay.settings import Settings
 from assay.store.artifacts import ArtifactStore

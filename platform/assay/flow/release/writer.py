@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from assay.errors import IntegrityError, PlaceError, UsageError
 from assay.flow.release.head import check_head, keep_head
-from assay.records.audit import Actor
-from assay.records.release import Champion, Release, Traffic
+from assay.records.releases.audit import Actor
+from assay.records.releases.release import Champion, Release, Traffic
 from assay.records.stages import Slot
 from assay.rules.release.slots import idle_slot
 from assay.serving import gateway, supervisor

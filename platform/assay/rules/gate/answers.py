@@ -1,7 +1,7 @@
 """What can be said of one answer: whether it is right, and the scores that follow from others."""
 
 from assay.records.gate import Sample
-from assay.spec.metrics import RIGHT
+from assay.spec.values.metrics import RIGHT
 
 DERIVED = ("penalized_score", "brier")
 """Scores that follow from others."""

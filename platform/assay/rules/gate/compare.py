@@ -9,7 +9,7 @@ from assay.records.comparison import ComparedLimit, Side
 from assay.records.gate import Evaluation, LimitResult
 from assay.rules.gate.verdict import evaluate_limits
 from assay.spec.gate import Limit, SuiteSpec
-from assay.spec.metrics import CORPUS_WIDE
+from assay.spec.values.metrics import CORPUS_WIDE
 
 SUREST = 0.9999
 """Confidence is not told beyond this."""

@@ -12,7 +12,7 @@ only the two ends, all of the rest right and all wrong, have to be looked at.
 
 from assay.records.gate import Sample, TaskResult
 from assay.spec.gate import Limit, SuiteSpec
-from assay.spec.metrics import METRICS
+from assay.spec.values.metrics import METRICS
 
 ABSTENTION_METRICS = tuple(metric.name for metric in METRICS if metric.needs == "abstention")
 """Metrics counted from the per-item score `abstained`."""

@@ -18,7 +18,7 @@ from assay.rules.gate.attempts import corrected_confidence
 from assay.rules.gate.verdict import LOWER_IS_BETTER, evaluate_limits, overall
 from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper
 from assay.spec.gate import Limit, SuiteSpec
-from assay.spec.metrics import CORPUS_WIDE, RIGHT
+from assay.spec.values.metrics import CORPUS_WIDE, RIGHT
 
 if TYPE_CHECKING:
     from numpy.random import Generator

@@ -18,7 +18,7 @@ from assay.rules.statistics.paired import paired_lower
 from assay.rules.statistics.power import Direction, items_needed, pairs_needed
 from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper
 from assay.spec.gate import Limit, SuiteSpec
-from assay.spec.metrics import CORPUS_WIDE, METRICS, RIGHT
+from assay.spec.values.metrics import CORPUS_WIDE, METRICS, RIGHT
 from assay.text import normalized, without_punctuation
 
 MADE_OF = {"ece": "confidence", "macro_f1": "exact_match"}

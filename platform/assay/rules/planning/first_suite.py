@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from assay.rules.planning.power import difference_limit, score_difference_limit, share_limit
-from assay.spec.metrics import SHORT_WORDS
+from assay.spec.values.metrics import SHORT_WORDS
 
 CONFIDENCE = 0.95
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2)

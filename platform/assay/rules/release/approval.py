@@ -5,7 +5,7 @@ from typing import Literal
 
 from assay.errors import IntegrityError, NotApproved
 from assay.records.gate import Scorecard
-from assay.records.release import Approval
+from assay.records.releases.release import Approval
 from assay.spec.approval import ApprovalSpec, folded_name
 
 CLOCK_SKEW_S = 60.0

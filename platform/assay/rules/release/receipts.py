@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from assay.errors import IntegrityError, NotApproved
 from assay.records.gate import Scorecard
-from assay.records.receipt import Kind, Statement
 from assay.records.record import digest_of
-from assay.records.release import Approval, ReleaseIntent
+from assay.records.releases.receipt import Kind, Statement
+from assay.records.releases.release import Approval, ReleaseIntent
 from assay.rules.release.approval import check_approval, check_same_deployment
 from assay.spec.approval import ApprovalSpec
 

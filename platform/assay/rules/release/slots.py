@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from assay.errors import StageFailed
-from assay.records.release import Champion, Release, Traffic
+from assay.records.releases.release import Champion, Release, Traffic
 from assay.records.stages import Slot
 
 TRAFFIC_SLOTS: tuple[Slot, ...] = ("blue", "green")

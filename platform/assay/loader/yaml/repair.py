@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from assay.errors import Problem
 from assay.loader.annotations import key_hint
 from assay.loader.validation_errors import keys_named, located, mistakes
-from assay.loader.yaml_reader import Document, Location, Value
+from assay.loader.yaml.reader import Document, Location, Value
 from assay.spec.block import Block
 from assay.spec.spec import BLOCKS_ALONE
 

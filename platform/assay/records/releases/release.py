@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from assay.records.audit import Actor
 from assay.records.record import Record
+from assay.records.releases.audit import Actor
 from assay.records.stages import Slot
 
 

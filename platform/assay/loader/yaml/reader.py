@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 import yaml
 
 from assay.errors import InvalidInput, Problem
-from assay.loader import full_width
+from assay.loader.yaml import full_width
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50

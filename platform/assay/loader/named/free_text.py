@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import InvalidInput, Problem
-from assay.loader.yaml_reader import Location, Positions
+from assay.loader.yaml.reader import Location, Positions
 from assay.spec.gate import JudgeSpec, SuiteSpec, TaskSettings
-from assay.spec.patterns import check_pattern
+from assay.spec.values.patterns import check_pattern
 
 MAX_LABELS = 100_000
 

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
-from assay.loader.packages import package_folders
+from assay.loader.named.packages import package_folders
 
 ARGUMENTS_FILE = "chat_template_kwargs.json"
 """Beside a model's tokenizer: the arguments with which its template is rendered, in training and in serving alike. As

@@ -1,0 +1,1 @@
+"""What a spec names: files, packages, chat templates, labels and schemas."""

@@ -1,0 +1,1 @@
+"""YAML text: read with places, mended where it is broken, written again."""

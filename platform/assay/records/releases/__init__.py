@@ -1,0 +1,1 @@
+"""Releases: words, traffic, receipts, the audit's events, ids of runs."""
