@@ -51,7 +51,7 @@ def test_from_a_spec_to_an_answer(project: Project) -> None:
     project.env["ASSAY_API_KEY"] = key
     champion, _ = project.assay("chat", "--with", "base", "is tello real?").split("\n", 1)
     assert champion == "yes"
-    assert "reference" not in project.serve_applications()  # the base model's engine is gone again
+    _wait_until_gone(project, "reference")  # the base model's engine
 
     report = json.loads(project.assay("report", "tiny", "--json"))
     assert report["scorecard"]["outcome"] == "PASS"
@@ -103,6 +103,13 @@ def _ask(project: Project, key: str, question: str) -> str:
 
 def _key(text: str) -> str:
     return next(line.split()[-1] for line in text.splitlines() if "API key" in line)
+
+
+def _wait_until_gone(project: Project, application: str) -> None:
+    end = time.monotonic() + 120
+    while application in project.serve_applications():
+        assert time.monotonic() < end, f"{application} is still there"
+        time.sleep(0.5)
 
 
 def _wait_for_stage(project: Project, stage: str) -> None:
