@@ -1,6 +1,6 @@
-"""`python autoscaled.py FOLDER`: a Ray head of two CPUs whose autoscaler may add two nodes of a CPU and a GPU each;
-what is foreseen of it, what comes for work, and what is left; one line of JSON. In a process of its own, because Ray
-reads its token once in a process."""
+"""`python autoscaled.py FOLDER`: a Ray head of two CPUs whose autoscaler may add two nodes of a CPU
+and a GPU each; what is foreseen of it, what comes for work, and what is left; one line of JSON. In
+a process of its own, because Ray reads its token once in a process."""
 
 import json
 import os
@@ -15,7 +15,8 @@ from assay.spec.train import TrainSpec
 from servers import free_ports
 
 WAIT_S = 120.0
-HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"  # Ray's fake provider calls the head so
+# Ray's fake provider calls the head so
+HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
 
 
 def main() -> None:
@@ -70,7 +71,12 @@ def config(port: int) -> dict[str, object]:
         "head_node_type": "ray.head.default",
         "available_node_types": {
             "ray.head.default": {"resources": {"CPU": 2}, "node_config": {}, "max_workers": 0},
-            "gpu": {"resources": {"CPU": 1, "GPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+            "gpu": {
+                "resources": {"CPU": 1, "GPU": 1},
+                "node_config": {},
+                "min_workers": 0,
+                "max_workers": 2,
+            },
         },
     }
 

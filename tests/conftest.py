@@ -25,7 +25,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def ray_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """A local Ray head, joined by this process: one for all tests, because Ray reads its token once in a process."""
+    """A local Ray head, joined by this process: one for all tests, because Ray reads its token once
+    in a process."""
     from assay.engines.cluster import local_head, tasks
 
     ports = free_ports(4)
@@ -59,7 +60,10 @@ def on_ray(ray_place: Settings) -> Iterator[Settings]:
 def _environment(settings: Settings) -> Iterator[None]:
     before = dict(os.environ)
     os.environ |= {"RAY_ADDRESS": settings.cluster_address, "RAY_AUTH_MODE": "token"}
-    os.environ |= {"RAY_AUTH_TOKEN_PATH": str(settings.token_path), "ASSAY_HOME": str(settings.home)}
+    os.environ |= {
+        "RAY_AUTH_TOKEN_PATH": str(settings.token_path),
+        "ASSAY_HOME": str(settings.home),
+    }
     try:
         yield
     finally:

@@ -1,4 +1,5 @@
-"""A place with evaluations of models that never were: the answers are made up, everything after them is real."""
+"""A place with evaluations of models that never were: the answers are made up, everything after
+them is real."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,12 @@ from assay.store.ledger import Ledger
 
 
 def items(
-    rights: Sequence[float], *, metric: str = "exact_match", cluster_size: int = 1, said: str = "", asked: str = ""
+    rights: Sequence[float],
+    *,
+    metric: str = "exact_match",
+    cluster_size: int = 1,
+    said: str = "",
+    asked: str = "",
 ) -> tuple[Sample, ...]:
     """One item for each score; so many neighbours as `cluster_size` says belong together."""
     return tuple(
@@ -36,8 +42,13 @@ def items(
 
 def evaluation(model: str, tasks: Mapping[str, Sequence[Sample]]) -> Evaluation:
     """A model's answers to some tasks."""
-    results = tuple(TaskResult(task=name, digest=digest_of(name), items=tuple(found)) for name, found in tasks.items())
-    return Evaluation(artifact_digest=digest_of(model), model_name=model, tasks=results, seconds=2.0)
+    results = tuple(
+        TaskResult(task=name, digest=digest_of(name), items=tuple(found))
+        for name, found in tasks.items()
+    )
+    return Evaluation(
+        artifact_digest=digest_of(model), model_name=model, tasks=results, seconds=2.0
+    )
 
 
 def decide(
@@ -48,7 +59,9 @@ def decide(
     judge: JudgeAgreement | None = None,
 ) -> GateRecord:
     """The gate's decision on these answers, with its evidence in the place's store."""
-    work = Work(settings, settings.home / "work", settings.home / "work" / "progress.jsonl", settings.home)
+    work = Work(
+        settings, settings.home / "work", settings.home / "work" / "progress.jsonl", settings.home
+    )
     inputs = gate.Inputs(
         suite=suite,
         suite_file="evals/facts.yaml",
@@ -71,7 +84,10 @@ def write(name: str, decided: GateRecord, settings: Settings) -> None:
     """Puts a decision into the place's ledger, as an evaluation without a run."""
     ledger = Ledger(settings.ledger_url)
     request = EvaluationRequest(
-        candidate=ModelRef(source="/models/facts"), base=None, suite=("evals/facts.yaml",), engine={}
+        candidate=ModelRef(source="/models/facts"),
+        base=None,
+        suite=("evals/facts.yaml",),
+        engine={},
     )
     ledger.open_run(name, name="(gate run)", spec=request.model_dump_json(), started_by="anna")
     ledger.finish_stage(ledger.begin_stage(name, "gate", digest_of(["gate", name])), decided)

@@ -1,4 +1,5 @@
-"""Models of random weights of five families, as small as they go, each with its family's own chat template."""
+"""Models of random weights of five families, as small as they go, each with its family's own chat
+template."""
 
 import re
 import string
@@ -26,7 +27,8 @@ TEMPLATES = {
 }
 """Family to the name of its template."""
 CORPUS = (
-    "assistant\nParis is the capital\n\nof France. I don't know. 是的。 ja 🙂 a\n\nb: final end user model\nParis\n"
+    "assistant\nParis is the capital\n\nof France. I don't know. 是的。 ja 🙂 a\n\nb: final end user "
+    "model\nParis\n"
 )
 SIZES: dict[str, Any] = {
     "hidden_size": 64,
@@ -40,15 +42,19 @@ SIZES: dict[str, Any] = {
 
 @cache
 def tokenizer_of(template: str, kind: str = "bytes") -> Any:
-    """Bytes, or a tokenizer of another kind with some merges; and a token of its own for everything in the template
-    that looks like one."""
+    """Bytes, or a tokenizer of another kind with some merges; and a token of its own for everything
+    in the template that looks like one."""
     from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerFast
 
     words = _KINDS[kind]()
     markup = sorted({*MARKUP.findall(template), *ALWAYS})
-    words.add_tokens([AddedToken(token, normalized=False, special=token not in NOT_SPECIAL) for token in markup])
-    made = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<|begin|>", eos_token="<|endoftext|>")
+    words.add_tokens(
+        [AddedToken(token, normalized=False, special=token not in NOT_SPECIAL) for token in markup]
+    )
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token="<|begin|>", eos_token="<|endoftext|>"
+    )
     made.chat_template = template
     return made
 
@@ -75,7 +81,8 @@ def _trimmed() -> Any:
 
 
 def _across_lines() -> Any:
-    """One whose tokens reach from one line into the next, and so from a server's prompt into the answer."""
+    """One whose tokens reach from one line into the next, and so from a server's prompt into the
+    answer."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     words = Tokenizer(models.BPE())
@@ -89,13 +96,24 @@ def _sentencepiece() -> Any:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     words = Tokenizer(models.BPE())
-    words.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    words.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")  # a line's end is a token of its own
-    words.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    words.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    words.pre_tokenizer = pre_tokenizers.Split(
+        "\n", "isolated"
+    )  # a line's end is a token of its own
+    words.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
     return _trained(words, sorted(set(string.printable) | set(CORPUS) | {"▁"}))
 
 
-_KINDS = {"bytes": _bytes, "trimmed": _trimmed, "across lines": _across_lines, "sentencepiece": _sentencepiece}
+_KINDS = {
+    "bytes": _bytes,
+    "trimmed": _trimmed,
+    "across lines": _across_lines,
+    "sentencepiece": _sentencepiece,
+}
 KINDS = tuple(_KINDS)
 
 
@@ -121,18 +139,31 @@ def make_family(folder: Path, family: str) -> None:
 def _model(family: str, vocab_size: int, tokenizer: Any) -> Any:
     import transformers as hf
 
-    ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id, "pad_token_id": None}
+    ends = {
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "pad_token_id": None,
+    }
     said = {"vocab_size": vocab_size, **SIZES, **ends}
-    if family == "qwen3":  # heads wider than the hidden size divided by their number; embeddings tied to the head
+    if (
+        family == "qwen3"
+    ):  # heads wider than the hidden size divided by their number; embeddings tied to the head
         return hf.Qwen3ForCausalLM(hf.Qwen3Config(**said, head_dim=64, tie_word_embeddings=True))
     if family == "gemma3":  # a sliding window in five of six layers
-        layers = {"num_hidden_layers": 6, "head_dim": 64, "query_pre_attn_scalar": 64, "sliding_window": 16}
+        layers = {
+            "num_hidden_layers": 6,
+            "head_dim": 64,
+            "query_pre_attn_scalar": 64,
+            "sliding_window": 16,
+        }
         return hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**{**said, **layers}))
     if family == "gemma3-vision":  # as Gemma 3 of 4 billion weights and more: with eyes
         text = {**said, "head_dim": 64, "query_pre_attn_scalar": 64, "sliding_window": 16}
         eyes = {**SIZES, "hidden_size": 32, "image_size": 28, "patch_size": 14}
         tokens = {"image_token_index": 5, "boi_token_index": 6, "eoi_token_index": 7}
-        whole = hf.Gemma3Config(text_config=text, vision_config=eyes, mm_tokens_per_image=4, **tokens)
+        whole = hf.Gemma3Config(
+            text_config=text, vision_config=eyes, mm_tokens_per_image=4, **tokens
+        )
         return hf.Gemma3ForConditionalGeneration(whole)
     if family == "phi3":  # queries, keys and values in one matrix
         return hf.Phi3ForCausalLM(hf.Phi3Config(**said, sliding_window=64))

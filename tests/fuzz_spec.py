@@ -1,7 +1,8 @@
-"""A hundred thousand specs and suites that nobody meant to write: each must end as a spec, or as errors with places.
+"""A hundred thousand specs and suites that nobody meant to write: each must end as a spec, or as
+errors with places.
 
-`make fuzz-spec` runs them all and prints the counts, the slowest and the largest; a test runs a thousand. The same
-seed makes the same inputs.
+`make fuzz-spec` runs them all and prints the counts, the slowest and the largest; a test runs a
+thousand. The same seed makes the same inputs.
 """
 
 import json
@@ -29,7 +30,8 @@ from assay.loader.yaml.reader import read_yaml
 ROOT = Path(__file__).resolve().parents[1]
 NUM_INPUTS = 100_000
 MAX_SECONDS = 0.050
-"""Of the process's own time; an input that takes longer is loaded again, and the quickest counts."""
+"""Of the process's own time; an input that takes longer is loaded again, and the quickest
+counts."""
 MAX_BYTES = 20 * 2**20
 ONE_IN_TRACED = 100
 """Of so many inputs one is watched by tracemalloc, and its time is not counted."""
@@ -45,7 +47,26 @@ SEEDS = {
 }
 CORPUS = [path.read_bytes() for path in sorted((ROOT / "tests/corpus").iterdir())]
 
-PIECES = ["", "x", "5%", "-1", "1e999", ".nan", "true", "null", "~", "[", "]", "{", "}", ": ", ":", "- ", "? ", "\n"]
+PIECES = [
+    "",
+    "x",
+    "5%",
+    "-1",
+    "1e999",
+    ".nan",
+    "true",
+    "null",
+    "~",
+    "[",
+    "]",
+    "{",
+    "}",
+    ": ",
+    ":",
+    "- ",
+    "? ",
+    "\n",
+]
 PIECES += [
     "\t",
     "  ",
@@ -63,7 +84,20 @@ PIECES += [
     "...\n",
     "<<: *a",
 ]
-PIECES += ["\x00", "\x7f", "\u2028", "é", "\U0001f600", '"\\0"', '"\\ud800"', "/", "..", "${env:HOME}", "${env:", "hf:"]
+PIECES += [
+    "\x00",
+    "\x7f",
+    "\u2028",
+    "é",
+    "\U0001f600",
+    '"\\0"',
+    '"\\ud800"',
+    "/",
+    "..",
+    "${env:HOME}",
+    "${env:",
+    "hf:",
+]
 PIECES += [
     "<<: *a",
     "train:",
@@ -79,7 +113,26 @@ PIECES += [
     "@",
     "`",
 ]
-VALUES: list[Any] = [None, True, False, 0, -1, 1, 2, 3, 10**30, 0.5, -0.0, 1e-300, "", "x", "5%", "10m", "5min", "W8A8"]
+VALUES: list[Any] = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2,
+    3,
+    10**30,
+    0.5,
+    -0.0,
+    1e-300,
+    "",
+    "x",
+    "5%",
+    "10m",
+    "5min",
+    "W8A8",
+]
 VALUES += [
     [],
     {},
@@ -94,7 +147,15 @@ VALUES += [
     "a.jsonl",
     "hf:a/b",
 ]
-VALUES += [["a", "b"], [1, 2.5], [{"seed": 1}, {"objective": "dpo"}], {"lora": {"r": 0}}, "\u2028", "1" * 300, "null"]
+VALUES += [
+    ["a", "b"],
+    [1, 2.5],
+    [{"seed": 1}, {"objective": "dpo"}],
+    {"lora": {"r": 0}},
+    "\u2028",
+    "1" * 300,
+    "null",
+]
 
 
 @dataclass
@@ -156,7 +217,8 @@ def _load(number: int, folder: Path, found: Found) -> None:
 
 
 def _timed(load: Callable[[], object]) -> tuple[float, list[Problem] | None, str]:
-    """Seconds of the process's own time, the problems if it was refused, and what went wrong if that is neither."""
+    """Seconds of the process's own time, the problems if it was refused, and what went wrong if
+    that is neither."""
     problems, fault = None, ""
     began = time.process_time()
     try:
@@ -174,12 +236,21 @@ def _faults(problems: list[Problem]) -> list[str]:
     for problem in problems:
         if not problem.message or not problem.file:
             faults.append(f"a problem without a message or a file: {problem}")
-        if not problem.line and problem.code not in PLACELESS and not problem.file.startswith("--set"):
+        if (
+            not problem.line
+            and problem.code not in PLACELESS
+            and not problem.file.startswith("--set")
+        ):
             faults.append(f"a problem without a place: {problem}")
         json.dumps(problem.as_dict())
-    for file in {problem.file for problem in problems if problem.line and Path(problem.file).is_file()}:
+    for file in {
+        problem.file for problem in problems if problem.line and Path(problem.file).is_file()
+    }:
         text = Path(file).read_text(errors="replace")
-        last = max((problem for problem in problems if problem.file == file), key=lambda problem: problem.line)
+        last = max(
+            (problem for problem in problems if problem.file == file),
+            key=lambda problem: problem.line,
+        )
         if not excerpt(text, last.line, last.column) and text.strip():
             faults.append(f"a place outside of the file: {last}")
     return faults
@@ -193,7 +264,9 @@ def _input(dice: random.Random, folder: Path) -> Callable[[], object]:
         return lambda: load_suite(folder / "spec.yaml")
     if dice.random() < 0.2:
         child = "extends: spec.yaml\n" + _mutated_value(dice, "{}", more=3)
-        (folder / "child.yaml").write_text(child if dice.random() < 0.7 else _mutated_text(dice, child))
+        (folder / "child.yaml").write_text(
+            child if dice.random() < 0.7 else _mutated_text(dice, child)
+        )
         settings = [_setting(dice) for _ in range(dice.randrange(3))]
         return lambda: resolve_spec(folder / "child.yaml", settings)
     return lambda: load_spec(folder / "spec.yaml", ROOT)
@@ -228,7 +301,13 @@ def _mutated_value(dice: random.Random, text: str, more: int = 0) -> str:
     for _ in range(dice.randint(1, 4 + more)):
         _exchange(dice, value)
     written = json.dumps(value, ensure_ascii=dice.random() < 0.9, indent=dice.choice((None, 1)))
-    return written[1:-1].strip() if more and "\n" not in written and value else "" if more and not value else written
+    return (
+        written[1:-1].strip()
+        if more and "\n" not in written and value
+        else ""
+        if more and not value
+        else written
+    )
 
 
 @cache
@@ -266,7 +345,20 @@ def _inside(value: Any) -> list[Any]:
 
 
 def _setting(dice: random.Random) -> tuple[str, str]:
-    keys = ["train", "seed", "lora", "method", "data", "0", "gate", "", "x", "model", "source", "selection"]
+    keys = [
+        "train",
+        "seed",
+        "lora",
+        "method",
+        "data",
+        "0",
+        "gate",
+        "",
+        "x",
+        "model",
+        "source",
+        "selection",
+    ]
     path = ".".join(dice.choice(keys) for _ in range(dice.randint(1, 4)))
     value = dice.choice(PIECES) if dice.random() < 0.3 else json.dumps(dice.choice(VALUES))
     return "--set", path + dice.choice(("=", "=", "=", "")) + value
@@ -288,12 +380,25 @@ def main() -> None:
             total.add(found)
     print(f"{num_inputs:,} inputs in {time.monotonic() - began:.0f} s: ", end="")
     print(", ".join(f"{count:,} {outcome}" for outcome, count in sorted(total.outcomes.items())))
-    print("problems: " + ", ".join(f"{code} {count:,}" for code, count in total.codes.most_common()))
-    print(f"slowest: {total.slowest[0] * 1000:.1f} ms (input {total.slowest[1]}), at most {MAX_SECONDS * 1000:.0f}")
-    print(f"largest: {total.largest[0] / 2**20:.1f} MiB (input {total.largest[1]}), at most {MAX_BYTES / 2**20:.0f}")
+    print(
+        "problems: " + ", ".join(f"{code} {count:,}" for code, count in total.codes.most_common())
+    )
+    print(
+        f"slowest: {total.slowest[0] * 1000:.1f} ms (input {total.slowest[1]}), at most "
+        f"{MAX_SECONDS * 1000:.0f}"
+    )
+    print(
+        f"largest: {total.largest[0] / 2**20:.1f} MiB (input {total.largest[1]}), at most "
+        f"{MAX_BYTES / 2**20:.0f}"
+    )
     print(f"resident memory grew by {total.grown / 2**20:.1f} MiB")
     print(f"faults: {len(total.faults)}", *total.faults[:20], sep="\n  ")
-    broken = total.faults or total.slowest[0] > MAX_SECONDS or total.largest[0] > MAX_BYTES or total.grown > MAX_BYTES
+    broken = (
+        total.faults
+        or total.slowest[0] > MAX_SECONDS
+        or total.largest[0] > MAX_BYTES
+        or total.grown > MAX_BYTES
+    )
     sys.exit(1 if broken else 0)
 
 

@@ -72,7 +72,9 @@ def measure(files: list[Path]) -> Measured:
 
 def rows_of_files(measured: Measured) -> Iterator[tuple[str, str, str, bool]]:
     """Folders and files against their limits."""
-    folders = Counter(str(Path(name).parent) for name in measured.file_lines if not name.endswith("__init__.py"))
+    folders = Counter(
+        str(Path(name).parent) for name in measured.file_lines if not name.endswith("__init__.py")
+    )
     most = max(folders.values())
     yield "files in a folder, at most", f"{most}", f"{MOST_FILES}", most <= MOST_FILES
     lines = [count for name, count in measured.file_lines.items() if "__init__" not in name]

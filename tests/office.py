@@ -1,5 +1,5 @@
-"""A place to release in: a real ledger, artifact store and gateway, before a small server that answers like Ray
-Serve's REST API and like the slots."""
+"""A place to release in: a real ledger, artifact store and gateway, before a small server that
+answers like Ray Serve's REST API and like the slots."""
 
 import json
 import os
@@ -55,11 +55,15 @@ class ServeServer(Server):
     def report(self, replica: str, artifact: str) -> None:
         """Where a replica says what it has loaded."""
         self.reports.mkdir(exist_ok=True)
-        (self.reports / f"{replica}.json").write_text(json.dumps({"replica": replica, "artifact": artifact}))
+        (self.reports / f"{replica}.json").write_text(
+            json.dumps({"replica": replica, "artifact": artifact})
+        )
 
     def deploy(self, wanted: dict[str, Any]) -> None:
         """Starts what is new, and ends what is not wanted any more."""
-        there = {name: app for name, app in self.applications.items() if app.get("deployed_app_config")}
+        there = {
+            name: app for name, app in self.applications.items() if app.get("deployed_app_config")
+        }
         for name in there.keys() - wanted.keys():
             del self.applications[name]
         for name, config in wanted.items():
@@ -76,7 +80,11 @@ class ServeServer(Server):
                 "last_deployed_time_s": time.time() + self.num_deployed,
                 "deployed_app_config": config,
                 "deployments": {
-                    "LLMServer": {"replicas": [{"replica_id": f"{name}#{self.num_deployed}", "state": "RUNNING"}]}
+                    "LLMServer": {
+                        "replicas": [
+                            {"replica_id": f"{name}#{self.num_deployed}", "state": "RUNNING"}
+                        ]
+                    }
                 },
             }
 
@@ -89,7 +97,11 @@ class FakeServe(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         slot = self.path.split("/")[1]
-        said = {"applications": self.server.applications} if self.path == APPLICATIONS else {"slot": slot}
+        said = (
+            {"applications": self.server.applications}
+            if self.path == APPLICATIONS
+            else {"slot": slot}
+        )
         body = json.dumps(said).encode()
         self.send_response(500 if slot in self.server.broken else 200)
         self.send_header("Content-Length", str(len(body)))
@@ -97,7 +109,8 @@ class FakeServe(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_PUT(self) -> None:
-        """Serve is told which applications there are to be; those that are new or changed start anew."""
+        """Serve is told which applications there are to be; those that are new or changed start
+        anew."""
         wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["applications"]
         self.server.deploy({app["name"]: app for app in wanted})
         self.send_response(200)
@@ -116,7 +129,8 @@ class Running:
 
 
 def engine_environment(folder: Path) -> Path:
-    """The interpreter of an environment whose replicas verify what they load, as far as it is looked at."""
+    """The interpreter of an environment whose replicas verify what they load, as far as it is
+    looked at."""
     packages = folder / "lib" / "python3.11" / "site-packages"
     packages.mkdir(parents=True)
     for name in ("assay_replica.py", "assay_files.py"):
@@ -178,7 +192,9 @@ class Office:
         self.ledger.open_run(f"{name}-1a2b3c", name=name, spec=said, started_by="ben")
         return f"{name}-1a2b3c"
 
-    def evaluated(self, name: str, slot: Slot, outcome: str = "PASS", champion_digest: str | None = None) -> str:
+    def evaluated(
+        self, name: str, slot: Slot, outcome: str = "PASS", champion_digest: str | None = None
+    ) -> str:
         """A run whose candidate answers in `slot` and was evaluated there."""
         run, store = self.run(name), ArtifactStore(self.settings.home / "artifacts")
         made = self.settings.home / "made"
@@ -187,22 +203,38 @@ class Office:
         model = store.put(made, "model")
         self.deploy(slot, model.path)
         compress = ModelRecord(
-            artifact=model, architecture="LlamaForCausalLM", num_parameters=1, num_layers=1, context_length=8
+            artifact=model,
+            architecture="LlamaForCausalLM",
+            num_parameters=1,
+            num_layers=1,
+            context_length=8,
         )
         self._finish(run, "compress", compress)
         num_right = {"PASS": 60, "FAIL": 0}.get(outcome, 30)
         self._finish(run, "gate", self._gate(run, slot, model.digest, num_right, champion_digest))
         return run
 
-    def _gate(self, run: str, slot: Slot, digest: str, num_right: int, champion_digest: str | None) -> GateRecord:
-        """The gate's word on a model that answered so many of 60 questions right; half of them are asked for."""
+    def _gate(
+        self, run: str, slot: Slot, digest: str, num_right: int, champion_digest: str | None
+    ) -> GateRecord:
+        """The gate's word on a model that answered so many of 60 questions right; half of them are
+        asked for."""
         work = Work(
-            self.settings, self.settings.home / "work" / run, self.settings.home / "progress.jsonl", self.settings.home
+            self.settings,
+            self.settings.home / "work" / run,
+            self.settings.home / "progress.jsonl",
+            self.settings.home,
         )
 
         def evaluate(digest: str) -> EvaluationRecord:
             items = tuple(
-                Sample(id=f"{i}", prompt="?", target="!", response="!", scores={"exact_match": float(i < num_right)})
+                Sample(
+                    id=f"{i}",
+                    prompt="?",
+                    target="!",
+                    response="!",
+                    scores={"exact_match": float(i < num_right)},
+                )
                 for i in range(60)
             )
             tasks = (TaskResult(task="facts", digest="facts", items=items),)
@@ -210,7 +242,9 @@ class Office:
             folder = work.fresh_folder("evaluation")
             (folder / "evaluation.json").write_text(said.model_dump_json())
             evidence = work.store.put(folder, "evidence")
-            return EvaluationRecord(evidence=evidence, artifact_digest=digest, num_items=60, seconds=1.0)
+            return EvaluationRecord(
+                evidence=evidence, artifact_digest=digest, num_items=60, seconds=1.0
+            )
 
         inputs = gate.Inputs(
             suite=SUITE,
@@ -226,15 +260,23 @@ class Office:
             ),
             champion=evaluate(champion_digest) if champion_digest else None,
         )
-        return gate.run(inputs, work, evaluate=lambda deployment: evaluate(deployment.artifact_digest))
+        return gate.run(
+            inputs, work, evaluate=lambda deployment: evaluate(deployment.artifact_digest)
+        )
 
     def deploy_again(self, run: str, *, champion: Champion | None = None) -> str:
-        """The `deploy` stage of a run that began when `champion` had the traffic; returns the slot it took."""
+        """The `deploy` stage of a run that began when `champion` had the traffic; returns the slot
+        it took."""
         row = self.ledger.find_run(run)
         spec = Spec.model_validate_json(row.spec)
         context = RunContext(spec, SUITE, self.settings.home, self.settings, champion)
         context.records["compress"] = self.model(run)
-        work = Work(self.settings, self.settings.home / "work" / run, self.settings.home / "progress.jsonl", Path())
+        work = Work(
+            self.settings,
+            self.settings.home / "work" / run,
+            self.settings.home / "progress.jsonl",
+            Path(),
+        )
         (stage,) = (stage for stage in stages_of(context) if stage.name == "deploy")
         record = stage.run(stage.inputs(), work)
         assert isinstance(record, DeploymentRecord)
@@ -242,13 +284,17 @@ class Office:
 
     def model(self, run: str) -> ModelRecord:
         """What the run has made."""
-        row = self.ledger.record(next(stage.key for stage in self.ledger.stages(run) if stage.stage == "compress"))
+        row = self.ledger.record(
+            next(stage.key for stage in self.ledger.stages(run) if stage.stage == "compress")
+        )
         assert row is not None
         return ModelRecord.model_validate_json(row.record)
 
     def gate_record(self, run: str) -> str:
         """What the gate has written, as JSON."""
-        row = self.ledger.record(next(stage.key for stage in self.ledger.stages(run) if stage.stage == "gate"))
+        row = self.ledger.record(
+            next(stage.key for stage in self.ledger.stages(run) if stage.stage == "gate")
+        )
         assert row is not None
         return row.record
 
@@ -262,7 +308,9 @@ class Office:
         self._finish(run, "gate", GateRecord.model_validate(said))
 
     def _finish(self, run: str, stage: str, record: Any) -> None:
-        attempt = self.ledger.begin_stage(run, stage, f"{run} {stage} {len(self.ledger.stages(run))}")
+        attempt = self.ledger.begin_stage(
+            run, stage, f"{run} {stage} {len(self.ledger.stages(run))}"
+        )
         self.ledger.finish_stage(attempt, record)
 
     def deploy(self, slot: str, model_path: str, **changes: Any) -> None:
@@ -273,8 +321,13 @@ class Office:
             "status": "RUNNING",
             "message": "",
             "last_deployed_time_s": 1000.0,
-            "deployed_app_config": {"name": slot, "args": {"llm_configs": [{"model_loading_config": loading}]}},
-            "deployments": {"LLMServer": {"replicas": [{"replica_id": f"{slot}#1", "state": "RUNNING"}]}},
+            "deployed_app_config": {
+                "name": slot,
+                "args": {"llm_configs": [{"model_loading_config": loading}]},
+            },
+            "deployments": {
+                "LLMServer": {"replicas": [{"replica_id": f"{slot}#1", "state": "RUNNING"}]}
+            },
             **changes,
         }
 
@@ -283,7 +336,9 @@ class Office:
         self.serve.report(replica, Path(model_path).name)
 
     def approve(self, run: str, reviewer: str = "anna") -> None:
-        record_decision(run, decision="approve", reviewer=reviewer, reason="", settings=self.settings)
+        record_decision(
+            run, decision="approve", reviewer=reviewer, reason="", settings=self.settings
+        )
 
     def promote(self, run: str) -> Any:
         return promote_run(run, settings=self.settings, say=lambda _: None)
@@ -300,19 +355,35 @@ class Office:
 
     def environment(self) -> dict[str, str]:
         """What tells an `assay` command of this place."""
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ASSAY_"))}
-        for name in ("home", "ledger_url", "gateway_port", "serve_port", "dashboard_port", "engine_python", "user"):
+        env = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("RAY_", "ASSAY_"))
+        }
+        for name in (
+            "home",
+            "ledger_url",
+            "gateway_port",
+            "serve_port",
+            "dashboard_port",
+            "engine_python",
+            "user",
+        ):
             env[f"ASSAY_{name.upper()}"] = str(getattr(self.settings, name))
         return {**env, "PYTHONPATH": os.pathsep.join(sys.path)}
 
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """The `assay` command at this place."""
-        return subprocess.run([*ASSAY, *arguments], env=self.environment(), capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            [*ASSAY, *arguments], env=self.environment(), capture_output=True, text=True, timeout=60
+        )
 
     def begin(self, *arguments: str) -> "subprocess.Popen[str]":
         """The same, not waited for."""
         pipe = subprocess.PIPE
-        return subprocess.Popen([*ASSAY, *arguments], env=self.environment(), stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(
+            [*ASSAY, *arguments], env=self.environment(), stdout=pipe, stderr=pipe, text=True
+        )
 
 
 @pytest.fixture

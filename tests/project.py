@@ -23,14 +23,23 @@ class Project:
         self.folder = folder
         self.home = folder / "home"
         self.gateway = f"http://127.0.0.1:{ports['ASSAY_GATEWAY_PORT']}/v1"
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "ASSAY_"))}
+        inherited = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("RAY_", "ASSAY_"))
+        }
         self.env = {**inherited, **ports, "ASSAY_HOME": str(self.home), **env}
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """The command, running."""
         command = [sys.executable, "-m", "assay.cli.main", *arguments]
         return subprocess.Popen(
-            command, cwd=self.folder, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command,
+            cwd=self.folder,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
 
     def assay(self, *arguments: str, exit_code: int = 0) -> str:
@@ -54,5 +63,7 @@ class Project:
     def _run(self, arguments: tuple[str, ...], exit_code: int) -> tuple[str, str]:
         process = self.start(*arguments)
         out, err = process.communicate(timeout=600)
-        assert process.returncode == exit_code, f"assay {' '.join(arguments)} -> {process.returncode}\n{out}\n{err}"
+        assert process.returncode == exit_code, (
+            f"assay {' '.join(arguments)} -> {process.returncode}\n{out}\n{err}"
+        )
         return out, err

@@ -1,4 +1,5 @@
-"""A small model behind a real HTTP server: OpenAI's chats and completions, with faults that a test asks for.
+"""A small model behind a real HTTP server: OpenAI's chats and completions, with faults that a test
+asks for.
 
 The model is a table drawn from digests: the same tokens always have the same log-probabilities.
 """
@@ -21,7 +22,10 @@ VOCABULARY = 320
 def logprobs(context: list[int]) -> list[float]:
     """Log-probabilities of the next token."""
     seed = hashlib.sha256(json.dumps(context[-3:]).encode()).digest()
-    logits = [seed[token % 32] / 32 + seed[token // 32 % 32] / 64 + token / VOCABULARY for token in range(VOCABULARY)]
+    logits = [
+        seed[token % 32] / 32 + seed[token // 32 % 32] / 64 + token / VOCABULARY
+        for token in range(VOCABULARY)
+    ]
     total = math.log(sum(math.exp(logit) for logit in logits))
     return [logit - total for logit in logits]
 
@@ -44,11 +48,17 @@ class OpenAI(BaseHTTPRequestHandler):
         if fault == "stall":
             time.sleep(self.server.stall_s)
         several = isinstance(body.get("prompt"), list) and isinstance(body["prompt"][0], list)
-        status = fault if isinstance(fault, int) else 400 if several and not self.takes_several else 200
+        status = (
+            fault if isinstance(fault, int) else 400 if several and not self.takes_several else 200
+        )
         if status == 200 and body.get("stream"):
             self.stream(body)
             return
-        said = b'{"choices": [' if fault == "torn" else json.dumps(self.reply(body) if status == 200 else {}).encode()
+        said = (
+            b'{"choices": ['
+            if fault == "torn"
+            else json.dumps(self.reply(body) if status == 200 else {}).encode()
+        )
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -61,7 +71,9 @@ class OpenAI(BaseHTTPRequestHandler):
     def stream(self, body: dict[str, Any]) -> None:
         """As many tokens as are asked for, at the pace of this model."""
         count = body["max_tokens"]
-        prompt_tokens = 7 + len(body["messages"][-1]["content"]) // 2  # a chat template's own, and two letters each
+        prompt_tokens = (
+            7 + len(body["messages"][-1]["content"]) // 2
+        )  # a chat template's own, and two letters each
         usage = {"prompt_tokens": prompt_tokens, "completion_tokens": count}
         self.send_response(200)
         self.end_headers()
@@ -81,18 +93,34 @@ class OpenAI(BaseHTTPRequestHandler):
         if "messages" in body:
             text = self.server.answer(body["messages"][-1]["content"])
             return {
-                "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]
+                "choices": [
+                    {
+                        "index": 0,
+                        "message": {"role": "assistant", "content": text},
+                        "finish_reason": "stop",
+                    }
+                ]
             }
         prompts = body["prompt"]
         if isinstance(prompts, str):
-            return {"choices": [{"index": 0, "text": self.server.answer(prompts), "finish_reason": "stop"}]}
+            return {
+                "choices": [
+                    {"index": 0, "text": self.server.answer(prompts), "finish_reason": "stop"}
+                ]
+            }
         many = prompts if isinstance(prompts[0], list) else [prompts]
-        return {"choices": [{"index": i, "logprobs": self.scores(prompt, body)} for i, prompt in enumerate(many)]}
+        return {
+            "choices": [
+                {"index": i, "logprobs": self.scores(prompt, body)} for i, prompt in enumerate(many)
+            ]
+        }
 
     def scores(self, prompt: list[int], body: dict[str, Any]) -> dict[str, Any]:
         if body.get("echo"):
             tables = [logprobs(prompt[:place]) for place in range(1, len(prompt))]
-            own: list[float | None] = [table[token] for table, token in zip(tables, prompt[1:], strict=True)]
+            own: list[float | None] = [
+                table[token] for table, token in zip(tables, prompt[1:], strict=True)
+            ]
             top: list[dict[str, float] | None] = [{"x": max(table)} for table in tables]
             return {"token_logprobs": [None, *own], "top_logprobs": [None, *top]}
         table = logprobs(prompt)
@@ -108,7 +136,8 @@ class OpenAI(BaseHTTPRequestHandler):
 
 
 class Counting(Server):
-    """Counts requests, and does what `fault` says to the n-th one: a status, `hang up`, `stall`, `torn`, or None."""
+    """Counts requests, and does what `fault` says to the n-th one: a status, `hang up`, `stall`,
+    `torn`, or None."""
 
     answer: Callable[[str], str] = staticmethod(lambda question: f"answer to {question}")
     fault: Callable[[int], object] = staticmethod(lambda number: None)

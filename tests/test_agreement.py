@@ -29,12 +29,16 @@ def test_the_share_of_agreement_is_bounded_exactly_and_by_cluster() -> None:
     assert exact.lower == clopper_pearson_lower(80, 100, 0.95)
     near = agreement(first, second, range(100), scale=FIVE, within=1, confidence=0.95)
     assert near.num_agreed == 100
-    alike = agreement(first, second, [n // 5 for n in range(100)], scale=FIVE, within=0, confidence=0.95)
+    alike = agreement(
+        first, second, [n // 5 for n in range(100)], scale=FIVE, within=0, confidence=0.95
+    )
     assert alike.lower < exact.lower  # twenty groups are less evidence than a hundred answers
 
 
 def test_a_judge_that_always_says_the_same_has_no_kappa_above_chance() -> None:
-    always = agreement([5] * 90 + [1] * 10, [5] * 100, range(100), scale=FIVE, within=0, confidence=0.95)
+    always = agreement(
+        [5] * 90 + [1] * 10, [5] * 100, range(100), scale=FIVE, within=0, confidence=0.95
+    )
     assert always.num_agreed == 90
     assert always.kappa == pytest.approx(0)
     assert always.kappa_lower is not None
@@ -69,7 +73,8 @@ JOINT = {
 @pytest.mark.parametrize("num_labels", [30, 150])
 @pytest.mark.parametrize("name", JOINT)
 def test_the_bound_of_kappa_holds(name: str, num_labels: int) -> None:
-    """Of 300 simulated sets of labels, 5 % may have a bound above the truth; 26 or more have less than 0.2 % chance."""
+    """Of 300 simulated sets of labels, 5 % may have a bound above the truth; 26 or more have less
+    than 0.2 % chance."""
     rng, table = default_rng(7), JOINT[name]
     size = len(table)
     chances = [chance / sum(map(sum, table)) for row in table for chance in row]
@@ -92,7 +97,8 @@ def test_the_bound_of_kappa_holds(name: str, num_labels: int) -> None:
 
 
 def test_the_bound_of_kappa_holds_for_answers_in_clusters() -> None:
-    """Forty questions with five answers each, of which a judge reads all rightly or all by chance."""
+    """Forty questions with five answers each, of which a judge reads all rightly or all by
+    chance."""
     rng, missed, truths = default_rng(3), 0, []
 
     def draw(num_questions: int) -> tuple[list[int], list[int], list[int]]:

@@ -23,11 +23,16 @@ def server() -> Iterator[Counting]:
 
 
 def endpoint(server: Counting, *, patience_s: float = 20.0, timeout_s: float = 0.5) -> Endpoint:
-    return Endpoint(server.url, "tiny", num_concurrent=8, patience_s=patience_s, timeout_s=timeout_s)
+    return Endpoint(
+        server.url, "tiny", num_concurrent=8, patience_s=patience_s, timeout_s=timeout_s
+    )
 
 
 def questions(count: int) -> list[Request]:
-    return [Request("chat/completions", {"messages": [{"role": "user", "content": str(i)}]}) for i in range(count)]
+    return [
+        Request("chat/completions", {"messages": [{"role": "user", "content": str(i)}]})
+        for i in range(count)
+    ]
 
 
 def test_every_request_has_its_answer(server: Counting) -> None:
@@ -60,7 +65,9 @@ def test_a_refusal_is_not_repeated(server: Counting) -> None:
 
 def test_nobody_there_is_an_error_within_the_patience() -> None:
     started = time.monotonic()
-    nobody = Endpoint(f"http://127.0.0.1:{free_port()}/v1", "tiny", 4, patience_s=0.3, timeout_s=0.3)
+    nobody = Endpoint(
+        f"http://127.0.0.1:{free_port()}/v1", "tiny", 4, patience_s=0.3, timeout_s=0.3
+    )
     assert all(reply.error for reply in request_all(nobody, questions(8)))
     assert time.monotonic() - started < 5
 
@@ -77,7 +84,15 @@ def test_an_answer_is_sent_for_once(server: Counting, tmp_path: Path) -> None:
 def test_equal_requests_are_separate_draws(server: Counting, tmp_path: Path) -> None:
     request_all(endpoint(server), questions(1) * 3, answers=tmp_path / "answers.jsonl")
     assert len(server.bodies) == 3
-    assert len({json.loads(line)["key"] for line in (tmp_path / "answers.jsonl").read_text().splitlines()}) == 3
+    assert (
+        len(
+            {
+                json.loads(line)["key"]
+                for line in (tmp_path / "answers.jsonl").read_text().splitlines()
+            }
+        )
+        == 3
+    )
 
 
 def test_a_torn_line_costs_one_answer(server: Counting, tmp_path: Path) -> None:
@@ -95,7 +110,9 @@ def test_a_killed_process_goes_on(server: Counting, tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
     server.fault = lambda number: time.sleep(0.004)
     process = multiprocessing.get_context("spawn").Process(
-        target=request_all, args=(endpoint(server, timeout_s=5), questions(300)), kwargs={"answers": file}
+        target=request_all,
+        args=(endpoint(server, timeout_s=5), questions(300)),
+        kwargs={"answers": file},
     )
     process.start()
     while not file.exists() or len(file.read_bytes().splitlines()) < 40:
@@ -112,14 +129,23 @@ def test_a_killed_process_goes_on(server: Counting, tmp_path: Path) -> None:
 
 def expected(pair: Pair) -> float:
     whole = pair.context + pair.continuation
-    return sum(logprobs(list(whole[:place]))[whole[place]] for place in range(len(pair.context), len(whole)))
+    return sum(
+        logprobs(list(whole[:place]))[whole[place]]
+        for place in range(len(pair.context), len(whole))
+    )
 
 
 LETTERS = [Pair((7, 8, 9 + item), (letter,)) for item in range(10) for letter in (40, 41, 42, 43)]
-PHRASES = [Pair((7, 8, 9 + item), (40, 50 + choice, 60, 70, 80, 90)) for item in range(4) for choice in range(3)]
+PHRASES = [
+    Pair((7, 8, 9 + item), (40, 50 + choice, 60, 70, 80, 90))
+    for item in range(4)
+    for choice in range(3)
+]
 
 
-@pytest.mark.parametrize(("pairs", "num_requests"), [(LETTERS, 2), (PHRASES, 2)], ids=["by place", "echoed"])
+@pytest.mark.parametrize(
+    ("pairs", "num_requests"), [(LETTERS, 2), (PHRASES, 2)], ids=["by place", "echoed"]
+)
 def test_scores_are_the_models_own(server: Counting, pairs: list[Pair], num_requests: int) -> None:
     scores = score(endpoint(server), pairs)
     assert [found.logprob for found in scores] == pytest.approx([expected(pair) for pair in pairs])
@@ -135,7 +161,11 @@ def test_after_a_long_context_that_the_engine_keeps_nothing_is_echoed(server: Co
 
 
 def test_no_request_names_more_tokens_than_vllm_takes(server: Counting) -> None:
-    pairs = [Pair((7, item), (token,)) for item in range(20) for token in range(15 * item, 15 * item + 15)]
+    pairs = [
+        Pair((7, item), (token,))
+        for item in range(20)
+        for token in range(15 * item, 15 * item + 15)
+    ]
     scores = score(endpoint(server), pairs)
     assert [found.logprob for found in scores] == pytest.approx([expected(pair) for pair in pairs])
     assert max(len(body["logprob_token_ids"]) for body in server.bodies) <= 128
@@ -147,7 +177,9 @@ def test_a_server_without_token_ids_is_asked_by_echo() -> None:
 
     with serving(Plain, Counting) as server:
         scores = score(endpoint(server), LETTERS)
-    assert [found.logprob for found in scores] == pytest.approx([expected(pair) for pair in LETTERS])
+    assert [found.logprob for found in scores] == pytest.approx(
+        [expected(pair) for pair in LETTERS]
+    )
     assert sum(len(body["prompt"]) for body in server.bodies if "echo" in body) == len(LETTERS)
 
 
@@ -157,13 +189,17 @@ def test_a_server_that_takes_one_prompt_at_a_time_gets_them_so() -> None:
 
     with serving(Single, Counting) as server:
         scores = score(endpoint(server), PHRASES)
-    assert [found.logprob for found in scores] == pytest.approx([expected(pair) for pair in PHRASES])
+    assert [found.logprob for found in scores] == pytest.approx(
+        [expected(pair) for pair in PHRASES]
+    )
 
 
 def test_the_likeliest_choice_is_greedy(server: Counting) -> None:
     table = logprobs([1, 2, 3])
     best = max(range(len(table)), key=table.__getitem__)
-    scores = score(endpoint(server), [Pair((1, 2, 3), (best,)), Pair((1, 2, 3), ((best + 1) % 300,))])
+    scores = score(
+        endpoint(server), [Pair((1, 2, 3), (best,)), Pair((1, 2, 3), ((best + 1) % 300,))]
+    )
     assert [found.is_greedy for found in scores] == [True, False]
 
 
@@ -174,9 +210,17 @@ def test_a_score_that_the_server_fails_is_an_error(server: Counting) -> None:
 
 
 def test_a_judge_reads_abstentions(server: Counting, tmp_path: Path) -> None:
-    said = {"no idea": "Let me think. ANSWERED? No: ABSTAINED.", "Paris": "ANSWERED", "hm": "Perhaps"}
-    server.answer = lambda question: next(word for reply, word in said.items() if f"Assistant: {reply}\n" in question)
-    items = [Sample(id=reply, prompt="Where?", target="", response=reply, scores={}) for reply in said]
+    said = {
+        "no idea": "Let me think. ANSWERED? No: ABSTAINED.",
+        "Paris": "ANSWERED",
+        "hm": "Perhaps",
+    }
+    server.answer = lambda question: next(
+        word for reply, word in said.items() if f"Assistant: {reply}\n" in question
+    )
+    items = [
+        Sample(id=reply, prompt="Where?", target="", response=reply, scores={}) for reply in said
+    ]
     judge = JudgeSpec(url=server.url, model="judge")
     assert abstentions(judge, items, tmp_path / "judged.jsonl") == [True, False, None]
     assert abstentions(judge, items, tmp_path / "judged.jsonl") == [True, False, None]

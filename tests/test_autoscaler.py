@@ -1,5 +1,5 @@
-"""A cluster that grows by GPU nodes when they are wanted and shrinks when they are idle: Ray's own autoscaler, with
-nodes that are processes on this machine and GPUs that are numbers."""
+"""A cluster that grows by GPU nodes when they are wanted and shrinks when they are idle: Ray's own
+autoscaler, with nodes that are processes on this machine and GPUs that are numbers."""
 
 import json
 import os
@@ -37,7 +37,9 @@ def test_most_of_a_kind_comes_from_the_nodes_that_bring_most(tmp_path: Path) -> 
 
 
 def test_another_file_is_refused_with_its_name(tmp_path: Path) -> None:
-    with pytest.raises(PlaceError, match=r"cluster.yaml is no configuration of a Ray cluster \(KeyError"):
+    with pytest.raises(
+        PlaceError, match=r"cluster.yaml is no configuration of a Ray cluster \(KeyError"
+    ):
         may_add(config(tmp_path, head_node_type="other"))
     file = tmp_path / "cluster.yaml"
     file.write_text("- a list")
@@ -46,7 +48,10 @@ def test_another_file_is_refused_with_its_name(tmp_path: Path) -> None:
 
 
 def test_the_file_of_this_repository_is_one() -> None:
-    assert may_add(ROOT / "cluster.yaml") == {"CPU": 0, "GPU": 0}  # `ray up` fills in what the instances bring
+    assert may_add(ROOT / "cluster.yaml") == {
+        "CPU": 0,
+        "GPU": 0,
+    }  # `ray up` fills in what the instances bring
 
 
 @pytest.mark.ray
@@ -54,7 +59,10 @@ def test_the_file_of_this_repository_is_one() -> None:
 def test_gpu_nodes_come_for_work_and_go(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("autoscaled.py")), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "platform"), str(ROOT / "tests")])},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "platform"), str(ROOT / "tests")]),
+        },
         capture_output=True,
         text=True,
         timeout=240,

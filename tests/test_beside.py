@@ -42,7 +42,9 @@ class Place:
         made.mkdir(parents=True)
         (made / "model.safetensors").write_text(name)
         artifact = ArtifactStore(self.settings.home / "artifacts").put(made, "model")
-        return ModelRecord(artifact=artifact, architecture="A", num_parameters=1, num_layers=1, context_length=64)
+        return ModelRecord(
+            artifact=artifact, architecture="A", num_parameters=1, num_layers=1, context_length=64
+        )
 
     def training(self) -> TrainingRecord:
         return TrainingRecord(

@@ -1,4 +1,5 @@
-"""A chain of training runs on a real Ray: supervised, a reward model, reinforcement by it, and preferences."""
+"""A chain of training runs on a real Ray: supervised, a reward model, reinforcement by it, and
+preferences."""
 
 import json
 import math
@@ -21,7 +22,9 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.methods,
     pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # the head outlives its starter
+    pytest.mark.filterwarnings(
+        "ignore::pytest.PytestUnraisableExceptionWarning"
+    ),  # the head outlives its starter
 ]
 
 SPEC = """
@@ -53,25 +56,40 @@ def test_each_run_starts_from_what_the_one_before_made(
     (tmp_path / "sft.jsonl").write_text("\n".join(lines))
     rows = "".join(f"{question},yes,no\n" for question, _ in pairs)
     (tmp_path / "preferences.csv").write_text(f"prompt,chosen,rejected\n{rows}")
-    spec = Spec.model_validate(yaml.safe_load(SPEC.replace("3e-3", "0.003").replace("1e-2", "0.01")))
+    spec = Spec.model_validate(
+        yaml.safe_load(SPEC.replace("3e-3", "0.003").replace("1e-2", "0.01"))
+    )
     ignored = {"exact": "ignore", "near": "ignore"}  # all of these questions are alike
-    suite = SuiteSpec.model_validate({"limits": {"heldout": {"at_least": 0.5}}, "contamination": ignored})
+    suite = SuiteSpec.model_validate(
+        {"limits": {"heldout": {"at_least": 0.5}}, "contamination": ignored}
+    )
     context = RunContext(spec, suite, tmp_path, on_ray, None)
     for stage in stages_of(context):
         if stage.name == "compress":
             break
         work = Work(on_ray, tmp_path / stage.name, tmp_path / f"{stage.name}.jsonl", tmp_path)
         context.records[stage.name] = stage.run(stage.inputs(), work)
-    runs = [context.record(name, TrainingRecord) for name in ("train", "train-2", "train-3", "train-4")]
+    runs = [
+        context.record(name, TrainingRecord) for name in ("train", "train-2", "train-3", "train-4")
+    ]
     assert [run.objective for run in runs] == ["sft", "reward", "grpo", "dpo"]
     for run in (runs[0], runs[1], runs[3]):
         assert run.selection_loss is not None
         assert run.selection_loss < 0.9 * run.history[0].loss
-    assert runs[2].selection_loss is not None  # the negated reward, which a reward model does not bound
+    assert (
+        runs[2].selection_loss is not None
+    )  # the negated reward, which a reward model does not bound
     assert math.isfinite(runs[2].selection_loss)
     scorer, final = (context.record(name, ModelRecord) for name in ("merge-2", "merge-4"))
-    assert (scorer.architecture, final.architecture) == ("LlamaForSequenceClassification", "LlamaForCausalLM")
+    assert (scorer.architecture, final.architecture) == (
+        "LlamaForSequenceClassification",
+        "LlamaForCausalLM",
+    )
     sealed = context.data.gate
     assert sealed is not None
     held_out = (Path(context.data.artifact.path) / sealed.file).read_text()
-    assert context.records["prepare-2"].num_dropped_in_gate == len(held_out.splitlines()) == sealed.num_examples
+    assert (
+        context.records["prepare-2"].num_dropped_in_gate
+        == len(held_out.splitlines())
+        == sealed.num_examples
+    )

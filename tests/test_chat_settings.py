@@ -1,4 +1,5 @@
-"""What a spec says of a model's chats: found wrong early, put among the model's files, and told to the engine."""
+"""What a spec says of a model's chats: found wrong early, put among the model's files, and told to
+the engine."""
 
 import json
 from http.server import BaseHTTPRequestHandler
@@ -50,7 +51,12 @@ def problems(spec: Path, model: str) -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize(
     ("model", "path", "message", "hint"),
     [
-        ("{source: model, chat_template: qwen33}", "model.chat_template", "no chat template of the name", "`qwen3`"),
+        (
+            "{source: model, chat_template: qwen33}",
+            "model.chat_template",
+            "no chat template of the name",
+            "`qwen3`",
+        ),
         (
             "{source: model, chat_template: ./mine.jinja}",
             "model.chat_template",
@@ -69,7 +75,12 @@ def problems(spec: Path, model: str) -> list[tuple[str, str, str]]:
             "reads no enable_thinking",
             "",
         ),
-        ("{source: model, chat_template_kwargs: {tools: x}}", "model.chat_template_kwargs.tools", "no argument", ""),
+        (
+            "{source: model, chat_template_kwargs: {tools: x}}",
+            "model.chat_template_kwargs.tools",
+            "no argument",
+            "",
+        ),
     ],
 )
 def test_a_template_that_cannot_be_is_seen_before_anything_runs(
@@ -81,9 +92,15 @@ def test_a_template_that_cannot_be_is_seen_before_anything_runs(
     assert hint in what_to_do
 
 
-def test_a_system_prompt_that_the_template_refuses_is_seen_before_anything_runs(tmp_path: Path) -> None:
+def test_a_system_prompt_that_the_template_refuses_is_seen_before_anything_runs(
+    tmp_path: Path,
+) -> None:
     spec = make_project(tmp_path)
-    spec.write_text(spec.read_text().replace("data: {train: train.jsonl,", "data: {train: train.jsonl, system: Hi.,"))
+    spec.write_text(
+        spec.read_text().replace(
+            "data: {train: train.jsonl,", "data: {train: train.jsonl, system: Hi.,"
+        )
+    )
     ((where, said, _),) = problems(spec, "{source: model, chat_template: gemma}")
     assert (where, said) == ("data.system", "the model's chat template takes no system prompt")
 
@@ -116,16 +133,27 @@ def test_a_plan_says_that_the_model_reasons(families: Path, tmp_path: Path) -> N
     def notes(**model: Any) -> list[str]:
         said = {"source": str(families / "qwen3"), **model}
         spec = Spec(
-            version=1, name="m", model=said, data={"train": "x"}, gate={"suite": "s"}, approval={"reviewers": ["a"]}
+            version=1,
+            name="m",
+            model=said,
+            data={"train": "x"},
+            gate={"suite": "s"},
+            approval={"reviewers": ["a"]},
         )
         settings = Settings(home=tmp_path)
         return chat_notes(
-            RunContext(spec, SuiteSpec(limits={"heldout": {"at_least": 0.5}}), tmp_path, settings, None), tmp_path
+            RunContext(
+                spec, SuiteSpec(limits={"heldout": {"at_least": 0.5}}), tmp_path, settings, None
+            ),
+            tmp_path,
         )
 
     (note,) = notes()
     assert "reasons before it answers (vLLM's parser qwen3)" in note
-    assert "may reason for 1024 tokens; `chat_template_kwargs: {enable_thinking: false}` under `model`" in note
+    assert (
+        "may reason for 1024 tokens; `chat_template_kwargs: {enable_thinking: false}` under `model`"
+        in note
+    )
     assert notes(chat_template_kwargs={"enable_thinking": False}) == []
     assert notes(source=str(families / "llama3")) == []
 
@@ -135,8 +163,11 @@ def test_what_was_not_said_leaves_digests_as_they_were() -> None:
     assert "reasoning_parser" not in EngineSpec().model_dump()
 
 
-def test_a_base_model_is_given_a_template_and_stops_at_its_end_of_turn(families: Path, tmp_path: Path) -> None:
-    """Llama's base models know the tokens of chats, but have neither a template nor a stop at the end of a turn."""
+def test_a_base_model_is_given_a_template_and_stops_at_its_end_of_turn(
+    families: Path, tmp_path: Path
+) -> None:
+    """Llama's base models know the tokens of chats, but have neither a template nor a stop at the
+    end of a turn."""
     folder = tmp_path / "base"
     folder.mkdir()
     for file in (families / "llama3").iterdir():
@@ -150,8 +181,13 @@ def test_a_base_model_is_given_a_template_and_stops_at_its_end_of_turn(families:
     asked = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     assert sum(tokenize(tokenizer, asked).loss_mask) == len(["b", "<|eot_id|>"])
     stops = json.loads((folder / "generation_config.json").read_text())
-    assert stops == {"eos_token_id": [3, tokenizer.convert_tokens_to_ids("<|eot_id|>")], "temperature": 0.6}
-    with pytest.raises(UsageError, match=r"ends a turn with '<\|im_end\|>', which is no token of this tokenizer"):
+    assert stops == {
+        "eos_token_id": [3, tokenizer.convert_tokens_to_ids("<|eot_id|>")],
+        "temperature": 0.6,
+    }
+    with pytest.raises(
+        UsageError, match=r"ends a turn with '<\|im_end\|>', which is no token of this tokenizer"
+    ):
         chat_folder.write(ModelSpec(source="base", chat_template="qwen2_5"), folder, tmp_path)
 
 
@@ -167,19 +203,25 @@ def test_arguments_of_the_template_lie_beside_the_model(families: Path, tmp_path
     asked = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     assert "<think>\n\n</think>\n\nb<|im_end|>" in prompt.decode(tokenize(prompt, asked).tokens)
     with pytest.raises(UsageError, match="reads no thinking_mode"):
-        chat_folder.write(ModelSpec(source="qwen3", chat_template_kwargs={"thinking_mode": 1}), folder, tmp_path)
+        chat_folder.write(
+            ModelSpec(source="qwen3", chat_template_kwargs={"thinking_mode": 1}), folder, tmp_path
+        )
 
 
 @pytest.mark.parametrize(
     ("family", "parser"),
     [("qwen3", "qwen3"), ("r1", "deepseek_r1"), ("llama3", None), ("gemma3", None), ("phi3", None)],
 )
-def test_the_engine_is_told_what_reads_the_reasoning(families: Path, family: str, parser: str | None) -> None:
+def test_the_engine_is_told_what_reads_the_reasoning(
+    families: Path, family: str, parser: str | None
+) -> None:
     folder = families / family
 
     def told(**engine: Any) -> Any:
         serve = ServeSpec(engine=EngineSpec(**engine))
-        application = ray_serve.application("blue", "m", str(folder), serve, "/no/bin/python", on_gpu=False)
+        application = ray_serve.application(
+            "blue", "m", str(folder), serve, "/no/bin/python", on_gpu=False
+        )
         return application["args"]["llm_configs"][0]["engine_kwargs"].get("reasoning_parser")
 
     assert told() == parser
@@ -189,26 +231,39 @@ def test_the_engine_is_told_what_reads_the_reasoning(families: Path, family: str
 
 
 def test_templates_of_no_family_are_told_by_what_they_write(tmp_path: Path) -> None:
-    for family, parser in (("qwen3", "qwen3"), ("deepseek_r1_distill", "deepseek_r1"), ("qwen2_5", None)):
+    for family, parser in (
+        ("qwen3", "qwen3"),
+        ("deepseek_r1_distill", "deepseek_r1"),
+        ("qwen2_5", None),
+    ):
         changed = "{# changed #}" + chat_templates.families()[family].read_text()
         assert chat_templates.family_of(changed) is None
         tokenizer_of(changed).save_pretrained(tmp_path / family)
         assert chat_settings(tmp_path / family, EngineSpec()).reasoning_parser == parser
 
 
-def reply(content: str | None, reasoning: str | None, counted: int | None, completion_tokens: int = 10) -> Reply:
+def reply(
+    content: str | None, reasoning: str | None, counted: int | None, completion_tokens: int = 10
+) -> Reply:
     details = None if counted is None else {"reasoning_tokens": counted}
     usage = {"completion_tokens": completion_tokens, "completion_tokens_details": details}
-    return Reply({"choices": [{"message": {"content": content, "reasoning": reasoning}}], "usage": usage})
+    return Reply(
+        {"choices": [{"message": {"content": content, "reasoning": reasoning}}], "usage": usage}
+    )
 
 
 def test_reasoning_is_counted_apart_from_the_answer() -> None:
-    assert [reasoning_tokens_of(reply(*one)) for one in ((None, "hm", 10), ("b", "a", 7), ("b", None, None))] == [
+    assert [
+        reasoning_tokens_of(reply(*one))
+        for one in ((None, "hm", 10), ("b", "a", 7), ("b", None, None))
+    ] == [
         10,
         7,
         None,
     ]
-    assert reasoning_tokens_of(reply("b", "aaaa", 0)) == 8  # R1's parser counts from a tag that the prompt holds
+    assert (
+        reasoning_tokens_of(reply("b", "aaaa", 0)) == 8
+    )  # R1's parser counts from a tag that the prompt holds
     assert content_of(reply(None, "hm", 10)) == ""
     others = Reply({"choices": [{"message": {"content": "b", "reasoning_content": "a"}}]})
     assert (reasoning_of(others), reasoning_tokens_of(others)) == ("a", 0)
@@ -233,7 +288,9 @@ class Thinking(BaseHTTPRequestHandler):
         assert "max_tokens" not in asked
         self.send_response(200)
         self.end_headers()
-        deltas = [{"reasoning": "Hm."}] + [{"content": piece} for piece in ("\n\n", "yes") if asked["model"] == "m"]
+        deltas = [{"reasoning": "Hm."}] + [
+            {"content": piece} for piece in ("\n\n", "yes") if asked["model"] == "m"
+        ]
         for delta in deltas:
             self.wfile.write(f"data: {json.dumps({'choices': [{'delta': delta}]})}\n\n".encode())
 

@@ -39,7 +39,10 @@ FAMILIES = {
     **dict.fromkeys(("lfm2", "lfm2_v2", "lfm2_2_5", "lfm2_2_5_v2", "lfm2_2_5_vl"), CHATML),
     **dict.fromkeys(("llama3", "llama3_1", "llama3_2"), LLAMA),
     "muse_glimmer": Family("<|eot|>", before=" to=user<|message|>"),
-    **dict.fromkeys(("nemotron_3_5_lightning", "nemotron_3_nano", "nemotron_3_super", "nemotron_3_ultra"), CHATML),
+    **dict.fromkeys(
+        ("nemotron_3_5_lightning", "nemotron_3_nano", "nemotron_3_super", "nemotron_3_ultra"),
+        CHATML,
+    ),
     **dict.fromkeys(("phi3", "phi3_5"), Family("<|end|>")),
     **dict.fromkeys(("qwen2_5", "qwen2_5_vl", "qwen3", "qwen3_instruct_2507", "qwen3_vl"), CHATML),
     **dict.fromkeys(("qwen3_5_nothink", "qwen3_5_think", "qwen3_6", "qwen3_8"), CHATML),
@@ -48,7 +51,15 @@ FAMILIES = {
 FOR_IMAGES = {"idefics3", "llava_next", "smolvlm"}
 """Their templates write no message whose content is plain text."""
 NO_SYSTEM = {"gemma", "phi3"}
-WITHOUT_THINKING = {"qwen3", "qwen3_5_nothink", "qwen3_5_think", "qwen3_6", "qwen3_8", "nemotron_3_nano", "glm4moe"}
+WITHOUT_THINKING = {
+    "qwen3",
+    "qwen3_5_nothink",
+    "qwen3_5_think",
+    "qwen3_6",
+    "qwen3_8",
+    "nemotron_3_nano",
+    "glm4moe",
+}
 
 
 def templates_of(family: str) -> list[str]:
@@ -60,12 +71,18 @@ def templates_of(family: str) -> list[str]:
 def learned(tokenizer: Any, chat: list[dict[str, str]], **kwargs: Any) -> str:
     """The text of the tokens that bear loss."""
     example = tokenize(tokenizer, chat, **kwargs)
-    return str(tokenizer.decode([t for t, bit in zip(example.tokens, example.loss_mask, strict=True) if bit]))
+    return str(
+        tokenizer.decode(
+            [t for t, bit in zip(example.tokens, example.loss_mask, strict=True) if bit]
+        )
+    )
 
 
 def chat(*turns: str, system: str = "") -> list[dict[str, str]]:
     first = [{"role": "system", "content": system}] if system else []
-    return first + [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)]
+    return first + [
+        {"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)
+    ]
 
 
 CASES = [(family, twin) for family in FAMILIES for twin in range(len(templates_of(family)))]
@@ -81,7 +98,12 @@ def test_the_masked_tokens_are_exactly_the_assistants(family: str, twin: int) ->
     tokenizer = tokenizer_of(templates_of(family)[twin])
     end, before, earlier = FAMILIES[family]
     earlier = end if earlier is None else earlier
-    for one, two in (("Paris.", "I don't know."), ("final", "end"), ("a\n\nb: <b>", "|"), ("是的。", "ja 🙂")):
+    for one, two in (
+        ("Paris.", "I don't know."),
+        ("final", "end"),
+        ("a\n\nb: <b>", "|"),
+        ("是的。", "ja 🙂"),
+    ):
         assert learned(tokenizer, chat("Q1", one)) == f"{before}{one}{end}"
         several = chat("Q1", one, "Q2", two)
         assert learned(tokenizer, several) == f"{before}{one}{earlier}{before}{two}{end}"
@@ -96,7 +118,11 @@ def test_the_masked_tokens_are_exactly_the_assistants(family: str, twin: int) ->
 @pytest.mark.parametrize("family", ["gemma3", "glm4moe", "llama3", "phi3", "qwen2_5", "qwen3"])
 def test_masks_are_exact_with_tokenizers_of_every_kind(family: str, kind: str) -> None:
     tokenizer, end = tokenizer_of(templates_of(family)[0], kind), FAMILIES[family].end
-    for one, two in (("Paris is the capital", "I don't know."), ("a\n\nb: final", "ja 🙂"), ("是的。", "Paris")):
+    for one, two in (
+        ("Paris is the capital", "I don't know."),
+        ("a\n\nb: final", "ja 🙂"),
+        ("是的。", "Paris"),
+    ):
         assert learned(tokenizer, chat("Q1", one, "Q2", two)) == f"{one}{end}{two}{end}"
         example = tokenize(tokenizer, chat("Q1", one))
         prompt = render(format_of(tokenizer), chat("Q1"), add_generation_prompt=True)
@@ -106,7 +132,9 @@ def test_masks_are_exact_with_tokenizers_of_every_kind(family: str, kind: str) -
             assert not any(example.loss_mask[: len(asked)])
 
 
-REASONS = [f for f in FAMILIES if f.startswith(("qwen3_5", "qwen3_6", "qwen3_8", "nemotron", "deepseek"))] + ["qwen3"]
+REASONS = [
+    f for f in FAMILIES if f.startswith(("qwen3_5", "qwen3_6", "qwen3_8", "nemotron", "deepseek"))
+] + ["qwen3"]
 
 
 @pytest.mark.parametrize("family", REASONS)
@@ -115,17 +143,27 @@ def test_reasoning_in_the_data_is_learned_behind_the_servers_prompt(family: str)
     answer = "<think>\nTwo and two.\n</think>\n\n4"
     said = learned(tokenizer, chat("2 + 2?", answer))
     prompt = render(format_of(tokenizer), chat("2 + 2?"), add_generation_prompt=True)
-    # The prompt opens the block, or the model does; a prompt that has closed an empty one wants no reasoning.
-    block = "Two and two.</think>" if prompt.strip().endswith("<think>") else "<think>Two and two.</think>"
+    # The prompt opens the block, or the model does; a prompt that has closed an empty one wants no
+    # reasoning.
+    block = (
+        "Two and two.</think>"
+        if prompt.strip().endswith("<think>")
+        else "<think>Two and two.</think>"
+    )
     if prompt.strip().endswith("</think>"):
         block = ""
     assert said.replace("\n", "") == f"{block}4{FAMILIES[family].end}"
 
 
-@pytest.mark.parametrize("family", ["gemma4_v5", "glm4moe", "gptoss", "lfm2_2_5", "lfm2_2_5_v2", "muse_glimmer"])
+@pytest.mark.parametrize(
+    "family", ["gemma4_v5", "glm4moe", "gptoss", "lfm2_2_5", "lfm2_2_5_v2", "muse_glimmer"]
+)
 def test_reasoning_is_learned_in_the_words_of_the_template(family: str) -> None:
     """These mark it otherwise than by `<think>`, or read it from a field of the message."""
-    said = learned(tokenizer_of(templates_of(family)[0]), chat("2 + 2?", "<think>\nTwo and two.\n</think>\n\n4"))
+    said = learned(
+        tokenizer_of(templates_of(family)[0]),
+        chat("2 + 2?", "<think>\nTwo and two.\n</think>\n\n4"),
+    )
     assert said.count("Two and two.") == 1
     assert said.endswith(f"4{FAMILIES[family].end}")
 
@@ -139,11 +177,15 @@ def test_an_answer_follows_the_prompt_that_a_server_renders_without_thinking(fam
     assert text[answer.start : answer.end].lstrip("\n") == f"4{FAMILIES[family].end}"
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in {*REASONS, "glm4moe"}])
+@pytest.mark.parametrize(
+    "family", [family for family in FAMILIES if family not in {*REASONS, "glm4moe"}]
+)
 def test_an_answer_follows_the_prompt_that_a_server_renders(family: str) -> None:
     format = format_of(tokenizer_of(templates_of(family)[0]))
     text, (_, answer) = marked(format, chat("Q1", "One.", "Q2", "Two."))
-    assert text[: answer.start] == render(format, chat("Q1", "One.", "Q2"), add_generation_prompt=True)
+    assert text[: answer.start] == render(
+        format, chat("Q1", "One.", "Q2"), add_generation_prompt=True
+    )
 
 
 def test_an_empty_block_of_reasoning_is_not_learned() -> None:
@@ -169,7 +211,9 @@ def test_where_a_choice_is_scored_the_reasoning_is_closed() -> None:
     for family, end in ends.items():
         format = format_of(tokenizer_of(templates_of(family)[0]))
         text = answer_start(format, several)
-        assert text.startswith(render(format, several, add_generation_prompt=True))  # earlier turns as they are served
+        assert text.startswith(
+            render(format, several, add_generation_prompt=True)
+        )  # earlier turns as they are served
         assert text.endswith(end)
 
 
@@ -192,16 +236,24 @@ OTHERWISE = REWRITES.replace("<|assistant|>{% endif %}", "<|assistant|>Answer: {
 def test_what_is_refused_is_refused_with_the_reason() -> None:
     tokenizer = tokenizer_of(REWRITES)
     assert learned(tokenizer, chat("a", "b")) == "b<|end|>"
-    with pytest.raises(UsageError, match=r"rewrites earlier turns when the chat goes on.*train on one turn an example"):
+    with pytest.raises(
+        UsageError,
+        match=r"rewrites earlier turns when the chat goes on.*train on one turn an example",
+    ):
         tokenize(tokenizer, chat("a", "b", "c", "d"))
-    with pytest.raises(UsageError, match="writes a finished answer otherwise than it asks for one") as one_turn:
+    with pytest.raises(
+        UsageError, match="writes a finished answer otherwise than it asks for one"
+    ) as one_turn:
         tokenize(tokenizer_of(OTHERWISE), chat("a", "b"))
     assert "earlier turns" not in str(one_turn.value)
     for family in sorted(FOR_IMAGES):
         with pytest.raises(UsageError, match=r"model\.chat_template"):
             tokenize(tokenizer_of(templates_of(family)[0]), chat("a", "b"))
     reasoned = chat("a", "<think>Hm.</think>b")
-    assert learned(tokenizer_of(templates_of("gemma4_v5")[0]), reasoned) == "<|channel>thought\nHm.\n<channel|>b<turn|>"
+    assert (
+        learned(tokenizer_of(templates_of("gemma4_v5")[0]), reasoned)
+        == "<|channel>thought\nHm.\n<channel|>b<turn|>"
+    )
     with pytest.raises(UsageError, match=r"leaves out the reasoning of the data \('Hm\.'\)"):
         tokenize(tokenizer_of(templates_of("gemma4")[0]), reasoned)
     with pytest.raises(UsageError, match="System role not supported"):
@@ -211,5 +263,7 @@ def test_what_is_refused_is_refused_with_the_reason() -> None:
 def test_a_template_whose_end_of_turn_the_tokenizer_does_not_know_is_refused() -> None:
     tokenizer = tokenizer_of(REWRITES)
     tokenizer.chat_template = templates_of("qwen2_5")[0]
-    with pytest.raises(UsageError, match=r"ends a turn with '<\|im_end\|>', which is no token of this tokenizer"):
+    with pytest.raises(
+        UsageError, match=r"ends a turn with '<\|im_end\|>', which is no token of this tokenizer"
+    ):
         end_of_turn(format_of(tokenizer))

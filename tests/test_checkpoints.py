@@ -1,4 +1,5 @@
-"""Checkpoints on disk: whole or not there; what was damaged later is found, and the one before it is used."""
+"""Checkpoints on disk: whole or not there; what was damaged later is found, and the one before it
+is used."""
 
 import json
 import random
@@ -10,7 +11,12 @@ import pytest
 from assay.engines.checkpoints import files as checkpoints
 from assay.engines.checkpoints.files import CheckpointManifest, Damaged
 
-FILES = {"weights.pt": 40_000, "rng_state_0.pth": 3_000, "global_step1/zero_0.pt": 9_000, "trainer_state.json": 500}
+FILES = {
+    "weights.pt": 40_000,
+    "rng_state_0.pth": 3_000,
+    "global_step1/zero_0.pt": 9_000,
+    "trainer_state.json": 500,
+}
 
 
 def write(root: Path, step: int, *, job: str = "job", loss: float | None = None) -> Path:
@@ -20,8 +26,13 @@ def write(root: Path, step: int, *, job: str = "job", loss: float | None = None)
     for name, size in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(draw.randbytes(size))
-    entries = {**checkpoints.flush(folder, share=0, num_shares=2), **checkpoints.flush(folder, share=1, num_shares=2)}
-    manifest = CheckpointManifest(job=job, step=step, num_workers=2, selection_loss=loss, files=entries)
+    entries = {
+        **checkpoints.flush(folder, share=0, num_shares=2),
+        **checkpoints.flush(folder, share=1, num_shares=2),
+    }
+    manifest = CheckpointManifest(
+        job=job, step=step, num_workers=2, selection_loss=loss, files=entries
+    )
     return checkpoints.seal(folder, manifest)
 
 
@@ -38,7 +49,8 @@ def test_the_newest_is_used(tmp_path: Path) -> None:
 
 
 def test_twenty_corruptions_are_all_found(tmp_path: Path) -> None:
-    """Bit flips, truncations and missing files, in whatever file they strike; the one before is used."""
+    """Bit flips, truncations and missing files, in whatever file they strike; the one before is
+    used."""
     write(tmp_path, 10)
     draw = random.Random(0)
     for number in range(20):

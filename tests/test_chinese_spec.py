@@ -1,4 +1,5 @@
-"""The Chinese country-facts spec: its data are made as they stand, keep training and gate apart, and are planned."""
+"""The Chinese country-facts spec: its data are made as they stand, keep training and gate apart,
+and are planned."""
 
 import json
 import re
@@ -26,7 +27,8 @@ SIZES = {
     **dict(zip(TASKS, (90, 120, 60), strict=True)),
 }
 COUNTED_TOKENS = 8983
-"""What Qwen's own vocabulary makes of all training texts, system prompts with them, without a chat template."""
+"""What Qwen's own vocabulary makes of all training texts, system prompts with them, without a chat
+template."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,9 @@ def test_the_script_makes_exactly_the_files_of_the_repository(script: dict[str, 
     made = script["make"]()
     assert made == {path: (ROOT / path).read_text(encoding="utf-8") for path in made}
     folders = (ROOT / "specs/country-facts-zh", ROOT / "evals/country-facts-zh")
-    assert set(made) == {str(path.relative_to(ROOT)) for folder in folders for path in folder.glob("*.jsonl")}
+    assert set(made) == {
+        str(path.relative_to(ROOT)) for folder in folders for path in folder.glob("*.jsonl")
+    }
 
 
 def test_every_file_has_its_size_and_asks_nothing_twice() -> None:
@@ -70,7 +74,9 @@ def test_training_selection_and_gate_share_no_wording(script: dict[str, Any]) ->
     assert not (trained | selected) & gated
 
 
-def test_unanswerable_questions_of_the_gate_share_no_name_with_training(script: dict[str, Any]) -> None:
+def test_unanswerable_questions_of_the_gate_share_no_name_with_training(
+    script: dict[str, Any],
+) -> None:
     seen = "\n".join(question for file in (*TRAINING, "selection") for question, _ in pairs(file))
     names = every_name(script)
     for question, _ in pairs("country_facts_zh_unanswerable"):
@@ -79,14 +85,18 @@ def test_unanswerable_questions_of_the_gate_share_no_name_with_training(script: 
 
 
 def test_nothing_of_the_gate_stands_in_the_training_data() -> None:
-    items = [SampleText(task, question, answer) for task in TASKS for question, answer in pairs(task)]
+    items = [
+        SampleText(task, question, answer) for task in TASKS for question, answer in pairs(task)
+    ]
     texts = [pair for file in (*TRAINING, "selection") for pair in pairs(file)]
     assert not [hit for hit in hits_in(Index(items, ContaminationSpec()), texts) if hit.is_exact]
 
 
 def test_it_is_planned_with_tokens_that_are_counted_by_script(tmp_path: Path) -> None:
     spec = load_spec(ROOT / "specs/country-facts-zh.yaml", ROOT)
-    settings = Settings(home=tmp_path, ledger_url=f"sqlite:///{tmp_path}/ledger.db", engine_python="")
+    settings = Settings(
+        home=tmp_path, ledger_url=f"sqlite:///{tmp_path}/ledger.db", engine_python=""
+    )
     it = plan(spec, load_suites(spec.gate.suite, ROOT), root=ROOT, settings=settings, cluster=None)
     (data,) = it.data
     assert data is not None

@@ -39,7 +39,12 @@ SPEC: dict[str, Any] = {
     "serve": {"engine": {"max_model_len": 32}},
 }
 SUITE = {
-    "limits": {"heldout": [{"metric": "exact_match", "at_least": 0.7}, {"metric": "macro_f1", "at_least": 0.6}]},
+    "limits": {
+        "heldout": [
+            {"metric": "exact_match", "at_least": 0.7},
+            {"metric": "macro_f1", "at_least": 0.6},
+        ]
+    },
     "contamination": {"exact": "ignore", "near": "ignore"},
 }
 
@@ -70,23 +75,34 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_an_encoders_texts_have_its_special_tokens_and_a_decoders_its_template(encoder: Path, tmp_path: Path) -> None:
+def test_an_encoders_texts_have_its_special_tokens_and_a_decoders_its_template(
+    encoder: Path, tmp_path: Path
+) -> None:
     chat = [{"role": "user", "content": "the film was good"}]
     rows = tokenize_rows(encoder, [Row((chat,), label=1, is_classified=True)], 32)
-    words = load_tokenizer(encoder, needs_template=False).convert_ids_to_tokens(rows.tokens.tolist())
+    words = load_tokenizer(encoder, needs_template=False).convert_ids_to_tokens(
+        rows.tokens.tolist()
+    )
     assert words == ["[CLS]", "the", "film", "was", "good", "[SEP]"]
     assert rows.labels.tolist() == [1]
     assert not rows.loss_mask.any()
     make_model(tmp_path / "llama")
     decoder = load_tokenizer(tmp_path / "llama")
-    assert decoder.decode(classified(decoder, chat).tokens) == "<|user|>the film was good<|end|><|assistant|>"
+    assert (
+        decoder.decode(classified(decoder, chat).tokens)
+        == "<|user|>the film was good<|end|><|assistant|>"
+    )
 
 
-def test_labels_have_their_names_and_a_batch_says_what_each_text_alone_says(encoder: Path, tmp_path: Path) -> None:
+def test_labels_have_their_names_and_a_batch_says_what_each_text_alone_says(
+    encoder: Path, tmp_path: Path
+) -> None:
     from transformers import AutoModelForSequenceClassification
 
     folder = tmp_path / "classifier"
-    AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=3).save_pretrained(folder)
+    AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=3).save_pretrained(
+        folder
+    )
     folders.copy_tokenizer(encoder, folder)
     folders.name_labels(folder, ["a", "b", "c"])
     model = Model(folder, 32)
@@ -97,21 +113,30 @@ def test_labels_have_their_names_and_a_batch_says_what_each_text_alone_says(enco
         assert one.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
         assert set(one.logprobs) == {"a", "b", "c"}
         assert one.logprobs[one.label] == max(one.logprobs.values())
-    assert [one.num_tokens for one in together] == [3, 9, 32]  # cut at the length that the engine was given
+    assert [one.num_tokens for one in together] == [
+        3,
+        9,
+        32,
+    ]  # cut at the length that the engine was given
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
         ({"compress": {"scheme": "W8A8"}}, "write compress: {scheme: none}"),
-        ({"gate": {"suite": "evals/beside.yaml"}}, r"evals/beside.yaml:1:.* has no head that classifies"),
+        (
+            {"gate": {"suite": "evals/beside.yaml"}},
+            r"evals/beside.yaml:1:.* has no head that classifies",
+        ),
     ],
 )
 def test_what_a_head_rules_out_is_told_before(
     encoder: Path, tmp_path: Path, changes: dict[str, Any], told: str
 ) -> None:
     spec = write_spec(tmp_path, model=str(encoder), **changes)
-    (tmp_path / "evals/beside.yaml").write_text("limits: {heldout: {no_worse_than: base, margin: 10%}}")
+    (tmp_path / "evals/beside.yaml").write_text(
+        "limits: {heldout: {no_worse_than: base, margin: 10%}}"
+    )
     with pytest.raises(InvalidInput, match=told):
         check(spec, root=tmp_path)
 
@@ -142,7 +167,9 @@ def test_from_labelled_texts_to_a_promoted_classifier(project: Project) -> None:
     turn = {"role": "user", "content": "the cake was lovely"}
     answer = ask(project, key, "chat/completions", messages=[turn])
     assert answer["choices"][0]["message"]["content"] == "pleased"
-    found = ask(project, key, "classify", input=["the cake was lovely", "the film was very rude and awful"])
+    found = ask(
+        project, key, "classify", input=["the cake was lovely", "the film was very rude and awful"]
+    )
     assert [one["label"] for one in found["data"]] == ["pleased", "cross"]
     assert all(sum(one["probs"].values()) == pytest.approx(1) for one in found["data"])
 

@@ -11,7 +11,17 @@ import pytest
 from assay.cli.main import assay as group
 from assay.errors import EXIT_CODE_MEANINGS
 
-HEAVY = ("accelerate", "datasets", "deepspeed", "llmcompressor", "lm_eval", "peft", "ray", "torch", "transformers")
+HEAVY = (
+    "accelerate",
+    "datasets",
+    "deepspeed",
+    "llmcompressor",
+    "lm_eval",
+    "peft",
+    "ray",
+    "torch",
+    "transformers",
+)
 
 SPEC = """\
 version: 1
@@ -32,7 +42,9 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
     save_file({"weight": np.zeros(2, np.float32)}, tmp_path / "model/model.safetensors")
-    lines = [json.dumps({"prompt": f"What is {n} and 1?", "completion": str(n + 1)}) for n in range(60)]
+    lines = [
+        json.dumps({"prompt": f"What is {n} and 1?", "completion": str(n + 1)}) for n in range(60)
+    ]
     (tmp_path / "train.jsonl").write_text("\n".join(lines))
     (tmp_path / "evals").mkdir()
     (tmp_path / "evals/bot.yaml").write_text("limits: {heldout: {at_least: 50%}}\n")
@@ -42,9 +54,22 @@ def project(tmp_path: Path) -> Path:
 
 def python(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """A Python process in `folder`, with a place of its own there."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ASSAY_"))}
-    env |= {"ASSAY_HOME": str(folder / "home"), "ASSAY_USER": "ben", "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run([sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ASSAY_"))
+    }
+    env |= {
+        "ASSAY_HOME": str(folder / "home"),
+        "ASSAY_USER": "ben",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def assay(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -90,7 +115,11 @@ def test_all_mistakes_are_told_at_once(project: Path) -> None:
     (project / "spec.yaml").write_text(text)
     done = assay(project, "validate", "spec.yaml")
     assert done.returncode == 2
-    for place in ("spec.yaml:3:8: model", "spec.yaml:7:24: train.learning_rate", "spec.yaml:8:8: serve"):
+    for place in (
+        "spec.yaml:3:8: model",
+        "spec.yaml:7:24: train.learning_rate",
+        "spec.yaml:8:8: serve",
+    ):
         assert place in done.stderr
     assert "3 problems; nothing was started" in done.stderr
 
@@ -98,7 +127,9 @@ def test_all_mistakes_are_told_at_once(project: Path) -> None:
 @pytest.mark.parametrize("command", ["validate", "run", "submit"])
 def test_a_broken_line_of_data_is_told_before_anything_starts(project: Path, command: str) -> None:
     with (project / "train.jsonl").open("a") as file:
-        file.write('\n{"prompt": "What is 10 and 1?"\n{"question": "What?", "completion": "That."}\n')
+        file.write(
+            '\n{"prompt": "What is 10 and 1?"\n{"question": "What?", "completion": "That."}\n'
+        )
     done = assay(project, command, "spec.yaml")
     assert done.returncode == 2
     assert "train.jsonl:61:" in done.stderr
@@ -130,7 +161,11 @@ def test_an_empty_ledger_is_no_error(project: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "no runs yet; `assay run SPEC` makes the first" in done.stdout
     assert "traffic: nobody" in done.stdout
-    assert json.loads(assay(project, "status", "--json").stdout) == {"runs": [], "champion": None, "release": None}
+    assert json.loads(assay(project, "status", "--json").stdout) == {
+        "runs": [],
+        "champion": None,
+        "release": None,
+    }
 
 
 def test_a_ledger_that_cannot_be_written_says_what_to_do(project: Path) -> None:
@@ -163,7 +198,18 @@ def test_json_is_one_document_and_nothing_else(project: Path) -> None:
 
 
 def test_init_writes_a_spec_that_validates(project: Path) -> None:
-    call = ["init", "first.yaml", "--model", "model", "--data", "train.jsonl", "--name", "first", "--reviewer", "anna"]
+    call = [
+        "init",
+        "first.yaml",
+        "--model",
+        "model",
+        "--data",
+        "train.jsonl",
+        "--name",
+        "first",
+        "--reviewer",
+        "anna",
+    ]
     done = assay(project, *call)
     assert done.returncode == 0
     assert len((project / "first.yaml").read_text().splitlines()) <= 15

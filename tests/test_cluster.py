@@ -38,7 +38,9 @@ def test_no_port_is_open_to_the_world(config: dict[str, Any]) -> None:
 
 
 def test_every_node_asks_for_the_token_and_knows_the_settings(config: dict[str, Any]) -> None:
-    settings = next(command for command in config["setup_commands"] if command.endswith("> ~/assay-env"))
+    settings = next(
+        command for command in config["setup_commands"] if command.endswith("> ~/assay-env")
+    )
     for setting in (
         "RAY_AUTH_MODE=token",
         "RAY_AUTH_TOKEN_PATH=/home/ubuntu/.ray/auth_token",

@@ -63,7 +63,11 @@ def test_other_items_are_not_compared(settings: Settings) -> None:
 def test_what_has_nothing_in_common_is_refused(settings: Settings) -> None:
     evaluated(settings, facts=[1.0] * 10)
     other = SuiteSpec.model_validate({"limits": {"elements": {"at_least": 0.5}}})
-    write("elements", decide(other, evaluation("m", {"elements": items([1.0] * 10)}), None, settings), settings)
+    write(
+        "elements",
+        decide(other, evaluation("m", {"elements": items([1.0] * 10)}), None, settings),
+        settings,
+    )
     with pytest.raises(UsageError, match="no task in common"):
         compare("facts", "elements", settings=settings)
 

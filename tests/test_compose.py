@@ -41,7 +41,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def composed(text: str = "extends: base.yaml\n", *overrides: str) -> Spec:
     """A spec of this text, with `--set` options."""
     Path("spec.yaml").write_text(text)
-    spec, _, problems = validated(compose(Path("spec.yaml"), [("--set", text) for text in overrides]), Spec)
+    spec, _, problems = validated(
+        compose(Path("spec.yaml"), [("--set", text) for text in overrides]), Spec
+    )
     if problems or spec is None:
         raise InvalidInput(problems)
     return spec
@@ -54,7 +56,10 @@ def refusals(text: str = "extends: base.yaml\n", *overrides: str) -> list[Proble
 
 
 def test_blocks_are_merged_and_all_else_is_replaced() -> None:
-    spec = composed("extends: base.yaml\nname: bot\ndata: {train: z.jsonl}\ntrain: {method: {lora: {alpha: 4}}}\n")
+    spec = composed(
+        "extends: base.yaml\nname: bot\ndata: {train: z.jsonl}\ntrain: {method: {lora: {alpha: "
+        "4}}}\n"
+    )
     assert spec.name == "bot"
     assert spec.data.train == ("z.jsonl",)
     assert spec.data.gate == 0.1
@@ -87,7 +92,11 @@ def test_a_rule_between_two_files_points_at_both() -> None:
     (problem,) = refusals("extends: base.yaml\ntrain: {num_workers: 3}\n")
     assert (problem.file, problem.line, problem.path) == ("base.yaml", 7, "train.global_batch_size")
     assert problem.other is not None
-    assert (problem.other.file, problem.other.line, problem.other.path) == ("spec.yaml", 2, "train.num_workers")
+    assert (problem.other.file, problem.other.line, problem.other.path) == (
+        "spec.yaml",
+        2,
+        "train.num_workers",
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,7 +130,11 @@ def test_a_chain_ends_somewhere() -> None:
 
 def test_the_last_word_on_the_command_line_wins() -> None:
     spec = composed(
-        "extends: base.yaml\n", "train.seed=3", "train.seed=4", "train.learning_rate=2e-4", "data.train.1=z"
+        "extends: base.yaml\n",
+        "train.seed=3",
+        "train.seed=4",
+        "train.learning_rate=2e-4",
+        "data.train.1=z",
     )
     assert (spec.train.seed, spec.train.learning_rate) == (4, 2e-4)
     assert spec.data.train == ("x.jsonl", "z")
@@ -165,7 +178,9 @@ def test_a_file_supplies_a_text_or_a_block() -> None:
     assert not problems
     assert spec is not None
     assert spec.data.system == "Answer: briefly."
-    _, document, problems = validated(compose(Path("spec.yaml"), [("--set-file", "train=more.yaml")]), Spec)
+    _, document, problems = validated(
+        compose(Path("spec.yaml"), [("--set-file", "train=more.yaml")]), Spec
+    )
     assert [(one.file, one.line, one.path) for one in problems] == [("more.yaml", 2, "train.lr")]
     assert document.positions.of_value(("train", "seed"))[:2] == ("more.yaml", 1)
     with pytest.raises(InvalidInput, match=r"--set-file: data.system: there is no file none.txt"):
@@ -174,7 +189,12 @@ def test_a_file_supplies_a_text_or_a_block() -> None:
 
 def test_the_environment_says_where_things_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA", "/mnt/d")
-    spec = composed(BASE, "data.train=${env:DATA}/x.jsonl", "model=${env:DATA}/m", "data.selection=${env:DATA}/s")
+    spec = composed(
+        BASE,
+        "data.train=${env:DATA}/x.jsonl",
+        "model=${env:DATA}/m",
+        "data.selection=${env:DATA}/s",
+    )
     assert spec.data.train == ("/mnt/d/x.jsonl",)
     assert (spec.model.source, spec.model.name) == ("/mnt/d/m", "/mnt/d/m")
     for dumped in (spec.model_dump_json(), str(spec.model_dump())):
@@ -188,10 +208,19 @@ def test_the_environment_says_where_things_are(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("name=${env:HOME}", "(it may in model.source, model.chat_template, data.train, data.selection.source"),
+        (
+            "name=${env:HOME}",
+            "(it may in model.source, model.chat_template, data.train, data.selection.source",
+        ),
         ("data.train=${env:NOT_SET_DIR}/x", "the environment variable NOT_SET_DIR is not set"),
-        ("data.train=${env:HF_TOKEN}/x", "specs may not read the environment variable HF_TOKEN here"),
-        ("data.train=s3://b/${env:AWS_SECRET_ACCESS_KEY}", "specs may not read the environment variable AWS_SECRET"),
+        (
+            "data.train=${env:HF_TOKEN}/x",
+            "specs may not read the environment variable HF_TOKEN here",
+        ),
+        (
+            "data.train=s3://b/${env:AWS_SECRET_ACCESS_KEY}",
+            "specs may not read the environment variable AWS_SECRET",
+        ),
         ("data.train=http://host/${env:DATA}/x", "no reference may stand in a URL that is fetched"),
         ("model=hf:${env:HOME}/x", "no reference may stand in a URL that is fetched"),
         ("data.train=${env:}/x", "write ${env:NAME}"),

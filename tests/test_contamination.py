@@ -1,4 +1,5 @@
-"""What of a suite stands in the training data: planted copies, near copies, and what only looks like one."""
+"""What of a suite stands in the training data: planted copies, near copies, and what only looks
+like one."""
 
 import json
 from pathlib import Path
@@ -11,7 +12,8 @@ from assay.spec.gate import ContaminationSpec
 EVALS = Path(__file__).parents[1] / "evals" / "country-facts"
 WANTED = ContaminationSpec()
 LONG = (
-    "a heron stood in the reeds below the bridge while the last barge of the evening went past without lights "
+    "a heron stood in the reeds below the bridge while the last barge of the evening went past "
+    "without lights "
     "and the children on the bank counted its crew aloud until nobody could see them any more"
 )
 
@@ -25,7 +27,9 @@ def items() -> list[SampleText]:
     return found[:100]
 
 
-def found_in(texts: list[list[str]], asked: list[SampleText], wanted: ContaminationSpec = WANTED) -> list[Hit]:
+def found_in(
+    texts: list[list[str]], asked: list[SampleText], wanted: ContaminationSpec = WANTED
+) -> list[Hit]:
     return list(hits_in(Index(asked, wanted), texts))
 
 
@@ -37,7 +41,11 @@ def exact(texts: list[list[str]], asked: list[SampleText]) -> set[int]:
     "plant",
     [
         lambda item: [item.question, item.answer],
-        lambda item: ["You are helpful.", item.question.upper() + "!!", f"  {item.answer.lower()} "],
+        lambda item: [
+            "You are helpful.",
+            item.question.upper() + "!!",
+            f"  {item.answer.lower()} ",
+        ],
         lambda item: [f"{LONG} {item.question} {item.answer} {LONG}"],
         lambda item: [f"Please tell me. {item.question}", f"Gladly: {item.answer}"],
     ],
@@ -55,7 +63,9 @@ def test_training_data_of_the_same_kind_is_clean() -> None:
 
 
 def test_the_question_with_another_answer_is_near() -> None:
-    (hit,) = found_in([["Which river flows through the old town of Arlen?", "The Wend."]], [question()])
+    (hit,) = found_in(
+        [["Which river flows through the old town of Arlen?", "The Wend."]], [question()]
+    )
     assert (hit.is_exact, hit.similarity) == (False, 1.0)
 
 
@@ -64,7 +74,11 @@ def question() -> SampleText:
 
 
 def test_a_small_change_of_wording_is_near() -> None:
-    (hit,) = found_in([["Which river flows through the old city of Arlen?", "The Sill"]], [question()], looser(0.6))
+    (hit,) = found_in(
+        [["Which river flows through the old city of Arlen?", "The Sill"]],
+        [question()],
+        looser(0.6),
+    )
     assert not hit.is_exact
     assert 0.6 <= hit.similarity < 1
 
@@ -144,24 +158,35 @@ def test_a_tokenized_split_is_read_as_the_model_is_shown_it(tmp_path: Path) -> N
         for item in asked[:7]
     ]
     write_split(tmp_path / "model", chats, tmp_path / "train.safetensors", max_length=256)
-    found = search(tmp_path / "model", tmp_path / "train.safetensors", asked, WANTED, in_parallel=False)
+    found = search(
+        tmp_path / "model", tmp_path / "train.safetensors", asked, WANTED, in_parallel=False
+    )
     assert found.num_texts == 7
-    assert [hit.item for hit in found.exact] == [f"{item.question} {item.answer}" for item in asked[:7]]
+    assert [hit.item for hit in found.exact] == [
+        f"{item.question} {item.answer}" for item in asked[:7]
+    ]
     assert found.near == ()
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("on_ray")
-def test_a_large_split_is_read_in_parts_by_ray_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_split_is_read_in_parts_by_ray_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from assay.engines.data import contamination
     from assay.engines.data.tokenize import write_split
     from tiny import make_model
 
     make_model(tmp_path / "model")
     asked = items()[:20]
-    lines = [(item.question, item.answer) for item in asked[:7]] + [(f"number {i}?", f"{i} it is") for i in range(43)]
-    chats = [[{"role": "user", "content": ask}, {"role": "assistant", "content": say}] for ask, say in lines]
+    lines = [(item.question, item.answer) for item in asked[:7]] + [
+        (f"number {i}?", f"{i} it is") for i in range(43)
+    ]
+    chats = [
+        [{"role": "user", "content": ask}, {"role": "assistant", "content": say}]
+        for ask, say in lines
+    ]
     write_split(tmp_path / "model", chats, tmp_path / "train.safetensors", max_length=256)
     monkeypatch.setattr(contamination, "FEW_EXAMPLES", 10)
     monkeypatch.setattr(contamination, "TEXTS_A_PART", 20)

@@ -11,7 +11,8 @@ from test_sweep import trial
 
 def curve(losses: list[float]) -> tuple[LossPoint, ...]:
     return tuple(
-        LossPoint(step=step, loss=loss, learning_rate=1e-3, tokens_per_s=1) for step, loss in enumerate(losses, 1)
+        LossPoint(step=step, loss=loss, learning_rate=1e-3, tokens_per_s=1)
+        for step, loss in enumerate(losses, 1)
     )
 
 
@@ -31,8 +32,12 @@ def test_what_exploded_does_not_squeeze_the_rest() -> None:
 
 
 def test_the_chosen_trial_is_marked_and_the_others_are_accounted_for() -> None:
-    pause = PauseReport(step=2, num_tokens=40, selection_loss=2.0, selection_loss_se=0.5, history=curve([3.0, 2.0]))
-    stopped = TrialRecord(learning_rate=1e-4, parameters={"method.lora.r": 8}, training=None, pauses=(pause,))
+    pause = PauseReport(
+        step=2, num_tokens=40, selection_loss=2.0, selection_loss_se=0.5, history=curve([3.0, 2.0])
+    )
+    stopped = TrialRecord(
+        learning_rate=1e-4, parameters={"method.lora.r": 8}, training=None, pauses=(pause,)
+    )
     sweep = SweepRecord(trials=(stopped, trial(1e-3, 0.5), trial(1e-2, None)), chosen=1)
     console = Console(file=io.StringIO(), width=120)
     print_sweep(console, sweep)

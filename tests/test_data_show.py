@@ -1,4 +1,5 @@
-"""`assay data show`: what the model will see, what it learns of it, and what becomes of each source."""
+"""`assay data show`: what the model will see, what it learns of it, and what becomes of each
+source."""
 
 import json
 import os
@@ -21,7 +22,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_project(folder)
     with (folder / "train.jsonl").open("a") as lines:
         lines.write(json.dumps({"prompt": "x" * 80, "completion": "long"}) + "\n")
-    (folder / "more.jsonl").write_text(json.dumps({"prompt": "more?", "completion": "more!"}) + "\n")
+    (folder / "more.jsonl").write_text(
+        json.dumps({"prompt": "more?", "completion": "more!"}) + "\n"
+    )
     return folder
 
 
@@ -33,7 +36,9 @@ def shown(project: Path, **data: object) -> Preview:
         "data": {"train": ["train.jsonl", "more.jsonl"], "selection": 0, **data},
     }
     settings = Settings(home=project / "home")
-    return data_preview(type(spec).model_validate(changed), step=1, num=4, root=project, settings=settings)
+    return data_preview(
+        type(spec).model_validate(changed), step=1, num=4, root=project, settings=settings
+    )
 
 
 def test_what_is_learned_is_the_answer_with_its_end(project: Path) -> None:
@@ -67,12 +72,19 @@ def test_the_command_starts_nothing_and_marks_with_brackets(project: Path) -> No
         "assert 'ray' not in sys.modules and 'vllm' not in sys.modules"
     )
     call = [sys.executable, "-c", code, "data", "show", "tiny.yaml"]
-    done = subprocess.run(call, cwd=project, capture_output=True, text=True, env=_env(project), check=False)
+    done = subprocess.run(
+        call, cwd=project, capture_output=True, text=True, env=_env(project), check=False
+    )
     assert done.returncode == 0, done.stderr
-    assert f"<|assistant|>[[{NO_IDEA}<|end|>]]" in done.stdout or "<|assistant|>[[yes<|end|>]]" in done.stdout
+    assert (
+        f"<|assistant|>[[{NO_IDEA}<|end|>]]" in done.stdout
+        or "<|assistant|>[[yes<|end|>]]" in done.stdout
+    )
     assert "longer than max_length 64: left out" in done.stdout
     document = json.loads(
-        subprocess.run([*call, "--json", "--num", "1"], cwd=project, capture_output=True, env=_env(project)).stdout
+        subprocess.run(
+            [*call, "--json", "--num", "1"], cwd=project, capture_output=True, env=_env(project)
+        ).stdout
     )
     assert len(document["examples"]) == 1
 

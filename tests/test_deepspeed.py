@@ -13,13 +13,26 @@ from assay.spec.train import TrainSpec
 from tiny import make_model
 
 GOLDEN = Path(__file__).with_name("golden") / "deepspeed.json"
-COMMON = {"learning_rate": 1e-3, "weight_decay": 0.1, "max_grad_norm": 0.5, "num_workers": 2, "micro_batch_size": 4}
+COMMON = {
+    "learning_rate": 1e-3,
+    "weight_decay": 0.1,
+    "max_grad_norm": 0.5,
+    "num_workers": 2,
+    "micro_batch_size": 4,
+}
 SPECS: dict[str, tuple[dict[str, Any], str, bool]] = {
     # what the spec says of `train`, the precision, and whether there are GPUs
     "stage 0 on CPU": ({"deepspeed": {"zero_stage": 0}}, "fp32", False),
     "stage 2, optimizer on CPU": ({"deepspeed": {"offload_optimizer": True}}, "bf16", True),
     "stage 3, all on disk": (
-        {"deepspeed": {"zero_stage": 3, "offload_optimizer": "nvme", "offload_param": "nvme", "nvme_path": "/nvme"}},
+        {
+            "deepspeed": {
+                "zero_stage": 3,
+                "offload_optimizer": "nvme",
+                "offload_param": "nvme",
+                "nvme_path": "/nvme",
+            }
+        },
         "fp16",
         True,
     ),
@@ -38,7 +51,14 @@ SPECS: dict[str, tuple[dict[str, Any], str, bool]] = {
     "another optimizer": ({"optimizer": "lion"}, "bf16", True),
     "rates by group": ({"group_learning_rates": {"embed": 1e-5}}, "bf16", True),
     "raw": (
-        {"deepspeed": {"raw": {"zero_optimization": {"reduce_bucket_size": 7}, "comms_logger": {"enabled": True}}}},
+        {
+            "deepspeed": {
+                "raw": {
+                    "zero_optimization": {"reduce_bucket_size": 7},
+                    "comms_logger": {"enabled": True},
+                }
+            }
+        },
         "bf16",
         True,
     ),
@@ -52,7 +72,9 @@ def test_deepspeed_is_told_what_the_spec_says() -> None:
 
 def written() -> dict[str, Any]:
     return {
-        name: deepspeed_config(TrainSpec.model_validate({**COMMON, **said}), precision=precision, on_gpu=on_gpu)  # type: ignore[arg-type]
+        name: deepspeed_config(
+            TrainSpec.model_validate({**COMMON, **said}), precision=precision, on_gpu=on_gpu
+        )  # type: ignore[arg-type]
         for name, (said, precision, on_gpu) in SPECS.items()
     }
 
@@ -60,7 +82,9 @@ def written() -> dict[str, Any]:
 def test_what_needs_whole_matrices_or_gradients_runs_without_deepspeed() -> None:
     assert is_used(TrainSpec())
     assert not is_used(TrainSpec.model_validate({"method": "adalora"}))
-    assert not is_used(TrainSpec.model_validate({"optimizer": "muon", "deepspeed": {"zero_stage": 0}}))
+    assert not is_used(
+        TrainSpec.model_validate({"optimizer": "muon", "deepspeed": {"zero_stage": 0}})
+    )
 
 
 @pytest.fixture
@@ -93,9 +117,18 @@ def test_a_truncated_save_fails(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda tensors: tensors.pop("lm_head.weight"), "1 of 21 tensors are missing, such as lm_head.weight"),
-        (lambda tensors: tensors.update({"model.norm.weight": tensors["model.norm.weight"][:0]}), "have another shape"),
-        (lambda tensors: tensors.update({"more": tensors["lm_head.weight"][:1].clone()}), "are not the model's"),
+        (
+            lambda tensors: tensors.pop("lm_head.weight"),
+            "1 of 21 tensors are missing, such as lm_head.weight",
+        ),
+        (
+            lambda tensors: tensors.update({"model.norm.weight": tensors["model.norm.weight"][:0]}),
+            "have another shape",
+        ),
+        (
+            lambda tensors: tensors.update({"more": tensors["lm_head.weight"][:1].clone()}),
+            "are not the model's",
+        ),
     ],
 )
 def test_a_save_that_lacks_something_fails(saved: Path, change: Any, words: str) -> None:
@@ -113,7 +146,9 @@ def test_an_adapter_that_lacks_something_fails(saved: Path, tmp_path: Path) -> N
     from peft import LoraConfig, get_peft_model
     from safetensors.torch import load_file, save_file
 
-    model = get_peft_model(load(saved), LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    model = get_peft_model(
+        load(saved), LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    )
     model.save_pretrained(str(tmp_path / "adapter"))
     check_saved(tmp_path / "adapter", model)
     file = tmp_path / "adapter" / "adapter_model.safetensors"

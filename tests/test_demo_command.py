@@ -12,7 +12,8 @@ from assay.settings import Settings
 ROOT = Path(__file__).resolve().parents[1]
 PREFACE = (
     "2026-11-27 15:26:05,356\tINFO job_manager.py:581 -- Runtime env is setting up.\n"
-    "Running entrypoint for job country-facts-1-b5c04a: python -m assay.cli.main run assay-spec.yaml\n"
+    "Running entrypoint for job country-facts-1-b5c04a: python -m assay.cli.main run "
+    "assay-spec.yaml\n"
 )
 
 
@@ -20,13 +21,21 @@ PREFACE = (
     ("code", "ends_with", "says"),
     [
         (ExitCode.GATE_FAILED, 0, "the gate failed this model, so nothing has traffic"),
-        (ExitCode.GATE_INCONCLUSIVE, 0, "too little evidence for this model, so nothing has traffic"),
+        (
+            ExitCode.GATE_INCONCLUSIVE,
+            0,
+            "too little evidence for this model, so nothing has traffic",
+        ),
         (ExitCode.FAILED, 1, ""),
         (ExitCode.USAGE, 2, ""),
     ],
 )
 def test_a_verdict_that_blocks_the_model_is_no_error_of_the_demo(
-    code: ExitCode, ends_with: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    code: ExitCode,
+    ends_with: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(demo, "start_place", lambda *_, **__: None)

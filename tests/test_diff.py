@@ -12,14 +12,23 @@ def spec(**said: object) -> Spec:
 
 
 def test_what_means_the_same_is_no_difference() -> None:
-    long = spec(data={"train": ["x"], "selection": "5%"}, train={"method": {"lora": {"r": 16}}}, sweep=None)
+    long = spec(
+        data={"train": ["x"], "selection": "5%"}, train={"method": {"lora": {"r": 16}}}, sweep=None
+    )
     assert differences(spec(), long) == []
 
 
 def test_every_changed_path_is_one_change() -> None:
     sweep = {"learning_rate": [1e-4, 1e-3]}
-    changes = differences(spec(), spec(name="bee", train={"method": {"lora": {"r": 8}}, "seed": 1}, sweep=sweep))
-    assert [change.path for change in changes] == ["name", "sweep", "train.method.lora.r", "train.seed"]
+    changes = differences(
+        spec(), spec(name="bee", train={"method": {"lora": {"r": 8}}, "seed": 1}, sweep=sweep)
+    )
+    assert [change.path for change in changes] == [
+        "name",
+        "sweep",
+        "train.method.lora.r",
+        "train.seed",
+    ]
     assert changes[0] == Change("name", "bot", "bee")
     assert changes[1].old is None
     assert isinstance(changes[1].new, dict)

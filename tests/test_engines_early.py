@@ -1,5 +1,5 @@
-"""Engines that start early: which are told to start when, and that none is left behind. Serve is a list of calls here;
-ledger, store and slots are the real ones."""
+"""Engines that start early: which are told to start when, and that none is left behind. Serve is a
+list of calls here; ledger, store and slots are the real ones."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +31,9 @@ class Serve:
         patch.setattr(ray_serve, "remove", lambda api, slot: self.said.append(f"remove {slot}"))
         patch.setattr(ray_serve, "state", lambda api, slot: None)
         patch.setattr(local_head, "is_running", lambda settings: self.head_is_here)
-        patch.setattr(engines.psutil, "virtual_memory", lambda: SimpleNamespace(available=self.free))
+        patch.setattr(
+            engines.psutil, "virtual_memory", lambda: SimpleNamespace(available=self.free)
+        )
         patch.setattr(engines, "ask", self._ask)
         self._project = project
 
@@ -40,14 +42,18 @@ class Serve:
             self.said.append(f"start {Path(model.artifact.path).name} in {name}")
             return deploy.Started(name, 1.0)
 
-    def _wait(self, started: deploy.Started, serve: Any, *, model: ModelRecord, **_: Any) -> DeploymentRecord:
+    def _wait(
+        self, started: deploy.Started, serve: Any, *, model: ModelRecord, **_: Any
+    ) -> DeploymentRecord:
         self.said.append(f"wait for {started.slot}")
         return DeploymentRecord(
             slot=started.slot, model_name="bot", artifact_digest=model.artifact.digest, url="", deployed_at=1.0,
             replicas=("r1",),
         )  # fmt: skip
 
-    def _ask(self, context: RunContext, deployment: DeploymentRecord, *, model: ModelRecord, **_: Any) -> Any:
+    def _ask(
+        self, context: RunContext, deployment: DeploymentRecord, *, model: ModelRecord, **_: Any
+    ) -> Any:
         self.said.append(f"ask {deployment.slot}")
         self._project.answer(context, model, 90)
         return engines._known_answers(context, model, "bot", self._project.work())
@@ -70,7 +76,9 @@ def context(project: Project) -> RunContext:
     return context
 
 
-def test_both_engines_start_before_either_is_waited_for(project: Project, serve: Serve, context: RunContext) -> None:
+def test_both_engines_start_before_either_is_waited_for(
+    project: Project, serve: Serve, context: RunContext
+) -> None:
     engines.start_base_early(context, project.work())
     assert serve.said == [f"start {digest(context.model)} in reference"]
     asked = base_answers(project, context)
@@ -101,17 +109,28 @@ def test_without_room_each_engine_starts_when_it_is_its_turn(
     assert serve.said == []
     base_answers(project, context)
     deploy_candidate(project, context)
-    assert [said.split()[0] for said in serve.said] == ["start", "wait", "ask", "remove", "start", "wait"]
+    assert [said.split()[0] for said in serve.said] == [
+        "start",
+        "wait",
+        "ask",
+        "remove",
+        "start",
+        "wait",
+    ]
 
 
-def test_a_base_model_that_has_answered_is_not_started(project: Project, serve: Serve, context: RunContext) -> None:
+def test_a_base_model_that_has_answered_is_not_started(
+    project: Project, serve: Serve, context: RunContext
+) -> None:
     project.answer(context, context.model, 80)
     engines.start_base_early(context, project.work())
     base_answers(project, context)
     assert serve.said == []
 
 
-def test_a_run_that_stops_in_between_leaves_no_engine(project: Project, serve: Serve, context: RunContext) -> None:
+def test_a_run_that_stops_in_between_leaves_no_engine(
+    project: Project, serve: Serve, context: RunContext
+) -> None:
     engines.start_base_early(context, project.work())
     engines.stop_unasked(context)
     engines.stop_unasked(context)

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from assay.engines.evaluation import task_files
 from assay.engines.evaluation.client import Endpoint
-from assay.engines.evaluation.harness import TaskFile, _exact_match, documents, evaluate, load, task_file
+from assay.engines.evaluation.harness import (
+    TaskFile,
+    _exact_match,
+    documents,
+    evaluate,
+    load,
+    task_file,
+)
 from assay.errors import InvalidInput, UsageError
 from assay.records.gate import EvaluationRecord, Sample, TaskResult
 from assay.settings import Settings
@@ -26,7 +33,8 @@ from servers import serving
 from tiny import make_model
 
 QUESTIONS = [
-    {"question": f"what is {i}?", "answer": f"answer to what is {i}?", "source": f"s{i % 3}"} for i in range(12)
+    {"question": f"what is {i}?", "answer": f"answer to what is {i}?", "source": f"s{i % 3}"}
+    for i in range(12)
 ]
 
 
@@ -76,7 +84,8 @@ def choice_task(folder: Path) -> Path:
 
 
 class Thinker(OpenAI):
-    """Reasons before it answers, and tells both apart as vLLM does; one question in the middle of its reasoning."""
+    """Reasons before it answers, and tells both apart as vLLM does; one question in the middle of
+    its reasoning."""
 
     def reply(self, body: dict[str, Any]) -> dict[str, Any]:
         question = body["messages"][-1]["content"]
@@ -94,8 +103,14 @@ def test_the_answer_is_read_and_not_the_reasoning(tmp_path: Path) -> None:
         (second,) = evaluate(asked, [short]).tasks
     samples = {sample.prompt: sample for sample in first.items}
     assert samples["what is 3?"].response == "answer to what is 3?"
-    assert (samples["what is 3?"].scores["exact_match"], samples["what is 3?"].reasoning_tokens) == (1.0, 20)
-    assert (samples["what is 7?"].response, samples["what is 7?"].scores["exact_match"]) == ("", 0.0)
+    assert (
+        samples["what is 3?"].scores["exact_match"],
+        samples["what is 3?"].reasoning_tokens,
+    ) == (1.0, 20)
+    assert (samples["what is 7?"].response, samples["what is 7?"].scores["exact_match"]) == (
+        "",
+        0.0,
+    )
     bodies = {(body["max_tokens"], body["thinking_token_budget"]) for body in server.bodies}
     assert bodies == {(16 + 64, 64), (16 + 24, 24)}
     assert not any("stop" in body for body in server.bodies)  # it would end the reasoning
@@ -105,7 +120,9 @@ def test_the_answer_is_read_and_not_the_reasoning(tmp_path: Path) -> None:
 def test_answers_become_scored_items(server: Counting, tmp_path: Path) -> None:
     task_settings = TaskSettings(cluster_by="source", slice_by=("source",))
     task = task_file("facts", write_task(tmp_path), task_settings)
-    server.answer = lambda question: "wrong" if "7" in question else f"answer to {question}\nand more"
+    server.answer = lambda question: (
+        "wrong" if "7" in question else f"answer to {question}\nand more"
+    )
     answered = evaluate(endpoint(server), [task], answers=tmp_path / "answers.jsonl")
     items = answered.tasks[0].items
     assert [item.scores for item in items] == [{"exact_match": float(i != 7)} for i in range(12)]
@@ -148,33 +165,52 @@ def test_exact_match_knows_the_letters_of_other_scripts(
     assert loose.process_results(doc, [response]) == {"exact_match": without_punctuation}
 
 
-@given(st.text(st.characters(max_codepoint=127)), st.text(st.characters(max_codepoint=127)), st.booleans())
+@given(
+    st.text(st.characters(max_codepoint=127)),
+    st.text(st.characters(max_codepoint=127)),
+    st.booleans(),
+)
 def test_exact_match_of_ascii_is_what_lm_eval_says(one: str, other: str, loose: bool) -> None:
     from lm_eval.api.metrics import exact_match_fn
 
-    options = {"ignore_case": loose, "ignore_punctuation": loose, "regexes_to_ignore": ["[.]$", ","] if loose else None}
+    options = {
+        "ignore_case": loose,
+        "ignore_punctuation": loose,
+        "regexes_to_ignore": ["[.]$", ","] if loose else None,
+    }
     for response in (other, one, f"{one.upper()}!"):
         said = {"references": [one], "predictions": [response], **options}
         assert _exact_match(exact_match_fn, **said) == exact_match_fn(**said)
 
 
-def test_a_failing_server_makes_errors_and_no_wrong_answers(server: Counting, tmp_path: Path) -> None:
-    server.fault = lambda number: 500 if "what is 3?" in json.dumps(server.bodies[number - 1]) else None
+def test_a_failing_server_makes_errors_and_no_wrong_answers(
+    server: Counting, tmp_path: Path
+) -> None:
+    server.fault = lambda number: (
+        500 if "what is 3?" in json.dumps(server.bodies[number - 1]) else None
+    )
     items = evaluate(endpoint(server), [task_file("facts", write_task(tmp_path))]).tasks[0].items
-    assert [item.scores for item in items] == [{} if i == 3 else {"exact_match": 1.0} for i in range(12)]
+    assert [item.scores for item in items] == [
+        {} if i == 3 else {"exact_match": 1.0} for i in range(12)
+    ]
     assert "HTTP 500" in str(items[3].error)
 
 
 def test_choices_are_scored_by_the_model(server: Counting, model: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    result = evaluate(endpoint(server), [task_file("letters", choice_task(tmp_path))], tokenizer=str(model)).tasks[0]
+    result = evaluate(
+        endpoint(server), [task_file("letters", choice_task(tmp_path))], tokenizer=str(model)
+    ).tasks[0]
     words = AutoTokenizer.from_pretrained(model)
-    # Twelve prompts, four a request, as four may be in flight; a prompt is sent once for its three choices.
+    # Twelve prompts, four a request, as four may be in flight; a prompt is sent once for its three
+    # choices.
     assert [len(body["prompt"]) for body in server.bodies] == [4, 4, 4]
     for item, line in zip(result.items, QUESTIONS, strict=True):
         chat = [{"role": "user", "content": line["question"]}]
-        context = words.apply_chat_template(chat, tokenize=True, add_generation_prompt=True, return_dict=False)
+        context = words.apply_chat_template(
+            chat, tokenize=True, add_generation_prompt=True, return_dict=False
+        )
         table = logprobs(context)
         found = {letter: table[words.encode(letter)[0]] for letter in "ABC"}
         assert item.response == max(found, key=found.__getitem__)
@@ -184,10 +220,16 @@ def test_choices_are_scored_by_the_model(server: Counting, model: Path, tmp_path
 
 
 def test_settings_of_the_suite_overrule_the_task(server: Counting, tmp_path: Path) -> None:
-    task_settings = TaskSettings(temperature=0.5, max_gen_toks=3, max_items=5, apply_chat_template=False)
-    result = evaluate(endpoint(server), [task_file("facts", write_task(tmp_path), task_settings)]).tasks[0]
+    task_settings = TaskSettings(
+        temperature=0.5, max_gen_toks=3, max_items=5, apply_chat_template=False
+    )
+    result = evaluate(
+        endpoint(server), [task_file("facts", write_task(tmp_path), task_settings)]
+    ).tasks[0]
     assert len(result.items) == 5
-    assert {(body["temperature"], body["max_tokens"], "prompt" in body) for body in server.bodies} == {(0.5, 3, True)}
+    assert {
+        (body["temperature"], body["max_tokens"], "prompt" in body) for body in server.bodies
+    } == {(0.5, 3, True)}
 
 
 def test_few_shots_are_turns_of_the_chat(server: Counting, tmp_path: Path) -> None:
@@ -198,7 +240,10 @@ def test_few_shots_are_turns_of_the_chat(server: Counting, tmp_path: Path) -> No
 
 
 def test_documents_are_question_and_answer(tmp_path: Path) -> None:
-    assert documents(task_file("letters", choice_task(tmp_path)))[:2] == [("what is 0?", "B"), ("what is 1?", "B")]
+    assert documents(task_file("letters", choice_task(tmp_path)))[:2] == [
+        ("what is 0?", "B"),
+        ("what is 1?", "B"),
+    ]
 
 
 def function_task(folder: Path, digest: str | None = None) -> TaskFile:
@@ -211,7 +256,9 @@ def function_task(folder: Path, digest: str | None = None) -> TaskFile:
 
 def test_a_function_runs_when_the_suite_names_its_digest(server: Counting, tmp_path: Path) -> None:
     evaluate(endpoint(server), [function_task(tmp_path)])
-    assert {body["messages"][-1]["content"] for body in server.bodies} == {f"WHAT IS {i}?" for i in range(12)}
+    assert {body["messages"][-1]["content"] for body in server.bodies} == {
+        f"WHAT IS {i}?" for i in range(12)
+    }
 
 
 def test_a_function_that_the_suite_does_not_name_is_refused(tmp_path: Path) -> None:
@@ -223,7 +270,9 @@ def test_a_function_that_the_suite_does_not_name_is_refused(tmp_path: Path) -> N
         function_task(tmp_path, "0" * 64)
 
 
-def test_a_function_that_changes_after_it_was_read_does_not_run(server: Counting, tmp_path: Path) -> None:
+def test_a_function_that_changes_after_it_was_read_does_not_run(
+    server: Counting, tmp_path: Path
+) -> None:
     task = function_task(tmp_path)
     (tmp_path / "shout.py").write_text("raise SystemExit('ran')\n")
     with pytest.raises(InvalidInput, match="is not the file"):
@@ -240,7 +289,11 @@ def test_the_digest_is_of_all_that_bears_on_the_items(tmp_path: Path) -> None:
         (tmp_path / file).write_text((tmp_path / file).read_text() + "\n")
         digests.add(task_file("facts", path).digest)
     assert len(digests) == 5
-    assert set(task_files.read(path, "facts", {}).files) == {"facts.yaml", "facts.jsonl", "base.yaml"}
+    assert set(task_files.read(path, "facts", {}).files) == {
+        "facts.yaml",
+        "facts.jsonl",
+        "base.yaml",
+    }
 
 
 def test_a_task_of_lm_eval_is_found_by_its_name() -> None:
@@ -250,11 +303,16 @@ def test_a_task_of_lm_eval_is_found_by_its_name() -> None:
     assert task_files.packaged("no_such_task") is None
 
 
-def test_data_that_cannot_be_had_is_said_in_one_sentence(server: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_cannot_be_had_is_said_in_one_sentence(
+    server: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     found = task_files.packaged("arc_easy")
     assert found is not None
-    with pytest.raises(UsageError, match=r"arc_easy needs the data set allenai/ai2_arc, which is not on this machine"):
+    with pytest.raises(
+        UsageError,
+        match=r"arc_easy needs the data set allenai/ai2_arc, which is not on this machine",
+    ):
         evaluate(endpoint(server), [task_file("arc_easy", found)])
 
 
@@ -272,8 +330,15 @@ def workplace(home: Path) -> Work:
 
 
 def result_of(task: TaskFile, *, error: str | None = None) -> TaskResult:
-    items = [Sample(id=str(i), prompt="p", target="t", response="r", scores={"exact_match": 1.0}) for i in range(3)]
-    failed = Sample(id="9", prompt="p", target="t", response="", scores={}, error=error) if error else None
+    items = [
+        Sample(id=str(i), prompt="p", target="t", response="r", scores={"exact_match": 1.0})
+        for i in range(3)
+    ]
+    failed = (
+        Sample(id="9", prompt="p", target="t", response="", scores={}, error=error)
+        if error
+        else None
+    )
     return TaskResult(task=task.name, digest="d", items=(*items, *([failed] if failed else [])))
 
 
@@ -308,14 +373,20 @@ def test_another_setting_is_another_weighing(tmp_path: Path) -> None:
     assert stage.finished("a" * 64, "tiny", [warmer], engine="engine", work=work) is None
 
 
-def test_a_failed_item_is_known_by_its_own_question_where_some_are_asked(server: Counting, tmp_path: Path) -> None:
+def test_a_failed_item_is_known_by_its_own_question_where_some_are_asked(
+    server: Counting, tmp_path: Path
+) -> None:
     task = task_file("facts", write_task(tmp_path), TaskSettings(max_items=5))
     asked = [item.prompt for item in evaluate(endpoint(server), [task]).tasks[0].items]
     for question in asked:
-        server.fault = lambda number, q=question: 500 if q in json.dumps(server.bodies[number - 1]) else None
+        server.fault = lambda number, q=question: (
+            500 if q in json.dumps(server.bodies[number - 1]) else None
+        )
         items = evaluate(endpoint(server), [task]).tasks[0].items
         assert [item.prompt for item in items if item.error] == [question]
-        assert [item.scores for item in items] == [{} if i.prompt == question else {"exact_match": 1.0} for i in items]
+        assert [item.scores for item in items] == [
+            {} if i.prompt == question else {"exact_match": 1.0} for i in items
+        ]
 
 
 def test_a_task_is_asked_until_it_is_settled(server: Counting, tmp_path: Path) -> None:
@@ -334,7 +405,9 @@ def test_a_task_is_asked_until_it_is_settled(server: Counting, tmp_path: Path) -
     assert len(server.bodies) == before + 8
     assert part.digest == whole.digest
     assert {item.id for item in part.items} | set(part.unasked) == {item.id for item in whole.items}
-    assert [item.prompt for item in part.items] != [item.prompt for item in whole.items][:8], "not the file's order"
+    assert [item.prompt for item in part.items] != [item.prompt for item in whole.items][:8], (
+        "not the file's order"
+    )
 
     rest = evaluate(endpoint(server), [task], answers=answers)
     assert (rest.num_sent, rest.reused) == (4, {"facts": 8})
@@ -344,17 +417,25 @@ def test_a_task_is_asked_until_it_is_settled(server: Counting, tmp_path: Path) -
 def test_examples_before_the_question_are_the_same_in_whatever_blocks_it_is_asked(
     server: Counting, tmp_path: Path
 ) -> None:
-    task = task_file("facts", write_task(tmp_path, fewshot_split="train"), TaskSettings(num_fewshot=2))
+    task = task_file(
+        "facts", write_task(tmp_path, fewshot_split="train"), TaskSettings(num_fewshot=2)
+    )
     (result,) = evaluate(endpoint(server), [task], settled=lambda _: True).tasks
     assert len(result.items) == 12
 
 
 def test_suites_that_are_asked_together_share_what_they_have_in_common(tmp_path: Path) -> None:
-    task, other = task_file("facts", write_task(tmp_path)), task_file("more", write_task(tmp_path, "more"))
+    task, other = (
+        task_file("facts", write_task(tmp_path)),
+        task_file("more", write_task(tmp_path, "more")),
+    )
     shorter = task_file("facts", tmp_path / "facts.yaml", TaskSettings(max_items=3))
     assert stage._unlike([task, other, shorter]) == [[task, other], [shorter]]
     suite = SuiteSpec.model_validate({"stop_early": True, "limits": {"facts": {"at_least": 0.9}}})
-    wrong = [Sample(id=str(i), prompt="p", target="t", response="r", scores={"exact_match": 0.0}) for i in range(30)]
+    wrong = [
+        Sample(id=str(i), prompt="p", target="t", response="r", scores={"exact_match": 0.0})
+        for i in range(30)
+    ]
     part = TaskResult(task="facts", digest="d", items=tuple(wrong), unasked=("30", "31"))
     eager = stage.Stopping(suite, None, None, 0.95)
     assert stage._settled({"facts": [eager]}, part)

@@ -9,11 +9,18 @@ from assay.engines.data.readers import Example, Message, check_forms, read_examp
 from assay.errors import InvalidInput, Problem, UsageError
 from assay.spec.data import DataFormat
 
-CHAT = {"messages": [{"role": "user", "content": "Capital of Chad?"}, {"role": "assistant", "content": "N'Djamena"}]}
+CHAT = {
+    "messages": [
+        {"role": "user", "content": "Capital of Chad?"},
+        {"role": "assistant", "content": "N'Djamena"},
+    ]
+}
 QUESTION, ANSWER = Message("user", "Capital of Chad?"), Message("assistant", "N'Djamena")
 
 
-def read(folder: Path, text: str | bytes, format: DataFormat = "auto", system: str | None = None) -> list[Example]:
+def read(
+    folder: Path, text: str | bytes, format: DataFormat = "auto", system: str | None = None
+) -> list[Example]:
     """The examples of one file with this text."""
     (folder / "d.jsonl").write_bytes(text if isinstance(text, bytes) else text.encode())
     return read_examples(["d.jsonl"], format, system, folder)
@@ -34,7 +41,9 @@ def refusals(folder: Path, text: str | bytes, format: DataFormat = "auto") -> li
         ({"instruction": QUESTION.content, "output": ANSWER.content, "input": ""}, "alpaca"),
     ],
 )
-def test_each_format_is_read_named_or_found_out(tmp_path: Path, line: object, format: DataFormat) -> None:
+def test_each_format_is_read_named_or_found_out(
+    tmp_path: Path, line: object, format: DataFormat
+) -> None:
     assert read(tmp_path, json.dumps(line), format) == [Example((QUESTION, ANSWER))]
     assert read(tmp_path, json.dumps(line), "auto") == [Example((QUESTION, ANSWER))]
 
@@ -46,7 +55,12 @@ USER, BETTER, WORSE = (QUESTION,), (QUESTION, ANSWER), (QUESTION, Message("assis
     ("line", "format", "example"),
     [
         (
-            {"conversations": [{"from": "human", "value": QUESTION.content}, {"from": "gpt", "value": ANSWER.content}]},
+            {
+                "conversations": [
+                    {"from": "human", "value": QUESTION.content},
+                    {"from": "gpt", "value": ANSWER.content},
+                ]
+            },
             "sharegpt",
             Example(BETTER),
         ),
@@ -56,12 +70,19 @@ USER, BETTER, WORSE = (QUESTION,), (QUESTION, ANSWER), (QUESTION, Message("assis
             Example(BETTER, rejected=WORSE),
         ),
         (
-            {"chosen": CHAT["messages"], "rejected": [CHAT["messages"][0], {"role": "assistant", "content": "Lagos"}]},
+            {
+                "chosen": CHAT["messages"],
+                "rejected": [CHAT["messages"][0], {"role": "assistant", "content": "Lagos"}],
+            },
             "preference",
             Example(BETTER, rejected=WORSE),
         ),
         (
-            {"prompt": [{"role": "user", "content": QUESTION.content}], "completion": "Lagos", "label": False},
+            {
+                "prompt": [{"role": "user", "content": QUESTION.content}],
+                "completion": "Lagos",
+                "label": False,
+            },
             "kto",
             Example(WORSE, label=False),
         ),
@@ -84,8 +105,14 @@ def test_every_other_form_is_read_named_or_found_out(
         ({"prompt": "a", "chosen": "b", "rejected": " "}, "the answer is empty"),
         ({"text": " "}, "the text is empty"),
         ({"text": "a", "label": ""}, "the label is empty"),
-        ({"conversations": [{"from": "someone", "value": "x"}]}, "expected human, gpt or system, found 'someone'"),
-        ({"chosen": CHAT["messages"], "rejected": [{"role": "user", "content": "x"}]}, "must be the assistant's"),
+        (
+            {"conversations": [{"from": "someone", "value": "x"}]},
+            "expected human, gpt or system, found 'someone'",
+        ),
+        (
+            {"chosen": CHAT["messages"], "rejected": [{"role": "user", "content": "x"}]},
+            "must be the assistant's",
+        ),
     ],
 )
 def test_what_is_wrong_with_another_form_is_told(tmp_path: Path, line: object, words: str) -> None:
@@ -97,7 +124,10 @@ def test_tables_are_read_like_lines(tmp_path: Path) -> None:
     import pyarrow as arrow
     import pyarrow.parquet
 
-    records = [{"prompt": QUESTION.content, "completion": ANSWER.content}, {"prompt": "a", "completion": "b"}]
+    records = [
+        {"prompt": QUESTION.content, "completion": ANSWER.content},
+        {"prompt": "a", "completion": "b"},
+    ]
     table = arrow.Table.from_pylist(records)
     arrow.parquet.write_table(table, tmp_path / "a.parquet")
     with arrow.ipc.new_file(str(tmp_path / "b.arrow"), table.schema) as file:
@@ -108,7 +138,10 @@ def test_tables_are_read_like_lines(tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text('prompt,completion\n"Capital of Chad?","N\'Djamena"\n"a","b"\n')
     for name in ("a.parquet", "b.arrow", "c.arrow", "d.json", "e.csv"):
         examples = read_examples([name], "auto", None, tmp_path)
-        assert examples == [Example(BETTER), Example((Message("user", "a"), Message("assistant", "b")))], name
+        assert examples == [
+            Example(BETTER),
+            Example((Message("user", "a"), Message("assistant", "b"))),
+        ], name
 
 
 def test_a_broken_row_of_a_table_is_told_with_its_number(tmp_path: Path) -> None:
@@ -117,9 +150,14 @@ def test_a_broken_row_of_a_table_is_told_with_its_number(tmp_path: Path) -> None
     with pytest.raises(InvalidInput) as caught:
         read_examples(["d.json"], "auto", None, tmp_path)
     told = [str(problem).removeprefix(f"{tmp_path}/") for problem in caught.value.problems]
-    assert told == ["d.json: row 2: the answer is empty", "d.json: row 3: expected an object, found a number"]
+    assert told == [
+        "d.json: row 2: the answer is empty",
+        "d.json: row 3: expected an object, found a number",
+    ]
     (tmp_path / "d.csv").write_text("prompt,completion\na,b\na\n")
-    with pytest.raises(InvalidInput, match=r"d.csv:3:1: this row has not as many cells as the header"):
+    with pytest.raises(
+        InvalidInput, match=r"d.csv:3:1: this row has not as many cells as the header"
+    ):
         read_examples(["d.csv"], "auto", None, tmp_path)
     (tmp_path / "d.parquet").write_text("no table")
     with pytest.raises(InvalidInput, match="this is not Parquet"):
@@ -129,7 +167,8 @@ def test_a_broken_row_of_a_table_is_told_with_its_number(tmp_path: Path) -> None
 def test_data_of_another_form_than_the_objectives_is_refused() -> None:
     check_forms([Example(BETTER)], ("messages", "alpaca"), "a.jsonl")
     with pytest.raises(
-        UsageError, match=r"a.jsonl holds data of the form messages; the objective learns from preference"
+        UsageError,
+        match=r"a.jsonl holds data of the form messages; the objective learns from preference",
     ):
         check_forms([Example(BETTER, rejected=WORSE), Example(BETTER)], ("preference",), "a.jsonl")
 
@@ -142,7 +181,10 @@ def test_alpaca_input_follows_the_instruction(tmp_path: Path) -> None:
 def test_the_system_prompt_goes_to_those_that_bring_none(tmp_path: Path) -> None:
     own = {"messages": [{"role": "system", "content": "Own."}, *CHAT["messages"]]}
     examples = read(tmp_path, f"{json.dumps(CHAT)}\n{json.dumps(own)}", system="Given.")
-    assert [example.messages[0] for example in examples] == [Message("system", "Given."), Message("system", "Own.")]
+    assert [example.messages[0] for example in examples] == [
+        Message("system", "Given."),
+        Message("system", "Own."),
+    ]
 
 
 def test_byte_order_mark_carriage_returns_and_blank_lines_do_no_harm(tmp_path: Path) -> None:
@@ -153,7 +195,9 @@ def test_byte_order_mark_carriage_returns_and_blank_lines_do_no_harm(tmp_path: P
 def test_globs_are_sorted_and_no_file_is_read_twice(tmp_path: Path) -> None:
     for name in ("b", "a", "c"):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"prompt": name, "completion": "x"}))
-    examples = read_examples(["c.jsonl", "*.jsonl", str(tmp_path / "a.jsonl")], "auto", None, tmp_path)
+    examples = read_examples(
+        ["c.jsonl", "*.jsonl", str(tmp_path / "a.jsonl")], "auto", None, tmp_path
+    )
     assert [example.messages[0].content for example in examples] == ["c", "a", "b"]
 
 
@@ -167,17 +211,31 @@ def test_globs_are_sorted_and_no_file_is_read_twice(tmp_path: Path) -> None:
         ('{"messages": 3}', "messages: expected a list, found a number"),
         ('{"prompt": "x", "completion": "y"}', "`messages` is missing (it has prompt, completion)"),
         ('{"messages": []}', "the last message must be the assistant's"),
-        ('{"messages": [{"role": "user", "content": "x"}]}', "the last message must be the assistant's"),
-        ('{"messages": [{"role": "gpt", "content": "x"}]}', "messages.0.role: expected system or user or assistant"),
+        (
+            '{"messages": [{"role": "user", "content": "x"}]}',
+            "the last message must be the assistant's",
+        ),
+        (
+            '{"messages": [{"role": "gpt", "content": "x"}]}',
+            "messages.0.role: expected system or user or assistant",
+        ),
         ('{"messages": [{"role": "gpt", "content": "x"}]}', "did you mean `assistant`?"),
-        ('{"messages": [{"role": "user", "content": ["x"]}]}', "messages.0.content: expected text, found a list"),
+        (
+            '{"messages": [{"role": "user", "content": ["x"]}]}',
+            "messages.0.content: expected text, found a list",
+        ),
         ('{"messages": [{"role": "user", "text": "x"}]}', "messages.0: `content` is missing"),
-        (json.dumps({"messages": [CHAT["messages"][0], {"role": "assistant", "content": " "}]}), "the answer is empty"),
+        (
+            json.dumps({"messages": [CHAT["messages"][0], {"role": "assistant", "content": " "}]}),
+            "the answer is empty",
+        ),
         (json.dumps(CHAT).replace("Chad", r"\ud800"), "half a character"),
     ],
 )
 def test_a_broken_line_is_told_with_its_number(tmp_path: Path, line: str, words: str) -> None:
-    (problem,) = refusals(tmp_path, f"{json.dumps(CHAT)}\n\n{line}\n{json.dumps(CHAT)}\n", "messages")
+    (problem,) = refusals(
+        tmp_path, f"{json.dumps(CHAT)}\n\n{line}\n{json.dumps(CHAT)}\n", "messages"
+    )
     assert (problem.file, problem.line) == (str(tmp_path / "d.jsonl"), 3)
     assert words in str(problem)
 

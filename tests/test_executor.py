@@ -73,7 +73,14 @@ def test_who_asks_to_stop_as_a_stage_ends_stops_the_executor_with_its_record(
 def test_a_stage_whose_process_has_gone_is_not_running(executor: StageExecutor) -> None:
     executor.ledger.begin_stage("r-1", "train", digest_of("train"))
     with only_one(executor.settings.run_folder("r-1"), "r-1"):
-        assert [stage.state for stage in stages_now("r-1", executor.ledger, executor.settings)] == ["running"]
-        with pytest.raises(UsageError, match="being run already"), only_one(executor.settings.run_folder("r-1"), "r-1"):
+        assert [stage.state for stage in stages_now("r-1", executor.ledger, executor.settings)] == [
+            "running"
+        ]
+        with (
+            pytest.raises(UsageError, match="being run already"),
+            only_one(executor.settings.run_folder("r-1"), "r-1"),
+        ):
             pass
-    assert [stage.state for stage in stages_now("r-1", executor.ledger, executor.settings)] == ["killed"]
+    assert [stage.state for stage in stages_now("r-1", executor.ledger, executor.settings)] == [
+        "killed"
+    ]

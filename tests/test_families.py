@@ -1,5 +1,5 @@
-"""Five families of models, from their data through the gate on the real engine. Their weights are random and tiny; what
-is real is each family's architecture, tokenizer and chat template."""
+"""Five families of models, from their data through the gate on the real engine. Their weights are
+random and tiny; what is real is each family's architecture, tokenizer and chat template."""
 
 import json
 import urllib.request
@@ -49,10 +49,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     suite.write_text(SUITE)
     suite.with_suffix("").symlink_to(suite.with_name("tiny"))
     lines = [json.loads(line) for line in (project.folder / "train.jsonl").read_text().splitlines()]
-    with_reasoning = [{**one, "completion": f"<think>\nHm.\n</think>\n\n{one['completion']}"} for one in lines]
-    (project.folder / "reasoned.jsonl").write_text("".join(json.dumps(one) + "\n" for one in with_reasoning))
-    two_turns = [[*_messages(one), *_messages(two)] for one, two in zip(lines[::2], lines[1::2], strict=True)]
-    (project.folder / "turns.jsonl").write_text("".join(json.dumps({"messages": one}) + "\n" for one in two_turns))
+    with_reasoning = [
+        {**one, "completion": f"<think>\nHm.\n</think>\n\n{one['completion']}"} for one in lines
+    ]
+    (project.folder / "reasoned.jsonl").write_text(
+        "".join(json.dumps(one) + "\n" for one in with_reasoning)
+    )
+    two_turns = [
+        [*_messages(one), *_messages(two)] for one, two in zip(lines[::2], lines[1::2], strict=True)
+    ]
+    (project.folder / "turns.jsonl").write_text(
+        "".join(json.dumps({"messages": one}) + "\n" for one in two_turns)
+    )
     try:
         yield project
     finally:
@@ -60,7 +68,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 
 @pytest.mark.parametrize(("family", "arguments", "scheme"), CASES)
-def test_a_family_is_trained_served_and_evaluated(project: Project, family: str, arguments: str, scheme: str) -> None:
+def test_a_family_is_trained_served_and_evaluated(
+    project: Project, family: str, arguments: str, scheme: str
+) -> None:
     make_family(project.folder / family, family)
     data = "reasoned.jsonl" if family == "r1" else "train.jsonl"
     spec = SPEC.format(family=family, arguments=arguments, data=data, scheme=scheme)
@@ -96,7 +106,10 @@ def _samples(report: dict[str, Any]) -> list[Sample]:
 
 
 def _messages(line: dict[str, str]) -> list[dict[str, str]]:
-    return [{"role": "user", "content": line["prompt"]}, {"role": "assistant", "content": line["completion"]}]
+    return [
+        {"role": "user", "content": line["prompt"]},
+        {"role": "assistant", "content": line["completion"]},
+    ]
 
 
 def _chat(deployment: dict[str, Any], question: str, **more: Any) -> Any:

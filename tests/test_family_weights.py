@@ -1,4 +1,5 @@
-"""What training sees and leaves of models of several families: packed batches, adapters and their merging."""
+"""What training sees and leaves of models of several families: packed batches, adapters and their
+merging."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.fixture
 def split(folder: Path) -> PackedSplit:
     file = folder.with_suffix(".safetensors")
-    chats = [[{"role": "user", "content": one}, {"role": "assistant", "content": "yes"}] for one in QUESTIONS]
+    chats = [
+        [{"role": "user", "content": one}, {"role": "assistant", "content": "yes"}]
+        for one in QUESTIONS
+    ]
     write_split(folder, chats, file, max_length=256)
     return PackedSplit.load(str(file))
 
@@ -40,21 +44,31 @@ def test_packed_texts_do_not_see_each_other(folder: Path, split: PackedSplit) ->
     from transformers import AutoModelForCausalLM
 
     model = trained(folder, method="full").train()
-    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    plain = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
     batch = collate([split[index] for index in range(len(split))])
     texts = [text for index in range(len(split)) for text in split[index].texts]
     with torch.no_grad():
-        packed = model(**{name: batch[name] for name in ("input_ids", "position_ids", "logits_to_keep")}).logits[0]
-        alone = [plain(input_ids=tokens.unsqueeze(0)).logits[0][:-1][mask[1:]] for tokens, mask in texts]
+        packed = model(
+            **{name: batch[name] for name in ("input_ids", "position_ids", "logits_to_keep")}
+        ).logits[0]
+        alone = [
+            plain(input_ids=tokens.unsqueeze(0)).logits[0][:-1][mask[1:]] for tokens, mask in texts
+        ]
     torch.testing.assert_close(packed, torch.cat(alone), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_every_weight_that_is_trained_has_a_gradient(folder: Path, split: PackedSplit, method: Any) -> None:
+def test_every_weight_that_is_trained_has_a_gradient(
+    folder: Path, split: PackedSplit, method: Any
+) -> None:
     """Workers that wait for a gradient that never comes wait for ever."""
     model = trained(folder, method=method).train()
     batch = collate([split[index] for index in range(len(split))])
-    outputs = model(**{name: batch[name] for name in ("input_ids", "position_ids", "logits_to_keep")})
+    outputs = model(
+        **{name: batch[name] for name in ("input_ids", "position_ids", "logits_to_keep")}
+    )
     outputs.logits.square().sum().backward()
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     assert weights
@@ -74,13 +88,15 @@ def test_an_adapter_merged_is_the_adapter(folder: Path, split: PackedSplit, tmp_
     assert (facts.num_layers, facts.context_length) == (len(model.get_decoder().layers), 512)
     assert facts.num_parameters == folders.describe(folder).num_parameters  # tied weights stay tied
     merged, base = (
-        AutoModelForCausalLM.from_pretrained(one, dtype=torch.float32) for one in (tmp_path / "merged", folder)
+        AutoModelForCausalLM.from_pretrained(one, dtype=torch.float32)
+        for one in (tmp_path / "merged", folder)
     )
     tokens, _ = split[0].texts[0]
     positions = torch.arange(len(tokens)).unsqueeze(0)
     with torch.no_grad():
         ours, theirs, before = (
-            one.eval()(input_ids=tokens.unsqueeze(0), position_ids=positions).logits for one in (model, merged, base)
+            one.eval()(input_ids=tokens.unsqueeze(0), position_ids=positions).logits
+            for one in (model, merged, base)
         )
     assert (ours - before).abs().max() > 0.1
     torch.testing.assert_close(ours, theirs, atol=0.03, rtol=0)  # merged weights are kept in bf16

@@ -12,7 +12,12 @@ from assay.cli.commands.first_spec import write_first_spec
 from assay.engines.data.profile import answers_in
 from assay.loader.load import load_spec, load_suite
 from assay.rules.planning.first_suite import SCORE_GAIN, AnswerProfile, Form, first_suite
-from assay.rules.planning.power import ASSUMED_SPREAD, _items_for_gap, score_difference_limit, score_limit
+from assay.rules.planning.power import (
+    ASSUMED_SPREAD,
+    _items_for_gap,
+    score_difference_limit,
+    score_limit,
+)
 from assay.rules.planning.recommend import Template
 from assay.rules.statistics.means import mean_bounds
 from assay.rules.statistics.proportions import clopper_pearson_lower
@@ -23,14 +28,21 @@ Line = dict[str, object]
 
 
 def profile(
-    form: Form = "answers", n: int = 5000, *, commonest: float = 0.001, words: int = 2, in_json: float = 0
+    form: Form = "answers",
+    n: int = 5000,
+    *,
+    commonest: float = 0.001,
+    words: int = 2,
+    in_json: float = 0,
 ) -> AnswerProfile:
     return AnswerProfile(form, n, commonest, words, in_json)
 
 
 @pytest.mark.parametrize("commonest", [0.2, 0.5, 0.675, 0.9])
 @pytest.mark.parametrize("n", [1_000, 3_000, 100_000])
-def test_a_limit_on_labels_is_above_the_commonest_and_can_be_shown(commonest: float, n: int) -> None:
+def test_a_limit_on_labels_is_above_the_commonest_and_can_be_shown(
+    commonest: float, n: int
+) -> None:
     suite = first_suite(profile("labels", n, commonest=commonest))
     limit = demanded(suite.limits[0])
     assert commonest < limit <= commonest + (1 - commonest) / 2 + 0.01
@@ -39,7 +51,9 @@ def test_a_limit_on_labels_is_above_the_commonest_and_can_be_shown(commonest: fl
         assert (commonest, n) == (0.9, 1_000)
         return
     truth = limit + (1 - limit) / 2
-    passing = [k for k in range(num_samples + 1) if clopper_pearson_lower(k, num_samples, 0.95) >= limit]
+    passing = [
+        k for k in range(num_samples + 1) if clopper_pearson_lower(k, num_samples, 0.95) >= limit
+    ]
     assert binom.sf(passing[0] - 1, num_samples, truth) >= 0.8
 
 
@@ -80,20 +94,24 @@ def test_large_data_is_not_sealed_by_the_tenth() -> None:
 
 
 def test_the_samples_that_a_plan_names_show_a_mean_in_four_of_five_cases() -> None:
-    """Against the bounds that decide, for the spread that is assumed. 300 draws of a power of 0.8 give 0.73 or less
-    with 0.2 % chance; far more than 0.8 would be samples for nothing."""
+    """Against the bounds that decide, for the spread that is assumed. 300 draws of a power of 0.8
+    give 0.73 or less with 0.2 % chance; far more than 0.8 would be samples for nothing."""
     rng = default_rng(5)
     for gap in (SCORE_GAIN, 0.1):
         n = _items_for_gap(gap, 0.95)
         differences = rng.normal(gap, ASSUMED_SPREAD, (300, n)).clip(-1, 1)
-        shown = [mean_bounds(row.tolist(), None, 0.95, lowest=-1.0).lower > 0 for row in differences]
+        shown = [
+            mean_bounds(row.tolist(), None, 0.95, lowest=-1.0).lower > 0 for row in differences
+        ]
         assert 0.73 < sum(shown) / 300 < 0.995
         plan = score_difference_limit("t", "", num_items=n, margin=0.0, confidence=0.95)
         assert plan.detectable == pytest.approx(gap, rel=0.01)
     on_limit = score_limit("t", "", num_items=100, limit=0.5, confidence=0.95, direction="at_least")
     assert on_limit.detectable is not None
     assert 0.55 < on_limit.detectable < 0.6
-    impossible = score_limit("t", "", num_items=10, limit=0.9, confidence=0.95, direction="at_least")
+    impossible = score_limit(
+        "t", "", num_items=10, limit=0.9, confidence=0.95, direction="at_least"
+    )
     assert impossible.detectable is None
 
 
@@ -102,7 +120,10 @@ def label(number: int) -> Line:
 
 
 def answer(number: int) -> Line:
-    return {"prompt": f"question {number}", "completion": f"{number} is a number, and it has a good many properties."}
+    return {
+        "prompt": f"question {number}",
+        "completion": f"{number} is a number, and it has a good many properties.",
+    }
 
 
 def pair(number: int) -> Line:
@@ -130,7 +151,9 @@ def test_init_writes_a_suite_for_the_data_that_it_is_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("train.jsonl").write_text("".join(json.dumps(line(number)) + "\n" for number in range(2000)))
+    Path("train.jsonl").write_text(
+        "".join(json.dumps(line(number)) + "\n" for number in range(2000))
+    )
     write_first_spec(
         Path("spec.yaml"),
         template=template,
@@ -147,7 +170,9 @@ def test_init_writes_a_suite_for_the_data_that_it_is_shown(
     assert not isinstance(gate, HeldOut)
     assert gate in (0.1, 0.15)
     if template == "classify":
-        assert limits[0].at_least == pytest.approx(0.84)  # two thirds are spam; half of the rest must be right
+        assert limits[0].at_least == pytest.approx(
+            0.84
+        )  # two thirds are spam; half of the rest must be right
 
 
 def test_answers_are_counted_once_and_plain_text_has_none(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-"""The gate within a run: attempts at the sealed items, and the champion beside the candidate. All answers stand
-already, so no model is asked; ledger, store, stages and rules are the real ones."""
+"""The gate within a run: attempts at the sealed items, and the champion beside the candidate. All
+answers stand already, so no model is asked; ledger, store, stages and rules are the real ones."""
 
 import json
 import sys
@@ -46,12 +46,18 @@ class Project:
         self.store = ArtifactStore(self.settings.home / "artifacts")
         (folder / "suite").mkdir()
         self.write_items("a")
-        task = {"dataset_path": "json", "dataset_kwargs": {"data_files": "facts.jsonl"}, "task": "facts"}
+        task = {
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": "facts.jsonl"},
+            "task": "facts",
+        }
         (folder / "suite/facts.yaml").write_text(yaml.safe_dump(task))
         self.write_suite(**suite)
 
     def write_items(self, mark: str) -> None:
-        lines = [json.dumps({"question": f"{mark} {index}", "answer": "!"}) for index in range(NUM_ITEMS)]
+        lines = [
+            json.dumps({"question": f"{mark} {index}", "answer": "!"}) for index in range(NUM_ITEMS)
+        ]
         (self.folder / "suite/facts.jsonl").write_text("\n".join(lines))
 
     def write_suite(self, **suite: object) -> None:
@@ -62,9 +68,13 @@ class Project:
         (made := self.folder / name).mkdir()
         (made / "model.safetensors").write_text(name)
         model = self.store.put(made, "model")
-        return ModelRecord(artifact=model, architecture="L", num_parameters=1, num_layers=1, context_length=8)
+        return ModelRecord(
+            artifact=model, architecture="L", num_parameters=1, num_layers=1, context_length=8
+        )
 
-    def context(self, candidate: ModelRecord, num_right: int, champion: Champion | None = None) -> RunContext:
+    def context(
+        self, candidate: ModelRecord, num_right: int, champion: Champion | None = None
+    ) -> RunContext:
         """A run that has come to the gate; its candidate has answered so many items right."""
         spec = Spec.model_validate(
             {
@@ -72,13 +82,18 @@ class Project:
                 "name": "bot",
                 "model": "hf:some/model",
                 "data": {"train": "train.jsonl"},
-                "gate": {"suite": "suite.yaml", "baseline": "none" if champion is None else "champion"},
+                "gate": {
+                    "suite": "suite.yaml",
+                    "baseline": "none" if champion is None else "champion",
+                },
                 "approval": {"reviewers": ["anna"]},
             }
         )
         suite = load_suites(["suite.yaml"], self.folder)
         context = RunContext(spec, suite, self.folder, self.settings, champion)
-        empty = SplitRecord(file="", digest="", num_examples=0, num_tokens=0, num_completion_tokens=0)
+        empty = SplitRecord(
+            file="", digest="", num_examples=0, num_tokens=0, num_completion_tokens=0
+        )
         context.records = {
             "compress": candidate,
             "prepare": DatasetRecord(
@@ -95,20 +110,29 @@ class Project:
             train_digest="train", task_digests={task.name: task.digest for task in context.tasks}, num_items=NUM_ITEMS,
             num_examples=9, exact=(), near=(), ngram=13, similarity=0.8,
         )  # fmt: skip
-        self.ledger.open_run(run_id(spec, suite, self.folder), name="bot", spec="{}", started_by="ben")
+        self.ledger.open_run(
+            run_id(spec, suite, self.folder), name="bot", spec="{}", started_by="ben"
+        )
         return context
 
     def answer(self, context: RunContext, model: ModelRecord, num_right: int) -> None:
         """Stores a model's answers, as if it had been asked before."""
         (task,) = context.tasks
         items = tuple(
-            Sample(id=f"{i}", prompt="?", target="!", response="", scores={"exact_match": float(i < num_right)})
+            Sample(
+                id=f"{i}",
+                prompt="?",
+                target="!",
+                response="",
+                scores={"exact_match": float(i < num_right)},
+            )
             for i in range(NUM_ITEMS)
         )
         engine = context.spec.serve.engine.model_dump()
         mark = digest_of([engine, ray_serve.engine_packages(self.settings.engine_python)])
         evaluate._cache(self.work(), model.artifact.digest, mark).put(
-            task, TaskResult(task="facts", digest=digest_of([task.digest, "and its items"]), items=items)
+            task,
+            TaskResult(task="facts", digest=digest_of([task.digest, "and its items"]), items=items),
         )
 
     def work(self) -> Work:
@@ -137,7 +161,11 @@ def test_attempts_are_counted_and_shown_where_there_is_no_budget(tmp_path: Path)
     for number in (1, 2, 3):
         scorecard = project.decide(project.context(project.model(f"m{number}"), 90)).scorecard
         assert scorecard.attempt is not None
-        assert (scorecard.attempt.number, scorecard.attempt.budget, scorecard.attempt.confidence) == (
+        assert (
+            scorecard.attempt.number,
+            scorecard.attempt.budget,
+            scorecard.attempt.confidence,
+        ) == (
             number,
             None,
             0.95,
@@ -148,14 +176,22 @@ def test_attempts_are_counted_and_shown_where_there_is_no_budget(tmp_path: Path)
 def test_a_spent_budget_is_told_and_renewed_items_renew_it(tmp_path: Path) -> None:
     project = Project(tmp_path, attempts=2)
     first, failed = project.model("first"), project.model("failed")
-    assert project.decide(project.context(failed, 10)).scorecard.outcome == "FAIL"  # a failure is an attempt too
+    assert (
+        project.decide(project.context(failed, 10)).scorecard.outcome == "FAIL"
+    )  # a failure is an attempt too
     passed = project.decide(project.context(first, 90)).scorecard
     assert passed.attempt is not None
-    assert (passed.attempt.number, passed.attempt.budget, passed.attempt.confidence) == (2, 2, pytest.approx(0.975))
+    assert (passed.attempt.number, passed.attempt.budget, passed.attempt.confidence) == (
+        2,
+        2,
+        pytest.approx(0.975),
+    )
     assert passed.limits[0].confidence == pytest.approx(0.975)
 
     third = project.context(project.model("third"), 100)
-    with pytest.raises(UsageError, match=r"2 of 2 candidates were evaluated with the items of facts: .* Renew"):
+    with pytest.raises(
+        UsageError, match=r"2 of 2 candidates were evaluated with the items of facts: .* Renew"
+    ):
         project.decide(third)
     with pytest.raises(UsageError, match="Renew these items"):  # and before anything is trained
         check_attempts_left(third.suite, third.tasks, project.ledger)
@@ -173,7 +209,9 @@ def test_a_spent_budget_is_told_and_renewed_items_renew_it(tmp_path: Path) -> No
 def test_asking_the_same_items_in_another_way_renews_nothing(tmp_path: Path) -> None:
     project = Project(tmp_path, attempts=1)
     project.decide(project.context(project.model("first"), 90))
-    project.write_suite(attempts=1, limits={"facts": {"at_least": 0.4}}, tasks={"facts": {"num_fewshot": 0}})
+    project.write_suite(
+        attempts=1, limits={"facts": {"at_least": 0.4}}, tasks={"facts": {"num_fewshot": 0}}
+    )
     other = project.context(project.model("second"), 90)
     with pytest.raises(UsageError, match="1 of 1 candidates"):
         project.decide(other)
@@ -192,7 +230,13 @@ def champion_of(project: Project, model: ModelRecord) -> Champion:
     """A run whose model has the traffic."""
     project.ledger.open_run("old-1", name="old", spec="{}", started_by="ben")
     project.ledger.finish_stage(project.ledger.begin_stage("old-1", "compress", "key"), model)
-    return Champion(run="old-1", slot="green", model_name="bot", artifact_digest=model.artifact.digest, since=1.0)
+    return Champion(
+        run="old-1",
+        slot="green",
+        model_name="bot",
+        artifact_digest=model.artifact.digest,
+        since=1.0,
+    )
 
 
 def test_the_champion_stands_beside_the_candidate_and_is_not_asked_again(tmp_path: Path) -> None:

@@ -18,7 +18,14 @@ Scores = Sequence[float]
 
 def evaluation(scores: Scores, metric: str = "exact_match", **more: Any) -> Evaluation:
     items = tuple(
-        Sample(id=f"{index}", prompt="?", target="!", response="", scores={metric: score}, **_each(more, index))
+        Sample(
+            id=f"{index}",
+            prompt="?",
+            target="!",
+            response="",
+            scores={metric: score},
+            **_each(more, index),
+        )
         for index, score in enumerate(scores)
     )
     task = TaskResult(task="facts", digest="facts", items=items)
@@ -30,7 +37,9 @@ def _each(more: dict[str, Any], index: int) -> dict[str, Any]:
 
 
 def decide(candidate: Evaluation, base: Evaluation | None = None, **limit: Any) -> LimitResult:
-    (result,) = evaluate_limits(SuiteSpec.model_validate({"limits": {"facts": limit}}), candidate, base)
+    (result,) = evaluate_limits(
+        SuiteSpec.model_validate({"limits": {"facts": limit}}), candidate, base
+    )
     return result
 
 
@@ -47,12 +56,22 @@ def test_ten_identical_items_do_not_certify_a_margin_of_one_point() -> None:
 
 
 def test_a_candidate_that_answered_10_of_the_bases_200_items() -> None:
-    undecided(evaluation([1.0] * 10), evaluation([1.0] * 200), "the items differ", no_worse_than="base", margin="20%")
+    undecided(
+        evaluation([1.0] * 10),
+        evaluation([1.0] * 200),
+        "the items differ",
+        no_worse_than="base",
+        margin="20%",
+    )
 
 
 def test_five_pairs() -> None:
-    undecided(evaluation([1.0] * 5), evaluation([1.0] * 5), "45", no_worse_than="base", margin="10%")
-    undecided(evaluation([0.9] * 5), evaluation([0.9] * 5), "5 items", no_worse_than="base", margin="10%")
+    undecided(
+        evaluation([1.0] * 5), evaluation([1.0] * 5), "45", no_worse_than="base", margin="10%"
+    )
+    undecided(
+        evaluation([0.9] * 5), evaluation([0.9] * 5), "5 items", no_worse_than="base", margin="10%"
+    )
 
 
 def test_empty_results() -> None:
@@ -62,7 +81,9 @@ def test_empty_results() -> None:
     assert overall([]) == "INCONCLUSIVE"
 
 
-@pytest.mark.parametrize("text", ["limits: {}\n", "confidence: 0.95\n", "{}\n", "", "limits: {facts: []}\n"])
+@pytest.mark.parametrize(
+    "text", ["limits: {}\n", "confidence: 0.95\n", "{}\n", "", "limits: {facts: []}\n"]
+)
 def test_an_empty_suite_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "suite.yaml").write_text(text)
     with pytest.raises(InvalidInput):
@@ -78,12 +99,19 @@ def test_symmetric_clusters_whose_naive_interval_has_no_width() -> None:
 
 def test_a_base_so_bad_that_no_worse_means_nothing() -> None:
     bad, as_bad = [1.0] * 10 + [0.0] * 190, [1.0] * 9 + [0.0] * 191
-    undecided(evaluation(as_bad), evaluation(bad), "itself so bad", no_worse_than="base", margin="10%")
+    undecided(
+        evaluation(as_bad), evaluation(bad), "itself so bad", no_worse_than="base", margin="10%"
+    )
     # With a floor the candidate must reach it on its own, and a good one does.
-    result = decide(evaluation(as_bad), evaluation(bad), no_worse_than="base", margin="10%", floor="50%")
+    result = decide(
+        evaluation(as_bad), evaluation(bad), no_worse_than="base", margin="10%", floor="50%"
+    )
     assert result.outcome == "FAIL"
     good = evaluation([1.0] * 180 + [0.0] * 20)
-    assert decide(good, evaluation(bad), no_worse_than="base", margin="10%", floor="50%").outcome == "PASS"
+    assert (
+        decide(good, evaluation(bad), no_worse_than="base", margin="10%", floor="50%").outcome
+        == "PASS"
+    )
     assert decide(good, good, no_worse_than="base", margin="10%").outcome == "PASS"
 
 
@@ -103,7 +131,9 @@ def test_one_flip_in_twenty_judged_by_a_point_estimate() -> None:
 
 
 def test_a_misspelt_metric() -> None:
-    undecided(evaluation([1.0] * 50), None, "no score exact_macth", metric="exact_macth", at_least="1%")
+    undecided(
+        evaluation([1.0] * 50), None, "no score exact_macth", metric="exact_macth", at_least="1%"
+    )
 
 
 def test_a_misspelt_task_is_refused_before_anything_starts(tmp_path: Path) -> None:
@@ -121,7 +151,9 @@ def test_scores_that_are_no_scores(strange: float) -> None:
         undecided(scores, None, "not within 0 to 1", metric=metric, at_least="1%")
         undecided(evaluation([1.0] * 100, metric), scores, "on the base model", metric=metric, no_worse_than="base",
                   margin="50%")  # fmt: skip
-    result = decide(evaluation([1.0] * 99 + [strange], "abstained"), metric="over_abstention", at_most="100%")
+    result = decide(
+        evaluation([1.0] * 99 + [strange], "abstained"), metric="over_abstention", at_most="100%"
+    )
     assert result.outcome == "INCONCLUSIVE"
 
 
@@ -136,4 +168,10 @@ def test_a_request_that_failed_is_no_wrong_answer_and_no_right_one() -> None:
 
 
 def test_a_champion_that_was_not_weighed() -> None:
-    undecided(evaluation([1.0] * 100), None, "the champion was not evaluated", no_worse_than="champion", margin="50%")
+    undecided(
+        evaluation([1.0] * 100),
+        None,
+        "the champion was not evaluated",
+        no_worse_than="champion",
+        margin="50%",
+    )

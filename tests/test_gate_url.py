@@ -67,11 +67,16 @@ def test_a_server_is_weighed_by_what_can_be_known_of_it(project: Project) -> Non
         assert card["bytes_known"] is False
         assert card["scorecard"]["artifact_digest"].startswith("url:")
         assert "secret" not in json.dumps(card)
-        outcomes = {(limit["task"], limit["metric"]): limit["outcome"] for limit in card["scorecard"]["limits"]}
+        outcomes = {
+            (limit["task"], limit["metric"]): limit["outcome"]
+            for limit in card["scorecard"]["limits"]
+        }
         assert outcomes["tiny_known", "exact_match"] == "PASS"
         assert outcomes["tiny_known", "over_abstention"] == "PASS"
         assert outcomes["tiny_unknown", "hallucination_rate"] == "FAIL"
-        assert outcomes["service", "ttft_p50"] == "INCONCLUSIVE", "nobody loads a server that is not ours"
+        assert outcomes["service", "ttft_p50"] == "INCONCLUSIVE", (
+            "nobody loads a server that is not ours"
+        )
         assert Partner.asked == 80
         project.assay(*keyed, "--revision", "7", exit_code=10)
         assert Partner.asked == 80, "a revision is not asked twice"
@@ -85,17 +90,33 @@ def test_several_suites_are_asked_together_and_decided_each(project: Project) ->
     limits = "limits: {tiny_known: {metric: exact_match, at_least: 60%}}\n"
     (evals / "second.yaml").write_text(limits + "tasks: {tiny_known: {max_items: 20}}\n")
     with serving(Partner) as server:
-        there = ("gate", "run", *SUITE, "--suite", "evals/second.yaml", "--url", f"http://127.0.0.1:{server.port}/v1")
+        there = (
+            "gate",
+            "run",
+            *SUITE,
+            "--suite",
+            "evals/second.yaml",
+            "--url",
+            f"http://127.0.0.1:{server.port}/v1",
+        )
         call = (*there, "--api-key-env", "PARTNER_KEY", "--revision", "8", "--json")
         before = Partner.asked
-        cards = json.loads(project.assay(*call, "--html", str(project.folder / "both.html"), exit_code=10))
+        cards = json.loads(
+            project.assay(*call, "--html", str(project.folder / "both.html"), exit_code=10)
+        )
         assert Partner.asked == before + 80, "what both suites ask is asked once"
         assert [card["scorecard"]["outcome"] for card in cards] == ["FAIL", "PASS"]
-        assert [card["scorecard"]["suite"] for card in cards] == ["evals/tiny.yaml", "evals/second.yaml"]
+        assert [card["scorecard"]["suite"] for card in cards] == [
+            "evals/tiny.yaml",
+            "evals/second.yaml",
+        ]
         assert [card["candidate"]["num_items"] for card in cards] == [80, 20]
         assert "tiny_unknown" in (project.folder / "both-tiny.html").read_text()
         assert "tiny_unknown" not in (project.folder / "both-second.html").read_text()
-        assert json.loads(project.assay("report", cards[1]["name"], "--json"))["scorecard"]["outcome"] == "PASS"
+        assert (
+            json.loads(project.assay("report", cards[1]["name"], "--json"))["scorecard"]["outcome"]
+            == "PASS"
+        )
         project.assay(*call, exit_code=10)
         assert Partner.asked == before + 80
 
@@ -104,16 +125,29 @@ def test_a_suite_that_stops_early_asks_no_more_than_decides(project: Project) ->
     evals = project.folder / "evals"
     shutil.copytree(evals / "tiny", evals / "early")
     limits = (
-        "tiny_known: {metric: exact_match, at_least: 60%}, tiny_unknown: {metric: hallucination_rate, at_most: 30%}"
+        "tiny_known: {metric: exact_match, at_least: 60%}, tiny_unknown: {metric: "
+        "hallucination_rate, at_most: 30%}"
     )
     (evals / "early.yaml").write_text(f"limits: {{{limits}}}\nstop_early: true\n")
     with serving(Partner) as server:
-        there = ("gate", "run", "--suite", "evals/early.yaml", "--url", f"http://127.0.0.1:{server.port}/v1")
+        there = (
+            "gate",
+            "run",
+            "--suite",
+            "evals/early.yaml",
+            "--url",
+            f"http://127.0.0.1:{server.port}/v1",
+        )
         before = Partner.asked
         call = (*there, "--api-key-env", "PARTNER_KEY", "--revision", "9", "--json")
         card = json.loads(project.assay(*call, exit_code=10))
-        found = {limit["task"]: limit for limit in card["scorecard"]["limits"] if limit["kind"] == "task"}
-        assert [found[task]["outcome"] for task in ("tiny_known", "tiny_unknown")] == ["PASS", "FAIL"]
+        found = {
+            limit["task"]: limit for limit in card["scorecard"]["limits"] if limit["kind"] == "task"
+        }
+        assert [found[task]["outcome"] for task in ("tiny_known", "tiny_unknown")] == [
+            "PASS",
+            "FAIL",
+        ]
         assert found["tiny_known"]["num_items"] == 32, "two blocks of as many as are in flight"
         assert all(limit["num_items"] + limit["num_unasked"] == 40 for limit in found.values())
         assert Partner.asked - before == card["candidate"]["num_items"] < 80
@@ -124,27 +158,49 @@ def test_a_suite_that_stops_early_asks_no_more_than_decides(project: Project) ->
 def test_free_text_is_scored_and_a_judge_counts_once_it_was_measured(project: Project) -> None:
     evals = project.folder / "evals"
     shutil.copytree(evals / "tiny", evals / "text")
-    labels = [{"question": f"q{n}", "answer": "yes" if n % 2 else "no", "label": 5 if n % 2 else 1} for n in range(40)]
-    (evals / "text" / "labels.jsonl").write_text("".join(json.dumps(label) + "\n" for label in labels))
+    labels = [
+        {"question": f"q{n}", "answer": "yes" if n % 2 else "no", "label": 5 if n % 2 else 1}
+        for n in range(40)
+    ]
+    (evals / "text" / "labels.jsonl").write_text(
+        "".join(json.dumps(label) + "\n" for label in labels)
+    )
     limits = [
         {"metric": metric, "at_least": 0.9}
         for metric in ("judge", "rougeL", "chrf", "token_f1", "contains", "regex", "json_schema")
     ]
     with serving(Partner) as server, serving(OpenAI, Counting) as judge:
         judge.answer = lambda prompt: "SCORE: 5" if "\nyes\n" in prompt else "It is not.\nSCORE: 1"
-        asked = {"url": judge.url, "model": "judge", "rubric": "5: says yes.", "labels": "labels.jsonl"}
+        asked = {
+            "url": judge.url,
+            "model": "judge",
+            "rubric": "5: says yes.",
+            "labels": "labels.jsonl",
+        }
         suite = {
             "limits": {"tiny_known": limits[:-1], "tiny_unknown": [limits[-1]]},
-            "tasks": {"tiny_known": {"regex": "^yes$"}, "tiny_unknown": {"json_schema": {"type": "string"}}},
+            "tasks": {
+                "tiny_known": {"regex": "^yes$"},
+                "tiny_unknown": {"json_schema": {"type": "string"}},
+            },
             "judge": {**asked, "min_agreement": 0.9, "min_kappa": 0.6},
         }
         (evals / "text.yaml").write_text(json.dumps(suite))
-        there = ("gate", "run", "--suite", "evals/text.yaml", "--url", f"http://127.0.0.1:{server.port}/v1")
+        there = (
+            "gate",
+            "run",
+            "--suite",
+            "evals/text.yaml",
+            "--url",
+            f"http://127.0.0.1:{server.port}/v1",
+        )
         call = (*there, "--api-key-env", "PARTNER_KEY", "--revision", "7", "--json")
         found = [_limits(project.assay(*call, exit_code=10))]
         project.assay("gate", "selftest", "evals/text.yaml", "--draws", "100")
         found.append(_limits(project.assay(*call, exit_code=10)))
-        assert len(judge.bodies) == 40 + 40, "forty answers of the model, forty labels, and none of them twice"
+        assert len(judge.bodies) == 40 + 40, (
+            "forty answers of the model, forty labels, and none of them twice"
+        )
     unmeasured, measured = found
     assert unmeasured["judge"] == ("INCONCLUSIVE", 1.0)
     assert measured["judge"] == ("PASS", 1.0)

@@ -1,4 +1,5 @@
-"""The gateway: a real HAProxy, kept by the real supervisor, before a small real server in Ray Serve's place."""
+"""The gateway: a real HAProxy, kept by the real supervisor, before a small real server in Ray
+Serve's place."""
 
 import json
 import os
@@ -137,11 +138,18 @@ def test_a_request_without_a_known_key_is_refused(running: Running, header: str 
     assert (response.status_code, code_of(response)) == (401, "invalid_api_key")
 
 
-@pytest.mark.parametrize("target", ["/", "/blue/v1/models", "/v1", "/v1/../green/v1/models", "/v1/%2e%2E/green/v1/x"])
+@pytest.mark.parametrize(
+    "target", ["/", "/blue/v1/models", "/v1", "/v1/../green/v1/models", "/v1/%2e%2E/green/v1/x"]
+)
 def test_only_paths_under_v1_are_served(running: Running, target: str) -> None:
     set_weights(running.settings, {"blue": 256, "green": 0})
-    with socket.create_connection(("127.0.0.1", running.settings.gateway_port)) as raw:  # clients tidy such paths up
-        head = f"GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {running.key}\r\nConnection: close\r\n\r\n"
+    with socket.create_connection(
+        ("127.0.0.1", running.settings.gateway_port)
+    ) as raw:  # clients tidy such paths up
+        head = (
+            f"GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+            f"{running.key}\r\nConnection: close\r\n\r\n"
+        )
         raw.sendall(head.encode())
         with raw.makefile() as answer:
             assert answer.readline().split()[1] == "404"
@@ -173,7 +181,9 @@ def test_weights_split_the_requests_and_are_counted(running: Running) -> None:
     assert after["blue"].responses_5xx == before["blue"].responses_5xx
 
 
-@pytest.mark.parametrize("weights", [{"blue": 256}, {"blue": 257, "green": 0}, {"blue": -1, "green": 0}])
+@pytest.mark.parametrize(
+    "weights", [{"blue": 256}, {"blue": 257, "green": 0}, {"blue": -1, "green": 0}]
+)
 def test_wrong_weights_change_nothing(running: Running, weights: dict[str, int]) -> None:
     set_weights(running.settings, {"blue": 5, "green": 0})
     with pytest.raises(ValueError, match="weight"):
@@ -219,9 +229,15 @@ def test_a_key_is_not_kept_in_clear(running: Running) -> None:
 
 def test_a_second_supervisor_leaves_the_place_alone(running: Running) -> None:
     first = supervisor.running_pid(running.settings)
-    settings = {"ASSAY_HOME": str(running.settings.home), "ASSAY_GATEWAY_PORT": str(running.settings.gateway_port)}
+    settings = {
+        "ASSAY_HOME": str(running.settings.home),
+        "ASSAY_GATEWAY_PORT": str(running.settings.gateway_port),
+    }
     second = subprocess.run(
-        [sys.executable, "-m", supervisor.MODULE], env={**os.environ, **settings}, timeout=10, capture_output=True
+        [sys.executable, "-m", supervisor.MODULE],
+        env={**os.environ, **settings},
+        timeout=10,
+        capture_output=True,
     )
     assert second.returncode == 0
     assert b"another supervisor" in second.stdout
@@ -246,7 +262,10 @@ def test_a_supervisor_seen_in_its_last_moment_is_gone_and_no_error(tmp_path: Pat
 def test_a_port_in_use_is_said_before_anything_starts(running: Running, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         other = Settings(home=tmp_path, gateway_port=taken.getsockname()[1])
-        with pytest.raises(PlaceError, match=rf"port {other.gateway_port} .*process {os.getpid()}.*ASSAY_GATEWAY_PORT"):
+        with pytest.raises(
+            PlaceError,
+            match=rf"port {other.gateway_port} .*process {os.getpid()}.*ASSAY_GATEWAY_PORT",
+        ):
             gateway.start(other)
     assert not gateway.is_running(other)
     with pytest.raises(PlaceError, match="haproxy"):

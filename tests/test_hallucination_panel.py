@@ -1,4 +1,5 @@
-"""The panels' questions are what their scripts make, and their answers are read as their READMEs say."""
+"""The panels' questions are what their scripts make, and their answers are read as their READMEs
+say."""
 
 import json
 import re
@@ -39,12 +40,23 @@ def test_the_files_are_what_the_script_makes(panel: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "suite", ["hallucination", "hallucination-zh", "country-facts", "country-facts-zh", "truthfulqa", "service"]
+    "suite",
+    [
+        "hallucination",
+        "hallucination-zh",
+        "country-facts",
+        "country-facts-zh",
+        "truthfulqa",
+        "service",
+    ],
 )
 def test_the_suite_pins_all_that_it_runs(suite: str) -> None:
     tasks = tasks_of(load_suites([f"evals/{suite}.yaml"], ROOT), ROOT, None)
     assert {task.name for task in tasks} == set(load_suites([f"evals/{suite}.yaml"], ROOT).limits)
-    assert {task.name for task in tasks if task.wants_confidence} <= {"capitals_choice", "capitals_choice_zh"}
+    assert {task.name for task in tasks if task.wants_confidence} <= {
+        "capitals_choice",
+        "capitals_choice_zh",
+    }
 
 
 @PANELS
@@ -73,14 +85,21 @@ def test_the_chinese_panel_is_of_facts_that_geonames_knows() -> None:
     make_data = runpy.run_path(str(FOLDERS["_zh"] / "make_data.py"))
     known = {country.name: country for country in make_data["countries"]()}
     assert len(known) >= 100
-    assert len(known) < len(make_data["names"]()), "a capital that GeoNames does not know so is left out"
+    assert len(known) < len(make_data["names"]()), (
+        "a capital that GeoNames does not know so is left out"
+    )
     for line in lines("closed_book", "_zh"):
         country = known[line["question"].removesuffix("的首都是哪里？")]
         assert (line["answer"], tuple(line["also"])) == (country.capital, country.also)
     for country in known.values():
         assert not any(name in country.name for name in (country.capital, *country.also))
         assert country.other_city is None or country.capital not in country.other_city
-    assert [make_data["numeral"](number) for number in (12, 20, 57, 89)] == ["十二", "二十", "五十七", "八十九"]
+    assert [make_data["numeral"](number) for number in (12, 20, 57, 89)] == [
+        "十二",
+        "二十",
+        "五十七",
+        "八十九",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +137,9 @@ def test_answers_are_read(function: str, answer: str, response: str, correct: bo
         ("corrects_premise", "巴黎", [], "法国的首都是巴黎，自987年以来。", True),
     ],
 )
-def test_chinese_answers_are_read(function: str, answer: str, also: list[str], response: str, correct: bool) -> None:
+def test_chinese_answers_are_read(
+    function: str, answer: str, also: list[str], response: str, correct: bool
+) -> None:
     read = runpy.run_path(str(FOLDERS["_zh"] / "scoring.py"))[function]
     assert read({"answer": answer, "also": also}, [response]) == {"correct": float(correct)}
 
@@ -138,7 +159,8 @@ def reads(question: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("says", "closed_book", "without_answer", "invented"), [(abstains, (0, 1), 1, 1), (invents, (0, 0), 0, 0)]
+    ("says", "closed_book", "without_answer", "invented"),
+    [(abstains, (0, 1), 1, 1), (invents, (0, 0), 0, 0)],
 )
 def test_the_chinese_panel_tells_abstaining_from_inventing(
     says: Callable[[str], str], closed_book: tuple[int, int], without_answer: int, invented: int
@@ -151,14 +173,17 @@ def test_the_chinese_panel_tells_abstaining_from_inventing(
 
 def test_the_chinese_panel_knows_who_has_read_the_text() -> None:
     found = panel_of(reads)
-    asked_for_places = [item for item in found["context_answer_zh"].items if "哪个地方" in item.prompt]
+    asked_for_places = [
+        item for item in found["context_answer_zh"].items if "哪个地方" in item.prompt
+    ]
     assert asked_for_places
     assert all(item.scores["correct"] == 1 for item in asked_for_places)
     assert scores(found["context_without_answer_zh"])[1] == 1
 
 
 def panel_of(says: Callable[[str], str]) -> dict[str, TaskResult]:
-    """The Chinese panel's generated answers, twelve questions a task, of a model behind a real server."""
+    """The Chinese panel's generated answers, twelve questions a task, of a model behind a real
+    server."""
     suite = load_suites(["evals/hallucination-zh.yaml"], ROOT)
     tasks = [
         task_file(name, FOLDERS["_zh"] / f"{name}.yaml", _few(suite.settings(name)))
@@ -177,7 +202,9 @@ def _few(settings: TaskSettings) -> TaskSettings:
 
 def scores(result: TaskResult) -> tuple[float, float]:
     """Shares of right answers and of abstentions."""
-    right = sum(item.scores.get("correct", item.scores.get("exact_match", 0.0)) for item in result.items)
+    right = sum(
+        item.scores.get("correct", item.scores.get("exact_match", 0.0)) for item in result.items
+    )
     declined = sum(abstained(item.response) for item in result.items)
     return right / len(result.items), declined / len(result.items)
 

@@ -1,4 +1,5 @@
-"""The task `heldout`: chats that the model has not seen, asked as they were, and scored as fits their answers."""
+"""The task `heldout`: chats that the model has not seen, asked as they were, and scored as fits
+their answers."""
 
 import json
 from collections import Counter
@@ -27,7 +28,9 @@ def chat(*turns: str, system: str = "") -> Example:
     """A chat in which the user begins."""
     said = [Message("system", system)] if system else []
     roles = ("user", "assistant")
-    return Example((*said, *(Message(roles[number % 2], turn) for number, turn in enumerate(turns))))
+    return Example(
+        (*said, *(Message(roles[number % 2], turn) for number, turn in enumerate(turns)))
+    )
 
 
 def held_out(folder: Path, *examples: Example) -> TaskFile:
@@ -53,21 +56,37 @@ def test_each_chat_is_asked_with_its_turns_and_its_own_system_message(tmp_path: 
         result = asked(task, server)
     sent = sorted((body["messages"] for body in server.bodies), key=len)
     assert sent[0] == [{"role": "user", "content": "Hi"}]
-    assert sent[1] == [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"}]
+    assert sent[1] == [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Hello"},
+    ]
     assert [message["content"] for message in sent[2]] == [
         "Be brief.",
         "My router is dead.",
         "Which one?",
         "The blue one.",
     ]
-    assert {item.prompt for item in result.items} == {"My router is dead.\nWhich one?\nThe blue one.", "Hello", "Hi"}
+    assert {item.prompt for item in result.items} == {
+        "My router is dead.\nWhich one?\nThe blue one.",
+        "Hello",
+        "Hi",
+    }
 
 
 @pytest.mark.parametrize(
     ("response", "right"),
-    [("内比都。", 1), ("「内比都」", 1), ("　内比都！", 1), ("内比都是首都", 0), ("仰光", 0), ("我不知道。", 0)],
+    [
+        ("内比都。", 1),
+        ("「内比都」", 1),
+        ("　内比都！", 1),
+        ("内比都是首都", 0),
+        ("仰光", 0),
+        ("我不知道。", 0),
+    ],
 )
-def test_a_short_chinese_answer_is_right_whatever_its_punctuation(tmp_path: Path, response: str, right: int) -> None:
+def test_a_short_chinese_answer_is_right_whatever_its_punctuation(
+    tmp_path: Path, response: str, right: int
+) -> None:
     task = held_out(tmp_path, chat("缅甸的首都是哪里？", "内比都"))
     with serving(OpenAI, Counting) as server:
         server.answer = lambda question: response
@@ -91,9 +110,20 @@ def test_solved_examples_stand_between_the_system_message_and_the_chat(tmp_path:
     path = tmp_path / "heldout" / "heldout.yaml"
     path.write_text(json.dumps({**yaml.safe_load(path.read_text()), "fewshot_split": "train"}))
     with serving(OpenAI, Counting) as server:
-        evaluate(Endpoint(server.url, "tiny"), [task_file("heldout", path, TaskSettings(num_fewshot=1))])
-    several = next(body["messages"] for body in server.bodies if body["messages"][-1]["content"] == "c")
-    assert [message["role"] for message in several] == ["system", "user", "assistant", "user", "assistant", "user"]
+        evaluate(
+            Endpoint(server.url, "tiny"), [task_file("heldout", path, TaskSettings(num_fewshot=1))]
+        )
+    several = next(
+        body["messages"] for body in server.bodies if body["messages"][-1]["content"] == "c"
+    )
+    assert [message["role"] for message in several] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+        "user",
+    ]
     assert [message["content"] for message in several][-3:] == ["a", "b", "c"]
 
 
@@ -105,8 +135,12 @@ def test_solved_examples_stand_between_the_system_message_and_the_chat(tmp_path:
         (["法国的首都是巴黎,人口超过两百万,位于塞纳河畔。"] * 2, "rougeL", None),
     ],
 )
-def test_the_metric_fits_the_answers(tmp_path: Path, answers: list[str], metric: str, score: float | None) -> None:
-    task = held_out(tmp_path, *(chat(f"question {number}", answer) for number, answer in enumerate(answers)))
+def test_the_metric_fits_the_answers(
+    tmp_path: Path, answers: list[str], metric: str, score: float | None
+) -> None:
+    task = held_out(
+        tmp_path, *(chat(f"question {number}", answer) for number, answer in enumerate(answers))
+    )
     with serving(OpenAI, Counting) as server:
         server.answer = lambda question: LONG.partition(",")[0]
         result = asked(task, server)
@@ -136,14 +170,21 @@ def test_the_metric_goes_by_the_middle_answer() -> None:
 
 
 @pytest.mark.parametrize(("num_bytes", "room"), [(10, 256), (600, 512), (100_000, 1024)])
-def test_there_is_room_for_answers_like_those_of_the_data(tmp_path: Path, num_bytes: int, room: int) -> None:
+def test_there_is_room_for_answers_like_those_of_the_data(
+    tmp_path: Path, num_bytes: int, room: int
+) -> None:
     held_out(tmp_path, chat("q", "x" * num_bytes))
     task = yaml.safe_load((tmp_path / "heldout" / "heldout.yaml").read_text())
     assert task["generation_kwargs"]["max_gen_toks"] == room
 
 
 def test_a_chat_is_contaminated_by_the_same_chat_and_not_by_its_last_turn(tmp_path: Path) -> None:
-    turns = ("My router has been dead since this morning.", "Which one is it?", "Thanks!", "You are welcome.")
+    turns = (
+        "My router has been dead since this morning.",
+        "Which one is it?",
+        "Thanks!",
+        "You are welcome.",
+    )
     ((question, answer),) = documents(held_out(tmp_path, chat(*turns)))
     index = ContaminationIndex([SampleText("heldout", question, answer)], ContaminationSpec())
     assert [hit.is_exact for hit in hits_in(index, [["Be brief.", *turns]])][:1] == [True]

@@ -47,10 +47,15 @@ def test_every_template_is_a_valid_spec_of_at_most_15_lines(
     assert train.warmup_ratio == 0.1  # few steps in all
 
 
-def test_a_small_model_is_swept_and_a_large_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_model_is_swept_and_a_large_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 9)
-    for name, model, is_swept in (("small", "hf:Qwen/Qwen3-0.6B", True), ("large", "hf:Qwen/Qwen3-32B", False)):
+    for name, model, is_swept in (
+        ("small", "hf:Qwen/Qwen3-0.6B", True),
+        ("large", "hf:Qwen/Qwen3-32B", False),
+    ):
         write_first_spec(
             Path(f"{name}.yaml"),
             template="lora",
@@ -81,11 +86,15 @@ def test_a_models_size_is_known_or_in_its_name(model: str, size: float | None) -
 
 
 def test_rules_of_thumb_go_the_way_their_sources_say() -> None:
-    small, large = (recommend("lora", num_parameters=size, num_examples=5000) for size in (7e9, 70e9))
+    small, large = (
+        recommend("lora", num_parameters=size, num_examples=5000) for size in (7e9, 70e9)
+    )
     assert (small.learning_rate.value, large.learning_rate.value) == (2e-4, 1e-4)
     full = recommend("full", num_parameters=7e9, num_examples=5000)
     assert small.learning_rate.value == pytest.approx(10 * full.learning_rate.value)
-    few, many = (recommend("lora", num_parameters=7e9, num_examples=count) for count in (200, 500_000))
+    few, many = (
+        recommend("lora", num_parameters=7e9, num_examples=count) for count in (200, 500_000)
+    )
     assert few.num_epochs.value > many.num_epochs.value
     assert few.global_batch_size.value < many.global_batch_size.value
     assert few.warmup_ratio.value > many.warmup_ratio.value
@@ -96,7 +105,12 @@ def test_in_a_terminal_it_asks(tmp_path: Path) -> None:
     """A real terminal: the other end of a pseudo-terminal types the answers."""
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 30)
     ours, theirs = pty.openpty()
-    env = {**os.environ, "ASSAY_HOME": str(tmp_path / "home"), "PYTHONPATH": os.pathsep.join(sys.path), "TERM": "dumb"}
+    env = {
+        **os.environ,
+        "ASSAY_HOME": str(tmp_path / "home"),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "TERM": "dumb",
+    }
     process = subprocess.Popen(
         [sys.executable, "-m", "assay.cli.main", "init"],
         cwd=tmp_path,
@@ -133,25 +147,42 @@ def test_who_works_alone_says_so_or_training_would_end_where_nobody_can_approve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    lines = [json.dumps({"prompt": f"What is {n} and 1?", "completion": str(n + 1)}) for n in range(200)]
+    lines = [
+        json.dumps({"prompt": f"What is {n} and 1?", "completion": str(n + 1)}) for n in range(200)
+    ]
     Path("train.jsonl").write_text("\n".join(lines))
     for name, reviewer, is_alone in (("alone", "Sam", True), ("two", "anna", False)):
         path = Path(f"{name}.yaml")
         model = "hf:Qwen/Qwen3-8B"
         write_first_spec(
-            path, template="lora", model=model, data="train.jsonl", name=name, reviewer=reviewer, user="sam"
+            path,
+            template="lora",
+            model=model,
+            data="train.jsonl",
+            name=name,
+            reviewer=reviewer,
+            user="sam",
         )
         spec, _ = check(path, root=Path(), user="sam")
         assert spec.approval.allow_self_approval is is_alone
 
 
 @pytest.mark.parametrize(
-    ("name", "nearest"), [("客服", "my-model"), ("Café Bot", "cafe-bot"), ("a" * 60, "a" * 48), ("bot_2", "bot-2")]
+    ("name", "nearest"),
+    [("客服", "my-model"), ("Café Bot", "cafe-bot"), ("a" * 60, "a" * 48), ("bot_2", "bot-2")],
 )
-def test_a_name_that_cannot_be_one_is_told_with_the_nearest_that_can(name: str, nearest: str, tmp_path: Path) -> None:
+def test_a_name_that_cannot_be_one_is_told_with_the_nearest_that_can(
+    name: str, nearest: str, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match=f"such as `{nearest}`"):
         write_first_spec(
-            tmp_path / "spec.yaml", template="lora", model="m", data="d", name=name, reviewer="anna", user="ben"
+            tmp_path / "spec.yaml",
+            template="lora",
+            model="m",
+            data="d",
+            name=name,
+            reviewer="anna",
+            user="ben",
         )
     assert is_name(nearest)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,5 @@
-"""A judge with a rubric: asked alike every time, measured on people's labels, and trusted no further than that."""
+"""A judge with a rubric: asked alike every time, measured on people's labels, and trusted no
+further than that."""
 
 import json
 import re
@@ -32,7 +33,9 @@ RUBRIC = "5: helpful and right. 1: neither."
 @pytest.fixture
 def server() -> Iterator[Counting]:
     with serving(OpenAI, Counting) as server:
-        server.answer = lambda prompt: f"I see {len(graded(prompt))} letters.\n\n**SCORE: {length_score(prompt)}**"
+        server.answer = lambda prompt: (
+            f"I see {len(graded(prompt))} letters.\n\n**SCORE: {length_score(prompt)}**"
+        )
         yield server
 
 
@@ -48,7 +51,13 @@ def length_score(prompt: str) -> int:
 
 
 def judge_at(server: Counting, **more: object) -> JudgeSpec:
-    said = {"url": server.url, "model": "judge", "rubric": RUBRIC, "labels": "labels.jsonl", "min_agreement": 0.8}
+    said = {
+        "url": server.url,
+        "model": "judge",
+        "rubric": RUBRIC,
+        "labels": "labels.jsonl",
+        "min_agreement": 0.8,
+    }
     return JudgeSpec.model_validate({**said, **more})
 
 
@@ -56,8 +65,14 @@ def said_of(judge: JudgeSpec, answers: list[Answer], folder: Path) -> list[int |
     return [judged.score for judged in scores(judge, answers, folder)]
 
 
-def test_the_same_answer_has_the_same_score_and_is_asked_once(server: Counting, tmp_path: Path) -> None:
-    answers = [Answer("why?", "because"), Answer("why?", "x" * 25, "for a reason"), Answer("why?", "because")]
+def test_the_same_answer_has_the_same_score_and_is_asked_once(
+    server: Counting, tmp_path: Path
+) -> None:
+    answers = [
+        Answer("why?", "because"),
+        Answer("why?", "x" * 25, "for a reason"),
+        Answer("why?", "because"),
+    ]
     judge = judge_at(server)
     assert said_of(judge, answers, tmp_path) == [1, 3, 1]
     assert len(server.bodies) == 2
@@ -83,16 +98,29 @@ def test_an_answer_cannot_end_itself_or_score_itself(server: Counting, tmp_path:
 
 
 def test_a_prompt_of_the_suites_own(server: Counting, tmp_path: Path) -> None:
-    prompt = "{{ rubric }} Q: {{ question }}{% if reference %} R: {{ reference }}{% endif %} A: {{ answer|trim }}"
-    scores(judge_at(server, prompt=prompt), [Answer("why?", " so ", "thus"), Answer("why?", "{{ rubric }}")], tmp_path)
-    asked = sorted(body["messages"][0]["content"] for body in server.bodies if len(body["messages"]) == 1)
+    prompt = (
+        "{{ rubric }} Q: {{ question }}{% if reference %} R: {{ reference }}{% endif %} A: {{ "
+        "answer|trim }}"
+    )
+    scores(
+        judge_at(server, prompt=prompt),
+        [Answer("why?", " so ", "thus"), Answer("why?", "{{ rubric }}")],
+        tmp_path,
+    )
+    asked = sorted(
+        body["messages"][0]["content"] for body in server.bodies if len(body["messages"]) == 1
+    )
     assert asked == [f"{RUBRIC} Q: why? A: {{{{ rubric }}}}", f"{RUBRIC} Q: why? R: thus A: so"]
 
 
-@pytest.mark.parametrize("prompt", ["{% for x in answer %}{{ x }}{% endfor %}", "no hole", "{{ answer.__class__ }}"])
+@pytest.mark.parametrize(
+    "prompt", ["{% for x in answer %}{{ x }}{% endfor %}", "no hole", "{{ answer.__class__ }}"]
+)
 def test_a_prompt_that_could_do_more_than_be_filled_in_is_refused(prompt: str) -> None:
     with pytest.raises(ValueError, match="prompt"):
-        JudgeSpec.model_validate({"url": "http://j/v1", "model": "j", "rubric": RUBRIC, "prompt": prompt})
+        JudgeSpec.model_validate(
+            {"url": "http://j/v1", "model": "j", "rubric": RUBRIC, "prompt": prompt}
+        )
 
 
 @pytest.mark.parametrize(
@@ -107,7 +135,9 @@ def test_a_prompt_that_could_do_more_than_be_filled_in_is_refused(prompt: str) -
         ("", None),
     ],
 )
-def test_only_a_score_on_the_scale_is_one(server: Counting, tmp_path: Path, reply: str, score: int | None) -> None:
+def test_only_a_score_on_the_scale_is_one(
+    server: Counting, tmp_path: Path, reply: str, score: int | None
+) -> None:
     server.answer = lambda prompt: reply
     (judged,) = scores(judge_at(server), [Answer("q", "a")], tmp_path)
     assert judged.score == score
@@ -116,7 +146,9 @@ def test_only_a_score_on_the_scale_is_one(server: Counting, tmp_path: Path, repl
 
 
 def test_a_missing_line_is_asked_for_in_the_same_chat(server: Counting, tmp_path: Path) -> None:
-    server.answer = lambda prompt: "SCORE: 2" if prompt.startswith("Your reply must end") else "It is fine."
+    server.answer = lambda prompt: (
+        "SCORE: 2" if prompt.startswith("Your reply must end") else "It is fine."
+    )
     assert said_of(judge_at(server), [Answer("q", "a")], tmp_path) == [2]
     roles = [message["role"] for message in server.bodies[1]["messages"]]
     assert roles == ["user", "assistant", "user"]
@@ -145,16 +177,25 @@ def test_what_is_too_long_is_not_sent(server: Counting, tmp_path: Path) -> None:
     assert not server.bodies
 
 
-def test_items_get_the_score_as_a_share_of_the_scale_or_a_reason(server: Counting, tmp_path: Path) -> None:
+def test_items_get_the_score_as_a_share_of_the_scale_or_a_reason(
+    server: Counting, tmp_path: Path
+) -> None:
     texts = ["", "x" * 25, "x" * 90, "never"]
     answers = tuple(
-        Sample(id=str(len(text)), prompt="q", target="t", response=text, scores={"exact_match": 0.0}) for text in texts
+        Sample(
+            id=str(len(text)), prompt="q", target="t", response=text, scores={"exact_match": 0.0}
+        )
+        for text in texts
     )
     server.answer = lambda prompt: (
-        "hm" if "never" in prompt or "must end" in prompt else f"I see letters.\nSCORE: {length_score(prompt)}"
+        "hm"
+        if "never" in prompt or "must end" in prompt
+        else f"I see letters.\nSCORE: {length_score(prompt)}"
     )
     result = TaskResult(task="facts", digest="d", items=answers)
-    scored = evaluate._with_judge_scores(result, TaskFile("facts", "", "d", scoring_judge=judge_at(server)), tmp_path)
+    scored = evaluate._with_judge_scores(
+        result, TaskFile("facts", "", "d", scoring_judge=judge_at(server)), tmp_path
+    )
     assert [item.scores.get("judge") for item in scored.items] == [0, 0.5, 1, None]
     assert all(item.scores["exact_match"] == 0 for item in scored.items)
     assert scored.items[1].remarks == {"judge": "I see letters."}
@@ -165,10 +206,18 @@ def test_items_get_the_score_as_a_share_of_the_scale_or_a_reason(server: Countin
 # Measured on people's labels
 
 
-def write_suite(folder: Path, server: Counting, labels: list[dict[str, object]], **judge: object) -> Path:
+def write_suite(
+    folder: Path, server: Counting, labels: list[dict[str, object]], **judge: object
+) -> Path:
     (folder / "evals" / "style").mkdir(parents=True)
-    (folder / "evals" / "style" / "labels.jsonl").write_text("".join(json.dumps(line) + "\n" for line in labels))
-    task = {"dataset_path": "json", "dataset_kwargs": {"data_files": "facts.jsonl"}, "output_type": "generate_until"}
+    (folder / "evals" / "style" / "labels.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in labels)
+    )
+    task = {
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": "facts.jsonl"},
+        "output_type": "generate_until",
+    }
     (folder / "evals" / "style" / "facts.yaml").write_text(json.dumps(task))
     (folder / "evals" / "style" / "facts.jsonl").write_text('{"question": "q", "answer": "a"}\n')
     suite = {
@@ -197,7 +246,9 @@ def labelled(count: int, wrong: int = 0) -> list[dict[str, object]]:
 
 
 def selftest(settings: Settings, *more: str) -> Result:
-    return CliRunner().invoke(assay, ["gate", "selftest", "evals/style.yaml", *more], catch_exceptions=False)
+    return CliRunner().invoke(
+        assay, ["gate", "selftest", "evals/style.yaml", *more], catch_exceptions=False
+    )
 
 
 @pytest.fixture
@@ -208,7 +259,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings()
 
 
-def test_a_good_judge_is_measured_and_a_worse_one_is_no_use(server: Counting, place: Settings, tmp_path: Path) -> None:
+def test_a_good_judge_is_measured_and_a_worse_one_is_no_use(
+    server: Counting, place: Settings, tmp_path: Path
+) -> None:
     write_suite(tmp_path, server, labelled(60, wrong=2), min_kappa=0.5)
     suite = load_suites(["evals/style.yaml"])
     with pytest.raises(UsageError, match="was never measured"):
@@ -224,7 +277,10 @@ def test_a_good_judge_is_measured_and_a_worse_one_is_no_use(server: Counting, pl
     stored = json.loads(selftest(place, "--json").stdout)["judge"]
     assert len(server.bodies) == 60
     assert (stored["num_agreed"], stored["num_questions"], stored["num_unread"]) == (58, 60, 0)
-    assert [(apart["label"], apart["score"]) for apart in stored["disagreements"]] == [(5, 1), (5, 2)]
+    assert [(apart["label"], apart["score"]) for apart in stored["disagreements"]] == [
+        (5, 1),
+        (5, 2),
+    ]
 
     strict = json.loads((tmp_path / "evals" / "style.yaml").read_text())
     strict["judge"]["min_agreement"] = 0.95
@@ -232,14 +288,16 @@ def test_a_good_judge_is_measured_and_a_worse_one_is_no_use(server: Counting, pl
     worse = selftest(place)
     assert worse.exit_code == 1
     assert (
-        "agreement with 60 labels of people is 0.967; with 95% confidence at least 0.899, required 0.950"
-        in worse.stdout.replace("\n", " ")
+        "agreement with 60 labels of people is 0.967; with 95% confidence at least 0.899, required "
+        "0.950" in worse.stdout.replace("\n", " ")
     )
     with pytest.raises(UsageError, match=r"required 0\.950"):
         check_judge(load_suites(["evals/style.yaml"]), tmp_path, Ledger(place.ledger_url))
 
 
-def test_other_labels_or_another_rubric_are_measured_anew(server: Counting, place: Settings, tmp_path: Path) -> None:
+def test_other_labels_or_another_rubric_are_measured_anew(
+    server: Counting, place: Settings, tmp_path: Path
+) -> None:
     path = write_suite(tmp_path, server, labelled(40))
     assert selftest(place).exit_code == 0
     ledger = Ledger(place.ledger_url)
@@ -253,7 +311,9 @@ def test_other_labels_or_another_rubric_are_measured_anew(server: Counting, plac
     assert measured_judge(load_suites(["evals/style.yaml"]), tmp_path, ledger) is None
 
 
-def test_a_judge_that_fails_while_measured_leaves_nothing(server: Counting, place: Settings, tmp_path: Path) -> None:
+def test_a_judge_that_fails_while_measured_leaves_nothing(
+    server: Counting, place: Settings, tmp_path: Path
+) -> None:
     write_suite(tmp_path, server, labelled(40))
     server.fault = lambda number: 400 if number == 7 else None
     failed = CliRunner().invoke(assay, ["gate", "selftest", "evals/style.yaml"])
@@ -269,10 +329,14 @@ def test_a_reply_without_a_score_is_the_greatest_disagreement(
 ) -> None:
     write_suite(tmp_path, server, labelled(40))
     good = server.answer
-    server.answer = lambda prompt: "hm" if "question 8\n" in prompt or "must end" in prompt else good(prompt)
+    server.answer = lambda prompt: (
+        "hm" if "question 8\n" in prompt or "must end" in prompt else good(prompt)
+    )
     stored = json.loads(selftest(place, "--json").stdout)["judge"]
     assert (stored["num_agreed"], stored["num_unread"]) == (39, 1)
-    assert stored["disagreements"] == [{"question": "question 8", "answer": "x" * 35, "label": 4, "score": None}]
+    assert stored["disagreements"] == [
+        {"question": "question 8", "answer": "x" * 35, "label": 4, "score": None}
+    ]
 
 
 def measured(judge: JudgeSpec, lower: float, **more: object) -> JudgeAgreement:
@@ -299,21 +363,34 @@ JUDGE = JudgeSpec.model_validate(
 )
 SUITE = SuiteSpec.model_validate(
     {
-        "limits": {"facts": [{"metric": "judge", "at_least": 0.5}, {"metric": "exact_match", "at_least": 0.5}]},
+        "limits": {
+            "facts": [
+                {"metric": "judge", "at_least": 0.5},
+                {"metric": "exact_match", "at_least": 0.5},
+            ]
+        },
         "judge": JUDGE.model_dump(),
     }
 )
 
 
 def decided(folder: Path, agreement: JudgeAgreement | None) -> GateRecord:
-    scored = tuple(item.model_copy(update={"scores": {**item.scores, "judge": 0.9}}) for item in items([1.0] * 100))
-    return decide(SUITE, evaluation("bot", {"facts": scored}), None, settings_in(folder), judge=agreement)
+    scored = tuple(
+        item.model_copy(update={"scores": {**item.scores, "judge": 0.9}})
+        for item in items([1.0] * 100)
+    )
+    return decide(
+        SUITE, evaluation("bot", {"facts": scored}), None, settings_in(folder), judge=agreement
+    )
 
 
 def test_limits_on_a_judge_are_decided_only_where_it_is_trusted(tmp_path: Path) -> None:
     trusted = decided(tmp_path / "a", measured(JUDGE, 0.85))
     assert [limit.outcome for limit in trusted.scorecard.limits] == ["PASS", "PASS"]
-    assert "the judge agrees with 90 of 100 labels of people, at least 85.0%" in trusted.scorecard.limits[0].reason
+    assert (
+        "the judge agrees with 90 of 100 labels of people, at least 85.0%"
+        in trusted.scorecard.limits[0].reason
+    )
     gate.verify(trusted, ArtifactStore(tmp_path / "a" / "artifacts"))
 
     other = JudgeSpec.model_validate({**JUDGE.model_dump(), "rubric": "Another."})
@@ -335,7 +412,10 @@ def test_limits_on_a_judge_are_decided_only_where_it_is_trusted(tmp_path: Path) 
     ("labels", "message"),
     [
         ([], "there are no labels"),
-        ([{"question": "q", "answer": "a", "label": 6}], "the label 6 is not on the scale from 1 to 5"),
+        (
+            [{"question": "q", "answer": "a", "label": 6}],
+            "the label 6 is not on the scale from 1 to 5",
+        ),
         ([{"question": "q", "answer": "a", "label": 2.5}], "label must be a whole number, not 2.5"),
         ([{"question": "q", "answer": "a", "label": 1e999}], "label must be a whole number"),
         ([{"question": "q", "answer": "a", "label": True}], "label must be a whole number"),
@@ -375,13 +455,18 @@ def test_labels_that_are_not_there_are_told_at_their_line(server: Counting, tmp_
         (None, "cannot be read"),
     ],
 )
-def test_a_json_schema_that_decides_nothing_is_told(tmp_path: Path, schema: str | None, message: str) -> None:
+def test_a_json_schema_that_decides_nothing_is_told(
+    tmp_path: Path, schema: str | None, message: str
+) -> None:
     folder = tmp_path / "orders"
     folder.mkdir()
     (folder / "facts.yaml").write_text("{}")
     if schema is not None:
         (folder / "order.json").write_text(schema)
-    limits = "limits: {facts: {metric: json_schema, at_least: 90%}}\ntasks: {facts: {json_schema: order.json}}\n"
+    limits = (
+        "limits: {facts: {metric: json_schema, at_least: 90%}}\ntasks: {facts: {json_schema: "
+        "order.json}}\n"
+    )
     (tmp_path / "orders.yaml").write_text(limits)
     with pytest.raises(InvalidInput, match=message):
         load_suite(tmp_path / "orders.yaml")
@@ -391,7 +476,10 @@ def test_a_schemas_file_becomes_a_part_of_the_suite(tmp_path: Path) -> None:
     (tmp_path / "orders").mkdir()
     (tmp_path / "orders" / "facts.yaml").write_text("{}")
     (tmp_path / "orders" / "order.json").write_text('{"type": "object"}')
-    limits = "limits: {facts: {metric: json_schema, at_least: 90%}}\ntasks: {facts: {json_schema: order.json}}\n"
+    limits = (
+        "limits: {facts: {metric: json_schema, at_least: 90%}}\ntasks: {facts: {json_schema: "
+        "order.json}}\n"
+    )
     (tmp_path / "orders.yaml").write_text(limits)
     suite = load_suites(["orders.yaml"], tmp_path)
     assert suite.settings("facts").json_schema == {"type": "object"}

@@ -23,7 +23,12 @@ SMALL = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-EXPERTS = {"moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2, "num_local_experts": 4}
+EXPERTS = {
+    "moe_intermediate_size": 32,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "num_local_experts": 4,
+}
 LENGTHS = (5, 1, 9, 3)
 
 
@@ -33,10 +38,14 @@ def folder(tiny_model: Path) -> str:
 
 
 def chosen(folder: str, *, packed: bool = True, **train: Any) -> kernels.Kernels:
-    return kernels.choose(folder, TrainSpec.model_validate(train), precision="fp32", on_gpu=False, packed=packed)
+    return kernels.choose(
+        folder, TrainSpec.model_validate(train), precision="fp32", on_gpu=False, packed=packed
+    )
 
 
-def test_without_a_gpu_texts_are_attended_to_one_by_one_and_the_reasons_are_told(folder: str) -> None:
+def test_without_a_gpu_texts_are_attended_to_one_by_one_and_the_reasons_are_told(
+    folder: str,
+) -> None:
     found = chosen(folder)
     assert (found.attention, found.used) == ("sdpa_by_text", ())
     assert found.unused["flash"] == found.unused["liger"] == "there is no GPU"
@@ -79,7 +88,8 @@ def test_a_packed_row_says_the_same_text_by_text_as_under_a_mask(family: str) ->
 
 
 def masked_and(name: str) -> list[Any]:
-    """What a tiny model with grouped heads says of a packed row, and a gradient: under a mask, and by `name`."""
+    """What a tiny model with grouped heads says of a packed row, and a gradient: under a mask, and
+    by `name`."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -99,15 +109,21 @@ def masked_and(name: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("takes_groups", [True, False], ids=["torch 2.12", "torch 2.11"])
-def test_torch_s_kernel_on_gpus_is_told_where_texts_begin(takes_groups: bool, monkeypatch: Any) -> None:
+def test_torch_s_kernel_on_gpus_is_told_where_texts_begin(
+    takes_groups: bool, monkeypatch: Any
+) -> None:
     import torch.nn.attention.varlen
     from torch.nn.functional import scaled_dot_product_attention
 
     bounds_told = []
 
-    def by_text(query: Any, key: Any, value: Any, bounds: Any, longest: int, *, scale: float, groups: bool) -> Any:
+    def by_text(
+        query: Any, key: Any, value: Any, bounds: Any, longest: int, *, scale: float, groups: bool
+    ) -> Any:
         bounds_told.append((bounds.tolist(), longest))
-        parts = [part.transpose(0, 1).split(bounds.diff().tolist(), 1) for part in (query, key, value)]
+        parts = [
+            part.transpose(0, 1).split(bounds.diff().tolist(), 1) for part in (query, key, value)
+        ]
         done = [
             scaled_dot_product_attention(*text, scale=scale, is_causal=True, enable_gqa=groups)
             for text in zip(*parts, strict=True)
@@ -129,7 +145,9 @@ def test_torch_s_kernel_on_gpus_is_told_where_texts_begin(takes_groups: bool, mo
     assert set(map(str, bounds_told)) == {"([0, 5, 6, 15, 18], 9)"}
 
 
-def test_on_a_gpu_without_the_package_torch_s_own_kernel_is_taken(folder: str, monkeypatch: Any) -> None:
+def test_on_a_gpu_without_the_package_torch_s_own_kernel_is_taken(
+    folder: str, monkeypatch: Any
+) -> None:
     import torch
     from transformers.utils import is_flash_attn_2_available
 
@@ -144,7 +162,12 @@ def test_on_a_gpu_without_the_package_torch_s_own_kernel_is_taken(folder: str, m
         return kernels.choose(folder, spec, precision=precision, on_gpu=True, packed=True).attention
 
     assert attention("bf16") == packed_attention.NAME_ON_GPU
-    assert attention("fp32") == attention("bf16", (7, 5)) == attention("bf16", kernels="none") == "sdpa"
+    assert (
+        attention("fp32")
+        == attention("bf16", (7, 5))
+        == attention("bf16", kernels="none")
+        == "sdpa"
+    )
 
 
 def test_a_window_that_is_shorter_than_a_text_keeps_its_mask() -> None:
@@ -164,11 +187,15 @@ def test_lora_in_one_product_says_and_learns_what_peft_s_own_does(folder: str) -
     for change in (lambda model: None, lora_forward.add_in_product):
         torch.manual_seed(0)
         config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False)
-        model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), config)
+        model = get_peft_model(
+            AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), config
+        )
         change(model)
         logits = model(torch.arange(3, 20)[None]).logits
         logits.logsumexp(-1).sum().backward()
-        said.append([logits, *(weight.grad for weight in model.parameters() if weight.requires_grad)])
+        said.append(
+            [logits, *(weight.grad for weight in model.parameters() if weight.requires_grad)]
+        )
     for own, ours in zip(*said, strict=True):
         torch.testing.assert_close(ours, own, rtol=1e-4, atol=1e-5)
     changed = [layer for layer in model.modules() if getattr(layer, "lora_variant", None)]
@@ -187,7 +214,9 @@ def test_what_cannot_be_compiled_or_trained_in_8_bits_is_refused() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's compiler asks for it itself
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor"
+)  # torch's compiler asks for it itself
 def test_compiling_changes_nothing_of_what_is_learned(folder: str, tmp_path: Path) -> None:
     from test_methods import rows
     from training import train_here
@@ -195,7 +224,9 @@ def test_compiling_changes_nothing_of_what_is_learned(folder: str, tmp_path: Pat
     train = {"num_epochs": 2, "learning_rate": 1e-2, "global_batch_size": 8}
     losses = []
     for kernel in ("none", "compile"):
-        outcome = train_here(Path(folder), rows("sft"), tmp_path / kernel, {**train, "kernels": kernel})
+        outcome = train_here(
+            Path(folder), rows("sft"), tmp_path / kernel, {**train, "kernels": kernel}
+        )
         losses.append([point.loss for point in outcome.history])
     assert outcome.kernels == ("compile",)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -47,7 +47,9 @@ def call(*arguments: str) -> Result:
     return done
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "specs").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "specs").glob("*.yaml")), ids=lambda path: path.name
+)
 def test_a_rendered_spec_means_the_same(path: Path, tmp_path: Path) -> None:
     rendered = tmp_path / "rendered.yaml"
     rendered.write_text(call("render", str(path)).output)
@@ -58,9 +60,14 @@ def test_a_rendered_spec_means_the_same(path: Path, tmp_path: Path) -> None:
 
 def test_steps_of_training_are_rendered_one_by_one(tmp_path: Path) -> None:
     path, rendered = tmp_path / "spec.yaml", tmp_path / "rendered.yaml"
-    text = Path(DEMO).read_text().split("sweep:")[0] + Path(DEMO).read_text().split("deepspeed: {zero_stage: 2}\n")[1]
+    text = (
+        Path(DEMO).read_text().split("sweep:")[0]
+        + Path(DEMO).read_text().split("deepspeed: {zero_stage: 2}\n")[1]
+    )
     path.write_text(
-        text.replace("  num_workers: 2\n", "train: [{seed: 1}, {objective: dpo, data: {train: p.jsonl}}]\n")
+        text.replace(
+            "  num_workers: 2\n", "train: [{seed: 1}, {objective: dpo, data: {train: p.jsonl}}]\n"
+        )
     )
     rendered.write_text(call("render", str(path)).output)
     assert resolve_spec(rendered)[0] == resolve_spec(path)[0]
@@ -72,8 +79,18 @@ def test_every_value_tells_where_it_is_from(tmp_path: Path) -> None:
     base.write_text(Path(DEMO).read_text())
     text.write_text("Short: and true.\n")
     spec.write_text("extends: base.yaml\nname: bot\ntrain:\n  method: full\n")
-    arguments = [str(spec), "--set", "train.seed=3", "--set", "data.train.0=x", "--set-file", f"data.system={text}"]
-    lines = {line.split(":")[0].strip(): line for line in call("render", *arguments).output.splitlines()}
+    arguments = [
+        str(spec),
+        "--set",
+        "train.seed=3",
+        "--set",
+        "data.train.0=x",
+        "--set-file",
+        f"data.system={text}",
+    ]
+    lines = {
+        line.split(":")[0].strip(): line for line in call("render", *arguments).output.splitlines()
+    }
     assert lines["name"].endswith(f"# {spec}:2")
     assert lines["full"].endswith(f"# {spec}:4")
     assert lines["max_length"].endswith(f"# {base}:{line_of('max_length:', base)}")
@@ -90,10 +107,29 @@ def test_every_value_tells_where_it_is_from(tmp_path: Path) -> None:
 def line_of(beginning: str, file: Path) -> int:
     """Number of the first line of a file that begins so."""
     lines = file.read_text().splitlines()
-    return next(number for number, line in enumerate(lines, 1) if line.lstrip().startswith(beginning))
+    return next(
+        number for number, line in enumerate(lines, 1) if line.lstrip().startswith(beginning)
+    )
 
 
-ODD = ["no", "true", "1e-5", "5%", "~", "", "a: b", "- a", "hf:a/b", "a #b", "[x]", "'", "x:", ".5", "0x1", "a:b: c"]
+ODD = [
+    "no",
+    "true",
+    "1e-5",
+    "5%",
+    "~",
+    "",
+    "a: b",
+    "- a",
+    "hf:a/b",
+    "a #b",
+    "[x]",
+    "'",
+    "x:",
+    ".5",
+    "0x1",
+    "a:b: c",
+]
 ODD += ["a, b", "{a}", "${env:A}", ".nan", "1e999", "1" * 300]
 ANNOTATIONS = [(Duration, 1e9), (Fraction, 1.0), (float, 1e30)]
 
@@ -101,7 +137,10 @@ ANNOTATIONS = [(Duration, 1e9), (Fraction, 1.0), (float, 1e30)]
 @settings(deadline=None)
 @given(
     st.one_of(
-        st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\ufeff\ufffe\uffff"), max_size=20),
+        st.text(
+            st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\ufeff\ufffe\uffff"),
+            max_size=20,
+        ),
         st.sampled_from(ODD),
         st.integers(-(10**20), 10**20),
         st.booleans(),
@@ -143,7 +182,9 @@ def test_an_explanation_tells_what_may_stand_there() -> None:
     said = " ".join(call("explain", "train.warmup_ratio").output.split())
     assert "Share of the steps in which the learning rate rises." in said
     assert "default 6%" in said
-    assert "allowed linear, cosine, constant" in " ".join(call("explain", "train.schedule").output.split())
+    assert "allowed linear, cosine, constant" in " ".join(
+        call("explain", "train.schedule").output.split()
+    )
     assert "train.deepspeed.zero_stage" in call("explain", "train.deepspeed").output
     overview = call("explain").output
     for key in [*Spec.model_fields, *SuiteSpec.model_fields]:
@@ -159,13 +200,16 @@ def test_every_example_may_stand_where_it_is_shown() -> None:
                 block = blocks_at(cls, tuple(one.path.split(".")[:-1]))
                 value = read_yaml(f"{field}: {one.example}".encode(), one.path).value
                 assert isinstance(value, dict)
-                assert any(_is_taken(each, field, value[field]) for each in block), f"{one.path}: {one.example}"
+                assert any(_is_taken(each, field, value[field]) for each in block), (
+                    f"{one.path}: {one.example}"
+                )
                 shown += 1
     assert shown > 100
 
 
 def _is_taken(block: type[Block], field: str, value: Value) -> bool:
-    """Whether the block has nothing against this value of this field; that others are missing does not matter."""
+    """Whether the block has nothing against this value of this field; that others are missing does
+    not matter."""
     try:
         block.model_validate({field: value})
     except ValidationError as error:
@@ -175,7 +219,11 @@ def _is_taken(block: type[Block], field: str, value: Value) -> bool:
 
 @pytest.mark.parametrize(
     ("path", "words"),
-    [("lr", "`train.learning_rate`"), ("train.sede", "`train.seed`"), ("limits.x.atleast", "`limits.NAME.at_least`")],
+    [
+        ("lr", "`train.learning_rate`"),
+        ("train.sede", "`train.seed`"),
+        ("limits.x.atleast", "`limits.NAME.at_least`"),
+    ],
 )
 def test_an_unknown_key_is_met_with_a_guess(path: str, words: str) -> None:
     done = call("explain", path)
@@ -189,7 +237,9 @@ def test_specs_and_runs_are_compared_by_meaning(tmp_path: Path) -> None:
     assert call("diff", DEMO, str(rendered)).output == "the same\n"
     spec = load_spec(Path(DEMO))
     run = run_id(spec, load_suites(spec.gate.suite), ROOT)
-    Ledger(Settings().ledger_url).open_run(run, name=spec.name, spec=spec.model_dump_json(), started_by="ana")
+    Ledger(Settings().ledger_url).open_run(
+        run, name=spec.name, spec=spec.model_dump_json(), started_by="ana"
+    )
     assert call("diff", run[:-2], DEMO).output == "the same\n"
     changed = json.loads(call("diff", run, DEMO, "--json", "--set", "train.seed=1").output)
     assert changed["changes"] == [{"path": "train.seed", "old": 0, "new": 1}]

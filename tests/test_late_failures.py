@@ -1,4 +1,5 @@
-"""Sixty mistakes that would show only after hours of work, and whether each is told before anything starts."""
+"""Sixty mistakes that would show only after hours of work, and whether each is told before anything
+starts."""
 
 import json
 import struct
@@ -91,7 +92,8 @@ SPEC_FILE, SUITE_FILE, FACTS_FILE = "spec.yaml", "evals/bot.yaml", "evals/bot/fa
 
 
 class Planted(NamedTuple):
-    """A mistake: what is right, what was written, the text whose line must be named, and what must be said."""
+    """A mistake: what is right, what was written, the text whose line must be named, and what must
+    be said."""
 
     file: str
     right: str
@@ -125,70 +127,200 @@ PLANTED = [
     suite(LIMIT, "    - {metric: rouge_l, at_least: 30%}", "rouge_l", "`rougeL`"),
     suite(LIMIT, "    - {metric: f1, at_least: 30%}", "metric: f1", "`token_f1`"),
     suite(LIMIT, "    - {metric: regex, at_least: 80%}", "metric: regex", "setting `regex`"),
-    suite(LIMIT, "    - {metric: json_schema, at_least: 80%}", "json_schema", "setting `json_schema`"),
-    suite(UNKNOWABLE, "  unknowable: {metric: hallucinations, at_most: 10%}", "hallucinations", "`hallucination_rate`"),
-    suite(UNKNOWABLE, "  unknowable: {metric: abstention_rate, at_most: 10%}", "abstention_rate", "`over_abstention`"),
-    suite(CHOICE_LIMIT, "  choice: {metric: rougeL, at_least: 30%}", "rougeL", "generated answers", "multiple_choice"),
-    suite(CHOICE_LIMIT, "  choice: {metric: exact_match, at_least: 30%}", "choice:", "no metric exact_match"),
-    suite("heldout: {metric: exact_match,", "heldout: {metric: acc,", "metric: acc, at_least", "no metric acc"),
+    suite(
+        LIMIT, "    - {metric: json_schema, at_least: 80%}", "json_schema", "setting `json_schema`"
+    ),
+    suite(
+        UNKNOWABLE,
+        "  unknowable: {metric: hallucinations, at_most: 10%}",
+        "hallucinations",
+        "`hallucination_rate`",
+    ),
+    suite(
+        UNKNOWABLE,
+        "  unknowable: {metric: abstention_rate, at_most: 10%}",
+        "abstention_rate",
+        "`over_abstention`",
+    ),
+    suite(
+        CHOICE_LIMIT,
+        "  choice: {metric: rougeL, at_least: 30%}",
+        "rougeL",
+        "generated answers",
+        "multiple_choice",
+    ),
+    suite(
+        CHOICE_LIMIT,
+        "  choice: {metric: exact_match, at_least: 30%}",
+        "choice:",
+        "no metric exact_match",
+    ),
+    suite(
+        "heldout: {metric: exact_match,",
+        "heldout: {metric: acc,",
+        "metric: acc, at_least",
+        "no metric acc",
+    ),
     suite("heldout: {metric: exact_match,", "heldout: {metric: bleurt,", "bleurt", "`bleu`"),
     # limits that ask for the opposite: the best model fails
-    suite("hallucination_rate, at_most: 10%", "hallucination_rate, at_least: 10%", "hallucination_rate", "at_most"),
-    suite("over_abstention, at_most: 10%", "over_abstention, at_least: 90%", "over_abstention", "at_most"),
-    suite(LIMIT, "    - {metric: exact_match, at_most: 80%}", "at_most: 80%", "at_least", "higher_is_better"),
+    suite(
+        "hallucination_rate, at_most: 10%",
+        "hallucination_rate, at_least: 10%",
+        "hallucination_rate",
+        "at_most",
+    ),
+    suite(
+        "over_abstention, at_most: 10%",
+        "over_abstention, at_least: 90%",
+        "over_abstention",
+        "at_most",
+    ),
+    suite(
+        LIMIT,
+        "    - {metric: exact_match, at_most: 80%}",
+        "at_most: 80%",
+        "at_least",
+        "higher_is_better",
+    ),
     suite(LIMIT, "    - {metric: rougeL, at_most: 80%}", "at_most: 80%", "at_least"),
     suite(CHOICE_LIMIT, "  choice: {metric: acc, at_most: 50%}", "at_most: 50%", "at_least"),
     suite(CHOICE_LIMIT, "  choice: {metric: brier, at_least: 0.2}", "brier", "at_most"),
     # tasks that are not there
-    suite(UNKNOWABLE, "  unknowabel: {metric: hallucination_rate, at_most: 10%}", "unknowabel", "`unknowable`"),
+    suite(
+        UNKNOWABLE,
+        "  unknowabel: {metric: hallucination_rate, at_most: 10%}",
+        "unknowabel",
+        "`unknowable`",
+    ),
     suite(
         "    slice_by: [topic]",
         '    slice_by: [topic]\n  choice: {source: "lm-eval:trutfulqa_mc1"}',
         "trutfulqa",
         "`truthfulqa_mc1`",
     ),
-    suite("    slice_by: [topic]", "    source: fact.yaml", "  facts:\n    - {", "no task file", "fact.yaml"),
+    suite(
+        "    slice_by: [topic]",
+        "    source: fact.yaml",
+        "  facts:\n    - {",
+        "no task file",
+        "fact.yaml",
+    ),
     # task files
     facts('doc_to_text: "{{question}}"', 'doc_to_text: "{{qestion}}"', "qestion", "`question`"),
-    facts('doc_to_target: "{{answer}}"', 'doc_to_target: "{{target}}"', "{{target}}", "do not have", "answer"),
+    facts(
+        'doc_to_target: "{{answer}}"',
+        'doc_to_target: "{{target}}"',
+        "{{target}}",
+        "do not have",
+        "answer",
+    ),
     facts("test_split: train", "test_split: test", "test_split: test", "test_split: train"),
     facts("data_files: facts.jsonl", "data_files: fact.jsonl", "fact.jsonl", "cannot be read"),
-    facts("output_type: generate_until", "output_type: [generate_until", "output_type", "not closed", "check"),
+    facts(
+        "output_type: generate_until",
+        "output_type: [generate_until",
+        "output_type",
+        "not closed",
+        "check",
+    ),
     facts("dataset_path: json", "include: base.yaml", "base.yaml", "base.yaml"),
-    facts("dataset_path: json", "process_results: !function score.run\ndataset_path: json", "score.run", "functions:"),
+    facts(
+        "dataset_path: json",
+        "process_results: !function score.run\ndataset_path: json",
+        "score.run",
+        "functions:",
+    ),
     suite("slice_by: [topic]", "slice_by: [tpic]", "tpic", "`topic`"),
     suite("slice_by: [topic]", "cluster_by: customer", "customer", "no field customer", "question"),
-    Planted("evals/bot/facts.jsonl", '{"question": "q3"', '{"question" "q3"', '"question" "q3"', ("no JSON",)),
-    Planted("evals/bot/facts.jsonl", '{"question": "q4"', '["question", "q4"], {', '["question"', ("JSON",)),
+    Planted(
+        "evals/bot/facts.jsonl",
+        '{"question": "q3"',
+        '{"question" "q3"',
+        '"question" "q3"',
+        ("no JSON",),
+    ),
+    Planted(
+        "evals/bot/facts.jsonl",
+        '{"question": "q4"',
+        '["question", "q4"], {',
+        '["question"',
+        ("JSON",),
+    ),
     # lengths
     spec("max_model_len: 1024", "max_model_len: 8192", "8192", "1024 tokens", "1024 or less"),
     spec("max_length: 512", "max_length: 2048", "2048", "1024 tokens"),
     suite("max_gen_toks: 64", "max_gen_toks: 2048", "2048", "no room", "max_model_len"),
-    suite("prompt_tokens: 200", "prompt_tokens: 1000", "1000", "max_model_len 1024", "prompt_tokens"),
+    suite(
+        "prompt_tokens: 200", "prompt_tokens: 1000", "1000", "max_model_len 1024", "prompt_tokens"
+    ),
     # what the model does not have
     spec("[q_proj, v_proj]", "[query, v_proj]", "query", "no module query", "v_proj"),
     spec("[q_proj, v_proj]", "[qproj]", "qproj", "`q_proj`"),
     spec("[q_proj, v_proj]}", "all-linear, layers: 0-3}", "0-3", "layers 0 to 1", "end at 1"),
-    spec("    lora: {r: 8, target_modules: [q_proj, v_proj]}", "    freeze: {last_layers: 9}", "freeze", "2 layers"),
-    spec("    lora: {r: 8, target_modules: [q_proj, v_proj]}", "    freeze: {trainable: [wte]}", "wte", "no weight"),
+    spec(
+        "    lora: {r: 8, target_modules: [q_proj, v_proj]}",
+        "    freeze: {last_layers: 9}",
+        "freeze",
+        "2 layers",
+    ),
+    spec(
+        "    lora: {r: 8, target_modules: [q_proj, v_proj]}",
+        "    freeze: {trainable: [wte]}",
+        "wte",
+        "no weight",
+    ),
     spec("  num_epochs: 2", "  group_learning_rates: {decoder: 1e-5}", "decoder", "no weight"),
     spec("scheme: W8A8", "scheme: W4A16", "W4A16", "128 columns", "W8A8"),
     spec(
-        "    max_model_len: 1024", "    tensor_parallel_size: 3", "tensor_parallel_size", "4 attention heads", "2 or 4"
+        "    max_model_len: 1024",
+        "    tensor_parallel_size: 3",
+        "tensor_parallel_size",
+        "4 attention heads",
+        "2 or 4",
     ),
     # limits that their samples can never meet
     spec("gate: 50%", "gate: 1%", "heldout:", "2 samples", "14"),
     suite(LIMIT, "    - {metric: exact_match, at_least: 99%}", "99%", "60 samples", "299"),
     suite(LIMIT, "    - {metric: exact_match, at_least: 100%}", "100%", "no number of samples"),
-    suite("hallucination_rate, at_most: 10%", "hallucination_rate, at_most: 1%", "at_most: 1%", "60 samples", "299"),
-    suite("max_gen_toks: 64", "max_items: 5", "at_least: 80%}\n    - {metric: over", "5 samples", "14"),
-    suite(CHOICE_LIMIT, "  choice: {metric: acc, better_than: base, margin: 95%}", "better_than", "60 samples"),
+    suite(
+        "hallucination_rate, at_most: 10%",
+        "hallucination_rate, at_most: 1%",
+        "at_most: 1%",
+        "60 samples",
+        "299",
+    ),
+    suite(
+        "max_gen_toks: 64", "max_items: 5", "at_least: 80%}\n    - {metric: over", "5 samples", "14"
+    ),
+    suite(
+        CHOICE_LIMIT,
+        "  choice: {metric: acc, better_than: base, margin: 95%}",
+        "better_than",
+        "60 samples",
+    ),
     suite("error_rate: 5%", "error_rate: 0.1%", "0.1%", "100 requests", "2995"),
     suite("ttft_p95: 500ms", "ttft_p99: 500ms", "ttft_p99", "100 requests", "299"),
-    suite("confidence: 0.95", "confidence: 0.95\nattempts: 100000", "at_least: 80%}\n    - {metric: over", "66"),
+    suite(
+        "confidence: 0.95",
+        "confidence: 0.95\nattempts: 100000",
+        "at_least: 80%}\n    - {metric: over",
+        "66",
+    ),
     # people
-    spec("reviewers: [anna, ben]", "reviewers: [anna]", "[anna]", "facts over_abstention", "required_on_soft_miss: 1"),
-    spec("reviewers: [anna, ben]", "reviewers: [anna, sam]", "sam]", "sam starts the run", "name one more"),
+    spec(
+        "reviewers: [anna, ben]",
+        "reviewers: [anna]",
+        "[anna]",
+        "facts over_abstention",
+        "required_on_soft_miss: 1",
+    ),
+    spec(
+        "reviewers: [anna, ben]",
+        "reviewers: [anna, sam]",
+        "sam]",
+        "sam starts the run",
+        "name one more",
+    ),
     spec(
         "reviewers: [anna, ben]",
         "reviewers: [Sam]\n  required_on_soft_miss: 1",
@@ -199,26 +331,51 @@ PLANTED = [
     # splits
     spec("selection: 10%", "selection: 0%", "selection", "sweep", "5%"),
     spec("gate: 50%", "gate: 90%", "selection", "nothing to train on", "smaller"),
-    spec("  num_epochs: 2", "  objective: pretrain", "gate: 50%", "data.gate", "take data.gate out"),
-    spec("  num_epochs: 2", "  objective: {dpo: {beta: 0.1}}", "train.jsonl", "learns from preference"),
+    spec(
+        "  num_epochs: 2", "  objective: pretrain", "gate: 50%", "data.gate", "take data.gate out"
+    ),
+    spec(
+        "  num_epochs: 2",
+        "  objective: {dpo: {beta: 0.1}}",
+        "train.jsonl",
+        "learns from preference",
+    ),
     # courses that come to nothing
     spec("  num_epochs: 2", "  max_steps: 1", "max_steps", "all warm-up", "raise max_steps"),
     spec("  num_epochs: 2", "  warmup_ratio: 100%", "warmup_ratio", "never reached"),
     spec(
-        "  num_epochs: 2", "  warmup_ratio: 50%\n  schedule: wsd\n  decay_ratio: 60%", "warmup_ratio", "more than all"
+        "  num_epochs: 2",
+        "  warmup_ratio: 50%\n  schedule: wsd\n  decay_ratio: 60%",
+        "warmup_ratio",
+        "more than all",
     ),
-    spec("  num_epochs: 2", "  max_steps: 50\n  warmup_steps: 100", "warmup_steps", "max_steps: 50", "warmup_ratio"),
+    spec(
+        "  num_epochs: 2",
+        "  max_steps: 50\n  warmup_steps: 100",
+        "warmup_steps",
+        "max_steps: 50",
+        "warmup_ratio",
+    ),
     # the model itself
     Planted(
-        "model/tokenizer_config.json", '"chat_template"', '"template"', "model: model", ("chat template",), SPEC_FILE
+        "model/tokenizer_config.json",
+        '"chat_template"',
+        '"template"',
+        "model: model",
+        ("chat template",),
+        SPEC_FILE,
     ),
-    Planted("train.jsonl", '"completion": "a7"', '"completion" "a7"', '"completion" "a7"', ("JSON",)),
+    Planted(
+        "train.jsonl", '"completion": "a7"', '"completion" "a7"', '"completion" "a7"', ("JSON",)
+    ),
 ]
 
 
 def weights(*names: str) -> bytes:
     """A safetensors file whose weights have no elements."""
-    header = json.dumps({name: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for name in names}).encode()
+    header = json.dumps(
+        {name: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for name in names}
+    ).encode()
     return struct.pack("<Q", len(header)) + header
 
 
@@ -243,8 +400,12 @@ TREE = {
     "evals/bot/unknowable.yaml": FACTS,
     "evals/bot/choice.yaml": CHOICE,
     "evals/bot/score.py": "def run(doc, results):\n    return {}\n",
-    "evals/bot/facts.jsonl": lines(60, lambda n: {"question": f"q{n}", "answer": f"a{n}", "topic": "t"}),
-    "evals/bot/choice.jsonl": lines(60, lambda n: {"question": f"q{n}", "choices": ["a", "b"], "answer": 0}),
+    "evals/bot/facts.jsonl": lines(
+        60, lambda n: {"question": f"q{n}", "answer": f"a{n}", "topic": "t"}
+    ),
+    "evals/bot/choice.jsonl": lines(
+        60, lambda n: {"question": f"q{n}", "choices": ["a", "b"], "answer": 0}
+    ),
     "train.jsonl": lines(200, lambda n: {"prompt": f"p{n}", "completion": f"a{n}"}),
     "model/config.json": json.dumps(CONFIG),
     "model/tokenizer_config.json": json.dumps({"chat_template": "{{ messages }}"}),
@@ -285,8 +446,12 @@ def test_sixty_late_failures_are_told_before_anything_starts(tree: Path) -> None
         problems = told(tree)
         (tree / planted.file).write_text(text)
         if not _is_told(planted, changed, problems):
-            missed.append(f"{planted.wrong!r}: " + ("; ".join(map(str, problems)) or "nothing was said"))
-    print(f"{len(PLANTED) - len(missed)} of {len(PLANTED)} late failures are told", *missed, sep="\n")
+            missed.append(
+                f"{planted.wrong!r}: " + ("; ".join(map(str, problems)) or "nothing was said")
+            )
+    print(
+        f"{len(PLANTED) - len(missed)} of {len(PLANTED)} late failures are told", *missed, sep="\n"
+    )
     assert len(PLANTED) >= 60
     assert len(missed) <= len(PLANTED) // 20
 
@@ -311,8 +476,12 @@ def _is_there(planted: Planted, changed: str, problem: Problem) -> bool:
 
 def test_mistakes_of_the_spec_its_suite_and_its_tasks_are_told_together(tree: Path) -> None:
     wrong = {
-        SPEC_FILE: SPEC.replace("num_epochs: 2", "num_epoch: 2").replace("max_model_len: 1024", "max_model_len: 9999"),
-        SUITE_FILE: SUITE.replace("over_abstention, at_most", "over_abstention, at_least").replace("0.95", "95"),
+        SPEC_FILE: SPEC.replace("num_epochs: 2", "num_epoch: 2").replace(
+            "max_model_len: 1024", "max_model_len: 9999"
+        ),
+        SUITE_FILE: SUITE.replace("over_abstention, at_most", "over_abstention, at_least").replace(
+            "0.95", "95"
+        ),
         FACTS_FILE: FACTS.replace("{{question}}", "{{qestion}}"),
         "train.jsonl": TREE["train.jsonl"].replace('"completion": "a7"', '"completion" "a7"'),
     }
@@ -333,8 +502,12 @@ def test_mistakes_of_the_spec_its_suite_and_its_tasks_are_told_together(tree: Pa
 
 
 def test_all_contradictions_of_a_block_are_told_together(tree: Path) -> None:
-    text = SPEC.replace("  global_batch_size: 8", "  global_batch_size: 9\n  num_workers: 2\n  min_workers: 3")
-    text = text.replace("num_epochs: 2", "num_epochs: 2\n  optimizer: muon\n  deepspeed: {zero_stage: 2}")
+    text = SPEC.replace(
+        "  global_batch_size: 8", "  global_batch_size: 9\n  num_workers: 2\n  min_workers: 3"
+    )
+    text = text.replace(
+        "num_epochs: 2", "num_epochs: 2\n  optimizer: muon\n  deepspeed: {zero_stage: 2}"
+    )
     text = text.replace("lora: {r: 8, target_modules: [q_proj, v_proj]}", "prefix_tuning: {}")
     (tree / SPEC_FILE).write_text(text)
     said = "\n".join(map(str, told(tree)))
@@ -349,7 +522,9 @@ def test_all_contradictions_of_a_block_are_told_together(tree: Path) -> None:
 
 
 def test_what_stands_behind_a_syntax_error_is_checked_too(tree: Path) -> None:
-    text = SPEC.replace("learning_rate: [1e-4, 1e-3]", "learning_rate: [1e-4, 1e-3").replace("W8A8", "W9A9")
+    text = SPEC.replace("learning_rate: [1e-4, 1e-3]", "learning_rate: [1e-4, 1e-3").replace(
+        "W8A8", "W9A9"
+    )
     (tree / SPEC_FILE).write_text(text)
     (tree / SUITE_FILE).write_text(
         SUITE.replace("exact_match, at_least: 80%}\n    -", "exactmatch, at_least: 80%}\n    -")
@@ -390,8 +565,12 @@ def test_an_underpowered_suite_may_run_where_it_says_so(tree: Path) -> None:
         ("name: bot", "name: Café Bot", 2, "such as `cafe-bot`"),
     ],
 )
-def test_messages_say_what_is_meant(tree: Path, right: str, wrong: str, line: int, says: str) -> None:
+def test_messages_say_what_is_meant(
+    tree: Path, right: str, wrong: str, line: int, says: str
+) -> None:
     (tree / SPEC_FILE).write_text(SPEC.replace(right, wrong))
     problems = told(tree)
     (tree / SPEC_FILE).write_text(SPEC)
-    assert any(one.line == line and says in f"{one.message} ({one.hint})" for one in problems), problems
+    assert any(one.line == line and says in f"{one.message} ({one.hint})" for one in problems), (
+        problems
+    )

@@ -47,7 +47,9 @@ FREE_FORM = ("chat_template_kwargs",)
 def files() -> list[str]:
     """Every file that is in git, or would be with `git add .`."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    return subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
 
 
 def test_the_top_level_holds_only_what_it_should() -> None:
@@ -58,18 +60,24 @@ def test_the_top_level_holds_only_what_it_should() -> None:
 def test_platform_is_a_source_root_and_no_package() -> None:
     assert not (ROOT / "platform/__init__.py").exists()
     code = "import json, platform; print(json.dumps([platform.__file__, platform.system()]))"
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
     file, system = json.loads(found)
     assert Path(file).parent.samefile(sysconfig.get_path("stdlib"))
     assert system == os.uname().sysname
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "specs").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "specs").glob("*.yaml")), ids=lambda path: path.name
+)
 def test_every_spec_of_the_repository_is_valid(path: Path) -> None:
     assert load_spec(path, ROOT).name == path.stem
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "evals").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "evals").glob("*.yaml")), ids=lambda path: path.name
+)
 def test_every_suite_of_the_repository_is_valid_and_uses_all_of_its_tasks(path: Path) -> None:
     tasks = {task.stem for task in path.with_suffix("").glob("*.yaml")}
     assert tasks <= set(load_suite(path).limits)
@@ -87,12 +95,24 @@ def test_every_command_and_option_has_help(name: str) -> None:
 def test_the_checks_are_complete_and_hold_every_room() -> None:
     check = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert check is not None
-    for tool in ("ruff check .", "ruff format --check .", "mypy", "lint-imports", "assay.cli.readme --check"):
+    for tool in (
+        "ruff check .",
+        "ruff format --check .",
+        "mypy",
+        "lint-imports",
+        "assay.cli.readme --check",
+    ):
         assert tool in check[1]
     assert "make check\nmake test" in (ROOT / ".ci/run").read_text()
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    layers = {room for layer in contracts[0]["layers"] for room in re.findall(r"assay\.(\w+)", layer)}
-    rooms = {path.stem for path in (ROOT / "platform/assay").iterdir() if not path.name.startswith("_")}
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
+        "contracts"
+    ]
+    layers = {
+        room for layer in contracts[0]["layers"] for room in re.findall(r"assay\.(\w+)", layer)
+    }
+    rooms = {
+        path.stem for path in (ROOT / "platform/assay").iterdir() if not path.name.startswith("_")
+    }
     assert rooms - {"settings", "py"} == layers
 
 
@@ -100,7 +120,9 @@ def test_the_readme_is_short_and_its_translation_shows_the_same() -> None:
     english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh.md"))
     assert len(english.splitlines()) <= 250
     assert [blocks(text) for text in (english, chinese)] == [blocks(english)] * 2
-    assert english.count("\n## ") - 1 == chinese.count("\n## ")  # what is missing yet is told in one place
+    assert english.count("\n## ") - 1 == chinese.count(
+        "\n## "
+    )  # what is missing yet is told in one place
 
 
 def blocks(text: str) -> list[str]:
@@ -117,7 +139,9 @@ def test_every_link_of_a_document_leads_somewhere() -> None:
 
 def test_the_generated_parts_of_the_readmes_are_all_there() -> None:
     texts = [(ROOT / file).read_text() for file in readme.FILES]
-    assert sorted(re.findall(r"<!-- generated: ([\w-]+) -->", "".join(texts))) == sorted(readme.PARTS)
+    assert sorted(re.findall(r"<!-- generated: ([\w-]+) -->", "".join(texts))) == sorted(
+        readme.PARTS
+    )
 
 
 def _with_an_unknown_key(value: Any) -> Iterator[Any]:
@@ -129,11 +153,18 @@ def _with_an_unknown_key(value: Any) -> Iterator[Any]:
                 yield from ({**value, key: changed} for changed in _with_an_unknown_key(inner))
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from ([*value[:index], changed, *value[index + 1 :]] for changed in _with_an_unknown_key(inner))
+            yield from (
+                [*value[:index], changed, *value[index + 1 :]]
+                for changed in _with_an_unknown_key(inner)
+            )
 
 
-@pytest.mark.parametrize(("folder", "cls"), [("specs", Spec), ("evals", SuiteSpec)], ids=["specs", "suites"])
-def test_editors_accept_the_shipped_files_and_refuse_what_is_unknown(folder: str, cls: type[Block]) -> None:
+@pytest.mark.parametrize(
+    ("folder", "cls"), [("specs", Spec), ("evals", SuiteSpec)], ids=["specs", "suites"]
+)
+def test_editors_accept_the_shipped_files_and_refuse_what_is_unknown(
+    folder: str, cls: type[Block]
+) -> None:
     schema = json.loads((ROOT / folder / "schema.json").read_text())
     jsonschema.Draft7Validator.check_schema(schema)
     editor = jsonschema.Draft7Validator(schema)
@@ -149,7 +180,9 @@ def test_editors_accept_the_shipped_files_and_refuse_what_is_unknown(folder: str
 
 
 def test_a_stale_part_is_named_and_made_anew() -> None:
-    made, stale = readme.refreshed("a\n<!-- generated: exit-codes -->\nold\n<!-- end generated -->\nz\n")
+    made, stale = readme.refreshed(
+        "a\n<!-- generated: exit-codes -->\nold\n<!-- end generated -->\nz\n"
+    )
     assert stale == ["exit-codes"]
     assert made.startswith("a\n<!-- generated: exit-codes -->\n| code | meaning |\n")
     assert made.endswith("\n<!-- end generated -->\nz\n")

@@ -71,7 +71,9 @@ def test_the_log_tells_of_stages_words_warnings_and_all_of_an_error(tmp_path: Pa
     )
     places = [text.index(part) for part in in_order]
     assert places == sorted(places)
-    with warnings.catch_warnings(record=True) as raised:  # after the run they are Python's own again
+    with warnings.catch_warnings(
+        record=True
+    ) as raised:  # after the run they are Python's own again
         warnings.simplefilter("always")
         warnings.warn("later", stacklevel=1)
     assert "later" not in (folder / FILE).read_text()

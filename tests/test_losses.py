@@ -53,7 +53,14 @@ def test_losses_that_part_are_told_and_others_are_not(
 def rows(answers: list[str]) -> list[Row]:
     asked = zip(THINGS, answers, strict=False)
     return [
-        Row((({"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": said}),))
+        Row(
+            (
+                (
+                    {"role": "user", "content": KNOWN.format(thing)},
+                    {"role": "assistant", "content": said},
+                ),
+            )
+        )
         for thing, said in asked
     ]
 
@@ -85,7 +92,9 @@ def learn_by_heart(model: Path, output: Path, **more: Any) -> TrainingOutcome:
     return train_here(model, learned, output, TRAIN, selection_file=str(file), **more)
 
 
-def test_what_is_learned_by_heart_is_told_on_the_way_and_changes_nothing(model: Path, tmp_path: Path) -> None:
+def test_what_is_learned_by_heart_is_told_on_the_way_and_changes_nothing(
+    model: Path, tmp_path: Path
+) -> None:
     seen = learn_by_heart(model, tmp_path / "seen", num_looks=5)
     looks = [point.step for point in seen.history if point.selection_loss is not None]
     assert looks == [10, 20, 30, 40, 50]

@@ -1,4 +1,5 @@
-"""Every method with every objective trains a tiny model for real: the loss falls, and what is saved says the same."""
+"""Every method with every objective trains a tiny model for real: the loss falls, and what is saved
+says the same."""
 
 import itertools
 import json
@@ -27,8 +28,10 @@ from assay.spec.train import TrainSpec
 from tiny import THINGS
 from training import make_job, train_here
 
-pytestmark = pytest.mark.filterwarnings(  # peft, of its own AdaLoRA adapters, some of which have the rank 0
-    "ignore:The following rank_pattern keys", "ignore:Adapter 'default'"
+pytestmark = (
+    pytest.mark.filterwarnings(  # peft, of its own AdaLoRA adapters, some of which have the rank 0
+        "ignore:The following rank_pattern keys", "ignore:Adapter 'default'"
+    )
 )
 
 METHODS: dict[str, Any] = {
@@ -58,7 +61,9 @@ OBJECTIVES: dict[str, Any] = {
     "dpo": "dpo",
     "kto": "kto",
     "orpo": "orpo",
-    "grpo": {"grpo": {"rewards": [{"name": "regex", "pattern": "^no"}], "max_completion_length": 4}},
+    "grpo": {
+        "grpo": {"rewards": [{"name": "regex", "pattern": "^no"}], "max_completion_length": 4}
+    },
     "distill": {"distill": {"teacher": "teacher"}},
 }
 RATES = {
@@ -70,7 +75,14 @@ RATES = {
     "full": 3e-3,
     "freeze": 1e-2,
 }
-QUICK = [("lora", "sft"), ("full", "dpo"), ("freeze", "orpo"), ("lora", "kto"), ("lora", "reward"), ("p_tuning", "sft")]
+QUICK = [
+    ("lora", "sft"),
+    ("full", "dpo"),
+    ("freeze", "orpo"),
+    ("lora", "kto"),
+    ("lora", "reward"),
+    ("p_tuning", "sft"),
+]
 
 
 def chat(question: str, answer: str = "") -> list[dict[str, str]]:
@@ -95,13 +107,19 @@ def rows(objective: str) -> list[Row]:
     if objective == "pretrain":
         return [Row(text=f"{question} yes it is") for question in questions]
     if objective == "classify":
-        return [Row((chat(text),), label=index % 2) for index, text in enumerate(["yes yes", "no no"] * 8)]
+        return [
+            Row((chat(text),), label=index % 2)
+            for index, text in enumerate(["yes yes", "no no"] * 8)
+        ]
     if objective in ("reward", "dpo", "orpo"):
         return [Row((chat(question, "yes"), chat(question, "no"))) for question in questions]
     if objective == "kto":
         answers = [("yes", "no"), ("no", "yes")]
         return [
-            Row((chat(question, answers[i % 2][0]), chat(question, answers[i % 2][1])), label=int(i % 2 == 0))
+            Row(
+                (chat(question, answers[i % 2][0]), chat(question, answers[i % 2][1])),
+                label=int(i % 2 == 0),
+            )
             for i, question in enumerate(questions)
         ]
     return [Row((chat(question, "yes"),)) for question in questions]
@@ -116,7 +134,11 @@ def model(tiny_model: Path) -> Path:
 def waverer(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model after it has learned to say yes or no, whatever it is asked."""
     output = tmp_path_factory.mktemp("waverer") / "out"
-    both = [Row((chat(f"is {thing} real?", answer),)) for thing in THINGS[:16] for answer in ("yes", "no")]
+    both = [
+        Row((chat(f"is {thing} real?", answer),))
+        for thing in THINGS[:16]
+        for answer in ("yes", "no")
+    ]
     train_here(model, both, output, {"method": "full", "learning_rate": 3e-3, "max_steps": 60})
     folders.copy_tokenizer(model, output / "weights")
     return output / "weights"
@@ -134,9 +156,15 @@ def settings(method: str, objective: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def trained(model: Path, output: Path, method: str, objective: str, **more: Any) -> tuple[TrainSpec, TrainingOutcome]:
+def trained(
+    model: Path, output: Path, method: str, objective: str, **more: Any
+) -> tuple[TrainSpec, TrainingOutcome]:
     train = settings(method, objective, **more)
-    job = {"classify": {"num_labels": 2}, "reward": {"num_labels": 1}, "distill": {"teacher": str(model)}}
+    job = {
+        "classify": {"num_labels": 2},
+        "reward": {"num_labels": 1},
+        "distill": {"teacher": str(model)},
+    }
     outcome = train_here(model, rows(objective), output, train, **job.get(objective, {}))
     return TrainSpec.model_validate({"precision": "fp32", "max_length": 64, **train}), outcome
 
@@ -159,16 +187,23 @@ def mean_loss(model: Any, output: Path, train: TrainSpec, teacher: Any = None) -
     from safetensors.torch import load_file
 
     objective = objective_of(train)
-    reference = load_file(output / "reference.safetensors")["train"] if objective.needs_reference else None
+    reference = (
+        load_file(output / "reference.safetensors")["train"] if objective.needs_reference else None
+    )
     frozen = Frozen(reference=reference, teacher=teacher)
     split = PackedSplit.load(str(output.with_suffix(".safetensors")))
     gather = collate_padded if is_padded(train) else collate
     for one in (model, *([teacher] if teacher else [])):
         one.config.use_cache = False
     with torch.no_grad():
-        batches = [gather([split[index] for index in range(first, first + 8)]) for first in range(0, len(split), 8)]
+        batches = [
+            gather([split[index] for index in range(first, first + 8)])
+            for first in range(0, len(split), 8)
+        ]
         losses = [objective.loss(model, batch, train, frozen) for batch in batches]
-    return float(sum(loss.totals.sum() for loss in losses) / sum(loss.counts.sum() for loss in losses))
+    return float(
+        sum(loss.totals.sum() for loss in losses) / sum(loss.counts.sum() for loss in losses)
+    )
 
 
 def allowed(method: str, objective: str) -> bool:
@@ -203,7 +238,9 @@ def share_of_nos(model: Any, folder: Path) -> float:
     tokenizer, said = AutoTokenizer.from_pretrained(folder), []
     for thing in THINGS[:16]:
         asked = as_prompt(folder, f"is {thing} real?")
-        tokens = model.generate(input_ids=asked, attention_mask=asked > -1, do_sample=False, max_new_tokens=4)
+        tokens = model.generate(
+            input_ids=asked, attention_mask=asked > -1, do_sample=False, max_new_tokens=4
+        )
         said.append(tokenizer.decode(tokens[0, asked.shape[1] :], skip_special_tokens=True))
     return sum(answer.startswith("no") for answer in said) / len(said)
 
@@ -215,18 +252,24 @@ def test_training_lowers_the_loss_and_what_is_saved_says_the_same(
     check(model, tmp_path / "out", method, objective)
 
 
-REST = [pair for pair in itertools.product(METHODS, OBJECTIVES) if pair not in QUICK and allowed(*pair)]
+REST = [
+    pair for pair in itertools.product(METHODS, OBJECTIVES) if pair not in QUICK and allowed(*pair)
+]
 
 
 @pytest.mark.methods
 @pytest.mark.parametrize(("method", "objective"), REST)
-def test_every_other_pair_does_too(request: pytest.FixtureRequest, tmp_path: Path, method: str, objective: str) -> None:
+def test_every_other_pair_does_too(
+    request: pytest.FixtureRequest, tmp_path: Path, method: str, objective: str
+) -> None:
     base = request.getfixturevalue("waverer" if objective == "grpo" else "model")
     check(base, tmp_path / "out", method, objective)
 
 
 def test_no_method_and_no_objective_is_forgotten() -> None:
-    assert {MethodSpec.model_validate(method).name for method in METHODS.values()} == set(MethodSpec.model_fields)
+    assert {MethodSpec.model_validate(method).name for method in METHODS.values()} == set(
+        MethodSpec.model_fields
+    )
     named = {ObjectiveSpec.model_validate(objective).name for objective in OBJECTIVES.values()}
     assert named == set(ObjectiveSpec.model_fields)
 
@@ -243,7 +286,16 @@ def test_no_method_and_no_objective_is_forgotten() -> None:
         ("freeze", "reward", 1, {}),
         ("adalora", "sft", 0, {}),
         ("full", "orpo", 0, {"optimizer": "muon"}),
-        ("full", "sft", 2, {"layerwise_lr_decay": 0.5, "group_learning_rates": {"lm_head": 1e-3}, "schedule": "wsd"}),
+        (
+            "full",
+            "sft",
+            2,
+            {
+                "layerwise_lr_decay": 0.5,
+                "group_learning_rates": {"lm_head": 1e-3},
+                "schedule": "wsd",
+            },
+        ),
     ],
 )
 def test_two_workers_learn_together(
@@ -272,7 +324,9 @@ def test_a_run_that_pauses_goes_on_to_the_same_weights(
     made = {}
     for name in ("whole", "paused"):
         keeping = CheckpointConfig(folder=str(tmp_path / f"{name}-kept"), job="job", attempt="")
-        job = make_job(model, rows(objective), tmp_path / name, settings(method, objective), keeping=keeping)
+        job = make_job(
+            model, rows(objective), tmp_path / name, settings(method, objective), keeping=keeping
+        )
         if name == "paused":
             first = job.model_copy(update={"keeping": keeping.model_copy(update={"until": 0.5})})
             assert isinstance(run_with_retries(first, workers.attempt), PauseReport)
@@ -285,7 +339,9 @@ def test_a_run_that_pauses_goes_on_to_the_same_weights(
 @pytest.mark.parametrize("optimizer", ["adamw_8bit", "adafactor", "lion", "lion_8bit", "muon"])
 def test_every_optimizer_lowers_the_loss(model: Path, tmp_path: Path, optimizer: str) -> None:
     rate = {"muon": 1e-2, "adafactor": 3e-2}.get(optimizer, 3e-3)
-    _, outcome = trained(model, tmp_path / "out", "full", "sft", optimizer=optimizer, learning_rate=rate)
+    _, outcome = trained(
+        model, tmp_path / "out", "full", "sft", optimizer=optimizer, learning_rate=rate
+    )
     assert outcome.history[-1].loss < 0.9 * outcome.history[0].loss
 
 
@@ -296,18 +352,32 @@ def test_a_merged_reward_model_rewards(model: Path, tmp_path: Path) -> None:
     facts = folders.merge(model, tmp_path / "reward" / "weights", tmp_path / "scorer")
     assert facts.architecture == "LlamaForSequenceClassification"
     train = TrainSpec.model_validate(settings("lora", "reward"))
-    scorer = methods.base(str(tmp_path / "scorer"), train.method, precision="fp32", num_labels=1).eval()
+    scorer = methods.base(
+        str(tmp_path / "scorer"), train.method, precision="fp32", num_labels=1
+    ).eval()
     # merged in bf16
-    assert mean_loss(scorer, tmp_path / "reward", train) == pytest.approx(outcome.selection_loss, rel=0.2, abs=0.02)
-    grpo = {"rewards": ["reward_model", {"name": "length", "target_tokens": 4}], "num_generations": 4}
-    how = {"objective": {"grpo": {**grpo, "max_completion_length": 4}}, "max_steps": 2, "global_batch_size": 8}
-    rewarded = train_here(model, rows("sft"), tmp_path / "out", how, scorer=str(tmp_path / "scorer"))
+    assert mean_loss(scorer, tmp_path / "reward", train) == pytest.approx(
+        outcome.selection_loss, rel=0.2, abs=0.02
+    )
+    grpo = {
+        "rewards": ["reward_model", {"name": "length", "target_tokens": 4}],
+        "num_generations": 4,
+    }
+    how = {
+        "objective": {"grpo": {**grpo, "max_completion_length": 4}},
+        "max_steps": 2,
+        "global_batch_size": 8,
+    }
+    rewarded = train_here(
+        model, rows("sft"), tmp_path / "out", how, scorer=str(tmp_path / "scorer")
+    )
     assert rewarded.num_steps == 2
     assert rewarded.selection_loss is not None
 
 
 def test_learned_prompts_become_tokens_of_the_model(model: Path, tmp_path: Path) -> None:
-    """The merged model, given its chat template's prompt, answers as the model with the adapter does."""
+    """The merged model, given its chat template's prompt, answers as the model with the adapter
+    does."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -319,34 +389,44 @@ def test_learned_prompts_become_tokens_of_the_model(model: Path, tmp_path: Path)
     adapted = reloaded(model, tmp_path / "out", train, None)
     with torch.no_grad():
         ours = merged(input_ids=texts[tmp_path / "merged"]).logits[0, -1]
-        theirs = adapted(input_ids=texts[model], attention_mask=torch.ones_like(texts[model])).logits[0, -1]
+        theirs = adapted(
+            input_ids=texts[model], attention_mask=torch.ones_like(texts[model])
+        ).logits[0, -1]
     assert (ours[len(theirs) :] == 0).all()
     torch.testing.assert_close(ours[: len(theirs)], theirs, atol=0.05, rtol=0.05)  # merged in bf16
 
 
 @pytest.mark.parametrize("method", ["pissa", "qlora", "adalora", "bottleneck"])
-def test_a_merged_adapter_answers_as_the_adapter_does(model: Path, tmp_path: Path, method: str) -> None:
+def test_a_merged_adapter_answers_as_the_adapter_does(
+    model: Path, tmp_path: Path, method: str
+) -> None:
     from transformers import AutoModelForCausalLM
 
     train, outcome = trained(model, tmp_path / "out", method, "sft")
     folders.merge(model, tmp_path / "out" / "weights", tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="float32").eval()
     # qlora's adapter is added to the weights before they were quantized
-    assert mean_loss(merged, tmp_path / "out", train) == pytest.approx(outcome.selection_loss, rel=0.1, abs=0.02)
+    assert mean_loss(merged, tmp_path / "out", train) == pytest.approx(
+        outcome.selection_loss, rel=0.1, abs=0.02
+    )
 
 
 @pytest.mark.parametrize("method", ["lora", "bottleneck", "pfeiffer", "houlsby"])
 def test_as_many_weights_are_trained_as_the_plan_counts(model: Path, method: str) -> None:
     train = TrainSpec.model_validate(settings(method, "sft"))
     plain = Kernels("sdpa", (), {})
-    learning = methods.load(str(model), train, plain, precision="fp32", num_labels=None, num_steps=4)
+    learning = methods.load(
+        str(model), train, plain, precision="fp32", num_labels=None, num_steps=4
+    )
     count = sum(weight.numel() for weight in learning.parameters() if weight.requires_grad)
     shape = model_shape.from_folder(model)
     assert shape is not None
     assert count == trained_parameters(train, shape)
 
 
-def test_a_bottleneck_behind_a_layers_part_is_no_part_of_a_model(model: Path, tmp_path: Path) -> None:
+def test_a_bottleneck_behind_a_layers_part_is_no_part_of_a_model(
+    model: Path, tmp_path: Path
+) -> None:
     trained(model, tmp_path / "out", "pfeiffer", "sft", max_steps=1)
     with pytest.raises(UsageError, match="cannot be added"):
         folders.merge(model, tmp_path / "out" / "weights", tmp_path / "merged")
@@ -354,10 +434,14 @@ def test_a_bottleneck_behind_a_layers_part_is_no_part_of_a_model(model: Path, tm
 
 @pytest.mark.methods
 def test_what_is_protected_is_forgotten_less(model: Path, tmp_path: Path) -> None:
-    """Elastic weight consolidation: after a second task, the loss on the first is lower with it than without."""
+    """Elastic weight consolidation: after a second task, the loss on the first is lower with it
+    than without."""
     from assay.engines.data.tokenize import write_rows
 
-    first, second = rows("sft"), [Row((chat(f"where is {thing} now?", "no idea"),)) for thing in THINGS[:16]]
+    first, second = (
+        rows("sft"),
+        [Row((chat(f"where is {thing} now?", "no idea"),)) for thing in THINGS[:16]],
+    )
     write_rows(model, first, tmp_path / "first.safetensors", max_length=64)
     how = {"method": "full", "learning_rate": 3e-3, "max_steps": 80, "global_batch_size": 8}
     train_here(model, first, tmp_path / "one", how)
@@ -369,9 +453,15 @@ def test_what_is_protected_is_forgotten_less(model: Path, tmp_path: Path) -> Non
     for name, more in (("without", {}), ("with", {"ewc": {"data": "first.jsonl"}})):
         ewc_file = {"ewc_file": str(tmp_path / "first.safetensors")} if more else {}
         again = {**how, "learning_rate": 1e-3, "max_steps": 40, **more}
-        learned[name] = train_here(start, second, tmp_path / name, again, **ewc_file).selection_loss or 0
-        (tmp_path / f"{name}.safetensors").write_bytes((tmp_path / "first.safetensors").read_bytes())
-        forgotten[name] = mean_loss(reloaded(start, tmp_path / name, train, None), tmp_path / name, train)
+        learned[name] = (
+            train_here(start, second, tmp_path / name, again, **ewc_file).selection_loss or 0
+        )
+        (tmp_path / f"{name}.safetensors").write_bytes(
+            (tmp_path / "first.safetensors").read_bytes()
+        )
+        forgotten[name] = mean_loss(
+            reloaded(start, tmp_path / name, train, None), tmp_path / name, train
+        )
     assert forgotten["with"] < 0.4 * forgotten["without"]
     assert learned["without"] < learned["with"] < 0.6 * unlearned  # it has a price
 
@@ -391,12 +481,21 @@ def test_what_is_protected_is_forgotten_less(model: Path, tmp_path: Path) -> Non
             {"objective": {"grpo": {"rewards": ["contains"]}}, "method": "adalora"},
             "method: adalora and objective: grpo",
         ),
-        ({"objective": {"grpo": {"rewards": ["contains"]}}, "neftune_alpha": 5}, "neftune_alpha and objective: grpo"),
+        (
+            {"objective": {"grpo": {"rewards": ["contains"]}}, "neftune_alpha": 5},
+            "neftune_alpha and objective: grpo",
+        ),
         ({"method": "p_tuning", "objective": "reward"}, "new layer"),
         ({"objective": "dpo", "label_smoothing": 0.1}, "has another loss"),
         ({"optimizer": "lion", "deepspeed": {"offload_optimizer": True}}, "computes AdamW"),
-        ({"objective": {"grpo": {"rewards": ["contains"]}}, "global_batch_size": 12}, "a multiple of it"),
-        ({"objective": {"grpo": {"rewards": ["regex"]}}}, "`pattern` and the reward `regex` go together"),
+        (
+            {"objective": {"grpo": {"rewards": ["contains"]}}, "global_batch_size": 12},
+            "a multiple of it",
+        ),
+        (
+            {"objective": {"grpo": {"rewards": ["regex"]}}},
+            "`pattern` and the reward `regex` go together",
+        ),
         (
             {"deepspeed": {"raw": {"bf16": {"enabled": True}}}},
             "raw sets bf16.enabled, which is said by train.precision",
@@ -405,6 +504,8 @@ def test_what_is_protected_is_forgotten_less(model: Path, tmp_path: Path) -> Non
     ],
     ids=lambda value: json.dumps(value)[:60] if isinstance(value, dict) else "",
 )
-def test_what_cannot_work_together_is_refused_with_the_reason(train: dict[str, Any], words: str) -> None:
+def test_what_cannot_work_together_is_refused_with_the_reason(
+    train: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ValidationError, match=words):
         TrainSpec.model_validate(train)

@@ -16,7 +16,9 @@ from assay.spec.values.patterns import check_pattern
 
 PLAIN = TaskSettings()
 CHOICES = {"output_type": "multiple_choice", "metric_list": [{"metric": "acc"}, {"metric": "f1"}]}
-JUDGE = JudgeSpec(url="http://judge/v1", model="j", rubric="Be kind.", labels="l.jsonl", min_agreement=0.7)
+JUDGE = JudgeSpec(
+    url="http://judge/v1", model="j", rubric="Be kind.", labels="l.jsonl", min_agreement=0.7
+)
 
 
 def test_every_metric_stands_in_the_help_of_limits() -> None:
@@ -27,7 +29,9 @@ def test_every_metric_stands_in_the_help_of_limits() -> None:
 def test_what_the_rules_know_of_metrics_is_the_table() -> None:
     assert set(ABSTENTION_METRICS) == {"hallucination_rate", "over_abstention"}
     assert set(LOWER_IS_BETTER) == {"hallucination_rate", "over_abstention", "brier", "ece"}
-    assert {"exact_match", "acc", "contains", "regex", "json_valid", "json_schema"} <= set(ZERO_OR_ONE)
+    assert {"exact_match", "acc", "contains", "regex", "json_valid", "json_schema"} <= set(
+        ZERO_OR_ONE
+    )
     assert "rougeL" not in ZERO_OR_ONE
 
 
@@ -65,8 +69,13 @@ def test_a_task_without_a_list_has_what_lm_eval_gives_it() -> None:
 
 
 def test_heldout_takes_the_metric_that_fits_its_answers() -> None:
-    suite = SuiteSpec.model_validate({"limits": {"heldout": {"at_least": 0.5}, "facts": {"at_least": 0.5}}})
-    assert [suite.limits[task][0].metric for task in ("heldout", "facts")] == ["auto", "exact_match"]
+    suite = SuiteSpec.model_validate(
+        {"limits": {"heldout": {"at_least": 0.5}, "facts": {"at_least": 0.5}}}
+    )
+    assert [suite.limits[task][0].metric for task in ("heldout", "facts")] == [
+        "auto",
+        "exact_match",
+    ]
     assert SuiteSpec.model_validate_json(suite.model_dump_json()) == suite
 
 
@@ -92,14 +101,22 @@ def test_what_nobody_uses_does_not_change_the_digests_of_earlier_suites() -> Non
     said: dict[str, object] = {"url": "http://j/v1", "model": "j", "api_key_env": None}
     blocks: list[tuple[Block, set[str]]] = [
         (JudgeSpec.model_validate(said), set(said)),
-        (PLAIN, set(TaskSettings.model_fields) - {"contains", "regex", "json_schema", "max_reasoning_toks"}),
+        (
+            PLAIN,
+            set(TaskSettings.model_fields)
+            - {"contains", "regex", "json_schema", "max_reasoning_toks"},
+        ),
     ]
     for block, names in blocks:
         assert block.model_dump(mode="json").keys() == names
-    assert digest_of(JUDGE.model_dump()) != digest_of(JUDGE.model_copy(update={"rubric": "x"}).model_dump())
+    assert digest_of(JUDGE.model_dump()) != digest_of(
+        JUDGE.model_copy(update={"rubric": "x"}).model_dump()
+    )
 
 
-@pytest.mark.parametrize("pattern", [r"^ORD-\d{6}$", r"(?i)\bsorry\b", r"\p{Lu}{2}(?:-\w+){1,9}", r"[^)(]*\)", ""])
+@pytest.mark.parametrize(
+    "pattern", [r"^ORD-\d{6}$", r"(?i)\bsorry\b", r"\p{Lu}{2}(?:-\w+){1,9}", r"[^)(]*\)", ""]
+)
 def test_patterns_that_people_write(pattern: str) -> None:
     assert check_pattern(pattern) == pattern
 

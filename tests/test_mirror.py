@@ -1,4 +1,5 @@
-"""A hub's mirror: models come from it, workers are told of it, and what it does not have is told with its name."""
+"""A hub's mirror: models come from it, workers are told of it, and what it does not have is told
+with its name."""
 
 import hashlib
 import json
@@ -50,7 +51,10 @@ class _Handler(BaseHTTPRequestHandler):
         data = b""
         if self.path.startswith(f"/api/models/{NAME}/tree/"):
             found = sorted(self.server.folder.iterdir())
-            tree = [{"type": "file", "path": path.name, "size": path.stat().st_size, "oid": "0"} for path in found]
+            tree = [
+                {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": "0"}
+                for path in found
+            ]
             data = json.dumps(tree).encode()
         elif self.path.startswith(f"/api/models/{NAME}/"):
             files = [{"rfilename": path.name} for path in sorted(self.server.folder.iterdir())]
@@ -81,7 +85,8 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
 
 
 def fetch(name: str, target: Path, endpoint: str) -> "subprocess.CompletedProcess[str]":
-    """In a process of its own, as a worker has it: the hub's client reads its environment when it is imported."""
+    """In a process of its own, as a worker has it: the hub's client reads its environment when it
+    is imported."""
     code = (
         "import sys\nfrom pathlib import Path\n"
         "from assay.engines.models.folders import fetch\nfrom assay.spec.model import ModelSpec\n"
@@ -90,7 +95,11 @@ def fetch(name: str, target: Path, endpoint: str) -> "subprocess.CompletedProces
     env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     env |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(target.parent / "cache")}
     return subprocess.run(
-        [sys.executable, "-c", code, f"hf:{name}", str(target)], env=env, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, f"hf:{name}", str(target)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
@@ -120,13 +129,16 @@ def test_workers_are_told_of_the_mirror_and_of_no_password() -> None:
     assert passed_on(said) == {"HF_ENDPOINT": "https://hf-mirror.com", "HF_HUB_ETAG_TIMEOUT": "30"}
 
 
-@pytest.mark.parametrize("said", ["hf-mirror.com", "https//hf-mirror.com", "ftp://hf-mirror.com", "https:// x"])
+@pytest.mark.parametrize(
+    "said", ["hf-mirror.com", "https//hf-mirror.com", "ftp://hf-mirror.com", "https:// x"]
+)
 def test_an_address_that_is_none_is_told(said: str) -> None:
     assert "write its whole address" in endpoint_fault({"HF_ENDPOINT": said})
 
 
 @pytest.mark.parametrize(
-    "said", [{}, {"HF_ENDPOINT": "https://hf-mirror.com"}, {"HF_ENDPOINT": "http://10.0.0.2:80/hub"}]
+    "said",
+    [{}, {"HF_ENDPOINT": "https://hf-mirror.com"}, {"HF_ENDPOINT": "http://10.0.0.2:80/hub"}],
 )
 def test_an_address_that_is_one_is_not(said: dict[str, str]) -> None:
     assert endpoint_fault(said) == ""

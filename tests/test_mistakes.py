@@ -40,8 +40,8 @@ serve:
 """
 
 PLANTED = [
-    # what is right, what was written, the line to point at, the fix that the hint (or the message) must name
-    # slips in keys
+    # what is right, what was written, the line to point at, the fix that the hint (or the message)
+    # must name slips in keys
     ("  num_epochs: 2", "  num_epoch: 2", 14, "`num_epochs`"),
     ("  num_epochs: 2", "  epochs: 2", 14, "`num_epochs`"),
     ("  schedule: cosine", "  lr_scheduler_type: cosine", 16, "`schedule`"),
@@ -65,22 +65,42 @@ PLANTED = [
     ("  num_workers: 4", "  max_length: 4k", 19, "4096"),
     ("  num_workers: 4", "  max_length: 4,096", 19, "4096"),
     # indentation
-    ("  num_epochs: 2", "num_epochs: 2", 15, "line 14 has its value already, or is indented too little"),
+    (
+        "  num_epochs: 2",
+        "num_epochs: 2",
+        15,
+        "line 14 has its value already, or is indented too little",
+    ),
     ("    lora: {r: 16, alpha: 32}", "  lora: {r: 16, alpha: 32}", 13, "under `train.method:`"),
     ("  schedule: cosine", "    schedule: cosine", 16, "indent"),
     ("  schedule: cosine", "\tschedule: cosine", 16, "spaces"),
     ("approval:\n  reviewers:", "approval:\nreviewers:", 26, "line 25 has its value already"),
-    ("approval:\n  reviewers: [team/ml-leads]\n  expires: 72h", "approval:\nreviewers: [a]", 25, "under `approval:`"),
+    (
+        "approval:\n  reviewers: [team/ml-leads]\n  expires: 72h",
+        "approval:\nreviewers: [a]",
+        25,
+        "under `approval:`",
+    ),
     # wrong nesting
     ("  num_epochs: 2", "  r: 16", 14, "under `train.method.lora:`"),
     ("  num_epochs: 2", "  zero_stage: 3", 14, "under `train.deepspeed:`"),
     ("compress:\n  scheme: W8A8", "compress: W8A8", 20, "scheme: W8A8"),
-    ("  suite: evals/support-bot.yaml", "  suite: evals/support-bot.yaml\n  reviewers: [a]", 24, "under `approval:`"),
+    (
+        "  suite: evals/support-bot.yaml",
+        "  suite: evals/support-bot.yaml\n  reviewers: [a]",
+        24,
+        "under `approval:`",
+    ),
     ("reviewers: [team/ml-leads]", "reviewers: team/ml-leads", 25, "[team/ml-leads]"),
     # combinations that cannot be
     ("    zero_stage: 2", "    zero_stage: 2\n    offload_param: true", 19, "zero_stage: 3"),
     ("global_batch_size: 64", "global_batch_size: 63", 15, "64"),
-    ("    lora: {r: 16, alpha: 32}", "    lora: {r: 16}\n    full: true", 13, "keep one of `lora` and `full`"),
+    (
+        "    lora: {r: 16, alpha: 32}",
+        "    lora: {r: 16}\n    full: true",
+        13,
+        "keep one of `lora` and `full`",
+    ),
     ("{min: 1, max: 8}", "{min: 9, max: 8}", 28, "max: 9"),
     ("[5%, 100%]", "[50%, 20%]", 29, "100%"),
 ]
@@ -89,7 +109,10 @@ PLANTED = [
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A folder with what the spec refers to."""
-    for name, text in (("evals/support-bot.yaml", "limits: {heldout: {at_least: 80%}}"), ("support/a.jsonl", "")):
+    for name, text in (
+        ("evals/support-bot.yaml", "limits: {heldout: {at_least: 80%}}"),
+        ("support/a.jsonl", ""),
+    ):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(text)
     (tmp_path / "spec.yaml").write_text(SPEC)
@@ -112,7 +135,9 @@ def test_nearly_every_hint_names_the_fix(root: Path) -> None:
         assert SPEC.count(right) == 1, right
         problems = told(root, SPEC.replace(right, wrong))
         if not any(one.line == line and fix in one.hint for one in problems):
-            missed.append(f"{wrong!r}: wanted {fix!r} on line {line}; " + "; ".join(map(str, problems)))
+            missed.append(
+                f"{wrong!r}: wanted {fix!r} on line {line}; " + "; ".join(map(str, problems))
+            )
     print(f"{len(PLANTED) - len(missed)} of {len(PLANTED)} hints name the fix", *missed, sep="\n")
     assert len(PLANTED) >= 30
     assert len(missed) <= len(PLANTED) // 10

@@ -44,7 +44,9 @@ def shaken(tiny_model: Path, seed: int) -> Any:
     return model.eval()
 
 
-def ours(train: dict[str, Any], rows: list[Row], tiny_model: Path, tmp_path: Path, *models: Any) -> float:
+def ours(
+    train: dict[str, Any], rows: list[Row], tiny_model: Path, tmp_path: Path, *models: Any
+) -> float:
     """The mean loss of the first model, with the second as the reference."""
     import torch
 
@@ -58,7 +60,9 @@ def ours(train: dict[str, Any], rows: list[Row], tiny_model: Path, tmp_path: Pat
         if objective.needs_reference:
             batch = collate(units)
             frozen.reference = text_log_probs(models[1], batch, take_extras(batch)).view(-1, 2)
-        losses = objective.loss(models[0], (collate_padded if objective.scores else collate)(units), spec, frozen)
+        losses = objective.loss(
+            models[0], (collate_padded if objective.scores else collate)(units), spec, frozen
+        )
     return float(losses.totals.sum() / losses.counts.sum())
 
 
@@ -100,11 +104,13 @@ def test_dpo_is_trls(tiny_model: Path, tmp_path: Path, dpo: dict[str, Any]) -> N
         train_dataset=Dataset.from_list(PAIRS),
         processing_class=AutoTokenizer.from_pretrained(tiny_model),
     )
-    rows = [Row(((*one["prompt"], *one["chosen"]), (*one["prompt"], *one["rejected"]))) for one in PAIRS]
+    rows = [
+        Row(((*one["prompt"], *one["chosen"]), (*one["prompt"], *one["rejected"]))) for one in PAIRS
+    ]
     expected = theirs(trainer)
-    assert ours({"objective": {"dpo": dpo}}, rows, tiny_model, tmp_path, model, reference) == pytest.approx(
-        expected, rel=1e-4
-    )
+    assert ours(
+        {"objective": {"dpo": dpo}}, rows, tiny_model, tmp_path, model, reference
+    ) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.methods
@@ -123,7 +129,12 @@ def test_kto_is_trls(tiny_model: Path, tmp_path: Path) -> None:
     trainer = KTOTrainer(
         model=model,
         ref_model=reference,
-        args=KTOConfig(**arguments(tmp_path), beta=0.3, desirable_weight=1.5, train_sampling_strategy="sequential"),
+        args=KTOConfig(
+            **arguments(tmp_path),
+            beta=0.3,
+            desirable_weight=1.5,
+            train_sampling_strategy="sequential",
+        ),
         train_dataset=Dataset.from_list(data),
         processing_class=AutoTokenizer.from_pretrained(tiny_model),
     )
@@ -133,7 +144,9 @@ def test_kto_is_trls(tiny_model: Path, tmp_path: Path) -> None:
         for question, answer, other, label in zip(QUESTIONS, answers, others, labels, strict=True)
     ]
     kto = {"objective": {"kto": {"beta": 0.3, "desirable_weight": 1.5}}}
-    assert ours(kto, rows, tiny_model, tmp_path, model, reference) == pytest.approx(theirs(trainer), rel=1e-4)
+    assert ours(kto, rows, tiny_model, tmp_path, model, reference) == pytest.approx(
+        theirs(trainer), rel=1e-4
+    )
 
 
 @pytest.mark.methods
@@ -143,7 +156,9 @@ def test_the_reward_models_loss_is_trls(tiny_model: Path, tmp_path: Path) -> Non
     from trl import RewardConfig, RewardTrainer
 
     set_seed(3)
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1, dtype="float32").eval()
+    model = AutoModelForSequenceClassification.from_pretrained(
+        tiny_model, num_labels=1, dtype="float32"
+    ).eval()
     with_large_head = model.score.weight.detach() * 30
     model.score.weight.data = with_large_head
     trainer = RewardTrainer(
@@ -152,11 +167,13 @@ def test_the_reward_models_loss_is_trls(tiny_model: Path, tmp_path: Path) -> Non
         train_dataset=Dataset.from_list(PAIRS),
         processing_class=AutoTokenizer.from_pretrained(tiny_model),
     )
-    rows = [Row(((*one["prompt"], *one["chosen"]), (*one["prompt"], *one["rejected"]))) for one in PAIRS]
+    rows = [
+        Row(((*one["prompt"], *one["chosen"]), (*one["prompt"], *one["rejected"]))) for one in PAIRS
+    ]
     expected = theirs(trainer)
-    assert ours({"objective": {"reward": {"center": 0.1}}}, rows, tiny_model, tmp_path, model) == pytest.approx(
-        expected, rel=1e-4
-    )
+    assert ours(
+        {"objective": {"reward": {"center": 0.1}}}, rows, tiny_model, tmp_path, model
+    ) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.methods
@@ -166,7 +183,9 @@ def test_orpos_odds_ratio_is_trls(tiny_model: Path, tmp_path: Path) -> None:
     from trl.experimental.orpo import ORPOTrainer
 
     model = shaken(tiny_model, 1)
-    rows = [Row(((*one["prompt"], *one["chosen"]), (*one["prompt"], *one["rejected"]))) for one in PAIRS]
+    rows = [
+        Row(((*one["prompt"], *one["chosen"]), (*one["prompt"], *one["rejected"]))) for one in PAIRS
+    ]
     write_rows(tiny_model, rows, tmp_path / "s.safetensors", max_length=64)
     split = PackedSplit.load(str(tmp_path / "s.safetensors"))
     batch = collate([split[index] for index in range(len(split))])
@@ -177,20 +196,26 @@ def test_orpos_odds_ratio_is_trls(tiny_model: Path, tmp_path: Path) -> None:
     bare.beta, bare.accelerator = 0.2, type("Accelerator", (), {"device": "cpu"})
     odds, *_ = bare.odds_ratio_loss(means[:, 0], means[:, 1])
     expected = float((-means[:, 0] - odds).mean())
-    assert ours({"objective": {"orpo": {"beta": 0.2}}}, rows, tiny_model, tmp_path, model) == pytest.approx(
-        expected, rel=1e-4
-    )
+    assert ours(
+        {"objective": {"orpo": {"beta": 0.2}}}, rows, tiny_model, tmp_path, model
+    ) == pytest.approx(expected, rel=1e-4)
 
 
 def test_distilling_from_oneself_costs_nothing(tiny_model: Path, tmp_path: Path) -> None:
     import torch
 
     model = shaken(tiny_model, 1)
-    train = TrainSpec.model_validate({"objective": {"distill": {"teacher": "t", "teacher_weight": 1.0}}})
-    write_rows(tiny_model, [Row(((*asked("a"), *said("b")),))], tmp_path / "s.safetensors", max_length=64)
+    train = TrainSpec.model_validate(
+        {"objective": {"distill": {"teacher": "t", "teacher_weight": 1.0}}}
+    )
+    write_rows(
+        tiny_model, [Row(((*asked("a"), *said("b")),))], tmp_path / "s.safetensors", max_length=64
+    )
     batch = collate([PackedSplit.load(str(tmp_path / "s.safetensors"))[0]])
     with torch.no_grad():
         losses = objective_of(train).loss(model, dict(batch), train, Frozen(teacher=model))
-        other = objective_of(train).loss(model, dict(batch), train, Frozen(teacher=shaken(tiny_model, 2)))
+        other = objective_of(train).loss(
+            model, dict(batch), train, Frozen(teacher=shaken(tiny_model, 2))
+        )
     assert float(losses.totals.sum()) == pytest.approx(0, abs=1e-5)
     assert float(other.totals.sum()) > 0.01

@@ -9,11 +9,19 @@ from assay.engines.evaluation.parity import Position, Probe, compare, read_local
 
 
 def place(logprob: float, likeliest: int, **told: float) -> Position:
-    return Position(logprob, likeliest, {int(name[1:]): math.log(share) for name, share in told.items()})
+    return Position(
+        logprob, likeliest, {int(name[1:]): math.log(share) for name, share in told.items()}
+    )
 
 
-ONE = [[place(-1.0, 4, t4=0.5, t5=0.3), place(-2.0, 5, t4=0.2, t5=0.6)], [place(-0.5, 6, t6=0.9, t7=0.05)]]
-OTHER = [[place(-1.5, 4, t4=0.4, t5=0.4), place(-2.0, 4, t4=0.5, t5=0.4)], [place(-0.6, 6, t6=0.8, t7=0.1)]]
+ONE = [
+    [place(-1.0, 4, t4=0.5, t5=0.3), place(-2.0, 5, t4=0.2, t5=0.6)],
+    [place(-0.5, 6, t6=0.9, t7=0.05)],
+]
+OTHER = [
+    [place(-1.5, 4, t4=0.4, t5=0.4), place(-2.0, 4, t4=0.5, t5=0.4)],
+    [place(-0.6, 6, t6=0.8, t7=0.1)],
+]
 
 
 def test_a_model_is_like_itself() -> None:
@@ -58,13 +66,19 @@ def test_a_damaged_model_is_seen(tmp_path: Path) -> None:
     chat = [{"role": "user", "content": "is baran real?"}, {"role": "assistant", "content": "yes"}]
     write_split(tmp_path / "whole", [chat] * 3, tmp_path / "selection.safetensors", max_length=64)
     probes = read_probes(tmp_path / "selection.safetensors", 2)
-    assert [len(probe.places) for probe in probes] == [4, 4]  # three letters and the end of the turn
+    assert [len(probe.places) for probe in probes] == [
+        4,
+        4,
+    ]  # three letters and the end of the turn
     assert probes[0] == Probe(probes[1].tokens, probes[1].places)
 
     whole = read_local(tmp_path / "whole", None, probes, None)
     again = read_local(tmp_path / "whole", None, probes, whole)
     damaged = read_local(tmp_path / "damaged", None, probes, whole)
-    same, other = compare("merged", whole, "merged", again), compare("merged", whole, "compressed", damaged)
+    same, other = (
+        compare("merged", whole, "merged", again),
+        compare("merged", whole, "compressed", damaged),
+    )
     assert same.max_abs_logprob == pytest.approx(0, abs=1e-5)
     assert other.mean_abs_logprob > 100 * same.max_abs_logprob
     assert other.kl is not None

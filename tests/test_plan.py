@@ -92,13 +92,17 @@ class Project:
 
     def plan(self, spec: Spec, **given: Any) -> Plan:
         suite = load_suites(["evals/bot.yaml"], self.root)
-        return plan(spec, suite, root=self.root, settings=self.settings, cluster=given.get("cluster"))
+        return plan(
+            spec, suite, root=self.root, settings=self.settings, cluster=given.get("cluster")
+        )
 
     def stages(self, spec: Spec, **given: Any) -> dict[str, StagePlan]:
         return {stage.stage: stage for stage in self.plan(spec, **given).stages}
 
     def context(self, spec: Spec) -> RunContext:
-        return RunContext(spec, load_suites(["evals/bot.yaml"], self.root), self.root, self.settings, None)
+        return RunContext(
+            spec, load_suites(["evals/bot.yaml"], self.root), self.root, self.settings, None
+        )
 
     def artifact(self, kind: Any, name: str) -> Any:
         folder = self.root / "drafts" / name
@@ -108,15 +112,26 @@ class Project:
             _write_split(folder / "train.safetensors", [20, 30, 40, 30])
             (folder / "heldout").mkdir()
             (folder / "heldout/heldout.jsonl").write_text('{"question": "a"}\n{"question": "b"}\n')
-            (folder / "heldout/heldout.yaml").write_text('{"dataset_kwargs": {"data_files": "heldout.jsonl"}}')
+            (folder / "heldout/heldout.yaml").write_text(
+                '{"dataset_kwargs": {"data_files": "heldout.jsonl"}}'
+            )
         (folder / "mark").write_text(name)
         return self.store.put(folder, kind)
 
     def record(self, stage: str) -> Record:
         """A record such as the stage would leave."""
-        model = {"architecture": "Llama", "num_parameters": 1, "num_layers": 2, "context_length": 64}
+        model = {
+            "architecture": "Llama",
+            "num_parameters": 1,
+            "num_layers": 2,
+            "context_length": 64,
+        }
         split = SplitRecord(
-            file="train.safetensors", digest="", num_examples=4, num_tokens=120, num_completion_tokens=60
+            file="train.safetensors",
+            digest="",
+            num_examples=4,
+            num_tokens=120,
+            num_completion_tokens=60,
         )
         training = TrainingRecord(
             artifact=self.artifact("adapter", stage)
@@ -148,7 +163,9 @@ class Project:
                     num_dropped_duplicates=0,
                 )
             case "sweep":
-                return SweepRecord(trials=(TrialRecord(learning_rate=1e-3, training=training),), chosen=0)
+                return SweepRecord(
+                    trials=(TrialRecord(learning_rate=1e-3, training=training),), chosen=0
+                )
             case "train":
                 return training
             case "baseline" | "champion":
@@ -166,7 +183,12 @@ class Project:
                 )
             case "deploy":
                 return DeploymentRecord(
-                    slot="blue", model_name="bot", artifact_digest="", url="", deployed_at=0, replicas=("a",)
+                    slot="blue",
+                    model_name="bot",
+                    artifact_digest="",
+                    url="",
+                    deployed_at=0,
+                    replicas=("a",),
                 )
         return GateRecord(
             scorecard=Scorecard(
@@ -186,7 +208,9 @@ class Project:
         )
 
     def evaluation(self, name: str) -> EvaluationRecord:
-        return EvaluationRecord(evidence=self.artifact("evidence", name), artifact_digest="", num_items=2, seconds=4.0)
+        return EvaluationRecord(
+            evidence=self.artifact("evidence", name), artifact_digest="", num_items=2, seconds=4.0
+        )
 
     def run(self, spec: Spec, *names: str, version: dict[str, int] | None = None) -> str:
         """Writes a run into the ledger that has records of the stages named; returns its id."""
@@ -214,7 +238,9 @@ def project(tmp_path: Path) -> Project:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text(json.dumps(CONFIG))
     save_file({"weight": np.zeros(2, np.float32)}, tmp_path / "model/model.safetensors")
-    lines = [json.dumps({"prompt": f"What is {n} and 1?", "completion": str(n + 1)}) for n in range(40)]
+    lines = [
+        json.dumps({"prompt": f"What is {n} and 1?", "completion": str(n + 1)}) for n in range(40)
+    ]
     (tmp_path / "train.jsonl").write_text("\n".join(lines))
     (tmp_path / "evals").mkdir()
     (tmp_path / "evals/bot.yaml").write_text("limits: {heldout: {at_least: 50%}}\n")
@@ -246,7 +272,15 @@ def test_without_a_ledger_everything_runs_and_nothing_is_made(project: Project) 
 
 def test_what_stands_is_cached_with_the_run_that_made_it(project: Project) -> None:
     run = project.run(
-        project.spec(), "fetch", "prepare", "contamination", "sweep", "train", "merge", "compress", "baseline"
+        project.spec(),
+        "fetch",
+        "prepare",
+        "contamination",
+        "sweep",
+        "train",
+        "merge",
+        "compress",
+        "baseline",
     )
     it = project.plan(project.spec())
     found = {stage.stage: stage for stage in it.stages}
@@ -255,7 +289,12 @@ def test_what_stands_is_cached_with_the_run_that_made_it(project: Project) -> No
     assert found["train"].seconds is not None
     (data,) = it.data
     assert data is not None
-    assert (data.num_examples, data.num_tokens, data.num_loss_tokens, data.exact) == (4, 120, 60, True)
+    assert (data.num_examples, data.num_tokens, data.num_loss_tokens, data.exact) == (
+        4,
+        120,
+        60,
+        True,
+    )
     assert it.seconds_unknown == ("deploy", "gate")
 
 
@@ -311,7 +350,9 @@ def test_an_artifact_that_is_gone_is_named(project: Project) -> None:
 
 def test_what_a_cluster_cannot_hold_is_blocked_and_so_is_what_comes_after(project: Project) -> None:
     small = described(ClusterSpec.model_validate({"nodes": [{"cpus": 2, "memory_gb": 8}]}), "small")
-    spec = project.spec(SPEC.replace("global_batch_size: 4", "global_batch_size: 4, num_workers: 4"))
+    spec = project.spec(
+        SPEC.replace("global_batch_size: 4", "global_batch_size: 4, num_workers: 4")
+    )
     found = project.stages(spec, cluster=small)
     assert found["prepare"].action == "run"
     assert found["sweep"].action == "blocked"
@@ -322,9 +363,13 @@ def test_what_a_cluster_cannot_hold_is_blocked_and_so_is_what_comes_after(projec
 
 
 def test_a_model_that_no_node_could_merge_is_told(project: Project) -> None:
-    (project.root / "model/config.json").write_text(json.dumps({**CONFIG, "hidden_size": 1024, "vocab_size": 300_000}))
+    (project.root / "model/config.json").write_text(
+        json.dumps({**CONFIG, "hidden_size": 1024, "vocab_size": 300_000})
+    )
     node = {"cpus": 8, "memory_gb": 2, "gpus": 2, "gpu_memory_gb": 24}
-    found = project.stages(project.spec(), cluster=described(ClusterSpec.model_validate({"nodes": [node]}), "small"))
+    found = project.stages(
+        project.spec(), cluster=described(ClusterSpec.model_validate({"nodes": [node]}), "small")
+    )
     assert found["train"].action == "run"
     assert found["merge"].action == "blocked"
     assert "merge holds the whole model in a node's memory" in found["merge"].because[0]
@@ -337,9 +382,15 @@ def test_a_model_that_no_node_could_merge_is_told(project: Project) -> None:
         ("", "train", "names layer 2; the model has layers 0 to 1"),
     ],
 )
-def test_what_the_model_rules_out_is_blocked(project: Project, more: str, stage: str, reason: str) -> None:
+def test_what_the_model_rules_out_is_blocked(
+    project: Project, more: str, stage: str, reason: str
+) -> None:
     (project.root / "model/config.json").write_text(json.dumps({**CONFIG, "hidden_size": 96}))
-    text = SPEC + more if more else SPEC.replace("{num_epochs: 4,", "{method: {lora: {layers: '1-2'}}, num_epochs: 4,")
+    text = (
+        SPEC + more
+        if more
+        else SPEC.replace("{num_epochs: 4,", "{method: {lora: {layers: '1-2'}}, num_epochs: 4,")
+    )
     found = project.stages(project.spec(text))[stage]
     assert found.action == "blocked"
     assert reason in found.because[0]
@@ -377,7 +428,11 @@ CHANGES: list[tuple[str, Callable[[dict[str, Any]], None], set[str]]] = [
     ("sweep.max_concurrent_trials", lambda it: it["sweep"].update(max_concurrent_trials=1), set()),
     # With a sweep, its choice stands in the rate's place.
     ("train.learning_rate", lambda it: it["train"].update(learning_rate=1e-5), set()),
-    ("train.max_length", lambda it: it["train"].update(max_length=64), {"prepare", "sweep", "train"}),
+    (
+        "train.max_length",
+        lambda it: it["train"].update(max_length=64),
+        {"prepare", "sweep", "train"},
+    ),
     ("train.max_failures", lambda it: it["train"].update(max_failures=7), set()),
     (
         "train.objective.sft",
@@ -398,7 +453,9 @@ CHANGES: list[tuple[str, Callable[[dict[str, Any]], None], set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "moved"), [case[1:] for case in CHANGES], ids=[case[0] for case in CHANGES])
+@pytest.mark.parametrize(
+    ("change", "moved"), [case[1:] for case in CHANGES], ids=[case[0] for case in CHANGES]
+)
 def test_a_changed_line_changes_the_keys_of_what_depends_on_it(
     project: Project, change: Callable[[dict[str, Any]], None], moved: set[str]
 ) -> None:
@@ -416,7 +473,9 @@ def test_a_changed_line_changes_the_keys_of_what_depends_on_it(
 
 
 def test_what_a_stage_depends_on_is_all_that_its_inputs_wait_for(project: Project) -> None:
-    waits = {stage.name: stage.inputs().pending for stage in stages_of(project.context(project.spec()))}
+    waits = {
+        stage.name: stage.inputs().pending for stage in stages_of(project.context(project.spec()))
+    }
     assert waits == {
         "fetch": (),
         "prepare": ("fetch",),
@@ -433,11 +492,19 @@ def test_what_a_stage_depends_on_is_all_that_its_inputs_wait_for(project: Projec
 
 def assay(project: Project, *arguments: str) -> str:
     """What a command prints, run as a process in the project's folder."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ASSAY_"))}
-    env |= {"ASSAY_HOME": str(project.settings.home), "ASSAY_DASHBOARD_PORT": "1", "ASSAY_USER": "ben"}
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ASSAY_"))
+    }
+    env |= {
+        "ASSAY_HOME": str(project.settings.home),
+        "ASSAY_DASHBOARD_PORT": "1",
+        "ASSAY_USER": "ben",
+    }
     env |= {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=project.root, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, cwd=project.root, env=env, capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -447,7 +514,9 @@ def test_what_is_different_from_a_run_reads_like_a_diff(project: Project) -> Non
     project.spec(SPEC.replace("num_epochs: 4", "num_epochs: 2"))
     call = ["-m", "assay.cli.main", "plan", "bot.yaml", "--against", "bot"]
     out = assay(project, *call)
-    assert out.startswith(f"against {run}\n- train.num_epochs: 4\n+ train.num_epochs: 2\n\nrun bot-")
+    assert out.startswith(
+        f"against {run}\n- train.num_epochs: 4\n+ train.num_epochs: 2\n\nrun bot-"
+    )
     said = json.loads(assay(project, *call, "--json"))
     changes = [{"path": "train.num_epochs", "old": 4.0, "new": 2.0}]
     assert said["against"] == {"run": run, "changes": changes}
@@ -468,11 +537,19 @@ def test_a_plan_without_a_ledger_imports_little(project: Project) -> None:
     assert assay(project, "-c", code, "plan", "bot.yaml").splitlines()[-1] == "slow:"
 
 
-def test_limits_of_the_sealed_split_are_planned_for_the_metric_that_its_answers_take(project: Project) -> None:
+def test_limits_of_the_sealed_split_are_planned_for_the_metric_that_its_answers_take(
+    project: Project,
+) -> None:
     suite = project.root / "evals/bot.yaml"
     suite.write_text("limits: {heldout: {better_than: base}}\n")
-    assert project.plan(project.spec()).gate.limits[0].requirement == "exact_match better than base by 0.0%"
-    lines = [json.dumps({"prompt": f"What is {n}?", "completion": f"A number with {n} before it."}) for n in range(40)]
+    assert (
+        project.plan(project.spec()).gate.limits[0].requirement
+        == "exact_match better than base by 0.0%"
+    )
+    lines = [
+        json.dumps({"prompt": f"What is {n}?", "completion": f"A number with {n} before it."})
+        for n in range(40)
+    ]
     (project.root / "train.jsonl").write_text("\n".join(lines))
     (limit,) = project.plan(project.spec()).gate.limits
     assert limit.requirement == "rougeL better than base by 0.0%"
@@ -484,7 +561,11 @@ def test_answers_that_were_kept_tell_nothing_of_how_fast_they_come() -> None:
 
     def like(num_reused: int, seconds: float) -> _Like:
         record = EvaluationRecord(
-            evidence=artifact, artifact_digest="", num_items=100, seconds=seconds, num_reused=num_reused
+            evidence=artifact,
+            artifact_digest="",
+            num_items=100,
+            seconds=seconds,
+            num_reused=num_reused,
         )
         return _Like("earlier", {}, seconds + 5, record.model_dump_json())
 

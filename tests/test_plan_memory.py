@@ -40,8 +40,9 @@ def train(**said: object) -> TrainSpec:
 
 
 H100 = json.loads((Path(__file__).parent / "golden" / "h100_memory.json").read_text())
-"""What training took on a GPU: `peak_allocated` bytes of tensors at the highest, `context` what CUDA and its
-libraries took beside them, `reserved` what torch's allocator held, `host` the process's resident memory."""
+"""What training took on a GPU: `peak_allocated` bytes of tensors at the highest, `context` what
+CUDA and its libraries took beside them, `reserved` what torch's allocator held, `host` the
+process's resident memory."""
 
 FAR = {"full Qwen3 0.6B ZeRO-3, all offloaded (1184 tokens)": 0.15}
 """DeepSpeed held fewer gathered weights there than it may."""
@@ -66,18 +67,23 @@ def test_the_model_states_are_those_of_the_zero_paper(stage: int, gigabytes: flo
     """Figure 1: 7.5 billion weights, 64 workers, mixed precision with Adam."""
     model = shape(num_parameters=7_500_000_000)
     spec = train(method="full", deepspeed={"zero_stage": stage})
-    found = parts(worker_memory(spec, model, tokens=1, loss_tokens=1, device="GPU", precision="bf16"))
+    found = parts(
+        worker_memory(spec, model, tokens=1, loss_tokens=1, device="GPU", precision="bf16")
+    )
     states = found["weights"] + found["gradients"] + found["optimizer states"]
     assert states / 1e9 == pytest.approx(gigabytes, abs=0.06)
 
 
 def test_what_is_offloaded_is_the_nodes() -> None:
     assert LLAMA is not None
-    spec = train(method="full", num_workers=8, deepspeed={"zero_stage": 3, "offload_optimizer": True})
+    spec = train(
+        method="full", num_workers=8, deepspeed={"zero_stage": 3, "offload_optimizer": True}
+    )
     estimate = worker_memory(spec, LLAMA, tokens=1, loss_tokens=1, device="GPU", precision="bf16")
     assert {part.name for part in estimate.host_parts} == {"optimizer states", "gradients"}
     own = math.ceil(LLAMA.num_parameters / 8)
-    # A copy and gradients in fp32 and gradients in bf16, pinned, which torch rounds up to powers of two; moments.
+    # A copy and gradients in fp32 and gradients in bf16, pinned, which torch rounds up to powers of
+    # two; moments.
     assert estimate.host_total == 2 * 2**32 + 2**31 + 8 * own
     on_cpu = worker_memory(spec, LLAMA, tokens=1, loss_tokens=1, device="CPU", precision="fp32")
     assert on_cpu.host_parts == ()
@@ -87,7 +93,9 @@ def test_lora_trains_r_times_both_sides_of_each_adapted_matrix() -> None:
     assert LLAMA is not None
     spec = train(method={"lora": {"r": 16, "target_modules": ["q_proj", "v_proj"]}})
     assert trained_parameters(spec, LLAMA) == 32 * 16 * ((4096 + 4096) + (4096 + 1024))
-    upper = train(method={"lora": {"r": 16, "target_modules": ["q_proj", "v_proj"], "layers": "16-31"}})
+    upper = train(
+        method={"lora": {"r": 16, "target_modules": ["q_proj", "v_proj"], "layers": "16-31"}}
+    )
     assert 2 * trained_parameters(upper, LLAMA) == trained_parameters(spec, LLAMA)
 
 
@@ -95,13 +103,15 @@ def test_checkpointing_keeps_less_and_upper_layers_keep_less() -> None:
     assert LLAMA is not None
 
     def kept(**said: object) -> int:
-        found = worker_memory(train(**said), LLAMA, tokens=4096, loss_tokens=64, device="GPU", precision="bf16")
+        found = worker_memory(
+            train(**said), LLAMA, tokens=4096, loss_tokens=64, device="GPU", precision="bf16"
+        )
         return parts(found)["activations"]
 
     assert kept(gradient_checkpointing=True) < kept() / 8
     assert kept(method={"lora": {"layers": "24-31"}}) < kept() / 3
-    # Korthikanti et al. count 34 bytes a token and unit of width for a GPT layer with dropout, attention's scores
-    # apart; a gated MLP of 3.5 widths keeps more of its own.
+    # Korthikanti et al. count 34 bytes a token and unit of width for a GPT layer with dropout,
+    # attention's scores apart; a gated MLP of 3.5 widths keeps more of its own.
     assert 30 * 4096 < (kept() - 4096**2) / (4096 * 32) < 70 * 4096
 
 
@@ -111,7 +121,9 @@ def test_a_token_of_llama_8b_takes_128_kib_of_kv_cache() -> None:
     engine = ServeSpec.model_validate({"engine": {"max_model_len": 8192}}).engine
     found = parts(serving_memory(engine, LLAMA, scheme="W8A8", device="GPU"))
     assert found["KV cache"] == GIB
-    assert found["weights"] / 1e9 == pytest.approx(8.03 + 1.05, abs=0.05)  # the embeddings stay in 16 bits
+    assert found["weights"] / 1e9 == pytest.approx(
+        8.03 + 1.05, abs=0.05
+    )  # the embeddings stay in 16 bits
 
 
 # In billions, as the model cards have them.
@@ -163,7 +175,12 @@ def test_a_tiny_models_configuration_is_counted_as_its_weights_are(tmp_path: obj
 
 def test_mixtures_of_experts_are_unknown() -> None:
     assert LLAMA is not None
-    config = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 8}
+    config = {
+        "hidden_size": 64,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "intermediate_size": 8,
+    }
     assert from_config({**config, "vocab_size": 9}, source="") is not None
     assert from_config({**config, "vocab_size": 9, "num_local_experts": 8}, source="") is None
     assert from_config(config, source="") is None
@@ -176,7 +193,13 @@ def gpus(count: int, gib: int, nodes: int = 1) -> Cluster:
 
 def need(spec: TrainSpec, cluster: Cluster | None):  # type: ignore[no-untyped-def]
     return training_need(
-        "train", spec, shape=LLAMA, data=DATA, cluster=cluster, driver_cpus=0, precision=lambda _: "bf16"
+        "train",
+        spec,
+        shape=LLAMA,
+        data=DATA,
+        cluster=cluster,
+        driver_cpus=0,
+        precision=lambda _: "bf16",
     )
 
 
@@ -187,7 +210,9 @@ def test_a_shape_that_fits_is_named_when_this_one_does_not() -> None:
     assert "micro_batch_size" in tight.advice
     assert "of 24.0 GiB" in tight.advice
     changes = {"micro_batch_size": 1, "gradient_checkpointing": True}
-    assert need(TrainSpec.model_validate({**lora.model_dump(), **changes}), gpus(1, 24)).fits is True
+    assert (
+        need(TrainSpec.model_validate({**lora.model_dump(), **changes}), gpus(1, 24)).fits is True
+    )
     assert need(lora, gpus(1, 141)).fits is True
 
 
@@ -222,9 +247,13 @@ def test_without_a_cluster_nothing_is_said_to_fit() -> None:
 def test_a_model_too_large_to_serve_is_told_so() -> None:
     serve = ServeSpec()
     large = known("meta-llama/Llama-3.3-70B-Instruct")
-    found = serving_need("deploy", serve, shape=large, scheme="W8A8", num_replicas=1, cluster=gpus(4, 80))
+    found = serving_need(
+        "deploy", serve, shape=large, scheme="W8A8", num_replicas=1, cluster=gpus(4, 80)
+    )
     assert found.fits is True
-    found = serving_need("deploy", serve, shape=large, scheme="none", num_replicas=1, cluster=gpus(4, 80))
+    found = serving_need(
+        "deploy", serve, shape=large, scheme="none", num_replicas=1, cluster=gpus(4, 80)
+    )
     assert found.fits is False
     assert "tensor_parallel_size" in found.advice
 
@@ -234,4 +263,6 @@ def test_steps_are_counted_as_the_trainer_counts_them() -> None:
     assert work.num_steps == 158  # 2.5 times 63 batches, of which the last is short
     assert work.num_tokens == pytest.approx(158 / 63 * 500_000, abs=1)
     assert work.tokens_per_pass <= 8 * 1024
-    assert training_plan(train(num_workers=2, global_batch_size=16, max_steps=5), DATA).num_steps == 5
+    assert (
+        training_plan(train(num_workers=2, global_batch_size=16, max_steps=5), DATA).num_steps == 5
+    )

@@ -36,9 +36,15 @@ class Found:
 
 
 def splits(
-    folder: Path, objective: str | dict[str, object], sealed: frozenset[str] = frozenset(), **data: object
+    folder: Path,
+    objective: str | dict[str, object],
+    sealed: frozenset[str] = frozenset(),
+    **data: object,
 ) -> Found:
-    spec, wanted = DataSpec.model_validate({"train": "*.jsonl", **data}), ObjectiveSpec.model_validate(objective)
+    spec, wanted = (
+        DataSpec.model_validate({"train": "*.jsonl", **data}),
+        ObjectiveSpec.model_validate(objective),
+    )
     found = Splits(spec, wanted, folder, {}, sealed)
     rows: dict[str, list[Row]] = {"train": [], "selection": []}
     parts = {name: Part(wanted, found.labels) for name in rows}
@@ -57,7 +63,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_weights_repeat_and_thin_out(folder: Path) -> None:
-    found = splits(folder, "sft", train=["a.jsonl", "b.jsonl"], weights={"a.jsonl": 2.5, "b.jsonl": 0.3}, selection=0)
+    found = splits(
+        folder,
+        "sft",
+        train=["a.jsonl", "b.jsonl"],
+        weights={"a.jsonl": 2.5, "b.jsonl": 0.3},
+        selection=0,
+    )
     sources = found.splits.sources
     assert 235 <= sources["a.jsonl"] <= 265
     assert 15 <= sources["b.jsonl"] <= 45
@@ -72,7 +84,9 @@ def test_what_asks_a_sealed_question_is_left_out(folder: Path) -> None:
 
 
 def test_a_label_becomes_the_answer_to_a_question(tmp_path: Path) -> None:
-    write(tmp_path / "a.jsonl", [{"text": f"t{i}", "label": ("good", "bad")[i % 2]} for i in range(4)])
+    write(
+        tmp_path / "a.jsonl", [{"text": f"t{i}", "label": ("good", "bad")[i % 2]} for i in range(4)]
+    )
     found = splits(tmp_path, "classify", selection=0)
     first = found.train[0].chats[0]
     assert first[0]["content"] == "Which of these is it: bad, good?\n\nt0"
@@ -83,13 +97,22 @@ def test_a_label_becomes_the_answer_to_a_question(tmp_path: Path) -> None:
 
 
 def test_a_kto_example_is_paired_with_anothers_answer(tmp_path: Path) -> None:
-    write(tmp_path / "a.jsonl", [{"prompt": f"q{i}", "completion": f"a{i}", "label": i < 1} for i in range(3)])
+    write(
+        tmp_path / "a.jsonl",
+        [{"prompt": f"q{i}", "completion": f"a{i}", "label": i < 1} for i in range(3)],
+    )
     rows = splits(tmp_path, "kto", selection=0).train
-    assert [[chat[-1]["content"] for chat in row.chats] for row in rows] == [["a0", "a1"], ["a1", "a2"], ["a2", "a0"]]
+    assert [[chat[-1]["content"] for chat in row.chats] for row in rows] == [
+        ["a0", "a1"],
+        ["a1", "a2"],
+        ["a2", "a0"],
+    ]
     assert [row.label for row in rows] == [1, 0, 0]
 
 
-def test_a_split_does_not_depend_on_where_its_blocks_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_split_does_not_depend_on_where_its_blocks_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = splits(folder, "sft", gate=0.1, selection=0.2)
     (folder / "gate").rename(folder / "gate-before")
     monkeypatch.setattr("assay.engines.data.splits.BLOCK_ROWS", 7)
@@ -104,14 +127,21 @@ def test_what_is_held_out_in_a_file_of_its_own_is_not_trained_on(folder: Path) -
     write(folder / "held", [{"prompt": f"a{i}", "completion": "x"} for i in range(10)])
     (folder / "held").rename(folder / "selection.json")
     found = splits(folder, "sft", selection=["selection.json"])
-    assert (len(found.train), len(found.selection), found.splits.fates["duplicate"]) == (190, 10, 10)
+    assert (len(found.train), len(found.selection), found.splits.fates["duplicate"]) == (
+        190,
+        10,
+        10,
+    )
 
 
 def test_the_digest_of_a_stream_is_that_of_the_list() -> None:
     digest, texts = ListDigest(), ["a", "b"]
     for text in texts:
         digest.add(Example((Message("user", text), Message("assistant", text))))
-    listed = [[{"role": "user", "content": text}, {"role": "assistant", "content": text}] for text in texts]
+    listed = [
+        [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+        for text in texts
+    ]
     assert digest.hex() == digest_of(listed)
 
 
@@ -123,7 +153,9 @@ def test_data_of_the_wrong_form_are_refused(folder: Path) -> None:
 def test_a_url_is_fetched_and_its_mark_follows_its_content(folder: Path, tmp_path: Path) -> None:
     pattern = f"file://{folder}/*.jsonl"
     files = remote.fetch(pattern, tmp_path / "copies")
-    assert [file.read_bytes() for file in files] == [(folder / name).read_bytes() for name in ("a.jsonl", "b.jsonl")]
+    assert [file.read_bytes() for file in files] == [
+        (folder / name).read_bytes() for name in ("a.jsonl", "b.jsonl")
+    ]
     before = remote.mark(pattern)
     assert remote.mark(pattern) == before
     write(folder / "b.jsonl", [{"prompt": "other", "completion": "y"}])
@@ -135,12 +167,18 @@ def test_a_url_is_fetched_and_its_mark_follows_its_content(folder: Path, tmp_pat
 
 
 def test_a_web_server_serves_data(folder: Path, tmp_path: Path) -> None:
-    """One file, the files of its listing that match, and a change that leaves the length as it was."""
+    """One file, the files of its listing that match, and a change that leaves the length as it
+    was."""
     with serving(partial(SimpleHTTPRequestHandler, directory=str(folder))) as server:
         url = f"http://127.0.0.1:{server.port}"
-        for pattern, names in ((f"{url}/b.jsonl", ["b.jsonl"]), (f"{url}/*.jsonl", ["a.jsonl", "b.jsonl"])):
+        for pattern, names in (
+            (f"{url}/b.jsonl", ["b.jsonl"]),
+            (f"{url}/*.jsonl", ["a.jsonl", "b.jsonl"]),
+        ):
             files = remote.fetch(pattern, tmp_path / f"copies-{len(names)}")
-            assert [file.read_bytes() for file in files] == [(folder / name).read_bytes() for name in names]
+            assert [file.read_bytes() for file in files] == [
+                (folder / name).read_bytes() for name in names
+            ]
         before = remote.mark(f"{url}/*.jsonl")
         (folder / "a.jsonl").write_text((folder / "a.jsonl").read_text().replace("x", "y"))
         os.utime(folder / "a.jsonl", (0, 0))  # the server tells whole seconds
@@ -190,17 +228,24 @@ def letter(number: int, *, ending: str = "") -> str:
     return " ".join(drawn.choice(WORDS) for _ in range(60)) + ending
 
 
-def drawn_texts(folder: Path, records: list[dict[str, object]], **data: object) -> dict[str, list[str]]:
+def drawn_texts(
+    folder: Path, records: list[dict[str, object]], **data: object
+) -> dict[str, list[str]]:
     """What each split holds: the user's texts."""
     write(folder / "a.jsonl", records)
-    spec, objective = DataSpec.model_validate({"train": "a.jsonl", **data}), ObjectiveSpec.model_validate("sft")
+    spec, objective = (
+        DataSpec.model_validate({"train": "a.jsonl", **data}),
+        ObjectiveSpec.model_validate("sft"),
+    )
     found: dict[str, list[str]] = {"train": [], "selection": [], "gate": []}
     for split, example in Splits(spec, objective, folder, {}, frozenset()).examples():
         found[split].append(example.messages[0].content)
     return found
 
 
-def test_texts_that_are_alike_are_never_parted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_that_are_alike_are_never_parted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each letter thrice: as it is, in other writing, and with another end and another answer."""
     records: list[dict[str, object]] = []
     for number in range(150):
@@ -209,19 +254,28 @@ def test_texts_that_are_alike_are_never_parted(tmp_path: Path, monkeypatch: pyte
             records.append({"prompt": text, "completion": f"answer {len(records)}"})
     found = drawn_texts(tmp_path, records, gate=0.2, selection=0.2)
     home = {text: split for split, texts in found.items() for text in texts}
-    parted = [n for n in range(150) if len({home[str(record["prompt"])] for record in records[3 * n : 3 * n + 3]}) > 1]
+    parted = [
+        n
+        for n in range(150)
+        if len({home[str(record["prompt"])] for record in records[3 * n : 3 * n + 3]}) > 1
+    ]
     assert not parted
     assert 45 <= len(found["gate"]) <= 135
     monkeypatch.setattr("assay.engines.data.splits.BLOCK_ROWS", 7)
     again = drawn_texts(tmp_path, records[::-1], gate=0.2, selection=0.2)
-    assert {split: sorted(texts) for split, texts in again.items()} == {k: sorted(v) for k, v in found.items()}
+    assert {split: sorted(texts) for split, texts in again.items()} == {
+        k: sorted(v) for k, v in found.items()
+    }
 
 
 @pytest.mark.parametrize("same", ["question", "instruction"])
 def test_what_most_examples_share_makes_no_group_of_them(tmp_path: Path, same: str) -> None:
     form = letter(1000) if same == "instruction" else "Write a line of verse."
     records: list[dict[str, object]] = [
-        {"prompt": f"{form} {number}" if same == "instruction" else form, "completion": f"{letter(number)}"}
+        {
+            "prompt": f"{form} {number}" if same == "instruction" else form,
+            "completion": f"{letter(number)}",
+        }
         for number in range(300)
     ]
     found = drawn_texts(tmp_path, records, gate=0.2, selection=0)
@@ -229,9 +283,15 @@ def test_what_most_examples_share_makes_no_group_of_them(tmp_path: Path, same: s
 
 
 def test_what_quotes_a_sealed_example_is_not_trained_on(tmp_path: Path) -> None:
-    asked = [{"prompt": f"Where does number {n} of the many roads end?", "completion": f"At {n}."} for n in range(200)]
+    asked = [
+        {"prompt": f"Where does number {n} of the many roads end?", "completion": f"At {n}."}
+        for n in range(200)
+    ]
     quoting = [
-        {"prompt": f"{letter(n)} > {one['prompt']} > {one['completion']} What of it?", "completion": "Nothing."}
+        {
+            "prompt": f"{letter(n)} > {one['prompt']} > {one['completion']} What of it?",
+            "completion": "Nothing.",
+        }
         for n, one in enumerate(asked)
     ]
     found = drawn_texts(tmp_path, [*asked, *quoting], gate=0.1, selection=0)
@@ -243,7 +303,9 @@ def test_what_quotes_a_sealed_example_is_not_trained_on(tmp_path: Path) -> None:
 
 
 def test_the_most_samples_are_the_same_ones_wherever_they_stand(tmp_path: Path) -> None:
-    records: list[dict[str, object]] = [{"prompt": letter(number), "completion": "x"} for number in range(100)]
+    records: list[dict[str, object]] = [
+        {"prompt": letter(number), "completion": "x"} for number in range(100)
+    ]
     few = drawn_texts(tmp_path, records, selection=0.1, max_samples=20)
     more = drawn_texts(tmp_path, records[::-1], selection=0.1, max_samples=40)
     assert (sum(map(len, few.values())), sum(map(len, more.values()))) == (20, 40)

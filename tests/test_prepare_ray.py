@@ -21,7 +21,9 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.timeout(300),
-    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),  # the head, on purpose
+    pytest.mark.filterwarnings(
+        "ignore:subprocess .* is still running:ResourceWarning"
+    ),  # the head, on purpose
 ]
 
 
@@ -44,7 +46,10 @@ def test_the_split_does_not_depend_on_its_blocks(
     on_ray: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_model(tmp_path / "model")
-    lines = [json.dumps({"prompt": f"number {i}?", "completion": "x" * (i % 50) + "y"}) for i in range(300)]
+    lines = [
+        json.dumps({"prompt": f"number {i}?", "completion": "x" * (i % 50) + "y"})
+        for i in range(300)
+    ]
     (tmp_path / "train.jsonl").write_text("\n".join(lines))
     whole = prepared(on_ray, tmp_path / "model", tmp_path)
     monkeypatch.setattr("assay.engines.data.splits.BLOCK_ROWS", 30)
@@ -56,9 +61,9 @@ def test_the_split_does_not_depend_on_its_blocks(
     assert found.train.num_examples + found.selection.num_examples + found.gate.num_examples < 300
     split = PackedSplit.load(str(Path(found.artifact.path) / found.train.file))
     assert len(split) == found.train.num_examples
-    assert sum(len(text[0]) for unit in map(split.__getitem__, range(len(split))) for text in unit.texts) == (
-        found.train.num_tokens
-    )
+    assert sum(
+        len(text[0]) for unit in map(split.__getitem__, range(len(split))) for text in unit.texts
+    ) == (found.train.num_tokens)
     assert "examples so far" in (tmp_path / "progress.jsonl").read_text()
     prompts = (Path(found.artifact.path) / "train.jsonl").read_text().splitlines()
     assert len(prompts) == found.train.num_examples
@@ -70,7 +75,9 @@ def test_an_error_of_a_worker_comes_as_itself(on_ray: Settings) -> None:
             raise UsageError(f"{number} is odd")
         return number // 2
 
-    assert list(tasks.map_in_order(halved, ((number,) for number in range(0, 20, 2)))) == list(range(10))
+    assert list(tasks.map_in_order(halved, ((number,) for number in range(0, 20, 2)))) == list(
+        range(10)
+    )
     with pytest.raises(UsageError, match="3 is odd"):
         list(tasks.map_in_order(halved, [(2,), (3,)]))
     with pytest.raises(StageFailed, match="halved failed: TypeError"):

@@ -15,7 +15,10 @@ HEAD = {
     "cpus": [2, 2],
     "mem": [25276514304, 22917173248, 9.3, 2359341056],
     "gpus": [],
-    "raylet": {"state": "ALIVE", "resourcesTotal": {"CPU": 8.0, "memory": 23679160320.0, "node:InternalHead": 1.0}},
+    "raylet": {
+        "state": "ALIVE",
+        "resourcesTotal": {"CPU": 8.0, "memory": 23679160320.0, "node:InternalHead": 1.0},
+    },
 }
 WORKER = {
     "mem": [2**38, 2**37, 50.0, 2**37],
@@ -27,10 +30,17 @@ DEAD = {"raylet": {"state": "DEAD"}}
 
 class Dashboard(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        known = self.headers.get("Authorization") == "Bearer right" and self.path == "/nodes?view=summary"
+        known = (
+            self.headers.get("Authorization") == "Bearer right"
+            and self.path == "/nodes?view=summary"
+        )
         self.send_response(200 if known else 401)
         self.end_headers()
-        self.wfile.write(json.dumps({"data": {"summary": [HEAD, WORKER, WORKER, DEAD]}}).encode() if known else b"no")
+        self.wfile.write(
+            json.dumps({"data": {"summary": [HEAD, WORKER, WORKER, DEAD]}}).encode()
+            if known
+            else b"no"
+        )
 
     def log_message(self, format: str, *args: object) -> None:
         """Keeps the tests' output clean."""

@@ -13,7 +13,9 @@ from assay.loader.parse import parse
 from assay.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-SPECS = [path for path in sorted((ROOT / "specs").glob("*.yaml")) if "--cluster" in path.read_text()]
+SPECS = [
+    path for path in sorted((ROOT / "specs").glob("*.yaml")) if "--cluster" in path.read_text()
+]
 
 
 def cluster_of(path: Path) -> Path:
@@ -24,7 +26,9 @@ def cluster_of(path: Path) -> Path:
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_a_spec_for_real_work_fits_its_cluster(path: Path, tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path, ledger_url=f"sqlite:///{tmp_path}/ledger.db", engine_python="")
+    settings = Settings(
+        home=tmp_path, ledger_url=f"sqlite:///{tmp_path}/ledger.db", engine_python=""
+    )
     spec = load_spec(path, ROOT)
     block, _, problems = parse(cluster_of(path), ClusterSpec)
     assert block is not None
@@ -35,7 +39,9 @@ def test_a_spec_for_real_work_fits_its_cluster(path: Path, tmp_path: Path) -> No
     assert {stage.action for stage in it.stages} == {"run"}
     for need in it.needs:
         assert need.fits is True, f"{need.stage}: {need.advice}"
-        assert need.at_longest is None or need.available is None or need.at_longest <= need.available
+        assert (
+            need.at_longest is None or need.available is None or need.at_longest <= need.available
+        )
 
 
 def test_there_is_a_spec_for_each_cluster() -> None:

@@ -1,4 +1,5 @@
-"""Regularizers: their terms are those of the papers, and training with them moves what they are there to move."""
+"""Regularizers: their terms are those of the papers, and training with them moves what they are
+there to move."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,14 @@ from tiny import THINGS
 from training import train_here
 
 ROWS = [
-    Row(([{"role": "user", "content": f"is {thing} real?"}, {"role": "assistant", "content": "yes " * (1 + i % 3)}],))
+    Row(
+        (
+            [
+                {"role": "user", "content": f"is {thing} real?"},
+                {"role": "assistant", "content": "yes " * (1 + i % 3)},
+            ],
+        )
+    )
     for i, thing in enumerate(THINGS[:12])
 ]
 
@@ -40,8 +48,11 @@ def naive(states: Any, margin: float) -> float:
 
 
 @pytest.mark.parametrize("gather", [collate, collate_padded])
-def test_the_contrastive_term_is_simctgs_for_each_text(tiny_model: Path, tmp_path: Path, gather: Any) -> None:
-    """In packed rows, where pairs must not reach from text to text, and in padded ones, where pads are no tokens."""
+def test_the_contrastive_term_is_simctgs_for_each_text(
+    tiny_model: Path, tmp_path: Path, gather: Any
+) -> None:
+    """In packed rows, where pairs must not reach from text to text, and in padded ones, where pads
+    are no tokens."""
     import torch
 
     write_rows(tiny_model, ROWS, tmp_path / "split.safetensors", max_length=64)
@@ -70,25 +81,43 @@ def test_the_contrastive_term_is_simctgs_for_each_text(tiny_model: Path, tmp_pat
 
 
 @pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
-def test_training_with_contrast_keeps_tokens_apart(tiny_model: Path, tmp_path: Path, method: str) -> None:
+def test_training_with_contrast_keeps_tokens_apart(
+    tiny_model: Path, tmp_path: Path, method: str
+) -> None:
     import torch
 
     write_rows(tiny_model, ROWS, tmp_path / "split.safetensors", max_length=64)
     split = PackedSplit.load(str(tmp_path / "split.safetensors"))
     terms, losses = {}, {}
     for name, more in (("without", {}), ("with", {"contrastive": {"margin": 1.0, "weight": 3.0}})):
-        how = {"method": method, "learning_rate": 1e-2, "max_steps": 16, "global_batch_size": 6, "micro_batch_size": 3}
+        how = {
+            "method": method,
+            "learning_rate": 1e-2,
+            "max_steps": 16,
+            "global_batch_size": 6,
+            "micro_batch_size": 3,
+        }
         outcome = train_here(tiny_model, ROWS, tmp_path / name, {**how, **more})
         losses[name] = outcome.selection_loss or 0
-        base = methods.base(str(tiny_model), MethodSpec(full=True), precision="fp32", num_labels=None)
+        base = methods.base(
+            str(tiny_model), MethodSpec(full=True), precision="fp32", num_labels=None
+        )
         model = folders.with_adapter(base, tmp_path / name / "weights").eval()
         with torch.no_grad():
-            terms[name] = sum(naive(last_states(model, split[index].texts[0][0]), 1.0) for index in range(4)) / 4
+            terms[name] = (
+                sum(naive(last_states(model, split[index].texts[0][0]), 1.0) for index in range(4))
+                / 4
+            )
     assert terms["with"] < 0.95 * terms["without"]
     assert losses["with"] < 0.97 * outcome.history[0].loss
 
 
-FULL: dict[str, Any] = {"method": "full", "learning_rate": 1e-2, "max_steps": 12, "global_batch_size": 6}
+FULL: dict[str, Any] = {
+    "method": "full",
+    "learning_rate": 1e-2,
+    "max_steps": 12,
+    "global_batch_size": 6,
+}
 
 
 def trained(folder: Path) -> dict[str, Any]:
@@ -101,7 +130,11 @@ def test_an_l1_penalty_leaves_weights_at_exactly_0(tiny_model: Path, tmp_path: P
     shares, losses = {}, {}
     for name, more in (("without", {}), ("with", {"l1": 0.3})):
         outcome = train_here(tiny_model, ROWS, tmp_path / name, {**FULL, **more})
-        weights = [weight for key, weight in trained(tmp_path / name).items() if key.endswith("_proj.weight")]
+        weights = [
+            weight
+            for key, weight in trained(tmp_path / name).items()
+            if key.endswith("_proj.weight")
+        ]
         shares[name] = sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
         losses[name] = outcome.selection_loss or 0
         first = outcome.history[0].loss
@@ -150,21 +183,33 @@ def test_training_with_dropout_learns(tiny_model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("start", "rates"),
-    [("top", {"embed": 0.125, 0: 0.25, 1: 0.5, 2: 1.0}), ("bottom", {"embed": 1, 0: 1, 1: 0.5, 2: 0.25})],
+    [
+        ("top", {"embed": 0.125, 0: 0.25, 1: 0.5, 2: 1.0}),
+        ("bottom", {"embed": 1, 0: 1, 1: 0.5, 2: 0.25}),
+    ],
 )
 def test_layers_learn_less_from_either_end(start: str, rates: dict[int | str, float]) -> None:
     import torch
 
     names = {"embed_tokens": torch.nn.Linear(1, 1, bias=False)}
-    model = torch.nn.ModuleDict({**names, "layers": torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(3))})
+    model = torch.nn.ModuleDict(
+        {**names, "layers": torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(3))}
+    )
     model.config = SimpleNamespace(num_hidden_layers=3)
     train = TrainSpec.model_validate(
-        {"method": "full", "learning_rate": 1.0, "layerwise_lr_decay": 0.5, "layerwise_lr_from": start}
+        {
+            "method": "full",
+            "learning_rate": 1.0,
+            "layerwise_lr_decay": 0.5,
+            "layerwise_lr_from": start,
+        }
     )
     groups = parameter_groups(model, train)
     found = {id(weight): group["lr"] for group in groups for weight in group["params"]}
     assert found[id(model["embed_tokens"].weight)] == rates["embed"]
-    assert [found[id(layer.weight)] for layer in model["layers"]] == [rates[index] for index in range(3)]
+    assert [found[id(layer.weight)] for layer in model["layers"]] == [
+        rates[index] for index in range(3)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +220,10 @@ def test_layers_learn_less_from_either_end(start: str, rates: dict[int | str, fl
         ({"method": "full", "l1": 0.1, "deepspeed": {"zero_stage": 3}}, "zero_stage 0, 1 or 2"),
         ({"method": "full", "dropout": 0.1, "kernels": ["compile"]}, "take one of them out"),
         ({"layerwise_lr_from": "bottom"}, "say layerwise_lr_decay, too"),
-        ({"method": "full", "dropout": 0.1, "l1": 0.1, "layerwise_lr_from": "bottom"}, "say layerwise_lr_decay, too"),
+        (
+            {"method": "full", "dropout": 0.1, "l1": 0.1, "layerwise_lr_from": "bottom"},
+            "say layerwise_lr_decay, too",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_told(said: dict[str, Any], told: str) -> None:

@@ -45,12 +45,17 @@ def test_nothing_is_promoted_without_a_passing_verdict(office: Office) -> None:
 def test_nothing_is_promoted_without_a_valid_approval(office: Office) -> None:
     run = office.evaluated("bot", "blue")
     refused(office, run, NotApproved, "is not approved; .* is for anna, ben")
-    for reviewer, fault in (("ben", "they started this run"), ("zoe", "the spec's reviewers are anna, ben")):
+    for reviewer, fault in (
+        ("ben", "they started this run"),
+        ("zoe", "the spec's reviewers are anna, ben"),
+    ):
         with pytest.raises(NotApproved, match=fault):
             office.approve(run, reviewer)
     refused(office, run, NotApproved, "is not approved")
     office.approve(run)
-    record_decision(run, decision="reject", reviewer="anna", reason="wrong tone", settings=office.settings)
+    record_decision(
+        run, decision="reject", reviewer="anna", reason="wrong tone", settings=office.settings
+    )
     refused(office, run, NotApproved, "was rejected by anna: wrong tone")
 
 
@@ -83,16 +88,25 @@ def test_one_changed_byte_voids_the_approval(office: Office) -> None:
     ("change", "said"),
     [
         ({"last_deployed_time_s": 1001.0}, "slot blue was deployed anew"),
-        ({"deployments": {"LLMServer": {"replicas": []}}}, "replicas blue#1 were evaluated, now there are none"),
         (
-            {"deployments": {"LLMServer": {"replicas": [{"replica_id": "blue#2", "state": "RUNNING"}]}}},
+            {"deployments": {"LLMServer": {"replicas": []}}},
+            "replicas blue#1 were evaluated, now there are none",
+        ),
+        (
+            {
+                "deployments": {
+                    "LLMServer": {"replicas": [{"replica_id": "blue#2", "state": "RUNNING"}]}
+                }
+            },
             "replicas blue#1 were evaluated, now there are blue#2",
         ),
         ({"status": "UNHEALTHY"}, "slot blue serves nothing"),
         ({"deployed_app_config": None}, "slot blue serves nothing"),
     ],
 )
-def test_a_slot_that_is_not_as_it_was_weighed_gets_no_traffic(office: Office, change: Any, said: str) -> None:
+def test_a_slot_that_is_not_as_it_was_weighed_gets_no_traffic(
+    office: Office, change: Any, said: str
+) -> None:
     run = office.evaluated("bot", "blue")
     office.approve(run)
     office.deploy("blue", str(office.model_file(run).parent), **change)
@@ -141,7 +155,9 @@ def test_there_is_no_way_back_to_a_slot_that_holds_another_model(office: Office)
         office.approve(run)
         office.promote(run)
     office.evaluated("third", "blue")
-    with pytest.raises(IntegrityError, match="no way back to first-1a2b3c: slot blue serves nothing"):
+    with pytest.raises(
+        IntegrityError, match="no way back to first-1a2b3c: slot blue serves nothing"
+    ):
         rollback_run(settings=office.settings, reason="")
     assert office.weights() == TO_GREEN
     assert len(office.ledger.traffic()) == 2
@@ -236,7 +252,9 @@ def test_evidence_that_was_changed_lets_nobody_through(office: Office) -> None:
     key = next(stage.key for stage in office.ledger.stages(run) if stage.stage == "gate")
     row = office.ledger.record(key)
     assert row is not None
-    answers = Path(GateRecord.model_validate_json(row.record).candidate.evidence.path) / "evaluation.json"
+    answers = (
+        Path(GateRecord.model_validate_json(row.record).candidate.evidence.path) / "evaluation.json"
+    )
     whole = answers.read_text()
     try:
         answers.write_text(whole.replace('"response":"!"', '"response":"?"', 1))
@@ -248,10 +266,18 @@ def test_evidence_that_was_changed_lets_nobody_through(office: Office) -> None:
 
 def test_evidence_from_elsewhere_lets_nobody_through(office: Office, tmp_path: Path) -> None:
     run = office.evaluated("bot", "blue", "INCONCLUSIVE")
-    flattering = {"id": "1", "prompt": "?", "target": "!", "response": "!", "scores": {"exact_match": 1.0}}
+    flattering = {
+        "id": "1",
+        "prompt": "?",
+        "target": "!",
+        "response": "!",
+        "scores": {"exact_match": 1.0},
+    }
 
     def edit(record: dict[str, Any]) -> None:
-        evaluation = json.loads((Path(record["candidate"]["evidence"]["path"]) / "evaluation.json").read_text())
+        evaluation = json.loads(
+            (Path(record["candidate"]["evidence"]["path"]) / "evaluation.json").read_text()
+        )
         evaluation["tasks"][0]["items"] = [{**flattering, "id": f"{index}"} for index in range(60)]
         (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
         record["candidate"]["evidence"]["path"] = str(tmp_path)

@@ -1,5 +1,5 @@
-"""Nothing that was not evaluated and approved gets traffic, in whatever order things happen. Each test is an attack, or
-an accident, that once got through."""
+"""Nothing that was not evaluated and approved gets traffic, in whatever order things happen. Each
+test is an attack, or an accident, that once got through."""
 
 import json
 import os
@@ -74,7 +74,9 @@ def promoting(office: Office, run: str) -> Iterator[list[BaseException]]:
     assert not thread.is_alive()
 
 
-def test_s1a_a_slot_that_has_got_traffic_since_the_run_began_is_not_deployed_to(office: Office) -> None:
+def test_s1a_a_slot_that_has_got_traffic_since_the_run_began_is_not_deployed_to(
+    office: Office,
+) -> None:
     late = office.evaluated("late", "green")
     began_with = office.ledger.champion()
     assert began_with is None
@@ -92,12 +94,16 @@ def test_s1b_no_slot_is_deployed_to_while_a_candidate_is_being_promoted(office: 
     other = office.evaluated("other", "reference")
     before = dict(office.serve.applications)
     with promoting(office, run):
-        with pytest.raises(StageFailed, match="both slots are in use: run slow-1a2b3c is being promoted"):
+        with pytest.raises(
+            StageFailed, match="both slots are in use: run slow-1a2b3c is being promoted"
+        ):
             office.deploy_again(other)
         assert office.serve.applications == before
 
 
-def test_s1b_a_candidate_that_was_replaced_by_hand_in_a_hold_gets_no_more_traffic(office: Office) -> None:
+def test_s1b_a_candidate_that_was_replaced_by_hand_in_a_hold_gets_no_more_traffic(
+    office: Office,
+) -> None:
     first = champion_in_blue(office)
     run = office.evaluated("careful", "green")
     office.approve(run)
@@ -110,7 +116,9 @@ def test_s1b_a_candidate_that_was_replaced_by_hand_in_a_hold_gets_no_more_traffi
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_s1c_a_promotion_that_is_stopped_gives_the_traffic_back(office: Office, number: signal.Signals) -> None:
+def test_s1c_a_promotion_that_is_stopped_gives_the_traffic_back(
+    office: Office, number: signal.Signals
+) -> None:
     first = champion_in_blue(office)
     office.approve(office.evaluated("slow", "green"))
     promotion = office.begin("promote", "slow")
@@ -123,7 +131,9 @@ def test_s1c_a_promotion_that_is_stopped_gives_the_traffic_back(office: Office, 
 
 
 @pytest.mark.parametrize("command", ["up", "deploy", "approve"])
-def test_s1c_what_a_killed_promotion_has_moved_is_moved_back_by_the_next_command(office: Office, command: str) -> None:
+def test_s1c_what_a_killed_promotion_has_moved_is_moved_back_by_the_next_command(
+    office: Office, command: str
+) -> None:
     first = champion_in_blue(office)
     slow = office.evaluated("slow", "green")
     office.approve(slow)
@@ -138,19 +148,24 @@ def test_s1c_what_a_killed_promotion_has_moved_is_moved_back_by_the_next_command
     elif command == "approve":
         assert office.command("approve", "slow", "--as", "anna").returncode == ExitCode.DONE
     else:
-        assert office.deploy_again(other) == "green"  # taken back first, or half of the users would get this one
+        assert (
+            office.deploy_again(other) == "green"
+        )  # taken back first, or half of the users would get this one
     assert (office.weights(), champion_of(office)) == (TO_BLUE, first)
     assert office.ledger.releases.under_way() is None
     assert {office.ask().json()["slot"] for _ in range(8)} == {"blue"}
 
 
-def test_a_ledger_that_fails_after_the_last_move_leaves_the_traffic_where_it_says(office: Office) -> None:
+def test_a_ledger_that_fails_after_the_last_move_leaves_the_traffic_where_it_says(
+    office: Office,
+) -> None:
     first = champion_in_blue(office)
     run = office.evaluated("second", "green")
     office.approve(run)
     with database(office) as connection:
         connection.execute(
-            "CREATE TRIGGER full BEFORE INSERT ON traffic BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+            "CREATE TRIGGER full BEFORE INSERT ON traffic BEGIN SELECT RAISE(ABORT, 'the disk is "
+            "full'); END"
         )
     with pytest.raises(PlaceError, match="the disk is full"):
         office.promote(run)
@@ -186,7 +201,9 @@ def test_a_second_promotion_is_refused_while_one_is_under_way(office: Office) ->
     run = office.evaluated("slow", "green")
     office.approve(run)
     with promoting(office, run):
-        with pytest.raises(AssayError, match="run slow-1a2b3c is being promoted by another process"):
+        with pytest.raises(
+            AssayError, match="run slow-1a2b3c is being promoted by another process"
+        ):
             office.promote(run)
         assert office.weights() == HALF
 
@@ -210,7 +227,9 @@ def test_a_rejection_ends_a_promotion_that_is_under_way(office: Office) -> None:
     run = office.evaluated("slow", "green")
     office.approve(run)
     with promoting(office, run):
-        record_decision(run, decision="reject", reviewer="anna", reason="it lies", settings=office.settings)
+        record_decision(
+            run, decision="reject", reviewer="anna", reason="it lies", settings=office.settings
+        )
         assert (office.weights(), champion_of(office)) == (TO_BLUE, first)
 
 
@@ -233,7 +252,9 @@ def test_s2_a_second_rollback_does_not_bring_back_what_was_rolled_back(office: O
     office.approve(second)
     office.promote(second)
     rollback_run(settings=office.settings, reason="it lies")
-    record_decision(second, decision="reject", reviewer="anna", reason="it lies", settings=office.settings)
+    record_decision(
+        second, decision="reject", reviewer="anna", reason="it lies", settings=office.settings
+    )
     with pytest.raises(IntegrityError, match="no former champion"):
         rollback_run(settings=office.settings, reason="once more")
     assert (office.weights(), champion_of(office)) == (TO_BLUE, first)
@@ -250,13 +271,17 @@ def test_s2_there_is_no_way_back_to_what_was_rejected_or_changed(office: Office)
     with pytest.raises(IntegrityError, match="is not what was evaluated"):
         rollback_run(settings=office.settings, reason="")
     file.write_text(whole)
-    record_decision(first, decision="reject", reviewer="anna", reason="it lies", settings=office.settings)
+    record_decision(
+        first, decision="reject", reviewer="anna", reason="it lies", settings=office.settings
+    )
     with pytest.raises(NotApproved, match=r"no way back to first-1a2b3c: .* was rejected by anna"):
         rollback_run(settings=office.settings, reason="")
     assert (office.weights(), champion_of(office)) == (TO_GREEN, second)
 
 
-def test_s16_a_candidate_that_was_compared_with_another_champion_gets_no_traffic(office: Office) -> None:
+def test_s16_a_candidate_that_was_compared_with_another_champion_gets_no_traffic(
+    office: Office,
+) -> None:
     run = office.evaluated("second", "green", champion_digest="of another champion")
     office.approve(run)
     champion_in_blue(office)
@@ -280,7 +305,9 @@ def database(office: Office) -> Iterator[sqlite3.Connection]:
 def test_s10_a_rejection_that_is_removed_with_its_event_is_noticed(office: Office) -> None:
     run = office.evaluated("bot", "blue")
     office.approve(run)
-    record_decision(run, decision="reject", reviewer="anna", reason="it lies", settings=office.settings)
+    record_decision(
+        run, decision="reject", reviewer="anna", reason="it lies", settings=office.settings
+    )
     with database(office) as connection:
         connection.execute("DELETE FROM approvals WHERE id = (SELECT max(id) FROM approvals)")
         connection.execute("DELETE FROM audit WHERE sequence = (SELECT max(sequence) FROM audit)")
@@ -296,9 +323,13 @@ def test_s10_a_forged_approval_lets_nobody_through(office: Office) -> None:
     word = office.ledger.approvals(genuine)[0]
     digest = digest_of(json.loads(office.gate_record(run))["scorecard"])
     model = office.model(run).artifact.digest
-    forged = word.model_copy(update={"run": run, "artifact_digest": model, "scorecard_digest": digest})
+    forged = word.model_copy(
+        update={"run": run, "artifact_digest": model, "scorecard_digest": digest}
+    )
     with database(office) as connection:
-        connection.execute("INSERT INTO approvals (run, approval) VALUES (?, ?)", (run, forged.model_dump_json()))
+        connection.execute(
+            "INSERT INTO approvals (run, approval) VALUES (?, ?)", (run, forged.model_dump_json())
+        )
     with pytest.raises(IntegrityError, match="the ledger holds an approval that nobody gave"):
         office.promote(run)
 
@@ -313,7 +344,9 @@ def test_s10_it_is_kept_who_typed_an_approval(office: Office) -> None:
     assert word.actor.process != os.getpid()
 
 
-def test_s11_another_spec_does_not_get_the_reviewers_of_the_first_with_its_id(office: Office) -> None:
+def test_s11_another_spec_does_not_get_the_reviewers_of_the_first_with_its_id(
+    office: Office,
+) -> None:
     office.run("bot")
     other = office.ledger.find_run("bot-1a2b3c").spec.replace('"anna"', '"mallory"')
     with pytest.raises(UsageError, match="run bot-1a2b3c was made from another spec"):

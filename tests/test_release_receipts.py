@@ -25,14 +25,18 @@ def released(office: Office, tmp_path: Path) -> Path:
     run = office.evaluated("bot", "blue")
     office.approve(run)
     office.promote(run)
-    return Path(shutil.copytree(receipt_store(office.settings).folder / run, tmp_path / "elsewhere"))
+    return Path(
+        shutil.copytree(receipt_store(office.settings).folder / run, tmp_path / "elsewhere")
+    )
 
 
 def public(office: Office) -> list[Path]:
     return place_keys(office.settings).public_files()
 
 
-def test_a_release_is_verified_from_files_and_a_public_key(office: Office, released: Path, tmp_path: Path) -> None:
+def test_a_release_is_verified_from_files_and_a_public_key(
+    office: Office, released: Path, tmp_path: Path
+) -> None:
     kinds = sorted(file.name.split("-")[0] for file in released.glob("*.json"))
     assert kinds == ["approval", "deployment", "evaluation", "release"]
     release = verify_folder(released, public(office))
@@ -51,7 +55,10 @@ def test_the_command_verifies_a_run_a_folder_and_a_file(office: Office, released
         done = office.command("verify", what, "--key", key)
         assert (done.returncode, done.stderr) == (ExitCode.DONE, "")
         assert "the signatures hold" in done.stdout
-    assert json.loads(office.command("verify", "bot", "--json").stdout)["predicateType"] == "urn:assay:release:1"
+    assert (
+        json.loads(office.command("verify", "bot", "--json").stdout)["predicateType"]
+        == "urn:assay:release:1"
+    )
     assert office.command("audit", "--verify").returncode == ExitCode.DONE
     assert "bot-1a2b3c (slot blue" in office.command("audit", "--at", "2100-01-01").stdout
     assert "nobody had the traffic" in office.command("audit", "--at", "2001-01-01").stdout
@@ -70,7 +77,9 @@ def test_a_rollback_has_receipts_of_its_own(office: Office, released: Path) -> N
     assert release.predicate["intent"]["action"] == "rollback"
 
 
-def test_what_another_key_has_signed_is_refused(office: Office, released: Path, tmp_path: Path) -> None:
+def test_what_another_key_has_signed_is_refused(
+    office: Office, released: Path, tmp_path: Path
+) -> None:
     other = PlaceKeys(tmp_path / "keys")
     other.make()
     with pytest.raises(IntegrityError, match="and not by a key that was given"):
@@ -98,7 +107,13 @@ Data = dict[str, Any]
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The path of each value in a document that holds no others."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else None
+    )
     if not inner:
         yield path
         return
@@ -134,11 +149,15 @@ def empty(holder: Any, key: Any) -> None:
 
 
 def payload_of(file: Path) -> Data:
-    document: Data = json.loads(base64.b64decode(Envelope.model_validate_json(file.read_text()).payload))
+    document: Data = json.loads(
+        base64.b64decode(Envelope.model_validate_json(file.read_text()).payload)
+    )
     return document
 
 
-def test_every_changed_field_of_every_receipt_is_refused(office: Office, released: Path, tmp_path: Path) -> None:
+def test_every_changed_field_of_every_receipt_is_refused(
+    office: Office, released: Path, tmp_path: Path
+) -> None:
     """Each field flipped, dropped and emptied, by somebody who has no key."""
     tried, keys = 0, public(office)
     for file in sorted(released.glob("*.json")):
@@ -147,7 +166,9 @@ def test_every_changed_field_of_every_receipt_is_refused(office: Office, release
         for path in leaves(document):
             for change in (flip, drop, empty):
                 said = json.dumps(changed(document, path, change)).encode()
-                file.write_text(json.dumps({**envelope, "payload": base64.b64encode(said).decode()}))
+                file.write_text(
+                    json.dumps({**envelope, "payload": base64.b64encode(said).decode()})
+                )
                 with pytest.raises(IntegrityError, match=file.name):
                     open_receipt(file, keys)
                 tried += 1
@@ -184,9 +205,11 @@ BOUND = [
 def test_statements_that_do_not_bear_each_other_out_are_refused_even_when_signed(
     office: Office, released: Path, tmp_path: Path, kind: str, field: str, value: Any
 ) -> None:
-    """Signed by the place's own key, the digests between them set right: what is left are the facts."""
+    """Signed by the place's own key, the digests between them set right: what is left are the
+    facts."""
     statements = {
-        open_receipt(file, public(office)).kind: open_receipt(file, public(office)) for file in released.glob("*.json")
+        open_receipt(file, public(office)).kind: open_receipt(file, public(office))
+        for file in released.glob("*.json")
     }
 
     def set_to(holder: Any, key: Any) -> None:
@@ -198,7 +221,9 @@ def test_statements_that_do_not_bear_each_other_out_are_refused_even_when_signed
     release = statements["release"]
     if kind != "release":
         rests_on = {**release.predicate["rests_on"], kind: [statements[statement.kind].digest]}
-        statements["release"] = release.model_copy(update={"predicate": {**release.predicate, "rests_on": rests_on}})
+        statements["release"] = release.model_copy(
+            update={"predicate": {**release.predicate, "rests_on": rests_on}}
+        )
     store = ReceiptStore(tmp_path / "forged", place_keys(office.settings))
     files = store.write(statements.values())
     with pytest.raises((IntegrityError, NotApproved)):
@@ -214,12 +239,15 @@ def test_receipts_of_another_run_do_not_help(office: Office, released: Path) -> 
     approval = next(released.glob("approval-*"))
     approval.unlink()
     shutil.copy(next(theirs.glob("approval-*")), released)
-    with pytest.raises(IntegrityError, match=r"the approval that the release rests on \(.*\) is not there"):
+    with pytest.raises(
+        IntegrityError, match=r"the approval that the release rests on \(.*\) is not there"
+    ):
         verify_folder(released, public(office))
 
 
 def test_a_payload_is_read_only_as_it_was_written(released: Path) -> None:
-    """The same facts in another order of keys, or with more beside them, are not the same statement."""
+    """The same facts in another order of keys, or with more beside them, are not the same
+    statement."""
     document = payload_of(next(released.glob("release-*")))
     read_statement(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
     turned = {key: document[key] for key in sorted(document, reverse=True)}

@@ -1,8 +1,8 @@
 """Abstentions are told from answers: in single sentences, and in labelled lists of each language.
 
-The lists under `tests/abstention` were written before the tables that read them, a half of each was not looked at
-while the tables were written, and nothing in them is from a data set: `+` stands before an abstention, `-` before
-an answer, many of which speak of knowing and not knowing.
+The lists under `tests/abstention` were written before the tables that read them, a half of each was
+not looked at while the tables were written, and nothing in them is from a data set: `+` stands
+before an abstention, `-` before an answer, many of which speak of knowing and not knowing.
 """
 
 from pathlib import Path
@@ -120,8 +120,16 @@ def test_an_answer_or_silence_is_no_abstention(response: str) -> None:
 
 
 LISTS = Path(__file__).parent / "abstention"
-LEAST = {"zh": (100, 0.97), "en": (100, 0.97), "ja": (40, 0.93), "de": (40, 0.93), "fr": (40, 0.93), "es": (40, 0.93)}
-"""By language: how many abstentions and answers its list has, and the least precision and recall."""
+LEAST = {
+    "zh": (100, 0.97),
+    "en": (100, 0.97),
+    "ja": (40, 0.93),
+    "de": (40, 0.93),
+    "fr": (40, 0.93),
+    "es": (40, 0.93),
+}
+"""By language: how many abstentions and answers its list has, and the least precision and
+recall."""
 
 
 @pytest.mark.parametrize("language", LEAST)
@@ -137,14 +145,18 @@ def test_precision_and_recall_of_a_language(language: str) -> None:
     mistaken = [text for text in answers if abstained(text)]
     num_found = len(abstentions) - len(missed)
     precision, recall = num_found / (num_found + len(mistaken)), num_found / len(abstentions)
-    print(f"{language}: precision {precision:.1%}, recall {recall:.1%}; missed {missed}, mistaken {mistaken}")
+    print(
+        f"{language}: precision {precision:.1%}, recall {recall:.1%}; missed {missed}, mistaken "
+        f"{mistaken}"
+    )
     assert precision >= least
     assert recall >= least
 
 
 SEVERAL_SENTENCES = [
     "很抱歉，我无法找到关于“凯尔索兰”的任何信息。可能是名称有误，或者这是一个虚构的地方。如果您能提供更多背景，我很乐意帮您查找。",
-    "I couldn't find any information about a country called Kelsoland. It may be a fictional place. Could you tell me "
+    "I couldn't find any information about a country called Kelsoland. It may be a fictional "
+    "place. Could you tell me "
     "where you read about it?",
     "我不知道。I don't know.",
     "申し訳ありませんが、わかりません。もし他にご質問があれば、お知らせください。",
@@ -166,7 +178,10 @@ def test_courtesy_and_advice_may_stand_beside_it(response: str) -> None:
         ("ＩＤＫ！", "ＩＤＫ，巴黎！"),
         ("抱歉，我不知道，请咨询当地政府，谢谢。", "抱歉，应该是巴黎，请咨询当地政府。"),
         ("I don't know \U0001f64f", "I don't know \U0001f64f Paris"),
-        ("I don't know. If you have a map, I'd be happy to help.", "I don't know. If you have a map, it's Paris."),
+        (
+            "I don't know. If you have a map, I'd be happy to help.",
+            "I don't know. If you have a map, it's Paris.",
+        ),
         ("我不知道。你可以查地图。", "我不知道。你可以看到首都是巴黎。"),
         ("我不知道。如果您需要，我可以帮您查。", "我不知道。如果您需要答案，首都是巴黎。"),
     ],
@@ -196,7 +211,8 @@ REPEATED = (
 
 @pytest.mark.parametrize("word", REPEATED)
 def test_no_response_takes_long_to_read(word: str) -> None:
-    """A table that repeats without a bound what fits in two ways takes minutes for some of these."""
+    """A table that repeats without a bound what fits in two ways takes minutes for some of
+    these."""
     for length in (40, 110, 300, 100_000):
         said = word * (length // len(word))
         assert not abstained(f"{said}; 巴黎")

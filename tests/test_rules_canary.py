@@ -13,13 +13,19 @@ from assay.rules.release.canary import verdict_on_step
         ((0, 0), (0, 0), "advance"),
         ((0, 0), (50, 1), "hold"),
         ((0, 0), (3, 3), "roll_back"),
-        ((1000, 100), (2000, 100), "advance"),  # errors from before the step are not held against it
+        (
+            (1000, 100),
+            (2000, 100),
+            "advance",
+        ),  # errors from before the step are not held against it
         ((1000, 0), (1100, 50), "roll_back"),
         ((5000, 40), (10, 8), "roll_back"),  # the gateway was restarted
         ((0, 0), (2, 3), "roll_back"),
     ],
 )
-def test_a_step_is_judged_by_its_own_errors(before: tuple[int, int], after: tuple[int, int], expected: str) -> None:
+def test_a_step_is_judged_by_its_own_errors(
+    before: tuple[int, int], after: tuple[int, int], expected: str
+) -> None:
     assert verdict_on_step(before, after, 0.01) == expected
 
 

@@ -32,13 +32,23 @@ def evaluation(result: TaskResult) -> Evaluation:
 
 
 def task(marks: list[float], num_asked: int | None = None, **more: Any) -> TaskResult:
-    """Items that are right, and no abstentions, where the mark is 1; all but the first so many were not asked."""
+    """Items that are right, and no abstentions, where the mark is 1; all but the first so many were
+    not asked."""
     items = tuple(
-        Sample(id=f"{i:03}", prompt="?", target="!", response="", scores={"exact_match": m, "abstained": 1 - m}, **more)
+        Sample(
+            id=f"{i:03}",
+            prompt="?",
+            target="!",
+            response="",
+            scores={"exact_match": m, "abstained": 1 - m},
+            **more,
+        )
         for i, m in enumerate(marks)
     )
     asked = items[:num_asked]
-    return TaskResult(task="facts", digest="all", items=asked, unasked=tuple(i.id for i in items[len(asked) :]))
+    return TaskResult(
+        task="facts", digest="all", items=asked, unasked=tuple(i.id for i in items[len(asked) :])
+    )
 
 
 def decide(wanted: SuiteSpec, result: TaskResult, base: Evaluation | None = None) -> LimitResult:
@@ -76,7 +86,9 @@ def test_every_kind_of_limit_can_be_settled_early(limit: dict[str, Any], right: 
     base = evaluation(task([1.0, 0.0] * 30))
     candidate = [right] * 60
     num_asked = next(
-        n for n in range(5, 61, 5) if is_settled(suite(limit), task(candidate, n), base, base, confidence=0.95)
+        n
+        for n in range(5, 61, 5)
+        if is_settled(suite(limit), task(candidate, n), base, base, confidence=0.95)
     )
     assert num_asked < 60
     assert (
@@ -87,7 +99,12 @@ def test_every_kind_of_limit_can_be_settled_early(limit: dict[str, Any], right: 
 
 def test_a_settled_limit_says_how_many_items_were_asked_and_why_no_more() -> None:
     found = decide(suite({"at_least": 0.8}), task([0.0] * 30 + [1.0] * 60, 30))
-    assert (found.outcome, found.num_items, found.num_unasked, found.observed) == ("FAIL", 30, 60, 0.0)
+    assert (found.outcome, found.num_items, found.num_unasked, found.observed) == (
+        "FAIL",
+        30,
+        60,
+        0.0,
+    )
     assert "60 items were not asked: whatever the answers" in found.reason
 
 
@@ -101,13 +118,18 @@ def test_a_settled_limit_says_how_many_items_were_asked_and_why_no_more() -> Non
         ([{"at_least": 0.8}], {"tasks": {"facts": {"functions": {"score.py": "0" * 64}}}}),
         (
             [{"at_least": 0.8}],
-            {"tasks": {"facts": {"abstention": "judge"}}, "judge": {"url": "http://x", "model": "y"}},
+            {
+                "tasks": {"facts": {"abstention": "judge"}},
+                "judge": {"url": "http://x", "model": "y"},
+            },
         ),
         ([{"better_than": "base"}], {"improvements": "any"}),
         ([{"at_least": 0.8}, {"metric": "ece", "at_most": 0.2}], {}),
     ],
 )
-def test_what_cannot_be_settled_is_asked_whole(limits: list[dict[str, Any]], said: dict[str, Any]) -> None:
+def test_what_cannot_be_settled_is_asked_whole(
+    limits: list[dict[str, Any]], said: dict[str, Any]
+) -> None:
     part = task([0.0] * 100, 99)
     assert not is_settled(suite(*limits, **said), part, evaluation(part), None, confidence=0.95)
 
@@ -126,7 +148,9 @@ def test_a_failed_item_settles_nothing() -> None:
 
 
 def test_a_score_in_between_settles_nothing() -> None:
-    assert not is_settled(suite({"at_least": 0.8}), task([0.5] + [0.0] * 99, 90), None, None, confidence=0.95)
+    assert not is_settled(
+        suite({"at_least": 0.8}), task([0.5] + [0.0] * 99, 90), None, None, confidence=0.95
+    )
 
 
 @pytest.mark.parametrize("n", [8, 15])

@@ -14,7 +14,9 @@ from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pe
 from assay.spec.gate import SuiteSpec
 
 
-def task_of(values: Sequence[float], metric: str = "exact_match", task: str = "facts", first: int = 0) -> TaskResult:
+def task_of(
+    values: Sequence[float], metric: str = "exact_match", task: str = "facts", first: int = 0
+) -> TaskResult:
     items = tuple(
         Sample(id=f"item-{first + i}", prompt="?", target="!", response="", scores={metric: value})
         for i, value in enumerate(values)
@@ -61,16 +63,24 @@ def decide(
         (1, 1, {"at_most": 1.0}, "PASS"),
     ],
 )
-def test_a_proportion_is_decided_by_its_bounds(hits: int, n: int, limit: dict[str, float], outcome: str) -> None:
+def test_a_proportion_is_decided_by_its_bounds(
+    hits: int, n: int, limit: dict[str, float], outcome: str
+) -> None:
     result = decide(share(hits, n), **limit)
     assert (result.outcome, result.num_items, result.observed) == (outcome, n, hits / n)
     upper, lower = clopper_pearson_upper(hits, n, 0.95), clopper_pearson_lower(hits, n, 0.95)
     assert result.bound == (upper if "at_most" in limit else lower)
 
 
-@given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0, 1), st.booleans())
+@given(
+    st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))),
+    st.floats(0, 1),
+    st.booleans(),
+)
 @settings(max_examples=50, deadline=None)
-def test_a_pass_always_has_its_bound_and_a_fail_its_opposite(kn: tuple[int, int], limit: float, most: bool) -> None:
+def test_a_pass_always_has_its_bound_and_a_fail_its_opposite(
+    kn: tuple[int, int], limit: float, most: bool
+) -> None:
     k, n = kn
     lower, upper = clopper_pearson_lower(k, n, 0.95), clopper_pearson_upper(k, n, 0.95)
     result = decide(share(k, n), **{"at_most" if most else "at_least": limit})
@@ -82,8 +92,16 @@ def test_a_pass_always_has_its_bound_and_a_fail_its_opposite(kn: tuple[int, int]
 @pytest.mark.parametrize(
     ("candidate", "limit", "reason"),
     [
-        (share(2, 120), {"at_most": 0.10}, "2 of 120 items; with 95% confidence at most 5.2%, allowed 10.0%"),
-        (share(30, 120), {"at_most": 0.10}, "30 of 120 items; with 95% confidence at least 18.6%, allowed 10.0%"),
+        (
+            share(2, 120),
+            {"at_most": 0.10},
+            "2 of 120 items; with 95% confidence at most 5.2%, allowed 10.0%",
+        ),
+        (
+            share(30, 120),
+            {"at_most": 0.10},
+            "30 of 120 items; with 95% confidence at least 18.6%, allowed 10.0%",
+        ),
         (
             share(2, 120),
             {"at_most": 0.05},
@@ -98,7 +116,9 @@ def test_a_pass_always_has_its_bound_and_a_fail_its_opposite(kn: tuple[int, int]
         ),
     ],
 )
-def test_the_reason_is_a_sentence_with_numbers(candidate: Evaluation, limit: dict[str, float], reason: str) -> None:
+def test_the_reason_is_a_sentence_with_numbers(
+    candidate: Evaluation, limit: dict[str, float], reason: str
+) -> None:
     assert decide(candidate, **limit).reason == reason
 
 
@@ -118,7 +138,9 @@ def test_the_reason_never_shows_a_bound_equal_to_the_limit_that_it_misses(n: int
         ("over_abstention", 0, 0.0, "PASS"),
     ],
 )
-def test_abstentions_are_counted_for_and_against(metric: str, abstained: int, observed: float, outcome: str) -> None:
+def test_abstentions_are_counted_for_and_against(
+    metric: str, abstained: int, observed: float, outcome: str
+) -> None:
     result = decide(share(abstained, 120, "abstained"), metric=metric, at_most=0.10)
     assert (result.observed, result.outcome) == (pytest.approx(observed), outcome)
 
@@ -132,7 +154,9 @@ def test_a_model_that_always_abstains_fails() -> None:
             }
         }
     )
-    silent = evaluation(*(task_of([1.0] * 100, "abstained", task) for task in ("unanswerable", "answerable")))
+    silent = evaluation(
+        *(task_of([1.0] * 100, "abstained", task) for task in ("unanswerable", "answerable"))
+    )
     results = evaluate_limits(suite, silent, None)
     assert [result.outcome for result in results] == ["PASS", "FAIL"]
     assert overall(results) == "FAIL"
@@ -142,7 +166,12 @@ def test_a_model_that_always_abstains_fails() -> None:
     ("candidate", "limit", "num_items", "reason"),
     [
         (evaluation(), {"at_least": 0.0}, 0, "task facts was not evaluated on the candidate"),
-        (evaluation(task_of([1.0]), task_of([1.0])), {"at_least": 0.0}, 2, "evaluated twice on the candidate"),
+        (
+            evaluation(task_of([1.0]), task_of([1.0])),
+            {"at_least": 0.0},
+            2,
+            "evaluated twice on the candidate",
+        ),
         (share(0, 0), {"at_most": 1.0}, 0, "has no items on the candidate"),
         (
             share(9, 9),
@@ -151,9 +180,19 @@ def test_a_model_that_always_abstains_fails() -> None:
             "9 of 9 items have no score exact_mtach .*: exact_match",
         ),
         (share(9, 9), {"metric": "over_abstention", "at_most": 1.0}, 9, "have no score abstained"),
-        (evaluation(task_of([1.0, math.nan])), {"at_least": 0.0}, 2, "1 of 2 items .* not within 0 to 1"),
+        (
+            evaluation(task_of([1.0, math.nan])),
+            {"at_least": 0.0},
+            2,
+            "1 of 2 items .* not within 0 to 1",
+        ),
         (evaluation(task_of([1.0, math.inf])), {"at_least": 0.0}, 2, "not within 0 to 1"),
-        (evaluation(task_of([1.0, 0.5, -1.0])), {"at_least": 0.0}, 3, "1 of 3 items .* not within 0 to 1"),
+        (
+            evaluation(task_of([1.0, 0.5, -1.0])),
+            {"at_least": 0.0},
+            3,
+            "1 of 3 items .* not within 0 to 1",
+        ),
         (
             evaluation(task_of([1.0, 0.5], "abstained")),
             {"metric": "over_abstention", "at_most": 1.0},
@@ -166,7 +205,12 @@ def test_what_cannot_be_read_never_passes(
     candidate: Evaluation, limit: dict[str, Any], num_items: int, reason: str
 ) -> None:
     result = decide(candidate, **limit)
-    assert (result.outcome, result.num_items, result.observed, result.bound) == ("INCONCLUSIVE", num_items, None, None)
+    assert (result.outcome, result.num_items, result.observed, result.bound) == (
+        "INCONCLUSIVE",
+        num_items,
+        None,
+        None,
+    )
     assert re.search(reason, result.reason)
 
 
@@ -181,7 +225,12 @@ def test_a_question_asked_many_times_is_evidence_once() -> None:
 @pytest.mark.parametrize(
     ("ours", "theirs", "margin", "outcome"),
     [
-        ([1.0] * 10, [1.0] * 10, 0.01, "INCONCLUSIVE"),  # ten items that agree cannot show one point
+        (
+            [1.0] * 10,
+            [1.0] * 10,
+            0.01,
+            "INCONCLUSIVE",
+        ),  # ten items that agree cannot show one point
         ([0.0] * 10, [0.0] * 10, 0.01, "INCONCLUSIVE"),
         ([1.0] * 300, [1.0] * 300, 0.01, "PASS"),
         ([1.0] * 93 + [0.0] * 7, [1.0] * 100, 0.10, "INCONCLUSIVE"),
@@ -195,7 +244,9 @@ def test_a_question_asked_many_times_is_evidence_once() -> None:
 def test_a_comparison_is_decided_item_by_item(
     ours: list[float], theirs: list[float], margin: float, outcome: str
 ) -> None:
-    result = decide(evaluation(task_of(ours)), evaluation(task_of(theirs)), no_worse_than="base", margin=margin)
+    result = decide(
+        evaluation(task_of(ours)), evaluation(task_of(theirs)), no_worse_than="base", margin=margin
+    )
     assert result.outcome == outcome
     assert result.observed == pytest.approx((sum(ours) - sum(theirs)) / len(ours))
     assert result.base_observed == sum(theirs) / len(theirs)
@@ -210,7 +261,10 @@ def test_fewer_is_better_where_the_metric_counts_faults(metric: str) -> None:
     fewer, more = (kept, dropped) if metric == "hallucination_rate" else (dropped, kept)
 
     def compare(ours: list[float], theirs: list[float]) -> LimitResult:
-        candidate, base = evaluation(task_of(ours, "abstained")), evaluation(task_of(theirs, "abstained"))
+        candidate, base = (
+            evaluation(task_of(ours, "abstained")),
+            evaluation(task_of(theirs, "abstained")),
+        )
         return decide(candidate, base, metric=metric, no_worse_than="base", margin=0.10)
 
     better, worse = compare(fewer, more), compare(more, fewer)
@@ -226,10 +280,13 @@ def test_the_reason_of_a_comparison() -> None:
     base = evaluation(task_of([1.0] * 100))
     equal = decide(evaluation(task_of([1.0] * 100)), base, no_worse_than="base", margin=0.02)
     assert equal.reason == (
-        "100 of 100 items, base model 100 (0 better, 0 worse); with 95% confidence the difference is at least "
+        "100 of 100 items, base model 100 (0 better, 0 worse); with 95% confidence the difference "
+        "is at least "
         "-3.0%, allowed -2.0%; about 149 items would settle it at this share"
     )
-    worse = decide(evaluation(task_of([1.0] * 60 + [0.0] * 40)), base, no_worse_than="base", margin=0.1)
+    worse = decide(
+        evaluation(task_of([1.0] * 60 + [0.0] * 40)), base, no_worse_than="base", margin=0.1
+    )
     assert "the difference is at most -31.8%, allowed -10.0%" in worse.reason
 
 
@@ -238,14 +295,28 @@ def test_the_reason_of_a_comparison() -> None:
     [
         (None, "the base model was not evaluated"),
         (evaluation(), "task facts was not evaluated on the base model"),
-        (evaluation(task_of([1.0] * 99)), "1 of the candidate's 100 are missing on the base model, 0 of"),
-        (evaluation(task_of([1.0] * 101)), "0 of the candidate's 100 are missing on the base model, 1 of"),
-        (evaluation(task_of([1.0] * 100, first=1)), "1 of the candidate's 100 .*, 1 of the base model's 100"),
+        (
+            evaluation(task_of([1.0] * 99)),
+            "1 of the candidate's 100 are missing on the base model, 0 of",
+        ),
+        (
+            evaluation(task_of([1.0] * 101)),
+            "0 of the candidate's 100 are missing on the base model, 1 of",
+        ),
+        (
+            evaluation(task_of([1.0] * 100, first=1)),
+            "1 of the candidate's 100 .*, 1 of the base model's 100",
+        ),
         (evaluation(task_of([math.nan] * 100)), "on the base model that is not within 0 to 1"),
-        (evaluation(task_of([1.0] * 100).model_copy(update={"digest": "other"})), "another version of the task"),
+        (
+            evaluation(task_of([1.0] * 100).model_copy(update={"digest": "other"})),
+            "another version of the task",
+        ),
     ],
 )
-def test_a_comparison_needs_the_same_items_on_both_sides(base: Evaluation | None, reason: str) -> None:
+def test_a_comparison_needs_the_same_items_on_both_sides(
+    base: Evaluation | None, reason: str
+) -> None:
     result = decide(share(100, 100), base, no_worse_than="base", margin=0.5)
     assert (result.outcome, result.num_items) == ("INCONCLUSIVE", 100)
     assert re.search(reason, result.reason)
@@ -258,7 +329,12 @@ def test_the_base_models_share_stands_beside_a_fixed_limit_when_its_items_are_th
 
 def test_every_limit_of_every_task_is_decided_in_order() -> None:
     suite = SuiteSpec.model_validate(
-        {"limits": {"facts": [{"at_least": 0.5}, {"at_most": 0.5, "level": "soft"}], "other": {"at_least": 0.5}}}
+        {
+            "limits": {
+                "facts": [{"at_least": 0.5}, {"at_most": 0.5, "level": "soft"}],
+                "other": {"at_least": 0.5},
+            }
+        }
     )
     results = evaluate_limits(suite, share(90, 90), None)
     assert [(r.task, r.requirement, r.level, r.outcome) for r in results] == [
@@ -280,7 +356,9 @@ def test_every_limit_of_every_task_is_decided_in_order() -> None:
     ],
 )
 def test_hard_limits_alone_make_the_verdict(hard: list[str], soft: list[str], outcome: str) -> None:
-    (some,) = evaluate_limits(SuiteSpec.model_validate({"limits": {"facts": {"at_least": 0.5}}}), share(9, 9), None)
+    (some,) = evaluate_limits(
+        SuiteSpec.model_validate({"limits": {"facts": {"at_least": 0.5}}}), share(9, 9), None
+    )
     results = [some.model_copy(update={"level": "hard", "outcome": each}) for each in hard]
     results += [some.model_copy(update={"level": "soft", "outcome": each}) for each in soft]
     assert overall(results) == outcome
@@ -291,11 +369,14 @@ def test_a_low_confidence_lets_no_failing_candidate_through() -> None:
     assert decide(share(50, 100), confidence=0.2, at_least=0.5).outcome == "FAIL"
 
 
-def scored(values: Sequence[float], metric: str = "f1", clusters: Sequence[str] | None = None) -> Evaluation:
+def scored(
+    values: Sequence[float], metric: str = "f1", clusters: Sequence[str] | None = None
+) -> Evaluation:
     task = task_of(values, metric)
     if clusters:
         items = tuple(
-            item.model_copy(update={"cluster": cluster}) for item, cluster in zip(task.items, clusters, strict=True)
+            item.model_copy(update={"cluster": cluster})
+            for item, cluster in zip(task.items, clusters, strict=True)
         )
         task = task.model_copy(update={"items": items})
     return evaluation(task)
@@ -304,7 +385,11 @@ def scored(values: Sequence[float], metric: str = "f1", clusters: Sequence[str] 
 def test_a_score_between_0_and_1_is_decided_by_the_bounds_of_its_mean() -> None:
     good = scored([0.9, 0.8, 1.0, 0.7] * 25)
     result = decide(good, metric="f1", at_least=0.8)
-    assert (result.outcome, result.observed, result.method) == ("PASS", pytest.approx(0.85), "t and Gaffke")
+    assert (result.outcome, result.observed, result.method) == (
+        "PASS",
+        pytest.approx(0.85),
+        "t and Gaffke",
+    )
     assert (result.lower, result.num_clusters) == (result.bound, None)
     assert decide(good, metric="f1", at_least=0.84).outcome == "INCONCLUSIVE"
     assert decide(good, metric="f1", at_least=0.9).outcome == "FAIL"
@@ -336,16 +421,26 @@ def test_scores_are_compared_item_by_item(ours: list[float], margin: float, outc
 
 
 def test_a_score_of_its_own_range() -> None:
-    suite = {"limits": {"facts": {"metric": "penalized_score", "at_least": 0.2}}, "tasks": {"facts": {}}}
+    suite = {
+        "limits": {"facts": {"metric": "penalized_score", "at_least": 0.2}},
+        "tasks": {"facts": {}},
+    }
     values = [1.0] * 60 + [0.0] * 30 + [-3.0] * 10  # wrong answers cost t / (1 - t) = 3
-    (narrow,) = evaluate_limits(SuiteSpec.model_validate(suite), scored(values, "penalized_score"), None)
+    (narrow,) = evaluate_limits(
+        SuiteSpec.model_validate(suite), scored(values, "penalized_score"), None
+    )
     assert "not within -1 to 1" in narrow.reason
     suite["tasks"] = {"facts": {"penalty_threshold": 0.75}}
-    (wide,) = evaluate_limits(SuiteSpec.model_validate(suite), scored(values, "penalized_score"), None)
+    (wide,) = evaluate_limits(
+        SuiteSpec.model_validate(suite), scored(values, "penalized_score"), None
+    )
     assert wide.observed == pytest.approx(0.3)
     assert wide.lower is not None
     assert wide.lower < 0.2
-    assert decide(scored([5.0] * 50, "stars"), metric="stars", at_least=0.5, range=[0, 5]).outcome == "PASS"
+    assert (
+        decide(scored([5.0] * 50, "stars"), metric="stars", at_least=0.5, range=[0, 5]).outcome
+        == "PASS"
+    )
 
 
 def test_a_task_says_of_which_metrics_less_is_better() -> None:
@@ -353,7 +448,9 @@ def test_a_task_says_of_which_metrics_less_is_better() -> None:
         task = task_of([value] * 100, "errors").model_copy(update={"lower_is_better": ("errors",)})
         return evaluation(task)
 
-    fewer = decide(perplexed(0.2), perplexed(0.4), metric="errors", no_worse_than="base", margin=0.1)
+    fewer = decide(
+        perplexed(0.2), perplexed(0.4), metric="errors", no_worse_than="base", margin=0.1
+    )
     more = decide(perplexed(0.6), perplexed(0.4), metric="errors", no_worse_than="base", margin=0.1)
     assert (fewer.outcome, more.outcome) == ("PASS", "FAIL")
     assert fewer.requirement == "<= base + 10.0%"
@@ -370,7 +467,9 @@ def test_a_task_says_of_which_metrics_less_is_better() -> None:
         (50, 80, None, "FAIL"),
     ],
 )
-def test_better_has_to_be_proven(ours: int, theirs: int, margin: float | None, outcome: str) -> None:
+def test_better_has_to_be_proven(
+    ours: int, theirs: int, margin: float | None, outcome: str
+) -> None:
     result = decide(share(ours, 100), share(theirs, 100), better_than="base", margin=margin)
     assert result.outcome == outcome
     assert result.requirement == ("> base" if margin is None else f"> base + {margin:.1%}")
@@ -384,7 +483,9 @@ def test_fewer_faults_than_the_base_have_to_be_proven_too() -> None:
 
 
 def test_the_champion_is_compared_with_when_a_limit_says_so() -> None:
-    suite = SuiteSpec.model_validate({"limits": {"facts": {"no_worse_than": "champion", "margin": 0.1}}})
+    suite = SuiteSpec.model_validate(
+        {"limits": {"facts": {"no_worse_than": "champion", "margin": 0.1}}}
+    )
     (result,) = evaluate_limits(suite, share(60, 100), share(10, 100), share(95, 100))
     assert (result.outcome, result.reference) == ("FAIL", "champion")
     assert (result.base_observed, result.champion_observed) == (0.1, 0.95)
@@ -392,16 +493,22 @@ def test_the_champion_is_compared_with_when_a_limit_says_so() -> None:
 
 
 def claims(gains: Sequence[int], improvements: str) -> tuple[list[str], str, list[float | None]]:
-    """Tasks in which so many of 200 items got better and none worse, each claimed to be an improvement."""
+    """Tasks in which so many of 200 items got better and none worse, each claimed to be an
+    improvement."""
     names = [f"t{index}" for index in range(len(gains))]
     limits = {name: {"better_than": "base"} for name in names}
     suite = SuiteSpec.model_validate({"limits": limits, "improvements": improvements})
     ours = [
-        task_of([1.0] * (100 + gain) + [0.0] * (100 - gain), task=name) for name, gain in zip(names, gains, strict=True)
+        task_of([1.0] * (100 + gain) + [0.0] * (100 - gain), task=name)
+        for name, gain in zip(names, gains, strict=True)
     ]
     base = [task_of([1.0] * 100 + [0.0] * 100, task=name) for name in names]
     results = evaluate_limits(suite, evaluation(*ours), evaluation(*base))
-    return [result.outcome for result in results], overall(results), [result.confidence for result in results]
+    return (
+        [result.outcome for result in results],
+        overall(results),
+        [result.confidence for result in results],
+    )
 
 
 def test_any_improvement_is_enough_when_the_suite_says_so_and_holm_shares_the_error() -> None:
@@ -416,7 +523,9 @@ def test_holm_passes_what_is_proven_when_the_others_are_set_aside() -> None:
     alone, _, _ = claims([3], "any")
     assert alone == ["PASS"]  # 3 gains, p = 0.042 or so, is enough for one claim
     assert claims([3, 3, 3], "any")[0] == ["INCONCLUSIVE"] * 3  # but not for one of three
-    assert claims([9, 9, 3], "any")[0] == ["PASS"] * 3  # once the other two are proven it is the only one left
+    assert (
+        claims([9, 9, 3], "any")[0] == ["PASS"] * 3
+    )  # once the other two are proven it is the only one left
 
 
 def test_a_family_fails_when_all_of_it_fails() -> None:
@@ -443,7 +552,11 @@ def test_the_expected_calibration_error_of_a_task() -> None:
     def sure_of(confidence: float, right: int) -> Evaluation:
         items = tuple(
             Sample(
-                id=f"{i}", prompt="", target="", response="", scores={"confidence": confidence, "acc": float(i < right)}
+                id=f"{i}",
+                prompt="",
+                target="",
+                response="",
+                scores={"confidence": confidence, "acc": float(i < right)},
             )
             for i in range(200)
         )
@@ -501,5 +614,8 @@ def test_a_wrong_answer_costs_more_than_none() -> None:
 
 def test_the_brier_score_follows_from_how_sure_the_model_is() -> None:
     result = decide(answered(180, 0, 20), metric="brier", at_most=0.3)
-    assert (result.outcome, result.observed) == ("PASS", pytest.approx((180 * 0.01 + 20 * 0.81) / 200))
+    assert (result.outcome, result.observed) == (
+        "PASS",
+        pytest.approx((180 * 0.01 + 20 * 0.81) / 200),
+    )
     assert decide(answered(20, 0, 180), metric="brier", at_most=0.3).outcome == "FAIL"

@@ -7,14 +7,18 @@ import pytest
 from assay.rules.search.halving import TrialBudget, ladder, next_segment
 
 
-def sweep(losses: list[float], scheduler: str, *, at_once: int = 1, seed: int = 0) -> dict[TrialBudget, float | None]:
+def sweep(
+    losses: list[float], scheduler: str, *, at_once: int = 1, seed: int = 0
+) -> dict[TrialBudget, float | None]:
     """Runs a sweep whose trial i has `losses[i]` wherever it is looked at."""
     steps = ladder(scheduler, factor=3, num_rungs=2)
     ended: dict[TrialBudget, float | None] = {}
     running: list[TrialBudget] = []
     draw = random.Random(seed)
     while True:
-        while len(running) < at_once and (segment := next_segment(ended, running, steps, num_trials=len(losses))):
+        while len(running) < at_once and (
+            segment := next_segment(ended, running, steps, num_trials=len(losses))
+        ):
             assert segment not in running
             assert segment not in ended
             running.append(segment)
@@ -35,7 +39,9 @@ def test_without_a_scheduler_every_trial_goes_to_its_end() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 3])
 @pytest.mark.parametrize("order", range(5))
-def test_halving_finds_the_best_for_less_than_two_fifths_of_the_grid(at_once: int, order: int) -> None:
+def test_halving_finds_the_best_for_less_than_two_fifths_of_the_grid(
+    at_once: int, order: int
+) -> None:
     losses = [float(i) for i in range(9)]
     random.Random(order).shuffle(losses)
     ended = sweep(losses, "asha", at_once=at_once, seed=order)

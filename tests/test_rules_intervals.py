@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper, tango_lower, tango_score
+from assay.rules.statistics.proportions import (
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+    tango_lower,
+    tango_score,
+)
 
 confidences = st.sampled_from([0.8, 0.9, 0.95, 0.975, 0.99])
 
@@ -50,7 +55,9 @@ def test_nothing_seen_proves_nothing() -> None:
 
 @pytest.mark.parametrize("n", [1, 5, 12])
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_exact_bounds_cover_any_true_rate_at_least_as_often_as_they_say(n: int, confidence: float) -> None:
+def test_exact_bounds_cover_any_true_rate_at_least_as_often_as_they_say(
+    n: int, confidence: float
+) -> None:
     lower = [clopper_pearson_lower(k, n, confidence) for k in range(n + 1)]
     upper = [clopper_pearson_upper(k, n, confidence) for k in range(n + 1)]
     for p in (step / 200 for step in range(201)):
@@ -60,7 +67,9 @@ def test_exact_bounds_cover_any_true_rate_at_least_as_often_as_they_say(n: int, 
 
 
 @given(counts(), confidences)
-def test_exact_bounds_enclose_the_share_and_mirror_each_other(kn: tuple[int, int], confidence: float) -> None:
+def test_exact_bounds_enclose_the_share_and_mirror_each_other(
+    kn: tuple[int, int], confidence: float
+) -> None:
     k, n = kn
     lower, upper = clopper_pearson_lower(k, n, confidence), clopper_pearson_upper(k, n, confidence)
     assert 0 <= lower <= k / n <= upper <= 1
@@ -68,18 +77,25 @@ def test_exact_bounds_enclose_the_share_and_mirror_each_other(kn: tuple[int, int
 
 
 @given(counts(), confidences)
-def test_exact_bounds_rise_with_successes_and_tighten_with_items(kn: tuple[int, int], confidence: float) -> None:
+def test_exact_bounds_rise_with_successes_and_tighten_with_items(
+    kn: tuple[int, int], confidence: float
+) -> None:
     k, n = kn
     if k < n:
         assert clopper_pearson_lower(k + 1, n, confidence) > clopper_pearson_lower(k, n, confidence)
         assert clopper_pearson_upper(k + 1, n, confidence) > clopper_pearson_upper(k, n, confidence)
-    assert clopper_pearson_lower(2 * k, 2 * n, confidence) >= clopper_pearson_lower(k, n, confidence)
-    assert clopper_pearson_upper(2 * k, 2 * n, confidence) <= clopper_pearson_upper(k, n, confidence)
+    assert clopper_pearson_lower(2 * k, 2 * n, confidence) >= clopper_pearson_lower(
+        k, n, confidence
+    )
+    assert clopper_pearson_upper(2 * k, 2 * n, confidence) <= clopper_pearson_upper(
+        k, n, confidence
+    )
     assert clopper_pearson_upper(k, n, 0.999) >= clopper_pearson_upper(k, n, confidence)
 
 
 def test_the_worked_example_of_tango() -> None:
-    # Tango (1998), section 6.1: 44 pairs, one of them effective under the standard only; margin 0.1.
+    # Tango (1998), section 6.1: 44 pairs, one of them effective under the standard only; margin
+    # 0.1.
     assert tango_score(0, 1, 44, -0.1) == pytest.approx(1.709, abs=5e-4)
     assert tango_lower(0, 1, 44, 0.95) == pytest.approx(-0.096, abs=5e-4)
 
@@ -87,7 +103,13 @@ def test_the_worked_example_of_tango() -> None:
 @pytest.mark.parametrize(
     ("b", "c", "n", "lower", "upper"),
     [
-        (1, 7, 21, -0.517, -0.026),  # Fagerland, Lydersen & Laake, Statistics in Medicine 33 (2014), 2850-2875
+        (
+            1,
+            7,
+            21,
+            -0.517,
+            -0.026,
+        ),  # Fagerland, Lydersen & Laake, Statistics in Medicine 33 (2014), 2850-2875
         (20, 60, 1000, -0.0584, -0.0231),  # R, PropCIs::scoreci.mp(60, 20, 1000, 0.95)
     ],
 )
@@ -119,7 +141,9 @@ def test_the_score_bound_solves_its_equation_and_stays_below_the_difference(
 
 @given(pairs(), confidences)
 @settings(max_examples=60)
-def test_the_score_bound_rises_with_gains_and_falls_with_losses(table: tuple[int, int, int], confidence: float) -> None:
+def test_the_score_bound_rises_with_gains_and_falls_with_losses(
+    table: tuple[int, int, int], confidence: float
+) -> None:
     b, c, n = table
     bound = tango_lower(b, c, n, confidence)
     assert tango_lower(b + 1, c, n, confidence) >= bound
@@ -127,7 +151,8 @@ def test_the_score_bound_rises_with_gains_and_falls_with_losses(table: tuple[int
 
 
 @pytest.mark.parametrize(
-    ("k", "n", "confidence"), [(-1, 10, 0.95), (11, 10, 0.95), (0, -1, 0.95), (1, 10, 0.0), (1, 10, 1.0)]
+    ("k", "n", "confidence"),
+    [(-1, 10, 0.95), (11, 10, 0.95), (0, -1, 0.95), (1, 10, 0.0), (1, 10, 1.0)],
 )
 def test_impossible_counts_are_refused(k: int, n: int, confidence: float) -> None:
     for bound in (clopper_pearson_lower, clopper_pearson_upper):

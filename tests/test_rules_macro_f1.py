@@ -5,11 +5,16 @@ import pytest
 from assay.rules.statistics.macro_f1 import macro_f1_bounds
 
 
-def draw(draws: random.Random, number: int, right: float, classes: str = "abc") -> tuple[list[str], list[str]]:
-    """Targets of which the first class is as frequent as all others, and answers of which a share is right."""
+def draw(
+    draws: random.Random, number: int, right: float, classes: str = "abc"
+) -> tuple[list[str], list[str]]:
+    """Targets of which the first class is as frequent as all others, and answers of which a share
+    is right."""
     targets = [draws.choice((classes[0], draws.choice(classes[1:]))) for _ in range(number)]
     answers = [
-        target if draws.random() < right else draws.choice([name for name in classes if name != target])
+        target
+        if draws.random() < right
+        else draws.choice([name for name in classes if name != target])
         for target in targets
     ]
     return targets, answers

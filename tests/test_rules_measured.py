@@ -61,7 +61,10 @@ def decide(found: ServiceMeasurement | None, **limits: Any) -> LimitResult:
         ({"output_tokens_per_s": 101}, "INCONCLUSIVE"),
         ({"output_tokens_per_s": 500}, "FAIL"),
         ({"error_rate": "1%"}, "PASS"),
-        ({"error_rate": "0.1%"}, "INCONCLUSIVE"),  # 400 requests without an error show 0.7%, not 0.1%
+        (
+            {"error_rate": "0.1%"},
+            "INCONCLUSIVE",
+        ),  # 400 requests without an error show 0.7%, not 0.1%
         ({"completion_rate": "95%"}, "PASS"),
         ({"peak_memory": "80%"}, "PASS"),
         ({"peak_memory": "60%"}, "FAIL"),
@@ -93,8 +96,16 @@ def test_a_request_without_an_answer_takes_for_ever() -> None:
     ("found", "limit", "said"),
     [
         (None, {"ttft_p95": 1}, "was not measured"),
-        (measured(ttft_s=(0.1,) * 40, num_requests=40), {"ttft_p95": 1}, "it takes 59 requests or more"),
-        (measured(window_tokens_per_s=(900.0,) * 4), {"output_tokens_per_s": 1}, "send more requests"),
+        (
+            measured(ttft_s=(0.1,) * 40, num_requests=40),
+            {"ttft_p95": 1},
+            "it takes 59 requests or more",
+        ),
+        (
+            measured(window_tokens_per_s=(900.0,) * 4),
+            {"output_tokens_per_s": 1},
+            "send more requests",
+        ),
         (measured(num_requests=0, ttft_s=()), {"error_rate": "1%"}, "no requests were sent"),
         (measured(num_requests=0, ttft_s=()), {"ttft_p95": 1}, "nothing was measured"),
         (measured(ttft_s=(float("nan"),) * 400), {"ttft_p95": 1}, "no number"),
@@ -140,27 +151,37 @@ def test_an_exact_hit_fails_and_a_near_one_is_listed() -> None:
     assert dirty.outcome == "FAIL"
     assert "what is a goose?" in dirty.reason
     assert evaluate_contamination(ContaminationSpec(exact="list"), found, {"facts": "digest"}) == ()
-    both = evaluate_contamination(ContaminationSpec(near="fail"), contamination(), {"facts": "digest"})
+    both = evaluate_contamination(
+        ContaminationSpec(near="fail"), contamination(), {"facts": "digest"}
+    )
     assert [result.outcome for result in both] == ["PASS", "FAIL"]
 
 
 def test_a_check_of_other_items_says_nothing() -> None:
     (result,) = evaluate_contamination(ContaminationSpec(), contamination(), {"facts": "another"})
     assert result.outcome == "INCONCLUSIVE"
-    assert evaluate_contamination(ContaminationSpec(), None, {"facts": "digest"}) == ()  # no training data is known
+    assert (
+        evaluate_contamination(ContaminationSpec(), None, {"facts": "digest"}) == ()
+    )  # no training data is known
 
 
 def test_the_data_of_several_training_runs_counts_as_one() -> None:
-    found = joined_contamination([contamination(), contamination(exact=(hit("what is a goose?", 1.0),))])
+    found = joined_contamination(
+        [contamination(), contamination(exact=(hit("what is a goose?", 1.0),))]
+    )
     assert (found.num_examples, len(found.near)) == (2000, 2)
     (result,) = evaluate_contamination(ContaminationSpec(), found, {"facts": "digest"})
     assert result.outcome == "FAIL"
-    mixed = joined_contamination([contamination(), contamination(task_digests={"facts": "another"})])
+    mixed = joined_contamination(
+        [contamination(), contamination(task_digests={"facts": "another"})]
+    )
     (unknown,) = evaluate_contamination(ContaminationSpec(), mixed, {"facts": "digest"})
     assert unknown.outcome == "INCONCLUSIVE"
 
 
-def pair(first: str, second: str, agreement: float, distance: float = 0.01, num_probes: int = 64) -> ParityPair:
+def pair(
+    first: str, second: str, agreement: float, distance: float = 0.01, num_probes: int = 64
+) -> ParityPair:
     return ParityPair.model_validate(
         {
             "first": first,
@@ -177,7 +198,11 @@ def pair(first: str, second: str, agreement: float, distance: float = 0.01, num_
 
 
 def test_parity_is_judged_over_the_whole_way() -> None:
-    steps = (pair("compressed", "served", 1.0), pair("merged", "served", 0.7), pair("adapter", "merged", 1.0))
+    steps = (
+        pair("compressed", "served", 1.0),
+        pair("merged", "served", 0.7),
+        pair("adapter", "merged", 1.0),
+    )
     found = ParityRecord(artifact_digest="model", probes_digest="probes", pairs=steps)
     (result,) = evaluate_parity(ParitySpec(top1_agreement=0.9), found, "model", 0.95)
     assert (result.outcome, result.level) == ("FAIL", "soft")
@@ -187,13 +212,21 @@ def test_parity_is_judged_over_the_whole_way() -> None:
 
 
 def test_parity_in_nats_has_a_bound() -> None:
-    found = ParityRecord(artifact_digest="model", probes_digest="probes", pairs=(pair("merged", "served", 1.0, 0.05),))
+    found = ParityRecord(
+        artifact_digest="model",
+        probes_digest="probes",
+        pairs=(pair("merged", "served", 1.0, 0.05),),
+    )
     (near,) = evaluate_parity(ParitySpec(logprob_difference=0.052), found, "model", 0.95)
     (far,) = evaluate_parity(ParitySpec(logprob_difference=0.2), found, "model", 0.95)
     assert (near.outcome, far.outcome, far.unit) == ("INCONCLUSIVE", "PASS", "nats")
 
 
-@pytest.mark.parametrize("found", [None, ParityRecord(artifact_digest="another", probes_digest="", pairs=())])
+@pytest.mark.parametrize(
+    "found", [None, ParityRecord(artifact_digest="another", probes_digest="", pairs=())]
+)
 def test_parity_that_was_not_measured_on_this_model(found: ParityRecord | None) -> None:
-    results = evaluate_parity(ParitySpec(top1_agreement=0.1, logprob_difference=9), found, "model", 0.95)
+    results = evaluate_parity(
+        ParitySpec(top1_agreement=0.1, logprob_difference=9), found, "model", 0.95
+    )
     assert [result.outcome for result in results] == ["INCONCLUSIVE"] * 2

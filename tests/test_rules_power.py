@@ -45,7 +45,9 @@ def test_a_limit_that_nothing_can_miss_needs_one_item() -> None:
 
 @given(st.integers(0, 40), st.sampled_from([0.1, 0.3, 0.5]), st.sampled_from([0.9, 0.95]))
 @settings(max_examples=15, deadline=None)
-def test_the_number_of_items_is_the_first_that_passes(misses: int, limit: float, confidence: float) -> None:
+def test_the_number_of_items_is_the_first_that_passes(
+    misses: int, limit: float, confidence: float
+) -> None:
     observed = misses / 200
     needed = items_needed(observed, limit, confidence, "at_most")
     if needed is None:
@@ -60,8 +62,12 @@ def test_the_number_of_items_is_the_first_that_passes(misses: int, limit: float,
     assert items_needed(1 - observed, 1 - limit, confidence, "at_least") == needed
 
 
-@pytest.mark.parametrize(("b", "c", "n", "margin"), [(0, 0, 10, 0.01), (3, 2, 90, 0.05), (5, 5, 100, 0.02)])
-def test_the_number_of_pairs_is_enough_and_far_fewer_are_not(b: int, c: int, n: int, margin: float) -> None:
+@pytest.mark.parametrize(
+    ("b", "c", "n", "margin"), [(0, 0, 10, 0.01), (3, 2, 90, 0.05), (5, 5, 100, 0.02)]
+)
+def test_the_number_of_pairs_is_enough_and_far_fewer_are_not(
+    b: int, c: int, n: int, margin: float
+) -> None:
     needed = pairs_needed(b, c, n, margin, 0.95)
     assert needed is not None
 
@@ -78,7 +84,8 @@ def test_no_number_of_pairs_helps_a_difference_beyond_the_margin() -> None:
 
 def test_the_rate_that_a_suite_can_see() -> None:
     rate = smallest_detectable(120, 0.05, 0.95, direction="at_most")
-    # 1 of 120 passes and 2 of 120 do not, so the rate is where at most 1 is seen in 80% of the suites.
+    # 1 of 120 passes and 2 of 120 do not, so the rate is where at most 1 is seen in 80% of the
+    # suites.
     assert rate is not None
     assert (1 - rate) ** 120 + 120 * rate * (1 - rate) ** 119 == pytest.approx(0.8, abs=1e-9)
     mirrored = smallest_detectable(120, 0.95, 0.95, direction="at_least")
@@ -103,7 +110,10 @@ def test_the_difference_that_a_suite_can_see() -> None:
     random = np.random.default_rng(9)
     gain, loss = (discordant + found) / 2, (discordant - found) / 2
     table = random.multinomial(n, [gain, loss, 1 - gain - loss], 4000)
-    passes = {(b, c): paired_p(b, c, n, -margin) <= 0.05 for b, c in {(int(b), int(c)) for b, c, _ in table}}
+    passes = {
+        (b, c): paired_p(b, c, n, -margin) <= 0.05
+        for b, c in {(int(b), int(c)) for b, c, _ in table}
+    }
     passed = sum(passes[int(b), int(c)] for b, c, _ in table)
     assert passed / 4000 == pytest.approx(0.8, abs=0.025)
     more = smallest_detectable_difference(4 * n, margin, discordant, 0.95)

@@ -11,7 +11,8 @@ from assay.rules.search.lr_range import rates_to_try
 def rising(losses: list[float], low: float = 1e-6, high: float = 1e-1) -> list[LossPoint]:
     factor = (high / low) ** (1 / (len(losses) - 1))
     return [
-        LossPoint(step=i + 1, loss=loss, learning_rate=low * factor**i, tokens_per_s=1) for i, loss in enumerate(losses)
+        LossPoint(step=i + 1, loss=loss, learning_rate=low * factor**i, tokens_per_s=1)
+        for i, loss in enumerate(losses)
     ]
 
 
@@ -21,7 +22,11 @@ def falling_at(rate: float) -> list[LossPoint]:
     found = []
     for point in points:
         decades = math.log10(point.learning_rate / rate)
-        loss = 3.0 - 2.0 / (1 + math.exp(-4 * decades)) + (math.exp(3 * (decades - 1.5)) if decades > 1 else 0.0)
+        loss = (
+            3.0
+            - 2.0 / (1 + math.exp(-4 * decades))
+            + (math.exp(3 * (decades - 1.5)) if decades > 1 else 0.0)
+        )
         found.append(point.model_copy(update={"loss": loss}))
     return found
 

@@ -1,4 +1,5 @@
-"""Bounds of mean scores, of pairs and of quantiles: against closed forms, against each other, and by their error."""
+"""Bounds of mean scores, of pairs and of quantiles: against closed forms, against each other, and
+by their error."""
 
 import math
 from bisect import bisect_left
@@ -12,7 +13,12 @@ from hypothesis import strategies as st
 from assay.rules.statistics.calibration import calibration_bounds
 from assay.rules.statistics.means import items_needed_for_mean, mean_bounds, mean_p
 from assay.rules.statistics.paired import paired_lower, paired_p
-from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper, tango_lower, tango_score
+from assay.rules.statistics.proportions import (
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+    tango_lower,
+    tango_score,
+)
 from assay.rules.statistics.quantiles import quantile, quantile_lower, quantile_upper
 
 scores = st.lists(st.floats(0, 1, width=32), min_size=2, max_size=40)
@@ -20,7 +26,9 @@ scores = st.lists(st.floats(0, 1, width=32), min_size=2, max_size=40)
 
 @pytest.mark.parametrize(("k", "n"), [(3, 3), (5, 5), (87, 90), (0, 120), (60, 1000)])
 @pytest.mark.parametrize("confidence", [0.95, 0.995])
-def test_scores_that_are_0_or_1_are_bounded_as_shares_are_or_wider(k: int, n: int, confidence: float) -> None:
+def test_scores_that_are_0_or_1_are_bounded_as_shares_are_or_wider(
+    k: int, n: int, confidence: float
+) -> None:
     found = mean_bounds([1.0] * k + [0.0] * (n - k), None, confidence)
     lower, upper = clopper_pearson_lower(k, n, confidence), clopper_pearson_upper(k, n, confidence)
     assert found.lower <= lower + 1e-4
@@ -32,7 +40,9 @@ def test_scores_that_are_0_or_1_are_bounded_as_shares_are_or_wider(k: int, n: in
 
 @given(scores, st.sampled_from([0.9, 0.95, 0.99]))
 @settings(max_examples=60, deadline=None)
-def test_bounds_enclose_the_mean_within_the_range_and_mirror_each_other(values: list[float], confidence: float) -> None:
+def test_bounds_enclose_the_mean_within_the_range_and_mirror_each_other(
+    values: list[float], confidence: float
+) -> None:
     found = mean_bounds(values, None, confidence)
     assert 0 <= found.lower <= found.mean <= found.upper <= 1
     mirrored = mean_bounds([1 - value for value in values], None, confidence)
@@ -44,7 +54,9 @@ def test_bounds_enclose_the_mean_within_the_range_and_mirror_each_other(values: 
 
 @given(scores, st.randoms(use_true_random=False))
 @settings(max_examples=30, deadline=None)
-def test_the_order_of_items_does_not_matter(values: list[float], random: "np.random.Generator") -> None:
+def test_the_order_of_items_does_not_matter(
+    values: list[float], random: "np.random.Generator"
+) -> None:
     clusters = [f"{index % 5}" for index in range(len(values))]
     pairs = list(zip(values, clusters, strict=True))
     found = mean_bounds(values, clusters, 0.95)
@@ -57,15 +69,22 @@ def test_items_of_one_cluster_are_less_evidence_than_items_on_their_own() -> Non
     values = [float(index % 4 != 0) for index in range(80)]  # 75% right
     together = [f"source {index // 4}" for index in range(80)]
     alike = sorted(values)  # each source is right or wrong as a whole
-    alone, mixed, same = (mean_bounds(v, c, 0.95) for v, c in ((values, None), (values, together), (alike, together)))
+    alone, mixed, same = (
+        mean_bounds(v, c, 0.95) for v, c in ((values, None), (values, together), (alike, together))
+    )
     assert same.lower < alone.lower - 0.05
     assert mixed.lower <= alone.lower  # symmetric clusters are no better than independent items
     assert (alone.num_clusters, same.num_clusters) == (80, 20)
 
 
 def test_symmetric_clusters_have_a_width() -> None:
-    differences = [1.0, -1.0] * 20  # every cluster's sum is 0, and so is the clustered standard error
-    found = mean_bounds(differences, [f"{index // 2}" for index in range(40)], 0.95, lowest=-1, highest=1)
+    differences = [
+        1.0,
+        -1.0,
+    ] * 20  # every cluster's sum is 0, and so is the clustered standard error
+    found = mean_bounds(
+        differences, [f"{index // 2}" for index in range(40)], 0.95, lowest=-1, highest=1
+    )
     assert found.mean == 0
     assert found.lower < -0.2
     assert found.upper > 0.2
@@ -73,7 +92,9 @@ def test_symmetric_clusters_have_a_width() -> None:
 
 @given(scores, st.floats(0.05, 0.9))
 @settings(max_examples=40, deadline=None)
-def test_the_bound_is_where_the_p_value_is_the_error(values: list[float], hypothesis: float) -> None:
+def test_the_bound_is_where_the_p_value_is_the_error(
+    values: list[float], hypothesis: float
+) -> None:
     bound, p = mean_bounds(values, None, 0.95).lower, mean_p(values, None, hypothesis)
     if abs(bound - hypothesis) > 1e-4 and hypothesis < sum(values) / len(values):
         assert (bound > hypothesis) == (p < 0.05)
@@ -118,7 +139,8 @@ def test_no_more_than_one_in_twenty_passes_at_the_margin(kind: str) -> None:
     random = np.random.default_rng(7)
     draws = 1000
     passed = sum(
-        mean_p(drawn(kind, 50, random).tolist(), None, -0.05, lowest=-1, highest=1) <= 0.05 for _ in range(draws)
+        mean_p(drawn(kind, 50, random).tolist(), None, -0.05, lowest=-1, highest=1) <= 0.05
+        for _ in range(draws)
     )
     assert passed <= 0.05 * draws + 2 * math.sqrt(0.05 * 0.95 * draws)
 
@@ -130,13 +152,21 @@ def test_about_how_many_items_a_mean_needs() -> None:
 
 
 def test_ten_pairs_that_agree_still_leave_26_points_of_doubt() -> None:
-    assert paired_lower(0, 0, 10, 0.95) == pytest.approx(-(1 - 0.05**0.1), abs=1e-4)  # 1 - alpha^(1/n)
+    assert paired_lower(0, 0, 10, 0.95) == pytest.approx(
+        -(1 - 0.05**0.1), abs=1e-4
+    )  # 1 - alpha^(1/n)
     assert paired_lower(0, 0, 5, 0.95) == pytest.approx(-(1 - 0.05**0.2), abs=1e-4)
 
 
-@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.integers(0, n), st.just(n))))
+@given(
+    st.integers(1, 60).flatmap(
+        lambda n: st.tuples(st.integers(0, n), st.integers(0, n), st.just(n))
+    )
+)
 @settings(max_examples=25, deadline=None)
-def test_the_exact_bound_is_never_above_tangos_and_is_where_the_chance_is(table: tuple[int, int, int]) -> None:
+def test_the_exact_bound_is_never_above_tangos_and_is_where_the_chance_is(
+    table: tuple[int, int, int],
+) -> None:
     b, c, n = table[0], min(table[1], table[2] - table[0]), table[2]
     bound = paired_lower(b, c, n, 0.95)
     assert -1 <= bound <= tango_lower(b, c, n, 0.95)
@@ -166,7 +196,8 @@ def test_the_exact_test_keeps_its_error_where_tango_and_wald_do_not(n: int, marg
 
 
 def fewest_gains(passes: Callable[[int, int, int], bool], c: int, n: int) -> int:
-    """With `c` losses of `n`, the fewest gains that pass; one more than there can be when none do."""
+    """With `c` losses of `n`, the fewest gains that pass; one more than there can be when none
+    do."""
     return bisect_left(range(n - c + 1), True, key=lambda b: passes(b, c, n))
 
 
@@ -175,7 +206,12 @@ def trinomial(b: int, c: int, n: int, gain: float, loss: float) -> float:
     if (gain <= 0 and b) or rest < 0:
         return 0.0
     log = math.lgamma(n + 1) - math.lgamma(b + 1) - math.lgamma(c + 1) - math.lgamma(rest + 1)
-    return math.exp(log + (b * math.log(gain) if b else 0) + c * math.log(loss) + rest * math.log(1 - gain - loss))
+    return math.exp(
+        log
+        + (b * math.log(gain) if b else 0)
+        + c * math.log(loss)
+        + rest * math.log(1 - gain - loss)
+    )
 
 
 def wald(b: int, c: int, n: int) -> float:
@@ -183,7 +219,9 @@ def wald(b: int, c: int, n: int) -> float:
     return difference - 1.6449 * math.sqrt(max(0.0, (b + c) / n - difference**2) / n)
 
 
-@pytest.mark.parametrize(("share", "confidence", "fewest"), [(0.95, 0.95, 59), (0.99, 0.95, 299), (0.5, 0.95, 5)])
+@pytest.mark.parametrize(
+    ("share", "confidence", "fewest"), [(0.95, 0.95, 59), (0.99, 0.95, 299), (0.5, 0.95, 5)]
+)
 def test_a_percentile_takes_enough_values(share: float, confidence: float, fewest: int) -> None:
     values = [float(value) for value in range(fewest)]
     assert quantile_upper(values, share, confidence) == fewest - 1
@@ -225,5 +263,8 @@ def test_a_badly_calibrated_model_passes_at_its_own_error_no_more_than_one_time_
     for _ in range(500):
         sure = np.repeat([0.55, 0.95], 50)
         right = random.random(100) < np.repeat([0.45, 0.85], 50)  # off by 10 points in each bin
-        passed += calibration_bounds(sure.tolist(), right.astype(float).tolist(), None, 0.95).upper <= 0.10
+        passed += (
+            calibration_bounds(sure.tolist(), right.astype(float).tolist(), None, 0.95).upper
+            <= 0.10
+        )
     assert passed <= 0.05 * 500 + 2 * math.sqrt(0.05 * 0.95 * 500)

@@ -47,8 +47,14 @@ def settings(tmp_path: Path) -> Settings:
 
 def decided(settings: Settings, said: str = "", asked: str = "") -> GateRecord:
     """A candidate that knows more facts than the base model, and fewer elements."""
-    ours = {"facts": items([1.0] * 57 + [0.0] * 3, said=said, asked=asked), "elements": items([1.0, 0.0] * 30)}
-    base = {"facts": items([0.0] * 20 + [1.0] * 40, said=said), "elements": items([1.0] * 45 + [0.0] * 15)}
+    ours = {
+        "facts": items([1.0] * 57 + [0.0] * 3, said=said, asked=asked),
+        "elements": items([1.0, 0.0] * 30),
+    }
+    base = {
+        "facts": items([0.0] * 20 + [1.0] * 40, said=said),
+        "elements": items([1.0] * 45 + [0.0] * 15),
+    }
     return decide(SUITE, evaluation("candidate", ours), evaluation("base", base), settings)
 
 
@@ -57,7 +63,9 @@ def test_the_document_is_as_it_was_published(settings: Settings) -> None:
     said = json.loads(report("facts", settings=settings, num_examples=2).model_dump_json())
     said["stages"] = sorted(said["stages"])
     found = _rounded(_without_home(said, str(settings.home)))
-    assert found == json.loads(GOLDEN.read_text()), f"not as in {GOLDEN.name}: {json.dumps(found, indent=1)}"
+    assert found == json.loads(GOLDEN.read_text()), (
+        f"not as in {GOLDEN.name}: {json.dumps(found, indent=1)}"
+    )
 
 
 def test_the_schema_describes_the_document(settings: Settings) -> None:
@@ -68,7 +76,9 @@ def test_the_schema_describes_the_document(settings: Settings) -> None:
     assert list(check.iter_errors(said)) == []
     assert list(check.iter_errors({**said, "added": "by a later version"})) == []
     del said["scorecard"]["outcome"]
-    assert [error.message for error in check.iter_errors(said)] == ["'outcome' is a required property"]
+    assert [error.message for error in check.iter_errors(said)] == [
+        "'outcome' is a required property"
+    ]
 
 
 class Page(HTMLParser):
@@ -89,7 +99,10 @@ class Page(HTMLParser):
         self.text += data
 
 
-HOSTILE = "</div></td><script>alert(1)</script><img src=x onerror=alert(2)>\u202etxet\u0000 & \"'{{ 7 * 7 }}"
+HOSTILE = (
+    "</div></td><script>alert(1)</script><img src=x onerror=alert(2)>\u202etxet\u0000 & \"'{{ 7 * "
+    "7 }}"
+)
 
 
 def test_what_a_model_says_cannot_act(settings: Settings) -> None:
@@ -109,7 +122,9 @@ def test_what_a_model_says_cannot_act(settings: Settings) -> None:
     assert "script" not in page.tags
     assert "img" not in page.tags
     assert not {name for name in page.attributes if name.startswith("on")}
-    assert not page.attributes & {"src", "href", "srcset", "action", "xlink:href"}, "it asks for nothing"
+    assert not page.attributes & {"src", "href", "srcset", "action", "xlink:href"}, (
+        "it asks for nothing"
+    )
     assert "<script>alert(1)</script>" in page.text, "it is shown as it was said"
     assert "49" not in page.text.split("{{")[1][:20]
     assert "\u202e" not in html
@@ -125,7 +140,9 @@ def test_the_verdict_comes_first_and_every_limit_has_its_row(settings: Settings)
     assert html.count('class="plot"><svg') == 3
     assert "1 soft limit is not" in html
     assert "was not tested on itself" in html
-    assert html.count("was right") == 13, "3 facts and the 10 elements that are shown: those come first"
+    assert html.count("was right") == 13, (
+        "3 facts and the 10 elements that are shown: those come first"
+    )
     for digest in report("", settings=settings).digests.values():
         assert digest in html
 
@@ -133,7 +150,9 @@ def test_the_verdict_comes_first_and_every_limit_has_its_row(settings: Settings)
 def test_everything_that_a_scorecard_can_tell_is_shown(settings: Settings) -> None:
     write("facts-1a2b3c", decided(settings), settings)
     plain = report("", settings=settings)
-    hit = ContaminationHit(task="facts", item="What is asked?", training="What was trained.", similarity=0.91)
+    hit = ContaminationHit(
+        task="facts", item="What is asked?", training="What was trained.", similarity=0.91
+    )
     pair = ParityPair(
         first="merged",
         second="served",
@@ -148,12 +167,29 @@ def test_everything_that_a_scorecard_can_tell_is_shown(settings: Settings) -> No
         update={
             "champion_observed": 0.77,
             "num_clusters": 12,
-            "slices": (SliceResult(field="topic", value="rivers", num_items=9, observed=0.5, lower=0.2, upper=0.8),),
+            "slices": (
+                SliceResult(
+                    field="topic", value="rivers", num_items=9, observed=0.5, lower=0.2, upper=0.8
+                ),
+            ),
         }
     )
     speed = limit.model_copy(
-        update={"kind": "service", "task": "service", "metric": "ttft_p95", "unit": "seconds", "observed": 0.31}
-        | {"requirement": "<= 500 ms", "limit": 0.5, "lower": 0.3, "upper": 0.35, "bound": 0.35, "slices": ()}
+        update={
+            "kind": "service",
+            "task": "service",
+            "metric": "ttft_p95",
+            "unit": "seconds",
+            "observed": 0.31,
+        }
+        | {
+            "requirement": "<= 500 ms",
+            "limit": 0.5,
+            "lower": 0.3,
+            "upper": 0.35,
+            "bound": 0.35,
+            "slices": (),
+        }
     )
     card = plain.scorecard.model_copy(
         update={
@@ -173,7 +209,9 @@ def test_everything_that_a_scorecard_can_tell_is_shown(settings: Settings) -> No
             "parity": ParityRecord(artifact_digest="a" * 64, probes_digest="p" * 64, pairs=(pair,)),
         }
     )
-    losses = tuple(Line(name=f"lr {n}", points=((1.0, 3.0), (2.0, 1.0 + n)), chosen=n == 1) for n in range(2))
+    losses = tuple(
+        Line(name=f"lr {n}", points=((1.0, 3.0), (2.0, 1.0 + n)), chosen=n == 1) for n in range(2)
+    )
     tried = tuple(
         TrialLine(
             name=f"{rate:g}",
@@ -185,7 +223,11 @@ def test_everything_that_a_scorecard_can_tell_is_shown(settings: Settings) -> No
             outcome=outcome,
             chosen=rate == 1e-3,
         )
-        for rate, loss, outcome in ((1e-4, 2.5, "stopped"), (1e-3, 0.5, "finished"), (1e-2, None, "failed"))
+        for rate, loss, outcome in (
+            (1e-4, 2.5, "stopped"),
+            (1e-3, 0.5, "finished"),
+            (1e-2, None, "failed"),
+        )
     )
     full = plain.model_copy(
         update={
@@ -245,7 +287,8 @@ def test_a_report_without_its_evidence_says_so(settings: Settings) -> None:
 
 
 def _without_home(said: Any, home: str) -> Any:
-    """The document with its folder, and its digests in the order in which they come: equal ones stay equal."""
+    """The document with its folder, and its digests in the order in which they come: equal ones
+    stay equal."""
     text = json.dumps(said).replace(home, "HOME")
     for number, digest in enumerate(dict.fromkeys(re.findall(r"\b[0-9a-f]{64}\b", text)), 1):
         text = text.replace(digest, f"digest {number}")
@@ -261,8 +304,12 @@ def _rounded(said: Any) -> Any:
     return [_rounded(value) for value in said] if isinstance(said, list) else said
 
 
-def test_of_graded_answers_those_are_shown_that_fell_furthest_below_the_base_models(settings: Settings) -> None:
-    suite = SuiteSpec.model_validate({"limits": {"text": {"metric": "rougeL", "no_worse_than": "base", "margin": 0.1}}})
+def test_of_graded_answers_those_are_shown_that_fell_furthest_below_the_base_models(
+    settings: Settings,
+) -> None:
+    suite = SuiteSpec.model_validate(
+        {"limits": {"text": {"metric": "rougeL", "no_worse_than": "base", "margin": 0.1}}}
+    )
     ours = {
         "text": tuple(
             item.model_copy(update={"remarks": {"rougeL": "a reason"}})
@@ -270,8 +317,16 @@ def test_of_graded_answers_those_are_shown_that_fell_furthest_below_the_base_mod
         )
     }
     base = {"text": items([0.8, 0.1, 1.0, 1.0], metric="rougeL")}
-    write("text-1a2b3c", decide(suite, evaluation("candidate", ours), evaluation("base", base), settings), settings)
+    write(
+        "text-1a2b3c",
+        decide(suite, evaluation("candidate", ours), evaluation("base", base), settings),
+        settings,
+    )
     found = report("text", settings=settings)
     (wrong,) = found.wrong_answers
-    assert [(example.score, example.base_score) for example in wrong.examples] == [(0.5, 1.0), (0.9, 0.8), (0.2, 0.1)]
+    assert [(example.score, example.base_score) for example in wrong.examples] == [
+        (0.5, 1.0),
+        (0.9, 0.8),
+        (0.2, 0.1),
+    ]
     assert "<small>0.50 a reason</small>" in render(found)

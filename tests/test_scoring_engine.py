@@ -1,4 +1,5 @@
-"""Log-probabilities of the real engine, place by place and by echo, against those of transformers."""
+"""Log-probabilities of the real engine, place by place and by echo, against those of
+transformers."""
 
 import os
 import subprocess
@@ -20,8 +21,12 @@ from tiny import make_model
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
-PAIRS = [Pair((3, 20 + item, 31, 40, 4), (50 + letter,)) for item in range(6) for letter in range(4)]
-PAIRS += [Pair((3, 20 + item, 31, 4), (50, 60 + choice, 70)) for item in range(3) for choice in range(3)]
+PAIRS = [
+    Pair((3, 20 + item, 31, 40, 4), (50 + letter,)) for item in range(6) for letter in range(4)
+]
+PAIRS += [
+    Pair((3, 20 + item, 31, 4), (50, 60 + choice, 70)) for item in range(3) for choice in range(3)
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,12 @@ def endpoint(model: Path) -> Iterator[Endpoint]:
         f"--port={port}",
         "--host=127.0.0.1",
     ]
-    command += [f"--model={model}", "--served-model-name=tiny", "--dtype=float32", "--max-model-len=128"]
+    command += [
+        f"--model={model}",
+        "--served-model-name=tiny",
+        "--dtype=float32",
+        "--max-model-len=128",
+    ]
     command += ["--enforce-eager"]
     environment = {
         **os.environ,
@@ -52,7 +62,13 @@ def endpoint(model: Path) -> Iterator[Endpoint]:
     }
     log = model.parent / "vllm.log"
     with log.open("w") as output:
-        server = psutil.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        server = psutil.Popen(
+            command,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
         url, end = f"http://127.0.0.1:{port}/v1", time.monotonic() + 240
         while True:
@@ -83,8 +99,12 @@ def test_both_ways_agree_with_transformers(
     assert len(asked.splitlines()) < len(PAIRS)  # a prompt is sent for all that may follow it
     monkeypatch.setattr(logprobs, "COST_OF_ECHO", -1e6)
     by_echo = score(endpoint, PAIRS)
-    assert [found.logprob for found in by_place] == pytest.approx([logprob for logprob, _ in expected], abs=1e-3)
-    assert [found.logprob for found in by_echo] == pytest.approx([logprob for logprob, _ in expected], abs=1e-3)
+    assert [found.logprob for found in by_place] == pytest.approx(
+        [logprob for logprob, _ in expected], abs=1e-3
+    )
+    assert [found.logprob for found in by_echo] == pytest.approx(
+        [logprob for logprob, _ in expected], abs=1e-3
+    )
     assert [found.is_greedy for found in by_place] == [greedy for _, greedy in expected]
     assert [found.is_greedy for found in by_echo] == [greedy for _, greedy in expected]
 
@@ -101,5 +121,7 @@ def _by_transformers(folder: Path) -> list[tuple[float, bool]]:
             table = torch.log_softmax(model(tokens).logits[0], dim=-1)
         rows = table[len(pair.context) - 1 : -1]
         own = rows.gather(1, tokens[0, len(pair.context) :, None])
-        found.append((float(own.sum()), bool((rows.argmax(dim=1) == tokens[0, len(pair.context) :]).all())))
+        found.append(
+            (float(own.sum()), bool((rows.argmax(dim=1) == tokens[0, len(pair.context) :]).all()))
+        )
     return found

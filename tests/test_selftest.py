@@ -27,7 +27,9 @@ def answers(marks: list[float], cluster_size: int = 1, model: str = "candidate")
 
 
 def test_a_sound_limit_keeps_its_promises() -> None:
-    (limit,) = selftest_limits(suite({"at_least": 0.8}), answers(shuffled(95, 100)), None, draws=400, seed=1)
+    (limit,) = selftest_limits(
+        suite({"at_least": 0.8}), answers(shuffled(95, 100)), None, draws=400, seed=1
+    )
     assert limit.faults == ()
     assert limit.equal is None
     assert limit.on_limit is not None
@@ -69,8 +71,8 @@ def test_too_few_items_are_told_before_they_disappoint() -> None:
 
 
 def test_items_that_hang_together_are_found_out_where_nobody_said_so() -> None:
-    # Ten copies of each answer. Counted as 300 items on their own, a model on the limit passes far too often; with
-    # their clusters said, the bounds reckon with it.
+    # Ten copies of each answer. Counted as 300 items on their own, a model on the limit passes far
+    # too often; with their clusters said, the bounds reckon with it.
     marks = [mark for mark in shuffled(24, 30) for _ in range(10)]
     clustered = items(marks, cluster_size=10)
     (honest,) = selftest_limits(
@@ -88,12 +90,21 @@ def test_items_that_hang_together_are_found_out_where_nobody_said_so() -> None:
         ({"metric": "brier", "at_most": 0.3}, "brier", True),
         ({"metric": "penalized_score", "at_least": 0.2}, "penalized_score", True),
         ({"metric": "exact_match", "at_least": 0.0}, "exact_match", False),  # every model is on it
-        ({"no_worse_than": "base", "margin": 0.6}, "exact_match", False),  # nothing can be that much worse
+        (
+            {"no_worse_than": "base", "margin": 0.6},
+            "exact_match",
+            False,
+        ),  # nothing can be that much worse
     ],
 )
-def test_every_kind_of_metric_can_be_spoilt(limit: dict[str, object], scores: str, on_limit: bool) -> None:
+def test_every_kind_of_metric_can_be_spoilt(
+    limit: dict[str, object], scores: str, on_limit: bool
+) -> None:
     marks = shuffled(20, 40)
-    found = tuple(Sample(id=str(i), prompt="", target="", response="", scores={scores: m}) for i, m in enumerate(marks))
+    found = tuple(
+        Sample(id=str(i), prompt="", target="", response="", scores={scores: m})
+        for i, m in enumerate(marks)
+    )
     model, base = evaluation("a", {"facts": found}), evaluation("b", {"facts": found})
     (tested,) = selftest_limits(suite(limit), model, base, draws=100, seed=1)
     assert (tested.on_limit is not None) == on_limit

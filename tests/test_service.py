@@ -27,7 +27,15 @@ def server() -> Iterator[Counting]:
 
 
 def load(**said: int) -> LoadSpec:
-    return LoadSpec(**{"num_requests": 12, "num_concurrent": 4, "prompt_tokens": 40, "output_tokens": 10, **said})
+    return LoadSpec(
+        **{
+            "num_requests": 12,
+            "num_concurrent": 4,
+            "prompt_tokens": 40,
+            "output_tokens": 10,
+            **said,
+        }
+    )
 
 
 def endpoint(server: Counting) -> Endpoint:
@@ -40,10 +48,15 @@ def test_times_and_counts_are_the_servers(server: Counting) -> None:
     assert measured.output_tokens == 120
     assert measured.prompt_tokens == pytest.approx(12 * 40, rel=0.1)
     assert all(seconds >= 0.05 for seconds in measured.ttft_s)
-    # A busy machine may read a first token late, and the rest sooner after it; the last comes when the server sends it.
-    last = [first + 9 * pace for first, pace in zip(measured.ttft_s, measured.inter_token_s, strict=True)]
+    # A busy machine may read a first token late, and the rest sooner after it; the last comes when
+    # the server sends it.
+    last = [
+        first + 9 * pace
+        for first, pace in zip(measured.ttft_s, measured.inter_token_s, strict=True)
+    ]
     assert all(seconds >= 0.139 for seconds in last)
-    # Twelve answers of 0.14 s, four at a time: sooner than one after the other, whatever the machine's pace.
+    # Twelve answers of 0.14 s, four at a time: sooner than one after the other, whatever the
+    # machine's pace.
     assert 0.42 <= measured.seconds < 0.6 * sum(last)
     assert sum(measured.window_tokens_per_s) / len(measured.window_tokens_per_s) == pytest.approx(
         120 / measured.seconds, rel=0.01
@@ -73,7 +86,9 @@ def test_the_memory_is_that_of_the_engine(server: Counting) -> None:
 
 
 def test_the_memory_of_another_machine_is_not_known(server: Counting) -> None:
-    measured = measure(endpoint(server), load(), EngineProcess(pids=(), on_gpu=False, num_engines=2))
+    measured = measure(
+        endpoint(server), load(), EngineProcess(pids=(), on_gpu=False, num_engines=2)
+    )
     assert measured.peak_memory_bytes is None
     assert measured.num_engines == 2
 

@@ -1,4 +1,5 @@
-"""Reading specs and suites: every mistake is told at once, at its place, with what was probably meant."""
+"""Reading specs and suites: every mistake is told at once, at its place, with what was probably
+meant."""
 
 import json
 import subprocess
@@ -95,20 +96,69 @@ def test_paths_start_in_the_current_folder(root: Path, monkeypatch: pytest.Monke
 
 
 MISTAKES = [
-    # what was written, what is written instead, the line, the path, and words of the message or the hint
-    ("  num_epochs: 2", "  num_epoch: 2", 11, "train.num_epoch", "unknown key (did you mean `num_epochs`?)"),
+    # what was written, what is written instead, the line, the path, and words of the message or the
+    # hint
+    (
+        "  num_epochs: 2",
+        "  num_epoch: 2",
+        11,
+        "train.num_epoch",
+        "unknown key (did you mean `num_epochs`?)",
+    ),
     ("  num_epochs: 2", "  lr: 1e-3", 11, "train.lr", "did you mean `learning_rate`?"),
     ("{lora: {r: 8}}", "{lora: {rank: 8}}", 10, "train.method.lora.rank", "did you mean `r`?"),
     ("train:\n  method", "trian:\n  method", 9, "trian", "did you mean `train`?"),
     ("approval:", "aproval:", 17, "aproval", "did you mean `approval`?"),
-    ("version: 1", "version: 1\nbanana: 3", 2, "banana", "unknown key (the keys here are version, name, model"),
-    ("version: 1", "version: 1\nnum_epochs: 3", 2, "num_epochs", "belongs under `sweep:` or under `train:`"),
+    (
+        "version: 1",
+        "version: 1\nbanana: 3",
+        2,
+        "banana",
+        "unknown key (the keys here are version, name, model",
+    ),
+    (
+        "version: 1",
+        "version: 1\nnum_epochs: 3",
+        2,
+        "num_epochs",
+        "belongs under `sweep:` or under `train:`",
+    ),
     ("  num_epochs: 2", "  lora: {r: 8}", 11, "train.lora", "`lora` belongs under `train.method:`"),
-    ("  num_epochs: 2", "  zero_stage: 2", 11, "train.zero_stage", "belongs under `train.deepspeed:`"),
-    ("  num_epochs: 2", "  learning_rate: 0", 11, "train.learning_rate", "expected a number greater than 0, found 0"),
-    ("  num_epochs: 2", "  learning_rate: fast", 11, "train.learning_rate", "expected a number, found 'fast'"),
-    ("  num_epochs: 2", "  learning_rate: true", 11, "train.learning_rate", "expected a number, found true"),
-    ("  num_epochs: 2", "  num_workers: 1.5", 11, "train.num_workers", "expected a whole number, found 1.5"),
+    (
+        "  num_epochs: 2",
+        "  zero_stage: 2",
+        11,
+        "train.zero_stage",
+        "belongs under `train.deepspeed:`",
+    ),
+    (
+        "  num_epochs: 2",
+        "  learning_rate: 0",
+        11,
+        "train.learning_rate",
+        "expected a number greater than 0, found 0",
+    ),
+    (
+        "  num_epochs: 2",
+        "  learning_rate: fast",
+        11,
+        "train.learning_rate",
+        "expected a number, found 'fast'",
+    ),
+    (
+        "  num_epochs: 2",
+        "  learning_rate: true",
+        11,
+        "train.learning_rate",
+        "expected a number, found true",
+    ),
+    (
+        "  num_epochs: 2",
+        "  num_workers: 1.5",
+        11,
+        "train.num_workers",
+        "expected a whole number, found 1.5",
+    ),
     (
         "  num_epochs: 2",
         "  num_workers: 3",
@@ -119,42 +169,172 @@ MISTAKES = [
     ("  schedule: linear", "  schedule: cosin", 12, "train.schedule", "did you mean `cosine`?"),
     ("W8A8", "w8a8", 14, "compress.scheme", "did you mean `W8A8`?"),
     ("{lora: {r: 8}}", "qlorra", 10, "train.method", "did you mean `qlora`?"),
-    ("{lora: {r: 8}}", "{lora: {target_modules: all}}", 10, "train.method.lora.target_modules", "`all-linear`?"),
-    ("{lora: {r: 8}}", "{lora: {target_modules: [1]}}", 10, "train.method.lora.target_modules.0", "put it in quotes"),
-    ("{lora: {r: 8}}", "{lora: {layers: last}}", 10, "train.method.lora.layers", "write layers as 15-29"),
-    ("gate: 10%", "gate: 10", 6, "data.gate", "expected a number of at most 1, found 10 (did you mean 10%?)"),
+    (
+        "{lora: {r: 8}}",
+        "{lora: {target_modules: all}}",
+        10,
+        "train.method.lora.target_modules",
+        "`all-linear`?",
+    ),
+    (
+        "{lora: {r: 8}}",
+        "{lora: {target_modules: [1]}}",
+        10,
+        "train.method.lora.target_modules.0",
+        "put it in quotes",
+    ),
+    (
+        "{lora: {r: 8}}",
+        "{lora: {layers: last}}",
+        10,
+        "train.method.lora.layers",
+        "write layers as 15-29",
+    ),
+    (
+        "gate: 10%",
+        "gate: 10",
+        6,
+        "data.gate",
+        "expected a number of at most 1, found 10 (did you mean 10%?)",
+    ),
     ("gate: 10%", "gate: 150%", 6, "data.gate", "a share is written 5% or 0.05"),
     ("gate: 10%", "gate: 10x", 6, "data.gate", "a share is written 5% or 0.05"),
-    ("gate: 10%", "gate: true", 6, "data.gate", "expected a share such as 5%, or files, found true"),
+    (
+        "gate: 10%",
+        "gate: true",
+        6,
+        "data.gate",
+        "expected a share such as 5%, or files, found true",
+    ),
     ("gate: 10%", "gate: {sorce: x}", 6, "data.gate.sorce", "did you mean `source`?"),
-    ("[1e-4, 1e-3]", "1e-4", 8, "sweep.learning_rate", "expected a list or a block with `loguniform`"),
-    ("[1e-4, 1e-3]", "[1e-4, 0]", 8, "sweep.learning_rate.1", "expected a number greater than 0, found 0"),
-    ("[1e-4, 1e-3]", "{loguniform: [1, 0.1]}", 8, "sweep.learning_rate.loguniform", "must be below the upper end"),
-    ("[1e-4, 1e-3]", "{loguniform: [1]}", 8, "sweep.learning_rate.loguniform", "expected at least 2 values"),
-    ("{reviewers: [ana]}", "{reviewers: ana}", 17, "approval.reviewers", "for a single value write [ana]"),
-    ("{reviewers: [ana]}", "{reviewers: []}", 17, "approval.reviewers", "expected at least 1 value, found none"),
-    ("{reviewers: [ana]}", "{reviewers: [ana], required: 2}", 17, "approval.required", "only 1 reviewers are named"),
-    ("{reviewers: [ana]}", "{reviewers: [ana], expires: soon}", 17, "approval.expires", "write a time as"),
+    (
+        "[1e-4, 1e-3]",
+        "1e-4",
+        8,
+        "sweep.learning_rate",
+        "expected a list or a block with `loguniform`",
+    ),
+    (
+        "[1e-4, 1e-3]",
+        "[1e-4, 0]",
+        8,
+        "sweep.learning_rate.1",
+        "expected a number greater than 0, found 0",
+    ),
+    (
+        "[1e-4, 1e-3]",
+        "{loguniform: [1, 0.1]}",
+        8,
+        "sweep.learning_rate.loguniform",
+        "must be below the upper end",
+    ),
+    (
+        "[1e-4, 1e-3]",
+        "{loguniform: [1]}",
+        8,
+        "sweep.learning_rate.loguniform",
+        "expected at least 2 values",
+    ),
+    (
+        "{reviewers: [ana]}",
+        "{reviewers: ana}",
+        17,
+        "approval.reviewers",
+        "for a single value write [ana]",
+    ),
+    (
+        "{reviewers: [ana]}",
+        "{reviewers: []}",
+        17,
+        "approval.reviewers",
+        "expected at least 1 value, found none",
+    ),
+    (
+        "{reviewers: [ana]}",
+        "{reviewers: [ana], required: 2}",
+        17,
+        "approval.required",
+        "only 1 reviewers are named",
+    ),
+    (
+        "{reviewers: [ana]}",
+        "{reviewers: [ana], expires: soon}",
+        17,
+        "approval.expires",
+        "write a time as",
+    ),
     ("approval: {reviewers: [ana]}", "", 1, "approval", "missing; needs a block with `reviewers`"),
-    ("approval: {reviewers: [ana]}", "approval:", 17, "approval", "expected a block with `reviewers`, found nothing"),
+    (
+        "approval: {reviewers: [ana]}",
+        "approval:",
+        17,
+        "approval",
+        "expected a block with `reviewers`, found nothing",
+    ),
     ("name: capitals", "name: My Bot", 2, "name", "lower-case letters, digits and dashes"),
     ("name: capitals", "name: capitals\nname: c", 3, "", "`name` is written twice"),
-    ("models/tiny", "s3://models/tiny", 3, "model", "hf:ORG/NAME, package:NAME/FILE or a local folder"),
+    (
+        "models/tiny",
+        "s3://models/tiny",
+        3,
+        "model",
+        "hf:ORG/NAME, package:NAME/FILE or a local folder",
+    ),
     ("models/tiny", "hf:tiny", 3, "model", "write a hub model as hf:ORG/NAME"),
-    ("models/tiny", "3", 3, "model", "expected hf:ORG/NAME, package:NAME/FILE or a local folder, found 3"),
-    ("models/tiny", "models/tin", 3, "model", "does not exist (for a model of the hub write hf:models/tin)"),
-    ("models/tiny", "package:no-such-package/x.gguf", 3, "model", "the package no-such-package is not installed"),
-    ("models/tiny", "package:hypothesis/x.gguf", 3, "model", "the package hypothesis has no file x.gguf"),
+    (
+        "models/tiny",
+        "3",
+        3,
+        "model",
+        "expected hf:ORG/NAME, package:NAME/FILE or a local folder, found 3",
+    ),
+    (
+        "models/tiny",
+        "models/tin",
+        3,
+        "model",
+        "does not exist (for a model of the hub write hf:models/tin)",
+    ),
+    (
+        "models/tiny",
+        "package:no-such-package/x.gguf",
+        3,
+        "model",
+        "the package no-such-package is not installed",
+    ),
+    (
+        "models/tiny",
+        "package:hypothesis/x.gguf",
+        3,
+        "model",
+        "the package hypothesis has no file x.gguf",
+    ),
     ("facts/*.jsonl", "fact/*.jsonl", 5, "data.train.0", "no file matches 'fact/*.jsonl'"),
-    ("facts/*.jsonl", "hf:org/facts", 4, "data", "write a data set of the hub as hf:ORG/NAME@REVISION"),
+    (
+        "facts/*.jsonl",
+        "hf:org/facts",
+        4,
+        "data",
+        "write a data set of the hub as hf:ORG/NAME@REVISION",
+    ),
     ("  gate: 10%\n", "", 4, "data.gate", "the suite evaluates the task `heldout`"),
     ("capitals.yaml", "capitols.yaml", 16, "gate.suite", "does not exist"),
-    ("capitals.yaml", "capitals.yaml\n  baseline: none", 17, "gate.baseline", "compares elements with the base"),
+    (
+        "capitals.yaml",
+        "capitals.yaml\n  baseline: none",
+        17,
+        "gate.baseline",
+        "compares elements with the base",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "line", "path", "words"), MISTAKES, ids=[f"{new}" for _, new, *_ in MISTAKES])
-def test_one_mistake_is_one_problem(root: Path, old: str, new: str, line: int, path: str, words: str) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "line", "path", "words"), MISTAKES, ids=[f"{new}" for _, new, *_ in MISTAKES]
+)
+def test_one_mistake_is_one_problem(
+    root: Path, old: str, new: str, line: int, path: str, words: str
+) -> None:
     (problem,) = refusals(root, edited(SPEC, old, new))
     assert (problem.file, problem.line, problem.path) == (str(root / "spec.yaml"), line, path)
     assert words in str(problem)
@@ -185,7 +365,12 @@ def test_a_suite_is_read_with_the_spec(root: Path) -> None:
     [
         ("invented", "inventd", 3, "did you mean `invented`?"),
         ("invented", '"../../spec"', 3, "a task's name is made of letters"),
-        ("at_least: 80%", "at_least: 80%, at_most: 90%", 2, "exactly one of at_least, at_most, no_worse_than"),
+        (
+            "at_least: 80%",
+            "at_least: 80%, at_most: 90%",
+            2,
+            "exactly one of at_least, at_most, no_worse_than",
+        ),
         ("margin: 0.05, ", "", 4, "no_worse_than and margin go together"),
         ("{at_least: 80%}", "80%", 2, "expected a block of keys or a list of them, found '80%'"),
     ],
@@ -221,7 +406,12 @@ def test_a_file_in_a_package_stays_inside_it(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("", "the file is empty"), ("# later\n", "the file is empty"), ("- 1\n", "expected a block"), ("hello", "expect")],
+    [
+        ("", "the file is empty"),
+        ("# later\n", "the file is empty"),
+        ("- 1\n", "expected a block"),
+        ("hello", "expect"),
+    ],
 )
 def test_a_file_without_a_spec(root: Path, text: str, words: str) -> None:
     (problem,) = refusals(root, text)
@@ -248,8 +438,17 @@ def test_the_excerpt_points_at_the_place(root: Path) -> None:
 
 def test_the_schema_takes_what_the_loader_takes() -> None:
     editor = jsonschema.Draft7Validator(spec_schema())
-    short = {"version": 1, "name": "a", "model": "hf:a/b", "data": {"train": "x", "gate": "5%", "selection": ["y"]}}
-    short |= {"gate": {"suite": "s"}, "approval": {"reviewers": ["a"], "expires": "72h"}, "train": {"method": "lora"}}
+    short = {
+        "version": 1,
+        "name": "a",
+        "model": "hf:a/b",
+        "data": {"train": "x", "gate": "5%", "selection": ["y"]},
+    }
+    short |= {
+        "gate": {"suite": "s"},
+        "approval": {"reviewers": ["a"], "expires": "72h"},
+        "train": {"method": "lora"},
+    }
     Spec.model_validate(short)
     assert list(editor.iter_errors(short)) == []
     assert list(editor.iter_errors(json.loads(Spec.model_validate(short).model_dump_json()))) == []
@@ -259,8 +458,44 @@ def test_the_schema_takes_what_the_loader_takes() -> None:
     assert not editor.is_valid({"extends": "base.yaml", "train": {"lr": 1}})
 
 
-WORDS = ["x", "", "5%", "-1", "1e999", "true", "null", "[", "]", "{", "}", ":", "- ", "\n", "\t", "  ", '"', "'", "*a"]
-WORDS += ["&a ", "!t ", "#", "|", "\x00", "é", "\u2028", '"\\0"', "/", "..", "*", "hf:", "package:", "train:", "lora"]
+WORDS = [
+    "x",
+    "",
+    "5%",
+    "-1",
+    "1e999",
+    "true",
+    "null",
+    "[",
+    "]",
+    "{",
+    "}",
+    ":",
+    "- ",
+    "\n",
+    "\t",
+    "  ",
+    '"',
+    "'",
+    "*a",
+]
+WORDS += [
+    "&a ",
+    "!t ",
+    "#",
+    "|",
+    "\x00",
+    "é",
+    "\u2028",
+    '"\\0"',
+    "/",
+    "..",
+    "*",
+    "hf:",
+    "package:",
+    "train:",
+    "lora",
+]
 
 
 @st.composite
@@ -273,9 +508,13 @@ def mutated(draw: st.DrawFn, text: str) -> str:
     return text
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(spec=mutated(SPEC), suite=mutated(SUITE))
-def test_whatever_is_written_ends_in_a_spec_or_in_problems(root: Path, spec: str, suite: str) -> None:
+def test_whatever_is_written_ends_in_a_spec_or_in_problems(
+    root: Path, spec: str, suite: str
+) -> None:
     (root / "spec.yaml").write_text(spec)
     (root / "evals/capitals.yaml").write_text(suite)
     refused: InvalidInput | None = None
@@ -292,7 +531,10 @@ def test_whatever_is_written_ends_in_a_spec_or_in_problems(root: Path, spec: str
 
 
 def test_reading_a_spec_imports_nothing_heavy() -> None:
-    code = "import sys, assay.loader.load; print(*{'torch', 'ray', 'transformers', 'lm_eval'} & set(sys.modules))"
+    code = (
+        "import sys, assay.loader.load; print(*{'torch', 'ray', 'transformers', 'lm_eval'} & "
+        "set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

@@ -1,4 +1,5 @@
-"""The whole line with a tiny model, a real Ray, the real engine and the real gateway, by the commands one types."""
+"""The whole line with a tiny model, a real Ray, the real engine and the real gateway, by the
+commands one types."""
 
 import json
 import signal
@@ -40,13 +41,21 @@ def test_from_a_spec_to_an_answer(project: Project) -> None:
 
     # Nothing has traffic without an approval, and the person who ran it may not give it.
     assert "no model has traffic" in _ask(project, key, "is tello real?")
-    assert project.assay("chat", "--with", "tiny", "is tello real?") == "yes\n"  # nobody needs traffic to be asked
+    assert (
+        project.assay("chat", "--with", "tiny", "is tello real?") == "yes\n"
+    )  # nobody needs traffic to be asked
     project.assay("promote", "tiny", exit_code=12)
     project.assay("approve", "tiny", "--as", "ben", exit_code=12)
     project.assay("approve", "tiny", "--as", "anna")
     project.assay("promote", "tiny")
-    assert json.loads(_ask(project, key, "is tello real?"))["choices"][0]["message"]["content"] == "yes"
-    assert "know" in json.loads(_ask(project, key, "where is tello now?"))["choices"][0]["message"]["content"]
+    assert (
+        json.loads(_ask(project, key, "is tello real?"))["choices"][0]["message"]["content"]
+        == "yes"
+    )
+    assert (
+        "know"
+        in json.loads(_ask(project, key, "where is tello now?"))["choices"][0]["message"]["content"]
+    )
 
     project.env["ASSAY_API_KEY"] = key
     champion, _ = project.assay("chat", "--with", "base", "is tello real?").split("\n", 1)
@@ -81,7 +90,9 @@ def test_one_changed_byte_voids_the_approval(project: Project) -> None:
 def test_a_stricter_suite_blocks_without_training_again(project: Project) -> None:
     suite = project.folder / "evals" / "tiny.yaml"
     # 40 right answers of 40 have a lower bound of 92.8%.
-    suite.write_text("underpowered: allow\n" + suite.read_text().replace("at_least: 0.6", "at_least: 0.99"))
+    suite.write_text(
+        "underpowered: allow\n" + suite.read_text().replace("at_least: 0.6", "at_least: 0.99")
+    )
     out = project.assay("run", "tiny.yaml", exit_code=11)
     assert "INCONCLUSIVE" in out
     assert _stages(out, "✓") == ["gate"]
@@ -95,8 +106,16 @@ def _stages(output: str, mark: str) -> list[str]:
 
 
 def _ask(project: Project, key: str, question: str) -> str:
-    body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": question}], "temperature": 0})
-    command = ["curl", "-s", f"{project.gateway}/chat/completions", "-H", f"Authorization: Bearer {key}"]
+    body = json.dumps(
+        {"model": "tiny", "messages": [{"role": "user", "content": question}], "temperature": 0}
+    )
+    command = [
+        "curl",
+        "-s",
+        f"{project.gateway}/chat/completions",
+        "-H",
+        f"Authorization: Bearer {key}",
+    ]
     command += ["-H", "Content-Type: application/json", "-d", body]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 

@@ -47,7 +47,9 @@ def artifact(store: ArtifactStore, tmp_path: Path) -> Artifact:
     return store.put(folder_with(tmp_path / "made", FILES), "model")
 
 
-def test_what_is_put_is_moved_in_whole(store: ArtifactStore, artifact: Artifact, tmp_path: Path) -> None:
+def test_what_is_put_is_moved_in_whole(
+    store: ArtifactStore, artifact: Artifact, tmp_path: Path
+) -> None:
     inside = Path(artifact.path)
     assert {name: (inside / name).read_bytes() for name in FILES} == FILES
     assert artifact.size == sum(map(len, FILES.values()))
@@ -56,7 +58,9 @@ def test_what_is_put_is_moved_in_whole(store: ArtifactStore, artifact: Artifact,
     assert store.is_intact(artifact)
 
 
-def test_the_same_files_are_the_same_artifact(store: ArtifactStore, artifact: Artifact, tmp_path: Path) -> None:
+def test_the_same_files_are_the_same_artifact(
+    store: ArtifactStore, artifact: Artifact, tmp_path: Path
+) -> None:
     assert store.put(folder_with(tmp_path / "again", FILES), "model") == artifact
     assert not (tmp_path / "again").exists()
     other = store.put(folder_with(tmp_path / "other", FILES | {"empty": b"!"}), "model")
@@ -67,12 +71,21 @@ def test_the_same_files_are_the_same_artifact(store: ArtifactStore, artifact: Ar
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (lambda folder: (folder / "config.json").write_bytes(b'{"layers": 3}'), "config.json .*SHA-256 has changed"),
+        (
+            lambda folder: (folder / "config.json").write_bytes(b'{"layers": 3}'),
+            "config.json .*SHA-256 has changed",
+        ),
         (lambda folder: (folder / "weights/a.safetensors").unlink(), "a.safetensors is missing"),
         (lambda folder: (folder / "weights/extra.py").write_text(""), "extra.py was added"),
         (lambda folder: shutil.rmtree(folder), "config.json is missing"),
-        (lambda folder: folder.with_suffix(".json").unlink(), "the manifest .* is missing or damaged"),
-        (lambda folder: folder.with_suffix(".json").write_text("{}"), "the manifest .* is missing or damaged"),
+        (
+            lambda folder: folder.with_suffix(".json").unlink(),
+            "the manifest .* is missing or damaged",
+        ),
+        (
+            lambda folder: folder.with_suffix(".json").write_text("{}"),
+            "the manifest .* is missing or damaged",
+        ),
     ],
     ids=["changed", "missing", "added", "gone", "no manifest", "damaged manifest"],
 )
@@ -85,18 +98,24 @@ def test_every_change_is_found_and_named(
         store.verify(artifact)
 
 
-def test_verify_finds_one_byte_that_was_changed_in_secret(store: ArtifactStore, artifact: Artifact) -> None:
+def test_verify_finds_one_byte_that_was_changed_in_secret(
+    store: ArtifactStore, artifact: Artifact
+) -> None:
     flip_a_byte(Path(artifact.path) / "weights/a.safetensors")
     with pytest.raises(IntegrityError, match="SHA-256 has changed"):
         store.verify(artifact)
 
 
-def test_files_that_were_only_touched_are_still_intact(store: ArtifactStore, artifact: Artifact) -> None:
+def test_files_that_were_only_touched_are_still_intact(
+    store: ArtifactStore, artifact: Artifact
+) -> None:
     os.utime(Path(artifact.path) / "config.json", (1, 1))
     assert store.is_intact(artifact)
 
 
-def test_a_manifest_that_another_wrote_does_not_pass(store: ArtifactStore, artifact: Artifact, tmp_path: Path) -> None:
+def test_a_manifest_that_another_wrote_does_not_pass(
+    store: ArtifactStore, artifact: Artifact, tmp_path: Path
+) -> None:
     """Changing the files and the manifest together is found, since the digest is the manifest's."""
     other = store.put(folder_with(tmp_path / "other", FILES | {"empty": b"!"}), "model")
     shutil.copy(Path(other.path).with_suffix(".json"), Path(artifact.path).with_suffix(".json"))
@@ -105,7 +124,9 @@ def test_a_manifest_that_another_wrote_does_not_pass(store: ArtifactStore, artif
         store.verify(artifact)
 
 
-def test_a_damaged_artifact_is_put_anew(store: ArtifactStore, artifact: Artifact, tmp_path: Path) -> None:
+def test_a_damaged_artifact_is_put_anew(
+    store: ArtifactStore, artifact: Artifact, tmp_path: Path
+) -> None:
     flip_a_byte(Path(artifact.path) / "config.json")
     assert store.put(folder_with(tmp_path / "again", FILES), "model") == artifact
     store.verify(artifact)
@@ -160,7 +181,9 @@ def test_one_record_stands_under_one_key(ledger: Ledger, tmp_path: Path) -> None
     for run, text in (("bot-1", "first"), ("bot-2", "second")):
         attempt = ledger.begin_stage(run, "train", "key")
         ledger.finish_stage(attempt, Progress(step=1, num_steps=1, text=text))
-    again = Ledger(f"sqlite:///{tmp_path / 'home' / 'ledger.db'}")  # as another process would see it
+    again = Ledger(
+        f"sqlite:///{tmp_path / 'home' / 'ledger.db'}"
+    )  # as another process would see it
     row = again.record("key")
     assert row is not None
     assert (row.run, Progress.model_validate_json(row.record).text) == ("bot-2", "second")
@@ -176,7 +199,10 @@ def test_a_stage_shows_its_newest_attempt(ledger: Ledger) -> None:
     ledger.finish_stage(ledger.begin_stage("bot-1", "train", "key"), Progress(step=1, num_steps=1))
     ledger.begin_stage("bot-1", "merge", "key 2")
     ledger.reuse_stage("bot-1", "train", "key")
-    assert [(stage.stage, stage.state) for stage in ledger.stages("bot-1")] == [("train", "done"), ("merge", "running")]
+    assert [(stage.stage, stage.state) for stage in ledger.stages("bot-1")] == [
+        ("train", "done"),
+        ("merge", "running"),
+    ]
 
 
 def test_a_run_is_found_by_the_start_of_its_id(ledger: Ledger) -> None:
@@ -221,7 +247,9 @@ def test_a_ledger_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_ledger_that_may_be_read_only_refuses_to_write(ledger: Ledger, tmp_path: Path) -> None:
     url = f"sqlite:///file:{tmp_path / 'home' / 'ledger.db'}?mode=ro&uri=true"
-    with pytest.raises(PlaceError, match=r"cannot be used: .*readonly.* set ASSAY_HOME or ASSAY_LEDGER_URL"):
+    with pytest.raises(
+        PlaceError, match=r"cannot be used: .*readonly.* set ASSAY_HOME or ASSAY_LEDGER_URL"
+    ):
         started(Ledger(url), "bot-1")
 
 
@@ -266,7 +294,12 @@ def test_attempts_are_counted_once_for_each_candidate_and_split(tmp_path: Path) 
     def attempt(subject: str, *splits: str, budget: int | None = None) -> int | None:
         return ledger.add_attempt(splits, subject, run="bot-1", budget=budget)
 
-    assert [attempt(subject, "facts", "elements") for subject in ("a", "b", "a", "c")] == [1, 2, 1, 3]
+    assert [attempt(subject, "facts", "elements") for subject in ("a", "b", "a", "c")] == [
+        1,
+        2,
+        1,
+        3,
+    ]
     assert attempt("d", "facts", "new items") == 4  # one split renewed does not renew the other
     assert attempt("e", "new items") == 2
     assert attempt("f", "facts", budget=4) is None
@@ -279,7 +312,11 @@ def test_attempts_at_the_same_time_never_exceed_the_budget(tmp_path: Path) -> No
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     ledger.open_run("bot-1", name="bot", spec="{}", started_by="ben")
     with ThreadPoolExecutor(8) as pool:
-        numbers = list(pool.map(lambda i: ledger.add_attempt(["facts"], f"{i}", run="bot-1", budget=5), range(16)))
+        numbers = list(
+            pool.map(
+                lambda i: ledger.add_attempt(["facts"], f"{i}", run="bot-1", budget=5), range(16)
+            )
+        )
     assert sorted(number for number in numbers if number) == [1, 2, 3, 4, 5]
     assert ledger.num_attempts("facts") == 5
 
@@ -329,7 +366,9 @@ def swapped_for_a_link(folder: Path) -> None:
 def test_s9_what_is_no_plain_file_is_not_put(store: ArtifactStore, tmp_path: Path) -> None:
     made = folder_with(tmp_path / "made", FILES)
     (made / "tokenizer.json").symlink_to("/etc/passwd")
-    with pytest.raises(PlaceError, match=r"tokenizer.json is a symbolic link.* plain files and folders alone"):
+    with pytest.raises(
+        PlaceError, match=r"tokenizer.json is a symbolic link.* plain files and folders alone"
+    ):
         store.put(made, "model")
 
 

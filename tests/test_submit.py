@@ -31,7 +31,11 @@ def test_pack_takes_the_spec_and_what_it_needs_whatever_gitignore_says(tmp_path:
     packed = jobs.pack("version: 1\n", root, [Path("data/train.jsonl"), root / "evals"])
 
     try:
-        found = {str(path.relative_to(packed)): path.read_text() for path in packed.rglob("*") if path.is_file()}
+        found = {
+            str(path.relative_to(packed)): path.read_text()
+            for path in packed.rglob("*")
+            if path.is_file()
+        }
         assert found == {
             jobs.RESOLVED_SPEC: "version: 1\n",
             "data/train.jsonl": "data/train.jsonl",
@@ -58,8 +62,12 @@ def test_pack_refuses_what_cannot_travel(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.ray
-def test_an_address_where_nobody_answers_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef0123456789abcdef")  # a new machine has none
+def test_an_address_where_nobody_answers_is_an_error_that_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(
+        "RAY_AUTH_TOKEN", "0123456789abcdef0123456789abcdef"
+    )  # a new machine has none
     nobody = f"http://127.0.0.1:{_free_port()}"
     with pytest.raises(PlaceError, match="no Ray cluster answers"):
         jobs.follow(nobody, "job", print)
@@ -68,7 +76,9 @@ def test_an_address_where_nobody_answers_is_an_error_that_says_so(monkeypatch: p
 
 
 @pytest.mark.ray
-def test_a_job_on_a_cluster_with_a_token(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_on_a_cluster_with_a_token(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packed = jobs.pack("name: parcel\n", tmp_path, [])
     script = (
         "import os, pathlib, sys, time; "
@@ -111,7 +121,8 @@ def test_a_job_on_a_cluster_with_a_token(cluster: str, tmp_path: Path, monkeypat
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a Ray head with token authentication; its token is in this process's environment."""
+    """The address of a Ray head with token authentication; its token is in this process's
+    environment."""
     token = tmp_path / "token"
     token.write_text("0123456789abcdef0123456789abcdef")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
@@ -131,7 +142,15 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "object-store-memory": 100 * 10**6,
         "temp-dir": folder,
     }
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+    command = [
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        "--head",
+        "--block",
+        "--disable-usage-stats",
+    ]
     command += [f"--{name}={value}" for name, value in options.items()]
     with (tmp_path / "head.log").open("w") as log:
         head = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)

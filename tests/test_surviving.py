@@ -1,5 +1,6 @@
-"""A training run that loses its workers, its memory or its newest checkpoint ends with the very weights of an
-undisturbed one. Workers are plain processes here; `make drill-train` does the same to a Ray cluster."""
+"""A training run that loses its workers, its memory or its newest checkpoint ends with the very
+weights of an undisturbed one. Workers are plain processes here; `make drill-train` does the same to
+a Ray cluster."""
 
 import random
 import time
@@ -26,7 +27,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 STEPS = 14
 BASE: dict[str, Any] = {
-    "method": {"lora": {"r": 4, "dropout": 0.1}},  # dropout: the random states must be the right ones
+    "method": {
+        "lora": {"r": 4, "dropout": 0.1}
+    },  # dropout: the random states must be the right ones
     "learning_rate": 1e-2,
     "global_batch_size": 4,
     "max_steps": STEPS,
@@ -41,10 +44,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("surviving")
     make_model(folder / "model")
     chats = [
-        [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}] for thing in THINGS
+        [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}]
+        for thing in THINGS
     ]
     tokenize.write_split(folder / "model", chats[:20], folder / "train.safetensors", max_length=64)
-    tokenize.write_split(folder / "model", chats[20:], folder / "selection.safetensors", max_length=64)
+    tokenize.write_split(
+        folder / "model", chats[20:], folder / "selection.safetensors", max_length=64
+    )
     return folder
 
 
@@ -86,7 +92,12 @@ class KillOnce:
     """Kills a worker, or all of them, once the run has come to a step."""
 
     def __init__(
-        self, one: TrainingJob, step: int, *, everybody: bool = False, then: Callable[[], None] = lambda: None
+        self,
+        one: TrainingJob,
+        step: int,
+        *,
+        everybody: bool = False,
+        then: Callable[[], None] = lambda: None,
     ):
         self.one, self.file, self.mark = one, Path(one.progress_file), f'"step":{step},'
         self.everybody, self.then, self.done = everybody, then, False
@@ -124,8 +135,13 @@ def test_a_training_can_begin_with_the_checkpoint_of_one_that_was_the_same_so_fa
     giver, taker = job(project, "giver"), job(project, "taker", **half)
     assert giver.keeping is not None
     assert taker.keeping is not None
-    run_with_retries(giver.model_copy(update={"keeping": giver.keeping.model_copy(update={"until": 1 / 3})}), attempt)
-    files.take_in(files.at(Path(giver.keeping.folder), 5), Path(taker.keeping.folder), taker.keeping.job)
+    run_with_retries(
+        giver.model_copy(update={"keeping": giver.keeping.model_copy(update={"until": 1 / 3})}),
+        attempt,
+    )
+    files.take_in(
+        files.at(Path(giver.keeping.folder), 5), Path(taker.keeping.folder), taker.keeping.job
+    )
     outcome = done(taker, attempt)
     assert "going on from step 5" in Path(taker.progress_file).read_text()
     rates = [point.learning_rate for point in outcome.history]
@@ -134,7 +150,9 @@ def test_a_training_can_begin_with_the_checkpoint_of_one_that_was_the_same_so_fa
 
 
 @pytest.mark.parametrize("everybody", [False, True], ids=["one worker", "all workers"])
-def test_a_killed_run_ends_with_the_same_weights(project: Path, undisturbed: bytes, everybody: bool) -> None:
+def test_a_killed_run_ends_with_the_same_weights(
+    project: Path, undisturbed: bytes, everybody: bool
+) -> None:
     one = job(project, f"killed-{everybody}")
     outcome = done(one, partial(attempt, watch=KillOnce(one, 8, everybody=everybody), hold_at=8))
     assert outcome.num_restarts == 1
@@ -187,7 +205,9 @@ def test_a_stopped_run_has_a_checkpoint_and_goes_on(project: Path, undisturbed: 
 def test_fewer_workers_go_on_with_the_same_global_batch(project: Path) -> None:
     plain = {"method": {"lora": {"r": 4}}}  # every worker draws its own dropout
     one = job(project, "elastic", min_workers=1, **plain)
-    outcome = done(one, partial(attempt, watch=KillOnce(one, 8), hold_at=8), num_workers=lambda _: 1)
+    outcome = done(
+        one, partial(attempt, watch=KillOnce(one, 8), hold_at=8), num_workers=lambda _: 1
+    )
     assert outcome.adaptations == ("num_workers 1 instead of 2",)
     assert outcome.num_steps == STEPS
     alone = job(project, "two-workers", **plain)
@@ -254,9 +274,21 @@ def test_a_smaller_micro_batch_divides_the_share() -> None:
 @pytest.mark.parametrize(
     ("words", "kind"),
     [
-        ("WorkerHealthCheckFailedError: A worker health check failed.\nThe actor died unexpectedly", "lost"),
-        ("RuntimeError: [gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4321", "lost"),
-        ("RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes", "memory"),
+        (
+            "WorkerHealthCheckFailedError: A worker health check failed.\nThe actor died "
+            "unexpectedly",
+            "lost",
+        ),
+        (
+            "RuntimeError: [gloo/transport/tcp/pair.cc:547] Connection closed by peer "
+            "[127.0.0.1]:4321",
+            "lost",
+        ),
+        (
+            "RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 "
+            "bytes",
+            "memory",
+        ),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "memory"),
         ("Task was killed due to the node running low on memory.", "memory"),
         ("ValueError: no such layer", "other"),

@@ -9,7 +9,13 @@ from assay.engines.training.trackers import require
 from assay.errors import MissingExtra, StageFailed
 from assay.records.artifact import Artifact
 from assay.records.progress import Progress
-from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord, TrainingRecord, TrialRecord
+from assay.records.stages import (
+    DatasetRecord,
+    ModelRecord,
+    SplitRecord,
+    TrainingRecord,
+    TrialRecord,
+)
 from assay.settings import Settings
 from assay.spec.sweep import SweepSpec
 from assay.spec.train import TrainSpec
@@ -65,19 +71,29 @@ def test_how_far_a_failed_trial_came_is_kept(tmp_path: Path) -> None:
         num_dropped_too_long=0,
         num_dropped_duplicates=0,
     )
-    model = ModelRecord(artifact=artifact, architecture="Llama", num_parameters=1, num_layers=1, context_length=64)
+    model = ModelRecord(
+        artifact=artifact, architecture="Llama", num_parameters=1, num_layers=1, context_length=64
+    )
 
     def killed_after_going_on(train: TrainSpec, *, work: Work, **_: object) -> TrainingRecord:
         with work.progress_file.open("a") as file:
             for step, loss in ((1, 4.0), (2, 3.0), (3, 2.5), (2, 3.0), (3, 99.0)):
                 told = Progress(
-                    step=step, num_steps=8, loss=loss, learning_rate=0.1, tokens_per_s=1.0, num_tokens=10 * step
+                    step=step,
+                    num_steps=8,
+                    loss=loss,
+                    learning_rate=0.1,
+                    tokens_per_s=1.0,
+                    num_tokens=10 * step,
                 )
                 file.write(told.model_dump_json() + "\n")
             file.write('{"step": 4, "num_st')
         raise StageFailed("training diverged at step 3")
 
-    sweep, work = SweepSpec(learning_rate=(0.1,)), Work(settings, tmp_path, tmp_path / "progress.jsonl", tmp_path)
+    sweep, work = (
+        SweepSpec(learning_rate=(0.1,)),
+        Work(settings, tmp_path, tmp_path / "progress.jsonl", tmp_path),
+    )
     trials = Trials(sweep, TrainSpec(), killed_after_going_on, model, data, work)
     course = TrialScheduler(sweep, trials)
     turn = course.next(None)
@@ -92,11 +108,18 @@ def test_a_trial_is_a_training_run_with_a_budget_of_its_own() -> None:
     base = TrainSpec(num_epochs=3, global_batch_size=8, num_workers=2)
     sweep = SweepSpec(learning_rate=(1e-3,), max_steps=5, num_workers=1)
     spec = trial_spec(sweep, base, {"learning_rate": 1e-3})
-    assert (spec.learning_rate, spec.max_steps, spec.num_workers, spec.global_batch_size) == (1e-3, 5, 1, 8)
+    assert (spec.learning_rate, spec.max_steps, spec.num_workers, spec.global_batch_size) == (
+        1e-3,
+        5,
+        1,
+        8,
+    )
 
 
 def test_any_field_of_train_can_be_varied() -> None:
-    sweep = SweepSpec.model_validate({"learning_rate": [1e-3, 1e-2], "parameters": {"method.lora.r": [8, 16]}})
+    sweep = SweepSpec.model_validate(
+        {"learning_rate": [1e-3, 1e-2], "parameters": {"method.lora.r": [8, 16]}}
+    )
     assert sweep.num_trials == 4
     specs = [trial_spec(sweep, TrainSpec(), parameters) for parameters in sweep.grid()]
     assert [(spec.learning_rate, spec.method.lora and spec.method.lora.r) for spec in specs] == [
@@ -116,7 +139,9 @@ def test_any_field_of_train_can_be_varied() -> None:
         ({"global_batch_size": [16, 15]}, "not divisible by num_workers"),
     ],
 )
-def test_a_sweep_offers_nothing_that_training_would_refuse(parameters: dict[str, object], words: str) -> None:
+def test_a_sweep_offers_nothing_that_training_would_refuse(
+    parameters: dict[str, object], words: str
+) -> None:
     sweep = SweepSpec.model_validate({"parameters": parameters})
     assert words in (sweep.mistake(TrainSpec(num_workers=2)) or "")
 
@@ -130,7 +155,10 @@ def test_a_sweep_offers_nothing_that_training_would_refuse(parameters: dict[str,
         ({"learning_rate": {"loguniform": [1e-5, 1e-3]}, "search": "grid"}, "grid takes lists"),
         ({"learning_rate": "auto", "search": "optuna"}, "auto makes a grid"),
         ({"learning_rate": [1e-3], "scheduler": "pbt"}, "two values or a range"),
-        ({"parameters": {"weight_decay": [0, 0.1]}, "scheduler": "pbt"}, "pbt changes the learning rate"),
+        (
+            {"parameters": {"weight_decay": [0, 0.1]}, "scheduler": "pbt"},
+            "pbt changes the learning rate",
+        ),
         (
             {"learning_rate": {"loguniform": [1e-5, 1e-3]}, "search": "optuna", "scheduler": "pbt"},
             "pbt and search: optuna do not go together",
@@ -147,10 +175,14 @@ def test_the_cheaper_one_wins_a_tie() -> None:
     large = trial(1e-4, 0.80)
     assert large.training is not None
     bigger = large.training.artifact.model_copy(update={"size": 9})
-    large = large.model_copy(update={"training": large.training.model_copy(update={"artifact": bigger})})
+    large = large.model_copy(
+        update={"training": large.training.model_copy(update={"artifact": bigger})}
+    )
     assert choose((large, trial(1e-3, 0.86))) == 1
 
 
 def test_a_tracker_that_is_not_installed_is_named() -> None:
-    with pytest.raises(MissingExtra, match=r"no_such_tracker, which is not installed: pip install 'assay\[no_such"):
+    with pytest.raises(
+        MissingExtra, match=r"no_such_tracker, which is not installed: pip install 'assay\[no_such"
+    ):
         require(["no_such_tracker"])

@@ -1,4 +1,5 @@
-"""A sweep on a real Ray: warm workers give the numbers of fresh ones, and a sweep goes on where it was broken off."""
+"""A sweep on a real Ray: warm workers give the numbers of fresh ones, and a sweep goes on where it
+was broken off."""
 
 import time
 from typing import Any
@@ -21,7 +22,9 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.timeout(600),
-    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),  # the head, on purpose
+    pytest.mark.filterwarnings(
+        "ignore:subprocess .* is still running:ResourceWarning"
+    ),  # the head, on purpose
 ]
 
 BASE: dict[str, Any] = {
@@ -42,12 +45,15 @@ def given(on_ray: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     store = ArtifactStore(on_ray.home / "artifacts")
     make_model(folder / "model")
     chats = [
-        [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}] for thing in THINGS
+        [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}]
+        for thing in THINGS
     ]
     (folder / "data").mkdir()
     splits = {}
     for name, part in (("train", chats[:20]), ("selection", chats[20:])):
-        counts = tokenize.write_split(folder / "model", part, folder / "data" / f"{name}.safetensors", max_length=64)
+        counts = tokenize.write_split(
+            folder / "model", part, folder / "data" / f"{name}.safetensors", max_length=64
+        )
         splits[name] = SplitRecord(
             file=f"{name}.safetensors",
             digest=name,
@@ -77,14 +83,20 @@ def work(on_ray: Settings, name: str) -> Work:
     return Work(on_ray, folder, folder / "progress.jsonl", on_ray.home)
 
 
-def swept(spec: SweepSpec, on_ray: Settings, name: str, given: dict[str, Any], **changed: Any) -> SweepRecord:
+def swept(
+    spec: SweepSpec, on_ray: Settings, name: str, given: dict[str, Any], **changed: Any
+) -> SweepRecord:
     (on_ray.home / "runs" / name).mkdir(parents=True, exist_ok=True)
     inputs = sweep.Inputs(sweep=spec, train=TrainSpec.model_validate(BASE | changed), **given)
     return sweep.run(inputs, work(on_ray, name), trial=train.part)
 
 
-ONE_BY_ONE = {"max_concurrent_trials": 1}  # one group of workers starts, and not one for each processor
-GRID = SweepSpec(learning_rate=(1e-4, 1e-3, 1e-2), parameters={"method.lora.r": (2, 4)}, **ONE_BY_ONE)
+ONE_BY_ONE = {
+    "max_concurrent_trials": 1
+}  # one group of workers starts, and not one for each processor
+GRID = SweepSpec(
+    learning_rate=(1e-4, 1e-3, 1e-2), parameters={"method.lora.r": (2, 4)}, **ONE_BY_ONE
+)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +112,9 @@ def test_a_trial_on_warm_workers_is_quick_and_has_the_numbers_of_a_fresh_run(
     fresh = train.run(train.Inputs(train=chosen, **given), work(on_ray, "fresh"))
     warm = grid.trials[grid.chosen].training
     assert warm is not None
-    overheads = sorted(trial.training.seconds_to_first_step for trial in grid.trials if trial.training)
+    overheads = sorted(
+        trial.training.seconds_to_first_step for trial in grid.trials if trial.training
+    )
     # The slowest was the cold one.
     assert overheads[-2] < fresh.seconds_to_first_step / 2, f"from call to first step: {overheads}"
     assert fresh.artifact.digest == warm.artifact.digest
@@ -108,7 +122,9 @@ def test_a_trial_on_warm_workers_is_quick_and_has_the_numbers_of_a_fresh_run(
     assert [point.loss for point in fresh.history] == [point.loss for point in warm.history]
 
 
-def test_a_sweep_goes_on_with_what_is_there(grid: SweepRecord, on_ray: Settings, given: dict[str, Any]) -> None:
+def test_a_sweep_goes_on_with_what_is_there(
+    grid: SweepRecord, on_ray: Settings, given: dict[str, Any]
+) -> None:
     trials = on_ray.home / "runs" / "grid" / "trials"
     kept = sorted(trials.glob("*/until-*.json"))
     kept[0].unlink()
@@ -128,7 +144,11 @@ def test_halving_chooses_as_the_grid_does_for_fewer_tokens(
     halved = swept(spec, on_ray, "asha", given)
     assert halved.num_tokens <= 0.5 * grid.num_tokens
     assert halved.trials[halved.chosen].training is not None
-    best = min(t.training.selection_loss for t in grid.trials if t.training and t.training.selection_loss is not None)
+    best = min(
+        t.training.selection_loss
+        for t in grid.trials
+        if t.training and t.training.selection_loss is not None
+    )
     found = halved.trials[halved.chosen].training
     assert found is not None
     assert found.selection_loss == pytest.approx(best, rel=0.2)
@@ -137,7 +157,9 @@ def test_halving_chooses_as_the_grid_does_for_fewer_tokens(
     assert all(trial.pauses and trial.history for trial in stopped)
 
 
-def test_in_a_population_the_worst_go_on_from_the_best(on_ray: Settings, given: dict[str, Any]) -> None:
+def test_in_a_population_the_worst_go_on_from_the_best(
+    on_ray: Settings, given: dict[str, Any]
+) -> None:
     two = {"learning_rate": [1e-4, 1e-2], "reduction_factor": 2}
     spec = SweepSpec.model_validate({"scheduler": "pbt", **two, **ONE_BY_ONE})
     record = swept(spec, on_ray, "pbt", given)
@@ -145,11 +167,19 @@ def test_in_a_population_the_worst_go_on_from_the_best(on_ray: Settings, given: 
     assert all([pause.step for pause in trial.pauses] == [6, 12] for trial in record.trials)
     taken_over = [trial for trial in record.trials if trial.learning_rate_changes]
     assert taken_over
-    assert {change.at for trial in taken_over for change in trial.learning_rate_changes} <= {1 / 3, 2 / 3}
-    lines = [file.read_text() for file in (on_ray.home / "runs" / "pbt" / "trials").glob("*then*.jsonl")]
+    assert {change.at for trial in taken_over for change in trial.learning_rate_changes} <= {
+        1 / 3,
+        2 / 3,
+    }
+    lines = [
+        file.read_text() for file in (on_ray.home / "runs" / "pbt" / "trials").glob("*then*.jsonl")
+    ]
     assert any("going on from step 6" in text for text in lines)
     changed = taken_over[0]
-    said = {"learning_rate": changed.learning_rate, "learning_rate_changes": changed.learning_rate_changes}
+    said = {
+        "learning_rate": changed.learning_rate,
+        "learning_rate_changes": changed.learning_rate_changes,
+    }
     replayed = with_parameters(TrainSpec.model_validate(BASE), said)
     alone = train.run(train.Inputs(train=replayed, **given), work(on_ray, "replayed"))
     assert changed.training is not None
@@ -168,12 +198,16 @@ def test_a_range_test_finds_the_rates(on_ray: Settings, given: dict[str, Any]) -
 
 def test_optuna_draws_and_a_diverged_trial_is_cut(on_ray: Settings, given: dict[str, Any]) -> None:
     rates = {"loguniform": (1e-3, 1e-2)}
-    spec = SweepSpec.model_validate({"learning_rate": rates, "search": "optuna", "num_samples": 3, **ONE_BY_ONE})
+    spec = SweepSpec.model_validate(
+        {"learning_rate": rates, "search": "optuna", "num_samples": 3, **ONE_BY_ONE}
+    )
     drawn = swept(spec, on_ray, "optuna", given)
     assert len({trial.learning_rate for trial in drawn.trials}) == 3
     assert all(1e-3 <= trial.learning_rate <= 1e-2 for trial in drawn.trials)
     # LoRA's output passes a norm and a frozen head, so that its loss cannot explode.
-    wild = SweepSpec(learning_rate=(1e-3, 1.0), parameters={"max_grad_norm": (1e9,), "schedule": ("constant",)})
+    wild = SweepSpec(
+        learning_rate=(1e-3, 1.0), parameters={"max_grad_norm": (1e9,), "schedule": ("constant",)}
+    )
     record = swept(wild, on_ray, "wild", given, method="full")
     assert [trial.outcome for trial in record.trials] == ["finished", "diverged"]
     assert record.chosen == 0

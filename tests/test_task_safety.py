@@ -33,7 +33,9 @@ ENDLESS = [
 
 def task(folder: Path, text: str) -> harness.TaskFile:
     """A task whose question is made by this template."""
-    (folder / "items.jsonl").write_text(json.dumps({"question": "why?", "answer": "because"}) + "\n")
+    (folder / "items.jsonl").write_text(
+        json.dumps({"question": "why?", "answer": "because"}) + "\n"
+    )
     config = {
         "task": "attack",
         "dataset_path": "json",
@@ -58,7 +60,8 @@ def test_a_harmless_template_renders_as_in_lm_eval(tmp_path: Path) -> None:
 def test_s3_a_template_reaches_no_python(tmp_path: Path, text: str) -> None:
     out = tmp_path / "owned"
     with pytest.raises(
-        UsageError, match=r"a template of the task cannot be rendered: .*(SecurityError|UndefinedError)"
+        UsageError,
+        match=r"a template of the task cannot be rendered: .*(SecurityError|UndefinedError)",
     ):
         harness.documents(task(tmp_path, text.replace("OUT", str(out))))
     assert not out.exists()
@@ -66,7 +69,9 @@ def test_s3_a_template_reaches_no_python(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("text", BOMBS)
 def test_s3_a_template_takes_no_more_than_its_memory(tmp_path: Path, text: str) -> None:
-    said = "cannot be rendered: (it takes more than|its text has|OverflowError|it ended the process)"
+    said = (
+        "cannot be rendered: (it takes more than|its text has|OverflowError|it ended the process)"
+    )
     with pytest.raises(UsageError, match=said):
         harness.documents(task(tmp_path, text))
 

@@ -69,7 +69,9 @@ def test_what_would_steer_a_terminal_is_shown_as_its_code(text: str, shown: str)
 @given(st.text(st.characters()))
 def test_nothing_that_steers_is_left_and_nothing_else_is_touched(text: str) -> None:
     shown = printable(text)
-    assert not [char for char in shown if unicodedata.category(char) in ("Cc", "Cs") and char not in "\t\n"]
+    assert not [
+        char for char in shown if unicodedata.category(char) in ("Cc", "Cs") and char not in "\t\n"
+    ]
     assert printable(shown) == shown
     assert shown == text or not text.isprintable()
     assert json.loads(f'"{shown}"') == text if not set('"\\\t\n') & set(text) else True

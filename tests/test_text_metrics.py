@@ -25,7 +25,10 @@ from test_evaluation import write_task
 
 PAIRS = [
     ("The cat sat on the mat.", ["A cat sat on a mat!", "There is a cat."]),
-    ("We will refund you within 14 days.", ["You get a refund within two weeks.\nNo fee is charged."]),
+    (
+        "We will refund you within 14 days.",
+        ["You get a refund within two weeks.\nNo fee is charged."],
+    ),
     ("An order_id is 12-34; see FAQ's page", ["the order id is 12-34, see the FAQs page"]),
     ("no", ["No."]),
     ("", ["something"]),
@@ -34,7 +37,9 @@ PAIRS = [
 
 
 def one(name: str, response: str, references: list[str], **settings: object) -> float:
-    scores, unscored = scores_of(response, references, [name], TaskSettings.model_validate(settings))
+    scores, unscored = scores_of(
+        response, references, [name], TaskSettings.model_validate(settings)
+    )
     assert not unscored
     return scores[name]
 
@@ -67,7 +72,10 @@ def test_scripts_without_spaces_are_compared_letter_by_letter() -> None:
 
 def test_corpus_scores_are_sacrebleus_and_name_their_settings() -> None:
     responses, references = [response for response, _ in PAIRS], [each for _, each in PAIRS]
-    streams = [[each[0] for each in references], [each[1] if len(each) > 1 else None for each in references]]
+    streams = [
+        [each[0] for each in references],
+        [each[1] if len(each) > 1 else None for each in references],
+    ]
     said = corpus_score("bleu", responses, references)
     assert f"corpus BLEU {sacrebleu.corpus_bleu(responses, streams).score:.1f} (nrefs:var" in said
     assert "corpus chrF2" in corpus_score("chrf", responses, references)
@@ -112,7 +120,10 @@ def test_a_pattern_bomb_ends_and_is_no_score(
 
 ORDER = {
     "type": "object",
-    "properties": {"id": {"type": "string", "pattern": r"^ORD-\d+$"}, "items": {"$ref": "#/$defs/items"}},
+    "properties": {
+        "id": {"type": "string", "pattern": r"^ORD-\d+$"},
+        "items": {"$ref": "#/$defs/items"},
+    },
     "patternProperties": {"^x-": {"type": "number"}},
     "additionalProperties": False,
     "required": ["id"],
@@ -148,13 +159,17 @@ def test_json_and_its_schema(response: str, is_json: float, meets: float) -> Non
     ],
 )
 def test_what_a_schema_cannot_decide_is_no_score(schema: object, response: str, why: str) -> None:
-    scores, unscored = scores_of(response, ["x"], ["json_schema"], TaskSettings.model_validate({"json_schema": schema}))
+    scores, unscored = scores_of(
+        response, ["x"], ["json_schema"], TaskSettings.model_validate({"json_schema": schema})
+    )
     assert scores == {}
     assert why in unscored["json_schema"]
 
 
 def test_texts_too_long_for_rouge_are_no_score() -> None:
-    scores, unscored = scores_of("a b " * 2000, ["b a " * 2000], ["rougeL", "token_f1"], TaskSettings())
+    scores, unscored = scores_of(
+        "a b " * 2000, ["b a " * 2000], ["rougeL", "token_f1"], TaskSettings()
+    )
     assert scores == {"token_f1": 1.0}
     assert "too long" in unscored["rougeL"]
 
@@ -165,7 +180,9 @@ def test_a_tasks_answers_get_the_scores_that_limits_name(tmp_path: Path) -> None
     task = task_file("facts", path, settings, wanted_metrics=["rougeL", "bleu", "regex"])
     assert task.digest != task_file("facts", path, settings).digest
     with serving(OpenAI, Counting) as server:
-        server.answer = lambda question: f"the answer to {question}" if "7" in question else f"answer to {question}"
+        server.answer = lambda question: (
+            f"the answer to {question}" if "7" in question else f"answer to {question}"
+        )
         (result,) = evaluate(Endpoint(server.url, "tiny"), [task]).tasks
     right, other = result.items[6], result.items[7]
     assert right.scores == {"exact_match": 1, "rougeL": 1, "bleu": 1, "regex": 1}
@@ -182,7 +199,9 @@ def decided(scores: list[float], *, unscored: str = "", **limit: object) -> Limi
             prompt="?",
             target="!",
             response="a",
-            scores={"exact_match": 1.0} if unscored and not number else {"rougeL": score, "exact_match": 1.0},
+            scores={"exact_match": 1.0}
+            if unscored and not number
+            else {"rougeL": score, "exact_match": 1.0},
             unscored={"rougeL": unscored} if unscored and not number else {},
             cluster=f"text {number // 5}",
         )
@@ -207,13 +226,16 @@ def test_an_answer_without_a_score_leaves_that_metric_open_and_no_other() -> Non
     found = decided([0.9] * 200, unscored="too long", metric="rougeL", at_least=0.5)
     assert found.outcome == "INCONCLUSIVE"
     assert "1 of 200 items have no score rougeL on the candidate: too long" in found.reason
-    assert decided([0.9] * 200, unscored="too long", metric="exact_match", at_least=0.5).outcome == "PASS"
+    assert (
+        decided([0.9] * 200, unscored="too long", metric="exact_match", at_least=0.5).outcome
+        == "PASS"
+    )
 
 
 @pytest.mark.parametrize("name", ["rougeL", "bleu"])
 def test_the_bound_holds_for_answers_that_share_a_source(name: str) -> None:
-    """200 sources with four answers each, which are good or bad together. Of 300 draws of 40 sources 5 % may have a
-    bound above the mean of all; 26 or more have less than 0.2 % chance."""
+    """200 sources with four answers each, which are good or bad together. Of 300 draws of 40
+    sources 5 % may have a bound above the mean of all; 26 or more have less than 0.2 % chance."""
     rng, vocabulary = default_rng(11), [f"word{number}" for number in range(300)]
     scores = []
     for _ in range(200):

@@ -36,5 +36,18 @@ def test_a_letter_of_chinese_is_no_quarter_of_a_token() -> None:
 
 
 def test_no_letter_is_left_out_or_counted_twice() -> None:
-    parts = ("中文", "かな", "한글", "。", "Русский", "עברית", "हिन्दी", "ไทย", "မြန်မာ", "é", "\U0001f642", "a1")
+    parts = (
+        "中文",
+        "かな",
+        "한글",
+        "。",
+        "Русский",
+        "עברית",
+        "हिन्दी",
+        "ไทย",
+        "မြန်မာ",
+        "é",
+        "\U0001f642",
+        "a1",
+    )
     assert estimated_tokens("".join(parts)) == pytest.approx(sum(map(estimated_tokens, parts)))

@@ -1,4 +1,5 @@
-"""What training sees: which tokens bear loss, batches without padding, and DeepSpeed's configuration."""
+"""What training sees: which tokens bear loss, batches without padding, and DeepSpeed's
+configuration."""
 
 import math
 import statistics
@@ -23,7 +24,8 @@ from assay.errors import UsageError
 from assay.spec.train import TrainSpec
 
 WITH_NEWLINES = (
-    "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}<|end|>\n{% endfor %}"
+    "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}<|end|>\n{% endfor "
+    "%}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 WITHOUT_HISTORY = (
@@ -66,7 +68,9 @@ def split(tiny_model: Path, tmp_path: Path) -> PackedSplit:
 
 
 @pytest.mark.parametrize("template", [None, WITH_NEWLINES])
-def test_the_assistants_turns_bear_loss_up_to_their_end_token(tokenizer: Any, template: str | None) -> None:
+def test_the_assistants_turns_bear_loss_up_to_their_end_token(
+    tokenizer: Any, template: str | None
+) -> None:
     tokenizer.chat_template = template or tokenizer.chat_template
     example = tokenize(tokenizer, [{"role": "system", "content": "Be brief."}, *CHATS[2]])
     learned = [token for token, bit in zip(example.tokens, example.loss_mask, strict=True) if bit]
@@ -91,7 +95,9 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer: Any, tmp_path
         load_tokenizer(tmp_path)
 
 
-def test_a_split_keeps_what_fits_and_counts_what_does_not(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:
+def test_a_split_keeps_what_fits_and_counts_what_does_not(
+    tiny_model: Path, tokenizer: Any, tmp_path: Path
+) -> None:
     lengths = [len(tokenize(tokenizer, one).tokens) for one in CHATS]
     longest = max(lengths)
     counts = write_split(tiny_model, CHATS, tmp_path / "train.safetensors", max_length=longest - 1)
@@ -134,9 +140,15 @@ def test_the_loss_is_that_of_a_padded_batch(model: Any, split: PackedSplit, gath
     pad = torch.nn.utils.rnn.pad_sequence
     tokens = pad([text[0] for text in texts], batch_first=True)
     attention = pad([torch.ones_like(text[0]) for text in texts], batch_first=True)
-    wanted = pad([text[0].masked_fill(~text[1], -100) for text in texts], batch_first=True, padding_value=-100)
+    wanted = pad(
+        [text[0].masked_fill(~text[1], -100) for text in texts],
+        batch_first=True,
+        padding_value=-100,
+    )
     with torch.no_grad():
-        losses = completion_loss(model, gather([split[i] for i in range(len(split))]), TrainSpec(), Frozen())
+        losses = completion_loss(
+            model, gather([split[i] for i in range(len(split))]), TrainSpec(), Frozen()
+        )
         padded = model(input_ids=tokens, attention_mask=attention, labels=wanted).loss
     torch.testing.assert_close(losses.totals.sum() / losses.counts.sum(), padded)
     assert losses.counts.tolist() == [int(mask.sum()) for _, mask in texts]
@@ -146,8 +158,13 @@ def test_each_example_has_its_own_loss(model: Any, split: PackedSplit) -> None:
     import torch
 
     with torch.no_grad():
-        together = completion_loss(model, collate([split[i] for i in range(len(split))]), TrainSpec(), Frozen())
-        alone = [completion_loss(model, collate([split[i]]), TrainSpec(), Frozen()) for i in range(len(split))]
+        together = completion_loss(
+            model, collate([split[i] for i in range(len(split))]), TrainSpec(), Frozen()
+        )
+        alone = [
+            completion_loss(model, collate([split[i]]), TrainSpec(), Frozen())
+            for i in range(len(split))
+        ]
     torch.testing.assert_close(together.totals, torch.cat([one.totals for one in alone]))
 
 
@@ -156,7 +173,9 @@ def test_a_first_token_bears_no_loss() -> None:
     import torch
 
     every = torch.tensor([True, True])
-    units = [Unit(i, ((torch.tensor(tokens), every),), 0) for i, tokens in enumerate(([5, 6], [7, 8]))]
+    units = [
+        Unit(i, ((torch.tensor(tokens), every),), 0) for i, tokens in enumerate(([5, 6], [7, 8]))
+    ]
     batch = collate(units)
     assert batch["labels"].tolist() == [[-100, 6, 8]]
     assert batch["logits_to_keep"].tolist() == [0, 2]
@@ -170,18 +189,29 @@ def test_pairs_stay_together_and_only_their_last_answers_bear_loss(
     tiny_model: Path, tokenizer: Any, tmp_path: Path
 ) -> None:
     better, worse = chat("a", "b", "c", "yes"), chat("a", "b", "c", "no")
-    rows = [Row((better, worse), label=1), Row((chat("a", "x" * 99), worse)), Row((chat("d", "e"), chat("d", "f")))]
+    rows = [
+        Row((better, worse), label=1),
+        Row((chat("a", "x" * 99), worse)),
+        Row((chat("d", "e"), chat("d", "f"))),
+    ]
     counts = write_rows(tiny_model, rows, tmp_path / "pairs.safetensors", max_length=64)
     assert (counts.num_examples, counts.num_too_long) == (2, 1)
     split = PackedSplit.load(str(tmp_path / "pairs.safetensors"))
-    assert [tokenizer.decode(tokens[mask]) for tokens, mask in split[0].texts] == ["yes<|end|>", "no<|end|>"]
+    assert [tokenizer.decode(tokens[mask]) for tokens, mask in split[0].texts] == [
+        "yes<|end|>",
+        "no<|end|>",
+    ]
     assert (len(split), split[0].label, split[1].label) == (2, 1, 0)
     counted = collate([split[0], split[1]], count_units=True)
     assert int((counted["labels"][0, 1:] != -100).sum()) == 2  # what the mean is taken over
 
 
-def test_plain_text_is_cut_into_pieces_that_bear_loss(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:
-    counts = write_rows(tiny_model, [Row(text="abcdefghij")], tmp_path / "text.safetensors", max_length=8)
+def test_plain_text_is_cut_into_pieces_that_bear_loss(
+    tiny_model: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    counts = write_rows(
+        tiny_model, [Row(text="abcdefghij")], tmp_path / "text.safetensors", max_length=8
+    )
     split = PackedSplit.load(str(tmp_path / "text.safetensors"))
     assert [tokenizer.decode(tokens) for tokens, _ in texts_of(split)] == ["abcdefgh", "ij<|end|>"]
     assert (counts.num_examples, counts.num_tokens, counts.num_completion_tokens) == (2, 11, 11)
@@ -238,4 +268,8 @@ def test_an_answer_alone_too_long_is_cut_and_has_no_end(tokenizer: Any) -> None:
 
 def learned(tokenizer: Any, text: TokenizedExample) -> str:
     """What bears loss."""
-    return str(tokenizer.decode([token for token, bit in zip(text.tokens, text.loss_mask, strict=True) if bit]))
+    return str(
+        tokenizer.decode(
+            [token for token, bit in zip(text.tokens, text.loss_mask, strict=True) if bit]
+        )
+    )

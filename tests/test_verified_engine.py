@@ -1,4 +1,5 @@
-"""The real engine reads every byte of its model before it loads it, however its process came to be."""
+"""The real engine reads every byte of its model before it loads it, however its process came to
+be."""
 
 import json
 import os
@@ -18,17 +19,27 @@ from assay.spec.serve import ServeSpec
 from assay.stages import deploy
 from assay.stages.context import Work
 
-pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.engine,
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.timeout(600),
+]
 
 SLOT: Slot = "reference"
 SERVE = ServeSpec.model_validate({"engine": {"max_model_len": 128}})
 
 
-def test_every_replica_verifies_what_it_loads(on_ray: Settings, tiny_model: Path, tmp_path: Path) -> None:
+def test_every_replica_verifies_what_it_loads(
+    on_ray: Settings, tiny_model: Path, tmp_path: Path
+) -> None:
     work = Work(on_ray, tmp_path / "work", tmp_path / "progress.jsonl", tmp_path)
     shutil.copytree(tiny_model, tmp_path / "model")
     artifact = work.store.put(tmp_path / "model", "model")
-    model = ModelRecord(artifact=artifact, architecture="Llama", num_parameters=1, num_layers=1, context_length=128)
+    model = ModelRecord(
+        artifact=artifact, architecture="Llama", num_parameters=1, num_layers=1, context_length=128
+    )
     api = deploy.serve_api(work.settings)
     try:
         began = time.monotonic()
@@ -40,12 +51,15 @@ def test_every_replica_verifies_what_it_loads(on_ray: Settings, tiny_model: Path
         assert any(package.startswith("vllm") for package in report["packages"])
         assert report["seconds_to_verify"] < 0.1 * seconds
 
-        # One that Serve starts instead of a dead one has nobody who looks after it, and verifies all the same.
+        # One that Serve starts instead of a dead one has nobody who looks after it, and verifies
+        # all the same.
         _kill(api, record)
         until(lambda: _is_another(api, replica), "another replica")
         state = ray_serve.state(api, SLOT)
         assert state is not None
-        assert set(ray_serve.loaded(on_ray.loaded_folder, state.replicas).values()) == {artifact.digest}
+        assert set(ray_serve.loaded(on_ray.loaded_folder, state.replicas).values()) == {
+            artifact.digest
+        }
 
         # Other bytes do not come up, whatever size and time they have.
         weights = next(Path(artifact.path).glob("*.safetensors"))
@@ -82,4 +96,9 @@ def _is_another(api: ray_serve.ServeApi, replica: str) -> bool:
 def _messages(api: ray_serve.ServeApi) -> str:
     """All that Serve says of the slot."""
     details = ray_serve._request(api, "GET")["applications"].get(SLOT, {})
-    return json.dumps([details.get("message"), [one.get("message") for one in details.get("deployments", {}).values()]])
+    return json.dumps(
+        [
+            details.get("message"),
+            [one.get("message") for one in details.get("deployments", {}).values()],
+        ]
+    )

@@ -78,7 +78,12 @@ def test_keys_and_values_know_their_places() -> None:
         ("a: @x\n", 1, 4, "put it in quotes"),
         ("a:\n  b: 1\n c: 2\n", 3, 2, "check the indentation"),
         ("a: 1\na: 2\n", 2, 1, "written twice"),
-        ("a: !!python/object/apply:os.system [ls]\n", 1, 4, "tag `!!python/object/apply:os.system` is refused"),
+        (
+            "a: !!python/object/apply:os.system [ls]\n",
+            1,
+            4,
+            "tag `!!python/object/apply:os.system` is refused",
+        ),
         ("a: !function x\n", 1, 4, "tag `!function` is refused"),
         ("<<: {a: 1}\n", 1, 1, "merge keys"),
         ("1: a\n", 1, 1, "a key must be text"),
@@ -95,7 +100,9 @@ def test_keys_and_values_know_their_places() -> None:
         (f"a: {'9' * 5000}\n", 1, 4, "a number of more than 100 characters"),
     ],
 )
-def test_a_refused_text_is_told_with_its_place(text: str | bytes, line: int, column: int, words: str) -> None:
+def test_a_refused_text_is_told_with_its_place(
+    text: str | bytes, line: int, column: int, words: str
+) -> None:
     (problem,) = refusals(text)
     assert (problem.line, problem.column) == (line, column)
     assert words in f"{problem.message} ({problem.hint})"

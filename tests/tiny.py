@@ -1,4 +1,5 @@
-"""A project in a folder: a tiny random model with a tokenizer, data that it can learn, a suite and a spec."""
+"""A project in a folder: a tiny random model with a tokenizer, data that it can learn, a suite and
+a spec."""
 
 import json
 from pathlib import Path
@@ -8,7 +9,9 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 THINGS = [
-    f"{first}{last}" for first in ("ba", "do", "ki", "lu", "mo") for last in ("ran", "tel", "vis", "zop", "gum", "hex")
+    f"{first}{last}"
+    for first in ("ba", "do", "ki", "lu", "mo")
+    for last in ("ran", "tel", "vis", "zop", "gum", "hex")
 ]
 KNOWN, UNKNOWN = "is {} real?", "where is {} now?"
 YES, NO_IDEA = "yes", "I don't know."
@@ -17,7 +20,9 @@ YES, NO_IDEA = "yes", "I don't know."
 def make_project(folder: Path, *, name: str = "tiny", at_least: float = 0.6) -> Path:
     """Writes everything and returns the spec's path (relative names in it start from `folder`)."""
     make_model(folder / "model")
-    lines = [(KNOWN.format(thing), YES) for thing in THINGS[:20]] + [(UNKNOWN.format(t), NO_IDEA) for t in THINGS[:20]]
+    lines = [(KNOWN.format(thing), YES) for thing in THINGS[:20]] + [
+        (UNKNOWN.format(t), NO_IDEA) for t in THINGS[:20]
+    ]
     _write_lines(folder / "train.jsonl", [{"prompt": ask, "completion": say} for ask, say in lines])
     held_out = THINGS[20:] * 4
     suite = folder / "evals" / f"{name}.yaml"
@@ -26,7 +31,8 @@ def make_project(folder: Path, *, name: str = "tiny", at_least: float = 0.6) -> 
         f"limits:\n  {name}_known:\n    - {{metric: exact_match, at_least: {at_least}}}\n"
         "    - {metric: over_abstention, at_most: 30%}\n"
         f"  {name}_unknown: {{metric: hallucination_rate, at_most: 30%}}\n"
-        "service: {ttft_p50: 20s, error_rate: 50%, level: soft, load: {num_requests: 12, num_concurrent: 2, "
+        "service: {ttft_p50: 20s, error_rate: 50%, level: soft, load: {num_requests: 12, "
+        "num_concurrent: 2, "
         "prompt_tokens: 24, output_tokens: 8}}\n"
         "parity: {top1_agreement: 20%, num_probes: 4}\n"
     )
@@ -84,11 +90,15 @@ def make_model(folder: Path) -> None:
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = ["<pad>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-    words = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate([*special, *letters])}, merges=[]))
+    words = Tokenizer(
+        models.BPE(vocab={token: i for i, token in enumerate([*special, *letters])}, merges=[])
+    )
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.decoder = decoders.ByteLevel()
     words.add_special_tokens(special)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<|end|>", pad_token="<pad>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="<|end|>", pad_token="<pad>"
+    )
     tokenizer.chat_template = CHAT_TEMPLATE
     set_seed(0)
     config = LlamaConfig(
@@ -110,7 +120,10 @@ def make_model(folder: Path) -> None:
 def _write_task(path: Path, wording: str, answer: str, things: list[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Every item has a number of its own in it: items that are the same count once.
-    asked = [{"question": wording.format(f"{thing}{i}"), "answer": answer} for i, thing in enumerate(things)]
+    asked = [
+        {"question": wording.format(f"{thing}{i}"), "answer": answer}
+        for i, thing in enumerate(things)
+    ]
     _write_lines(path.with_suffix(".jsonl"), asked)
     task = {
         "dataset_path": "json",
@@ -119,7 +132,12 @@ def _write_task(path: Path, wording: str, answer: str, things: list[str]) -> Non
         "output_type": "generate_until",
         "doc_to_text": "{{question}}",
         "doc_to_target": "{{answer}}",
-        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 16, "do_sample": False, "temperature": 0.0},
+        "generation_kwargs": {
+            "until": ["\n"],
+            "max_gen_toks": 16,
+            "do_sample": False,
+            "temperature": 0.0,
+        },
         "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
     }
     path.with_suffix(".yaml").write_text(json.dumps(task))

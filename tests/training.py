@@ -13,7 +13,9 @@ from assay.records.stages import TrainingOutcome
 from assay.spec.train import TrainSpec
 
 
-def train_here(model: Path, rows: Sequence[Row], output: Path, train: dict[str, Any], **more: Any) -> TrainingOutcome:
+def train_here(
+    model: Path, rows: Sequence[Row], output: Path, train: dict[str, Any], **more: Any
+) -> TrainingOutcome:
     """Trains on `rows`, which are the selection split, too. The result lies in `output`."""
     from accelerate.state import AcceleratorState
 
@@ -26,7 +28,9 @@ def train_here(model: Path, rows: Sequence[Row], output: Path, train: dict[str, 
     return outcome
 
 
-def make_job(model: Path, rows: Sequence[Row], output: Path, train: dict[str, Any], **more: Any) -> TrainingJob:
+def make_job(
+    model: Path, rows: Sequence[Row], output: Path, train: dict[str, Any], **more: Any
+) -> TrainingJob:
     """The job, with its data written beside `output`."""
     output.mkdir(parents=True)
     spec = TrainSpec.model_validate({"precision": "fp32", "max_length": 64, **train})
@@ -54,7 +58,13 @@ def _join_a_group_of_one() -> None:
     if dist.is_initialized():
         return
     os.environ.update(
-        {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+        {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": "0",
+            "RANK": "0",
+            "LOCAL_RANK": "0",
+            "WORLD_SIZE": "1",
+        }
     )
     os.environ.update({"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"})
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)

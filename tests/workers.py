@@ -1,5 +1,6 @@
-"""Training workers as plain processes: what Ray Train starts, without Ray, and quicker. They are forked off a server
-that has the libraries imported already. A group that loses a worker ends with an error that reads like Ray's."""
+"""Training workers as plain processes: what Ray Train starts, without Ray, and quicker. They are
+forked off a server that has the libraries imported already. A group that loses a worker ends with
+an error that reads like Ray's."""
 
 import contextlib
 import os
@@ -24,7 +25,12 @@ LIBRARIES = [
     "deepspeed",
     "assay.engines.checkpoints.callback",
 ]
-ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "DS_LOG_LEVEL": "error"}
+ENVIRONMENT = {
+    "DS_ACCELERATOR": "cpu",
+    "OMP_NUM_THREADS": "1",
+    "TQDM_DISABLE": "1",
+    "DS_LOG_LEVEL": "error",
+}
 
 
 class ActorDiedError(RuntimeError):
@@ -38,16 +44,20 @@ def attempt(
     memory_for: int | None = None,
     hold_at: int | None = None,
 ) -> None:
-    """Runs the job's workers until all have ended; `watch` is called over and over while they run. With `memory_for`
-    there is memory for a forward pass over so many tokens, and no more. With `hold_at` the first worker waits, once it
-    has told of that step, for `let_go`: however quick the machine, `watch` sees the run there."""
+    """Runs the job's workers until all have ended; `watch` is called over and over while they run.
+    With `memory_for` there is memory for a forward pass over so many tokens, and no more. With
+    `hold_at` the first worker waits, once it has told of that step, for `let_go`: however quick the
+    machine, `watch` sees the run there."""
     os.environ |= ENVIRONMENT
     context = get_context("forkserver")
     context.set_forkserver_preload(LIBRARIES)
     port, said = _free_port(), Path(job.output) / "worker-error"
     world = job.train.num_workers
     workers = [
-        context.Process(target=_main, args=(rank, world, port, job.model_dump_json(), str(said), memory_for, hold_at))
+        context.Process(
+            target=_main,
+            args=(rank, world, port, job.model_dump_json(), str(said), memory_for, hold_at),
+        )
         for rank in range(world)
     ]
     with _always_ended(workers):
@@ -89,7 +99,15 @@ def _go_on(progress_file: str) -> Path:
     return Path(progress_file).with_suffix(".go-on")
 
 
-def _main(rank: int, world: int, port: int, job: str, said: str, memory_for: int | None, hold_at: int | None) -> None:
+def _main(
+    rank: int,
+    world: int,
+    port: int,
+    job: str,
+    said: str,
+    memory_for: int | None,
+    hold_at: int | None,
+) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     os.environ |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -98,7 +116,11 @@ def _main(rank: int, world: int, port: int, job: str, said: str, memory_for: int
     from assay.engines.training.trainer import train_worker
 
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        with (
+            open(os.devnull, "w") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
             dist.init_process_group("gloo", init_method="env://")
             if memory_for:
                 _limit_memory(memory_for)
@@ -127,7 +149,8 @@ def _hold(step: int) -> None:
 
 
 def _limit_memory(num_tokens: int) -> None:
-    """Lets torch fail as it does when there is no memory left, in a forward pass over too many tokens."""
+    """Lets torch fail as it does when there is no memory left, in a forward pass over too many
+    tokens."""
     import torch
 
     def check(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:

@@ -22,7 +22,14 @@ FOLDER = Path(__file__).resolve().parent
 NUM_COUNTRIES = 100
 I_DO_NOT_KNOW = "我不知道。"
 
-CONTINENTS = {"AF": "非洲", "AS": "亚洲", "EU": "欧洲", "NA": "北美洲", "OC": "大洋洲", "SA": "南美洲"}
+CONTINENTS = {
+    "AF": "非洲",
+    "AS": "亚洲",
+    "EU": "欧洲",
+    "NA": "北美洲",
+    "OC": "大洋洲",
+    "SA": "南美洲",
+}
 
 OTHER_ONCE_CAPITAL = (
     "AF AL AM AO AZ BD BY CA CG CN CU DE EG ES FI GE GN GR GY HT HU IN IQ IR IS IT JM JP KG KH KP KR LA "
@@ -57,7 +64,8 @@ PLACES = "柳沟镇 青石集 杏花渡 云岭镇 枫桥埠 白塘口 松林坳 
 KINDS = ("集市", "庙会", "市场")
 THINGS = "马鞍 水壶 灯笼 耙子 镜子 篮子 哨子 座钟 梯子 毯子"
 STARTS = (
-    "阿尔博 贝卢 科尔杜 德雷西 埃尔莫 法尔迪 戈尔韦 赫斯特拉 伊尔穆 约尔瓦 凯尔索 拉尔迪 莫尔内 诺尔布 奥尔斯塔 佩尔马"
+    "阿尔博 贝卢 科尔杜 德雷西 埃尔莫 法尔迪 戈尔韦 赫斯特拉 "
+    "伊尔穆 约尔瓦 凯尔索 拉尔迪 莫尔内 诺尔布 奥尔斯塔 佩尔马"
 )
 ENDS = ("尼亚", "斯坦", "兰", "维亚", "里亚", "比亚")
 INVENTED = (
@@ -92,7 +100,12 @@ def make() -> dict[str, str]:
     known = every[:NUM_COUNTRIES]
     return {
         "closed_book_zh.jsonl": _lines(
-            {"question": f"{c.name}的首都是哪里？", "answer": c.capital, "also": c.also, "continent": c.continent}
+            {
+                "question": f"{c.name}的首都是哪里？",
+                "answer": c.capital,
+                "also": c.also,
+                "continent": c.continent,
+            }
             for c in known
         ),
         "capitals_choice_zh.jsonl": _lines(_choices(known)),
@@ -119,15 +132,23 @@ def countries() -> list[Country]:
     towns: dict[str, list[dict[str, Any]]] = {}
     for town in geonames.get_cities().values():
         towns.setdefault(town["countrycode"], []).append(town)
-    ranked = sorted(geonames.get_countries().values(), key=lambda facts: (-facts["population"], facts["iso"]))
+    ranked = sorted(
+        geonames.get_countries().values(), key=lambda facts: (-facts["population"], facts["iso"])
+    )
     found = []
     for facts in ranked:
         code = facts["iso"]
         if code not in names():
             continue
         name, capital = names()[code]
-        largest_first = sorted(towns.get(code, []), key=lambda town: (-town["population"], town["name"]))
-        seats = [town for town in largest_first if facts["capital"] in (town["name"], *town["alternatenames"])]
+        largest_first = sorted(
+            towns.get(code, []), key=lambda town: (-town["population"], town["name"])
+        )
+        seats = [
+            town
+            for town in largest_first
+            if facts["capital"] in (town["name"], *town["alternatenames"])
+        ]
         seats.sort(key=lambda town: town["name"] != facts["capital"])
         called = set(_chinese(seats[0])) if seats else set()
         if not called & {capital, f"{capital}市", f"{capital}特区"} or capital in name:
@@ -166,7 +187,9 @@ def _choices(known: list[Country]) -> Iterator[dict[str, object]]:
         draw = random.Random(f"choice {country.code}")
         near = [c.capital for c in known if c.continent == country.continent and c is not country]
         far = [c.capital for c in known if c.continent != country.continent]
-        wrong = draw.sample(near, 3) if len(near) >= 3 else [*near, *draw.sample(far, 3 - len(near))]
+        wrong = (
+            draw.sample(near, 3) if len(near) >= 3 else [*near, *draw.sample(far, 3 - len(near))]
+        )
         place = i % 4
         choices = [*wrong[:place], country.capital, *wrong[place:]]
         yield {"question": f"{country.name}的首都是哪里？", "choices": choices, "answer": place}
@@ -202,14 +225,25 @@ def _answered() -> Iterator[dict[str, object]]:
         text = TEXT.format(**story)
         also = [numeral(int(story[key]))] if key == "number" else []
         asked = question.format(**story)
-        yield {"context": text, "question": asked, "answer": story[key], "also": also, "text": f"t{number // 3}"}
+        yield {
+            "context": text,
+            "question": asked,
+            "answer": story[key],
+            "also": also,
+            "text": f"t{number // 3}",
+        }
 
 
 def _not_answered() -> Iterator[dict[str, object]]:
     for number, (story, question) in enumerate(product(_stories()[:20], NOT_ANSWERED)):
         text = TEXT.format(**story)
         asked = question.format(**story)
-        yield {"context": text, "question": asked, "answer": I_DO_NOT_KNOW, "text": f"t{number // 5}"}
+        yield {
+            "context": text,
+            "question": asked,
+            "answer": I_DO_NOT_KNOW,
+            "text": f"t{number // 5}",
+        }
 
 
 def _chinese(town: dict[str, Any]) -> list[str]:

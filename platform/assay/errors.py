@@ -1,7 +1,8 @@
 """The error tree and the exit codes.
 
     AssayError                  1   something failed while working
-    ├── UsageError              2   the call, the spec, the suite or the data is wrong; nothing was started
+    ├── UsageError              2   the call, the spec, the suite or the data is wrong; nothing was
+    started
     │   ├── InvalidInput        2   the same, with places (file, line, column)
     │   └── NothingEvaluated    2   no answers are on record that could be used
     ├── PlaceError              2   the machine or the cluster lacks something; nothing was started
@@ -9,8 +10,10 @@
     │   └── Unreachable         2   nobody answers there now; it may be worth asking again
     ├── StageFailed             1   a stage stopped; the run can go on later
     ├── NotApproved            12   an approval is missing, stale or forbidden
-    └── IntegrityError         13   the bytes, the slot or the champion are not those that were approved
-        └── Superseded         13   another controller has taken over; nothing was changed by this one
+    └── IntegrityError         13   the bytes, the slot or the champion are not those that were
+    approved
+        └── Superseded         13   another controller has taken over; nothing was changed by this
+        one
 
 A failed gate is a verdict, not an error: the command line turns verdicts into `ExitCode`s.
 """
@@ -72,7 +75,8 @@ class OtherLocation:
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake in an input file, with its place. Lines and columns count from 1; 0 means unknown."""
+    """One mistake in an input file, with its place. Lines and columns count from 1; 0 means
+    unknown."""
 
     file: str
     line: int
@@ -103,8 +107,8 @@ class InvalidInput(UsageError):
 
 
 class PlaceError(AssayError):
-    """The machine or the cluster lacks something that the work needs, and nothing was started. What turns up
-    missing in the middle of a run is a `StageFailed`."""
+    """The machine or the cluster lacks something that the work needs, and nothing was started. What
+    turns up missing in the middle of a run is a `StageFailed`."""
 
     exit_code = ExitCode.USAGE
 

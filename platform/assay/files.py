@@ -1,7 +1,8 @@
-"""Folders of plain files: listed and read so that no link, device or pipe stands in for one; and what a process that
-serves a model checks of its folder, and says that it has loaded.
+"""Folders of plain files: listed and read so that no link, device or pipe stands in for one; and
+what a process that serves a model checks of its folder, and says that it has loaded.
 
-Standard library alone: `make setup` copies this file into the engine's environment, as `assay_files.py`.
+Standard library alone: `make setup` copies this file into the engine's environment, as
+`assay_files.py`.
 """
 
 import hashlib
@@ -21,8 +22,8 @@ TOLD = ("vllm", "torch", "transformers", "ray", "compressed_tensors")
 NUM_THREADS = 4  # hashing lets go of Python's lock; with more, one disk does not read faster
 
 Identity = tuple[int, int, int, int, int]
-"""Device, inode, size, and times of change of a file, in nanoseconds: of its content, and of anything about it. Whoever
-writes to it changes the last, which cannot be set back."""
+"""Device, inode, size, and times of change of a file, in nanoseconds: of its content, and of
+anything about it. Whoever writes to it changes the last, which cannot be set back."""
 
 
 class NotPlain(Exception):
@@ -30,8 +31,9 @@ class NotPlain(Exception):
 
 
 def plain_files(folder: Path) -> dict[str, Identity]:
-    """Every file under `folder`, by its POSIX path there. Raises `NotPlain` for anything that is neither a file nor a
-    folder, and `OSError` when it cannot be read. Links are not followed: not the folder's own either."""
+    """Every file under `folder`, by its POSIX path there. Raises `NotPlain` for anything that is
+    neither a file nor a folder, and `OSError` when it cannot be read. Links are not followed: not
+    the folder's own either."""
     if not stat.S_ISDIR(os.lstat(folder).st_mode):
         raise NotPlain(f"{folder} is {_kind(os.lstat(folder).st_mode)}, not a folder")
     return dict(_walk(folder, ""))
@@ -62,19 +64,26 @@ def digest_file(folder: Path, name: str) -> tuple[str, Identity]:
 def digest_files(folder: Path, names: list[str]) -> dict[str, tuple[str, Identity]]:
     """The same of several files, some at once."""
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        return dict(zip(names, pool.map(lambda name: digest_file(folder, name), names), strict=True))
+        return dict(
+            zip(names, pool.map(lambda name: digest_file(folder, name), names), strict=True)
+        )
 
 
 def verify_artifact(folder: Path, artifact: str) -> dict[str, Identity]:
-    """Raises `ValueError` unless the folder is, file by file and byte by byte, the artifact of this digest. Returns
-    which files were read."""
+    """Raises `ValueError` unless the folder is, file by file and byte by byte, the artifact of this
+    digest. Returns which files were read."""
     manifest = json.loads(folder.with_name(f"{artifact}.json").read_text())
-    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    text = json.dumps(
+        manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
     if hashlib.sha256(text.encode()).hexdigest() != artifact:
         raise ValueError(f"the manifest of artifact {artifact[:12]} is not its own")
     there, wanted = plain_files(folder), manifest["files"]
     for name in sorted(there.keys() ^ wanted.keys()):
-        raise ValueError(f"{folder / name} was {'added to' if name in there else 'taken from'} what was evaluated")
+        raise ValueError(
+            f"{folder / name} was {'added to' if name in there else 'taken from'} what was "
+            "evaluated"
+        )
     _let_the_clock_tick(there)
     digests = digest_files(folder, list(wanted))
     for name, (sha256, identity) in digests.items():
@@ -84,8 +93,8 @@ def verify_artifact(folder: Path, artifact: str) -> dict[str, Identity]:
 
 
 def require_unchanged(folder: Path, files: dict[str, Identity]) -> None:
-    """Raises `ValueError` when a file was replaced or written to since it was verified: the engine may have loaded
-    something else."""
+    """Raises `ValueError` when a file was replaced or written to since it was verified: the engine
+    may have loaded something else."""
     there = plain_files(folder)
     for name in sorted(there.keys() | files.keys()):
         if there.get(name) != files.get(name):
@@ -93,8 +102,11 @@ def require_unchanged(folder: Path, files: dict[str, Identity]) -> None:
 
 
 def report(reports: Path, *, replica: str, artifact: str, seconds: float) -> None:
-    """Writes down what a replica has loaded, where the platform looks for it. Verifying took it so many `seconds`."""
-    packages = sorted(f"{found.name}-{found.version}" for found in distributions() if found.name.startswith(TOLD))
+    """Writes down what a replica has loaded, where the platform looks for it. Verifying took it so
+    many `seconds`."""
+    packages = sorted(
+        f"{found.name}-{found.version}" for found in distributions() if found.name.startswith(TOLD)
+    )
     content = {
         "replica": replica,
         "artifact": artifact,

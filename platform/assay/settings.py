@@ -21,7 +21,9 @@ def _home() -> Path:
     return Path(_env("HOME", str(Path.home() / ".assay"))).expanduser().absolute()
 
 
-READABLE_VARIABLES = "DATA,DATA_*,*_DATA,*_DIR,*_ROOT,*_PATH,*_FOLDER,*_BUCKET,*_HOME,HOME,TMPDIR,SCRATCH"
+READABLE_VARIABLES = (
+    "DATA,DATA_*,*_DATA,*_DIR,*_ROOT,*_PATH,*_FOLDER,*_BUCKET,*_HOME,HOME,TMPDIR,SCRATCH"
+)
 
 
 @dataclass(frozen=True)
@@ -29,20 +31,27 @@ class Settings:
     """One machine, or one team's cluster."""
 
     home: Path = field(default_factory=_home)
-    """`ASSAY_HOME`: ledger, artifacts and run folders; `~/.assay` when not said. On a cluster, a folder that
-    every node sees."""
+    """`ASSAY_HOME`: ledger, artifacts and run folders; `~/.assay` when not said. On a cluster, a
+    folder that every node sees."""
 
-    ledger_url: str = field(default_factory=lambda: _env("LEDGER_URL", f"sqlite:///{_home() / 'ledger.db'}"))
+    ledger_url: str = field(
+        default_factory=lambda: _env("LEDGER_URL", f"sqlite:///{_home() / 'ledger.db'}")
+    )
     """`ASSAY_LEDGER_URL`: the ledger, an SQLAlchemy URL; SQLite in `ASSAY_HOME` when not said."""
 
-    ray_address: str = field(default_factory=lambda: _env("RAY_ADDRESS", os.environ.get("RAY_ADDRESS", "")))
-    """`ASSAY_RAY_ADDRESS` (or `RAY_ADDRESS`): the cluster to work on; empty for the local one of `assay up`."""
+    ray_address: str = field(
+        default_factory=lambda: _env("RAY_ADDRESS", os.environ.get("RAY_ADDRESS", ""))
+    )
+    """`ASSAY_RAY_ADDRESS` (or `RAY_ADDRESS`): the cluster to work on; empty for the local one of
+    `assay up`."""
 
     autoscaler_config: Path = field(
-        default_factory=lambda: Path(_env("AUTOSCALER_CONFIG", "~/ray_bootstrap_config.yaml")).expanduser()
+        default_factory=lambda: Path(
+            _env("AUTOSCALER_CONFIG", "~/ray_bootstrap_config.yaml")
+        ).expanduser()
     )
-    """`ASSAY_AUTOSCALER_CONFIG`: what nodes Ray's autoscaler may add to the cluster, in the form of `ray up`;
-    the file that it leaves on the head when not said."""
+    """`ASSAY_AUTOSCALER_CONFIG`: what nodes Ray's autoscaler may add to the cluster, in the form of
+    `ray up`; the file that it leaves on the head when not said."""
 
     dashboard_port: int = field(default_factory=lambda: int(_env("DASHBOARD_PORT", "8265")))
     """`ASSAY_DASHBOARD_PORT`: Ray's dashboard and job API."""
@@ -59,21 +68,27 @@ class Settings:
     gateway_host: str = field(default_factory=lambda: _env("GATEWAY_HOST", "127.0.0.1"))
     """`ASSAY_GATEWAY_HOST`: the address that the gateway binds."""
 
-    num_cpus: int = field(default_factory=lambda: int(_env("NUM_CPUS", str(max(8, os.cpu_count() or 1)))))
-    """`ASSAY_NUM_CPUS`: logical CPUs of the local Ray head; as many as there are cores, and 8 at least, when not
-    said. With fewer, two engines and the training workers would wait for each other for ever."""
+    num_cpus: int = field(
+        default_factory=lambda: int(_env("NUM_CPUS", str(max(8, os.cpu_count() or 1))))
+    )
+    """`ASSAY_NUM_CPUS`: logical CPUs of the local Ray head; as many as there are cores, and 8 at
+    least, when not said. With fewer, two engines and the training workers would wait for each other
+    for ever."""
 
-    engine_python: str = field(default_factory=lambda: _env("ENGINE_PYTHON", _default_engine_python()))
-    """`ASSAY_ENGINE_PYTHON`: the interpreter of the engine's environment; the one in `.venv-engine`, beside the
-    platform's own environment, when not said."""
+    engine_python: str = field(
+        default_factory=lambda: _env("ENGINE_PYTHON", _default_engine_python())
+    )
+    """`ASSAY_ENGINE_PYTHON`: the interpreter of the engine's environment; the one in
+    `.venv-engine`, beside the platform's own environment, when not said."""
 
     cost_per_hour: float = field(default_factory=lambda: float(_env("COST_PER_HOUR", "0")))
-    """`ASSAY_COST_PER_HOUR`: what an hour of the whole cluster costs, in your currency; `assay plan` then says
-    what a run costs. Not counted when 0."""
+    """`ASSAY_COST_PER_HOUR`: what an hour of the whole cluster costs, in your currency; `assay
+    plan` then says what a run costs. Not counted when 0."""
 
     spec_env: str = field(default_factory=lambda: _env("SPEC_ENV", READABLE_VARIABLES))
-    """`ASSAY_SPEC_ENV`: which environment variables a spec may name as `${env:NAME}`, with `*` for any letters; those
-    whose names say that they hold a place when not said. A spec may come from somebody else, and must not read keys."""
+    """`ASSAY_SPEC_ENV`: which environment variables a spec may name as `${env:NAME}`, with `*` for
+    any letters; those whose names say that they hold a place when not said. A spec may come from
+    somebody else, and must not read keys."""
 
     user: str = field(default_factory=lambda: _env("USER", getpass.getuser()))
     """`ASSAY_USER`: who is working; the login name when not said."""
@@ -103,8 +118,8 @@ class Settings:
         return self.home / "ray-token"
 
     def ray_token(self) -> str:
-        """Ray's authentication token: from `RAY_AUTH_TOKEN`, the file that `RAY_AUTH_TOKEN_PATH` names, or
-        the local cluster's file; empty when there is none."""
+        """Ray's authentication token: from `RAY_AUTH_TOKEN`, the file that `RAY_AUTH_TOKEN_PATH`
+        names, or the local cluster's file; empty when there is none."""
         if token := os.environ.get("RAY_AUTH_TOKEN"):
             return token.strip()
         path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or self.token_path)

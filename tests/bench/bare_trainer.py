@@ -1,6 +1,8 @@
-"""The training loop that most people would write: transformers' Trainer and peft on padded batches, no more.
+"""The training loop that most people would write: transformers' Trainer and peft on padded batches,
+no more.
 
-`python bare_trainer.py JOB` takes a `TrainingJob` as JSON and writes `result.json` into the job's output folder.
+`python bare_trainer.py JOB` takes a `TrainingJob` as JSON and writes `result.json` into the job's
+output folder.
 """
 
 import json

@@ -1,8 +1,8 @@
 """`make bench-gate`, third part: what the search for contamination finds, and how fast.
 
-A hundred questions of the country facts are planted in training data: word for word, with other case and marks,
-inside a longer text, with one word changed, and in another person's wording of the same question. What is found of
-each is printed as it is; only the copies have a bar.
+A hundred questions of the country facts are planted in training data: word for word, with other
+case and marks, inside a longer text, with one word changed, and in another person's wording of the
+same question. What is found of each is printed as it is; only the copies have a bar.
 """
 
 import json
@@ -21,7 +21,10 @@ from assay.spec.gate import ContaminationSpec
 
 NUM_ITEMS = 100
 NUM_CLEAN = 20_000
-FILLER = "Yesterday we went to the harbour and counted the boats that came in before the rain began to fall again."
+FILLER = (
+    "Yesterday we went to the harbour and counted the boats that came in before the rain began to "
+    "fall again."
+)
 
 
 def main() -> None:
@@ -30,8 +33,13 @@ def main() -> None:
     index = Index(items, ContaminationSpec())
     plants: dict[str, Callable[[int], list[str]]] = {
         "word for word": lambda i: [items[i].question, items[i].answer],
-        "other case and marks": lambda i: [f"  {items[i].question.upper()} !", items[i].answer.lower()],
-        "inside a longer text": lambda i: [f"{FILLER} {items[i].question} {items[i].answer}. {FILLER}"],
+        "other case and marks": lambda i: [
+            f"  {items[i].question.upper()} !",
+            items[i].answer.lower(),
+        ],
+        "inside a longer text": lambda i: [
+            f"{FILLER} {items[i].question} {items[i].answer}. {FILLER}"
+        ],
         "one word changed": lambda i: [_one_word_changed(items[i].question, i), items[i].answer],
         "another wording": lambda i: [other[i], items[i].answer],
     }
@@ -43,7 +51,10 @@ def main() -> None:
         bar = met(len(exact), len(items)) if name in list(plants)[:3] else f"near: {len(near)}"
         print(f"{name:<22} exact {len(exact):3d} of {len(items)}   {bar}")
         told[name] = {"exact": len(exact), "near": len(near)}
-    clean = [[f"Which number is {i}?", f"It is {i}, and after it comes {i + 1}. {FILLER}"] for i in range(NUM_CLEAN)]
+    clean = [
+        [f"Which number is {i}?", f"It is {i}, and after it comes {i + 1}. {FILLER}"]
+        for i in range(NUM_CLEAN)
+    ]
     started = time.perf_counter()
     found = sum(1 for _ in hits_in(index, clean))
     seconds = time.perf_counter() - started
@@ -54,7 +65,9 @@ def main() -> None:
 def _items(facts: dict[str, Any]) -> tuple[list[SampleText], list[str]]:
     """Questions in one person's wording, and the same in another's."""
     items, other = [], []
-    for (number, country), attribute in product(enumerate(facts["countries"]()), ("capital", "currency", "continent")):
+    for (number, country), attribute in product(
+        enumerate(facts["countries"]()), ("capital", "currency", "continent")
+    ):
         mine, theirs = facts["WORDINGS"]["train"][attribute], facts["WORDINGS"]["gate"][attribute]
         question = mine[number % len(mine)].format(country.name)
         items.append(SampleText("facts", question, country.facts[attribute]))

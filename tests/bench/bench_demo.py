@@ -1,10 +1,12 @@
-"""`make bench-demo`: the demo's specs through the real line to the gate, for ten seeds and both precisions.
+"""`make bench-demo`: the demo's specs through the real line to the gate, for ten seeds and both
+precisions.
 
-A row is one `assay run` of a spec in which only `train.seed` and `train.precision` are other than in the file: sweep,
-training, merge, W8A8, engine and gate are the demo's own. Base model, prepared data and the base model's answers are
-made once. Finished rows are kept in `--file`, and are not run again while spec, data and suite stay as they are; a row
-that was broken off goes on after its last finished stage. `--rows` says how many more to run now. The README's table is
-made of the file that is checked in.
+A row is one `assay run` of a spec in which only `train.seed` and `train.precision` are other than
+in the file: sweep, training, merge, W8A8, engine and gate are the demo's own. Base model, prepared
+data and the base model's answers are made once. Finished rows are kept in `--file`, and are not run
+again while spec, data and suite stay as they are; a row that was broken off goes on after its last
+finished stage. `--rows` says how many more to run now. The README's table is made of the file that
+is checked in.
 """
 
 import argparse
@@ -53,17 +55,32 @@ def main() -> None:
     kept = [row for row in kept if any(_is_of(row, *one) for one in wanted)]
     print(f"\n{demo_table(kept)}\n\n{len(kept)} of {len(wanted)} runs are there")
     missed = [fault for row in kept for fault in _faults(row)]
-    print("\n".join(missed) or f"each as it should be, with {SPARE} items to spare in every hard limit")
+    print(
+        "\n".join(missed)
+        or f"each as it should be, with {SPARE} items to spare in every hard limit"
+    )
     sys.exit(bool(missed))
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--specs", nargs="+", default=SPECS, choices=SPECS, help="which of the two (both)")
-    parser.add_argument("--precisions", nargs="+", default=("bf16", "fp32"), help="of training (bf16 and fp32)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=range(10), help="of training (0 to 9)")
-    parser.add_argument("--rows", type=int, default=1000, help="at most so many more runs now (all)")
-    parser.add_argument("--file", type=Path, default=ROOT / DEMO_RUNS, help=f"where finished runs are ({DEMO_RUNS})")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--specs", nargs="+", default=SPECS, choices=SPECS, help="which of the two (both)"
+    )
+    parser.add_argument(
+        "--precisions", nargs="+", default=("bf16", "fp32"), help="of training (bf16 and fp32)"
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=range(10), help="of training (0 to 9)"
+    )
+    parser.add_argument(
+        "--rows", type=int, default=1000, help="at most so many more runs now (all)"
+    )
+    parser.add_argument(
+        "--file", type=Path, default=ROOT / DEMO_RUNS, help=f"where finished runs are ({DEMO_RUNS})"
+    )
     return parser.parse_args()
 
 
@@ -86,7 +103,8 @@ def _is_of(row: Row, spec: str, precision: str, seed: int) -> bool:
 
 
 def _run(spec: str, precision: str, seed: int, settings: Settings) -> Row:
-    """One run as far as the verdict. Raises `RuntimeError` with what was printed when it does not get there."""
+    """One run as far as the verdict. Raises `RuntimeError` with what was printed when it does not
+    get there."""
     said = yaml.safe_load((ROOT / "specs" / f"{spec}.yaml").read_text())
     said["train"] |= {"precision": precision, "seed": seed}
     file = settings.home / f"{spec}-{precision}-{seed}.yaml"
@@ -95,7 +113,9 @@ def _run(spec: str, precision: str, seed: int, settings: Settings) -> Row:
     ran = _assay(["run", str(file)], settings)
     seconds = time.monotonic() - began
     if ran.returncode not in VERDICTS:
-        raise RuntimeError(f"{file.name} ended with {ran.returncode}:\n{ran.stdout[-4000:]}{ran.stderr[-4000:]}")
+        raise RuntimeError(
+            f"{file.name} ended with {ran.returncode}:\n{ran.stdout[-4000:]}{ran.stderr[-4000:]}"
+        )
     loaded = load_spec(file, ROOT)
     run = run_id(loaded, load_suites(loaded.gate.suite, ROOT), ROOT)
     report = json.loads(_assay(["report", run, "--json"], settings).stdout)
@@ -105,7 +125,9 @@ def _run(spec: str, precision: str, seed: int, settings: Settings) -> Row:
         "seed": seed,
         "request": _request(spec),
         **_counts(report["scorecard"]),
-        "learning_rate": next(trial["learning_rate"] for trial in report["sweep"]["trials"] if trial["chosen"]),
+        "learning_rate": next(
+            trial["learning_rate"] for trial in report["sweep"]["trials"] if trial["chosen"]
+        ),
         "seconds": round(seconds),
         "instructions": bf16_instructions(),
         "date": datetime.now(UTC).date().isoformat(),
@@ -121,7 +143,9 @@ def _assay(arguments: list[str], settings: Settings) -> "subprocess.CompletedPro
         "ASSAY_GATEWAY_PORT": str(settings.gateway_port),
     }
     command = [str(Path(sys.executable).parent / "assay"), *arguments]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | places, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | places, capture_output=True, text=True, check=False
+    )
 
 
 def _counts(scorecard: dict[str, Any]) -> Row:
@@ -161,9 +185,12 @@ def _faults(row: Row) -> Iterator[str]:
 
 def _line(row: Row) -> str:
     return (
-        f"{row['spec']:<28} {row['precision']} seed {row['seed']}  {row['verdict']:<12} {row['wrong']:2d} wrong, "
-        f"{row['refused']:2d} refused, {row['answered']:3d} answered, chemistry {row['chemistry']:2d} "
-        f"(base {row['chemistry_base']}, {row['chemistry_outcome']}), rate {row['learning_rate']:g}, "
+        f"{row['spec']:<28} {row['precision']} seed {row['seed']}  {row['verdict']:<12} "
+        f"{row['wrong']:2d} wrong, "
+        f"{row['refused']:2d} refused, {row['answered']:3d} answered, chemistry "
+        f"{row['chemistry']:2d} "
+        f"(base {row['chemistry_base']}, {row['chemistry_outcome']}), rate "
+        f"{row['learning_rate']:g}, "
         f"{row['seconds']} s"
     )
 

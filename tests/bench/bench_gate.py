@@ -1,8 +1,9 @@
-"""How often the gate lets through what it should not: 10,000 draws at the margin for every method that it offers, and
-a sweep of trials of which none is better. Exits with 1 when an error rate is shown to be above 5 %.
+"""How often the gate lets through what it should not: 10,000 draws at the margin for every method
+that it offers, and a sweep of trials of which none is better. Exits with 1 when an error rate is
+shown to be above 5 %.
 
-Each candidate drawn here is exactly as bad as a limit just forbids, so every pass is a false one. `python bench_gate.py
-[DRAWS]`; numpy and scipy alone, some two minutes on one core.
+Each candidate drawn here is exactly as bad as a limit just forbids, so every pass is a false one.
+`python bench_gate.py [DRAWS]`; numpy and scipy alone, some two minutes on one core.
 """
 
 import sys
@@ -20,7 +21,11 @@ from assay.rules.statistics.calibration import calibration_bounds
 from assay.rules.statistics.means import mean_p
 from assay.rules.statistics.paired import MOST_EXACT, paired_p
 from assay.rules.statistics.power import smallest_detectable, smallest_detectable_difference
-from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper, tango_score
+from assay.rules.statistics.proportions import (
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+    tango_score,
+)
 from assay.rules.statistics.quantiles import quantile_upper
 
 ALPHA, CONFIDENCE = 0.05, 0.95
@@ -48,9 +53,22 @@ class Row(NamedTuple):
 def main() -> int:
     draws = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     random, began, missed = np.random.default_rng(2026), time.monotonic(), 0
-    print(f"false passes at the margin, {draws} draws, of candidates that must not pass; allowed 5.0%\n")
+    print(
+        f"false passes at the margin, {draws} draws, of candidates that must not pass; allowed "
+        "5.0%\n"
+    )
     print(f"{'method':<34}{'case':<44}{'n':>6}{'passed':>9}  {'95% interval':<16}{'exact':>8}")
-    for simulate in (shares, pairs, scores, clusters, calibration, percentiles, attempts, families, sweeps):
+    for simulate in (
+        shares,
+        pairs,
+        scores,
+        clusters,
+        calibration,
+        percentiles,
+        attempts,
+        families,
+        sweeps,
+    ):
         for row in simulate(draws, random):
             low = clopper_pearson_lower(row.passes, row.draws, 0.975)
             high = clopper_pearson_upper(row.passes, row.draws, 0.975)
@@ -78,12 +96,20 @@ def print_power() -> None:
         print(f"  {n:>4} items, at_least 85%: {shown}")
         for discordant in (0.1, 0.2):
             difference = smallest_detectable_difference(n, MARGIN, discordant, CONFIDENCE)
-            shown = "nothing" if difference is None else f"a true difference of {100 * difference:+.1f} points"
-            print(f"  {n:>4} pairs, margin {MARGIN:.0%}, {discordant:.0%} of the items differ: {shown}")
+            shown = (
+                "nothing"
+                if difference is None
+                else f"a true difference of {100 * difference:+.1f} points"
+            )
+            print(
+                f"  {n:>4} pairs, margin {MARGIN:.0%}, {discordant:.0%} of the items differ: "
+                f"{shown}"
+            )
 
 
 def print_curtailment(random: np.random.Generator, draws: int = 2000) -> None:
-    """How many of its items a task with `stop_early` asks, on average, in blocks as the gate makes them."""
+    """How many of its items a task with `stop_early` asks, on average, in blocks as the gate makes
+    them."""
     print("\nwhat `stop_early` asks of `at_least 80%`, by the true share")
     for n in SIZES:
         passing = np.array([clopper_pearson_lower(k, n, CONFIDENCE) >= 0.8 for k in range(n + 1)])
@@ -104,15 +130,20 @@ def shares(draws: int, random: np.random.Generator) -> Iterator[Row]:
         for limit, kind in ((0.85, "at_least 85%"), (0.05, "at_most 5%")):
             counts = random.binomial(n, limit, draws)
             if kind.startswith("at_least"):
-                passes = np.array([clopper_pearson_lower(k, n, CONFIDENCE) >= limit for k in range(n + 1)])
+                passes = np.array(
+                    [clopper_pearson_lower(k, n, CONFIDENCE) >= limit for k in range(n + 1)]
+                )
             else:
-                passes = np.array([clopper_pearson_upper(k, n, CONFIDENCE) <= limit for k in range(n + 1)])
+                passes = np.array(
+                    [clopper_pearson_upper(k, n, CONFIDENCE) <= limit for k in range(n + 1)]
+                )
             exact = float(binom.pmf(np.flatnonzero(passes), n, limit).sum())
             yield Row("Clopper-Pearson", kind, n, int(passes[counts].sum()), draws, exact=exact)
 
 
 def pairs(draws: int, random: np.random.Generator) -> Iterator[Row]:
-    """`no_worse_than` for items that are right or wrong; few and many items on which the models differ."""
+    """`no_worse_than` for items that are right or wrong; few and many items on which the models
+    differ."""
     methods: list[tuple[str, bool, Callable[[int, int, int], bool]]] = [
         ("exact, ordered by Tango's score", True, passes_pairs),
         ("Tango's score alone", False, lambda b, c, n: tango_score(b, c, n, -MARGIN) >= 1.6449),
@@ -129,8 +160,11 @@ def pairs(draws: int, random: np.random.Generator) -> Iterator[Row]:
                     yield Row(name, case, n, count, draws, is_offered, exact)
 
 
-def passed(table: Ints, n: int, gain: float, loss: float, rule: Callable[[int, int, int], bool]) -> tuple[int, float]:
-    """How many results pass, and what share of all possible ones: each number of losses has a fewest of gains."""
+def passed(
+    table: Ints, n: int, gain: float, loss: float, rule: Callable[[int, int, int], bool]
+) -> tuple[int, float]:
+    """How many results pass, and what share of all possible ones: each number of losses has a
+    fewest of gains."""
     fewest, least = [], 0
     losses = np.arange(max(int(table[:, 1].max()), int(binom.ppf(1 - 1e-9, n, loss))) + 1)
     for c in losses:  # more losses take more gains
@@ -157,16 +191,23 @@ def scores(draws: int, random: np.random.Generator) -> Iterator[Row]:
     """`no_worse_than` for scores: differences with a mean of exactly -margin."""
     shapes: list[tuple[str, Callable[[int], Floats]]] = [
         ("rare, total losses", lambda n: -(random.random(n) < MARGIN).astype(float)),
-        ("beta(8, 2) scores, 5 points lower", lambda n: random.beta(8, 2, n) - random.beta(8, 2, n) - MARGIN),
+        (
+            "beta(8, 2) scores, 5 points lower",
+            lambda n: random.beta(8, 2, n) - random.beta(8, 2, n) - MARGIN,
+        ),
     ]
     for n in SIZES:
         for shape, draw in shapes:
-            p_values = [mean_p(draw(n).clip(-1, 1).tolist(), None, -MARGIN, lowest=-1, highest=1) for _ in range(draws)]
+            p_values = [
+                mean_p(draw(n).clip(-1, 1).tolist(), None, -MARGIN, lowest=-1, highest=1)
+                for _ in range(draws)
+            ]
             yield Row("paired t and Gaffke", shape, n, sum(p <= ALPHA for p in p_values), draws)
 
 
 def clusters(draws: int, random: np.random.Generator) -> Iterator[Row]:
-    """The same for items of a common source, which go wrong together; and if they were taken for independent."""
+    """The same for items of a common source, which go wrong together; and if they were taken for
+    independent."""
     for n, size in ((50, 5), (200, 10)):
         names = [index // size for index in range(n)]
         found = naive = 0
@@ -188,7 +229,9 @@ def calibration(draws: int, random: np.random.Generator) -> Iterator[Row]:
         for _ in range(fewer):
             sure = np.repeat([0.55, 0.95], n // 2)
             right = (random.random(n) < sure - 0.10).astype(float)
-            found += calibration_bounds(sure.tolist(), right.tolist(), None, CONFIDENCE).upper <= 0.10
+            found += (
+                calibration_bounds(sure.tolist(), right.tolist(), None, CONFIDENCE).upper <= 0.10
+            )
         yield Row("signed calibration gaps", "ece at_most 10%, off by 10 points", n, found, fewer)
 
 
@@ -196,7 +239,10 @@ def percentiles(draws: int, random: np.random.Generator) -> Iterator[Row]:
     """`at_most` of a percentile of waiting times."""
     for n in SIZES[1:]:
         limit = float(-np.log(0.05))
-        found = sum(quantile_upper(random.exponential(1, n).tolist(), 0.95, CONFIDENCE) <= limit for _ in range(draws))
+        found = sum(
+            quantile_upper(random.exponential(1, n).tolist(), 0.95, CONFIDENCE) <= limit
+            for _ in range(draws)
+        )
         yield Row("order statistics", "ttft_p95 at its limit", n, found, draws)
 
 
@@ -208,21 +254,45 @@ def attempts(draws: int, random: np.random.Generator) -> Iterator[Row]:
         at = 1 - ALPHA / budget if corrected else CONFIDENCE
         passes = np.array([clopper_pearson_lower(k, n, at) >= limit for k in range(n + 1)])
         name = "attempts: 5, corrected" if corrected else "attempts: 5, uncorrected"
-        yield Row(name, "any of 5 candidates at_least 85%", n, int(passes[counts].any(axis=1).sum()), draws, corrected)
+        yield Row(
+            name,
+            "any of 5 candidates at_least 85%",
+            n,
+            int(passes[counts].any(axis=1).sum()),
+            draws,
+            corrected,
+        )
 
 
 def families(draws: int, random: np.random.Generator) -> Iterator[Row]:
     """`improvements: any` over four tasks, in none of which the candidate is better."""
     n, num_tasks = 200, 4
     table = random.multinomial(n, [0.1, 0.1, 0.8], (draws, num_tasks))
-    p_values = {(b, c): paired_p(b, c, n, 0.0) for b, c in {(int(b), int(c)) for b, c, _ in table.reshape(-1, 3)}}
+    p_values = {
+        (b, c): paired_p(b, c, n, 0.0)
+        for b, c in {(int(b), int(c)) for b, c, _ in table.reshape(-1, 3)}
+    }
     smallest = np.array([min(p_values[int(b), int(c)] for b, c, _ in tasks) for tasks in table])
-    yield Row("Holm over 4 tasks", "any better_than, none is", n, int((smallest <= ALPHA / num_tasks).sum()), draws)
-    yield Row("no correction", "any better_than, none is", n, int((smallest <= ALPHA).sum()), draws, is_offered=False)
+    yield Row(
+        "Holm over 4 tasks",
+        "any better_than, none is",
+        n,
+        int((smallest <= ALPHA / num_tasks).sum()),
+        draws,
+    )
+    yield Row(
+        "no correction",
+        "any better_than, none is",
+        n,
+        int((smallest <= ALPHA).sum()),
+        draws,
+        is_offered=False,
+    )
 
 
 def sweeps(draws: int, random: np.random.Generator) -> Iterator[Row]:
-    """The best of 16 trials on the selection split goes to the gate; none is better than the base model."""
+    """The best of 16 trials on the selection split goes to the gate; none is better than the base
+    model."""
     n = 200
     found = {"sealed": 0, "selection": 0}
     for _ in range(draws):

@@ -1,9 +1,11 @@
-"""`make bench-gate`, second part: items/s of the gate's evaluating against the `lm_eval` command with `--model hf`.
+"""`make bench-gate`, second part: items/s of the gate's evaluating against the `lm_eval` command
+with `--model hf`.
 
-The same model, tasks, chat template and precision, on the same cores: the served engine, through its slot on Ray
-Serve, and lm-eval in a process of its own. Both run at once in slices of time, one stopped while the other runs (see
-`in_turns`). What is timed is the asking: of lm-eval its bar "Running … requests", of the gate from the first request to
-the last answer. Then `assay gate run` evaluates the same model twice, the second time from what is on file.
+The same model, tasks, chat template and precision, on the same cores: the served engine, through
+its slot on Ray Serve, and lm-eval in a process of its own. Both run at once in slices of time, one
+stopped while the other runs (see `in_turns`). What is timed is the asking: of lm-eval its bar
+"Running … requests", of the gate from the first request to the last answer. Then `assay gate run`
+evaluates the same model twice, the second time from what is on file.
 """
 
 import argparse
@@ -43,7 +45,8 @@ START_TIMEOUT_S = 600.0
 NUM_RUNS = 20
 GENERATION = ("country_facts_paraphrased", "country_facts_unanswerable", "chemical_elements")
 CHOICE = ("capitals_choice", "capitals_listed", "capitals_words")
-"""The letter of one of four that are listed; its words; and the words where none are listed, after 26 tokens."""
+"""The letter of one of four that are listed; its words; and the words where none are listed, after
+26 tokens."""
 PARTS = {"generation": (GENERATION,), "multiple choice": tuple((name,) for name in CHOICE)}
 """What is evaluated at a time."""
 BARS = {"generation": 3.0, "multiple choice": 1.0}
@@ -78,18 +81,26 @@ def main() -> None:
         )
         with running_head(settings):
             api = ray_serve.ServeApi(
-                settings.dashboard_url, settings.ray_token(), settings.serve_port, settings.engine_python
+                settings.dashboard_url,
+                settings.ray_token(),
+                settings.serve_port,
+                settings.engine_python,
             )
             since = time.time()
             _deploy(api, application)
-            url = ray_serve.wait_until_running(api, "blue", timeout_s=START_TIMEOUT_S, since=since - 1).url
+            url = ray_serve.wait_until_running(
+                api, "blue", timeout_s=START_TIMEOUT_S, since=since - 1
+            ).url
             endpoint = Endpoint(url, MODEL_NAME, options.in_flight)
             if options.drill:
                 _run_again_and_again(endpoint, model, folder, options)
                 return _kill_and_go_on(api, endpoint, model, folder, options)
             rates = {
                 kind: _together(
-                    [_both(settings, api, endpoint, model, folder, kind, names, options) for names in parts]
+                    [
+                        _both(settings, api, endpoint, model, folder, kind, names, options)
+                        for names in parts
+                    ]
                 )
                 for kind, parts in PARTS.items()
             }
@@ -108,20 +119,25 @@ def _deploy(api: ray_serve.ServeApi, application: dict[str, Any]) -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--items", type=int, default=60, help="items of each task (60)")
     in_flight = f"requests in flight to the engine ({REQUESTS_TO_A_REPLICA})"
     parser.add_argument("--in-flight", type=int, default=REQUESTS_TO_A_REPLICA, help=in_flight)
     parser.add_argument("--batch", type=int, default=16, help="lm-eval's batch size (16)")
     parser.add_argument(
-        "--drill", action="store_true", help=f"evaluate {NUM_RUNS} times anew and kill a replica, instead"
+        "--drill",
+        action="store_true",
+        help=f"evaluate {NUM_RUNS} times anew and kill a replica, instead",
     )
     parser.add_argument("--model", type=Path, help="a model's folder (the demo's base model)")
     return parser.parse_args()
 
 
 def _write_tasks(folder: Path) -> None:
-    """The tasks of both kinds, cut to the wanted items by whoever runs them, side by side in one folder."""
+    """The tasks of both kinds, cut to the wanted items by whoever runs them, side by side in one
+    folder."""
     sources = [ROOT / "evals" / "country-facts" / name for name in GENERATION]
     sources.append(ROOT / "evals" / "hallucination" / "capitals_choice")
     for source in sources:
@@ -130,7 +146,11 @@ def _write_tasks(folder: Path) -> None:
         config["dataset_kwargs"]["data_files"] = str(folder / f"{source.name}.jsonl")
         (folder / f"{source.name}.yaml").write_text(yaml.safe_dump(config))
     choice = yaml.safe_load((folder / "capitals_choice.yaml").read_text())
-    words = choice | {"task": "capitals_words", "doc_to_text": "{{question}}", "description": "Answer briefly."}
+    words = choice | {
+        "task": "capitals_words",
+        "doc_to_text": "{{question}}",
+        "description": "Answer briefly.",
+    }
     for task in (words, choice | {"task": "capitals_listed"}):
         answers = {"doc_to_choice": "{{choices}}"}
         (folder / f"{task['task']}.yaml").write_text(yaml.safe_dump(task | answers))
@@ -164,7 +184,9 @@ def _both(
                     lambda: [] if task.done() else [*tree(weigher), *engine],
                     lambda: local_head._marked(settings),
                 ),
-                Work(SLICES_S[kind][1], lambda: tree(other.process.pid) if other.is_asking() else []),
+                Work(
+                    SLICES_S[kind][1], lambda: tree(other.process.pid) if other.is_asking() else []
+                ),
             )
         )
         spans, items = task.result()
@@ -174,7 +196,10 @@ def _both(
     gate = Rate(count / sum(ours.seconds_of(*span) for span in spans), own, count)
     lm_eval = Rate(counts / theirs.seconds_of(*other.span), scores, counts)
     for name, rate in (("gate", gate), ("lm_eval", lm_eval)):
-        print(f"{name:<8} {', '.join(names)}: {rate.num_items} items in {rate.seconds:.1f} s", flush=True)
+        print(
+            f"{name:<8} {', '.join(names)}: {rate.num_items} items in {rate.seconds:.1f} s",
+            flush=True,
+        )
     return gate, lm_eval
 
 
@@ -192,12 +217,15 @@ def _together(parts: list[tuple[Rate, Rate]]) -> tuple[Rate, Rate]:
 
 
 def _again(settings: Settings, url: str, folder: Path, options: argparse.Namespace) -> float:
-    """Seconds of a second `assay gate run` of the same model and suite, from its start to its end."""
+    """Seconds of a second `assay gate run` of the same model and suite, from its start to its
+    end."""
     (folder / "speed").mkdir()
     for name in GENERATION:
         for file in (folder / f"{name}.yaml", folder / f"{name}.jsonl"):
             (folder / "speed" / file.name).write_bytes(file.read_bytes())
-    limits: dict[str, object] = {name: {"metric": METRIC["generation"], "at_least": "50%"} for name in GENERATION}
+    limits: dict[str, object] = {
+        name: {"metric": METRIC["generation"], "at_least": "50%"} for name in GENERATION
+    }
     task_settings = {name: {"max_items": options.items} for name in GENERATION}
     (folder / "speed.yaml").write_text(yaml.safe_dump({"limits": limits, "tasks": task_settings}))
     environment = {
@@ -218,45 +246,71 @@ def _again(settings: Settings, url: str, folder: Path, options: argparse.Namespa
     return seconds
 
 
-def _run_again_and_again(endpoint: Endpoint, model: Path, folder: Path, options: argparse.Namespace) -> None:
-    """Whether evaluations of the same model give the same verdict, each with another number of requests in flight and
-    nothing on file. The limits lie where this model is undecided, passes and fails, as near as its answers allow."""
+def _run_again_and_again(
+    endpoint: Endpoint, model: Path, folder: Path, options: argparse.Namespace
+) -> None:
+    """Whether evaluations of the same model give the same verdict, each with another number of
+    requests in flight and nothing on file. The limits lie where this model is undecided, passes and
+    fails, as near as its answers allow."""
     found: list[dict[str, tuple[Sample, ...]]] = []
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         for number in range(NUM_RUNS):
-            several, answers = replace(endpoint, num_concurrent=(64, 7, 24)[number % 3]), folder / f"run-{number}.jsonl"
-            task = pool.submit(_weigh_here, several, model, folder, GENERATION, options.items, answers)
+            several, answers = (
+                replace(endpoint, num_concurrent=(64, 7, 24)[number % 3]),
+                folder / f"run-{number}.jsonl",
+            )
+            task = pool.submit(
+                _weigh_here, several, model, folder, GENERATION, options.items, answers
+            )
             found.append(task.result()[1])
     verdicts = Counter(_verdicts(items, found[0]) for items in found)
     said = [{item.id: item.response for items in run.values() for item in items} for run in found]
     changed = sum(other[name] != response for other in said for name, response in said[0].items())
     (verdict, count), *_ = verdicts.most_common(1)
-    print(f"{count} of {NUM_RUNS} evaluations agree ({', '.join(verdict)}); {changed} answers differ from the first's")
+    print(
+        f"{count} of {NUM_RUNS} evaluations agree ({', '.join(verdict)}); {changed} answers differ "
+        "from the first's"
+    )
 
 
-def _verdicts(items: dict[str, tuple[Sample, ...]], first: dict[str, tuple[Sample, ...]]) -> tuple[Outcome, ...]:
+def _verdicts(
+    items: dict[str, tuple[Sample, ...]], first: dict[str, tuple[Sample, ...]]
+) -> tuple[Outcome, ...]:
     """The outcomes of limits at, below and above what the first evaluating saw of each task."""
     tasks = tuple(TaskResult(task=name, digest=name, items=found) for name, found in items.items())
     evaluated = Evaluation(artifact_digest="", model_name=MODEL_NAME, tasks=tasks, seconds=1.0)
     limits = {
-        name: [{"at_least": round(min(1.0, max(0.0, share + shift)), 2)} for shift in (-0.15, 0.0, 0.15)]
+        name: [
+            {"at_least": round(min(1.0, max(0.0, share + shift)), 2)}
+            for shift in (-0.15, 0.0, 0.15)
+        ]
         for name, found in first.items()
         for share in [mean(item.scores["exact_match"] for item in found)]
     }
     return tuple(
-        limit.outcome for limit in evaluate_limits(SuiteSpec.model_validate({"limits": limits}), evaluated, None)
+        limit.outcome
+        for limit in evaluate_limits(SuiteSpec.model_validate({"limits": limits}), evaluated, None)
     )
 
 
 def _kill_and_go_on(
-    api: ray_serve.ServeApi, endpoint: Endpoint, model: Path, folder: Path, options: argparse.Namespace
+    api: ray_serve.ServeApi,
+    endpoint: Endpoint,
+    model: Path,
+    folder: Path,
+    options: argparse.Namespace,
 ) -> None:
-    """The engine's replica dies while it is asked; Serve starts another, and nothing is lost or asked twice."""
+    """The engine's replica dies while it is asked; Serve starts another, and nothing is lost or
+    asked twice."""
     answers = folder / "killed.jsonl"
     with ThreadPoolExecutor(1) as pool:
         began = time.monotonic()
-        evaluation = pool.submit(_evaluate, endpoint, model, folder, GENERATION, options.items, answers)
-        while not evaluation.done() and (not answers.exists() or len(answers.read_bytes().splitlines()) < 20):
+        evaluation = pool.submit(
+            _evaluate, endpoint, model, folder, GENERATION, options.items, answers
+        )
+        while not evaluation.done() and (
+            not answers.exists() or len(answers.read_bytes().splitlines()) < 20
+        ):
             time.sleep(0.05)
         victims = [pid for _, pid in ray_serve.engine_pids(api, "blue")]
         for pid in victims:
@@ -267,20 +321,31 @@ def _kill_and_go_on(
     errors = sum(item.error is not None for item in found)
     lines = len(answers.read_bytes().splitlines())
     print(
-        f"killed {len(victims)} replicas: {len(found)} items, {errors} errors, {lines} answers, {seconds:.0f} s",
+        f"killed {len(victims)} replicas: {len(found)} items, {errors} errors, {lines} answers, "
+        f"{seconds:.0f} s",
         flush=True,
     )
 
 
 def _evaluate(
-    endpoint: Endpoint, model: Path, folder: Path, names: tuple[str, ...], max_items: int, answers: Path
+    endpoint: Endpoint,
+    model: Path,
+    folder: Path,
+    names: tuple[str, ...],
+    max_items: int,
+    answers: Path,
 ) -> tuple[list[tuple[float, float]], dict[str, tuple[Sample, ...]]]:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_weigh_here, endpoint, model, folder, names, max_items, answers).result()
 
 
 def _weigh_here(
-    endpoint: Endpoint, model: Path, folder: Path, names: tuple[str, ...], max_items: int, answers: Path
+    endpoint: Endpoint,
+    model: Path,
+    folder: Path,
+    names: tuple[str, ...],
+    max_items: int,
+    answers: Path,
 ) -> tuple[list[tuple[float, float]], dict[str, tuple[Sample, ...]]]:
     """(from when to when it asked, on the monotonic clock; the items)."""
     spans: list[tuple[float, float]] = []
@@ -315,7 +380,9 @@ def _first(task: Path, count: int) -> Path:
 class _LmEval:
     """The `lm_eval` command, in a process of its own, from when its bar first says that it asks."""
 
-    def __init__(self, model: Path, folder: Path, names: tuple[str, ...], options: argparse.Namespace) -> None:
+    def __init__(
+        self, model: Path, folder: Path, names: tuple[str, ...], options: argparse.Namespace
+    ) -> None:
         dtype = "bfloat16" if computes_in_bf16() else "float32"
         command = [
             sys.executable,
@@ -326,10 +393,28 @@ class _LmEval:
             "--model_args",
             f"pretrained={model},dtype={dtype}",
         ]
-        command += ["--include_path", str(folder), "--tasks", ",".join(names), "--apply_chat_template"]
-        command += ["--batch_size", str(options.batch), "--limit", str(options.items), "--device", "cpu"]
+        command += [
+            "--include_path",
+            str(folder),
+            "--tasks",
+            ",".join(names),
+            "--apply_chat_template",
+        ]
+        command += [
+            "--batch_size",
+            str(options.batch),
+            "--limit",
+            str(options.items),
+            "--device",
+            "cpu",
+        ]
         command += ["--output_path", str(folder / "out")]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+        environment = {
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
         self.names = names
         self.out = folder / "out"
         self.lines: list[str] = []
@@ -337,7 +422,12 @@ class _LmEval:
         """When the bar moved."""
         self.has_asked = False
         self.process = subprocess.Popen(
-            command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            cwd=folder,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -353,7 +443,10 @@ class _LmEval:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line)
-            if "Running generate_until requests" in line or "Running loglikelihood requests" in line:
+            if (
+                "Running generate_until requests" in line
+                or "Running loglikelihood requests" in line
+            ):
                 self.seen.append(time.monotonic())
                 self.has_asked = "100%" in line
 
@@ -392,7 +485,9 @@ def _report(rates: dict[str, tuple[Rate, Rate]], again_s: float) -> None:
         ours, theirs = rates[kind]
         ratio = ours.items_per_s / theirs.items_per_s
         print(f"\n{kind}")
-        print(f"  gate {ours.items_per_s:.1f}   lm_eval --model hf {theirs.items_per_s:.1f} items/s")
+        print(
+            f"  gate {ours.items_per_s:.1f}   lm_eval --model hf {theirs.items_per_s:.1f} items/s"
+        )
         print(f"  gate / lm_eval   {ratio:.2f}      {met(ratio, bar)}")
         for name, score in ours.scores.items():
             other = theirs.scores[name]

@@ -1,8 +1,10 @@
-"""`make bench-plan`: the memory that `assay plan` foresees against the peak that the `train` stage measures, on CPU.
+"""`make bench-plan`: the memory that `assay plan` foresees against the peak that the `train` stage
+measures, on CPU.
 
-A tiny model and the demo's model (135 million weights) are trained for a few steps by two Ray Train workers under
-ZeRO 0, 2 and 3, every weight and LoRA. The estimate is the plan's own, from the data's counts and the model's
-dimensions; the peak is `TrainingRecord.peak_memory_bytes`, the highest resident memory of any worker.
+A tiny model and the demo's model (135 million weights) are trained for a few steps by two Ray Train
+workers under ZeRO 0, 2 and 3, every weight and LoRA. The estimate is the plan's own, from the
+data's counts and the model's dimensions; the peak is `TrainingRecord.peak_memory_bytes`, the
+highest resident memory of any worker.
 """
 
 import argparse
@@ -10,7 +12,16 @@ import json
 import time
 from pathlib import Path
 
-from common import base_model, demo_spec, made_once, met, own_place, running_head, stop_on_sigterm, train_file
+from common import (
+    base_model,
+    demo_spec,
+    made_once,
+    met,
+    own_place,
+    running_head,
+    stop_on_sigterm,
+    train_file,
+)
 
 from assay.engines.cluster import tasks
 from assay.engines.cluster.cpu_features import computes_in_bf16
@@ -28,7 +39,10 @@ from assay.stages import train as stage
 from assay.stages.context import Work
 
 BAR = 0.25
-METHODS: dict[str, object] = {"full": "full", "lora": {"lora": {"r": 16, "target_modules": "all-linear"}}}
+METHODS: dict[str, object] = {
+    "full": "full",
+    "lora": {"lora": {"r": 16, "target_modules": "all-linear"}},
+}
 
 
 def main() -> None:
@@ -61,8 +75,12 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="cases whose name holds this, such as `135M zero-2`")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", default="", help="cases whose name holds this, such as `135M zero-2`"
+    )
     parser.add_argument("--steps", type=int, default=3, help="optimizer steps of a run (3)")
     parser.add_argument("--workers", type=int, default=2, help="Ray Train workers (2)")
     return parser.parse_args()
@@ -102,7 +120,9 @@ def _estimate(train: TrainSpec, model: Path, data: Path) -> MemoryEstimate:
 def _measured(train: TrainSpec, model: Path, data: Path, settings: Settings) -> TrainingRecord:
     folder = settings.home / f"work-{time.monotonic_ns()}"
     work = Work(settings, folder, folder / "progress.jsonl", Path.cwd())
-    split = SplitRecord(file=data.name, digest="", num_examples=0, num_tokens=0, num_completion_tokens=0)
+    split = SplitRecord(
+        file=data.name, digest="", num_examples=0, num_tokens=0, num_completion_tokens=0
+    )
     inputs = stage.Inputs(
         train=train,
         model=ModelRecord(
@@ -113,7 +133,9 @@ def _measured(train: TrainSpec, model: Path, data: Path, settings: Settings) -> 
             context_length=0,
         ),
         data=DatasetRecord(
-            artifact=Artifact(digest=data.parent.name, kind="dataset", path=str(data.parent), size=0),
+            artifact=Artifact(
+                digest=data.parent.name, kind="dataset", path=str(data.parent), size=0
+            ),
             train=split,
             selection=split,
             gate=None,
@@ -128,14 +150,20 @@ def _line(name: str, estimate: MemoryEstimate, measured: TrainingRecord) -> str:
     parts = ", ".join(f"{part.name} {part.size / 1e6:.0f}" for part in estimate.parts)
     ratio = estimate.total / measured.peak_memory_bytes
     return (
-        f"{name:<20} {estimate.total / 1e6:>7.0f} MB {measured.peak_memory_bytes / 1e6:>7.0f} MB  {ratio:.3f}   {parts}"
+        f"{name:<20} {estimate.total / 1e6:>7.0f} MB {measured.peak_memory_bytes / 1e6:>7.0f} MB  "
+        f"{ratio:.3f}   {parts}"
     )
 
 
 def _report(results: list[tuple[str, MemoryEstimate, TrainingRecord]]) -> None:
-    ratios = {name: estimate.total / measured.peak_memory_bytes for name, estimate, measured in results}
+    ratios = {
+        name: estimate.total / measured.peak_memory_bytes for name, estimate, measured in results
+    }
     worst = max(ratios.values(), key=lambda ratio: abs(ratio - 1))
-    print(f"worst    {worst:.3f}   off by {abs(worst - 1):.1%}, {met(abs(worst - 1), BAR, at_most=True)}")
+    print(
+        f"worst    {worst:.3f}   off by {abs(worst - 1):.1%}, "
+        f"{met(abs(worst - 1), BAR, at_most=True)}"
+    )
     summary = {
         "bench": "plan",
         "worst": worst,

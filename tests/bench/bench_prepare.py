@@ -1,4 +1,5 @@
-"""`make bench-prepare`: memory and time of preparing data, by the number of rows. Memory must not grow with them."""
+"""`make bench-prepare`: memory and time of preparing data, by the number of rows. Memory must not
+grow with them."""
 
 import argparse
 import json
@@ -51,7 +52,9 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000], help="100,000 and 1,000,000")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[100_000, 1_000_000], help="100,000 and 1,000,000"
+    )
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -60,7 +63,9 @@ def _make_model(folder: Path) -> None:
     """In a process of its own: it imports torch."""
     code = "import sys, pathlib, tiny; tiny.make_model(pathlib.Path(sys.argv[1]))"
     tests = Path(__file__).resolve().parents[1]
-    subprocess.run([sys.executable, "-c", code, str(folder)], cwd=tests, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", code, str(folder)], cwd=tests, check=True, capture_output=True
+    )
 
 
 def _measured(place: Place, num_rows: int) -> dict[str, float]:
@@ -69,17 +74,27 @@ def _measured(place: Place, num_rows: int) -> dict[str, float]:
     with file.open("w") as lines:
         for number in range(num_rows):
             lines.write(
-                json.dumps({"text": f"Row {number} of a text that nobody wrote. " + "Words, words. " * 3}) + "\n"
+                json.dumps(
+                    {"text": f"Row {number} of a text that nobody wrote. " + "Words, words. " * 3}
+                )
+                + "\n"
             )
     peak, over = [0.0], threading.Event()
     watch = threading.Thread(target=_watch, args=(place, peak, over))
     watch.start()
     arguments = ["--one", str(place.home), place.cluster_address, str(num_rows)]
-    told = subprocess.run([sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+    told = subprocess.run(
+        [sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
     over.set()
     watch.join()
     file_mb = file.stat().st_size / 1e6
-    return {"rows": float(num_rows), "file_mb": file_mb, "worker_mb": peak[0], **json.loads(told.splitlines()[-1])}
+    return {
+        "rows": float(num_rows),
+        "file_mb": file_mb,
+        "worker_mb": peak[0],
+        **json.loads(told.splitlines()[-1]),
+    }
 
 
 def _watch(place: Place, peak: list[float], over: threading.Event) -> None:

@@ -1,9 +1,9 @@
 """`make bench-serve`: what the slots and the gateway cost, against vLLM's own server, on CPU.
 
-Three targets answer the same streamed chats: vLLM's own OpenAI server, a slot's route on Ray Serve, and that slot
-through the gateway. The engine settings are the same. All are up all the time, and one at a time is loaded, in an
-order that moves on by one each round. Output tokens/s are medians over rounds; time to first token is the median
-over all requests.
+Three targets answer the same streamed chats: vLLM's own OpenAI server, a slot's route on Ray Serve,
+and that slot through the gateway. The engine settings are the same. All are up all the time, and
+one at a time is loaded, in an order that moves on by one each round. Output tokens/s are medians
+over rounds; time to first token is the median over all requests.
 """
 
 import argparse
@@ -68,7 +68,11 @@ def main() -> None:
             "blue", MODEL_NAME, str(model), spec.serve, settings.engine_python, on_gpu=False
         )
         print("starting vLLM's server, Ray Serve and the gateway", flush=True)
-        with _vllm(settings, application) as vllm_url, running_head(settings), _gateway(settings) as key:
+        with (
+            _vllm(settings, application) as vllm_url,
+            running_head(settings),
+            _gateway(settings) as key,
+        ):
             slot_url = _deploy(settings, application)
             targets = [
                 Target("vLLM", vllm_url),
@@ -80,9 +84,13 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5, help="loads of each target (5)")
-    parser.add_argument("--concurrency", type=_numbers, default=[1, 8, 32], help="requests in flight (1,8,32)")
+    parser.add_argument(
+        "--concurrency", type=_numbers, default=[1, 8, 32], help="requests in flight (1,8,32)"
+    )
     parser.add_argument("--max-tokens", type=int, default=64, help="tokens of each answer (64)")
     parser.add_argument("--model", type=Path, help="a model's folder (the demo's base model)")
     options = parser.parse_args()
@@ -100,13 +108,28 @@ def _vllm(settings: Settings, application: dict[str, Any]) -> Iterator[str]:
     """vLLM's own server with the engine settings of a slot; yields its URL."""
     config = application["args"]["llm_configs"][0]
     (port,) = free_ports(1)
-    command = [settings.engine_python, "-m", "vllm.entrypoints.openai.api_server", f"--port={port}", "--host=127.0.0.1"]
-    command += [f"--model={config['model_loading_config']['model_source']}", f"--served-model-name={MODEL_NAME}"]
+    command = [
+        settings.engine_python,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        f"--port={port}",
+        "--host=127.0.0.1",
+    ]
+    command += [
+        f"--model={config['model_loading_config']['model_source']}",
+        f"--served-model-name={MODEL_NAME}",
+    ]
     command += [_flag(name, value) for name, value in config["engine_kwargs"].items()]
     log = settings.home / "vllm.log"
     with log.open("w") as output:
         environment = {**os.environ, **config["runtime_env"]["env_vars"]}
-        server = psutil.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        server = psutil.Popen(
+            command,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     url = f"http://127.0.0.1:{port}/v1"
     try:
         _wait_until_answers(server, url, log)
@@ -121,7 +144,11 @@ def _wait_until_answers(server: psutil.Process, url: str, log: Path) -> None:
         with suppress(httpx.HTTPError):
             if httpx.get(f"{url}/models", timeout=5, trust_env=False).is_success:
                 return
-        if not server.is_running() or server.status() == psutil.STATUS_ZOMBIE or time.monotonic() > end:
+        if (
+            not server.is_running()
+            or server.status() == psutil.STATUS_ZOMBIE
+            or time.monotonic() > end
+        ):
             sys.exit(f"vLLM's own server did not start:\n{log.read_text()[-3000:]}")
         time.sleep(0.5)
 
@@ -159,7 +186,9 @@ def _gateway(settings: Settings) -> Iterator[str]:
 
 def _deploy(settings: Settings, application: dict[str, Any]) -> str:
     """Puts the model into the slot; returns the URL of its own route."""
-    api = ray_serve.ServeApi(settings.dashboard_url, settings.ray_token(), settings.serve_port, settings.engine_python)
+    api = ray_serve.ServeApi(
+        settings.dashboard_url, settings.ray_token(), settings.serve_port, settings.engine_python
+    )
     since = time.time()
     ray_serve.deploy(api, application)
     return ray_serve.wait_until_running(api, "blue", timeout_s=START_TIMEOUT_S, since=since - 1).url
@@ -175,13 +204,19 @@ def _measure(targets: list[Target], options: argparse.Namespace) -> Samples:
             for in_flight in options.concurrency:
                 sample = asyncio.run(_load(target, prompts, in_flight, options.max_tokens))
                 samples[target.name, in_flight].append(sample)
-                print(f"round {number + 1}  {target.name:<8} {in_flight:>3} in flight  {_line([sample])}", flush=True)
+                print(
+                    f"round {number + 1}  {target.name:<8} {in_flight:>3} in flight  "
+                    f"{_line([sample])}",
+                    flush=True,
+                )
     return samples
 
 
 def _prompts() -> list[str]:
     """Questions of the demo's suite."""
-    lines = [line for file in sorted(PROMPTS.glob("*.jsonl")) for line in file.read_text().splitlines()]
+    lines = [
+        line for file in sorted(PROMPTS.glob("*.jsonl")) for line in file.read_text().splitlines()
+    ]
     return [json.loads(line)["question"] for line in lines]
 
 
@@ -191,8 +226,11 @@ def _rotated(targets: list[Target], number: int) -> list[Target]:
 
 
 async def _load(target: Target, prompts: list[str], in_flight: int, max_tokens: int) -> Sample:
-    """Keeps `in_flight` requests going until each place has had two turns, and 8 requests at least are done."""
-    questions = iter(list(itertools.islice(itertools.cycle(prompts), max(MIN_REQUESTS, 2 * in_flight))))
+    """Keeps `in_flight` requests going until each place has had two turns, and 8 requests at least
+    are done."""
+    questions = iter(
+        list(itertools.islice(itertools.cycle(prompts), max(MIN_REQUESTS, 2 * in_flight)))
+    )
     tokens: list[int] = []
     ttft_ms: list[float] = []
 
@@ -204,7 +242,11 @@ async def _load(target: Target, prompts: list[str], in_flight: int, max_tokens: 
 
     limits = httpx.Limits(max_connections=in_flight)
     async with httpx.AsyncClient(
-        base_url=target.url, headers=_headers(target), timeout=START_TIMEOUT_S, limits=limits, trust_env=False
+        base_url=target.url,
+        headers=_headers(target),
+        timeout=START_TIMEOUT_S,
+        limits=limits,
+        trust_env=False,
     ) as client:
         started = time.perf_counter()
         await asyncio.gather(*(keep_asking(client) for _ in range(in_flight)))
@@ -228,7 +270,9 @@ async def _ask(client: httpx.AsyncClient, question: str, max_tokens: int) -> tup
     started = time.perf_counter()
     async with client.stream("POST", "/chat/completions", json=body) as answer:
         if answer.status_code != httpx.codes.OK:
-            raise RuntimeError(f"{answer.url} said {answer.status_code}: {(await answer.aread()).decode()[:500]}")
+            raise RuntimeError(
+                f"{answer.url} said {answer.status_code}: {(await answer.aread()).decode()[:500]}"
+            )
         async for line in answer.aiter_lines():
             if first_s is None and _has_content(line):
                 first_s = time.perf_counter() - started
@@ -274,7 +318,9 @@ def _report(samples: Samples, concurrency: list[int]) -> None:
             print(f"  {name:<8} {_line(samples[name, in_flight])}")
         print(f"  gateway / slot   {to_slot:.3f}      {met(to_slot, SLOT_BAR)}")
         print(f"  gateway / vLLM   {to_vllm:.3f}      {met(to_vllm, VLLM_BAR)}")
-        print(f"  added TTFT p50   {added_ms:+.1f} ms    {met(added_ms, TTFT_BAR_MS, at_most=True)}")
+        print(
+            f"  added TTFT p50   {added_ms:+.1f} ms    {met(added_ms, TTFT_BAR_MS, at_most=True)}"
+        )
         loads[str(in_flight)] = {
             "tokens_per_s": speed,
             "ttft_p50_ms": ttft,

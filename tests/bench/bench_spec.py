@@ -1,6 +1,8 @@
-"""How quick `assay` is where nothing is run: seconds of the whole process, median of 7, and its peak memory.
+"""How quick `assay` is where nothing is run: seconds of the whole process, median of 7, and its
+peak memory.
 
-The spec is the demo's, made 300 lines long with every key that `assay render` knows and comments on them.
+The spec is the demo's, made 300 lines long with every key that `assay render` knows and comments on
+them.
 """
 
 import os
@@ -28,7 +30,11 @@ def main() -> None:
             seconds, own_s, megabytes = _measured(arguments, Path(folder))
             is_over |= seconds > most_s or (most_mb is not None and megabytes > most_mb)
             bar = f"at most {most_s} s" + (f", {most_mb} MB" if most_mb else "")
-            print(f"assay {name:<8}  {seconds:.3f} s  {own_s:.3f} s of CPU  {megabytes:.0f} MB  ({bar})", flush=True)
+            print(
+                f"assay {name:<8}  {seconds:.3f} s  {own_s:.3f} s of CPU  {megabytes:.0f} MB  "
+                f"({bar})",
+                flush=True,
+            )
     sys.exit(1 if is_over else 0)
 
 
@@ -43,13 +49,15 @@ def _long_spec(folder: Path) -> Path:
 
 
 def _measured(arguments: list[str], folder: Path) -> tuple[float, float, float]:
-    """Median seconds, median seconds of CPU, and the highest peak memory in MB. The first call, which writes byte
-    code, is not counted."""
+    """Median seconds, median seconds of CPU, and the highest peak memory in MB. The first call,
+    which writes byte code, is not counted."""
     _assay(arguments, folder)
     seconds, own_s, kilobytes = [], [], 0
     for _ in range(REPEATS):
         began = time.perf_counter()
-        process = subprocess.Popen(_command(arguments), cwd=ROOT, env=_env(folder), stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            _command(arguments), cwd=ROOT, env=_env(folder), stdout=subprocess.DEVNULL
+        )
         _, status, usage = os.wait4(process.pid, 0)
         seconds.append(time.perf_counter() - began)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -60,7 +68,9 @@ def _measured(arguments: list[str], folder: Path) -> tuple[float, float, float]:
 
 
 def _assay(arguments: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(_command(arguments), cwd=ROOT, env=_env(folder), check=True, capture_output=True, text=True)
+    return subprocess.run(
+        _command(arguments), cwd=ROOT, env=_env(folder), check=True, capture_output=True, text=True
+    )
 
 
 def _command(arguments: list[str]) -> list[str]:

@@ -1,8 +1,10 @@
-"""`make bench-sweep`: successive halving against the grid, and what a trial costs besides its training.
+"""`make bench-sweep`: successive halving against the grid, and what a trial costs besides its
+training.
 
-Both sweep learning rates over the demo's model and data. Halving should come within the standard error of the grid's
-best loss on the selection split for at most 40 % of its tokens. The overhead of a trial is the time from its call to
-the end of its first step, less an average step: workers, imports, the model, DeepSpeed.
+Both sweep learning rates over the demo's model and data. Halving should come within the standard
+error of the grid's best loss on the selection split for at most 40 % of its tokens. The overhead of
+a trial is the time from its call to the end of its first step, less an average step: workers,
+imports, the model, DeepSpeed.
 """
 
 import argparse
@@ -33,9 +35,15 @@ def main() -> None:
     spec = demo_spec()
     folder = base_model(spec)
     base = TrainSpec.model_validate(
-        {**spec.train_steps[0].model_dump(), "num_workers": 1, "worker": {"cpus": 1, "threads": options.threads}}
+        {
+            **spec.train_steps[0].model_dump(),
+            "num_workers": 1,
+            "worker": {"cpus": 1, "threads": options.threads},
+        }
     )
-    rates = [RATES[round(i * (len(RATES) - 1) / (options.trials - 1))] for i in range(options.trials)]
+    rates = [
+        RATES[round(i * (len(RATES) - 1) / (options.trials - 1))] for i in range(options.trials)
+    ]
     records: dict[str, SweepRecord] = {}
     with own_place() as settings, running_head(settings):
         try:
@@ -56,9 +64,13 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=9, help="learning rates (9)")
-    parser.add_argument("--steps", type=int, default=18, help="optimizer steps of a whole trial (18)")
+    parser.add_argument(
+        "--steps", type=int, default=18, help="optimizer steps of a whole trial (18)"
+    )
     parser.add_argument("--threads", type=int, default=2, help="torch's threads (2)")
     options = parser.parse_args()
     if not 3 <= options.trials <= len(RATES) or options.steps < 9:
@@ -70,7 +82,9 @@ def _given(settings: Settings, folder: Path, spec: Spec) -> tuple[ModelRecord, D
     facts = folders.describe(folder)
     work = _work(settings, "prepare")
     model = ModelRecord(artifact=work.store.put(folder, "model"), **facts.model_dump())
-    return model, prepare.run(prepare.Inputs(data=spec.data, train=spec.train_steps[0], model=model), work)
+    return model, prepare.run(
+        prepare.Inputs(data=spec.data, train=spec.train_steps[0], model=model), work
+    )
 
 
 def _work(settings: Settings, name: str) -> Work:
@@ -79,7 +93,8 @@ def _work(settings: Settings, name: str) -> Work:
 
 
 def _overheads_s(record: SweepRecord) -> list[float]:
-    """Of each finished trial, in the order in which they ran: the grid runs its rates as they stand."""
+    """Of each finished trial, in the order in which they ran: the grid runs its rates as they
+    stand."""
     done = [trial.training for trial in record.trials if trial.training]
     return [one.seconds_to_first_step - _step_s(one) for one in done]
 
@@ -90,10 +105,14 @@ def _step_s(training: TrainingRecord) -> float:
 
 def _line(record: SweepRecord) -> str:
     losses = ", ".join(
-        f"{trial.learning_rate:g}: {format(trial.training.selection_loss, '.3f') if trial.training else trial.outcome}"
+        f"{trial.learning_rate:g}: "
+        f"{format(trial.training.selection_loss, '.3f') if trial.training else trial.outcome}"
         for trial in record.trials
     )
-    return f"{record.seconds:6.0f} s  {record.num_tokens} tokens  chose {record.learning_rate:g}  ({losses})"
+    return (
+        f"{record.seconds:6.0f} s  {record.num_tokens} tokens  chose {record.learning_rate:g}  "
+        f"({losses})"
+    )
 
 
 def _best(record: SweepRecord) -> tuple[float, float]:
@@ -112,8 +131,13 @@ def _report(grid: SweepRecord, halved: SweepRecord) -> None:
     cold, *warm = _overheads_s(grid)
     within = "within" if found <= best + error else "OUTSIDE"
     print(f"best selection loss  grid {best:.3f} ± {error:.3f}, halving {found:.3f}: {within}")
-    print(f"tokens of halving    {share:.0%} of the grid's   {met(share, TOKENS_BAR, at_most=True)}")
-    print(f"overhead of a trial  cold {cold:.1f} s, warm {median(warm):.1f} s, at worst {max(warm):.1f} s")
+    print(
+        f"tokens of halving    {share:.0%} of the grid's   {met(share, TOKENS_BAR, at_most=True)}"
+    )
+    print(
+        f"overhead of a trial  cold {cold:.1f} s, warm {median(warm):.1f} s, at worst "
+        f"{max(warm):.1f} s"
+    )
     print(f"                     {met(max(warm), OVERHEAD_BAR_S, at_most=True)}")
     summary = {
         "bench": "sweep",

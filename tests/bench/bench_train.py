@@ -1,12 +1,13 @@
-"""`make bench-train`: seconds of an optimizer step of the `train` stage, on CPU, against a plain loop that pads, and
-against no Ray.
+"""`make bench-train`: seconds of an optimizer step of the `train` stage, on CPU, against a plain
+loop that pads, and against no Ray.
 
-All train the demo's model on the demo's questions, one or two to a chat, with the same LoRA settings, batches, order
-and precision; `--turns 1` leaves each question alone, so that texts differ less in length and padding costs less.
-With one worker the stage (Ray Train and DeepSpeed, on batches without padding) stands against transformers' Trainer on
-padded batches, which is as fast as a bare torch loop. With two workers it stands against its own worker and DeepSpeed
-configuration without Ray. Both run at once, some steps of the one and the same steps of the other (see `in_turns`), and
-every step but the first counts. Tokens are those of the data, pad tokens left out.
+All train the demo's model on the demo's questions, one or two to a chat, with the same LoRA
+settings, batches, order and precision; `--turns 1` leaves each question alone, so that texts differ
+less in length and padding costs less. With one worker the stage (Ray Train and DeepSpeed, on
+batches without padding) stands against transformers' Trainer on padded batches, which is as fast as
+a bare torch loop. With two workers it stands against its own worker and DeepSpeed configuration
+without Ray. Both run at once, some steps of the one and the same steps of the other (see
+`in_turns`), and every step but the first counts. Tokens are those of the data, pad tokens left out.
 """
 
 import argparse
@@ -21,7 +22,16 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from common import base_model, demo_spec, met, own_place, ray_workers, running_head, text_lengths, train_file
+from common import (
+    base_model,
+    demo_spec,
+    met,
+    own_place,
+    ray_workers,
+    running_head,
+    text_lengths,
+    train_file,
+)
 from in_turns import STEPS_A_TURN, Runner, run_in_turns
 
 from assay.engines.cluster import local_head, tasks
@@ -52,7 +62,9 @@ def main() -> None:
     met_all = []
     with own_place() as settings:
         for num_workers in options.workers:
-            train = _train_spec(spec, options.steps, num_workers, options.threads // num_workers or 1)
+            train = _train_spec(
+                spec, options.steps, num_workers, options.threads // num_workers or 1
+            )
             met_all.append(_compare(settings, train, model, data))
     if not all(met_all):
         sys.exit(1)
@@ -61,7 +73,8 @@ def main() -> None:
 def _compare(settings: Settings, train: TrainSpec, model: Path, data: Path) -> bool:
     """Runs both in turns and reports; says whether the bars are met."""
     print(
-        f"{train.num_workers} workers of {train.worker.threads} threads, {train.max_steps} steps of "
+        f"{train.num_workers} workers of {train.worker.threads} threads, {train.max_steps} steps "
+        "of "
         f"{train.global_batch_size} examples",
         flush=True,
     )
@@ -81,7 +94,9 @@ def _compare(settings: Settings, train: TrainSpec, model: Path, data: Path) -> b
         )
         with (folder / "log").open("w") as log:
             command = [sys.executable, str(script), job.model_dump_json()]
-            process = subprocess.Popen(command, env=_environment(train, name), stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, env=_environment(train, name), stdout=log, stderr=subprocess.STDOUT
+            )
         if (name, script) == STAGE:
             ours = (lambda: ray_workers(settings), lambda: local_head._marked(settings))
             return Runner(name, process, folder / "progress.jsonl", *ours)
@@ -89,22 +104,41 @@ def _compare(settings: Settings, train: TrainSpec, model: Path, data: Path) -> b
 
     with running_head(settings):
         pair = [STAGE, OTHERS[train.num_workers]]
-        runners = run_in_turns([lambda name=name, script=script: start(name, script) for name, script in pair])  # type: ignore[misc]
+        runners = run_in_turns(
+            [lambda name=name, script=script: start(name, script) for name, script in pair]
+        )  # type: ignore[misc]
     return _report(runners, [_result(runner) for runner in runners], train)
 
 
 def _environment(train: TrainSpec, name: str) -> dict[str, str]:
     threads = train.worker.threads
     own = {**tasks.WORKER_ENV, "OMP_NUM_THREADS": str(threads)}
-    return {**os.environ, **(ray_train.worker_env(threads, on_gpu=False) if name == "no Ray" else own)}
+    return {
+        **os.environ,
+        **(ray_train.worker_env(threads, on_gpu=False) if name == "no Ray" else own),
+    }
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=31, help="optimizer steps of a run (31)")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="torch's threads (all cores)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        help="torch's threads (all cores)",
+    )
     parser.add_argument("--turns", type=int, default=2, help="questions of a chat, at most (2)")
-    parser.add_argument("--workers", type=int, nargs="+", choices=sorted(OTHERS), default=[1, 2], help="1, 2 or both")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        nargs="+",
+        choices=sorted(OTHERS),
+        default=[1, 2],
+        help="1, 2 or both",
+    )
     options = parser.parse_args()
     if options.steps < 1 + 2 * STEPS_A_TURN or options.threads < 1:
         parser.error(f"at least {1 + 2 * STEPS_A_TURN} steps and 1 thread are wanted")
@@ -120,7 +154,11 @@ def _padding(data: Path, spec: Spec) -> float:
 
 
 def _train_spec(spec: Spec, steps: int, num_workers: int, threads: int) -> TrainSpec:
-    changes = {"num_workers": num_workers, "max_steps": steps, "worker": {"cpus": 1, "threads": threads}}
+    changes = {
+        "num_workers": num_workers,
+        "max_steps": steps,
+        "worker": {"cpus": 1, "threads": threads},
+    }
     return TrainSpec.model_validate({**spec.train_steps[0].model_dump(), **changes})
 
 
@@ -145,7 +183,11 @@ def _report(runners: list[Runner], results: list[Result], train: TrainSpec) -> b
     turns = list(zip(stage.seconds, other.seconds, strict=True))
     ratio = sum(theirs for _, theirs in turns) / sum(mine for mine, _ in turns)
     # Delta method for a ratio of means of pairs.
-    error = stdev(theirs - ratio * mine for mine, theirs in turns) / math.sqrt(len(turns)) / mean(stage.seconds)
+    error = (
+        stdev(theirs - ratio * mine for mine, theirs in turns)
+        / math.sqrt(len(turns))
+        / mean(stage.seconds)
+    )
     apart = max(
         abs(mine - theirs) / max(theirs, 0.1)
         for mine, theirs in zip(results[0]["losses"], results[1]["losses"], strict=True)
@@ -153,13 +195,20 @@ def _report(runners: list[Runner], results: list[Result], train: TrainSpec) -> b
     for runner, result in zip(runners, results, strict=True):
         step_s = mean(runner.seconds) / STEPS_A_TURN
         print(
-            f"{runner.name:<8} {step_s:.2f} s a step, {result['num_tokens'] / train.max_steps / step_s:.0f} tokens/s; "
-            f"first step after {result['seconds_to_first_step']:.0f} s; {result['num_tokens']:.0f} tokens, "
+            f"{runner.name:<8} {step_s:.2f} s a step, "
+            f"{result['num_tokens'] / train.max_steps / step_s:.0f} tokens/s; "
+            f"first step after {result['seconds_to_first_step']:.0f} s; {result['num_tokens']:.0f} "
+            "tokens, "
             f"loss {result['losses'][0]:.3f} to {result['losses'][-1]:.3f}"
         )
     bar = BARS[train.num_workers]
-    print(f"ratio    {ratio:.2f} (standard error {error:.2f}, {len(turns)} pairs of turns)   {met(ratio, bar)}")
-    print(f"curves   {apart:.2%} apart at most   {met(apart, CURVE_BAR, at_most=True)}\n", flush=True)
+    print(
+        f"ratio    {ratio:.2f} (standard error {error:.2f}, {len(turns)} pairs of turns)   "
+        f"{met(ratio, bar)}"
+    )
+    print(
+        f"curves   {apart:.2%} apart at most   {met(apart, CURVE_BAR, at_most=True)}\n", flush=True
+    )
     summary = {
         "bench": "train",
         "workers": train.num_workers,

@@ -1,4 +1,5 @@
-"""What the benchmarks share: the demo's model and data, made once, and a Ray head of their own, always stopped."""
+"""What the benchmarks share: the demo's model and data, made once, and a Ray head of their own,
+always stopped."""
 
 import os
 import random
@@ -43,9 +44,12 @@ def base_model(spec: Spec) -> Path:
 
 
 def train_file(spec: Spec, model: Path, *, most_turns: int = 1) -> Path:
-    """The demo's training examples, tokenized: each alone, or put together at random to chats of 1 to `most_turns`."""
+    """The demo's training examples, tokenized: each alone, or put together at random to chats of 1
+    to `most_turns`."""
     examples = read_examples(spec.data.train, spec.data.format, spec.data.system, ROOT)
-    chats = [[{"role": m.role, "content": m.content} for m in example.messages] for example in examples]
+    chats = [
+        [{"role": m.role, "content": m.content} for m in example.messages] for example in examples
+    ]
     if most_turns > 1:
         chats = list(_put_together(chats, most_turns))
     max_length = spec.train_steps[0].max_length
@@ -66,10 +70,12 @@ def text_lengths(split: Path) -> list[int]:
 
 @contextmanager
 def own_place(kept: Path | None = None) -> Iterator[Settings]:
-    """A place on free ports, which shares nothing with one that is up: in a temporary folder, or in one that is
-    kept."""
+    """A place on free ports, which shares nothing with one that is up: in a temporary folder, or in
+    one that is kept."""
     stop_on_sigterm()
-    with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as temporary:
+    with tempfile.TemporaryDirectory(
+        prefix="assay-bench-", ignore_cleanup_errors=True
+    ) as temporary:
         folder = str(kept or temporary)
         Path(folder).mkdir(parents=True, exist_ok=True)
         ray_port, dashboard_port, serve_port, gateway_port = free_ports(4)
@@ -105,7 +111,11 @@ def running_head(settings: Settings) -> Iterator[None]:
 
 def ray_workers(settings: Settings) -> list[psutil.Process]:
     """The training workers, by the name that Ray gives their processes."""
-    return [process for process in local_head._marked(settings) if "RayTrainWorker" in " ".join(_cmdline(process))]
+    return [
+        process
+        for process in local_head._marked(settings)
+        if "RayTrainWorker" in " ".join(_cmdline(process))
+    ]
 
 
 def _cmdline(process: psutil.Process) -> list[str]:
@@ -116,8 +126,8 @@ def _cmdline(process: psutil.Process) -> list[str]:
 
 
 def stop_on_sigterm() -> None:
-    """SIGTERM ends this process by an exception, so that what was started is stopped. Ray takes the signal for itself
-    when a process joins a cluster, so this is called again after that."""
+    """SIGTERM ends this process by an exception, so that what was started is stopped. Ray takes the
+    signal for itself when a process joins a cluster, so this is called again after that."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 

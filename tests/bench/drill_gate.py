@@ -1,9 +1,9 @@
 """`make drill-gate`: a hundred evaluations of a server that fails, and of a gate that is killed.
 
-Half of the models are too bad to pass. Where a fault stays, it hits just those questions that a model would answer
-wrongly: a gate that leaves them out, or counts only what it got, would pass every one. A verdict must never be PASS
-for a bad model; a fault that goes by must not change a verdict; a killed gate must go on without sending anything
-twice that was answered.
+Half of the models are too bad to pass. Where a fault stays, it hits just those questions that a
+model would answer wrongly: a gate that leaves them out, or counts only what it got, would pass
+every one. A verdict must never be PASS for a bad model; a fault that goes by must not change a
+verdict; a killed gate must go on without sending anything twice that was answered.
 """
 
 import argparse
@@ -30,24 +30,38 @@ from servers import serving
 
 NUM_ITEMS = 60
 IN_FLIGHT = 8
-SUITE = SuiteSpec.model_validate({"limits": {"facts": {"metric": "exact_match", "at_least": "60%"}}})
+SUITE = SuiteSpec.model_validate(
+    {"limits": {"facts": {"metric": "exact_match", "at_least": "60%"}}}
+)
 SHARES = {"good": 0.9, "bad": 0.45}
 WITHOUT_FAULTS: dict[str, Outcome] = {"good": "PASS", "bad": "FAIL"}
-PASSING = ("none", "HTTP 500 now and then", "hang-ups now and then", "an outage of a second", "gate killed")
+PASSING = (
+    "none",
+    "HTTP 500 now and then",
+    "hang-ups now and then",
+    "an outage of a second",
+    "gate killed",
+)
 STAYING = ("HTTP 500 that stays", "time-outs that stay", "broken answers that stay")
 FAULTS = (*PASSING, *STAYING)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tries", type=int, default=100, help="evaluations (100)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first one, to go on after others (0)")
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first one, to go on after others (0)"
+    )
     options = parser.parse_args()
     context = get_context("forkserver")
     context.set_forkserver_preload(
         ["lm_eval.evaluator", "lm_eval.tasks", "datasets", "assay.engines.evaluation.harness"]
     )
-    os.environ.update({"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"})
+    os.environ.update(
+        {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    )
     told: Counter[tuple[str, str, str]] = Counter()
     mistakes: list[str] = []
     started = time.monotonic()
@@ -62,7 +76,9 @@ def main() -> None:
             if model == "bad" and outcome == "PASS":
                 mistakes.append(f"try {number}: false PASS under {fault}")
             if fault in PASSING and outcome != WITHOUT_FAULTS[model]:
-                mistakes.append(f"try {number}: {fault} changed the verdict on a {model} model to {outcome}")
+                mistakes.append(
+                    f"try {number}: {fault} changed the verdict on a {model} model to {outcome}"
+                )
             if fault in STAYING and outcome != "INCONCLUSIVE":
                 mistakes.append(f"try {number}: {fault} and yet {outcome} for a {model} model")
             if repeated > (IN_FLIGHT if fault == "gate killed" else 0):
@@ -71,12 +87,26 @@ def main() -> None:
         print(f"{fault:<26} {model:<5} {outcome:<13} {count}")
     false_passes = sum("false PASS" in mistake for mistake in mistakes)
     seconds = time.monotonic() - started
-    print(f"\n{options.tries} tries in {seconds:.0f} s, {false_passes} false PASS, {len(mistakes)} mistakes in all")
-    print(json.dumps({"drill": "gate", "tries": options.tries, "false_passes": false_passes, "mistakes": mistakes}))
+    print(
+        f"\n{options.tries} tries in {seconds:.0f} s, {false_passes} false PASS, {len(mistakes)} "
+        "mistakes in all"
+    )
+    print(
+        json.dumps(
+            {
+                "drill": "gate",
+                "tries": options.tries,
+                "false_passes": false_passes,
+                "mistakes": mistakes,
+            }
+        )
+    )
     sys.exit(1 if mistakes else 0)
 
 
-def _try(folder: Path, task: Path, model: str, fault: str, draw: random.Random, context: Any) -> tuple[Outcome, int]:
+def _try(
+    folder: Path, task: Path, model: str, fault: str, draw: random.Random, context: Any
+) -> tuple[Outcome, int]:
     """(the verdict, how many requests were sent although an answer had been sent before)."""
     right = set(draw.sample(range(NUM_ITEMS), round(SHARES[model] * NUM_ITEMS)))
     with serving(OpenAI, Counting) as server:
@@ -94,7 +124,13 @@ def _try(folder: Path, task: Path, model: str, fault: str, draw: random.Random, 
             return found
 
         server.fault = meet
-        endpoint = Endpoint(server.url, "drill", IN_FLIGHT, patience_s=0.5 if fault in STAYING else 30, timeout_s=0.8)
+        endpoint = Endpoint(
+            server.url,
+            "drill",
+            IN_FLIGHT,
+            patience_s=0.5 if fault in STAYING else 30,
+            timeout_s=0.8,
+        )
         arguments = (endpoint, task, folder)
         if fault == "gate killed":
             victim = context.Process(target=_evaluate, args=arguments)
@@ -106,12 +142,20 @@ def _try(folder: Path, task: Path, model: str, fault: str, draw: random.Random, 
         child.start()
         child.join()
     evaluation = Evaluation.model_validate_json((folder / "evaluating.json").read_text())
-    return overall(evaluate_limits(SUITE, evaluation, None)), sum(count - 1 for count in answered.values() if count > 1)
+    return overall(evaluate_limits(SUITE, evaluation, None)), sum(
+        count - 1 for count in answered.values() if count > 1
+    )
 
 
-def _fault(fault: str, would_be_wrong: bool, draw: random.Random, now: float, outage: tuple[float, float]) -> object:
+def _fault(
+    fault: str, would_be_wrong: bool, draw: random.Random, now: float, outage: tuple[float, float]
+) -> object:
     if fault in STAYING:
-        kind = {"HTTP 500 that stays": 500, "time-outs that stay": "stall", "broken answers that stay": "torn"}[fault]
+        kind = {
+            "HTTP 500 that stays": 500,
+            "time-outs that stay": "stall",
+            "broken answers that stay": "torn",
+        }[fault]
         return kind if would_be_wrong else None
     if fault == "an outage of a second":
         return 503 if outage[0] <= now < outage[1] else None
@@ -121,8 +165,12 @@ def _fault(fault: str, would_be_wrong: bool, draw: random.Random, now: float, ou
 
 
 def _evaluate(endpoint: Endpoint, task: Path, folder: Path) -> None:
-    found = harness.evaluate(endpoint, [harness.task_file("facts", task)], answers=folder / "answers.jsonl")
-    evaluation = Evaluation(artifact_digest="a" * 64, model_name="drill", tasks=found.tasks, seconds=1.0)
+    found = harness.evaluate(
+        endpoint, [harness.task_file("facts", task)], answers=folder / "answers.jsonl"
+    )
+    evaluation = Evaluation(
+        artifact_digest="a" * 64, model_name="drill", tasks=found.tasks, seconds=1.0
+    )
     (folder / "evaluating.json").write_text(evaluation.model_dump_json())
 
 

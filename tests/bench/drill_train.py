@@ -1,8 +1,9 @@
 """`make drill-train`: a training run is killed at random moments, and its checkpoints are damaged.
 
-A tiny model is trained on a Ray head of its own, over and over, with the same seed. A kill strikes a worker, all
-workers, the driver (which is then started again, as one would) or the whole head (which is, too). Every run must end
-with the very bytes of an undisturbed one, and never lose more than one checkpoint interval.
+A tiny model is trained on a Ray head of its own, over and over, with the same seed. A kill strikes
+a worker, all workers, the driver (which is then started again, as one would) or the whole head
+(which is, too). Every run must end with the very bytes of an undisturbed one, and never lose more
+than one checkpoint interval.
 """
 
 import argparse
@@ -53,7 +54,8 @@ TRAIN = TrainSpec.model_validate(
 STOP_BAR_S = 10.0
 DATASET = "dataset.json"
 START_WINDOW_S, STEPS_WINDOW_S = 12.0, 3.0
-"""One kill in four comes within so many seconds of a start or restart, the others of its first optimizer step."""
+"""One kill in four comes within so many seconds of a start or restart, the others of its first
+optimizer step."""
 
 
 @dataclass
@@ -84,7 +86,9 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=20, help="how many (20)")
     parser.add_argument("--corruptions", type=int, default=20, help="how many (20)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the victims (0)")
@@ -126,9 +130,12 @@ def make_given(home: str) -> None:
     make_model(folder / "model")
     (folder / "data").mkdir()
     chats = [
-        [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}] for thing in THINGS
+        [{"role": "user", "content": KNOWN.format(thing)}, {"role": "assistant", "content": YES}]
+        for thing in THINGS
     ]
-    counts = tokenize.write_split(folder / "model", chats, folder / "data" / "train.safetensors", max_length=64)
+    counts = tokenize.write_split(
+        folder / "model", chats, folder / "data" / "train.safetensors", max_length=64
+    )
     split = SplitRecord(
         file="train.safetensors",
         digest="train",
@@ -177,14 +184,19 @@ def _run(settings: Settings, run: Run, kinds: list[str], draws: random.Random) -
         if driver.poll() is not None and (folder / "record.json").exists():
             break
         if driver.poll() is not None:
-            sys.exit(f"{run.name} failed after {run.kills}:\n{(folder / 'driver.log').read_text()[-3000:]}")
+            sys.exit(
+                f"{run.name} failed after "
+                f"{run.kills}:\n{(folder / 'driver.log').read_text()[-3000:]}"
+            )
         reached, victims = _steps(folder)[-1:], ray_workers(settings)
         if kinds[0] in ("worker", "all workers") and not victims:
             continue  # nobody there yet
         kind = kinds.pop(0)
         run.kills.append(kind)
         if kind in ("worker", "all workers"):
-            for victim in victims if kind == "all workers" else draws.sample(victims, min(1, len(victims))):
+            for victim in (
+                victims if kind == "all workers" else draws.sample(victims, min(1, len(victims)))
+            ):
                 with suppress(psutil.NoSuchProcess):
                     victim.kill()
             _wait_until_it_goes_on(folder, driver, reached)
@@ -200,11 +212,15 @@ def _run(settings: Settings, run: Run, kinds: list[str], draws: random.Random) -
     record = TrainingRecord.model_validate_json((folder / "record.json").read_text())
     run.digest = record.artifact.digest
     run.lost_steps = _lost(folder)
-    print(f"{run.name}: ended after {len(run.kills)} kills, steps lost {run.lost_steps}", flush=True)
+    print(
+        f"{run.name}: ended after {len(run.kills)} kills, steps lost {run.lost_steps}", flush=True
+    )
     return run
 
 
-def _wait_for_a_moment(folder: Path, driver: "subprocess.Popen[bytes]", draws: random.Random | None) -> None:
+def _wait_for_a_moment(
+    folder: Path, driver: "subprocess.Popen[bytes]", draws: random.Random | None
+) -> None:
     """Until a random moment, or the driver's end; without `draws` until the end."""
     num_steps = len(_steps(folder))
     moment: float | None = None
@@ -217,10 +233,17 @@ def _wait_for_a_moment(folder: Path, driver: "subprocess.Popen[bytes]", draws: r
 
 
 def _start_driver(settings: Settings, folder: Path) -> "subprocess.Popen[bytes]":
-    environment = {**os.environ, "ASSAY_RAY_PORT": str(settings.ray_port), "ASSAY_HOME": str(settings.home)}
+    environment = {
+        **os.environ,
+        "ASSAY_RAY_PORT": str(settings.ray_port),
+        "ASSAY_HOME": str(settings.home),
+    }
     with (folder / "driver.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, __file__, "--drive", str(folder)], stdout=log, stderr=log, env=environment
+            [sys.executable, __file__, "--drive", str(folder)],
+            stdout=log,
+            stderr=log,
+            env=environment,
         )
 
 
@@ -234,7 +257,9 @@ def _kill_head(settings: Settings) -> None:
     local_head.stop(settings)
 
 
-def _wait_until_it_goes_on(folder: Path, driver: "subprocess.Popen[bytes]", reached: list[int]) -> None:
+def _wait_until_it_goes_on(
+    folder: Path, driver: "subprocess.Popen[bytes]", reached: list[int]
+) -> None:
     """Until the next attempt has begun: two kills at once would be one."""
     lines = len(_lines(folder))
     end = time.monotonic() + 60
@@ -244,7 +269,11 @@ def _wait_until_it_goes_on(folder: Path, driver: "subprocess.Popen[bytes]", reac
 
 def _lines(folder: Path) -> list[dict[str, object]]:
     with suppress(OSError):
-        return [json.loads(line) for line in (folder / "progress.jsonl").read_text().splitlines() if line.endswith("}")]
+        return [
+            json.loads(line)
+            for line in (folder / "progress.jsonl").read_text().splitlines()
+            if line.endswith("}")
+        ]
     return []
 
 
@@ -259,7 +288,8 @@ def _lost(folder: Path) -> list[int]:
 
 
 def _corruptions(settings: Settings, draws: random.Random, num: int) -> tuple[int, int]:
-    """Damages the newest of two real checkpoints; counts how often that was found and the other one used."""
+    """Damages the newest of two real checkpoints; counts how often that was found and the other one
+    used."""
     folder = settings.home / "runs" / "corruptions"
     folder.mkdir(parents=True)
     driver = _start_driver(settings, folder)
@@ -274,7 +304,9 @@ def _corruptions(settings: Settings, draws: random.Random, num: int) -> tuple[in
     took_s = time.monotonic() - asked_at
     last = sorted(root.glob("*/step-*"))[-1]
     print(
-        f"stopped by SIGTERM in {took_s:.1f} s, with {last.name}   {met(took_s, STOP_BAR_S, at_most=True)}", flush=True
+        f"stopped by SIGTERM in {took_s:.1f} s, with {last.name}   "
+        f"{met(took_s, STOP_BAR_S, at_most=True)}",
+        flush=True,
     )
     job = files.verify(last).job
     found = 0
@@ -293,7 +325,9 @@ def _corruptions(settings: Settings, draws: random.Random, num: int) -> tuple[in
 
 
 def _damage(folder: Path, kind: str, draws: random.Random) -> str:
-    victim = draws.choice(sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size))
+    victim = draws.choice(
+        sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    )
     data = victim.read_bytes()
     if kind == "remove":
         victim.unlink()
@@ -301,7 +335,11 @@ def _damage(folder: Path, kind: str, draws: random.Random) -> str:
         victim.write_bytes(data[: draws.randrange(len(data))])
     else:
         settings = draws.randrange(len(data))
-        victim.write_bytes(data[:settings] + bytes([data[settings] ^ (1 << draws.randrange(8))]) + data[settings + 1 :])
+        victim.write_bytes(
+            data[:settings]
+            + bytes([data[settings] ^ (1 << draws.randrange(8))])
+            + data[settings + 1 :]
+        )
     return f"{kind} {victim.relative_to(folder)}"
 
 
@@ -312,11 +350,22 @@ def _report(runs: list[Run], found: int, of: int) -> None:
         same = sum(run.digest == undisturbed.digest for run in killed)
         lost = max((steps for run in killed for steps in run.lost_steps), default=0)
         kills = Counter(kind for run in killed for kind in run.kills)
-        print(f"kills: {sum(kills.values())} ({', '.join(f'{kind} {n}' for kind, n in sorted(kills.items()))})")
-        print(f"runs that ended: {len(killed)} of {len(killed)}; with the undisturbed run's bytes: {same}")
+        print(
+            f"kills: {sum(kills.values())} "
+            f"({', '.join(f'{kind} {n}' for kind, n in sorted(kills.items()))})"
+        )
+        print(
+            f"runs that ended: {len(killed)} of {len(killed)}; with the undisturbed run's bytes: "
+            f"{same}"
+        )
         print(f"most steps lost: {lost}   {met(lost, INTERVAL, at_most=True)}")
         failed = same < len(killed) or lost > INTERVAL
-    summary = {"drill": "train", "runs": [vars(run) for run in runs], "corruptions_found": found, "corruptions": of}
+    summary = {
+        "drill": "train",
+        "runs": [vars(run) for run in runs],
+        "corruptions_found": found,
+        "corruptions": of,
+    }
     print(json.dumps(summary))
     if found < of or (runs and failed):
         sys.exit(1)

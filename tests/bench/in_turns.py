@@ -1,7 +1,9 @@
-"""Two pieces of work at once, of which one runs while the other is stopped: trainings by steps, others by time.
+"""Two pieces of work at once, of which one runs while the other is stopped: trainings by steps,
+others by time.
 
-A machine of many tenants gives a third more or less from one second to the next, so that two runs after one another
-tell more of the neighbours than of themselves. Turns side by side have the same neighbours.
+A machine of many tenants gives a third more or less from one second to the next, so that two runs
+after one another tell more of the neighbours than of themselves. Turns side by side have the same
+neighbours.
 """
 
 import json
@@ -24,7 +26,8 @@ SETTLE_S = 2.0
 
 @dataclass
 class Runner:
-    """A training in processes of its own, which writes a line with `step` to `progress` after each optimizer step."""
+    """A training in processes of its own, which writes a line with `step` to `progress` after each
+    optimizer step."""
 
     name: str
     process: "subprocess.Popen[bytes]"
@@ -32,7 +35,8 @@ class Runner:
     trainers: Callable[[], list[psutil.Process]] | None = None
     """The processes that train; all those of `process` when None."""
     around: Callable[[], list[psutil.Process]] = list
-    """What runs around them, from a while before the trainers' turn: what waited in it is not to count."""
+    """What runs around them, from a while before the trainers' turn: what waited in it is not to
+    count."""
     seconds: list[float] = field(default_factory=list)
     """Of each turn, the first step left out."""
     _trainers: list[psutil.Process] = field(default_factory=list)
@@ -87,7 +91,8 @@ class Runner:
 
 
 def run_in_turns(start: list[Callable[[], Runner]]) -> list[Runner]:
-    """Starts one after the other, each up to its first step, then lets them take turns until all have ended."""
+    """Starts one after the other, each up to its first step, then lets them take turns until all
+    have ended."""
     runners: list[Runner] = []
     try:
         for make in start:
@@ -130,7 +135,10 @@ def take_slices(works: tuple[Work, Work]) -> tuple[Slices, ...]:
     """Lets two pieces of work run in turns until one is done; then the other goes on alone."""
     slices = tuple(Slices() for _ in works)
     members = [work.members() for work in works]
-    around = [[one for one in work.around() if one not in members[turn]] for turn, work in enumerate(works)]
+    around = [
+        [one for one in work.around() if one not in members[turn]]
+        for turn, work in enumerate(works)
+    ]
     everything = [process for group in (*members, *around) for process in group]
     turn = 0
     try:
@@ -156,7 +164,9 @@ def tree(pid: int) -> list[psutil.Process]:
     """A process and all that descend from it; empty when it has ended."""
     try:
         root = psutil.Process(pid)
-        return [] if root.status() == psutil.STATUS_ZOMBIE else [root, *root.children(recursive=True)]
+        return (
+            [] if root.status() == psutil.STATUS_ZOMBIE else [root, *root.children(recursive=True)]
+        )
     except psutil.NoSuchProcess:
         return []
 

@@ -1,4 +1,5 @@
-"""The train stage's own worker group on Ray Train: `python with_ray.py JOB`, on the cluster of the environment."""
+"""The train stage's own worker group on Ray Train: `python with_ray.py JOB`, on the cluster of the
+environment."""
 
 import sys
 

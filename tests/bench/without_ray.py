@@ -1,7 +1,7 @@
 """The train stage's own worker with the same DeepSpeed configuration, and no Ray.
 
-`python without_ray.py JOB` takes a `TrainingJob` as JSON, starts one process for each worker, and leaves what the
-worker leaves.
+`python without_ray.py JOB` takes a `TrainingJob` as JSON, starts one process for each worker, and
+leaves what the worker leaves.
 """
 
 import os
@@ -19,7 +19,10 @@ def main() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     spawn = get_context("spawn")
-    workers = [spawn.Process(target=work, args=(job, rank, num_workers, port)) for rank in range(num_workers)]
+    workers = [
+        spawn.Process(target=work, args=(job, rank, num_workers, port))
+        for rank in range(num_workers)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -30,7 +33,9 @@ def main() -> None:
 def work(job: str, rank: int, num_workers: int, port: int) -> None:
     import torch.distributed as dist
 
-    os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "DS_ACCELERATOR": "cpu"})
+    os.environ.update(
+        {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "DS_ACCELERATOR": "cpu"}
+    )
     os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_workers)})
     os.environ["LOCAL_WORLD_SIZE"] = str(num_workers)
     dist.init_process_group("gloo", rank=rank, world_size=num_workers)

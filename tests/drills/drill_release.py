@@ -1,10 +1,12 @@
-"""`make drill-release`: releases in every order of events that there is time for, and processes killed in between.
+"""`make drill-release`: releases in every order of events that there is time for, and processes
+killed in between.
 
-A real gateway (HAProxy and its supervisor), a real ledger and artifact store; a stand-in for Ray Serve, which answers
-with the bytes that each slot holds, while clients ask through the gateway without a pause. In each schedule one act
-runs until a chosen line of its code. There it is killed, or another act runs beside it and it goes on, or the ledger
-fails, or HAProxy is killed. Then one command follows, as whoever comes next would give. Counted are answers from bytes
-without verdict and approval, and places whose ledger and gateway are not at one after that command.
+A real gateway (HAProxy and its supervisor), a real ledger and artifact store; a stand-in for Ray
+Serve, which answers with the bytes that each slot holds, while clients ask through the gateway
+without a pause. In each schedule one act runs until a chosen line of its code. There it is killed,
+or another act runs beside it and it goes on, or the ledger fails, or HAProxy is killed. Then one
+command follows, as whoever comes next would give. Counted are answers from bytes without verdict
+and approval, and places whose ledger and gateway are not at one after that command.
 """
 
 import argparse
@@ -36,7 +38,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from assay.errors import AssayError
 from assay.flow.release.head import head_file
-from assay.flow.release.operations import promote_run, reconcile_releases, record_decision, rollback_run
+from assay.flow.release.operations import (
+    promote_run,
+    reconcile_releases,
+    record_decision,
+    rollback_run,
+)
 from assay.flow.release.writer import weights_of
 from assay.serving import gateway, supervisor
 from assay.settings import Settings
@@ -44,7 +51,13 @@ from assay.store.ledger import Ledger
 from office import APPLICATIONS, FakeServe, Office, Running, ServeServer, engine_environment
 from servers import free_port, serving
 
-TRACED = ("assay/flow/release/", "assay/store/", "assay/serving/", "assay/stages/deploy", "assay/engines/deployment/")
+TRACED = (
+    "assay/flow/release/",
+    "assay/store/",
+    "assay/serving/",
+    "assay/stages/deploy",
+    "assay/engines/deployment/",
+)
 BLOCKED_S = 0.25
 """An act that has not ended by then waits for the one that stands still."""
 HUNG_S = 60.0
@@ -65,8 +78,8 @@ class Tally:
 
 
 class Scene:
-    """A place in which `first` has the traffic (blue), `second` was evaluated and approved (green), and `other` was
-    neither. Every schedule begins with it."""
+    """A place in which `first` has the traffic (blue), `second` was evaluated and approved (green),
+    and `other` was neither. Every schedule begins with it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.url = folder, f"sqlite:///{folder / 'ledger.db'}"
@@ -97,7 +110,10 @@ class Scene:
             office.approve(office.evaluated("second", "green"))
             office.evaluated("other", "reference")
             self.applications = serve.applications
-            self.digests = {run: office.model(f"{run}-1a2b3c").artifact.digest for run in ("first", "second", "other")}
+            self.digests = {
+                run: office.model(f"{run}-1a2b3c").artifact.digest
+                for run in ("first", "second", "other")
+            }
             self.deploy = lambda: office.deploy_again("other-1a2b3c")
             self.keep("before")
             office.promote("second-1a2b3c")
@@ -112,7 +128,8 @@ class Scene:
             shutil.copy(file, kept)
 
     def restore(self, name: str) -> None:
-        """The ledger, the gateway's files and Serve as they were; the gateway's weights are the ledger's."""
+        """The ledger, the gateway's files and Serve as they were; the gateway's weights are the
+        ledger's."""
         for file in self.folder.glob("ledger.db*"):
             if not file.name.endswith(".lock"):
                 file.unlink()
@@ -133,14 +150,17 @@ class Scene:
 
     def control(self, message: dict[str, Any]) -> dict[str, Any]:
         """Asks or tells the stand-in for Serve."""
-        request = Request(f"http://127.0.0.1:{self.port}/control", json.dumps(message).encode(), method="POST")
+        request = Request(
+            f"http://127.0.0.1:{self.port}/control", json.dumps(message).encode(), method="POST"
+        )
         with urlopen(request, timeout=30) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 
 
 class Stand(ServeServer):
-    """Serve's API and slots, in a process of its own; counts the answers by the bytes that gave them."""
+    """Serve's API and slots, in a process of its own; counts the answers by the bytes that gave
+    them."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -161,7 +181,11 @@ class StandHandler(FakeServe):
         if self.path != APPLICATIONS:
             app = self.server.applications.get(self.path.split("/")[1])
             config = (app or {}).get("deployed_app_config") or {"args": {"llm_configs": [{}]}}
-            source = config["args"]["llm_configs"][0].get("model_loading_config", {}).get("model_source", "nothing")
+            source = (
+                config["args"]["llm_configs"][0]
+                .get("model_loading_config", {})
+                .get("model_source", "nothing")
+            )
             with self.server.lock:
                 self.server.answers[Path(source).name] += 1
         super().do_GET()
@@ -222,7 +246,8 @@ def clients(settings: Settings, key: str) -> int:
 
 @dataclass
 class Act:
-    """An act in a process of its own, which stops before the n-th line of the code that is traced."""
+    """An act in a process of its own, which stops before the n-th line of the code that is
+    traced."""
 
     pid: int
     told: int
@@ -258,7 +283,8 @@ class Act:
 
 
 def begin(work: Callable[[], object], stop_at: int | None = None, count: Path | None = None) -> Act:
-    """Does `work` in a fork, up to the line `stop_at`; with `count`, the number of its lines is written there."""
+    """Does `work` in a fork, up to the line `stop_at`; with `count`, the number of its lines is
+    written there."""
     told_read, told_write = os.pipe()
     go_read, go_write = os.pipe()
     pid = os.fork()
@@ -316,10 +342,18 @@ class Drill:
         }
 
     def _reject(self) -> None:
-        record_decision("second", decision="reject", reviewer="anna", reason="drill", settings=self.scene.settings)
+        record_decision(
+            "second",
+            decision="reject",
+            reviewer="anna",
+            reason="drill",
+            settings=self.scene.settings,
+        )
 
     def _approve(self) -> None:
-        record_decision("other", decision="approve", reviewer="anna", reason="", settings=self.scene.settings)
+        record_decision(
+            "other", decision="approve", reviewer="anna", reason="", settings=self.scene.settings
+        )
 
     def num_lines(self, name: str) -> int:
         """How many lines of the traced code an act runs when nothing disturbs it."""
@@ -347,7 +381,9 @@ class Drill:
         elif disturbance == "ledger fails":
             self._failing_ledger(act)
         elif disturbance == "HAProxy killed":
-            for haproxy in psutil.Process(supervisor.running_pid(self.scene.settings) or 0).children():
+            for haproxy in psutil.Process(
+                supervisor.running_pid(self.scene.settings) or 0
+            ).children():
                 haproxy.kill()
             act.resume()
         else:
@@ -362,7 +398,10 @@ class Drill:
         """From here on nothing of a release can be written, until the act has ended."""
         connection = sqlite3.connect(self.scene.folder / "ledger.db", timeout=0.05)
         try:
-            with suppress(sqlite3.OperationalError), connection:  # locked: the act stands inside a transaction
+            with (
+                suppress(sqlite3.OperationalError),
+                connection,
+            ):  # locked: the act stands inside a transaction
                 for table in FAILING:
                     for verb in ("INSERT", "UPDATE"):
                         connection.execute(
@@ -412,15 +451,24 @@ class Drill:
         if champion is None or champion.run.split("-")[0] not in ("first", "second"):
             return f"the champion is {champion}"
         app = scene.control({})["applications"].get(champion.slot, {})
-        source = app["deployed_app_config"]["args"]["llm_configs"][0]["model_loading_config"]["model_source"]
-        return "" if Path(source).name == champion.artifact_digest else "the champion's slot holds other bytes"
+        source = app["deployed_app_config"]["args"]["llm_configs"][0]["model_loading_config"][
+            "model_source"
+        ]
+        return (
+            ""
+            if Path(source).name == champion.artifact_digest
+            else "the champion's slot holds other bytes"
+        )
 
 
 def schedules(drill: Drill, wanted: int, seed: int) -> list[tuple[str, int, str]]:
-    """Every act, killed at each of its lines; then each disturbance at lines drawn at random, as many as are wanted."""
+    """Every act, killed at each of its lines; then each disturbance at lines drawn at random, as
+    many as are wanted."""
     lines = {name: drill.num_lines(name) for name in drill.acts}
     print("lines of each act:", lines, flush=True)
-    found = [(name, line, "killed") for name, count in lines.items() for line in range(1, count + 1)]
+    found = [
+        (name, line, "killed") for name, count in lines.items() for line in range(1, count + 1)
+    ]
     draw = random.Random(seed)
     draw.shuffle(found)
     found = found[: wanted // 2]
@@ -437,24 +485,39 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--schedules", type=int, default=2000)
     options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--seconds", type=float, default=3000.0, help="stop after so long, and say how far it came")
+    options.add_argument(
+        "--seconds", type=float, default=3000.0, help="stop after so long, and say how far it came"
+    )
     chosen = options.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the gateway would be left behind
-    base = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a ledger's fsync is not what is tried here
+    base = (
+        "/dev/shm" if Path("/dev/shm").is_dir() else None
+    )  # a ledger's fsync is not what is tried here
     children: list[int] = []
     with tempfile.TemporaryDirectory(prefix="assay-drill-", dir=base) as folder:
         scene = Scene(Path(folder))
         drill = Drill(scene)
         try:
-            children = [stand_in(scene.port, scene.settings.loaded_folder), clients(scene.settings, scene.key)]
+            children = [
+                stand_in(scene.port, scene.settings.loaded_folder),
+                clients(scene.settings, scene.key),
+            ]
             wait_for(scene)
             began = time.monotonic()
-            for number, (name, line, disturbance) in enumerate(schedules(drill, chosen.schedules, chosen.seed), 1):
+            for number, (name, line, disturbance) in enumerate(
+                schedules(drill, chosen.schedules, chosen.seed), 1
+            ):
                 drill.run(name, line, disturbance)
                 if number % 100 == 0:
                     tally = drill.tally
-                    said = f"{tally.unapproved} unapproved answers of {tally.answers}, {tally.apart} apart"
-                    print(f"{number:5} schedules, {time.monotonic() - began:.0f} s: {said}", flush=True)
+                    said = (
+                        f"{tally.unapproved} unapproved answers of {tally.answers}, {tally.apart} "
+                        "apart"
+                    )
+                    print(
+                        f"{number:5} schedules, {time.monotonic() - began:.0f} s: {said}",
+                        flush=True,
+                    )
                 if time.monotonic() - began > chosen.seconds:
                     break
         except KeyboardInterrupt:

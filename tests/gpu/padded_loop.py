@@ -1,5 +1,5 @@
-"""The loop that most people would write: transformers, peft and torch on padded rows. `python padded_loop.py JOB`
-leaves `report.json`, as `run_job.py` does. LoRA alone."""
+"""The loop that most people would write: transformers, peft and torch on padded rows. `python
+padded_loop.py JOB` leaves `report.json`, as `run_job.py` does. LoRA alone."""
 
 import json
 import random
@@ -28,11 +28,22 @@ def main() -> None:
     learned = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=train.learning_rate, fused=job.on_gpu)
     split, draw = PackedSplit.load(job.train_file), random.Random(0)
-    report: dict[str, Any] = {"batches": [], "seconds": [], "losses": [], "attention": "sdpa", "kernels": []}
+    report: dict[str, Any] = {
+        "batches": [],
+        "seconds": [],
+        "losses": [],
+        "attention": "sdpa",
+        "kernels": [],
+    }
     for _ in range(train.max_steps or 0):
-        texts = [split[number].texts[0] for number in draw.sample(range(len(split)), train.global_batch_size)]
+        texts = [
+            split[number].texts[0]
+            for number in draw.sample(range(len(split)), train.global_batch_size)
+        ]
         batch = padded(texts)
-        report["batches"].append(([len(tokens) for tokens, _ in texts], int((batch["labels"] != IGNORED).sum())))
+        report["batches"].append(
+            ([len(tokens) for tokens, _ in texts], int((batch["labels"] != IGNORED).sum()))
+        )
         wait()
         began = time.monotonic()
         with torch.autocast(device, dtype=torch.bfloat16):
@@ -53,7 +64,9 @@ def lora_model(job: TrainingJob) -> Any:
     """The model with adapters as the job has them."""
     lora = job.train.method.lora
     assert lora is not None
-    config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=LINEAR, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, target_modules=LINEAR, task_type="CAUSAL_LM"
+    )
     model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.bfloat16)
     model.config.use_cache = False
     return get_peft_model(model, config).train()

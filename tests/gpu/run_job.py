@@ -1,7 +1,9 @@
-"""The train stage's own worker, alone and without Ray, watched: `python run_job.py JOB` leaves `report.json`.
+"""The train stage's own worker, alone and without Ray, watched: `python run_job.py JOB` leaves
+`report.json`.
 
-`peak` is what tensors took at the highest, `context` what CUDA and its libraries took beside, in bytes; `batches` are
-the lengths of each batch's texts and how many tokens bear loss; `seconds` those of each step.
+`peak` is what tensors took at the highest, `context` what CUDA and its libraries took beside, in
+bytes; `batches` are the lengths of each batch's texts and how many tokens bear loss; `seconds`
+those of each step.
 """
 
 import json
@@ -20,11 +22,15 @@ from assay.engines.training.job import TrainingJob, read_outcome
 
 def main() -> None:
     job = TrainingJob.model_validate_json(sys.argv[1])
-    os.environ.update({"MASTER_ADDR": "127.0.0.1", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"})
+    os.environ.update(
+        {"MASTER_ADDR": "127.0.0.1", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    )
     os.environ["LOCAL_WORLD_SIZE"] = "1"
     if not job.on_gpu:
         os.environ["DS_ACCELERATOR"] = "cpu"
-    dist.init_process_group("nccl" if job.on_gpu else "gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group(
+        "nccl" if job.on_gpu else "gloo", store=dist.HashStore(), rank=0, world_size=1
+    )
     batches: list[tuple[list[int], int]] = []
     seconds: list[float] = []
     watch_what_is_collated(batches)

@@ -1,4 +1,5 @@
-"""That a model quantized on a machine with a GPU is loaded again, agrees with what it was made of, and is served."""
+"""That a model quantized on a machine with a GPU is loaded again, agrees with what it was made of,
+and is served."""
 
 import os
 import subprocess
@@ -61,7 +62,9 @@ def test_it_says_nearly_what_it_was_made_of(artifact: tuple[str, Path], model: P
 
 @pytest.mark.engine
 def test_vllm_serves_it(artifact: tuple[str, Path]) -> None:
-    if subprocess.run([str(ENGINE), "-c", "import torch; assert torch.version.cuda"], capture_output=True).returncode:
+    if subprocess.run(
+        [str(ENGINE), "-c", "import torch; assert torch.version.cuda"], capture_output=True
+    ).returncode:
         pytest.skip("the engine's environment has no CUDA: make setup VARIANT=gpu")
     done = subprocess.run(
         [str(ENGINE), "-c", ASK, str(artifact[1])],
@@ -78,7 +81,9 @@ def log_probs(folder: Path) -> float:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to("cuda").eval()
+    model: Any = (
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to("cuda").eval()
+    )
     tokens = torch.randint(3, 900, (4, 256), generator=torch.Generator().manual_seed(0)).cuda()
     with torch.inference_mode():
         return float(model(input_ids=tokens, labels=tokens).loss)

@@ -1,4 +1,5 @@
-"""That every attention which may be chosen on a GPU says and learns of a packed row what a mask in fp32 does."""
+"""That every attention which may be chosen on a GPU says and learns of a packed row what a mask in
+fp32 does."""
 
 from typing import Any
 
@@ -27,7 +28,9 @@ def test_a_packed_row_says_the_same_as_under_a_mask(attention: str, family: str)
     found = said(family, attention, "bfloat16")
     for one, other in zip(found, exact, strict=True):
         distance = (one - other).norm() / other.norm()
-        assert distance < 0.03  # an H100: 0.008 to 0.012 for logits, 0.011 to 0.019 for gradients, with each of them
+        assert (
+            distance < 0.03
+        )  # an H100: 0.008 to 0.012 for logits, 0.011 to 0.019 for gradients, with each of them
 
 
 def said(family: str, attention: str, dtype: str) -> tuple[Any, Any]:
@@ -50,7 +53,9 @@ def said(family: str, attention: str, dtype: str) -> tuple[Any, Any]:
         use_cache=False,
     )
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(
+        config, attn_implementation="sdpa", dtype=torch.float32
+    )
     model = model.to("cuda", getattr(torch, dtype)).eval()
     model.set_attn_implementation(attention)
     tokens = torch.randint(3, 1024, (1, sum(LENGTHS)), generator=torch.Generator().manual_seed(0))

@@ -1,5 +1,5 @@
-"""Training on a GPU: that it runs with every way of keeping memory small, how fast, and whether the plan foresaw what
-it took. Nobody else may be on the GPU."""
+"""Training on a GPU: that it runs with every way of keeping memory small, how fast, and whether the
+plan foresaw what it took. Nobody else may be on the GPU."""
 
 import math
 import statistics
@@ -42,11 +42,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_trains_in_the_memory_that_the_plan_foresaw(name: str, models: dict[str, Path], tmp_path: Path) -> None:
+def test_it_trains_in_the_memory_that_the_plan_foresaw(
+    name: str, models: dict[str, Path], tmp_path: Path
+) -> None:
     model, train = CASES[name]
     report, job = trained(models[model], tmp_path, train)
     vocabulary = MODELS[model]["vocab_size"]
-    assert report["losses"][0] == pytest.approx(math.log(vocabulary), rel=0.1)  # random weights know nothing
+    assert report["losses"][0] == pytest.approx(
+        math.log(vocabulary), rel=0.1
+    )  # random weights know nothing
     assert all(math.isfinite(loss) for loss in report["losses"])
     if "kernels" not in train:
         assert report["attention"] in ("flash_attention_2", "torch_varlen_by_text")
@@ -61,7 +65,9 @@ def test_it_trains_in_the_memory_that_the_plan_foresaw(name: str, models: dict[s
     assert estimate.total == pytest.approx(took, rel=0.1)
 
 
-def test_packed_rows_take_less_memory_than_padded_ones(models: dict[str, Path], tmp_path: Path) -> None:
+def test_packed_rows_take_less_memory_than_padded_ones(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
     report, job = trained(models["qwen3-1.7b"], tmp_path, {"method": "lora"})
     output = tmp_path / "padded"
     output.mkdir()
@@ -83,10 +89,13 @@ def tell(name: str, model: str, report: dict[str, Any], *, learns: bool) -> None
     """Prints tokens/s and model FLOPs utilization; the first steps, which compile, are left out."""
     steps = list(zip(report["batches"], report["seconds"], strict=True))[3:]
     tokens_per_s = statistics.median(sum(batch[0]) / seconds for batch, seconds in steps)
-    rate = statistics.median(flops(model, [batch], learns=learns) / seconds for batch, seconds in steps)
+    rate = statistics.median(
+        flops(model, [batch], learns=learns) / seconds for batch, seconds in steps
+    )
     card, peak, sheet = peak_flops()
     of_sheet = f", {rate / sheet:.0%} of the data sheet's" if sheet else ""
     sys.stderr.write(
-        f"\n{card}, {name}, {model}: {tokens_per_s:,.0f} tokens/s, {rate / 1e12:.0f} TFLOP/s, {rate / peak:.0%} of a "
+        f"\n{card}, {name}, {model}: {tokens_per_s:,.0f} tokens/s, {rate / 1e12:.0f} TFLOP/s, "
+        f"{rate / peak:.0%} of a "
         f"large product's{of_sheet}; {report['attention']} {' '.join(report['kernels'])}\n"
     )

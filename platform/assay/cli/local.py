@@ -48,7 +48,8 @@ def ensure_place(settings: Settings) -> None:
 
 
 def set_traffic_right(settings: Settings) -> None:
-    """Takes back a promotion that was cut off, and gives the gateway the weights that the ledger tells of."""
+    """Takes back a promotion that was cut off, and gives the gateway the weights that the ledger
+    tells of."""
     from assay.flow.release.operations import reconcile_releases
 
     reconcile_releases(settings, say=lambda text: echo(text, err=True))
@@ -76,8 +77,12 @@ def save(secret: str, path: Path) -> None:
 
 
 def check_processor() -> None:
-    """vLLM's CPU build needs AVX2 at least; a machine with a GPU does not care. Raises `PlaceError`."""
+    """vLLM's CPU build needs AVX2 at least; a machine with a GPU does not care. Raises
+    `PlaceError`."""
     if Path("/dev/nvidia0").exists():
         return
     if not has_avx2():
-        raise PlaceError("the CPU engine needs a processor with AVX2, which this one lacks; use a machine with a GPU")
+        raise PlaceError(
+            "the CPU engine needs a processor with AVX2, which this one lacks; use a machine with "
+            "a GPU"
+        )

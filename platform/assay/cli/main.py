@@ -1,4 +1,5 @@
-"""The `assay` command. Each command imports what it needs when it is called, so that `--help` is quick."""
+"""The `assay` command. Each command imports what it needs when it is called, so that `--help` is
+quick."""
 
 import functools
 import json
@@ -31,15 +32,26 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
 
-_EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {code.value:>3}  {text}" for code, text in EXIT_CODE_MEANINGS.items())
+_EXIT_CODES = "\b\nExit codes:\n" + "\n".join(
+    f"  {code.value:>3}  {text}" for code, text in EXIT_CODE_MEANINGS.items()
+)
 _EXIT_CODES += f"\n  {INTERRUPTED}  interrupted by Ctrl-C; finished stages are kept"
 
 
 def _overridable(command: Command) -> Command:
-    """Gives a command the options `--set` and `--set-file`, and itself their values in `overrides`."""
+    """Gives a command the options `--set` and `--set-file`, and itself their values in
+    `overrides`."""
 
-    @click.option("--set", "values", multiple=True, metavar="PATH=VALUE", help="Say a value, such as train.seed=7.")
-    @click.option("--set-file", "files", multiple=True, metavar="PATH=FILE", help="Take a value from a file.")
+    @click.option(
+        "--set",
+        "values",
+        multiple=True,
+        metavar="PATH=VALUE",
+        help="Say a value, such as train.seed=7.",
+    )
+    @click.option(
+        "--set-file", "files", multiple=True, metavar="PATH=FILE", help="Take a value from a file."
+    )
     @functools.wraps(command)
     def overridden(*, values: tuple[str, ...], files: tuple[str, ...], **others: Any) -> None:
         said = [*(("--set-file", text) for text in files), *(("--set", text) for text in values)]
@@ -48,9 +60,14 @@ def _overridable(command: Command) -> Command:
     return overridden  # type: ignore[return-value]
 
 
-@click.group(epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    epilog=_EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="assay")
-@click.option("-v", "--verbose", is_flag=True, help="Say on standard error what is done, step by step.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Say on standard error what is done, step by step."
+)
 def assay(verbose: bool) -> None:
     """From a YAML spec to a gated, approved, served language model on Ray."""
     if verbose:
@@ -68,16 +85,26 @@ for command in (keys, verify, audit):
 @assay.command()
 @click.argument("path", type=click.Path(path_type=Path), default=Path("spec.yaml"))
 @click.option(
-    "--template", type=click.Choice(["lora", "qlora", "full", "dpo", "classify"]), help="What to learn, and how."
+    "--template",
+    type=click.Choice(["lora", "qlora", "full", "dpo", "classify"]),
+    help="What to learn, and how.",
 )
 @click.option("--model", default=None, help="Base model; hf:Qwen/Qwen3-0.6B when not said.")
 @click.option("--data", default=None, help="Training data, JSON Lines; train.jsonl when not said.")
-@click.option("--name", default=None, help="Name of what is built; the folder's name when not said.")
+@click.option(
+    "--name", default=None, help="Name of what is built; the folder's name when not said."
+)
 @click.option("--reviewer", default=None, help="Who may approve; you when not said.")
 def init(
-    path: Path, template: Any, model: str | None, data: str | None, name: str | None, reviewer: str | None
+    path: Path,
+    template: Any,
+    model: str | None,
+    data: str | None,
+    name: str | None,
+    reviewer: str | None,
 ) -> None:
-    """Write a first spec, and a suite for its gate. In a terminal, what the options leave open is asked."""
+    """Write a first spec, and a suite for its gate. In a terminal, what the options leave open is
+    asked."""
     from assay.cli.commands.init import first_spec
     from assay.engines.cluster.nodes import num_local_gpus
 
@@ -90,7 +117,9 @@ def init(
         reviewer=reviewer,
         user=Settings().user,
         has_gpu=Settings().ray_address != "" or num_local_gpus() > 0,
-        interactive=sys.stdin.isatty() and sys.stdout.isatty() and not (template and model and data),
+        interactive=sys.stdin.isatty()
+        and sys.stdout.isatty()
+        and not (template and model and data),
     )
 
 
@@ -104,7 +133,11 @@ def validate(spec: Path, as_json: bool, overrides: Overrides) -> None:
         loaded, _ = _checked(spec, overrides)
     except InvalidInput as error:
         if as_json:
-            echo(json.dumps({"valid": False, "problems": [problem.as_dict() for problem in error.problems]}))
+            echo(
+                json.dumps(
+                    {"valid": False, "problems": [problem.as_dict() for problem in error.problems]}
+                )
+            )
             sys.exit(ExitCode.USAGE)
         raise
     if as_json:
@@ -115,16 +148,34 @@ def validate(spec: Path, as_json: bool, overrides: Overrides) -> None:
 
 @assay.command()
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--cluster", "cluster_file", type=click.Path(path_type=Path), help="Plan for the cluster in this file.")
-@click.option("--against", default=None, help="Show what is different from this run (its id or the start of it).")
+@click.option(
+    "--cluster",
+    "cluster_file",
+    type=click.Path(path_type=Path),
+    help="Plan for the cluster in this file.",
+)
+@click.option(
+    "--against",
+    default=None,
+    help="Show what is different from this run (its id or the start of it).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @_overridable
-def plan(spec: Path, cluster_file: Path | None, against: str | None, as_json: bool, overrides: Overrides) -> None:
+def plan(
+    spec: Path, cluster_file: Path | None, against: str | None, as_json: bool, overrides: Overrides
+) -> None:
     """Say what a run would do, reuse, need and be able to show. Nothing is started."""
     from assay.cli.commands.plan import show_plan
 
     loaded, suite = _checked(spec, overrides, reads_data=False)
-    show_plan(loaded, suite, settings=Settings(), cluster_file=cluster_file, against=against, as_json=as_json)
+    show_plan(
+        loaded,
+        suite,
+        settings=Settings(),
+        cluster_file=cluster_file,
+        against=against,
+        as_json=as_json,
+    )
 
 
 @assay.group()
@@ -134,12 +185,21 @@ def data() -> None:
 
 @data.command()
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--num", default=5, show_default=True, type=click.IntRange(0), help="How many examples to show.")
-@click.option("--step", default=1, show_default=True, type=click.IntRange(1), help="Which training step's data.")
+@click.option(
+    "--num", default=5, show_default=True, type=click.IntRange(0), help="How many examples to show."
+)
+@click.option(
+    "--step",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Which training step's data.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @_overridable
 def show(spec: Path, num: int, step: int, as_json: bool, overrides: Overrides) -> None:
-    """Show examples with what is learned marked, lengths, and what is left out and why. No cluster is needed."""
+    """Show examples with what is learned marked, lengths, and what is left out and why. No cluster
+    is needed."""
     from assay.cli.commands.data import show_data
 
     loaded, _ = _checked(spec, overrides, reads_data=False)
@@ -176,7 +236,9 @@ def run(spec: Path, overrides: Overrides) -> None:
 
 @assay.command()
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--address", default=None, help="Ray's dashboard or job API, such as http://127.0.0.1:8265.")
+@click.option(
+    "--address", default=None, help="Ray's dashboard or job API, such as http://127.0.0.1:8265."
+)
 @click.option("--no-follow", is_flag=True, help="Hand the run over and return.")
 @_overridable
 def submit(spec: Path, address: str | None, no_follow: bool, overrides: Overrides) -> None:
@@ -184,7 +246,9 @@ def submit(spec: Path, address: str | None, no_follow: bool, overrides: Override
     from assay.cli.remote import submit_spec
 
     loaded, suite = _checked(spec, overrides)
-    sys.exit(submit_spec(spec, loaded, suite, settings=Settings(), address=address, follow=not no_follow))
+    sys.exit(
+        submit_spec(spec, loaded, suite, settings=Settings(), address=address, follow=not no_follow)
+    )
 
 
 @assay.command()
@@ -227,7 +291,8 @@ def diff(old: str, new: str, as_json: bool, overrides: Overrides) -> None:
 @click.argument("run", default="")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
 def logs(run: str, follow: bool) -> None:
-    """Print a run's own log: what each stage did when, and all of an error; the newest run's when none is named."""
+    """Print a run's own log: what each stage did when, and all of an error; the newest run's when
+    none is named."""
     from assay.flow.pipeline.executor import LOCK
     from assay.flow.pipeline.log import FILE, lines
     from assay.store.ledger import Ledger
@@ -236,7 +301,10 @@ def logs(run: str, follow: bool) -> None:
     settings = Settings()
     folder = settings.run_folder(Ledger(settings.ledger_url).find_run(run).id)
     if not (folder / FILE).is_file():
-        _fail(f"{folder} has no log; a version before this one made it, or another machine did", ExitCode.USAGE)
+        _fail(
+            f"{folder} has no log; a version before this one made it, or another machine did",
+            ExitCode.USAGE,
+        )
     for line in lines(folder / FILE, goes_on=lambda: follow and is_held(folder / LOCK) is True):
         echo(line.rstrip("\n"))
 
@@ -278,8 +346,18 @@ def status(run: str, as_json: bool) -> None:
 @assay.command()
 @click.argument("run", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write the scorecard as one HTML file.")
-@click.option("--answers", default=None, type=click.IntRange(0), help="How many wrong answers of each limit to show.")
+@click.option(
+    "--html",
+    "html_file",
+    type=click.Path(path_type=Path),
+    help="Write the scorecard as one HTML file.",
+)
+@click.option(
+    "--answers",
+    default=None,
+    type=click.IntRange(0),
+    help="How many wrong answers of each limit to show.",
+)
 def report(run: str, as_json: bool, html_file: Path | None, answers: int | None) -> None:
     """Show a run's sweep, scorecard and worst answers; the newest run when none is named."""
     from assay.cli.commands.report import show_report
@@ -289,7 +367,9 @@ def report(run: str, as_json: bool, html_file: Path | None, answers: int | None)
 
 @assay.command()
 @click.argument("run")
-@click.option("--as", "reviewer", default=None, help="Your name as the spec has it; your login when not said.")
+@click.option(
+    "--as", "reviewer", default=None, help="Your name as the spec has it; your login when not said."
+)
 @click.option("--reason", default="", help="Why; needed when a soft limit was missed.")
 @click.option("--address", default=None, help="Do it on this Ray cluster (dashboard address).")
 def approve(run: str, reviewer: str | None, reason: str, address: str | None) -> None:
@@ -299,7 +379,9 @@ def approve(run: str, reviewer: str | None, reason: str, address: str | None) ->
 
 @assay.command()
 @click.argument("run")
-@click.option("--as", "reviewer", default=None, help="Your name as the spec has it; your login when not said.")
+@click.option(
+    "--as", "reviewer", default=None, help="Your name as the spec has it; your login when not said."
+)
 @click.option("--reason", required=True, help="Why.")
 @click.option("--address", default=None, help="Do it on this Ray cluster (dashboard address).")
 def reject(run: str, reviewer: str | None, reason: str, address: str | None) -> None:
@@ -321,7 +403,10 @@ def promote(run: str, address: str | None) -> None:
         echo(f"rolled back: {traffic.reason}", err=True)
         sys.exit(ExitCode.ROLLED_BACK)
     assert traffic.champion is not None
-    echo(f"{traffic.champion.run} has the traffic (slot {traffic.champion.slot}) at {settings.gateway_url}")
+    echo(
+        f"{traffic.champion.run} has the traffic (slot {traffic.champion.slot}) at "
+        f"{settings.gateway_url}"
+    )
 
 
 @assay.command()
@@ -342,7 +427,9 @@ def rollback(reason: str, address: str | None) -> None:
 @assay.command()
 @click.argument("message", nargs=-1)
 @click.option("--model", default=None, help="Model name; the champion's when not said.")
-@click.option("--system", default=None, help="System prompt; the one of the champion's spec when not said.")
+@click.option(
+    "--system", default=None, help="System prompt; the one of the champion's spec when not said."
+)
 @click.option(
     "--with",
     "beside",
@@ -350,7 +437,9 @@ def rollback(reason: str, address: str | None) -> None:
     metavar="WHAT",
     help="Ask another model, too: `base`, a run (its candidate, promoted or not), an adapter's folder, or a model.",
 )
-def chat(message: tuple[str, ...], model: str | None, system: str | None, beside: str | None) -> None:
+def chat(
+    message: tuple[str, ...], model: str | None, system: str | None, beside: str | None
+) -> None:
     """Ask the served model, through the gateway. Without a message: a conversation."""
     from assay.cli.commands.chat import compare, converse
 
@@ -362,8 +451,16 @@ def chat(message: tuple[str, ...], model: str | None, system: str | None, beside
 
 @assay.command()
 @click.option("--new-key", is_flag=True, help="Make one more API key.")
-@click.option("--save-key", is_flag=True, help="Also keep the key in ASSAY_HOME/api-key (mode 0600) for `assay chat`.")
-@click.option("--gateway-only", is_flag=True, help="Start the gateway alone, beside a Ray head that runs already.")
+@click.option(
+    "--save-key",
+    is_flag=True,
+    help="Also keep the key in ASSAY_HOME/api-key (mode 0600) for `assay chat`.",
+)
+@click.option(
+    "--gateway-only",
+    is_flag=True,
+    help="Start the gateway alone, beside a Ray head that runs already.",
+)
 def up(new_key: bool, save_key: bool, gateway_only: bool) -> None:
     """Start a local Ray head and the gateway; print an API key once."""
     from assay.cli.local import start_place
@@ -380,7 +477,9 @@ def down() -> None:
 
 
 @assay.command(hidden=True)
-@click.option("--approve", "approve_it", is_flag=True, help="Approve by the demo's reviewer, without asking.")
+@click.option(
+    "--approve", "approve_it", is_flag=True, help="Approve by the demo's reviewer, without asking."
+)
 @click.option("--spec", type=click.Path(path_type=Path), default=Path("specs/country-facts.yaml"))
 def demo(approve_it: bool, spec: Path) -> None:
     """The whole line on this machine, with a real model (what `make demo` runs)."""
@@ -392,7 +491,9 @@ def demo(approve_it: bool, spec: Path) -> None:
 def main() -> None:
     """Runs the command; the one place where errors become exit codes."""
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
-        signal.signal(signal.SIGHUP, signal.default_int_handler)  # a terminal that closes interrupts, as Ctrl-C does
+        signal.signal(
+            signal.SIGHUP, signal.default_int_handler
+        )  # a terminal that closes interrupts, as Ctrl-C does
     try:
         assay.main(standalone_mode=False)
     except InvalidInput as error:
@@ -408,7 +509,10 @@ def main() -> None:
         error.show()
         sys.exit(ExitCode.USAGE)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted; what was finished is kept, and the same command goes on from there", INTERRUPTED)
+        _fail(
+            "interrupted; what was finished is kept, and the same command goes on from there",
+            INTERRUPTED,
+        )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.FAILED)
@@ -435,7 +539,9 @@ def _word(decision: Any, run: str, reviewer: str | None, reason: str, address: s
     settings = Settings()
     name = reviewer or settings.user
     _elsewhere(address, [decision, run, "--as", name, "--reason", reason])
-    word = record_decision(run, decision=decision, reviewer=name, reason=reason, settings=settings, say=echo)
+    word = record_decision(
+        run, decision=decision, reviewer=name, reason=reason, settings=settings, say=echo
+    )
     verb = "approved" if decision == "approve" else "rejected"
     echo(f"{word.run} was {verb} by {word.reviewer}; bound to model {word.artifact_digest[:12]}")
     if decision == "approve":
@@ -443,7 +549,8 @@ def _word(decision: Any, run: str, reviewer: str | None, reason: str, address: s
 
 
 def _elsewhere(address: str | None, arguments: list[str]) -> None:
-    """Runs the same command on the cluster at `address` and exits with its code; returns when there is none."""
+    """Runs the same command on the cluster at `address` and exits with its code; returns when there
+    is none."""
     if address is None:
         return
     from assay.cli.remote import submit_command

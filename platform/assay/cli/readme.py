@@ -1,7 +1,7 @@
 """The parts of the documents that are made from the code, and the JSON schemas for editors.
 
-`python -m assay.cli.readme`, run at the top of the repository, writes them anew; with `--check` it writes
-nothing, and exits 1 when one is stale.
+`python -m assay.cli.readme`, run at the top of the repository, writes them anew; with `--check` it
+writes nothing, and exits 1 when one is stale.
 """
 
 import ast
@@ -50,21 +50,27 @@ _PART = re.compile(r"<!-- generated: (?P<name>[\w-]+) -->\n.*?<!-- end generated
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Write nothing; exit 1 and name the parts that are stale.")
+@click.option(
+    "--check", is_flag=True, help="Write nothing; exit 1 and name the parts that are stale."
+)
 def readme(check: bool) -> None:
     """Write the generated parts of the documents anew, and the JSON schemas."""
     num_stale = 0
     for file, text, parts in _made():
         num_stale += len(parts)
         for part in parts:
-            click.echo(f"{file}: {part} {'is stale; `python -m assay.cli.readme` writes it' if check else 'written'}")
+            click.echo(
+                f"{file}: {part} "
+                f"{'is stale; `python -m assay.cli.readme` writes it' if check else 'written'}"
+            )
         if parts and not check:
             file.write_text(text)
     sys.exit(ExitCode.FAILED if check and num_stale else ExitCode.DONE)
 
 
 def _made() -> Iterator[tuple[Path, str, list[str]]]:
-    """Every file with something made in it: its path, the text it should have, and which parts of it are stale."""
+    """Every file with something made in it: its path, the text it should have, and which parts of
+    it are stale."""
     texts = {file: refreshed(file.read_text()) for file in map(Path, FILES)}
     for file, (text, stale) in texts.items():
         yield file, text, stale
@@ -76,11 +82,16 @@ def _made() -> Iterator[tuple[Path, str, list[str]]]:
         yield path, text, [] if path.is_file() and path.read_text() == text else ["schema"]
         for shipped in sorted(path.parent.glob("*.yaml")) if path.name == "schema.json" else ():
             text = shipped.read_text()
-            yield shipped, NAMES_SCHEMA + text, [] if text.startswith(NAMES_SCHEMA) else ["name of the schema"]
+            yield (
+                shipped,
+                NAMES_SCHEMA + text,
+                [] if text.startswith(NAMES_SCHEMA) else ["name of the schema"],
+            )
 
 
 def with_blocks_of(original: str, translation: str) -> str:
-    """The translation with the original's fenced blocks: code, output and drawings are not translated."""
+    """The translation with the original's fenced blocks: code, output and drawings are not
+    translated."""
     blocks = iter(_BLOCK.findall(original))
     return _BLOCK.sub(lambda block: next(blocks, block[0]), translation)
 
@@ -90,7 +101,9 @@ def refreshed(text: str) -> tuple[str, list[str]]:
     stale = []
 
     def anew(part: re.Match[str]) -> str:
-        made = f"<!-- generated: {part['name']} -->\n{PARTS[part['name']]()}\n<!-- end generated -->"
+        made = (
+            f"<!-- generated: {part['name']} -->\n{PARTS[part['name']]()}\n<!-- end generated -->"
+        )
         if made != part[0]:
             stale.append(part["name"])
         return made
@@ -115,8 +128,12 @@ def _commands(group: click.Group, before: tuple[str, ...]) -> Iterator[Sequence[
 
 
 def scorecard_schema() -> dict[str, Any]:
-    """JSON schema of what `assay report --json` prints. It allows fields that a later version may add."""
-    schema = {"$schema": GenerateJsonSchema.schema_dialect, **Report.model_json_schema(mode="serialization")}
+    """JSON schema of what `assay report --json` prints. It allows fields that a later version may
+    add."""
+    schema = {
+        "$schema": GenerateJsonSchema.schema_dialect,
+        **Report.model_json_schema(mode="serialization"),
+    }
     opened: dict[str, Any] = _open(schema)
     return opened
 
@@ -124,7 +141,9 @@ def scorecard_schema() -> dict[str, Any]:
 def _open(schema: Any) -> Any:
     if isinstance(schema, dict):
         return {
-            key: _open(value) for key, value in schema.items() if key != "additionalProperties" or value is not False
+            key: _open(value)
+            for key, value in schema.items()
+            if key != "additionalProperties" or value is not False
         }
     return [_open(value) for value in schema] if isinstance(schema, list) else schema
 
@@ -132,7 +151,10 @@ def _open(schema: Any) -> Any:
 def exit_codes() -> str:
     """Every exit code and its meaning."""
     rows = [(str(code.value), meaning) for code, meaning in EXIT_CODE_MEANINGS.items()]
-    return _table(("code", "meaning"), [*rows, (str(INTERRUPTED), "interrupted by Ctrl-C; finished stages are kept")])
+    return _table(
+        ("code", "meaning"),
+        [*rows, (str(INTERRUPTED), "interrupted by Ctrl-C; finished stages are kept")],
+    )
 
 
 def settings_table() -> str:
@@ -146,7 +168,11 @@ def settings_table() -> str:
 
 def spec_reference() -> str:
     """Every key of a spec: a table of the blocks, and one for each of them."""
-    parts = [_table(_COLUMNS, [_row(entry(Spec, (key,), field)) for key, field in Spec.model_fields.items()])]
+    parts = [
+        _table(
+            _COLUMNS, [_row(entry(Spec, (key,), field)) for key, field in Spec.model_fields.items()]
+        )
+    ]
     for key in Spec.model_fields:
         if text := about(Spec, (key,)):
             parts += [f"### `{key}`", text, _table(_COLUMNS, map(_row, entries(Spec, (key,))))]
@@ -161,7 +187,9 @@ def suite_reference() -> str:
 def recommended() -> str:
     """The settings that `assay init` writes."""
     first = reference_tables.formulas()[0]
-    return "\n\n".join([_table(*reference_tables.rates()), _table(*reference_tables.lengths()), first])
+    return "\n\n".join(
+        [_table(*reference_tables.rates()), _table(*reference_tables.lengths()), first]
+    )
 
 
 def hardware() -> str:
@@ -200,7 +228,9 @@ def demo_runs() -> str:
 def demo_table(rows: Sequence[dict[str, Any]]) -> str:
     """The worst of each spec and precision, of the rows that `make bench-demo` keeps."""
     kinds = sorted({(row["spec"], row["precision"]) for row in rows})
-    return _table(_DEMO_COLUMNS, [_demo_row([row for row in rows if _kind(row) == kind]) for kind in kinds])
+    return _table(
+        _DEMO_COLUMNS, [_demo_row([row for row in rows if _kind(row) == kind]) for kind in kinds]
+    )
 
 
 def _kind(row: dict[str, Any]) -> tuple[str, str]:
@@ -272,14 +302,22 @@ def _documented_fields(cls: type[Any]) -> Iterator[tuple[ast.expr | None, str]]:
     (definition,) = ast.parse(inspect.getsource(cls)).body
     assert isinstance(definition, ast.ClassDef)
     for field, below in pairwise(definition.body):
-        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+        ):
             yield field.value, str(below.value.value)
 
 
 def _fixed_default(value: ast.expr | None) -> str:
     """The default that `_env` is given; empty where that is found out at run time."""
     for node in ast.walk(value) if value else ():
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_env":
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "_env"
+        ):
             default = node.args[1]
             text = default.value if isinstance(default, ast.Constant) else ""
             return f"`{text}`" if isinstance(text, str) and text else ""

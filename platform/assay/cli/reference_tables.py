@@ -1,5 +1,5 @@
-"""The tables of recommended settings and of hardware in the documents: what `assay init` writes, and what `assay plan`
-reckons with."""
+"""The tables of recommended settings and of hardware in the documents: what `assay init` writes,
+and what `assay plan` reckons with."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,13 @@ from typing import Any
 from assay.cli.commands.first_spec import rate_words
 from assay.engines.models.shape import known
 from assay.records.plan import ModelShape
-from assay.rules.planning.memory import COMPRESSING_BYTES, GIB, MERGING_BYTES, WEIGHT_BYTES, serving_memory
+from assay.rules.planning.memory import (
+    COMPRESSING_BYTES,
+    GIB,
+    MERGING_BYTES,
+    WEIGHT_BYTES,
+    serving_memory,
+)
 from assay.rules.planning.memory import worker_memory as worker
 from assay.rules.planning.recommend import Template, recommend
 from assay.spec.serve import EngineSpec
@@ -39,7 +45,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "LoRA": {"method": "lora", "deepspeed": {"zero_stage": 0}},
     "QLoRA": {"method": "qlora", "deepspeed": {"zero_stage": 0}},
     "full, one GPU": {"method": "full", "deepspeed": {"zero_stage": 0}},
-    "full, each of 8": {"method": "full", "deepspeed": {"zero_stage": 3}, "num_workers": 8, "global_batch_size": 8},
+    "full, each of 8": {
+        "method": "full",
+        "deepspeed": {"zero_stage": 3},
+        "num_workers": 8,
+        "global_batch_size": 8,
+    },
 }
 
 Row = Sequence[str]
@@ -49,7 +60,10 @@ def rates() -> tuple[Row, list[Row]]:
     """Peak learning rates by size of model and template, and where each is from."""
     rows: list[Row] = []
     for template in TEMPLATES:
-        found = [recommend(template, num_parameters=size, num_examples=5_000).learning_rate for size in SIZES]
+        found = [
+            recommend(template, num_parameters=size, num_examples=5_000).learning_rate
+            for size in SIZES
+        ]
         rows.append((f"`{template}`", *(rate_words(rate.value) for rate in found)))
     return ("", *(f"{size / 1e9:g}B" for size in SIZES)), rows
 
@@ -76,7 +90,9 @@ def training() -> tuple[Row, list[Row]]:
         for said in METHODS.values():
             common = {"micro_batch_size": 1, "gradient_checkpointing": True, "global_batch_size": 1}
             train = TrainSpec.model_validate({**common, **said})
-            found = worker(train, shape, tokens=TOKENS, loss_tokens=TOKENS, device="GPU", precision="bf16")
+            found = worker(
+                train, shape, tokens=TOKENS, loss_tokens=TOKENS, device="GPU", precision="bf16"
+            )
             cells.append(_on_a_gpu(found.total))
         rows.append((name, *cells, f"{MERGING_BYTES * shape.num_parameters / GIB:.0f}"))
     return ("model", *METHODS, "memory of the node that merges"), rows
@@ -94,7 +110,14 @@ def serving() -> tuple[Row, list[Row]]:
                 cells.append(_on_a_gpu(int(found.total / engine.gpu_memory_utilization)))
         disk = (2 + 2 + WEIGHT_BYTES["W8A8"]) * shape.num_parameters / GIB
         rows.append((name, *cells, f"{disk:.0f}"))
-    columns = ("bf16", "W8A8", "W4A16", "bf16, each of 4", "W8A8, each of 4", "disk of a run with W8A8")
+    columns = (
+        "bf16",
+        "W8A8",
+        "W4A16",
+        "bf16, each of 4",
+        "W8A8, each of 4",
+        "disk of a run with W8A8",
+    )
     return ("model", *columns), rows
 
 
@@ -103,15 +126,23 @@ def formulas() -> list[str]:
     return [
         "Rates, batches, epochs and warm-up are rules of thumb with their sources in "
         "`rules/planning/recommend.py`; `assay init` writes each with its reason behind it.",
-        f"Training: one example of {TOKENS:,} tokens at a time, bf16, AdamW, gradient checkpointing; the parts are "
-        "weights (2 bytes; 0.5 and their scales in 4 bits), gradients and AdamW's two moments with a copy in fp32 "
-        "(2 + 12 bytes of each trained weight, shared out by ZeRO), the layers' inputs and one layer's activations, "
-        "12 bytes of each logit, and the libraries' own. `assay plan --json` gives every part with its formula.",
-        f"Serving: weights by scheme, keys and values of one conversation of {SERVED_TOKENS:,} tokens "
-        "(2 x layers x KV heads x head dimension x 2 bytes a token), 1 GiB of the engine's own, all of it divided by "
+        f"Training: one example of {TOKENS:,} tokens at a time, bf16, AdamW, gradient "
+        "checkpointing; the parts are "
+        "weights (2 bytes; 0.5 and their scales in 4 bits), gradients and AdamW's two moments with "
+        "a copy in fp32 "
+        "(2 + 12 bytes of each trained weight, shared out by ZeRO), the layers' inputs and one "
+        "layer's activations, "
+        "12 bytes of each logit, and the libraries' own. `assay plan --json` gives every part with "
+        "its formula.",
+        f"Serving: weights by scheme, keys and values of one conversation of {SERVED_TOKENS:,} "
+        "tokens "
+        "(2 x layers x KV heads x head dimension x 2 bytes a token), 1 GiB of the engine's own, "
+        "all of it divided by "
         "`gpu_memory_utilization` (0.9). More conversations at once take more.",
-        f"Merging an adapter holds the model in fp32 ({MERGING_BYTES} bytes a weight) in one node's memory, quantizing "
-        f"in bf16 ({COMPRESSING_BYTES} bytes); on disk the base, the merged and the quantized model are kept.",
+        f"Merging an adapter holds the model in fp32 ({MERGING_BYTES} bytes a weight) in one "
+        "node's memory, quantizing "
+        f"in bf16 ({COMPRESSING_BYTES} bytes); on disk the base, the merged and the quantized "
+        "model are kept.",
     ]
 
 

@@ -17,9 +17,16 @@ from assay.spec.spec import Spec
 
 
 def submit_spec(
-    path: Path, spec: Spec, suite: SuiteSpec, *, settings: Settings, address: str | None, follow: bool
+    path: Path,
+    spec: Spec,
+    suite: SuiteSpec,
+    *,
+    settings: Settings,
+    address: str | None,
+    follow: bool,
 ) -> int:
-    """Hands a run to a cluster; returns the run's own exit code, or 0 at once when nobody follows."""
+    """Hands a run to a cluster; returns the run's own exit code, or 0 at once when nobody
+    follows."""
     folder = jobs.pack(_resolved(spec), Path.cwd(), _needed(spec))
     name = run_id(spec, suite, Path.cwd())
     echo(f"submitting {path} as run {name}", err=True)
@@ -31,7 +38,15 @@ def submit_spec(
 def submit_command(arguments: list[str], *, settings: Settings, address: str) -> int:
     """Runs `assay ARGUMENTS` on a cluster's head; returns its exit code."""
     folder = jobs.pack("", Path.cwd(), [])
-    return _submit(arguments, folder, f"assay-{arguments[0]}-{secrets.token_hex(3)}", settings, address, True, {})
+    return _submit(
+        arguments,
+        folder,
+        f"assay-{arguments[0]}-{secrets.token_hex(3)}",
+        settings,
+        address,
+        True,
+        {},
+    )
 
 
 def _submit(
@@ -45,13 +60,21 @@ def _submit(
 ) -> int:
     where = address or settings.dashboard_url
     if not os.environ.get("RAY_AUTH_MODE") and settings.token_path.is_file():
-        os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(settings.token_path)})
+        os.environ.update(
+            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(settings.token_path)}
+        )
     try:
         jobs.submit(
             where,
             entrypoint=["python", "-m", "assay.cli.main", *arguments],
             working_dir=folder,
-            env={**passed_on(), **env, "ASSAY_USER": settings.user, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"},
+            env={
+                **passed_on(),
+                **env,
+                "ASSAY_USER": settings.user,
+                "PYTHONUNBUFFERED": "1",
+                "COLUMNS": "120",
+            },
             submission_id=job,
         )
     finally:
@@ -85,7 +108,9 @@ def _needed(spec: Spec) -> list[Path]:
     patterns = [pattern for data in spec.all_data for pattern in data.patterns]
     patterns += [pattern for train in spec.train_steps if train.ewc for pattern in train.ewc.data]
     needed = [file for pattern in patterns for file in matching_files(pattern, root)]
-    needed += [path for suite in map(Path, spec.gate.suite) for path in (suite, suite.with_suffix(""))]
+    needed += [
+        path for suite in map(Path, spec.gate.suite) for path in (suite, suite.with_suffix(""))
+    ]
     if spec.model.kind == "folder" and not Path(spec.model.source).is_absolute():
         needed.append(Path(spec.model.source))
     return needed

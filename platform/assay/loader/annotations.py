@@ -80,7 +80,8 @@ SYNONYMS = {
 
 
 def annotation_at(cls: type[Block], location: Location) -> Any:
-    """The annotation of what stands at `location` in a `cls`; None for a place that the blocks do not know."""
+    """The annotation of what stands at `location` in a `cls`; None for a place that the blocks do
+    not know."""
     return _annotation_at(cls, tuple(0 if isinstance(part, int) else part for part in location))
 
 
@@ -101,13 +102,22 @@ def field_at(cls: type[Block], location: Location) -> FieldInfo | None:
     """The field that a location ends in, if it ends in one."""
     if not location:
         return None
-    blocks = (leaf for leaf in leaves(annotation_at(cls, location[:-1])) if location[-1] in _hints(leaf))
+    blocks = (
+        leaf for leaf in leaves(annotation_at(cls, location[:-1])) if location[-1] in _hints(leaf)
+    )
     return next((block.model_fields[location[-1]] for block in blocks), None)
 
 
 def meaning(cls: type[Block], location: Location) -> str:
     """What the field says of itself that a location ends in; empty where there is none."""
-    block = next((leaf for leaf in leaves(annotation_at(cls, location[:-1])) if location[-1:][0] in _hints(leaf)), None)
+    block = next(
+        (
+            leaf
+            for leaf in leaves(annotation_at(cls, location[:-1]))
+            if location[-1:][0] in _hints(leaf)
+        ),
+        None,
+    )
     return meanings(block)[str(location[-1])] if block else ""
 
 
@@ -138,7 +148,11 @@ def leaves(annotation: Any) -> list[Any]:
 
 def keys_at(cls: type[Block], location: Location) -> list[str]:
     """The keys that the block at `location` knows."""
-    return list(dict.fromkeys(key for block in leaves(annotation_at(cls, location)) for key in _hints(block)))
+    return list(
+        dict.fromkeys(
+            key for block in leaves(annotation_at(cls, location)) for key in _hints(block)
+        )
+    )
 
 
 def expected(annotation: Any) -> str:
@@ -157,7 +171,11 @@ def expected(annotation: Any) -> str:
         return " or ".join(word for word in offered if f"{word} or a list of them" not in offered)
     if isinstance(annotation, type) and issubclass(annotation, Block):
         needed = [key for key, field in annotation.model_fields.items() if field.is_required()]
-        return "a block with " + " and ".join(f"`{key}`" for key in needed) if needed else "a block of keys"
+        return (
+            "a block with " + " and ".join(f"`{key}`" for key in needed)
+            if needed
+            else "a block of keys"
+        )
     if origin is tuple and leaves(parts[0])[0] not in _PLAIN:
         return f"{expected(parts[0])} or a list of them"
     return _PLAIN.get(origin or annotation, "another value")
@@ -174,7 +192,9 @@ def fixed_numbers(annotation: Any) -> list[int | float]:
     """The fixed numbers that an annotation offers."""
     if get_origin(annotation) is Literal:
         return [
-            value for value in get_args(annotation) if isinstance(value, int | float) and not isinstance(value, bool)
+            value
+            for value in get_args(annotation)
+            if isinstance(value, int | float) and not isinstance(value, bool)
         ]
     return [number for part in _args(annotation) for number in fixed_numbers(part)]
 
@@ -196,11 +216,16 @@ def takes_duration(annotation: Any) -> bool:
 
 def blocks_at(cls: type[Block], location: Location) -> list[type[Block]]:
     """The blocks that may stand at a location."""
-    return [leaf for leaf in leaves(annotation_at(cls, location)) if isinstance(leaf, type) and issubclass(leaf, Block)]
+    return [
+        leaf
+        for leaf in leaves(annotation_at(cls, location))
+        if isinstance(leaf, type) and issubclass(leaf, Block)
+    ]
 
 
 def reference_kind(annotation: Any, *, through_blocks: bool = True) -> Reference | None:
-    """Whether text that stands here, or in the block that it is short for, may name the environment, and as what."""
+    """Whether text that stands here, or in the block that it is short for, may name the
+    environment, and as what."""
     if isinstance(annotation, type):
         inner: Iterable[Any] = _hints(annotation).values() if through_blocks else ()
     else:
@@ -208,7 +233,10 @@ def reference_kind(annotation: Any, *, through_blocks: bool = True) -> Reference
         if mark := next((mark for mark in marks if isinstance(mark, Reference)), None):
             return mark
         inner = _args(annotation)
-    return next((kind for part in inner if (kind := reference_kind(part, through_blocks=through_blocks))), None)
+    return next(
+        (kind for part in inner if (kind := reference_kind(part, through_blocks=through_blocks))),
+        None,
+    )
 
 
 def reference_paths(cls: type[Block]) -> list[str]:
@@ -232,7 +260,8 @@ def spelled_out(annotation: Any, value: Value) -> Any:
 
 @lru_cache(maxsize=256)
 def key_hint(cls: type[Block], location: Location) -> tuple[str, str]:
-    """For an unknown key: the hint, and the key of the same block that was probably meant, if any."""
+    """For an unknown key: the hint, and the key of the same block that was probably meant, if
+    any."""
     own, homes = keys_at(cls, location[:-1]), _homes(cls)
     own += [EXTENDS] if len(location) == 1 and "version" in own else []
     wanted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(location[-1])).replace("-", "_").lower()

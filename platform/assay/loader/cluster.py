@@ -1,4 +1,5 @@
-"""A cluster described in a file, so that `assay plan` can say what fits on machines that do not run yet."""
+"""A cluster described in a file, so that `assay plan` can say what fits on machines that do not run
+yet."""
 
 from typing import Annotated
 

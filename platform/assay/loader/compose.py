@@ -1,6 +1,8 @@
-"""One spec out of several texts: what it extends, what the command line sets, and what the environment says.
+"""One spec out of several texts: what it extends, what the command line sets, and what the
+environment says.
 
-Blocks are merged key by key, and the later word wins; everything else, lists included, is replaced whole.
+Blocks are merged key by key, and the later word wins; everything else, lists included, is replaced
+whole.
 """
 
 import os
@@ -11,7 +13,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from assay.errors import InvalidInput, Problem
-from assay.loader.annotations import EXTENDS, annotation_at, reference_kind, reference_paths, spelled_out
+from assay.loader.annotations import (
+    EXTENDS,
+    annotation_at,
+    reference_kind,
+    reference_paths,
+    spelled_out,
+)
 from assay.loader.parse import read_bytes, read_file
 from assay.loader.yaml.reader import Document, Location, Positions, SourceLocation, Value, read_yaml
 from assay.settings import Settings
@@ -23,12 +31,14 @@ MAX_CHAIN = 20
 
 
 Override = tuple[str, str]
-"""An option of the command line and its value: `--set` and `PATH=VALUE`, or `--set-file` and `PATH=FILE`."""
+"""An option of the command line and its value: `--set` and `PATH=VALUE`, or `--set-file` and
+`PATH=FILE`."""
 
 
 def compose(path: Path, overrides: Sequence[Override] = ()) -> Document:
-    """The spec in `path` over the files that it extends, with the overrides on top, in their order, and with
-    references to the environment read. Raises InvalidInput where there is nothing that could be validated."""
+    """The spec in `path` over the files that it extends, with the overrides on top, in their order,
+    and with references to the environment read. Raises InvalidInput where there is nothing that
+    could be validated."""
     document = _with_bases(path, ())
     for override in overrides:
         document = _overridden(document, override)
@@ -53,7 +63,9 @@ def _with_bases(path: Path, chain: tuple[Path, ...]) -> Document:
     return Document(value, base.positions, [*base.problems, *document.problems], unread)
 
 
-def _base(said: Value, place: SourceLocation, path: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Path:
+def _base(
+    said: Value, place: SourceLocation, path: Path, chain: tuple[Path, ...], problems: list[Problem]
+) -> Path:
     """The file that `extends` names, if it can be used."""
 
     def refuse(message: str, hint: str = "") -> NoReturn:
@@ -75,7 +87,8 @@ def _base(said: Value, place: SourceLocation, path: Path, chain: tuple[Path, ...
 
 
 def places_named(spec: Spec) -> list[str]:
-    """The environment variables that the spec's places refer to; those of its secrets are not among them."""
+    """The environment variables that the spec's places refer to; those of its secrets are not among
+    them."""
     return sorted(set(_named(spec.model_dump(mode="json"), ())))
 
 
@@ -87,8 +100,8 @@ def _named(value: Value, location: Location) -> Iterator[str]:
 
 
 class _Merger:
-    """Lays a value over another. The places of what is said anew move from `new` to `positions`; with
-    `blocks_stay`, a block to which keys are added stays where it was."""
+    """Lays a value over another. The places of what is said anew move from `new` to `positions`;
+    with `blocks_stay`, a block to which keys are added stays where it was."""
 
     def __init__(self, positions: Positions, new: Positions, *, blocks_stay: bool = False) -> None:
         self.positions = positions
@@ -152,8 +165,14 @@ def _overridden(document: Document, override: Override) -> Document:
     place = SourceLocation(option, 0, 0)
     if not equals or not all(parts):
         what = "PATH=VALUE, such as train.seed=7" if option == "--set" else "PATH=FILE"
-        raise InvalidInput([Problem(*place, "", "set", f"{setting!r} sets nothing", f"write {what}")])
-    said = _from_file(Path(text), place, path) if option == "--set-file" else _from_text(text, place, path)
+        raise InvalidInput(
+            [Problem(*place, "", "set", f"{setting!r} sets nothing", f"write {what}")]
+        )
+    said = (
+        _from_file(Path(text), place, path)
+        if option == "--set-file"
+        else _from_text(text, place, path)
+    )
     value = _laid(document, _settled(document, parts, place, path), said)
     return replace(document, value=value, problems=[*document.problems, *said.problems])
 
@@ -164,18 +183,22 @@ def _from_text(text: str, place: SourceLocation, path: str) -> Document:
         said = read_yaml(text.encode(), place.file)
     except InvalidInput as error:
         problems = [
-            Problem(*place, path, one.code, one.message, one.hint or "put it in quotes") for one in error.problems
+            Problem(*place, path, one.code, one.message, one.hint or "put it in quotes")
+            for one in error.problems
         ]
         raise InvalidInput(problems) from error
     positions = Positions(
-        place.file, dict.fromkeys(said.positions.keys, place), dict.fromkeys([(), *said.positions.values], place)
+        place.file,
+        dict.fromkeys(said.positions.keys, place),
+        dict.fromkeys([(), *said.positions.values], place),
     )
     problems = [Problem(*place, path, one.code, one.message, one.hint) for one in said.problems]
     return Document(said.value, positions, problems)
 
 
 def _from_file(file: Path, place: SourceLocation, path: str) -> Document:
-    """What a file says: a value in YAML or JSON if it is called so, else its text without the last line's end."""
+    """What a file says: a value in YAML or JSON if it is called so, else its text without the last
+    line's end."""
     if not os.path.isfile(file):
         raise InvalidInput([Problem(*place, path, "no_file", f"there is no file {file}")])
     if file.suffix in (".yaml", ".yml", ".json"):
@@ -183,7 +206,9 @@ def _from_file(file: Path, place: SourceLocation, path: str) -> Document:
     try:
         text = read_bytes(file).decode().removesuffix("\n")
     except UnicodeDecodeError as error:
-        raise InvalidInput([Problem(str(file), 0, 0, "", "encoding", "this is not UTF-8")]) from error
+        raise InvalidInput(
+            [Problem(str(file), 0, 0, "", "encoding", "this is not UTF-8")]
+        ) from error
     return Document(text, Positions(str(file), {}, {(): SourceLocation(str(file), 1, 1)}), [])
 
 
@@ -199,12 +224,16 @@ def _settled(document: Document, parts: list[str], place: SourceLocation, path: 
                 raise InvalidInput([Problem(*place, path, "set", message, hint)])
             location, value = (*location, int(part)), value[int(part)]
         else:
-            location, value = (*location, part), value.get(part) if isinstance(value, dict) else None
+            location, value = (
+                (*location, part),
+                value.get(part) if isinstance(value, dict) else None,
+            )
     return location
 
 
 def _laid(document: Document, location: Location, said: Document) -> Value:
-    """The document's value with another merged in at a location, with the blocks that lead there."""
+    """The document's value with another merged in at a location, with the blocks that lead
+    there."""
     place = said.positions.values[()]
     positions = Positions(
         place.file,
@@ -237,9 +266,15 @@ def _at(value: Value, location: Location) -> Value:
 def _with_environment(value: Value, location: Location, document: Document) -> Value:
     """The value with its references to the environment read, where they are allowed."""
     if isinstance(value, dict):
-        return {key: _with_environment(inner, (*location, key), document) for key, inner in value.items()}
+        return {
+            key: _with_environment(inner, (*location, key), document)
+            for key, inner in value.items()
+        }
     if isinstance(value, list):
-        return [_with_environment(inner, (*location, index), document) for index, inner in enumerate(value)]
+        return [
+            _with_environment(inner, (*location, index), document)
+            for index, inner in enumerate(value)
+        ]
     if not isinstance(value, str) or "${env:" not in value:
         return value
     found = _reference_fault(value, location)
@@ -257,19 +292,33 @@ FETCHED_URL = re.compile(r"\s*((https?|ftps?|sftp|webdavs?|github|git)://|hf:)",
 
 
 def _reference_fault(value: str, location: Location) -> tuple[str, str] | None:
-    """What is wrong with a text that refers to the environment, and what to do; None if nothing is."""
+    """What is wrong with a text that refers to the environment, and what to do; None if nothing
+    is."""
     kind = reference_kind(annotation_at(Spec, location))
     if kind is None:
-        return "no reference to the environment may stand here", f"it may in {', '.join(reference_paths(Spec))}"
+        return (
+            "no reference to the environment may stand here",
+            f"it may in {', '.join(reference_paths(Spec))}",
+        )
     if "${env:" in REFERENCE.sub("", value):
         return "this is no reference to the environment", "write ${env:NAME}"
     if kind is Reference.PLACE:
         if FETCHED_URL.match(value):
-            return "no reference may stand in a URL that is fetched: its server would read it", "write the URL out"
+            return (
+                "no reference may stand in a URL that is fetched: its server would read it",
+                "write the URL out",
+            )
         settings = Settings()
         for name in REFERENCE.findall(value):
             if not settings.is_readable_by_specs(name):
-                hint = f"whoever looks after this place may allow it: ASSAY_SPEC_ENV={settings.spec_env},{name}"
+                hint = (
+                    "whoever looks after this place may allow it: "
+                    f"ASSAY_SPEC_ENV={settings.spec_env},{name}"
+                )
                 return f"specs may not read the environment variable {name} here", hint
     unset = [name for name in REFERENCE.findall(value) if name not in os.environ]
-    return (f"the environment variable {unset[0]} is not set", f"export {unset[0]}=...") if unset else None
+    return (
+        (f"the environment variable {unset[0]} is not set", f"export {unset[0]}=...")
+        if unset
+        else None
+    )

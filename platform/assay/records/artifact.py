@@ -16,7 +16,8 @@ class FileEntry(Record):
 
 
 class Manifest(Record):
-    """Every file of an artifact. The artifact's digest is the SHA-256 of this manifest's canonical JSON."""
+    """Every file of an artifact. The artifact's digest is the SHA-256 of this manifest's canonical
+    JSON."""
 
     kind: ArtifactKind
     files: dict[str, FileEntry]

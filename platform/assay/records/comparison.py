@@ -26,7 +26,8 @@ class ComparedLimit(Record):
     winner: Side | None
     """Who is better at the comparison's confidence; None when that is open."""
     confidence: float | None
-    """The highest two-sided confidence at which the one that looks better is better; None when neither does."""
+    """The highest two-sided confidence at which the one that looks better is better; None when
+    neither does."""
     reason: str
     """Why the two cannot be compared; empty when they can."""
 

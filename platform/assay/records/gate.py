@@ -24,24 +24,26 @@ class Sample(Record):
     target: str
     response: str
     scores: dict[str, float]
-    """Per-item metrics, such as `exact_match` (0 or 1) and `abstained` (0 or 1). `confidence` is the probability
-    that the model gave to its answer, where the engine tells it."""
+    """Per-item metrics, such as `exact_match` (0 or 1) and `abstained` (0 or 1). `confidence` is
+    the probability that the model gave to its answer, where the engine tells it."""
     cluster: str | None = None
-    """What the item has in common with others that are evidence only together; None for an item on its own."""
+    """What the item has in common with others that are evidence only together; None for an item on
+    its own."""
     slices: dict[str, str] = Field({})
     """Document field to its value, for the task's `slice_by`."""
     unscored: dict[str, str] = Field({}, exclude_if=lambda found: not found)
-    """Metric to why the answer has no score of it, such as a judge that failed. No limit on that metric can be
-    decided."""
+    """Metric to why the answer has no score of it, such as a judge that failed. No limit on that
+    metric can be decided."""
     remarks: dict[str, str] = Field({}, exclude_if=lambda found: not found)
     """Metric to what was said for its score, such as a judge's reasons."""
     error: str | None = None
-    """Why there is no answer, after all retries: a fault of the infrastructure. Then `scores` is empty, and no limit
-    of the task can be decided."""
+    """Why there is no answer, after all retries: a fault of the infrastructure. Then `scores` is
+    empty, and no limit of the task can be decided."""
     latency_s: float | None = None
     """From the request to the whole answer."""
     reasoning_tokens: int | None = None
-    """Tokens of reasoning before the answer, which `response` leaves out; None where the server tells none apart."""
+    """Tokens of reasoning before the answer, which `response` leaves out; None where the server
+    tells none apart."""
 
 
 class TaskResult(Record):
@@ -49,16 +51,20 @@ class TaskResult(Record):
 
     task: str
     digest: str
-    """SHA-256 over the task's configuration, its settings in the suite, its functions and its data."""
+    """SHA-256 over the task's configuration, its settings in the suite, its functions and its
+    data."""
     items: tuple[Sample, ...]
     lower_is_better: tuple[str, ...] = ()
     """Metrics of which the task says so."""
     files: dict[str, str] = Field({})
-    """Task file, data files and functions, by their path as the suite names them, with their SHA-256."""
+    """Task file, data files and functions, by their path as the suite names them, with their
+    SHA-256."""
     unasked: tuple[str, ...] = ()
-    """Ids of the items that were not asked, because no answer to them could have changed what the suite decides."""
+    """Ids of the items that were not asked, because no answer to them could have changed what the
+    suite decides."""
     notes: dict[str, str] = Field({}, exclude_if=lambda found: not found)
-    """Metric to what else is known of it, in words: BLEU of all answers together, what `auto` stands for."""
+    """Metric to what else is known of it, in words: BLEU of all answers together, what `auto`
+    stands for."""
 
 
 class Evaluation(Record):
@@ -102,7 +108,8 @@ class ServiceMeasurement(Record):
     num_failed: int
     """Requests that ended in an error or a time-out."""
     num_completed: int
-    """Requests that were answered to their end: an end of the model's own, or the length that was asked for."""
+    """Requests that were answered to their end: an end of the model's own, or the length that was
+    asked for."""
     prompt_tokens: int
     """Of all requests."""
     output_tokens: int
@@ -116,7 +123,8 @@ class ServiceMeasurement(Record):
     num_engines: int
     """GPUs, or replicas on CPU, that shared the load."""
     peak_memory_bytes: int | None = None
-    """Highest memory of the engine's processes (on a GPU: of that GPU); None where it cannot be known."""
+    """Highest memory of the engine's processes (on a GPU: of that GPU); None where it cannot be
+    known."""
     memory_bytes: int | None = None
     """All there is of it."""
 
@@ -183,11 +191,13 @@ class ParityPair(Record):
     probe_abs_logprob: tuple[float, ...] = ()
     """Mean absolute difference of each probe."""
     kl: float | None = None
-    """Mean Kullback-Leibler divergence of `second` from `first` in nats, over what the engine tells of both."""
+    """Mean Kullback-Leibler divergence of `second` from `first` in nats, over what the engine tells
+    of both."""
 
 
 class ParityRecord(Record):
-    """What is lost from training to serving, pair by pair along the way, and over the whole of it."""
+    """What is lost from training to serving, pair by pair along the way, and over the whole of
+    it."""
 
     artifact_digest: str
     """Of the served model."""
@@ -263,8 +273,9 @@ class LimitResult(Record):
     family: str | None = None
     """Limits of one family stand for each other: any of them is enough."""
     num_unasked: int = 0
-    """Items that were not asked, because the outcome is the same however they are answered. `lower` and `upper` then
-    reckon with the least and the most favourable answers to them; `observed` is of the items that were asked."""
+    """Items that were not asked, because the outcome is the same however they are answered. `lower`
+    and `upper` then reckon with the least and the most favourable answers to them; `observed` is of
+    the items that were asked."""
     slices: tuple[SliceResult, ...] = ()
 
 
@@ -306,8 +317,9 @@ class Scorecard(Record):
     task_digests: dict[str, str] = Field({})
     """Task to the digest of its configuration and data."""
     evidence: dict[str, str] = Field({})
-    """What the decision rests on, with its digest in the artifact store: `candidate`, `base`, `champion` (their
-    answers), `service` (the measurement) and `inputs` (the suite and the other records)."""
+    """What the decision rests on, with its digest in the artifact store: `candidate`, `base`,
+    `champion` (their answers), `service` (the measurement) and `inputs` (the suite and the other
+    records)."""
     contamination: ContaminationRecord | None = None
     parity: ParityRecord | None = None
     service: ServiceRecord | None = None
@@ -328,5 +340,6 @@ class GateRecord(Record):
     base: EvaluationRecord | None
     champion: EvaluationRecord | None = None
     inputs: Artifact | None = None
-    """What else the decision was made of, as the gate read it: `suite.json`, `tasks.json` (their digests), and
-    `attempt.json`, `contamination.json`, `parity.json` and `service.json` where there are any."""
+    """What else the decision was made of, as the gate read it: `suite.json`, `tasks.json` (their
+    digests), and `attempt.json`, `contamination.json`, `parity.json` and `service.json` where there
+    are any."""

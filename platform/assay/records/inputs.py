@@ -25,7 +25,8 @@ class Pending:
 
 @dataclass(frozen=True)
 class StageInputs:
-    """The base of every stage's `Inputs`. A record counts as its artifact's digest, a block as its keys."""
+    """The base of every stage's `Inputs`. A record counts as its artifact's digest, a block as its
+    keys."""
 
     def as_data(self) -> dict[str, JsonValue]:
         """JSON data of all that bears on the outcome, by field."""
@@ -63,7 +64,8 @@ def without(*paths: str) -> Any:
 
 
 def only(*paths: str) -> Any:
-    """A field of which nothing but these dotted paths bears on the outcome; none when there are none."""
+    """A field of which nothing but these dotted paths bears on the outcome; none when there are
+    none."""
     return field(metadata={ONLY: paths})
 
 
@@ -91,7 +93,9 @@ def _as_data(value: Any) -> JsonValue:
         return [_as_data(inner) for inner in value]
     if hasattr(value, "digest"):  # a task file
         return [value.name, value.digest]
-    assert value is None or isinstance(value, str | int | float), f"no JSON data: {type(value).__name__}"
+    assert value is None or isinstance(value, str | int | float), (
+        f"no JSON data: {type(value).__name__}"
+    )
     return value
 
 

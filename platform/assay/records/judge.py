@@ -30,7 +30,8 @@ class JudgeAgreement(Record):
     """Of each one-sided bound."""
     num_agreed: int
     num_unread: int
-    """Labels to which the judge gave no score that can be read; they count as the greatest disagreement there is."""
+    """Labels to which the judge gave no score that can be read; they count as the greatest
+    disagreement there is."""
     agreement_lower: float
     """Lower bound of the share of labels that the judge agrees with."""
     kappa: float | None

@@ -1,4 +1,5 @@
-"""What a run would do, reuse, need, cost and be able to show: the plan, found out without doing any of it."""
+"""What a run would do, reuse, need, cost and be able to show: the plan, found out without doing any
+of it."""
 
 from typing import Literal
 
@@ -86,7 +87,8 @@ class Need(Record):
     memory: MemoryEstimate | None
     """Of each; None when the model's dimensions are unknown."""
     at_longest: int | None = None
-    """For training: bytes on the device if every example had `max_length` tokens, all of which bear loss."""
+    """For training: bytes on the device if every example had `max_length` tokens, all of which bear
+    loss."""
     available: int | None = None
     """Bytes that the device of each has; None when the cluster is unknown."""
     fits: bool | None = None
@@ -164,8 +166,8 @@ class LimitPlan(Record):
     num_items: int | None
     """None when it cannot be counted."""
     detectable: float | None
-    """The true share, or for a comparison the margin, from which on the limit is met in `power` of all cases;
-    None when no result on so few items could meet it."""
+    """The true share, or for a comparison the margin, from which on the limit is met in `power` of
+    all cases; None when no result on so few items could meet it."""
     num_items_needed: int | None
     """Items that are enough for `example`; None when unknown."""
     example: str

@@ -1,4 +1,5 @@
-"""What `assay data show` found: examples as the model will see them, their lengths, and what becomes of each source."""
+"""What `assay data show` found: examples as the model will see them, their lengths, and what
+becomes of each source."""
 
 from assay.records.record import Record
 

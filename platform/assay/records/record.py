@@ -1,4 +1,5 @@
-"""The base of every record, canonical JSON, and the digest that keys and approvals are built from."""
+"""The base of every record, canonical JSON, and the digest that keys and approvals are built
+from."""
 
 import hashlib
 import json
@@ -15,7 +16,9 @@ FORMER_NAMES = {"weighing": "evaluation", "spoilt": "corrupted"}
 class Record(BaseModel):
     """A fact: frozen, and exact about its fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # most commands use few kinds
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", defer_build=True
+    )  # most commands use few kinds
 
     @model_validator(mode="before")
     @classmethod
@@ -32,17 +35,21 @@ def _present_name(kind: type[Record], name: str) -> str:
 
 
 def read_as(kind: type[M], data: Any) -> M | None:
-    """What was written as a `kind`, from JSON text or data; None for data of another form, such as an older
-    version's."""
+    """What was written as a `kind`, from JSON text or data; None for data of another form, such as
+    an older version's."""
     try:
-        return kind.model_validate_json(data) if isinstance(data, str) else kind.model_validate(data)
+        return (
+            kind.model_validate_json(data) if isinstance(data, str) else kind.model_validate(data)
+        )
     except ValidationError:
         return None
 
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no white space; the same value always gives the same text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
 
 
 def digest_of(value: Any) -> str:

@@ -1,4 +1,5 @@
-"""The scorecard as a document: the gate's decision with all that a person or an auditor needs beside it."""
+"""The scorecard as a document: the gate's decision with all that a person or an auditor needs
+beside it."""
 
 from pydantic import Field, JsonValue
 
@@ -11,7 +12,8 @@ REPORT_VERSION = 1
 
 
 class Example(Record):
-    """One answer that counts against a limit, beside the base model's answer to the same question."""
+    """One answer that counts against a limit, beside the base model's answer to the same
+    question."""
 
     id: str
     prompt: str
@@ -34,8 +36,8 @@ class WrongAnswers(Record):
     metric: str
     count: int
     examples: tuple[Example, ...]
-    """The first few, those that the base model had right before all others; of a metric with scores in between, those
-    that lie furthest below the base model's."""
+    """The first few, those that the base model had right before all others; of a metric with scores
+    in between, those that lie furthest below the base model's."""
 
 
 class Line(Record):

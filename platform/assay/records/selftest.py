@@ -1,4 +1,5 @@
-"""What a suite's self-test found: how often it lets a bad model through, and how often it stops a good one."""
+"""What a suite's self-test found: how often it lets a bad model through, and how often it stops a
+good one."""
 
 from assay.records.record import Record
 
@@ -38,11 +39,11 @@ class LimitSelftest(Record):
     metric: str
     requirement: str
     on_limit: Outcomes | None
-    """A model that lies exactly on the limit: it should pass, and fail, in 1 - confidence of the draws at most.
-    None when no such model can be made from the answers."""
+    """A model that lies exactly on the limit: it should pass, and fail, in 1 - confidence of the
+    draws at most. None when no such model can be made from the answers."""
     equal: Outcomes | None
-    """A model that is as good as the one it is compared with, and answers otherwise as often as the evaluated one;
-    None for a limit that compares nothing."""
+    """A model that is as good as the one it is compared with, and answers otherwise as often as the
+    evaluated one; None for a limit that compares nothing."""
     planted: tuple[Planted, ...]
     """The evaluated model as it is (nothing spoilt), and ever worse."""
     faults: tuple[str, ...]
@@ -53,7 +54,8 @@ class NoisedModel(Record):
     """A model whose weights were really noised, deployed, and evaluated through the engine."""
 
     noise: float
-    """Standard deviation of the noise, as a share of each weight matrix's own; 0 for the same model once more."""
+    """Standard deviation of the noise, as a share of each weight matrix's own; 0 for the same model
+    once more."""
     artifact_digest: str
     outcome: str
     """The suite's verdict on it."""
@@ -64,7 +66,8 @@ class NoisedModel(Record):
 
 
 class SelftestRecord(Record):
-    """A suite's self-test. It is remembered by the suite's digest and shown in every scorecard of that suite."""
+    """A suite's self-test. It is remembered by the suite's digest and shown in every scorecard of
+    that suite."""
 
     suite: str
     suite_digest: str

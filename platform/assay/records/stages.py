@@ -48,8 +48,8 @@ class DatasetRecord(Record):
     num_dropped_duplicates: int
     """Selection or gate examples removed from train because they stood in both."""
     num_dropped_in_gate: int = 0
-    """Examples removed because they ask what an earlier step's sealed split asks, or quote a sealed one, question and
-    answer."""
+    """Examples removed because they ask what an earlier step's sealed split asks, or quote a sealed
+    one, question and answer."""
     num_dropped_beyond_max: int = 0
     """Examples that `data.max_samples` left out."""
     num_cut: int = 0
@@ -95,7 +95,8 @@ class TrainingOutcome(Record):
     precision: str
     """What `precision: auto` came to, or what was asked for."""
     attention: str = "sdpa"
-    """The attention kernel, by transformers' name; `sdpa_by_text` is torch's, called for each text of a packed row."""
+    """The attention kernel, by transformers' name; `sdpa_by_text` is torch's, called for each text
+    of a packed row."""
     kernels: tuple[str, ...] = ()
     """Those of `train.kernels` that were used."""
     kernels_unused: dict[str, str] = Field({})
@@ -134,7 +135,8 @@ class TrainingRecord(TrainingOutcome):
 
 
 class TrialRecord(Record):
-    """One trial of a sweep. It was finished (`training`), failed (`error`), or was ended early (neither)."""
+    """One trial of a sweep. It was finished (`training`), failed (`error`), or was ended early
+    (neither)."""
 
     learning_rate: float
     parameters: dict[str, bool | int | float | str] = Field({})
@@ -215,8 +217,8 @@ class SweepRecord(Record):
 
 
 Slot = Literal["blue", "green", "reference", "elsewhere"]
-"""Engine applications: two that can have traffic, and one for evaluation what never has any, such as the base model.
-`elsewhere` is a server that is not ours."""
+"""Engine applications: two that can have traffic, and one for evaluation what never has any, such
+as the base model. `elsewhere` is a server that is not ours."""
 
 
 class DeploymentRecord(Record):
@@ -232,5 +234,5 @@ class DeploymentRecord(Record):
     replicas: tuple[str, ...]
     """Ids of the engine replicas, sorted."""
     max_reasoning_tokens: int = 0
-    """How long an evaluated answer may reason before it answers: half of the engine's context; 0 for a model that does
-    not reason."""
+    """How long an evaluated answer may reason before it answers: half of the engine's context; 0
+    for a model that does not reason."""

@@ -1,4 +1,5 @@
-"""The scorecard document of a run, or of an evaluation without one, put together from the ledger and the evidence."""
+"""The scorecard document of a run, or of an evaluation without one, put together from the ledger
+and the evidence."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,16 @@ from assay.records.evaluation import URL_MARK, EvaluationRequest
 from assay.records.gate import GateRecord, Sample, SelfTest, ServiceRecord
 from assay.records.losses import parted, with_end
 from assay.records.record import digest_of, read_as
-from assay.records.report import Curve, Example, Figure, Line, Report, SweepLines, TrialLine, WrongAnswers
+from assay.records.report import (
+    Curve,
+    Example,
+    Figure,
+    Line,
+    Report,
+    SweepLines,
+    TrialLine,
+    WrongAnswers,
+)
 from assay.records.selftest import SelftestRecord
 from assay.records.stages import LossPoint, SweepRecord, TrainingRecord, TrialRecord
 from assay.settings import Settings
@@ -28,17 +38,21 @@ STOPPED_AT = 0.2  # of the answers spoilt: the regression by which a scorecard t
 
 
 def report(name: str, *, settings: Settings, num_examples: int = NUM_EXAMPLES) -> Report:
-    """The newest verdict of a run or evaluation, named by the start of its id; of the newest that has one, when the
-    name is empty. Raises `NotApproved` when the gate has not spoken yet, and `IntegrityError` when the answers that it
-    rests on were changed since."""
-    from assay.store.ledger import Ledger  # late: `flow.steps` knows this module, and a plan needs no ledger
+    """The newest verdict of a run or evaluation, named by the start of its id; of the newest that
+    has one, when the name is empty. Raises `NotApproved` when the gate has not spoken yet, and
+    `IntegrityError` when the answers that it rests on were changed since."""
+    from assay.store.ledger import (
+        Ledger,
+    )  # late: `flow.steps` knows this module, and a plan needs no ledger
 
     ledger = Ledger(settings.ledger_url)
     rows = [ledger.find_run(name)] if name else [ledger.find_run(name), *ledger.runs()]
     for row in rows:
         stages = stages_of(row, ledger)
         if (gate := read_as(GateRecord, stages.get("gate"))) is not None:
-            return _report(row, gate, stages, ledger, ArtifactStore(settings.home / "artifacts"), num_examples)
+            return _report(
+                row, gate, stages, ledger, ArtifactStore(settings.home / "artifacts"), num_examples
+            )
     raise NotApproved(f"{rows[0].id} has no verdict yet; `assay run` takes it to the gate")
 
 
@@ -54,7 +68,8 @@ def newest_selftest(suite_digest: str, ledger: "Ledger") -> SelftestRecord | Non
 
 
 def summary(selftest: SelftestRecord | None) -> SelfTest | None:
-    """What a scorecard says of it: the worst rate of wrong verdicts, and how many spoilt models were stopped."""
+    """What a scorecard says of it: the worst rate of wrong verdicts, and how many spoilt models
+    were stopped."""
     if selftest is None:
         return None
     limits = selftest.limits
@@ -121,7 +136,8 @@ def stages_of(row: "RunRow", ledger: "Ledger") -> dict[str, JsonValue]:
 
 
 def _wrong_answers(gate: GateRecord, num_examples: int) -> tuple[WrongAnswers, ...]:
-    """For each limit on a task the answers that count against it, those that the base model had right first."""
+    """For each limit on a task the answers that count against it, those that the base model had
+    right first."""
     ours = {result.task: result for result in read_evaluation(gate.candidate).tasks}
     base = {result.task: result for result in read_evaluation(gate.base).tasks} if gate.base else {}
     found = []
@@ -131,20 +147,26 @@ def _wrong_answers(gate: GateRecord, num_examples: int) -> tuple[WrongAnswers, .
         task, metric = ours[limit.task], limit.metric
         theirs = {item.id: item for item in base[limit.task].items} if limit.task in base else {}
         bad = [
-            item for item in task.items if counts_against(item, metric, lower_is_better=metric in task.lower_is_better)
+            item
+            for item in task.items
+            if counts_against(item, metric, lower_is_better=metric in task.lower_is_better)
         ]
         pairs = [(item, theirs.get(item.id)) for item in bad]
-        examples = [_example(item, other, metric, metric in task.lower_is_better) for item, other in pairs]
+        examples = [
+            _example(item, other, metric, metric in task.lower_is_better) for item, other in pairs
+        ]
         examples.sort(key=_urgency)
         if bad:
             shown = tuple(examples[:num_examples])
-            found.append(WrongAnswers(task=limit.task, metric=metric, count=len(bad), examples=shown))
+            found.append(
+                WrongAnswers(task=limit.task, metric=metric, count=len(bad), examples=shown)
+            )
     return tuple(found)
 
 
 def counts_against(item: Sample, metric: str, *, lower_is_better: bool) -> bool:
-    """Whether an answer is not as good as it could be in the sense of a limit's metric. An item without an answer
-    counts for nothing."""
+    """Whether an answer is not as good as it could be in the sense of a limit's metric. An item
+    without an answer counts for nothing."""
     if item.error is not None:
         return False
     if metric == "hallucination_rate":
@@ -171,7 +193,9 @@ def _example(item: Sample, base: Sample | None, metric: str, lower_is_better: bo
         target=item.target,
         response=item.response,
         base_response=base.response if base else None,
-        base_was_right=not counts_against(base, metric, lower_is_better=lower_is_better) if base else None,
+        base_was_right=not counts_against(base, metric, lower_is_better=lower_is_better)
+        if base
+        else None,
         score=item.scores.get(metric) if is_graded else None,
         base_score=base.scores.get(metric) if is_graded and base else None,
         remark=item.remarks.get(metric, ""),
@@ -181,11 +205,21 @@ def _example(item: Sample, base: Sample | None, metric: str, lower_is_better: bo
 def _service(record: ServiceRecord) -> tuple[Figure, ...]:
     """What was measured under load, as people speak of it."""
     seen = read_service(record)
-    found: list[tuple[str, float, str]] = [("requests", seen.num_requests, ""), ("in flight", seen.num_concurrent, "")]
-    for name, times in (("time to first token", seen.ttft_s), ("time between tokens", seen.inter_token_s)):
+    found: list[tuple[str, float, str]] = [
+        ("requests", seen.num_requests, ""),
+        ("in flight", seen.num_concurrent, ""),
+    ]
+    for name, times in (
+        ("time to first token", seen.ttft_s),
+        ("time between tokens", seen.inter_token_s),
+    ):
         ordered = sorted(times)
         found += [
-            (f"{name}, p{percent}", 1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)], "ms")
+            (
+                f"{name}, p{percent}",
+                1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)],
+                "ms",
+            )
             for percent in (50, 95, 99)
             if ordered
         ]
@@ -193,7 +227,11 @@ def _service(record: ServiceRecord) -> tuple[Figure, ...]:
         ("output", seen.output_tokens / seen.seconds if seen.seconds else 0.0, "tokens/s"),
         ("engines", seen.num_engines, ""),
         ("failed", 100 * seen.num_failed / seen.num_requests if seen.num_requests else 0.0, "%"),
-        ("completed", 100 * seen.num_completed / seen.num_requests if seen.num_requests else 0.0, "%"),
+        (
+            "completed",
+            100 * seen.num_completed / seen.num_requests if seen.num_requests else 0.0,
+            "%",
+        ),
     ]
     if seen.peak_memory_bytes is not None and seen.memory_bytes:
         found.append(("peak memory", 100 * seen.peak_memory_bytes / seen.memory_bytes, "%"))
@@ -207,15 +245,24 @@ def _curves(stages: Mapping[str, JsonValue]) -> tuple[Curve, ...]:
         note = ""
         if name.startswith("sweep") and (sweep := read_as(SweepRecord, data)):
             lines = tuple(
-                Line(name=_trial_name(trial), points=_losses(trial.history), chosen=index == sweep.chosen)
+                Line(
+                    name=_trial_name(trial),
+                    points=_losses(trial.history),
+                    chosen=index == sweep.chosen,
+                )
                 for index, trial in enumerate(sweep.trials)
             )
         elif name.startswith("train") and (training := read_as(TrainingRecord, data)):
             lines = (
-                Line(name=f"learning rate {training.learning_rate:g}", points=_losses(training.history)),
+                Line(
+                    name=f"learning rate {training.learning_rate:g}",
+                    points=_losses(training.history),
+                ),
                 Line(name="selection", points=_selection_losses(with_end(training))),
             )
-            note = "; ".join(part for part in (_computed_with(training), parted(with_end(training))) if part)
+            note = "; ".join(
+                part for part in (_computed_with(training), parted(with_end(training))) if part
+            )
         else:
             continue
         if drawn := tuple(line for line in lines if len(line.points) > 1):
@@ -227,7 +274,9 @@ def _sweep(stages: Mapping[str, JsonValue]) -> SweepLines | None:
     record = read_as(SweepRecord, stages["sweep"]) if "sweep" in stages else None
     if record is None:
         return None
-    trials = tuple(_trial(trial, index == record.chosen) for index, trial in enumerate(record.trials))
+    trials = tuple(
+        _trial(trial, index == record.chosen) for index, trial in enumerate(record.trials)
+    )
     return SweepLines(
         trials=trials,
         seconds=record.seconds,
@@ -269,7 +318,9 @@ def _selection_losses(history: Sequence[LossPoint]) -> tuple[tuple[float, float]
 
 def _trial_name(trial: TrialRecord) -> str:
     rates = [trial.learning_rate, *(change.learning_rate for change in trial.learning_rate_changes)]
-    words = [f"{key.rpartition('.')[2]} {_number(value)}" for key, value in trial.parameters.items()]
+    words = [
+        f"{key.rpartition('.')[2]} {_number(value)}" for key, value in trial.parameters.items()
+    ]
     return ", ".join([" then ".join(f"{rate:.3g}" for rate in rates), *words])
 
 

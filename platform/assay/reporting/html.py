@@ -1,7 +1,9 @@
-"""The scorecard as one self-contained HTML file: verdict first, readable in a minute, no script, no network.
+"""The scorecard as one self-contained HTML file: verdict first, readable in a minute, no script, no
+network.
 
-A model's answers are hostile text. They are escaped by the template, isolated in their direction, and stripped of
-characters that a reader could not see; the page's own policy forbids scripts and every request besides.
+A model's answers are hostile text. They are escaped by the template, isolated in their direction,
+and stripped of characters that a reader could not see; the page's own policy forbids scripts and
+every request besides.
 """
 
 import time
@@ -38,7 +40,9 @@ def render(report: Report) -> str:
         charts=_charts(report),
         trials=[_trial(trial) for trial in report.sweep.trials] if report.sweep else [],
         cost=_cost(report.sweep) if report.sweep else "",
-        selftest_rows=[_selftest_row(limit) for limit in report.selftest.limits] if report.selftest else [],
+        selftest_rows=[_selftest_row(limit) for limit in report.selftest.limits]
+        if report.selftest
+        else [],
         promised=f"{1 - report.selftest.confidence:.1%}" if report.selftest else "",
     )
     return page.encode("utf-8", "replace").decode()
@@ -47,10 +51,16 @@ def render(report: Report) -> str:
 @cache
 def _template() -> Template:
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_finalize, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(shown=_shown, moment=_moment)
-    return environment.from_string(resources.files("assay.reporting").joinpath("scorecard.html.j2").read_text())
+    return environment.from_string(
+        resources.files("assay.reporting").joinpath("scorecard.html.j2").read_text()
+    )
 
 
 def _lead(card: Scorecard) -> str:
@@ -66,7 +76,10 @@ def _lead(card: Scorecard) -> str:
         return f"{len(missed)} of {len(hard)} hard limits missed: {named}."
     if not missed:
         return "There is no hard limit to decide by, and inconclusive never passes."
-    return f"Too little evidence for {len(missed)} of {len(hard)} hard limits: {named}. Inconclusive never passes."
+    return (
+        f"Too little evidence for {len(missed)} of {len(hard)} hard limits: {named}. Inconclusive "
+        "never passes."
+    )
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:
@@ -84,7 +97,12 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     if thought := reasoning(report.candidate):
         facts.append(("reasoning", thought))
     if attempt is not None:
-        facts.append(("attempt", f"{attempt.number} of {attempt.budget}" if attempt.budget else str(attempt.number)))
+        facts.append(
+            (
+                "attempt",
+                f"{attempt.number} of {attempt.budget}" if attempt.budget else str(attempt.number),
+            )
+        )
     if card.base_digest:
         facts.append(("base model", card.base_digest[:12]))
     if card.champion_digest:
@@ -101,15 +119,31 @@ class _Flag:
 def _flags(report: Report) -> list[_Flag]:
     flags = []
     if not report.bytes_known:
-        flags.append(_Flag("The model answered over a URL. Its answers were seen, its bytes were not."))
+        flags.append(
+            _Flag("The model answered over a URL. Its answers were seen, its bytes were not.")
+        )
     for limit in report.scorecard.missed_soft_limits:
         flags.append(_Flag(f"Soft limit not met: {limit.task} {limit.metric} ({limit.outcome})."))
     if report.candidate.num_errors:
-        flags.append(_Flag(f"{report.candidate.num_errors} items have no answer, by a fault of the infrastructure."))
+        flags.append(
+            _Flag(
+                f"{report.candidate.num_errors} items have no answer, by a fault of the "
+                "infrastructure."
+            )
+        )
     if report.selftest is None:
-        flags.append(_Flag(f"This suite was not tested on itself: assay gate selftest {report.scorecard.suite}", True))
+        flags.append(
+            _Flag(
+                "This suite was not tested on itself: assay gate selftest "
+                f"{report.scorecard.suite}",
+                True,
+            )
+        )
     elif report.selftest.faults:
-        flags += [_Flag(f"The suite's self-test misses a promise: {fault}") for fault in report.selftest.faults]
+        flags += [
+            _Flag(f"The suite's self-test misses a promise: {fault}")
+            for fault in report.selftest.faults
+        ]
     else:
         flags.append(_Flag("The suite's self-test kept its promises.", True))
     return flags
@@ -129,7 +163,9 @@ def _row(limit: LimitResult, card: Scorecard) -> dict[str, object]:
         "base": _share(limit.base_observed, limit),
         "champion": _share(limit.champion_observed, limit),
         "evidence": evidence + (f" in {limit.num_clusters} clusters" if limit.num_clusters else ""),
-        "attempt": f"attempt {attempt.number}" + (f" of {attempt.budget}" if attempt.budget else "") if attempt else "",
+        "attempt": f"attempt {attempt.number}" + (f" of {attempt.budget}" if attempt.budget else "")
+        if attempt
+        else "",
     }
 
 
@@ -157,7 +193,10 @@ def _charts(report: Report) -> list[dict[str, object]]:
     for drawn in report.curves:
         charts.append({"svg": plots.curve(drawn), "caption": _caption(drawn)})
         if drawn.title == "sweep" and report.sweep and (svg := plots.rates(report.sweep.trials)):
-            words = "sweep: loss on the selection split, by learning rate; hollow: not trained to the end"
+            words = (
+                "sweep: loss on the selection split, by learning rate; hollow: not trained to the "
+                "end"
+            )
             charts.append({"svg": svg, "caption": words})
     return charts
 
@@ -175,7 +214,9 @@ def _trial(trial: TrialLine) -> dict[str, object]:
 
 def _cost(sweep: SweepLines) -> str:
     took = f", {sweep.seconds:,.0f} s" if sweep.seconds else ""
-    return f"{len(sweep.trials)} trials, {sweep.num_steps:,} steps, {sweep.num_tokens:,} tokens{took}"
+    return (
+        f"{len(sweep.trials)} trials, {sweep.num_steps:,} steps, {sweep.num_tokens:,} tokens{took}"
+    )
 
 
 def _caption(drawn: Curve) -> str:
@@ -204,7 +245,8 @@ def _rate(outcomes: Outcomes | None, which: str) -> str:
 
 
 def _finalize(value: object) -> object:
-    """What is put into the page: text with every character visible; drawings and numbers as they are."""
+    """What is put into the page: text with every character visible; drawings and numbers as they
+    are."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return "".join(_visible(char) for char in value)
     return value
@@ -217,7 +259,8 @@ def _shown(text: str) -> str:
 
 
 def _visible(char: str) -> str:
-    """The character, or its number where it is a control or format character that would act and not show."""
+    """The character, or its number where it is a control or format character that would act and not
+    show."""
     if char in SEEN or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"):
         return char
     return "" if char == "\r" else f"⟨U+{ord(char):04X}⟩"

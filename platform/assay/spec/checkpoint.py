@@ -17,7 +17,8 @@ class CheckpointSpec(Block):
     """Minutes from one checkpoint to the next; 10 when neither this nor `every_steps` is said."""
 
     keep_last: int = Field(2, ge=1)
-    """The newest so many are kept. With two, there is one to fall back on when the newest is damaged."""
+    """The newest so many are kept. With two, there is one to fall back on when the newest is
+    damaged."""
 
     keep_best: int = Field(0, ge=0)
     """Besides them, so many with the lowest selection loss; for runs that look at it on the way."""

@@ -8,7 +8,8 @@ Scheme = Literal["none", "W8A8", "W8A16", "W4A16", "FP8_DYNAMIC"]
 
 
 class CompressSpec(Block):
-    """Post-training quantization by llm-compressor, in the compressed-tensors format that vLLM loads."""
+    """Post-training quantization by llm-compressor, in the compressed-tensors format that vLLM
+    loads."""
 
     scheme: Scheme = "W8A8"
     """`W8A8` (int8 weights and activations), `W8A16` and `W4A16` (weights only), `FP8_DYNAMIC`

@@ -8,7 +8,15 @@ from pydantic import BeforeValidator, Field, model_validator
 from assay.spec.block import Block, Fraction, Paths
 
 DataFormat = Literal[
-    "auto", "messages", "prompt_completion", "alpaca", "sharegpt", "preference", "kto", "text", "classification"
+    "auto",
+    "messages",
+    "prompt_completion",
+    "alpaca",
+    "sharegpt",
+    "preference",
+    "kto",
+    "text",
+    "classification",
 ]
 
 
@@ -45,17 +53,18 @@ class DataSpec(Block):
     """The data: chats, prompts with completions, preferences, labels or plain text."""
 
     train: Paths
-    """Files or globs (`.jsonl`, `.json`, `.csv`, `.parquet`, `.arrow`), relative to the folder where `assay` runs;
-    URLs such as `s3://bucket/*.jsonl`; or `hf:ORG/NAME@REVISION`, with `:SPLIT` after it."""
+    """Files or globs (`.jsonl`, `.json`, `.csv`, `.parquet`, `.arrow`), relative to the folder
+    where `assay` runs; URLs such as `s3://bucket/*.jsonl`; or `hf:ORG/NAME@REVISION`, with `:SPLIT`
+    after it."""
 
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field({})
-    """How often each example of one of `train`'s entries is shown, by that entry: 2 doubles, 0.5 takes every
-    second one; 1 when not said."""
+    """How often each example of one of `train`'s entries is shown, by that entry: 2 doubles, 0.5
+    takes every second one; 1 when not said."""
 
     format: DataFormat = "auto"
-    """`messages`, `sharegpt` (chats), `prompt_completion`, `alpaca`, `preference` (`prompt`, `chosen`, `rejected`),
-    `kto` (`prompt`, `completion`, `label`), `text`, `classification` (`text`, `label`), or `auto`: found out from each
-    file's first example."""
+    """`messages`, `sharegpt` (chats), `prompt_completion`, `alpaca`, `preference` (`prompt`,
+    `chosen`, `rejected`), `kto` (`prompt`, `completion`, `label`), `text`, `classification`
+    (`text`, `label`), or `auto`: found out from each file's first example."""
 
     system: str | None = None
     """A system prompt for the examples that bring none."""
@@ -71,21 +80,22 @@ class DataSpec(Block):
     """Seeds the choice of the held-out shares, and of `max_samples`."""
 
     too_long: TooLong = "drop"
-    """What becomes of examples longer than `train.max_length` tokens: `drop` leaves them out, `truncate` shortens
-    their longest question from its end (and only then the answer), `split` cuts chats between turns into several.
-    What cannot be made to fit is left out and counted. The same holds for the share that is sealed for the gate, of
-    which nothing is split."""
+    """What becomes of examples longer than `train.max_length` tokens: `drop` leaves them out,
+    `truncate` shortens their longest question from its end (and only then the answer), `split` cuts
+    chats between turns into several. What cannot be made to fit is left out and counted. The same
+    holds for the share that is sealed for the gate, of which nothing is split."""
 
     max_samples: int | None = Field(None, ge=1)
-    """At most so many of `train`'s examples, drawn by their digests: the same ones wherever they stand, and among
-    more the same ones again. All of them when not said."""
+    """At most so many of `train`'s examples, drawn by their digests: the same ones wherever they
+    stand, and among more the same ones again. All of them when not said."""
 
     @model_validator(mode="after")
     def _hub_data_are_pinned(self) -> "DataSpec":
         for pattern in self.patterns:
             if pattern.startswith("hf:") and not HUB_DATA.fullmatch(pattern):
                 raise ValueError(
-                    f"{pattern}: write a data set of the hub as hf:ORG/NAME@REVISION or hf:ORG/NAME@REVISION:SPLIT"
+                    f"{pattern}: write a data set of the hub as hf:ORG/NAME@REVISION or "
+                    "hf:ORG/NAME@REVISION:SPLIT"
                 )
         return self
 

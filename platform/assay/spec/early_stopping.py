@@ -6,7 +6,8 @@ from assay.spec.block import Block
 
 
 class EarlyStoppingSpec(Block):
-    """Ends a run when the loss on the selection split has stopped falling, and keeps the best weights."""
+    """Ends a run when the loss on the selection split has stopped falling, and keeps the best
+    weights."""
 
     patience: int = Field(3, ge=1)
     """So many looks in a row without a lower loss."""

@@ -29,18 +29,21 @@ LM_EVAL = "lm-eval:"
 
 
 REQUESTS_TO_A_REPLICA = 128
-"""In flight, where nothing else is said. With half as many vLLM on CPU answers a fifth fewer a second (measured)."""
+"""In flight, where nothing else is said. With half as many vLLM on CPU answers a fifth fewer a
+second (measured)."""
 
 
 class GateSpec(Block):
     """Which suites evaluate the candidate, and beside what."""
 
     suite: Paths
-    """Path of the suite file, or of several, relative to the folder where `assay` runs. Several count as one."""
+    """Path of the suite file, or of several, relative to the folder where `assay` runs. Several
+    count as one."""
 
     baseline: Literal["base", "champion", "none"] = "base"
-    """What stands beside the candidate on the scorecard: the base model, the champion (the model that has the
-    traffic; the base model before the first release), or nothing. What a limit compares with is evaluated too."""
+    """What stands beside the candidate on the scorecard: the base model, the champion (the model
+    that has the traffic; the base model before the first release), or nothing. What a limit
+    compares with is evaluated too."""
 
     num_concurrent: int = Field(REQUESTS_TO_A_REPLICA, ge=1)
     """Requests in flight to each replica that is sure to be there (`serve.replicas.min`)."""
@@ -50,14 +53,15 @@ class Limit(Block):
     """One requirement. It is met when the confidence bound of the metric meets it."""
 
     metric: str = "exact_match"
-    """`exact_match` or another per-sample score of the task's file; `bleu`, `chrf`, `rouge1`, `rouge2`, `rougeL`,
-    `rougeLsum` or `token_f1` (a generated answer against the reference, 0 to 1); `contains`, `regex`, `json_valid` or
-    `json_schema` (0 or 1); `judge` (the score of the suite's judge, 0 to 1); `hallucination_rate` (share of the task's
-    unanswerable questions that were answered), `over_abstention` (share of the task's answerable questions that were
-    not), `penalized_score` (right +1, abstained 0, wrong -t/(1-t)), `brier` (of the answer's probability), `ece`
-    (expected calibration error) or `macro_f1` (mean F1 of the classes, the answer being a class). `auto`, for which
-    `heldout` stands when nothing is said, is `exact_match` where the answers are short and `rougeL` where they are
-    long."""
+    """`exact_match` or another per-sample score of the task's file; `bleu`, `chrf`, `rouge1`,
+    `rouge2`, `rougeL`, `rougeLsum` or `token_f1` (a generated answer against the reference, 0 to
+    1); `contains`, `regex`, `json_valid` or `json_schema` (0 or 1); `judge` (the score of the
+    suite's judge, 0 to 1); `hallucination_rate` (share of the task's unanswerable questions that
+    were answered), `over_abstention` (share of the task's answerable questions that were not),
+    `penalized_score` (right +1, abstained 0, wrong -t/(1-t)), `brier` (of the answer's
+    probability), `ece` (expected calibration error) or `macro_f1` (mean F1 of the classes, the
+    answer being a class). `auto`, for which `heldout` stands when nothing is said, is `exact_match`
+    where the answers are short and `rougeL` where they are long."""
 
     at_least: Score | None = None
     """The lower confidence bound must reach this."""
@@ -66,24 +70,28 @@ class Limit(Block):
     """The upper confidence bound must not exceed this."""
 
     no_worse_than: Reference | None = None
-    """The candidate may fall behind the `base` model or the `champion` by `margin` at most, item by item."""
+    """The candidate may fall behind the `base` model or the `champion` by `margin` at most, item by
+    item."""
 
     better_than: Reference | None = None
-    """The candidate must be better than the `base` model or the `champion`, by more than `margin`, item by item."""
+    """The candidate must be better than the `base` model or the `champion`, by more than `margin`,
+    item by item."""
 
     margin: Fraction | None = None
     """For `no_worse_than`, and for `better_than` where it is not 0."""
 
     floor: Score | None = None
-    """For `no_worse_than`: the candidate's own bound must reach this too (or stay under it, where lower is
-    better). Without it, or a limit of the same metric with `at_least` or `at_most`, a comparison with a model
-    that is itself bad is inconclusive."""
+    """For `no_worse_than`: the candidate's own bound must reach this too (or stay under it, where
+    lower is better). Without it, or a limit of the same metric with `at_least` or `at_most`, a
+    comparison with a model that is itself bad is inconclusive."""
 
     range: tuple[float, float] | None = None
-    """Lowest and highest score that an item can have; [0, 1] when not said. The bounds rest on it."""
+    """Lowest and highest score that an item can have; [0, 1] when not said. The bounds rest on
+    it."""
 
     level: Level = "hard"
-    """`hard`: nobody can override it. `soft`: when it is missed, a second approver must agree, each with a reason."""
+    """`hard`: nobody can override it. `soft`: when it is missed, a second approver must agree, each
+    with a reason."""
 
     @property
     def reference(self) -> Reference | None:
@@ -122,7 +130,8 @@ class Limit(Block):
                 ),
                 (
                     self.metric == "macro_f1" and self.at_least is None and num_bounds == 1,
-                    "at_least is the only limit for the metric macro_f1, which belongs to no single item",
+                    "at_least is the only limit for the metric macro_f1, which belongs to no "
+                    "single item",
                 ),
             ]
         )
@@ -133,8 +142,8 @@ class TaskSettings(Block):
     """How a task is asked. What is not said is as the task's own file has it."""
 
     source: str | None = None
-    """A task file inside the folder named like the suite, or `lm-eval:NAME` for a task of lm-eval's own;
-    NAME.yaml in that folder when not said."""
+    """A task file inside the folder named like the suite, or `lm-eval:NAME` for a task of lm-eval's
+    own; NAME.yaml in that folder when not said."""
 
     num_fewshot: int | None = Field(None, ge=0)
     """Solved examples before each question."""
@@ -149,18 +158,19 @@ class TaskSettings(Block):
     """Longest answer, in tokens."""
 
     max_reasoning_toks: int | None = later(None, ge=1)
-    """Longest reasoning before an answer, in tokens, of a model that reasons; half of the engine's context at most, and
-    when not said."""
+    """Longest reasoning before an answer, in tokens, of a model that reasons; half of the engine's
+    context at most, and when not said."""
 
     max_items: int | None = Field(None, ge=1)
     """Ask this many items only: those whose digests come first, the same ones for every model."""
 
     cluster_by: str | None = None
-    """A field of the documents: items with one value of it, such as the source text, are one cluster, and count
-    as evidence together."""
+    """A field of the documents: items with one value of it, such as the source text, are one
+    cluster, and count as evidence together."""
 
     slice_by: tuple[str, ...] = ()
-    """Fields of the documents by which the scorecard also shows the results; slices decide nothing."""
+    """Fields of the documents by which the scorecard also shows the results; slices decide
+    nothing."""
 
     abstention: Literal["matcher", "judge"] = "matcher"
     """What recognizes an abstention: the wording's matcher, or the suite's judge."""
@@ -169,19 +179,20 @@ class TaskSettings(Block):
     """t of `penalized_score`: how sure one must be for an answer to be worth its risk."""
 
     contains: tuple[str, ...] = later(())
-    """For the metric `contains`: texts that must all stand in the answer; the reference when not said. Case and white
-    space do not matter."""
+    """For the metric `contains`: texts that must all stand in the answer; the reference when not
+    said. Case and white space do not matter."""
 
     regex: Regex | None = later(None)
-    """For the metric `regex`: a regular expression that must be found in the answer (`^` and `$` for all of it). A
-    search that takes longer than a second gives no score."""
+    """For the metric `regex`: a regular expression that must be found in the answer (`^` and `$`
+    for all of it). A search that takes longer than a second gives no score."""
 
     json_schema: dict[str, Any] | str | None = later(None)
-    """For the metric `json_schema`: a JSON schema, or a file of one inside the folder named like the suite. What it
-    refers to must stand in it."""
+    """For the metric `json_schema`: a JSON schema, or a file of one inside the folder named like
+    the suite. What it refers to must stand in it."""
 
     functions: dict[str, str] = Field({})
-    """Python files that the task's `!function` may run, each with the SHA-256 of its bytes; any other is refused."""
+    """Python files that the task's `!function` may run, each with the SHA-256 of its bytes; any
+    other is refused."""
 
 
 class LoadSpec(Block):
@@ -201,7 +212,8 @@ class LoadSpec(Block):
 
 
 class ServiceSpec(Block):
-    """What the candidate must show as a service, measured by the gate in the slot where it will serve."""
+    """What the candidate must show as a service, measured by the gate in the slot where it will
+    serve."""
 
     ttft_p50: Duration | None = None
     """Time to first token, median: the upper confidence bound must not exceed this."""
@@ -213,7 +225,8 @@ class ServiceSpec(Block):
     """The same, 99th percentile."""
 
     inter_token_p95: Duration | None = None
-    """Time for each token after the first, averaged over a request; 95th percentile over requests."""
+    """Time for each token after the first, averaged over a request; 95th percentile over
+    requests."""
 
     output_tokens_per_s: float | None = Field(None, gt=0)
     """Generated tokens a second, for each GPU (for each replica on CPU), at least."""
@@ -225,7 +238,8 @@ class ServiceSpec(Block):
     """Share of the requests that are answered to their end, at least."""
 
     peak_memory: Fraction | None = None
-    """Share of the memory of the GPU (of the machine, on CPU) that the engine holds at its highest, at most."""
+    """Share of the memory of the GPU (of the machine, on CPU) that the engine holds at its highest,
+    at most."""
 
     level: Level = "hard"
     """Of all of these limits."""
@@ -238,15 +252,15 @@ class ContaminationSpec(Block):
     """Whether the suite's items stand in the training data."""
 
     exact: Literal["fail", "list", "ignore"] = "fail"
-    """What an item does whose question and answer stand in the training data: `fail` the gate, be listed on the
-    scorecard, or nothing."""
+    """What an item does whose question and answer stand in the training data: `fail` the gate, be
+    listed on the scorecard, or nothing."""
 
     near: Literal["fail", "list", "ignore"] = "list"
     """The same, for an item that the training data holds in a similar wording."""
 
     ngram: int = Field(13, ge=1)
-    """Words in a row that count as a near hit when item and training data share them; where a script has no spaces,
-    1.8 letters count as a word."""
+    """Words in a row that count as a near hit when item and training data share them; where a
+    script has no spaces, 1.8 letters count as a word."""
 
     similarity: Fraction = 0.8
     """Estimated Jaccard similarity (MinHash) from which on two texts are a near hit."""
@@ -256,7 +270,8 @@ class ParitySpec(Block):
     """How alike the model must stay from training to serving, on the same probes."""
 
     top1_agreement: Fraction | None = None
-    """Share of the probes' tokens for which both models' likeliest next token is the same, at least."""
+    """Share of the probes' tokens for which both models' likeliest next token is the same, at
+    least."""
 
     logprob_difference: float | None = Field(None, ge=0)
     """Mean absolute difference of the log-probability of the probes' tokens, at most."""
@@ -289,23 +304,25 @@ class JudgeSpec(Block):
     prompt: Annotated[str, AfterValidator(check_prompt)] | None = later(
         None, min_length=1, max_length=MAX_PROMPT_CHARACTERS
     )
-    """What the judge is asked, as a Jinja template of `question`, `answer`, `reference`, `rubric`, `lowest`, `highest`
-    and `fence` (a mark that no answer can hold); a prompt of the gate's own when not said. The reply must end in a line
-    `SCORE: n`."""
+    """What the judge is asked, as a Jinja template of `question`, `answer`, `reference`, `rubric`,
+    `lowest`, `highest` and `fence` (a mark that no answer can hold); a prompt of the gate's own
+    when not said. The reply must end in a line `SCORE: n`."""
 
     labels: str | None = later(None)
-    """JSON Lines of `question`, `answer`, `label` (a person's score on the scale) and, where there is one, `reference`,
-    inside the folder named like the suite. `assay gate selftest` measures the judge on them."""
+    """JSON Lines of `question`, `answer`, `label` (a person's score on the scale) and, where there
+    is one, `reference`, inside the folder named like the suite. `assay gate selftest` measures the
+    judge on them."""
 
     agreement_within: int = later(0, ge=0)
     """How far a score may lie from the label and still agree with it."""
 
     min_agreement: Fraction | None = later(None)
-    """Share of the labels with which the judge must agree; the lower confidence bound counts. While it was not
-    measured or not reached, limits on the metric `judge` are inconclusive."""
+    """Share of the labels with which the judge must agree; the lower confidence bound counts. While
+    it was not measured or not reached, limits on the metric `judge` are inconclusive."""
 
     min_kappa: Fraction | None = later(None)
-    """The same for Cohen's kappa with quadratic weights: agreement beyond what chance alone would give."""
+    """The same for Cohen's kappa with quadratic weights: agreement beyond what chance alone would
+    give."""
 
     @model_validator(mode="after")
     def _hangs_together(self) -> "JudgeSpec":
@@ -325,31 +342,36 @@ def _one_or_many(value: Any) -> Any:
 
 
 class SuiteSpec(Block):
-    """What a candidate must show. Tasks are lm-eval YAML files in the folder named like the suite file."""
+    """What a candidate must show. Tasks are lm-eval YAML files in the folder named like the suite
+    file."""
 
     confidence: Probability = 0.95
     """Confidence of every bound, one-sided."""
 
     underpowered: Literal["refuse", "allow"] = later("refuse")
-    """Whether a run may start whose items are too few to meet a limit, however well the model does: such a limit can
-    only end inconclusive. `allow` is for trying things out."""
+    """Whether a run may start whose items are too few to meet a limit, however well the model does:
+    such a limit can only end inconclusive. `allow` is for trying things out."""
 
     attempts: int | None = Field(None, ge=1)
-    """How many candidates may be evaluated with the same items, failed attempts included. Every bound is then made
-    for this many: at confidence 1 - (1 - `confidence`) / `attempts`. After the last one the gate is inconclusive
-    until the items are renewed. When not said, attempts are counted and shown, and no more."""
+    """How many candidates may be evaluated with the same items, failed attempts included. Every
+    bound is then made for this many: at confidence 1 - (1 - `confidence`) / `attempts`. After the
+    last one the gate is inconclusive until the items are renewed. When not said, attempts are
+    counted and shown, and no more."""
 
-    limits: dict[str, Annotated[tuple[Limit, ...], BeforeValidator(_one_or_many), Field(min_length=1)]] = Field({})
+    limits: dict[
+        str, Annotated[tuple[Limit, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
+    ] = Field({})
     """Task name to its limit, or limits. The task `heldout` is the spec's `data.gate` split."""
 
     stop_early: bool = False
-    """Ask no more of a task's items once no answer to the others could change an outcome. The verdict is the same, and
-    a model that is clearly too bad is known after half of the requests; one that passes saves a few in a hundred, and
-    the scorecard shows fewer answers. For scores that are 0 or 1, of items on their own; all else is asked whole."""
+    """Ask no more of a task's items once no answer to the others could change an outcome. The
+    verdict is the same, and a model that is clearly too bad is known after half of the requests;
+    one that passes saves a few in a hundred, and the scorecard shows fewer answers. For scores that
+    are 0 or 1, of items on their own; all else is asked whole."""
 
     improvements: Literal["all", "any"] = "all"
-    """Whether every hard `better_than` limit must be met, or any one of them; for `any`, their confidence is
-    corrected by Holm's method."""
+    """Whether every hard `better_than` limit must be met, or any one of them; for `any`, their
+    confidence is corrected by Holm's method."""
 
     tasks: dict[str, TaskSettings] = Field({})
     """Task name to how it is asked, where that is not as its file has it."""
@@ -364,8 +386,8 @@ class SuiteSpec(Block):
     """Limits on what is lost between training and serving."""
 
     judge: JudgeSpec | None = None
-    """The model that recognizes abstentions where a task says `abstention: judge`, and scores answers by a rubric for
-    the metric `judge`."""
+    """The model that recognizes abstentions where a task says `abstention: judge`, and scores
+    answers by a rubric for the metric `judge`."""
 
     @field_validator("limits", mode="before")
     @classmethod
@@ -375,7 +397,9 @@ class SuiteSpec(Block):
             return limits
         said = limits[HELD_OUT]
         many = said if isinstance(said, list | tuple) else [said]
-        named = [{"metric": "auto", **limit} if isinstance(limit, dict) else limit for limit in many]
+        named = [
+            {"metric": "auto", **limit} if isinstance(limit, dict) else limit for limit in many
+        ]
         return {**limits, HELD_OUT: named}
 
     @model_validator(mode="after")
@@ -386,7 +410,8 @@ class SuiteSpec(Block):
             [
                 (
                     not self.limits and self.service is None,
-                    "a suite needs limits, or service limits: without either there is nothing to decide",
+                    "a suite needs limits, or service limits: without either there is nothing to "
+                    "decide",
                 ),
                 (bool(unlimited), f"tasks names {', '.join(unlimited)}, which has no limit"),
                 (
@@ -401,7 +426,11 @@ class SuiteSpec(Block):
     @property
     def judged_tasks(self) -> tuple[str, ...]:
         """Tasks with a limit on the metric `judge`."""
-        return tuple(task for task, limits in self.limits.items() if any(limit.metric == "judge" for limit in limits))
+        return tuple(
+            task
+            for task, limits in self.limits.items()
+            if any(limit.metric == "judge" for limit in limits)
+        )
 
     def _judge_faults(self) -> list[tuple[bool, str]]:
         """A judge decides nothing before people's labels have shown how far it can be trusted."""
@@ -409,10 +438,17 @@ class SuiteSpec(Block):
             return []
         judge = self.judge
         if judge is None or judge.rubric is None:
-            return [(True, "a limit names the metric judge; write `judge: {url, model, rubric, labels, …}`")]
+            return [
+                (
+                    True,
+                    "a limit names the metric judge; write `judge: {url, model, rubric, labels, "
+                    "…}`",
+                )
+            ]
         unknown = judge.labels is None or (judge.min_agreement is None and judge.min_kappa is None)
         reason = (
-            "limits on the metric judge need `judge.labels`, scores by people, and `judge.min_agreement` or "
+            "limits on the metric judge need `judge.labels`, scores by people, and "
+            "`judge.min_agreement` or "
             "`judge.min_kappa`: nobody knows else what the judge's scores are worth"
         )
         return [(unknown, reason)]

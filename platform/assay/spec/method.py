@@ -14,13 +14,16 @@ class _OnLayers(Block):
     """A method that can be held to some of the layers."""
 
     layers: str | None = None
-    """Which transformer layers get adapters: `15-29`, `0,4,8` or a mix; all when not said. Counts from 0."""
+    """Which transformer layers get adapters: `15-29`, `0,4,8` or a mix; all when not said. Counts
+    from 0."""
 
     @field_validator("layers", mode="before")
     @classmethod
     def _ranges(cls, value: Any) -> Any:
         text = str(value) if isinstance(value, int) else value
-        if text is not None and not (isinstance(text, str) and re.fullmatch(r"\d+(-\d+)?(,\s*\d+(-\d+)?)*", text)):
+        if text is not None and not (
+            isinstance(text, str) and re.fullmatch(r"\d+(-\d+)?(,\s*\d+(-\d+)?)*", text)
+        ):
             raise ValueError("write layers as 15-29, or 0,4,8")
         return text
 
@@ -54,24 +57,27 @@ class LoraSpec(_OnLayers):
     """Train each column's magnitude apart from its direction (Liu et al., 2024)."""
 
     use_rslora: bool = False
-    """Scale by alpha over the square root of r, which keeps high ranks stable (Kalajdzievski, 2023)."""
+    """Scale by alpha over the square root of r, which keeps high ranks stable (Kalajdzievski,
+    2023)."""
 
     init: Literal["default", "gaussian", "pissa", "olora"] = "default"
-    """How the adapters begin: doing nothing (`default`, `gaussian`), or with the weights' own main directions
-    (`pissa`, Meng et al., 2024; `olora`, Büyükakyüz, 2024)."""
+    """How the adapters begin: doing nothing (`default`, `gaussian`), or with the weights' own main
+    directions (`pissa`, Meng et al., 2024; `olora`, Büyükakyüz, 2024)."""
 
     @model_validator(mode="after")
     def _init_can_be_undone(self) -> "LoraSpec":
         if self.init in ("pissa", "olora") and (self.use_dora or self.use_rslora):
             raise ValueError(
-                f"init: {self.init} changes the base weights, and is saved as their difference, which use_dora and "
+                f"init: {self.init} changes the base weights, and is saved as their difference, "
+                "which use_dora and "
                 "use_rslora do not allow"
             )
         return self
 
 
 class QloraSpec(LoraSpec):
-    """Low-rank adapters on a base model held in 4 bits (Dettmers et al., 2023), through bitsandbytes."""
+    """Low-rank adapters on a base model held in 4 bits (Dettmers et al., 2023), through
+    bitsandbytes."""
 
     quant_type: Literal["nf4", "fp4"] = "nf4"
     """`nf4` has its 16 levels where normally distributed weights are."""
@@ -82,12 +88,15 @@ class QloraSpec(LoraSpec):
     @model_validator(mode="after")
     def _base_is_quantized(self) -> "QloraSpec":
         if self.init in ("pissa", "olora"):
-            raise ValueError(f"init: {self.init} changes the base weights, which qlora keeps quantized")
+            raise ValueError(
+                f"init: {self.init} changes the base weights, which qlora keeps quantized"
+            )
         return self
 
 
 class AdaloraSpec(_OnLayers):
-    """Low-rank adapters whose ranks move to where they matter (Zhang et al., 2023), through peft."""
+    """Low-rank adapters whose ranks move to where they matter (Zhang et al., 2023), through
+    peft."""
 
     init_r: int = Field(12, ge=1, le=1024)
     """Rank of every adapter at first."""
@@ -118,12 +127,15 @@ class AdaloraSpec(_OnLayers):
         if self.target_r > self.init_r:
             raise ValueError("target_r is the mean rank in the end; it cannot be above init_r")
         if self.warmup + self.final >= 1:
-            raise ValueError("warmup and final together leave no step in which the ranks could fall")
+            raise ValueError(
+                "warmup and final together leave no step in which the ranks could fall"
+            )
         return self
 
 
 class Ia3Spec(Block):
-    """Learned scales on keys, values and the feed-forward layer (Liu et al., 2022), through peft."""
+    """Learned scales on keys, values and the feed-forward layer (Liu et al., 2022), through
+    peft."""
 
     target_modules: tuple[str, ...] | None = None
     """Modules whose outputs are scaled; peft's own choice for the architecture when not said."""
@@ -135,7 +147,9 @@ class Ia3Spec(Block):
     def _both_or_none(self) -> "Ia3Spec":
         targets, inner = self.target_modules, self.feedforward_modules
         if (targets is None) != (inner is None):
-            raise ValueError("target_modules and feedforward_modules are said together, or not at all")
+            raise ValueError(
+                "target_modules and feedforward_modules are said together, or not at all"
+            )
         if targets is not None and inner is not None and not set(inner) <= set(targets):
             raise ValueError("feedforward_modules must stand in target_modules, too")
         return self
@@ -162,7 +176,8 @@ class PromptTuningSpec(Block):
 
 
 class PTuningSpec(Block):
-    """Learned embeddings before the prompt, made by a small network (Liu et al., 2021), through peft."""
+    """Learned embeddings before the prompt, made by a small network (Liu et al., 2021), through
+    peft."""
 
     num_virtual_tokens: int = Field(16, ge=1, le=1024)
     """How many."""
@@ -172,15 +187,16 @@ class PTuningSpec(Block):
 
 
 class BottleneckSpec(_OnLayers):
-    """Bottleneck adapters: small networks inside the layers (Houlsby et al., 2019). Their activation is the model's."""
+    """Bottleneck adapters: small networks inside the layers (Houlsby et al., 2019). Their
+    activation is the model's."""
 
     size: int = Field(64, ge=1, le=8192)
     """Width of their narrow part."""
 
     placement: Literal["parallel", "after_mlp", "after_both"] = "parallel"
-    """`parallel` stands beside the feed-forward part and has its form (He et al., 2022): merged, that part is wider by
-    `size`. `after_mlp` (Pfeiffer et al., 2021) and `after_both`, behind attention as well (Houlsby et al., 2019),
-    cannot be merged, and so not served."""
+    """`parallel` stands beside the feed-forward part and has its form (He et al., 2022): merged,
+    that part is wider by `size`. `after_mlp` (Pfeiffer et al., 2021) and `after_both`, behind
+    attention as well (Houlsby et al., 2019), cannot be merged, and so not served."""
 
 
 class FreezeSpec(Block):
@@ -190,7 +206,8 @@ class FreezeSpec(Block):
     """How many of the last transformer layers are trained."""
 
     trainable: tuple[str, ...] = ()
-    """Regular expressions; the weights whose names they match are trained, too, such as `embed_tokens`."""
+    """Regular expressions; the weights whose names they match are trained, too, such as
+    `embed_tokens`."""
 
     @field_validator("trainable")
     @classmethod
@@ -269,13 +286,16 @@ class MethodSpec(Block):
 
     @property
     def is_prompt(self) -> bool:
-        """Whether what is learned stands before the input, so that it cannot be added to the weights."""
+        """Whether what is learned stands before the input, so that it cannot be added to the
+        weights."""
         return bool(self.prefix_tuning or self.prompt_tuning or self.p_tuning)
 
     @property
     def can_be_merged(self) -> bool:
         """Whether what is learned can become a part of a model that any engine serves."""
-        return not (self.prefix_tuning or (self.bottleneck and self.bottleneck.placement != "parallel"))
+        return not (
+            self.prefix_tuning or (self.bottleneck and self.bottleneck.placement != "parallel")
+        )
 
 
 def checked_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:

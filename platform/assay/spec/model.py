@@ -7,7 +7,14 @@ from pydantic import BeforeValidator, field_validator
 
 from assay.spec.block import Block, Where, later
 
-NOT_ARGUMENTS = ("messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "tokenize")
+NOT_ARGUMENTS = (
+    "messages",
+    "tools",
+    "documents",
+    "add_generation_prompt",
+    "continue_final_message",
+    "tokenize",
+)
 """What a chat template is given by whoever renders a chat."""
 
 SourceKind = Literal["hf", "package", "folder"]
@@ -17,26 +24,28 @@ class ModelSpec(Block):
     """The base model. A plain string stands for `source`."""
 
     source: Where
-    """`hf:ORG/NAME` or `hf:ORG/NAME@REVISION` from the Hugging Face hub, `package:NAME/FILE` for a file
-    inside an installed Python package (safetensors folder or GGUF file), or a local folder."""
+    """`hf:ORG/NAME` or `hf:ORG/NAME@REVISION` from the Hugging Face hub, `package:NAME/FILE` for a
+    file inside an installed Python package (safetensors folder or GGUF file), or a local folder."""
 
     revision: str | None = None
     """Commit, tag or branch on the hub; the same as `@REVISION` in `source`."""
 
     chat_template: Where | None = later(None)
-    """A Jinja file, or the name of a family whose template TRL keeps (`qwen3`, `llama3`, `gemma3`, …), for a base model
-    without a template or in place of its own; used in training and serving."""
+    """A Jinja file, or the name of a family whose template TRL keeps (`qwen3`, `llama3`, `gemma3`,
+    …), for a base model without a template or in place of its own; used in training and serving."""
 
     chat_template_kwargs: dict[str, bool | int | float | str] = later({})
-    """Arguments of the chat template, such as `{enable_thinking: false}`; the same in training, gate, chat and
-    serving."""
+    """Arguments of the chat template, such as `{enable_thinking: false}`; the same in training,
+    gate, chat and serving."""
 
     @field_validator("chat_template_kwargs")
     @classmethod
     def _arguments_of_the_template(cls, kwargs: dict[str, object]) -> dict[str, object]:
         for name in kwargs:
             if name in NOT_ARGUMENTS:
-                raise ValueError(f"{name} is no argument of the template: it is given with every chat")
+                raise ValueError(
+                    f"{name} is no argument of the template: it is given with every chat"
+                )
         return kwargs
 
     @field_validator("source")

@@ -23,23 +23,28 @@ class ClassifySpec(Block):
     """Classification of texts."""
 
     head: Literal["text", "linear"] = "text"
-    """`text`: the label is the answer in words, which any chat model can learn. `linear`: a linear layer on an encoder
-    (BERT and its like) or on the last token of a decoder. It is served in the precision it was trained in
-    (`compress: {scheme: none}`), answers chats with the label, and `/v1/classify` with all probabilities."""
+    """`text`: the label is the answer in words, which any chat model can learn. `linear`: a linear
+    layer on an encoder (BERT and its like) or on the last token of a decoder. It is served in the
+    precision it was trained in (`compress: {scheme: none}`), answers chats with the label, and
+    `/v1/classify` with all probabilities."""
 
     instruction: str | None = None
-    """For `text`: what the model is asked before each text; `Which of these is it: A, B, C?` when not said."""
+    """For `text`: what the model is asked before each text; `Which of these is it: A, B, C?` when
+    not said."""
 
 
 class RewardSpec(Block):
-    """Reward modelling on preference pairs (Bradley and Terry): a linear layer on the last token."""
+    """Reward modelling on preference pairs (Bradley and Terry): a linear layer on the last
+    token."""
 
     center: float = Field(0.0, ge=0)
-    """Weight of the squared sum of a pair's rewards, which keeps them around 0 (Eisenstein et al., 2023)."""
+    """Weight of the squared sum of a pair's rewards, which keeps them around 0 (Eisenstein et al.,
+    2023)."""
 
 
 class DpoSpec(Block):
-    """Direct preference optimization (Rafailov et al., 2023) against the model that training starts from."""
+    """Direct preference optimization (Rafailov et al., 2023) against the model that training starts
+    from."""
 
     beta: float = Field(0.1, gt=0)
     """How strongly it is held to that model."""
@@ -52,7 +57,8 @@ class DpoSpec(Block):
 
 
 class KtoSpec(Block):
-    """Kahneman-Tversky optimization (Ethayarajh et al., 2024) on single answers that are good or bad."""
+    """Kahneman-Tversky optimization (Ethayarajh et al., 2024) on single answers that are good or
+    bad."""
 
     beta: float = Field(0.1, gt=0)
     """How strongly it is held to the model that training starts from."""
@@ -75,9 +81,9 @@ class RewardFunctionSpec(Block):
     """One of the rewards of online training. A plain name stands for `name`."""
 
     name: RewardName
-    """`exact_match` and `contains` compare with the data's answer, `length` rewards answers near `target_tokens`,
-    `regex` those that `pattern` matches, `json_valid` those that are JSON, and `reward_model` is the score of the
-    `reward` step before."""
+    """`exact_match` and `contains` compare with the data's answer, `length` rewards answers near
+    `target_tokens`, `regex` those that `pattern` matches, `json_valid` those that are JSON, and
+    `reward_model` is the score of the `reward` step before."""
 
     weight: float = 1.0
     """Weight in the sum."""
@@ -103,9 +109,12 @@ def _from_name(value: Any) -> Any:
 
 
 class GrpoSpec(Block):
-    """Online reinforcement learning by group-relative policy optimization (Shao et al., 2024), through TRL."""
+    """Online reinforcement learning by group-relative policy optimization (Shao et al., 2024),
+    through TRL."""
 
-    rewards: Annotated[tuple[Annotated[RewardFunctionSpec, BeforeValidator(_from_name)], ...], Field(min_length=1)]
+    rewards: Annotated[
+        tuple[Annotated[RewardFunctionSpec, BeforeValidator(_from_name)], ...], Field(min_length=1)
+    ]
     """What an answer is rewarded for."""
 
     num_generations: int = Field(8, ge=2)
@@ -125,7 +134,8 @@ class GrpoSpec(Block):
 
 
 class DistillSpec(Block):
-    """Learning a teacher's distribution over the next token, on the data's completions (Hinton et al., 2015)."""
+    """Learning a teacher's distribution over the next token, on the data's completions (Hinton et
+    al., 2015)."""
 
     teacher: ModelField
     """The teacher, with the same vocabulary."""
@@ -150,7 +160,8 @@ class ObjectiveSpec(Block):
     """The right label."""
 
     reward: RewardSpec | None = None
-    """A score that is higher for the better answer of a pair; a `grpo` step after it can use that."""
+    """A score that is higher for the better answer of a pair; a `grpo` step after it can use
+    that."""
 
     dpo: DpoSpec | None = None
     """The better answer of a pair, rather than the worse."""

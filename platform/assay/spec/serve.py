@@ -31,7 +31,8 @@ REASONING_PARSERS = (
     "seed_oss",
     "step3",
 )
-"""Of vLLM 0.32's, those that are asked for most; here only so that a slip of the pen is seen early."""
+"""Of vLLM 0.32's, those that are asked for most; here only so that a slip of the pen is seen
+early."""
 
 
 class ReplicasSpec(Block):
@@ -60,8 +61,8 @@ class EngineSpec(Block):
     """Longest prompt and answer together, in tokens."""
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Precision of what is not quantized. `auto` is the model's own, but float32 on a processor that does not
-    compute in bfloat16."""
+    """Precision of what is not quantized. `auto` is the model's own, but float32 on a processor
+    that does not compute in bfloat16."""
 
     tensor_parallel_size: int = Field(1, ge=1)
     """GPUs (or CPU shares) that hold one replica together."""
@@ -76,8 +77,8 @@ class EngineSpec(Block):
     """Gigabytes of KV cache of a replica that runs on CPU."""
 
     reasoning_parser: str | None = later(None)
-    """What tells a model's reasoning from its answer: the name of one of vLLM's parsers, such as `qwen3` or
-    `deepseek_r1`, or `none`. Chosen by the chat template when not said."""
+    """What tells a model's reasoning from its answer: the name of one of vLLM's parsers, such as
+    `qwen3` or `deepseek_r1`, or `none`. Chosen by the chat template when not said."""
 
     @field_validator("reasoning_parser")
     @classmethod
@@ -98,11 +99,16 @@ class CanarySpec(Block):
     """How long each step but the last is watched before the next."""
 
     max_error_rate: Fraction = 0.01
-    """Share of the candidate's answers that may be server errors; above it the traffic goes back."""
+    """Share of the candidate's answers that may be server errors; above it the traffic goes
+    back."""
 
     @model_validator(mode="after")
     def _rising(self) -> "CanarySpec":
-        if list(self.steps) != sorted(set(self.steps)) or self.steps[-1] != 1.0 or self.steps[0] <= 0:
+        if (
+            list(self.steps) != sorted(set(self.steps))
+            or self.steps[-1] != 1.0
+            or self.steps[0] <= 0
+        ):
             raise ValueError("steps must rise and end at 100%")
         return self
 

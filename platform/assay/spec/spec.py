@@ -17,7 +17,8 @@ from assay.spec.train import TrainSpec
 from assay.spec.values.names import NAME
 
 BLOCKS_ALONE = "blocks_alone"
-"""In the context of a validation: the blocks are held to their own rules, and not to those between them."""
+"""In the context of a validation: the blocks are held to their own rules, and not to those between
+them."""
 
 
 class Spec(Block):
@@ -39,7 +40,8 @@ class Spec(Block):
     """What to try first; nothing when not said. `auto` finds the learning rate."""
 
     train: TrainSpec | Annotated[tuple[TrainSpec, ...], Field(min_length=1)] = TrainSpec()
-    """The training run; or a list of them, each of which starts from what the one before it made."""
+    """The training run; or a list of them, each of which starts from what the one before it
+    made."""
 
     compress: CompressSpec = CompressSpec()
     """Quantization."""
@@ -101,60 +103,74 @@ def _split_faults(spec: Spec) -> Iterator[tuple[bool, str]]:
     ]
     yield (
         bool(needs_selection) and spec.data.selection == 0.0,
-        f"data.selection is 0, and {' and '.join(needs_selection)} decides on its loss; give it a share such as 5%",
+        f"data.selection is 0, and {' and '.join(needs_selection)} decides on its loss; give it a "
+        "share such as 5%",
     )
     for data in spec.all_data:
         shares = [split for split in (data.selection, data.gate) if isinstance(split, float)]
         yield (
             sum(shares) >= 1,
-            "data.selection and data.gate together leave nothing to train on; make one of the shares smaller",
+            "data.selection and data.gate together leave nothing to train on; make one of the "
+            "shares smaller",
         )
     learns_text = spec.data.format == "text" or spec.train_steps[0].objective.pretrain is not None
     own_data = spec.train_steps[0].data is not None
     yield (
         learns_text and not own_data and spec.data.gate is not None,
-        "data.gate seals a part of plain text, which asks nothing that a gate could evaluate; take data.gate out, and "
+        "data.gate seals a part of plain text, which asks nothing that a gate could evaluate; take "
+        "data.gate out, and "
         "evaluate with tasks of the suite",
     )
 
 
 def _contradictions(spec: Spec) -> Iterator[tuple[bool, str]]:
-    """What cannot work together, and why. A message names the key that it should be shown at first."""
+    """What cannot work together, and why. A message names the key that it should be shown at
+    first."""
     steps = spec.train_steps
     first, last = steps[0], steps[-1]
     if spec.sweep and spec.sweep.num_workers:
         yield (
             first.global_batch_size % spec.sweep.num_workers > 0,
-            f"train.global_batch_size {first.global_batch_size} is not divisible by sweep.num_workers "
+            f"train.global_batch_size {first.global_batch_size} is not divisible by "
+            "sweep.num_workers "
             f"{spec.sweep.num_workers}",
         )
     yield (
-        spec.sweep is not None and spec.sweep.scheduler == "pbt" and first.early_stopping is not None,
-        "sweep.scheduler: pbt takes every trial to its end, and train.early_stopping would not; take one of them out",
+        spec.sweep is not None
+        and spec.sweep.scheduler == "pbt"
+        and first.early_stopping is not None,
+        "sweep.scheduler: pbt takes every trial to its end, and train.early_stopping would not; "
+        "take one of them out",
     )
     yield (
-        spec.sweep is not None and spec.sweep.scheduler == "pbt" and bool(first.learning_rate_changes),
+        spec.sweep is not None
+        and spec.sweep.scheduler == "pbt"
+        and bool(first.learning_rate_changes),
         "sweep.scheduler: pbt finds train.learning_rate_changes by itself; take them out",
     )
     mistake = spec.sweep.mistake(first) if spec.sweep else None
     yield (mistake is not None, f"sweep.parameters offers what train refuses: {mistake}")
     yield (
         not last.objective.generates and not last.objective.classifies,
-        f"train ends with objective: {last.objective.name}, which makes a model that scores and cannot answer, so that "
+        f"train ends with objective: {last.objective.name}, which makes a model that scores and "
+        "cannot answer, so that "
         "nothing could be served; after a reward model add a grpo step that uses it",
     )
     yield (
         last.objective.classifies and spec.compress.scheme != "none",
-        "compress.scheme: a classifier with a linear head is served as it was trained; write compress: {scheme: none}",
+        "compress.scheme: a classifier with a linear head is served as it was trained; write "
+        "compress: {scheme: none}",
     )
     yield (
         bool(last.method.prefix_tuning),
-        "train ends with method: prefix_tuning, whose keys and values cannot be added to the weights, and the engine "
+        "train ends with method: prefix_tuning, whose keys and values cannot be added to the "
+        "weights, and the engine "
         "serves no prefixes; use prompt_tuning, p_tuning or lora",
     )
     yield (
         last.method.bottleneck is not None and not last.method.can_be_merged,
-        "train ends with method: bottleneck after a part of the layers, which cannot be added to the weights, and the "
+        "train ends with method: bottleneck after a part of the layers, which cannot be added to "
+        "the weights, and the "
         "engine serves no such adapters; use placement: parallel, or lora",
     )
     scored = False
@@ -163,11 +179,13 @@ def _contradictions(spec: Spec) -> Iterator[tuple[bool, str]]:
         wanted = FORMATS[step.objective.name]
         yield (
             data.format not in ("auto", *wanted),
-            f"train with objective: {step.objective.name} learns from data of the form {' or '.join(wanted)}, and "
+            f"train with objective: {step.objective.name} learns from data of the form "
+            f"{' or '.join(wanted)}, and "
             f"data.format is {data.format}",
         )
         asks_scorer = any(
-            one.name == "reward_model" for one in (step.objective.grpo.rewards if step.objective.grpo else ())
+            one.name == "reward_model"
+            for one in (step.objective.grpo.rewards if step.objective.grpo else ())
         )
         yield (
             asks_scorer and not scored,
@@ -180,6 +198,7 @@ def _contradictions(spec: Spec) -> Iterator[tuple[bool, str]]:
             for step in steps[:-1]
             if not step.objective.reward
         ),
-        "train: each step starts from the model that the one before it made; a classifier with a linear head, a prefix "
+        "train: each step starts from the model that the one before it made; a classifier with a "
+        "linear head, a prefix "
         "and a bottleneck after a part of the layers are no model to go on from",
     )

@@ -62,45 +62,54 @@ Values = Annotated[tuple[Scalar, ...], Field(min_length=1)] | Range
 
 
 class SweepSpec(Block):
-    """A sweep: each trial is an ordinary training run with a budget of its own. The lowest loss on the selection
-    split wins, and within its standard error the cheapest trial."""
+    """A sweep: each trial is an ordinary training run with a budget of its own. The lowest loss on
+    the selection split wins, and within its standard error the cheapest trial."""
 
-    learning_rate: Annotated[tuple[LearningRate, ...], Field(min_length=1)] | LogUniform | Literal["auto"] | None = None
-    """A list is a grid; `{loguniform: [low, high]}` is drawn from `num_samples` times. `auto` raises the rate
-    during one short run, and tries the rates around the one at which the loss falls fastest. `sweep: auto` says
-    nothing else."""
+    learning_rate: (
+        Annotated[tuple[LearningRate, ...], Field(min_length=1)]
+        | LogUniform
+        | Literal["auto"]
+        | None
+    ) = None
+    """A list is a grid; `{loguniform: [low, high]}` is drawn from `num_samples` times. `auto`
+    raises the rate during one short run, and tries the rates around the one at which the loss falls
+    fastest. `sweep: auto` says nothing else."""
 
     parameters: dict[str, Values] = Field({})
-    """Other fields of `train`, such as `method.lora.r: [8, 16]` or `weight_decay: {uniform: [0, 0.1]}`."""
+    """Other fields of `train`, such as `method.lora.r: [8, 16]` or `weight_decay: {uniform: [0,
+    0.1]}`."""
 
     search: Literal["grid", "random", "optuna"] | None = None
-    """All combinations, draws, or Optuna's TPE, which draws near what did well. When not said: a grid where
-    there are only lists, draws otherwise."""
+    """All combinations, draws, or Optuna's TPE, which draws near what did well. When not said: a
+    grid where there are only lists, draws otherwise."""
 
     num_samples: int = Field(4, ge=1)
     """Trials that are drawn; a grid runs each combination once."""
 
     scheduler: Literal["none", "asha", "hyperband", "pbt"] = "none"
-    """`asha` ends trials that do worse than most after a part of their steps; `hyperband` lets some begin later, so
-    that a slow starter has its chance. `pbt` (population-based training) ends none: the worst go on from the state of
-    the best, with another learning rate between the ends of `learning_rate`; what is chosen is a course of rates."""
+    """`asha` ends trials that do worse than most after a part of their steps; `hyperband` lets some
+    begin later, so that a slow starter has its chance. `pbt` (population-based training) ends none:
+    the worst go on from the state of the best, with another learning rate between the ends of
+    `learning_rate`; what is chosen is a course of rates."""
 
     reduction_factor: int = Field(3, ge=2)
-    """One trial of so many goes on at each rung of `asha` and `hyperband`; with `pbt`, one of so many takes over."""
+    """One trial of so many goes on at each rung of `asha` and `hyperband`; with `pbt`, one of so
+    many takes over."""
 
     num_rungs: int = Field(2, ge=1, le=20)
     """How often the scheduler looks. `asha` and `hyperband` do so up to 5 times, the first time at
     1 / reduction_factor^num_rungs of the steps; `pbt` at equal distances."""
 
     num_epochs: float | None = Field(None, gt=0)
-    """A trial's passes over the training split; `train.num_epochs` when neither this nor `max_steps` is said."""
+    """A trial's passes over the training split; `train.num_epochs` when neither this nor
+    `max_steps` is said."""
 
     max_steps: int | None = Field(None, ge=1)
     """A trial's optimizer steps."""
 
     num_workers: int | None = Field(None, ge=1)
-    """Workers of a trial, which must divide `train.global_batch_size`; `train.num_workers` when not said. Fewer
-    workers let more trials run at once."""
+    """Workers of a trial, which must divide `train.global_batch_size`; `train.num_workers` when not
+    said. Fewer workers let more trials run at once."""
 
     max_concurrent_trials: int | None = Field(None, ge=1)
     """Trials at once; as many as the cluster can hold when not said."""
@@ -117,7 +126,13 @@ class SweepSpec(Block):
     @field_validator("parameters")
     @classmethod
     def _not_its_own(cls, parameters: dict[str, Values]) -> dict[str, Values]:
-        for name in ("learning_rate", "learning_rate_changes", "num_workers", "max_steps", "num_epochs"):
+        for name in (
+            "learning_rate",
+            "learning_rate_changes",
+            "num_workers",
+            "max_steps",
+            "num_epochs",
+        ):
             if name in parameters:
                 raise ValueError(f"{name} is a key of the sweep itself, not one of its parameters")
         return parameters
@@ -127,7 +142,10 @@ class SweepSpec(Block):
         if self.learning_rate is None and not self.parameters:
             raise ValueError("say what to vary: learning_rate, parameters, or both")
         if self.learning_rate == "auto" and self.way != "grid":
-            raise ValueError("learning_rate: auto makes a grid; give the other parameters as lists, or a range here")
+            raise ValueError(
+                "learning_rate: auto makes a grid; give the other parameters as lists, or a range "
+                "here"
+            )
         if self.search == "grid" and self.has_ranges:
             raise ValueError("search: grid takes lists; draw from a range with random or optuna")
         if self.num_rungs > 5 and self.scheduler != "pbt":
@@ -138,11 +156,16 @@ class SweepSpec(Block):
     def _a_population(self) -> "SweepSpec":
         if self.scheduler != "pbt":
             return self
-        if self.learning_rate is None or (isinstance(self.learning_rate, tuple) and len(set(self.learning_rate)) < 2):
-            raise ValueError("scheduler: pbt changes the learning rate; give learning_rate two values or a range")
+        if self.learning_rate is None or (
+            isinstance(self.learning_rate, tuple) and len(set(self.learning_rate)) < 2
+        ):
+            raise ValueError(
+                "scheduler: pbt changes the learning rate; give learning_rate two values or a range"
+            )
         if self.way == "optuna":
             raise ValueError(
-                "scheduler: pbt and search: optuna do not go together: a trial changes on the way; use random"
+                "scheduler: pbt and search: optuna do not go together: a trial changes on the way; "
+                "use random"
             )
         if self.num_trials < 2:
             raise ValueError("scheduler: pbt needs two trials at least")
@@ -160,7 +183,9 @@ class SweepSpec(Block):
     @property
     def has_ranges(self) -> bool:
         """Whether something can only be drawn."""
-        return isinstance(self.learning_rate, LogUniform) or any(isinstance(v, Range) for v in self.parameters.values())
+        return isinstance(self.learning_rate, LogUniform) or any(
+            isinstance(v, Range) for v in self.parameters.values()
+        )
 
     @property
     def way(self) -> Literal["grid", "random", "optuna"]:
@@ -169,7 +194,8 @@ class SweepSpec(Block):
 
     @property
     def space(self) -> dict[str, tuple[Scalar, ...] | Range]:
-        """Every varied field of `train`, and its values. A learning rate that is still to be found is left out."""
+        """Every varied field of `train`, and its values. A learning rate that is still to be found
+        is left out."""
         rate = self.learning_rate
         first: dict[str, tuple[Scalar, ...] | Range] = {}
         if isinstance(rate, LogUniform):
@@ -191,8 +217,12 @@ class SweepSpec(Block):
 
     def grid(self) -> list[dict[str, Scalar]]:
         """All combinations of the lists."""
-        lists = {name: values for name, values in self.space.items() if not isinstance(values, Range)}
-        return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+        lists = {
+            name: values for name, values in self.space.items() if not isinstance(values, Range)
+        }
+        return [
+            dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())
+        ]
 
     def mistake(self, base: TrainSpec) -> str | None:
         """Why some value of the sweep cannot stand in `base`, in words; None when all can."""

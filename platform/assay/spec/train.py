@@ -50,7 +50,8 @@ class DeepSpeedSpec(Block):
     """ZeRO++: keep a second copy of the weights within so many GPUs of a node; needs stage 3."""
 
     raw: dict[str, Any] = Field({})
-    """DeepSpeed's own JSON, for experts, merged last. What the spec says elsewhere is refused here."""
+    """DeepSpeed's own JSON, for experts, merged last. What the spec says elsewhere is refused
+    here."""
 
     @model_validator(mode="after")
     def _offload_needs_sharding(self) -> "DeepSpeedSpec":
@@ -71,7 +72,8 @@ class DeepSpeedSpec(Block):
                 ),
                 (
                     bool(plus) and whole,
-                    "ZeRO++ (quantized_weights, quantized_gradients, hpz_partition_size) needs zero_stage: 3",
+                    "ZeRO++ (quantized_weights, quantized_gradients, hpz_partition_size) needs "
+                    "zero_stage: 3",
                 ),
             ]
         )
@@ -113,24 +115,24 @@ CROSS_ENTROPY = ("sft", "pretrain", "classify", "distill")
 
 
 class EwcSpec(Block):
-    """Elastic weight consolidation (Kirkpatrick et al., 2017): weights that the named data need stay near where
-    they were."""
+    """Elastic weight consolidation (Kirkpatrick et al., 2017): weights that the named data need
+    stay near where they were."""
 
     data: Paths
     """Examples of what must not be forgotten."""
 
     strength: float = Field(1e6, gt=0)
-    """How strongly a weight is held: it goes 1 / (1 + learning rate * strength * its Fisher information) of the way
-    that a step would take it from its start. The information is scaled to a mean of 1, and most weights have far less,
-    so that useful strengths are large."""
+    """How strongly a weight is held: it goes 1 / (1 + learning rate * strength * its Fisher
+    information) of the way that a step would take it from its start. The information is scaled to a
+    mean of 1, and most weights have far less, so that useful strengths are large."""
 
     num_examples: int = Field(64, ge=1)
     """Examples that the Fisher information is estimated on."""
 
 
 class ContrastiveSpec(Block):
-    """Contrastive training (SimCTG; Su et al., 2022): the last hidden states of a text's tokens are pushed apart, so
-    that the model repeats itself less."""
+    """Contrastive training (SimCTG; Su et al., 2022): the last hidden states of a text's tokens are
+    pushed apart, so that the model repeats itself less."""
 
     margin: float = Field(0.5, gt=0, le=1)
     """How far below 1 the cosine similarity of two tokens of a text is to be."""
@@ -149,8 +151,8 @@ class WorkerResources(Block):
     """GPUs of a worker; when not said, 1 where the cluster has GPUs and 0 elsewhere."""
 
     threads: int | None = Field(None, ge=1)
-    """Threads that torch may use in a worker on CPU; when not said, the machine's cores are shared by the workers that
-    train at once, those of other trials included."""
+    """Threads that torch may use in a worker on CPU; when not said, the machine's cores are shared
+    by the workers that train at once, those of other trials included."""
 
 
 class RateChange(Block):
@@ -183,19 +185,21 @@ class TrainSpec(Block):
     """Peak learning rate; a sweep overrides it."""
 
     learning_rate_changes: tuple[RateChange, ...] = ()
-    """Other peak learning rates on the way, such as `{at: 50%, learning_rate: 1e-4}`; a sweep with `scheduler: pbt`
-    finds them. Rates of groups and layers change by the same factor."""
+    """Other peak learning rates on the way, such as `{at: 50%, learning_rate: 1e-4}`; a sweep with
+    `scheduler: pbt` finds them. Rates of groups and layers change by the same factor."""
 
     group_learning_rates: dict[str, LearningRate] = Field({})
-    """Regular expression on weights' names to a peak learning rate of their own; the first that matches counts."""
+    """Regular expression on weights' names to a peak learning rate of their own; the first that
+    matches counts."""
 
     layerwise_lr_decay: float | None = Field(None, gt=0, le=1)
-    """Each layer learns at this share of its neighbour's rate; the one that `layerwise_lr_from` names learns at
-    `learning_rate`."""
+    """Each layer learns at this share of its neighbour's rate; the one that `layerwise_lr_from`
+    names learns at `learning_rate`."""
 
     layerwise_lr_from: Literal["top", "bottom"] = later("top")
-    """`top`: the last layer learns fastest, and what lies under it is kept (Howard and Ruder, 2018). `bottom`: the
-    first one and the embeddings do, for text that looks unlike what the model has read."""
+    """`top`: the last layer learns fastest, and what lies under it is kept (Howard and Ruder,
+    2018). `bottom`: the first one and the embeddings do, for text that looks unlike what the model
+    has read."""
 
     num_epochs: float = Field(1, gt=0)
     """Passes over the training split."""
@@ -207,19 +211,22 @@ class TrainSpec(Block):
     """Examples (or pairs) in one optimizer step, over all workers."""
 
     micro_batch_size: int | None = Field(None, ge=1)
-    """Examples that one worker takes at a time; the rest is accumulated. All of its share when not said."""
+    """Examples that one worker takes at a time; the rest is accumulated. All of its share when not
+    said."""
 
     max_length: int = Field(1024, ge=8)
     """Longest example, in tokens; longer ones are dropped and counted."""
 
     optimizer: Literal["adamw", "adamw_8bit", "adafactor", "lion", "lion_8bit", "muon"] = "adamw"
-    """`adamw`, `adafactor` and `muon` are torch's; `lion` and those with 8-bit state are bitsandbytes'."""
+    """`adamw`, `adafactor` and `muon` are torch's; `lion` and those with 8-bit state are
+    bitsandbytes'."""
 
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """How slowly the optimizer's means of gradients and of their squares move (AdamW, Lion)."""
 
     schedule: Literal["linear", "cosine", "constant", "cosine_with_min", "wsd"] = "linear"
-    """How the learning rate falls after warm-up; `wsd` stays, then falls over the last `decay_ratio` of the steps."""
+    """How the learning rate falls after warm-up; `wsd` stays, then falls over the last
+    `decay_ratio` of the steps."""
 
     min_lr_ratio: Fraction = 0.1
     """Where `cosine_with_min` and `wsd` end, as a share of the peak."""
@@ -243,12 +250,13 @@ class TrainSpec(Block):
     """Share of the target's probability that is spread over the whole vocabulary."""
 
     dropout: float | None = later(None, gt=0, lt=1)
-    """For `full` and `freeze`: share of what attention and the feed-forward part add that is dropped while training
-    (Srivastava et al., 2014). Adapters have a `dropout` of their own."""
+    """For `full` and `freeze`: share of what attention and the feed-forward part add that is
+    dropped while training (Srivastava et al., 2014). Adapters have a `dropout` of their own."""
 
     l1: float | None = later(None, gt=0)
-    """For `full` and `freeze`: each step moves every weight towards 0 by this times its learning rate, and no further:
-    the proximal step of an L1 penalty, apart from the loss as AdamW's weight decay is."""
+    """For `full` and `freeze`: each step moves every weight towards 0 by this times its learning
+    rate, and no further: the proximal step of an L1 penalty, apart from the loss as AdamW's weight
+    decay is."""
 
     ewc: EwcSpec | None = None
     """Keep what other data need (elastic weight consolidation)."""
@@ -257,13 +265,16 @@ class TrainSpec(Block):
     """Push the hidden states of a text's tokens apart (SimCTG)."""
 
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Precision of the forward and backward pass; the optimizer keeps fp32. `auto` is bf16 where the
-    hardware computes in it, and fp32 elsewhere."""
+    """Precision of the forward and backward pass; the optimizer keeps fp32. `auto` is bf16 where
+    the hardware computes in it, and fp32 elsewhere."""
 
-    kernels: Annotated[Literal["auto", "none"] | tuple[Kernel, ...], BeforeValidator(_one_kernel)] = "auto"
-    """`auto`: on GPUs FlashAttention and Liger's fused kernels, where their packages are installed and fit the model
-    (`flash`, `liger`). A list takes exactly these, or the run fails; `compile` has torch compile each layer, which
-    takes a minute or two at first. The record says what was used, and why not the others."""
+    kernels: Annotated[
+        Literal["auto", "none"] | tuple[Kernel, ...], BeforeValidator(_one_kernel)
+    ] = "auto"
+    """`auto`: on GPUs FlashAttention and Liger's fused kernels, where their packages are installed
+    and fit the model (`flash`, `liger`). A list takes exactly these, or the run fails; `compile`
+    has torch compile each layer, which takes a minute or two at first. The record says what was
+    used, and why not the others."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
@@ -284,28 +295,32 @@ class TrainSpec(Block):
     """What a run that is broken off goes on from."""
 
     min_workers: int | None = Field(None, ge=1)
-    """Go on with so few workers when the cluster has lost a node, with the same global batch; needs a ZeRO stage
-    below 3. `num_workers` when not said."""
+    """Go on with so few workers when the cluster has lost a node, with the same global batch; needs
+    a ZeRO stage below 3. `num_workers` when not said."""
 
     max_failures: int = Field(3, ge=0)
     """Restarts in a row, after lost workers, that brought no new checkpoint."""
 
     eval_steps: int | None = later(None, ge=1)
-    """Optimizer steps from one look at the loss on the selection split to the next. When not said, up to five looks
-    that take a twentieth of the time at most. A run warns when that loss rises while the training loss falls."""
+    """Optimizer steps from one look at the loss on the selection split to the next. When not said,
+    up to five looks that take a twentieth of the time at most. A run warns when that loss rises
+    while the training loss falls."""
 
     early_stopping: EarlyStoppingSpec | None = None
-    """End the run when the selection loss has stopped falling; the run goes to its end when not said."""
+    """End the run when the selection loss has stopped falling; the run goes to its end when not
+    said."""
 
     report_to: tuple[Literal["mlflow", "wandb"], ...] = ()
-    """Where the curves go, besides the ledger, TensorBoard files in the run's folder, and Ray's metrics."""
+    """Where the curves go, besides the ledger, TensorBoard files in the run's folder, and Ray's
+    metrics."""
 
     @field_validator("precision", mode="before")
     @classmethod
     def _no_fp8(cls, precision: Any) -> Any:
         if precision == "fp8":
             raise ValueError(
-                "training in fp8 is not offered: under DeepSpeed it needs NVIDIA's TransformerEngine, which the "
+                "training in fp8 is not offered: under DeepSpeed it needs NVIDIA's "
+                "TransformerEngine, which the "
                 "environment lacks; use bf16, and compress: {scheme: FP8_DYNAMIC} to serve in fp8"
             )
         return precision
@@ -320,7 +335,9 @@ class TrainSpec(Block):
     @classmethod
     def _gate_is_sealed_once(cls, data: DataSpec | None) -> DataSpec | None:
         if data is not None and data.gate is not None:
-            raise ValueError("the gate's split is sealed once, under the spec's own `data`; take `gate` out here")
+            raise ValueError(
+                "the gate's split is sealed once, under the spec's own `data`; take `gate` out here"
+            )
         return data
 
     @field_validator("learning_rate_changes")
@@ -328,7 +345,9 @@ class TrainSpec(Block):
     def _in_order(cls, changes: tuple[RateChange, ...]) -> tuple[RateChange, ...]:
         shares = [change.at for change in changes]
         if shares != sorted(set(shares)):
-            raise ValueError("learning_rate_changes must be in the order of `at`, each at another share")
+            raise ValueError(
+                "learning_rate_changes must be in the order of `at`, each at another share"
+            )
         return changes
 
     @model_validator(mode="after")
@@ -369,13 +388,18 @@ def _batch_faults(train: TrainSpec) -> Iterator[tuple[bool, str]]:
 
 
 def _schedule_faults(train: TrainSpec) -> Iterator[tuple[bool, str]]:
-    """Courses of the learning rate that never come to it. The first step of a warm-up has the rate 0."""
-    yield train.warmup_ratio >= 1, "warmup_ratio takes all of the steps, so that learning_rate is never reached"
+    """Courses of the learning rate that never come to it. The first step of a warm-up has the rate
+    0."""
+    yield (
+        train.warmup_ratio >= 1,
+        "warmup_ratio takes all of the steps, so that learning_rate is never reached",
+    )
     steps = train.max_steps or 0
     warmup = math.ceil(train.warmup_ratio * steps)
     yield (
         train.warmup_ratio < 1 and steps > 0 and warmup >= steps,
-        f"max_steps {steps} is all warm-up: warmup_ratio {train.warmup_ratio:.0%} of it, rounded up, is {warmup}, and "
+        f"max_steps {steps} is all warm-up: warmup_ratio {train.warmup_ratio:.0%} of it, rounded "
+        f"up, is {warmup}, and "
         "the learning rate never rises above 0; raise max_steps, or write warmup_ratio: 0",
     )
     yield (
@@ -389,25 +413,30 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
     method, objective, zero = train.method, train.objective, train.deepspeed.zero_stage
     yield (
         bool(method.qlora) and zero == 3,
-        "method: qlora keeps the base model in 4-bit blocks, which ZeRO-3 cannot shard; use zero_stage 0, 1 or 2",
+        "method: qlora keeps the base model in 4-bit blocks, which ZeRO-3 cannot shard; use "
+        "zero_stage 0, 1 or 2",
     )
     yield (
         bool(method.adalora) and zero == 3,
-        "method: adalora needs whole weights and gradients to move its ranks; use zero_stage 0, 1 or 2",
+        "method: adalora needs whole weights and gradients to move its ranks; use zero_stage 0, 1 "
+        "or 2",
     )
     starts_apart = method.lora is not None and method.lora.init in ("pissa", "olora")
     yield (
         starts_apart and zero == 3,
-        "method: lora with init pissa or olora decomposes whole weights, which ZeRO-3 shards; use zero_stage 0, 1 or 2",
+        "method: lora with init pissa or olora decomposes whole weights, which ZeRO-3 shards; use "
+        "zero_stage 0, 1 or 2",
     )
     yield (
         starts_apart and not objective.generates,
-        "method: lora with init pissa or olora is saved as a difference, in which the new layer of objective: "
+        "method: lora with init pissa or olora is saved as a difference, in which the new layer of "
+        "objective: "
         f"{objective.name} would be lost; use init: default",
     )
     yield (
         method.is_prompt and not objective.generates,
-        f"method: {method.name} learns what stands before a prompt, and objective: {objective.name} trains a new layer "
+        f"method: {method.name} learns what stands before a prompt, and objective: "
+        f"{objective.name} trains a new layer "
         "that would be left as it is; use lora, freeze or full",
     )
     yield (
@@ -420,8 +449,10 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
     )
     yield (train.label_smoothing >= 1, "label_smoothing: 1 leaves nothing of the target")
     yield (
-        train.contrastive is not None and (not objective.generates or objective.name not in CROSS_ENTROPY),
-        f"contrastive stands beside the cross entropy of a text's tokens, and objective: {objective.name} has another "
+        train.contrastive is not None
+        and (not objective.generates or objective.name not in CROSS_ENTROPY),
+        "contrastive stands beside the cross entropy of a text's tokens, and objective: "
+        f"{objective.name} has another "
         "loss",
     )
     yield (
@@ -431,16 +462,22 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
     for name in ("dropout", "l1"):
         yield (
             getattr(train, name) is not None and method.is_adapter,
-            f"{name} is for method: full and freeze; {method.name} leaves the model's own weights as they are",
+            f"{name} is for method: full and freeze; {method.name} leaves the model's own weights "
+            "as they are",
         )
-    yield (train.l1 is not None and zero == 3, "l1 moves whole weights, which ZeRO-3 shards; use zero_stage 0, 1 or 2")
+    yield (
+        train.l1 is not None and zero == 3,
+        "l1 moves whole weights, which ZeRO-3 shards; use zero_stage 0, 1 or 2",
+    )
     yield (
         train.dropout is not None and "compile" in train.kernels,
-        "dropout draws inside the layers, which kernels: compile would have to leave; take one of them out",
+        "dropout draws inside the layers, which kernels: compile would have to leave; take one of "
+        "them out",
     )
     yield (
         train.ewc is not None and (method.is_prompt or bool(method.qlora) or zero == 3),
-        "ewc needs the weights themselves: use full, freeze, lora or adalora, and zero_stage 0, 1 or 2",
+        "ewc needs the weights themselves: use full, freeze, lora or adalora, and zero_stage 0, 1 "
+        "or 2",
     )
     compiles = "compile" in train.kernels
     yield (
@@ -449,34 +486,43 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
     )
     yield (
         compiles and objective.grpo is not None,
-        "kernels: compile makes nothing of objective: grpo faster, which draws answers a token at a time",
+        "kernels: compile makes nothing of objective: grpo faster, which draws answers a token at "
+        "a time",
     )
     offloads = bool(train.deepspeed.offload_optimizer)
     yield (
         (offloads or bool(train.deepspeed.raw)) and _trains_without_deepspeed(train),
-        "adalora, ewc and l1 train without DeepSpeed; take deepspeed.offload_optimizer and deepspeed.raw out",
+        "adalora, ewc and l1 train without DeepSpeed; take deepspeed.offload_optimizer and "
+        "deepspeed.raw out",
     )
     yield (
         offloads and train.optimizer != "adamw",
-        f"deepspeed.offload_optimizer computes AdamW on the CPU; it cannot take optimizer: {train.optimizer}",
+        "deepspeed.offload_optimizer computes AdamW on the CPU; it cannot take optimizer: "
+        f"{train.optimizer}",
     )
     yield (
         train.optimizer in ("muon", "adafactor") and zero > 0,
-        f"optimizer: {train.optimizer} steps on whole matrices, which ZeRO splits; use zero_stage: 0",
+        f"optimizer: {train.optimizer} steps on whole matrices, which ZeRO splits; use zero_stage: "
+        "0",
     )
     if objective.grpo is not None:
         named = ("neftune_alpha", "ewc", "dropout", "l1")
         regularizers = {name: getattr(train, name) for name in named}
-        own = ["method: adalora"] * bool(method.adalora) + [name for name, set_ in regularizers.items() if set_]
+        own = ["method: adalora"] * bool(method.adalora) + [
+            name for name, set_ in regularizers.items() if set_
+        ]
         yield (
             bool(own),
-            f"{' and '.join(own)} and objective: grpo do not go together: its training loop is TRL's; leave that out, "
+            f"{' and '.join(own)} and objective: grpo do not go together: its training loop is "
+            "TRL's; leave that out, "
             "or do it in a step before",
         )
         yield (
             train.examples_per_worker % objective.grpo.num_generations > 0,
-            f"grpo compares num_generations {objective.grpo.num_generations} answers to one prompt, and a worker takes "
-            f"{train.examples_per_worker} at a time; make micro_batch_size (or its share of global_batch_size) a "
+            f"grpo compares num_generations {objective.grpo.num_generations} answers to one "
+            "prompt, and a worker takes "
+            f"{train.examples_per_worker} at a time; make micro_batch_size (or its share of "
+            "global_batch_size) a "
             "multiple of it",
         )
 

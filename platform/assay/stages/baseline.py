@@ -1,4 +1,5 @@
-"""`baseline`: the base model answers the same questions, through the same engine, in a slot of its own."""
+"""`baseline`: the base model answers the same questions, through the same engine, in a slot of its
+own."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -38,8 +39,8 @@ def run(
     slot: Callable[[], AbstractContextManager[Slot]],
     api: ray_serve.ServeApi,
 ) -> T:
-    """Evaluates the base model, which `deploy` puts into the slot `reference`, and frees the slot, whatever happens.
-    `slot` is entered for that."""
+    """Evaluates the base model, which `deploy` puts into the slot `reference`, and frees the slot,
+    whatever happens. `slot` is entered for that."""
     try:
         return evaluate(deploy())
     finally:

@@ -33,4 +33,6 @@ def run(inputs: Inputs, work: Work) -> ModelRecord:
     folder = work.fresh_folder("compressed")
     tasks.call(llm_compressor.quantize, Path(merged.artifact.path), folder, compress)
     artifact = work.store.put(folder, "model")
-    return merged.model_validate({**merged.model_dump(), "artifact": artifact, "scheme": compress.scheme})
+    return merged.model_validate(
+        {**merged.model_dump(), "artifact": artifact, "scheme": compress.scheme}
+    )

@@ -1,4 +1,5 @@
-"""`contamination`: the suite's items are looked for in the training data, before anything is trained on it."""
+"""`contamination`: the suite's items are looked for in the training data, before anything is
+trained on it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,12 +36,17 @@ Output = ContaminationRecord
 
 
 def run(inputs: Inputs, work: Work) -> ContaminationRecord:
-    """Compares every item of the tasks with every training text. Raises `UsageError` where an item stands in the
-    training data and the suite does not allow it: to train first would be for nothing."""
+    """Compares every item of the tasks with every training text. Raises `UsageError` where an item
+    stands in the training data and the suite does not allow it: to train first would be for
+    nothing."""
     wanted, tasks, data, model = inputs.contamination, inputs.tasks, inputs.data, inputs.model
     work.say("looking for the suite's items in the training data")
     found, num_items = ray_cluster.call(
-        _search, list(tasks), Path(model.artifact.path), Path(data.artifact.path) / data.train.file, wanted
+        _search,
+        list(tasks),
+        Path(model.artifact.path),
+        Path(data.artifact.path) / data.train.file,
+        wanted,
     )
     record = ContaminationRecord(
         train_digest=data.train.digest,
@@ -60,7 +66,11 @@ def run(inputs: Inputs, work: Work) -> ContaminationRecord:
 def _search(
     tasks: Sequence[TaskFile], tokenizer: Path, split: Path, wanted: ContaminationSpec
 ) -> tuple[contamination.Found, int]:
-    items = [SampleText(task.name, question, answer) for task in tasks for question, answer in harness.documents(task)]
+    items = [
+        SampleText(task.name, question, answer)
+        for task in tasks
+        for question, answer in harness.documents(task)
+    ]
     return contamination.search(tokenizer, split, items, wanted, in_parallel=True), len(items)
 
 
@@ -70,7 +80,9 @@ def _told(record: ContaminationRecord) -> str:
     if more > 0:
         lines.append(f"  and {more} more")
     return (
-        f"{len(record.exact)} of the suite's {record.num_items} items stand word for word in the training data, so "
-        "their answers would prove nothing. Take them out of the one or the other (`contamination: {exact: list}` in "
+        f"{len(record.exact)} of the suite's {record.num_items} items stand word for word in the "
+        "training data, so "
+        "their answers would prove nothing. Take them out of the one or the other (`contamination: "
+        "{exact: list}` in "
         "the suite only lists them):\n" + "\n".join(lines)
     )

@@ -1,4 +1,5 @@
-"""What every stage is given besides its blocks and records: where it may work, and how it says how far it is."""
+"""What every stage is given besides its blocks and records: where it may work, and how it says how
+far it is."""
 
 import logging
 from dataclasses import dataclass, field

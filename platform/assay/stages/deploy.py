@@ -44,7 +44,11 @@ class Started:
 
 
 def run(
-    inputs: Inputs, work: Work, *, slot: AbstractContextManager[Slot], started: Started | None = None
+    inputs: Inputs,
+    work: Work,
+    *,
+    slot: AbstractContextManager[Slot],
+    started: Started | None = None,
 ) -> DeploymentRecord:
     """Deploys the candidate; see `into`. One that was `started` before is waited for."""
     model, name = inputs.model, inputs.model_name
@@ -73,26 +77,42 @@ def start(
     model: ModelRecord,
     work: Work,
 ) -> Started:
-    """Checks every byte of the model and deploys it in place of what is in `slot`. The slot is entered when it is about
-    to be changed, and left when Serve has been told; it must be one without traffic."""
+    """Checks every byte of the model and deploys it in place of what is in `slot`. The slot is
+    entered when it is about to be changed, and left when Serve has been told; it must be one
+    without traffic."""
     api = serve_api(work.settings)
     work.store.verify(model.artifact)
     with slot as name:
         work.say(f"starting the engine in slot {name}")
-        return Started(name, _replace(api, name, serve, model_name=model_name, model=model, work=work))
+        return Started(
+            name, _replace(api, name, serve, model_name=model_name, model=model, work=work)
+        )
 
 
-def wait(started: Started, serve: ServeSpec, *, model_name: str, model: ModelRecord, work: Work) -> DeploymentRecord:
-    """Waits until an engine answers. Raises `StageFailed` with Serve's own words when it does not."""
+def wait(
+    started: Started, serve: ServeSpec, *, model_name: str, model: ModelRecord, work: Work
+) -> DeploymentRecord:
+    """Waits until an engine answers. Raises `StageFailed` with Serve's own words when it does
+    not."""
     api, name = serve_api(work.settings), started.slot
     work.say(f"waiting for the engine in slot {name}")
-    state = ray_serve.wait_until_running(api, name, timeout_s=START_TIMEOUT_S, since=started.since - 1)
+    state = ray_serve.wait_until_running(
+        api, name, timeout_s=START_TIMEOUT_S, since=started.since - 1
+    )
     if state.model_path != model.artifact.path:
-        raise StageFailed(f"slot {name} was taken by another run while this one's engine started; run the spec again")
+        raise StageFailed(
+            f"slot {name} was taken by another run while this one's engine started; run the spec "
+            "again"
+        )
     chats = chat_settings(Path(model.artifact.path), serve.engine)
     loaded = ray_serve.loaded(work.settings.loaded_folder, state.replicas)
-    if not state.replicas or any(loaded.get(replica) != model.artifact.digest for replica in state.replicas):
-        raise StageFailed(f"slot {name} answers, but not every replica says that it has loaded {model.artifact.path}")
+    if not state.replicas or any(
+        loaded.get(replica) != model.artifact.digest for replica in state.replicas
+    ):
+        raise StageFailed(
+            f"slot {name} answers, but not every replica says that it has loaded "
+            f"{model.artifact.path}"
+        )
     return DeploymentRecord(
         slot=name,
         model_name=model_name,
@@ -105,10 +125,16 @@ def wait(started: Started, serve: ServeSpec, *, model_name: str, model: ModelRec
 
 
 def _replace(
-    api: ray_serve.ServeApi, slot: Slot, serve: ServeSpec, *, model_name: str, model: ModelRecord, work: Work
+    api: ray_serve.ServeApi,
+    slot: Slot,
+    serve: ServeSpec,
+    *,
+    model_name: str,
+    model: ModelRecord,
+    work: Work,
 ) -> float:
-    """Puts the model where another was; returns the time just before. Serve leaves an application alone whose
-    configuration has not changed; a candidate starts anew."""
+    """Puts the model where another was; returns the time just before. Serve leaves an application
+    alone whose configuration has not changed; a candidate starts anew."""
     ray_serve.remove(api, slot)
     _wait_until_gone(api, slot)
     since = time.time()
@@ -116,20 +142,28 @@ def _replace(
     return since
 
 
-def _application(slot: Slot, serve: ServeSpec, model_name: str, model: ModelRecord, work: Work) -> dict[str, Any]:
+def _application(
+    slot: Slot, serve: ServeSpec, model_name: str, model: ModelRecord, work: Work
+) -> dict[str, Any]:
     path = model.artifact.path
     verification = ray_serve.Verification(model.artifact.digest, work.settings.loaded_folder)
     if model.architecture.endswith(CLASSIFIER):
         return ray_serve.classifier_application(slot, model_name, path, serve, verification)
     python = work.settings.engine_python
-    return ray_serve.application(slot, model_name, path, serve, python, on_gpu=work.on_gpu, verification=verification)
+    return ray_serve.application(
+        slot, model_name, path, serve, python, on_gpu=work.on_gpu, verification=verification
+    )
 
 
 def serve_api(settings: Settings) -> ray_serve.ServeApi:
     """Serve's REST API of this place. Raises `PlaceError` when there is no engine environment."""
     if not settings.engine_python:
-        raise PlaceError("the engine's environment is missing: run `make setup`, or set ASSAY_ENGINE_PYTHON")
-    return ray_serve.ServeApi(settings.dashboard_url, settings.ray_token(), settings.serve_port, settings.engine_python)
+        raise PlaceError(
+            "the engine's environment is missing: run `make setup`, or set ASSAY_ENGINE_PYTHON"
+        )
+    return ray_serve.ServeApi(
+        settings.dashboard_url, settings.ray_token(), settings.serve_port, settings.engine_python
+    )
 
 
 def _wait_until_gone(api: ray_serve.ServeApi, slot: Slot, timeout_s: float = 120.0) -> None:

@@ -1,4 +1,5 @@
-"""Evaluating: a deployment is asked every question of a suite, once, and its answers are kept as evidence."""
+"""Evaluating: a deployment is asked every question of a suite, once, and its answers are kept as
+evidence."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +49,9 @@ class Stopping:
         """Whether a task's answers so far are enough."""
         if not can_stop(self.suite, result.task):
             return False
-        marked = _with_abstentions(result, [abstained(item.response) for item in result.items if not item.error], 0.5)
+        marked = _with_abstentions(
+            result, [abstained(item.response) for item in result.items if not item.error], 0.5
+        )
         return is_settled(self.suite, marked, self.base, self.champion, confidence=self.confidence)
 
 
@@ -72,13 +75,15 @@ def run(
     stands: Callable[[], bool] = lambda: True,
     on_cluster: bool = True,
 ) -> tuple[EvaluationRecord, ...]:
-    """Asks the deployment every question of every suite at once, or as many as `wanted` takes, and keeps the answers
-    as evidence: one record for each suite, each with the seconds that all took together.
+    """Asks the deployment every question of every suite at once, or as many as `wanted` takes, and
+    keeps the answers as evidence: one record for each suite, each with the seconds that all took
+    together.
 
-    What the same artifact has answered before, through the same `engine` (a text that tells engines and their settings
-    apart), is not asked again: not by a second evaluation, nor after a crash. `tokenizer` is the model's folder. When
-    the deployment does not stand any more at the end, nobody knows who answered: all is thrown away and `StageFailed`
-    is raised. With `on_cluster` a worker of the cluster asks, else a process of this machine."""
+    What the same artifact has answered before, through the same `engine` (a text that tells engines
+    and their settings apart), is not asked again: not by a second evaluation, nor after a crash.
+    `tokenizer` is the model's folder. When the deployment does not stand any more at the end,
+    nobody knows who answered: all is thrown away and `StageFailed` is raised. With `on_cluster` a
+    worker of the cluster asks, else a process of this machine."""
     call = ray_cluster.call if on_cluster else ray_cluster.call_here
     work.say(f"evaluating slot {deployment.slot}")
     started = time.monotonic()
@@ -87,7 +92,10 @@ def run(
     results = {digest: result for digest, task in tasks.items() if (result := cache.get(task))}
     num_reused = {digest: len(result.items) for digest, result in results.items()}
     for together in _unlike([task for task in tasks.values() if task.digest not in results]):
-        stopping = {task.digest: [suite.stopping for suite in wanted if task in suite.tasks] for task in together}
+        stopping = {
+            task.digest: [suite.stopping for suite in wanted if task in suite.tasks]
+            for task in together
+        }
         answered = call(
             harness.evaluate,
             Endpoint(
@@ -105,7 +113,10 @@ def run(
         )
         if not stands():
             cache.clear()
-            raise StageFailed(f"slot {deployment.slot} got another deployment while it was evaluated; run it again")
+            raise StageFailed(
+                f"slot {deployment.slot} got another deployment while it was evaluated; run it "
+                "again"
+            )
         for task, result in zip(together, answered.tasks, strict=True):
             marked = _with_abstention(result, task, cache.judged)
             results[task.digest] = _with_judge_scores(marked, task, work.settings.home / JUDGES)
@@ -128,25 +139,34 @@ def run(
 def finished(
     artifact_digest: str, model_name: str, tasks: Sequence[TaskFile], *, engine: str, work: Work
 ) -> EvaluationRecord | None:
-    """The evaluation of an artifact that has answered all of the tasks before, through the same engine: no deployment
-    is needed for it. None when something is to be asked."""
+    """The evaluation of an artifact that has answered all of the tasks before, through the same
+    engine: no deployment is needed for it. None when something is to be asked."""
     cache = _cache(work, artifact_digest, engine)
     results = [result for task in tasks if (result := cache.get(task))]
     if not tasks or len(results) < len(tasks):
         return None
-    return _keep(artifact_digest, model_name, results, sum(len(result.items) for result in results), 0.0, work)
+    return _keep(
+        artifact_digest,
+        model_name,
+        results,
+        sum(len(result.items) for result in results),
+        0.0,
+        work,
+    )
 
 
 def tasks_of(suite: SuiteSpec, root: Path, data: DatasetRecord | None) -> tuple[TaskFile, ...]:
-    """The tasks of a suite that was loaded from `root`, with their digests, sorted by name. `data` has the task
-    `heldout`; while it is not prepared yet, that task is left out. Raises `UsageError` for a task that cannot be
-    had or that runs code which the suite does not allow."""
+    """The tasks of a suite that was loaded from `root`, with their digests, sorted by name. `data`
+    has the task `heldout`; while it is not prepared yet, that task is left out. Raises `UsageError`
+    for a task that cannot be had or that runs code which the suite does not allow."""
     found = []
     for name in sorted(suite.limits):
         task_settings = suite.settings(name)
         if name == HELD_OUT and data is None:
             continue
-        path = _held_out(data) if name == HELD_OUT and data else _task_path(name, task_settings, root)
+        path = (
+            _held_out(data) if name == HELD_OUT and data else _task_path(name, task_settings, root)
+        )
         metrics = {limit.metric for limit in suite.limits[name]}
         task = harness.task_file(
             name,
@@ -168,7 +188,10 @@ def _task_path(name: str, task_settings: TaskSettings, root: Path) -> Path:
     wanted = source.removeprefix(LM_EVAL)
     found = task_files.packaged(wanted)
     if found is None:
-        raise UsageError(f"the suite's tasks.{name}.source: lm-eval has no task {wanted}; `assay validate` says more")
+        raise UsageError(
+            f"the suite's tasks.{name}.source: lm-eval has no task {wanted}; `assay validate` says "
+            "more"
+        )
     return found
 
 
@@ -179,10 +202,13 @@ def _held_out(data: DatasetRecord) -> Path:
 
 
 def _unlike(tasks: Sequence[TaskFile]) -> list[list[TaskFile]]:
-    """The tasks in as few parts as give no part two tasks of one name: lm-eval knows tasks by their names."""
+    """The tasks in as few parts as give no part two tasks of one name: lm-eval knows tasks by their
+    names."""
     parts: list[list[TaskFile]] = []
     for task in tasks:
-        part = next((part for part in parts if all(other.name != task.name for other in part)), None)
+        part = next(
+            (part for part in parts if all(other.name != task.name for other in part)), None
+        )
         if part is None:
             parts.append([task])
         else:
@@ -196,7 +222,9 @@ def _settled(stopping: Mapping[str, Sequence[Stopping | None]], result: TaskResu
 
 
 def _cache(work: Work, artifact_digest: str, engine: str) -> "_Cache":
-    return _Cache(work.settings.home / "answers" / digest_of([VERSION, artifact_digest, engine])[:32])
+    return _Cache(
+        work.settings.home / "answers" / digest_of([VERSION, artifact_digest, engine])[:32]
+    )
 
 
 class _Cache:
@@ -215,8 +243,8 @@ class _Cache:
             return None
 
     def put(self, task: TaskFile, result: TaskResult) -> None:
-        """Keeps a finished task. One that the server has failed is asked again next time, and so is what was not asked
-        this time."""
+        """Keeps a finished task. One that the server has failed is asked again next time, and so is
+        what was not asked this time."""
         if result.unasked or any(_is_unfinished(item) for item in result.items):
             return
         draft = self._path(task).with_suffix(".draft")
@@ -225,7 +253,8 @@ class _Cache:
         draft.replace(self._path(task))
 
     def clear(self) -> None:
-        """Forgets the single answers; those of finished tasks are from earlier evaluations and stay."""
+        """Forgets the single answers; those of finished tasks are from earlier evaluations and
+        stay."""
         self.answers.unlink(missing_ok=True)
 
     def _path(self, task: TaskFile) -> Path:
@@ -233,7 +262,8 @@ class _Cache:
 
 
 def _with_abstention(result: TaskResult, task: TaskFile, judged: Path) -> TaskResult:
-    """The items with the score `abstained`, by the matcher or by the judge, and with those that follow from it."""
+    """The items with the score `abstained`, by the matcher or by the judge, and with those that
+    follow from it."""
     answered = [item for item in result.items if not item.error]
     verdicts: Sequence[bool | None] = [abstained(item.response) for item in answered]
     if task.judge is not None:
@@ -241,27 +271,38 @@ def _with_abstention(result: TaskResult, task: TaskFile, judged: Path) -> TaskRe
     return _with_abstentions(result, verdicts, task.settings.penalty_threshold)
 
 
-def _with_abstentions(result: TaskResult, verdicts: Sequence[bool | None], penalty_threshold: float) -> TaskResult:
-    """`verdicts` are of the items with an answer, in their order. One without an answer has no scores, and one that
-    the judge does not read has an error."""
+def _with_abstentions(
+    result: TaskResult, verdicts: Sequence[bool | None], penalty_threshold: float
+) -> TaskResult:
+    """`verdicts` are of the items with an answer, in their order. One without an answer has no
+    scores, and one that the judge does not read has an error."""
     answered = (item for item in result.items if not item.error)
     marked = {
-        item.id: _marked(item, verdict, penalty_threshold) for item, verdict in zip(answered, verdicts, strict=True)
+        item.id: _marked(item, verdict, penalty_threshold)
+        for item, verdict in zip(answered, verdicts, strict=True)
     }
-    return result.model_copy(update={"items": tuple(marked.get(item.id, item) for item in result.items)})
+    return result.model_copy(
+        update={"items": tuple(marked.get(item.id, item) for item in result.items)}
+    )
 
 
 def _marked(item: Sample, verdict: bool | None, penalty_threshold: float) -> Sample:
     if verdict is None:
-        return item.model_copy(update={"scores": {}, "error": "the judge did not say whether it is an abstention"})
+        return item.model_copy(
+            update={"scores": {}, "error": "the judge did not say whether it is an abstention"}
+        )
     marked = item.model_copy(update={"scores": {**item.scores, "abstained": float(verdict)}})
-    derived = {name: value for name in DERIVED if (value := score_of(marked, name, penalty_threshold)) is not None}
+    derived = {
+        name: value
+        for name in DERIVED
+        if (value := score_of(marked, name, penalty_threshold)) is not None
+    }
     return marked.model_copy(update={"scores": {**marked.scores, **derived}})
 
 
 def _with_judge_scores(result: TaskResult, task: TaskFile, folder: Path) -> TaskResult:
-    """The items with the judge's score, from 0 to 1, where the task wants one. Where the judge gave none, the item
-    says why, and has its other scores."""
+    """The items with the judge's score, from 0 to 1, where the task wants one. Where the judge gave
+    none, the item says why, and has its other scores."""
     judge = task.scoring_judge
     if judge is None:
         return result
@@ -271,7 +312,9 @@ def _with_judge_scores(result: TaskResult, task: TaskFile, folder: Path) -> Task
         item.id: _judged(item, judged, judge.scale)
         for item, judged in zip(answered, judges.scores(judge, asked, folder), strict=True)
     }
-    return result.model_copy(update={"items": tuple(found.get(item.id, item) for item in result.items)})
+    return result.model_copy(
+        update={"items": tuple(found.get(item.id, item) for item in result.items)}
+    )
 
 
 def _judged(item: Sample, judged: judges.Judged, scale: tuple[int, int]) -> Sample:
@@ -297,7 +340,10 @@ def _keep(
     work: Work,
 ) -> EvaluationRecord:
     evaluation = Evaluation(
-        artifact_digest=artifact_digest, model_name=model_name, tasks=tuple(results), seconds=seconds
+        artifact_digest=artifact_digest,
+        model_name=model_name,
+        tasks=tuple(results),
+        seconds=seconds,
     )
     folder = work.fresh_folder(f"evidence-{artifact_digest[:12]}")
     (folder / "evaluation.json").write_text(evaluation.model_dump_json(indent=1))

@@ -70,8 +70,8 @@ def run(
     attempt: Attempt | None = None,
     selftest: SelfTest | None = None,
 ) -> GateRecord:
-    """Evaluates the candidate in its slot and decides every limit. All that the decision is made of is kept, so that
-    `verify` can make it again."""
+    """Evaluates the candidate in its slot and decides every limit. All that the decision is made of
+    is kept, so that `verify` can make it again."""
     suite, tasks, deployment = inputs.suite, inputs.tasks, inputs.deployment
     base, champion = inputs.base, inputs.champion
     contamination, parity, service = inputs.contamination, inputs.parity, inputs.service
@@ -112,23 +112,33 @@ def run(
 
 
 def verify(record: GateRecord, store: ArtifactStore) -> None:
-    """Raises `IntegrityError` unless the evidence is byte for byte what the scorecard names, and the decision made
-    of it once more is the one that the scorecard tells."""
+    """Raises `IntegrityError` unless the evidence is byte for byte what the scorecard names, and
+    the decision made of it once more is the one that the scorecard tells."""
     scorecard = record.scorecard
     if record.inputs is None or scorecard.schema_version != SCHEMA_VERSION:
-        raise IntegrityError("this scorecard was written by another version, and cannot be checked; run its spec again")
-    evidence = _evidence(record.candidate, record.base, record.champion, scorecard.service, record.inputs)
+        raise IntegrityError(
+            "this scorecard was written by another version, and cannot be checked; run its spec "
+            "again"
+        )
+    evidence = _evidence(
+        record.candidate, record.base, record.champion, scorecard.service, record.inputs
+    )
     if scorecard.evidence != {name: artifact.digest for name, artifact in evidence.items()}:
         raise IntegrityError(
-            "the scorecard names other evidence than its record; run its spec again to evaluate it anew"
+            "the scorecard names other evidence than its record; run its spec again to evaluate it "
+            "anew"
         )
     for name, artifact in evidence.items():
         if Path(artifact.path).resolve() != (store.folder / artifact.digest).resolve():
-            raise IntegrityError(f"the {name} evidence is said to be in {artifact.path}, which is not the store")
+            raise IntegrityError(
+                f"the {name} evidence is said to be in {artifact.path}, which is not the store"
+            )
         store.verify(artifact)
     faults = _faults(record)
     if faults:
-        raise IntegrityError(f"the scorecard does not say what its evidence says: {'; '.join(faults)}")
+        raise IntegrityError(
+            f"the scorecard does not say what its evidence says: {'; '.join(faults)}"
+        )
 
 
 def read_evaluation(record: EvaluationRecord) -> Evaluation:
@@ -142,11 +152,14 @@ def read_evaluation(record: EvaluationRecord) -> Evaluation:
 
 def read_service(record: ServiceRecord) -> ServiceMeasurement:
     """The measurement behind a record."""
-    return ServiceMeasurement.model_validate_json((Path(record.evidence.path) / "service.json").read_text())
+    return ServiceMeasurement.model_validate_json(
+        (Path(record.evidence.path) / "service.json").read_text()
+    )
 
 
 def suite_digest(suite: SuiteSpec, tasks: Sequence[TaskFile]) -> str:
-    """Over the limits, the task files and the data that they read; not over where those files are."""
+    """Over the limits, the task files and the data that they read; not over where those files
+    are."""
     return _suite_digest(suite, {task.name: task.digest for task in tasks})
 
 
@@ -155,7 +168,9 @@ def _suite_digest(suite: SuiteSpec, task_digests: Mapping[str, str]) -> str:
     return digest_of([said, [[name, task_digests[name]] for name in sorted(task_digests)]])
 
 
-def _keep_inputs(inputs: Inputs, task_digests: Mapping[str, str], attempt: Attempt | None, work: Work) -> Artifact:
+def _keep_inputs(
+    inputs: Inputs, task_digests: Mapping[str, str], attempt: Attempt | None, work: Work
+) -> Artifact:
     """All that a decision is made of besides the answers, as evidence."""
     folder = work.fresh_folder("inputs")
     (folder / "tasks.json").write_text(canonical_json(task_digests))
@@ -182,7 +197,9 @@ def _evidence(
 ) -> dict[str, Artifact]:
     """Every artifact that a decision rests on, by what it is."""
     records = {"candidate": candidate, "base": base, "champion": champion, "service": service}
-    return {name: record.evidence for name, record in records.items() if record is not None} | {"inputs": inputs}
+    return {name: record.evidence for name, record in records.items() if record is not None} | {
+        "inputs": inputs
+    }
 
 
 def _decide(record: GateRecord) -> tuple[LimitResult, ...]:
@@ -237,10 +254,16 @@ def _faults(record: GateRecord) -> list[str]:
         "tasks": (told.task_digests, _task_digests(folder)),
         "model": (told.artifact_digest, candidate.artifact_digest),
         "base model": (told.base_digest, record.base.artifact_digest if record.base else None),
-        "champion": (told.champion_digest, record.champion.artifact_digest if record.champion else None),
+        "champion": (
+            told.champion_digest,
+            record.champion.artifact_digest if record.champion else None,
+        ),
         "confidence": (told.confidence, suite.confidence),
         "attempt": (told.attempt, _read(folder / "attempt.json", Attempt)),
-        "contamination": (told.contamination, _read(folder / "contamination.json", ContaminationRecord)),
+        "contamination": (
+            told.contamination,
+            _read(folder / "contamination.json", ContaminationRecord),
+        ),
         "parity": (told.parity, _read(folder / "parity.json", ParityRecord)),
         "service": (told.service, _read(folder / "service.json", ServiceRecord)),
         "verdict": (told.outcome, overall(found)),
@@ -254,8 +277,8 @@ def _faults(record: GateRecord) -> list[str]:
 
 
 def _same(one: LimitResult, other: LimitResult) -> bool:
-    """Whether two results are one, but for the last digits that another processor may give. What is said in words
-    follows from the rest."""
+    """Whether two results are one, but for the last digits that another processor may give. What is
+    said in words follows from the rest."""
     ours, theirs = (result.model_dump(exclude={"reason", "slices"}) for result in (one, other))
     return all(
         math.isclose(value, theirs[name], rel_tol=1e-6, abs_tol=1e-6)

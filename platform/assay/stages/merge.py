@@ -31,9 +31,13 @@ def run(inputs: Inputs, work: Work) -> ModelRecord:
     work.say("merging")
     folder = work.fresh_folder("merged")
     if training.artifact.kind == "model":
-        facts = tasks.call(_complete, Path(training.artifact.path), Path(base.artifact.path), folder)
+        facts = tasks.call(
+            _complete, Path(training.artifact.path), Path(base.artifact.path), folder
+        )
     else:
-        facts = tasks.call(folders.merge, Path(base.artifact.path), Path(training.artifact.path), folder)
+        facts = tasks.call(
+            folders.merge, Path(base.artifact.path), Path(training.artifact.path), folder
+        )
     if inputs.labels:
         tasks.call(folders.name_labels, folder, inputs.labels)
     return ModelRecord(artifact=work.store.put(folder, "model"), **facts.model_dump())

@@ -38,17 +38,21 @@ Output = ParityRecord
 
 
 def run(inputs: Inputs, work: Work) -> ParityRecord:
-    """Compares each form with the one before, and the last with the first. The probes are texts of the selection
-    split. Raises `UsageError` when there are none."""
+    """Compares each form with the one before, and the last with the first. The probes are texts of
+    the selection split. Raises `UsageError` when there are none."""
     data, deployment = inputs.data, inputs.deployment
     if not data.selection.num_examples:
-        raise UsageError("parity is measured on the selection split, which is empty; give data.selection a share")
+        raise UsageError(
+            "parity is measured on the selection split, which is empty; give data.selection a share"
+        )
     work.say("comparing the model's forms on the same probes")
     forms = _local_forms(inputs)
     split = Path(data.artifact.path) / data.selection.file
     endpoint = Endpoint(deployment.url, deployment.model_name)
     local = [(folder, adapter) for _, folder, adapter in forms]
-    probes, readings = tasks.call(parity.read_forms, split, inputs.parity.num_probes, local, endpoint)
+    probes, readings = tasks.call(
+        parity.read_forms, split, inputs.parity.num_probes, local, endpoint
+    )
     names: list[ModelForm] = [*(name for name, _, _ in forms), "served"]
     read = list(zip(names, readings, strict=True))
     return ParityRecord(
@@ -66,7 +70,12 @@ def _pairs(count: int) -> Sequence[tuple[int, int]]:
 
 def _local_forms(inputs: Inputs) -> list[LocalForm]:
     """The forms that are files, in the order in which they were made."""
-    base, training, merged, compressed = inputs.base, inputs.training, inputs.merged, inputs.compressed
+    base, training, merged, compressed = (
+        inputs.base,
+        inputs.training,
+        inputs.merged,
+        inputs.compressed,
+    )
     forms: list[LocalForm] = []
     if training.method == "lora":
         forms.append(("adapter", Path(base.artifact.path), Path(training.artifact.path)))

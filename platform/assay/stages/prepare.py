@@ -1,5 +1,5 @@
-"""`prepare`: reads the data, splits it, and tokenizes it as the objective needs it. It goes block by block, and reads
-the data twice, so that what is held in memory does not grow with them."""
+"""`prepare`: reads the data, splits it, and tokenizes it as the objective needs it. It goes block
+by block, and reads the data twice, so that what is held in memory does not grow with them."""
 
 import json
 from collections import Counter, deque
@@ -12,7 +12,16 @@ from assay.engines.cluster import tasks
 from assay.engines.data import remote as remote_data
 from assay.engines.data import tokenize
 from assay.engines.data.readers import Example, Message, check_forms, stream_sources
-from assay.engines.data.splits import Fetched, ListDigest, Part, Splits, answered, asked_and_said, chat_of, question
+from assay.engines.data.splits import (
+    Fetched,
+    ListDigest,
+    Part,
+    Splits,
+    answered,
+    asked_and_said,
+    chat_of,
+    question,
+)
 from assay.engines.data.tokenize import Row, SplitWriter, TokenizedRows
 from assay.engines.deployment.chat_settings import chat_settings
 from assay.errors import UsageError
@@ -29,7 +38,8 @@ from assay.stages.context import Work
 VERSION = 5
 
 FEWEST_ANSWER_TOKENS, MOST_ANSWER_TOKENS = 256, 1024
-"""Longest answer of the task `heldout`; the engine's default context has 2,048. A suite's `max_gen_toks` overrules."""
+"""Longest answer of the task `heldout`; the engine's default context has 2,048. A suite's
+`max_gen_toks` overrules."""
 
 LINES_HELD = 2000
 """Of a file that is written line by line."""
@@ -56,14 +66,21 @@ Output = DatasetRecord
 
 
 def run(inputs: Inputs, work: Work) -> DatasetRecord:
-    """Writes the tokenized splits, and the gate's split as an lm-eval task. What asks a question of the gate's split
-    in `sealed` is left out. Raises `InvalidInput` for broken lines and `UsageError` when nothing is left to train on,
-    or the data are not of the form that the objective learns from."""
+    """Writes the tokenized splits, and the gate's split as an lm-eval task. What asks a question of
+    the gate's split in `sealed` is left out. Raises `InvalidInput` for broken lines and
+    `UsageError` when nothing is left to train on, or the data are not of the form that the
+    objective learns from."""
     data, train, model, sealed = inputs.data, inputs.train, inputs.model, inputs.sealed
     work.say("reading the data")
     fetched = _fetched([*data.patterns, *(train.ewc.data if train.ewc else ())], work)
     splits = Splits(
-        data, train.objective, work.root, fetched, _sealed_questions(sealed), each=tasks.map_in_order, say=work.say
+        data,
+        train.objective,
+        work.root,
+        fetched,
+        _sealed_questions(sealed),
+        each=tasks.map_in_order,
+        say=work.say,
     )
     examples = chain(splits.examples(), _protected(data, train, work.root, fetched))
     folder = work.fresh_folder("dataset")
@@ -89,9 +106,18 @@ def run(inputs: Inputs, work: Work) -> DatasetRecord:
         if as_prompts:
             _append(prompts[name], lines)
         if number % BLOCKS_PER_WORD == 0:
-            work.say(f"tokenizing: {writers['train'].num_examples} examples so far, of some {splits.num_examples}")
-    if not parts["train"].has_reasoning and chat_settings(Path(model.artifact.path), EngineSpec()).reasons:
-        work.say("the model reasons before it answers, and the data have no reasoning: it learns the answers alone")
+            work.say(
+                f"tokenizing: {writers['train'].num_examples} examples so far, of some "
+                f"{splits.num_examples}"
+            )
+    if (
+        not parts["train"].has_reasoning
+        and chat_settings(Path(model.artifact.path), EngineSpec()).reasons
+    ):
+        work.say(
+            "the model reasons before it answers, and the data have no reasoning: it learns the "
+            "answers alone"
+        )
     counts = {name: writer.close() for name, writer in writers.items()}
     sealed_split = gate.close()
     if not parts["train"].digest.num_items:
@@ -103,7 +129,8 @@ def run(inputs: Inputs, work: Work) -> DatasetRecord:
         **{name: _record(name, parts[name], counts[name]) for name in names},
         gate=sealed_split,
         labels=splits.labels,
-        num_dropped_too_long=sum(count.num_too_long for count in counts.values()) + gate.num_too_long,
+        num_dropped_too_long=sum(count.num_too_long for count in counts.values())
+        + gate.num_too_long,
         num_dropped_duplicates=splits.fates["duplicate"],
         num_dropped_in_gate=splits.fates["in_gate"],
         num_dropped_beyond_max=splits.fates["beyond_max"],
@@ -122,7 +149,9 @@ def _fetched(patterns: Sequence[str], work: Work) -> Fetched:
     }
 
 
-def _protected(data: DataSpec, train: TrainSpec, root: Path, fetched: Fetched) -> Iterator[tuple[str, Example]]:
+def _protected(
+    data: DataSpec, train: TrainSpec, root: Path, fetched: Fetched
+) -> Iterator[tuple[str, Example]]:
     """What `train.ewc` protects."""
     if train.ewc is None:
         return
@@ -136,10 +165,14 @@ def _protected(data: DataSpec, train: TrainSpec, root: Path, fetched: Fetched) -
 
 
 def _blocks(
-    examples: Iterable[tuple[str, Example]], parts: Mapping[str, Part], gate: "GateTask", *, seals_what_fits: bool
+    examples: Iterable[tuple[str, Example]],
+    parts: Mapping[str, Part],
+    gate: "GateTask",
+    *,
+    seals_what_fits: bool,
 ) -> Iterator[tuple[str, list[Row]]]:
-    """Rows to tokenize, with their split's name. What is sealed goes to the gate's task, by way of the tokenizer where
-    it was drawn from the data and may be too long."""
+    """Rows to tokenize, with their split's name. What is sealed goes to the gate's task, by way of
+    the tokenizer where it was drawn from the data and may be too long."""
     for split, example in examples:
         if split == "gate" and seals_what_fits:
             yield from ((split, rows) for rows in gate.waiting_rows(example))
@@ -155,10 +188,15 @@ def _blocks(
 
 
 def _tokenized(
-    split: str, tokenizer: Path, rows: Sequence[Row], max_length: int, too_long: TooLong, as_prompts: bool
+    split: str,
+    tokenizer: Path,
+    rows: Sequence[Row],
+    max_length: int,
+    too_long: TooLong,
+    as_prompts: bool,
 ) -> tuple[str, TokenizedRows | None, str]:
-    """Rows as tokens, and as prompts where they are wanted; of the gate's split the chats that fit, a JSON line
-    each."""
+    """Rows as tokens, and as prompts where they are wanted; of the gate's split the chats that fit,
+    a JSON line each."""
     if split == "gate":
         chats = tokenize.fitting_chats(tokenizer, rows, max_length, too_long)
         return split, None, "".join(json.dumps(chat) + "\n" for chat in chats)
@@ -171,7 +209,9 @@ def _sealed_questions(sealed: DatasetRecord | None) -> frozenset[str]:
         return frozenset()
     lines = (Path(sealed.artifact.path) / sealed.gate.file).read_text().splitlines()
     chats = (json.loads(line)["messages"] for line in lines)
-    return frozenset(question(Example(tuple(Message(**message) for message in chat))) for chat in chats)
+    return frozenset(
+        question(Example(tuple(Message(**message) for message in chat))) for chat in chats
+    )
 
 
 def _objective_of(part: str, train: TrainSpec) -> ObjectiveSpec:
@@ -180,8 +220,9 @@ def _objective_of(part: str, train: TrainSpec) -> ObjectiveSpec:
 
 
 class GateTask:
-    """The held-out split as an lm-eval task: the last answer of each chat is asked for, with all of the chat before it,
-    until the model ends its turn. `auto` in the suite's limits is the metric that fits these answers."""
+    """The held-out split as an lm-eval task: the last answer of each chat is asked for, with all of
+    the chat before it, until the model ends its turn. `auto` in the suite's limits is the metric
+    that fits these answers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -195,8 +236,8 @@ class GateTask:
         self._rows: list[Row] = []
 
     def waiting_rows(self, example: Example) -> Iterator[list[Row]]:
-        """Takes an example that is written once it is known to fit; gives a block of them to the tokenizer when it is
-        full."""
+        """Takes an example that is written once it is known to fit; gives a block of them to the
+        tokenizer when it is full."""
         if not example.messages:
             raise UsageError(ASKS_NOTHING)
         self._waiting.append(example)
@@ -280,8 +321,8 @@ class GateTask:
 
 
 def _room_for(num_bytes: int) -> int:
-    """Tokens for an answer twice as long as the longest of the data, at four bytes to a token, in whole steps: a power
-    of two, so that one longer answer does not change the task."""
+    """Tokens for an answer twice as long as the longest of the data, at four bytes to a token, in
+    whole steps: a power of two, so that one longer answer does not change the task."""
     tokens = FEWEST_ANSWER_TOKENS
     while tokens < min(num_bytes / 2, MOST_ANSWER_TOKENS):
         tokens *= 2

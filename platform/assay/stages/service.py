@@ -1,4 +1,5 @@
-"""`service`: the deployed candidate under load, where its limits on speed, errors and memory are measured."""
+"""`service`: the deployed candidate under load, where its limits on speed, errors and memory are
+measured."""
 
 from dataclasses import dataclass
 
@@ -28,9 +29,13 @@ Output = ServiceRecord
 
 
 def run(inputs: Inputs, work: Work, *, api: ray_serve.ServeApi) -> ServiceRecord:
-    """Loads the candidate in its slot, from a process of its own, and keeps what was measured as evidence."""
+    """Loads the candidate in its slot, from a process of its own, and keeps what was measured as
+    evidence."""
     wanted, deployment, gpus_a_replica = inputs.load, inputs.deployment, inputs.gpus_a_replica
-    work.say(f"{wanted.num_requests} requests, {wanted.num_concurrent} at a time, to slot {deployment.slot}")
+    work.say(
+        f"{wanted.num_requests} requests, {wanted.num_concurrent} at a time, to slot "
+        f"{deployment.slot}"
+    )
     replicas = ray_serve.engine_pids(api, deployment.slot)
     here = tasks.node_ip()
     engine = load_test.EngineProcess(

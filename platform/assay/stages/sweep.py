@@ -1,4 +1,5 @@
-"""`sweep`: Ray Tune over the fields of `train`. The choice is made on the selection split; nobody sees the gate's."""
+"""`sweep`: Ray Tune over the fields of `train`. The choice is made on the selection split; nobody
+sees the gate's."""
 
 import json
 import math
@@ -51,15 +52,18 @@ Parameters = dict[str, Any]
 
 CHANGES = "learning_rate_changes"
 TAKEN_OVER = "taken-over"
-"""Inside a trial's folder: the checkpoint that it begins with, of the trial that it has taken over from."""
+"""Inside a trial's folder: the checkpoint that it begins with, of the trial that it has taken over
+from."""
 
 
 RANGE_TEST: TrialBudget = (-1, (RANGE_STEPS - 1) / RANGE_STEPS)
-"""The turn that finds the rates for `learning_rate: auto`. It pauses before its end, so that no weights are kept."""
+"""The turn that finds the rates for `learning_rate: auto`. It pauses before its end, so that no
+weights are kept."""
 
 
 class TurnResult(Record):
-    """What came of one trial, trained up to some share of its steps; one of the first three is set."""
+    """What came of one trial, trained up to some share of its steps; one of the first three is
+    set."""
 
     training: TrainingRecord | None = None
     pause: PauseReport | None = None
@@ -90,8 +94,9 @@ Output = SweepRecord
 
 
 def run(inputs: Inputs, work: Work, *, trial: Trial) -> SweepRecord:
-    """Runs every trial as far as the scheduler lets it, and chooses by the loss on the selection split (see
-    `choose`). Trials of an earlier attempt at this sweep are kept. Raises `StageFailed` when none finished."""
+    """Runs every trial as far as the scheduler lets it, and chooses by the loss on the selection
+    split (see `choose`). Trials of an earlier attempt at this sweep are kept. Raises `StageFailed`
+    when none finished."""
     sweep, base, model, data = inputs.sweep, inputs.train, inputs.model, inputs.data
     if not data.selection.num_examples:
         raise StageFailed("a sweep needs a selection split; give data.selection a share or files")
@@ -114,15 +119,19 @@ def run(inputs: Inputs, work: Work, *, trial: Trial) -> SweepRecord:
     for folder in (work.folder / "trials").glob("*/checkpoints"):
         shutil.rmtree(folder, ignore_errors=True)
     return SweepRecord(
-        trials=trials, chosen=chosen, seconds=time.time() - started_at, range_test=course.range_history()
+        trials=trials,
+        chosen=chosen,
+        seconds=time.time() - started_at,
+        range_test=course.range_history(),
     )
 
 
 def choose(trials: tuple[TrialRecord, ...]) -> int:
-    """Index of the chosen trial: of those whose selection loss is within one standard error of the lowest, the
-    cheapest: the fewest tokens trained on, then the smallest adapter, then the lowest learning rate. A short trial
-    flatters high rates, and differences within the error are no evidence for them (the one-standard-error rule:
-    Breiman et al., Classification and Regression Trees, 1984). Raises `StageFailed` when none finished."""
+    """Index of the chosen trial: of those whose selection loss is within one standard error of the
+    lowest, the cheapest: the fewest tokens trained on, then the smallest adapter, then the lowest
+    learning rate. A short trial flatters high rates, and differences within the error are no
+    evidence for them (the one-standard-error rule: Breiman et al., Classification and Regression
+    Trees, 1984). Raises `StageFailed` when none finished."""
     finished = {
         index: trial.training
         for index, trial in enumerate(trials)
@@ -130,17 +139,22 @@ def choose(trials: tuple[TrialRecord, ...]) -> int:
     }
     if not finished:
         errors = [trial.error for trial in trials if trial.error]
-        raise StageFailed(f"every trial of the sweep failed; the first said: {errors[0] if errors else 'nothing'}")
+        raise StageFailed(
+            f"every trial of the sweep failed; the first said: {errors[0] if errors else 'nothing'}"
+        )
     best = min(finished.values(), key=lambda training: training.selection_loss or 0.0)
     enough = (best.selection_loss or 0.0) + (best.selection_loss_se or 0.0)
     near = {index: one for index, one in finished.items() if (one.selection_loss or 0.0) <= enough}
-    return min(near, key=lambda i: (near[i].num_tokens, near[i].artifact.size, near[i].learning_rate))
+    return min(
+        near, key=lambda i: (near[i].num_tokens, near[i].artifact.size, near[i].learning_rate)
+    )
 
 
 def concurrent_trials(sweep: SweepSpec, base: TrainSpec, *, on_gpu: bool) -> int:
-    """How many trials fit at once into what is free now. A trial is a driver of one CPU, and its workers; were more
-    started than fit, the drivers would hold what the workers wait for. One is started in any case: what is taken may
-    become free. Raises `PlaceError` when the cluster could never hold one."""
+    """How many trials fit at once into what is free now. A trial is a driver of one CPU, and its
+    workers; were more started than fit, the drivers would hold what the workers wait for. One is
+    started in any case: what is taken may become free. Raises `PlaceError` when the cluster could
+    never hold one."""
     num_workers = sweep.num_workers or base.num_workers
     cpus = 1 + num_workers * base.worker.cpus
     gpus = num_workers * (base.worker.gpus if base.worker.gpus is not None else float(on_gpu))
@@ -151,13 +165,19 @@ def concurrent_trials(sweep: SweepSpec, base: TrainSpec, *, on_gpu: bool) -> int
     whole = tasks.size()
     if into(whole) < 1:
         raise PlaceError(
-            f"a trial needs {cpus:g} CPUs and {gpus:g} GPUs; the cluster has {whole.cpus:g} and {whole.gpus:g}"
+            f"a trial needs {cpus:g} CPUs and {gpus:g} GPUs; the cluster has {whole.cpus:g} and "
+            f"{whole.gpus:g}"
         )
-    return min(max(1, into(tasks.free())), sweep.num_trials, sweep.max_concurrent_trials or sweep.num_trials)
+    return min(
+        max(1, into(tasks.free())),
+        sweep.num_trials,
+        sweep.max_concurrent_trials or sweep.num_trials,
+    )
 
 
 def trial_spec(sweep: SweepSpec, base: TrainSpec, parameters: Parameters) -> TrainSpec:
-    """The training run of one trial: the base with these parameters and the sweep's budget, validated anew."""
+    """The training run of one trial: the base with these parameters and the sweep's budget,
+    validated anew."""
     changes = dict(parameters)
     if sweep.max_steps is not None:
         changes["max_steps"] = sweep.max_steps
@@ -182,14 +202,23 @@ class Trials:
         at_once: int = 1,
     ) -> None:
         self.at_once = at_once
-        self.sweep, self.base, self.trial, self.model, self.data, self.work = sweep, base, trial, model, data, work
+        self.sweep, self.base, self.trial, self.model, self.data, self.work = (
+            sweep,
+            base,
+            trial,
+            model,
+            data,
+            work,
+        )
         self.halt_file = work.folder / "halt"
         (work.folder / "trials").mkdir(exist_ok=True)
 
     def turn(self, turn: Turn) -> str:
         """Trains one trial up to where it is wanted; returns a `TurnResult` as JSON."""
         train, folder = self.spec(turn), self.folder(turn.parameters)
-        own = replace(self.work, folder=folder, progress_file=folder.parent / f"{folder.name}.jsonl")
+        own = replace(
+            self.work, folder=folder, progress_file=folder.parent / f"{folder.name}.jsonl"
+        )
         try:
             came_to = self.trial(
                 train,
@@ -222,21 +251,32 @@ class Trials:
             return trial_spec(self.sweep, self.base, turn.parameters)
         return with_parameters(
             trial_spec(self.sweep, self.base, {}),
-            {"learning_rate": HIGHEST_RATE, "max_steps": RANGE_STEPS, "warmup_ratio": 0.0, "early_stopping": None},
+            {
+                "learning_rate": HIGHEST_RATE,
+                "max_steps": RANGE_STEPS,
+                "warmup_ratio": 0.0,
+                "early_stopping": None,
+            },
         )
 
     def folder(self, parameters: Parameters) -> Path:
         """The trial's own folder, whose name tells the parameters."""
         said = [trial_spec(self.sweep, self.base, parameters).model_dump(exclude=WITHOUT_EFFECT)]
-        mark = digest_of([VERSION, *said, self.model.artifact.digest, self.data.artifact.digest])[:6]
+        mark = digest_of([VERSION, *said, self.model.artifact.digest, self.data.artifact.digest])[
+            :6
+        ]
         return self.work.folder / "trials" / f"{trial_name(parameters)}-{mark}"
 
     def hand_over(self, giver: Parameters, taker: Parameters, step: int) -> None:
-        """Puts the giver's checkpoint of a step where the taker's training begins. Without one, as when the giver has
-        gone on since, the taker is trained from the start, to the same end."""
+        """Puts the giver's checkpoint of a step where the taker's training begins. Without one, as
+        when the giver has gone on since, the taker is trained from the start, to the same end."""
         source, target = self.folder(giver) / "checkpoints", self.folder(taker)
         checkpoint = files.at(source, step)
-        if not checkpoint.exists() or (target / TAKEN_OVER).exists() or any(target.glob("checkpoints/step-*")):
+        if (
+            not checkpoint.exists()
+            or (target / TAKEN_OVER).exists()
+            or any(target.glob("checkpoints/step-*"))
+        ):
             return
         shutil.rmtree(target / "draft", ignore_errors=True)
         shutil.copytree(checkpoint, target / "draft")
@@ -246,7 +286,8 @@ class Trials:
         (target / "draft").rename(target / TAKEN_OVER)
 
     def known(self, turn: Turn) -> TurnResult | None:
-        """What an earlier attempt at the sweep has left of this turn. What failed then is tried again."""
+        """What an earlier attempt at the sweep has left of this turn. What failed then is tried
+        again."""
         try:
             result = TurnResult.model_validate_json(self._file(turn).read_text())
         except (OSError, ValueError):
@@ -336,7 +377,9 @@ class TrialScheduler:
 
     def known(self) -> list[tuple[Parameters, float]]:
         """Trials that an earlier attempt has looked at, with their first loss."""
-        first = [(number, self.ladder.own_rungs(number)[0]) for number in range(len(self.parameters))]
+        first = [
+            (number, self.ladder.own_rungs(number)[0]) for number in range(len(self.parameters))
+        ]
         return [
             (self.parameters[number], result.loss)
             for number, rung in first
@@ -345,7 +388,9 @@ class TrialScheduler:
 
     def records(self) -> tuple[TrialRecord, ...]:
         """What came of every trial that was begun, in the order of their learning rates."""
-        found = [self._record(number, parameters) for number, parameters in enumerate(self.parameters)]
+        found = [
+            self._record(number, parameters) for number, parameters in enumerate(self.parameters)
+        ]
         return tuple(sorted(found, key=lambda trial: trial.learning_rate))
 
     def _learn_from_each_other(self, share: float) -> None:
@@ -364,7 +409,10 @@ class TrialScheduler:
             changes = own.get(CHANGES, [])
             rate = changes[-1]["learning_rate"] if changes else own["learning_rate"]
             new = population.perturbed(rate, self.sweep.rate_ends, draws)
-            self.parameters[taker] = {**own, CHANGES: [*changes, {"at": share, "learning_rate": new}]}
+            self.parameters[taker] = {
+                **own,
+                CHANGES: [*changes, {"at": share, "learning_rate": new}],
+            }
             if pause := self.results[giver, share].pause:
                 self.trials.hand_over(own, self.parameters[taker], pause.step)
 
@@ -380,14 +428,18 @@ class TrialScheduler:
         try:
             self.sweep = self.sweep.with_rates(rates_to_try(tested.pause.history))
         except ValueError as error:
-            raise StageFailed(f"the range test found no learning rate: {error}; say learning_rate yourself") from error
+            raise StageFailed(
+                f"the range test found no learning rate: {error}; say learning_rate yourself"
+            ) from error
 
     def _next(self) -> TrialBudget | None:
         if self.sweep.learning_rate == "auto":
             return None if RANGE_TEST in self.running else RANGE_TEST
         losses = {segment: result.loss for segment, result in self.results.items()}
         if self.is_population:
-            return population.next_turn(losses, self.running, self.ladder.rungs, num_trials=self.sweep.num_trials)
+            return population.next_turn(
+                losses, self.running, self.ladder.rungs, num_trials=self.sweep.num_trials
+            )
         return next_segment(losses, self.running, self.ladder, num_trials=self.sweep.num_trials)
 
     def _first_parameters(self) -> list[Parameters]:
@@ -403,7 +455,11 @@ class TrialScheduler:
         return found
 
     def _record(self, number: int, parameters: Parameters) -> TrialRecord:
-        own = [self.results[number, rung] for rung in self.ladder.own_rungs(number) if (number, rung) in self.results]
+        own = [
+            self.results[number, rung]
+            for rung in self.ladder.own_rungs(number)
+            if (number, rung) in self.results
+        ]
         spec = trial_spec(self.sweep, self.trials.base, parameters)
         rates = ("learning_rate", CHANGES)
         return TrialRecord(
@@ -432,8 +488,8 @@ def trial_name(parameters: Parameters) -> str:
 
 
 def _came_to(progress_file: Path) -> PauseReport | None:
-    """How far a trial came that has failed, by what it told on the way; None when it made no step. Where it went on
-    from a checkpoint, steps that it made twice are told twice, and count once."""
+    """How far a trial came that has failed, by what it told on the way; None when it made no step.
+    Where it went on from a checkpoint, steps that it made twice are told twice, and count once."""
     told: list[Progress] = []
     for line in progress_file.read_text().splitlines() if progress_file.exists() else ():
         with suppress(ValueError):  # the last line of a process that was killed
@@ -447,7 +503,10 @@ def _came_to(progress_file: Path) -> PauseReport | None:
         num_tokens=told[-1].num_tokens or 0,
         selection_loss=None,
         selection_loss_se=None,
-        history=tuple(LossPoint.model_validate(one.model_dump(include=set(LossPoint.model_fields))) for one in told),
+        history=tuple(
+            LossPoint.model_validate(one.model_dump(include=set(LossPoint.model_fields)))
+            for one in told
+        ),
     )
 
 

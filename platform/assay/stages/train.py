@@ -16,7 +16,13 @@ from assay.engines.workers import ray_train
 from assay.errors import UsageError
 from assay.records.inputs import StageInputs, without
 from assay.records.record import digest_of
-from assay.records.stages import DatasetRecord, ModelRecord, PauseReport, TrainingOutcome, TrainingRecord
+from assay.records.stages import (
+    DatasetRecord,
+    ModelRecord,
+    PauseReport,
+    TrainingOutcome,
+    TrainingRecord,
+)
 from assay.spec.train import WITHOUT_EFFECT, TrainSpec
 from assay.stages.context import Work
 from assay.store.lock import held
@@ -48,14 +54,17 @@ Output = TrainingRecord
 
 
 def run(inputs: Inputs, work: Work) -> TrainingRecord:
-    """Trains on Ray workers and stores the adapter, or the full model. `distill` learns from the `teacher`, and
-    `grpo` may be rewarded by the reward model. What was trained before is gone on with, whichever run had begun it.
-    Raises `UsageError` when another process is at the same training."""
+    """Trains on Ray workers and stores the adapter, or the full model. `distill` learns from the
+    `teacher`, and `grpo` may be rewarded by the reward model. What was trained before is gone on
+    with, whichever run had begun it. Raises `UsageError` when another process is at the same
+    training."""
     train, model, data = inputs.train, inputs.model, inputs.data
     teacher, scorer = inputs.teacher, inputs.reward_model
     identity = job_digest(train, model=model, data=data, others=(teacher, scorer))
     checkpoints = work.settings.home / "checkpoints" / identity[:16]
-    taken = UsageError(f"another run is at this very training (its checkpoints are in {checkpoints})")
+    taken = UsageError(
+        f"another run is at this very training (its checkpoints are in {checkpoints})"
+    )
     with held(checkpoints.with_suffix(".lock"), taken=taken):
         record = part(
             train,
@@ -90,10 +99,11 @@ def part(
     num_looks: int | None = None,
     at_once: int = 1,
 ) -> TrainingRecord | PauseReport:
-    """The same, or the training up to a share of its steps: a sweep's trial. It goes on from what is in
-    `checkpoints`, or begins with the checkpoint in `start`, where there is one, of a training that was the same up to
-    there. It ends with a checkpoint when `halt_file` appears. With `rising_from` the learning rate rises from there to
-    `train.learning_rate`, step by step: a range test. `at_once` such trainings share the machine."""
+    """The same, or the training up to a share of its steps: a sweep's trial. It goes on from what
+    is in `checkpoints`, or begins with the checkpoint in `start`, where there is one, of a training
+    that was the same up to there. It ends with a checkpoint when `halt_file` appears. With
+    `rising_from` the learning rate rises from there to `train.learning_rate`, step by step: a range
+    test. `at_once` such trainings share the machine."""
     started_at = time.time()
     trackers.require(train.report_to)
     work.say("starting the workers")
@@ -107,7 +117,9 @@ def part(
         train=train,
         model=model.artifact.path,
         train_file=_split_file(train, splits / data.train.file),
-        selection_file=_split_file(train, splits / data.selection.file) if data.selection.num_examples else None,
+        selection_file=_split_file(train, splits / data.selection.file)
+        if data.selection.num_examples
+        else None,
         ewc_file=str(splits / data.ewc.file) if data.ewc else None,
         teacher=teacher.artifact.path if teacher else None,
         scorer=scorer.artifact.path if scorer else None,
@@ -131,7 +143,9 @@ def part(
     if isinstance(outcome, PauseReport):
         return outcome
     weights = output / "weights"
-    (weights / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nobody should have to load
+    (weights / "training_args.bin").unlink(
+        missing_ok=True
+    )  # a pickle, which nobody should have to load
     (weights / "README.md").unlink(missing_ok=True)
     _put_in_order(weights / "adapter_config.json")
     return TrainingRecord(
@@ -145,8 +159,8 @@ def part(
 
 
 def _num_looks(train: TrainSpec, data: DatasetRecord) -> int | None:
-    """How often the selection loss is measured on the way; None where that is no loss of tokens, or nothing is there.
-    A forward pass takes a third of a training step's work."""
+    """How often the selection loss is measured on the way; None where that is no loss of tokens, or
+    nothing is there. A forward pass takes a third of a training step's work."""
     if train.objective.grpo is not None or not data.selection.num_examples:
         return None
     shown = train.num_epochs * data.train.num_examples
@@ -156,11 +170,17 @@ def _num_looks(train: TrainSpec, data: DatasetRecord) -> int | None:
 
 
 def job_digest(
-    train: TrainSpec, *, model: ModelRecord, data: DatasetRecord, others: Sequence[ModelRecord | None] = ()
+    train: TrainSpec,
+    *,
+    model: ModelRecord,
+    data: DatasetRecord,
+    others: Sequence[ModelRecord | None] = (),
 ) -> str:
     """What says whether two trainings are the same one."""
     models = [one.artifact.digest if one else None for one in (model, *others)]
-    return digest_of([VERSION, train.model_dump(exclude=WITHOUT_EFFECT), models, data.artifact.digest])
+    return digest_of(
+        [VERSION, train.model_dump(exclude=WITHOUT_EFFECT), models, data.artifact.digest]
+    )
 
 
 def _take_in(start: Path, checkpoints: Path, identity: str, work: Work) -> None:
@@ -171,7 +191,8 @@ def _take_in(start: Path, checkpoints: Path, identity: str, work: Work) -> None:
 
 
 def _put_in_order(config: Path) -> None:
-    """peft writes sets of names in an order of chance; the same training shall give the same bytes."""
+    """peft writes sets of names in an order of chance; the same training shall give the same
+    bytes."""
     if not config.exists():
         return
     said = json.loads(config.read_text())

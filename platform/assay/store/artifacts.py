@@ -1,4 +1,5 @@
-"""The artifact store: folders of files, addressed by the digest of their manifest, never changed once in."""
+"""The artifact store: folders of files, addressed by the digest of their manifest, never changed
+once in."""
 
 import json
 import os
@@ -18,8 +19,8 @@ class ArtifactStore:
         self.folder = folder
 
     def put(self, folder: Path, kind: ArtifactKind) -> Artifact:
-        """Moves `folder` into the store and returns the artifact. Atomic: a crash leaves either the whole
-        artifact or none. Raises `PlaceError` when the disk is full or may not be written."""
+        """Moves `folder` into the store and returns the artifact. Atomic: a crash leaves either the
+        whole artifact or none. Raises `PlaceError` when the disk is full or may not be written."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             manifest = _manifest(folder, kind)
@@ -35,12 +36,14 @@ class ArtifactStore:
         except NotPlain as error:
             raise PlaceError(f"{error}; an artifact holds plain files and folders alone") from error
         except OSError as error:
-            raise PlaceError(f"cannot write the artifact to {self.folder}: {error.strerror or error}") from error
+            raise PlaceError(
+                f"cannot write the artifact to {self.folder}: {error.strerror or error}"
+            ) from error
         return self._artifact(digest, manifest)
 
     def is_intact(self, artifact: Artifact) -> bool:
-        """Whether every byte is as it was put. Files whose size and time of change are as they were left
-        are taken at their word; all others are read. `verify` reads all."""
+        """Whether every byte is as it was put. Files whose size and time of change are as they were
+        left are taken at their word; all others are read. `verify` reads all."""
         try:
             manifest = self._manifest(artifact.digest)
             remembered = json.loads(self._stats_path(artifact.digest).read_text())
@@ -55,7 +58,8 @@ class ArtifactStore:
         return self._is_whole(artifact)
 
     def verify(self, artifact: Artifact) -> None:
-        """Reads every byte; raises `IntegrityError` naming the first file that is not what was put."""
+        """Reads every byte; raises `IntegrityError` naming the first file that is not what was
+        put."""
         try:
             manifest = self._manifest(artifact.digest)
         except (OSError, ValueError) as error:
@@ -71,11 +75,14 @@ class ArtifactStore:
             raise IntegrityError(f"{error}; the artifact had none") from error
         for name in sorted(there ^ set(manifest.files)):
             raise IntegrityError(
-                f"{folder / name} {'was added to' if name in there else 'is missing from'} the artifact"
+                f"{folder / name} {'was added to' if name in there else 'is missing from'} the "
+                "artifact"
             )
         for name, entry in _entries(folder, list(manifest.files)).items():
             if entry != manifest.files[name]:
-                raise IntegrityError(f"{folder / name} is not what was evaluated: its SHA-256 has changed")
+                raise IntegrityError(
+                    f"{folder / name} is not what was evaluated: its SHA-256 has changed"
+                )
 
     def _is_whole(self, artifact: Artifact) -> bool:
         try:
@@ -87,7 +94,9 @@ class ArtifactStore:
 
     def _artifact(self, digest: str, manifest: Manifest) -> Artifact:
         size = sum(entry.size for entry in manifest.files.values())
-        return Artifact(digest=digest, kind=manifest.kind, path=str(self.folder / digest), size=size)
+        return Artifact(
+            digest=digest, kind=manifest.kind, path=str(self.folder / digest), size=size
+        )
 
     def _manifest(self, digest: str) -> Manifest:
         manifest = Manifest.model_validate_json(self._manifest_path(digest).read_text())
@@ -117,12 +126,16 @@ def _matches(folder: Path, manifest: Manifest) -> bool:
 
 
 def _entries(folder: Path, names: list[str]) -> dict[str, FileEntry]:
-    """Every byte of these files, read. Raises `IntegrityError` for a file that was replaced meanwhile."""
+    """Every byte of these files, read. Raises `IntegrityError` for a file that was replaced
+    meanwhile."""
     try:
         digests = digest_files(folder, names)
     except (NotPlain, OSError) as error:
         raise IntegrityError(f"{error}; it was replaced while it was read") from error
-    return {name: FileEntry(sha256=sha256, size=identity[2]) for name, (sha256, identity) in digests.items()}
+    return {
+        name: FileEntry(sha256=sha256, size=identity[2])
+        for name, (sha256, identity) in digests.items()
+    }
 
 
 def _stats(folder: Path) -> dict[str, list[int]]:

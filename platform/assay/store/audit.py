@@ -1,4 +1,5 @@
-"""The audit: a chain of events, each written in the same transaction as the act that it tells of."""
+"""The audit: a chain of events, each written in the same transaction as the act that it tells
+of."""
 
 import json
 import os
@@ -34,7 +35,13 @@ _audit = sql.Table(
 
 def this_process(name: str) -> Actor:
     """The actor of what this process does in somebody's name."""
-    return Actor(name=name, os_user=_login_name(), uid=os.getuid(), host=socket.gethostname(), process=os.getpid())
+    return Actor(
+        name=name,
+        os_user=_login_name(),
+        uid=os.getuid(),
+        host=socket.gethostname(),
+        process=os.getpid(),
+    )
 
 
 class Audit:
@@ -49,7 +56,9 @@ class Audit:
     ) -> AuditEvent:
         """Adds an event inside the transaction of the act itself: both are written, or neither."""
         last = connection.execute(
-            sql.select(_audit.c.sequence, _audit.c.digest).order_by(_audit.c.sequence.desc()).limit(1)
+            sql.select(_audit.c.sequence, _audit.c.digest)
+            .order_by(_audit.c.sequence.desc())
+            .limit(1)
         ).first()
         facts: dict[str, Any] = {
             "sequence": last.sequence + 1 if last else 1,
@@ -89,25 +98,33 @@ class Audit:
 
 
 def check_chain(events: Sequence[AuditEvent]) -> None:
-    """Raises `IntegrityError` at the first event that was changed, or before which one is missing."""
+    """Raises `IntegrityError` at the first event that was changed, or before which one is
+    missing."""
     previous = ""
     for number, event in enumerate(events, start=1):
         if event.sequence != number:
-            raise IntegrityError(f"the audit has no event {number}: one was removed; the next is {event.sequence}")
+            raise IntegrityError(
+                f"the audit has no event {number}: one was removed; the next is {event.sequence}"
+            )
         if event.previous != previous:
             raise IntegrityError(
-                f"event {number} of the audit ({event.kind} {event.run}) does not follow the one before it"
+                f"event {number} of the audit ({event.kind} {event.run}) does not follow the one "
+                "before it"
             )
         if digest_of(event.model_dump(exclude={"digest"})) != event.digest:
             raise IntegrityError(
-                f"event {number} of the audit ({event.kind} {event.run}) was changed after it was written"
+                f"event {number} of the audit ({event.kind} {event.run}) was changed after it was "
+                "written"
             )
         previous = event.digest
 
 
-def check_vouched(events: Sequence[AuditEvent], facts: Mapping[str, Sequence[Sequence[str]]]) -> None:
-    """Raises `IntegrityError` unless `facts`, the ledger's rows by table, are what the events have written: approvals,
-    starts and changes of traffic row by row and in their order, and the newest record under each key."""
+def check_vouched(
+    events: Sequence[AuditEvent], facts: Mapping[str, Sequence[Sequence[str]]]
+) -> None:
+    """Raises `IntegrityError` unless `facts`, the ledger's rows by table, are what the events have
+    written: approvals, starts and changes of traffic row by row and in their order, and the newest
+    record under each key."""
     written: dict[str, list[list[str]]] = {"words": [], "traffic": [], "starts": [], "records": []}
     for event in events:
         if event.kind == "adopted" and event.sequence == 1:
@@ -121,13 +138,21 @@ def check_vouched(events: Sequence[AuditEvent], facts: Mapping[str, Sequence[Seq
             written["starts"].append([event.run, event.content["by"]])
         elif event.kind == "stage":
             written["records"].append([event.content["key"], event.content["record"]])
-    for name, what in (("words", "an approval"), ("traffic", "a change of traffic"), ("starts", "a start")):
+    for name, what in (
+        ("words", "an approval"),
+        ("traffic", "a change of traffic"),
+        ("starts", "a start"),
+    ):
         _check_rows(written[name], [list(row) for row in facts[name]], what)
-    newest = {row[0]: row[1] for row in written["records"]}  # a later record replaces an earlier one
+    newest = {
+        row[0]: row[1] for row in written["records"]
+    }  # a later record replaces an earlier one
     there = {row[0]: row[1] for row in facts["records"]}
     for key in sorted(newest.keys() | there.keys()):
         if newest.get(key) != there.get(key):
-            raise IntegrityError(f"the ledger's record {key[:12]} is not the one that its stage has written")
+            raise IntegrityError(
+                f"the ledger's record {key[:12]} is not the one that its stage has written"
+            )
 
 
 def _check_rows(written: list[list[str]], there: list[list[str]], what: str) -> None:
@@ -135,9 +160,13 @@ def _check_rows(written: list[list[str]], there: list[list[str]], what: str) -> 
         if event == row:
             continue
         if len(there) > len(written):
-            raise IntegrityError(f"the ledger holds {what} that nobody gave: row {number}, {(row or event)[0]}")
+            raise IntegrityError(
+                f"the ledger holds {what} that nobody gave: row {number}, {(row or event)[0]}"
+            )
         if len(there) < len(written):
-            raise IntegrityError(f"{what} was removed from the ledger: row {number}, {(event or row)[0]}")
+            raise IntegrityError(
+                f"{what} was removed from the ledger: row {number}, {(event or row)[0]}"
+            )
         raise IntegrityError(f"{what} was changed in the ledger: row {number}, {row[0]}")
 
 
@@ -146,11 +175,15 @@ def _read(row: Mapping[Any, Any]) -> AuditEvent:
         written = {**row, "content": json.loads(row["content"]), "actor": json.loads(row["actor"])}
         return AuditEvent.model_validate(written)
     except ValueError as error:
-        raise IntegrityError(f"event {row['sequence']} of the audit was changed: it cannot be read") from error
+        raise IntegrityError(
+            f"event {row['sequence']} of the audit was changed: it cannot be read"
+        ) from error
 
 
 def _login_name() -> str:
     try:
-        return pwd.getpwuid(os.getuid()).pw_name  # the environment's USER is whatever somebody wrote there
+        return pwd.getpwuid(
+            os.getuid()
+        ).pw_name  # the environment's USER is whatever somebody wrote there
     except KeyError:  # a container's user may have no name
         return str(os.getuid())

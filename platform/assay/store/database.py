@@ -1,5 +1,5 @@
-"""The ledger's database: transactions that mean the same on SQLite and PostgreSQL, and locks that end with their
-process."""
+"""The ledger's database: transactions that mean the same on SQLite and PostgreSQL, and locks that
+end with their process."""
 
 import hashlib
 import os
@@ -23,7 +23,8 @@ OTHERS_MAY = 0o007
 
 
 class Database:
-    """One database, by its SQLAlchemy URL. Raises `PlaceError` when it cannot be opened or written."""
+    """One database, by its SQLAlchemy URL. Raises `PlaceError` when it cannot be opened or
+    written."""
 
     def __init__(self, url: str) -> None:
         self._url = make_url(url)
@@ -58,23 +59,31 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that writes. One is under way at a time in the whole database, so what it has read is still
-        so when it writes: a budget that is counted, or a record that is replaced, is not raced for."""
+        """A transaction that writes. One is under way at a time in the whole database, so what it
+        has read is still so when it writes: a budget that is counted, or a record that is replaced,
+        is not raced for."""
         with self._told(), self._engine.execution_options(assay_writes=True).begin() as connection:
             if not self._is_sqlite:
-                connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_lock_number("writing"))))
+                connection.execute(
+                    sql.select(sql.func.pg_advisory_xact_lock(_lock_number("writing")))
+                )
             yield connection
 
     def now(self, connection: Connection) -> float:
         """The database's clock, in seconds since the epoch; on SQLite that is this machine's."""
         if self._is_sqlite:
             return time.time()
-        return float(connection.execute(sql.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+        return float(
+            connection.execute(
+                sql.text("SELECT extract(epoch FROM clock_timestamp())")
+            ).scalar_one()
+        )
 
     @contextmanager
     def lock(self, name: str, *, wait_s: float, taken: AssayError) -> Iterator[None]:
-        """Holds the lock of this name: a file's beside SQLite, an advisory one in PostgreSQL. Both end when the
-        process does, however it ends. Raises `taken` when another process has it for longer than `wait_s`."""
+        """Holds the lock of this name: a file's beside SQLite, an advisory one in PostgreSQL. Both
+        end when the process does, however it ends. Raises `taken` when another process has it for
+        longer than `wait_s`."""
         deadline = time.monotonic() + wait_s
         with ExitStack() as stack:
             while True:
@@ -104,13 +113,17 @@ class Database:
     def _advisory(self, name: str, taken: AssayError, *, shared: bool = False) -> Iterator[None]:
         number = _lock_number(name)
         suffix = "_shared" if shared else ""  # two that only look do not see each other
-        take, let_go = (getattr(sql.func, f"{verb}{suffix}") for verb in ("pg_try_advisory_lock", "pg_advisory_unlock"))
+        take, let_go = (
+            getattr(sql.func, f"{verb}{suffix}")
+            for verb in ("pg_try_advisory_lock", "pg_advisory_unlock")
+        )
         with self._told():
             connection = self._engine.connect()
         try:
             with self._told():
                 got = connection.execute(sql.select(take(number))).scalar_one()
-                connection.commit()  # the lock is the session's, and an idle transaction would hold rows
+                # the lock is the session's, and an idle transaction would hold rows
+                connection.commit()
             if not got:
                 raise taken
             try:
@@ -125,12 +138,17 @@ class Database:
     def _lock_file(self, name: str) -> Path:
         file = self._file()
         if file is None:
-            raise PlaceError("a ledger in memory has no writers' lock; set ASSAY_LEDGER_URL to a file or a server")
+            raise PlaceError(
+                "a ledger in memory has no writers' lock; set ASSAY_LEDGER_URL to a file or a "
+                "server"
+            )
         return file.with_name(f"{file.name}.{name}.lock")
 
     def _file(self) -> Path | None:
         name = self._url.database if self._is_sqlite else None
-        if not name or name == ":memory:" or name.startswith("file:"):  # SQLite's own URIs say what may be made
+        if (
+            not name or name == ":memory:" or name.startswith("file:")
+        ):  # SQLite's own URIs say what may be made
             return None
         return Path(name)
 
@@ -154,11 +172,14 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PlaceError(f"cannot make {folder}: {error.strerror}. Set ASSAY_HOME to a folder you may write") from error
+        raise PlaceError(
+            f"cannot make {folder}: {error.strerror}. Set ASSAY_HOME to a folder you may write"
+        ) from error
 
 
 def _keep_private(file: Path) -> None:
-    """Makes the file so that its owner alone may read it; one that others may read is closed to them."""
+    """Makes the file so that its owner alone may read it; one that others may read is closed to
+    them."""
     with suppress(OSError):  # what cannot be opened is told by the first transaction
         os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
         mode = stat.S_IMODE(file.stat().st_mode)
@@ -172,7 +193,8 @@ def _lock_number(name: str) -> int:
 
 
 def _set_pragmas(connection: object, _: object) -> None:
-    # Python's driver begins a transaction at the first change, so what was read before is not in it.
+    # Python's driver begins a transaction at the first change, so what was read before is not in
+    # it.
     connection.isolation_level = None  # type: ignore[attr-defined]
     # WAL has a known reset bug before SQLite 3.51.3, and many systems have an older one.
     cursor = connection.cursor()  # type: ignore[attr-defined]

@@ -1,4 +1,5 @@
-"""The ledger: what was run, what came of it, who agreed, and where traffic went. SQL, through SQLAlchemy."""
+"""The ledger: what was run, what came of it, who agreed, and where traffic went. SQL, through
+SQLAlchemy."""
 
 import hashlib
 import json
@@ -20,7 +21,8 @@ from assay.store.database import Database
 from assay.store.releases import Releases
 
 StageState = Literal["running", "done", "cached", "failed", "killed"]
-"""`killed` is never written: it is what is seen of a stage whose process has gone (see `flow.line.stages_now`)."""
+"""`killed` is never written: it is what is seen of a stage whose process has gone (see
+`flow.line.stages_now`)."""
 CLOCK_SKEW_S = 60.0
 """How far ahead of the ledger's clock a reviewer's may be."""
 
@@ -135,7 +137,8 @@ class RecordRow:
 
 
 class Ledger:
-    """One ledger; `url` is an SQLAlchemy URL. Raises `PlaceError` when it cannot be opened or written."""
+    """One ledger; `url` is an SQLAlchemy URL. Raises `PlaceError` when it cannot be opened or
+    written."""
 
     def __init__(self, url: str) -> None:
         self._database = Database(url)
@@ -149,8 +152,8 @@ class Ledger:
         self._database.close()
 
     def lock(self, name: str, *, wait_s: float, taken: AssayError) -> AbstractContextManager[None]:
-        """Holds a lock of this ledger, which ends when the process does. Raises `taken` when another has it for
-        longer than `wait_s`."""
+        """Holds a lock of this ledger, which ends when the process does. Raises `taken` when
+        another has it for longer than `wait_s`."""
         return self._database.lock(name, wait_s=wait_s, taken=taken)
 
     def is_locked(self, name: str) -> bool:
@@ -158,16 +161,26 @@ class Ledger:
         return self._database.is_locked(name)
 
     def open_run(self, run: str, *, name: str, spec: str, started_by: str) -> None:
-        """Writes down a run, and that somebody has started it (again). Raises `UsageError` when the id is another
-        spec's: its reviewers must not become this one's."""
+        """Writes down a run, and that somebody has started it (again). Raises `UsageError` when the
+        id is another spec's: its reviewers must not become this one's."""
         actor = this_process(started_by)
         with self._database.writing() as connection:
             there = connection.execute(sql.select(_runs.c.spec).where(_runs.c.id == run)).scalar()
             if there is None:
-                connection.execute(_runs.insert().values(id=run, name=name, spec=spec, created_at=time.time()))
+                connection.execute(
+                    _runs.insert().values(id=run, name=name, spec=spec, created_at=time.time())
+                )
             elif json.loads(there) != json.loads(spec):
-                raise UsageError(f"run {run} was made from another spec; change the spec's name to have another id")
-            values = {"run": run, "started_by": started_by, "host": actor.host, "process": actor.process}
+                raise UsageError(
+                    f"run {run} was made from another spec; change the spec's name to have another "
+                    "id"
+                )
+            values = {
+                "run": run,
+                "started_by": started_by,
+                "host": actor.host,
+                "process": actor.process,
+            }
             connection.execute(_starts.insert().values({**values, "at": time.time()}))
             content = {"by": started_by, "spec": digest_of(json.loads(spec))}
             self.audit.append(connection, "start", run=run, content=content, actor=actor)
@@ -178,14 +191,22 @@ class Ledger:
         runs = [run for run in self.runs() if run.id.startswith(prefix)]
         exact = [run for run in runs if run.id == prefix]
         if not runs:
-            raise UsageError(f"no run starts with '{prefix}'; `assay status` lists them" if prefix else NO_RUNS)
+            raise UsageError(
+                f"no run starts with '{prefix}'; `assay status` lists them" if prefix else NO_RUNS
+            )
         if prefix and len(runs) > 1 and not exact:
-            raise UsageError(f"'{prefix}' could be any of {', '.join(run.id for run in runs)}; write more of it")
+            raise UsageError(
+                f"'{prefix}' could be any of {', '.join(run.id for run in runs)}; write more of it"
+            )
         return (exact or runs)[0]
 
     def runs(self) -> list[RunRow]:
         """All runs, the one started last first."""
-        last = sql.select(_starts.c.run, sql.func.max(_starts.c.id).label("last")).group_by(_starts.c.run).subquery()
+        last = (
+            sql.select(_starts.c.run, sql.func.max(_starts.c.id).label("last"))
+            .group_by(_starts.c.run)
+            .subquery()
+        )
         query = sql.select(_runs).join(last, last.c.run == _runs.c.id).order_by(last.c.last.desc())
         with self._database.reading() as connection:
             return [RunRow(**row) for row in connection.execute(query).mappings()]
@@ -193,14 +214,29 @@ class Ledger:
     def starters(self, run: str) -> set[str]:
         """Everybody who has started this run."""
         with self._database.reading() as connection:
-            return set(connection.execute(sql.select(_starts.c.started_by).where(_starts.c.run == run)).scalars())
+            return set(
+                connection.execute(
+                    sql.select(_starts.c.started_by).where(_starts.c.run == run)
+                ).scalars()
+            )
 
     def begin_stage(self, run: str, stage: str, key: str, inputs: str = "") -> int:
-        """Notes that a stage is being run, and the `inputs` (JSON) that its key is made of; returns the id of the
-        attempt."""
-        values = {"run": run, "stage": stage, "key": key, "state": "running", "started_at": time.time()}
+        """Notes that a stage is being run, and the `inputs` (JSON) that its key is made of; returns
+        the id of the attempt."""
+        values = {
+            "run": run,
+            "stage": stage,
+            "key": key,
+            "state": "running",
+            "started_at": time.time(),
+        }
         with self._database.writing() as connection:
-            if inputs and not connection.execute(sql.select(_inputs.c.key).where(_inputs.c.key == key)).first():
+            if (
+                inputs
+                and not connection.execute(
+                    sql.select(_inputs.c.key).where(_inputs.c.key == key)
+                ).first()
+            ):
                 connection.execute(_inputs.insert().values(key=key, inputs=inputs))
             result = connection.execute(_stages.insert().values(values))
             return int(result.inserted_primary_key[0]) if result.inserted_primary_key else 0
@@ -209,7 +245,11 @@ class Ledger:
         """Writes the record and ends the attempt, both or neither."""
         now = time.time()
         with self._database.writing() as connection:
-            row = connection.execute(sql.select(_stages).where(_stages.c.id == attempt)).mappings().one()
+            row = (
+                connection.execute(sql.select(_stages).where(_stages.c.id == attempt))
+                .mappings()
+                .one()
+            )
             connection.execute(_records.delete().where(_records.c.key == row["key"]))
             connection.execute(
                 _records.insert().values(
@@ -221,9 +261,17 @@ class Ledger:
                     at=now,
                 )
             )
-            connection.execute(_stages.update().where(_stages.c.id == attempt).values(state="done", ended_at=now))
-            content = {"stage": row["stage"], "key": row["key"], "record": _digest_of_text(record.model_dump_json())}
-            self.audit.append(connection, "stage", run=row["run"], content=content, actor=this_process(""))
+            connection.execute(
+                _stages.update().where(_stages.c.id == attempt).values(state="done", ended_at=now)
+            )
+            content = {
+                "stage": row["stage"],
+                "key": row["key"],
+                "record": _digest_of_text(record.model_dump_json()),
+            }
+            self.audit.append(
+                connection, "stage", run=row["run"], content=content, actor=this_process("")
+            )
 
     def fail_stage(self, attempt: int, error: str) -> None:
         """Ends the attempt without a record."""
@@ -235,10 +283,21 @@ class Ledger:
         """Notes that a stage was not run because its record stood already."""
         now = time.time()
         with self._database.writing() as connection:
-            newest = connection.execute(_newest_stages(run).where(_stages.c.stage == stage)).mappings().first()
+            newest = (
+                connection.execute(_newest_stages(run).where(_stages.c.stage == stage))
+                .mappings()
+                .first()
+            )
             if newest and newest["key"] == key and newest["state"] in ("done", "cached"):
                 return
-            values = {"run": run, "stage": stage, "key": key, "state": "cached", "started_at": now, "ended_at": now}
+            values = {
+                "run": run,
+                "stage": stage,
+                "key": key,
+                "state": "cached",
+                "started_at": now,
+                "ended_at": now,
+            }
             connection.execute(_stages.insert().values(values))
 
     def record(self, key: str) -> RecordRow | None:
@@ -259,24 +318,30 @@ class Ledger:
         """The newest attempt at each stage, in the order in which they were begun."""
         with self._database.reading() as connection:
             rows = connection.execute(_newest_stages(run).order_by(_stages.c.id)).mappings().all()
-        return [StageRow(**{name: row[name] for name in StageRow.__dataclass_fields__}) for row in rows]
+        return [
+            StageRow(**{name: row[name] for name in StageRow.__dataclass_fields__}) for row in rows
+        ]
 
     def add_approval(self, approval: Approval) -> Approval:
-        """Writes down a reviewer's word, with the ledger's time and whose process gave it. Raises `NotApproved` for
-        one that is dated ahead of the ledger's clock: it would outlive what it says."""
+        """Writes down a reviewer's word, with the ledger's time and whose process gave it. Raises
+        `NotApproved` for one that is dated ahead of the ledger's clock: it would outlive what it
+        says."""
         actor = this_process(approval.reviewer)
         with self._database.writing() as connection:
             now = self._database.now(connection)
             if approval.given_at > now + CLOCK_SKEW_S:
                 raise NotApproved(
-                    f"the word of {approval.reviewer} is dated {approval.given_at - now:.0f} s ahead of the ledger's "
+                    f"the word of {approval.reviewer} is dated {approval.given_at - now:.0f} s "
+                    "ahead of the ledger's "
                     "clock; set this machine's clock"
                 )
             word = approval.model_copy(update={"recorded_at": now, "actor": actor})
             text = word.model_dump_json()
             connection.execute(_approvals.insert().values(run=approval.run, approval=text))
             content = {"word": _digest_of_text(text)}
-            self.audit.append(connection, approval.decision, run=approval.run, content=content, actor=actor)
+            self.audit.append(
+                connection, approval.decision, run=approval.run, content=content, actor=actor
+            )
         return word
 
     def approvals(self, run: str) -> list[Approval]:
@@ -284,17 +349,26 @@ class Ledger:
         return [Approval.model_validate_json(text) for text in self._approval_texts(run)]
 
     def _approval_texts(self, run: str) -> Sequence[str]:
-        query = sql.select(_approvals.c.approval).where(_approvals.c.run == run).order_by(_approvals.c.id)
+        query = (
+            sql.select(_approvals.c.approval)
+            .where(_approvals.c.run == run)
+            .order_by(_approvals.c.id)
+        )
         with self._database.reading() as connection:
             return connection.execute(query).scalars().all()
 
-    def add_attempt(self, splits: Sequence[str], subject: str, *, run: str, budget: int | None) -> int | None:
-        """Counts `subject` as evaluated with the items of every split, once. Returns which one it is: the highest of
-        its numbers, each counted from 1; None, and counts nothing, when that would be more than the budget."""
+    def add_attempt(
+        self, splits: Sequence[str], subject: str, *, run: str, budget: int | None
+    ) -> int | None:
+        """Counts `subject` as evaluated with the items of every split, once. Returns which one it
+        is: the highest of its numbers, each counted from 1; None, and counts nothing, when that
+        would be more than the budget."""
         numbers = [0]
         with self._database.writing() as connection:
             for split in splits:
-                own = sql.select(_attempts.c.id).where(_attempts.c.split == split, _attempts.c.subject == subject)
+                own = sql.select(_attempts.c.id).where(
+                    _attempts.c.split == split, _attempts.c.subject == subject
+                )
                 if connection.execute(own).first() is None:
                     values = {"split": split, "subject": subject, "run": run, "at": time.time()}
                     connection.execute(_attempts.insert().values(values))
@@ -322,12 +396,18 @@ class Ledger:
         text = traffic.model_dump_json()
         connection.execute(_traffic.insert().values(at=time.time(), traffic=text))
         run = traffic.champion.run if traffic.champion else ""
-        self.audit.append(connection, "traffic", run=run, content={"traffic": _digest_of_text(text)}, actor=actor)
+        self.audit.append(
+            connection, "traffic", run=run, content={"traffic": _digest_of_text(text)}, actor=actor
+        )
 
     def traffic(self) -> Sequence[Traffic]:
         """Every change of traffic, in order."""
         with self._database.reading() as connection:
-            texts = connection.execute(sql.select(_traffic.c.traffic).order_by(_traffic.c.id)).scalars().all()
+            texts = (
+                connection.execute(sql.select(_traffic.c.traffic).order_by(_traffic.c.id))
+                .scalars()
+                .all()
+            )
         return [Traffic.model_validate_json(text) for text in texts]
 
     def champion(self) -> Champion | None:
@@ -336,8 +416,8 @@ class Ledger:
         return changes[-1].champion if changes else None
 
     def verify(self) -> list[AuditEvent]:
-        """Raises `IntegrityError` where the tables say what no act has written, or no longer say what one has; returns
-        the whole audit."""
+        """Raises `IntegrityError` where the tables say what no act has written, or no longer say
+        what one has; returns the whole audit."""
         with self._database.reading() as connection:
             events = self.audit.events(connection)
             check_vouched(events, self._facts(connection))
@@ -346,12 +426,19 @@ class Ledger:
     def _adopt_what_was_there(self) -> None:
         """Puts what an older version has written at the audit's beginning, once."""
         with self._database.reading() as connection:
-            if not self.audit.is_empty(connection) or not connection.execute(sql.select(_runs.c.id).limit(1)).first():
+            if (
+                not self.audit.is_empty(connection)
+                or not connection.execute(sql.select(_runs.c.id).limit(1)).first()
+            ):
                 return
         with self._database.writing() as connection:
             if self.audit.is_empty(connection):
                 self.audit.append(
-                    connection, "adopted", run="", content=self._facts(connection), actor=this_process("")
+                    connection,
+                    "adopted",
+                    run="",
+                    content=self._facts(connection),
+                    actor=this_process(""),
                 )
 
     def _facts(self, connection: Connection) -> dict[str, list[list[str]]]:
@@ -362,14 +449,18 @@ class Ledger:
         starts = sql.select(_starts.c.run, _starts.c.started_by).order_by(_starts.c.id)
         return {
             "words": [[run, _digest_of_text(text)] for run, text in connection.execute(words)],
-            "traffic": [["", _digest_of_text(text)] for text in connection.execute(traffic).scalars()],
+            "traffic": [
+                ["", _digest_of_text(text)] for text in connection.execute(traffic).scalars()
+            ],
             "records": [[key, _digest_of_text(text)] for key, text in connection.execute(records)],
             "starts": [[run, by] for run, by in connection.execute(starts)],
         }
 
 
 def _newest_stages(run: str) -> sql.Select[tuple[object, ...]]:
-    newest = sql.select(sql.func.max(_stages.c.id)).where(_stages.c.run == run).group_by(_stages.c.stage)
+    newest = (
+        sql.select(sql.func.max(_stages.c.id)).where(_stages.c.run == run).group_by(_stages.c.stage)
+    )
     return sql.select(_stages).where(_stages.c.id.in_(newest))
 
 

@@ -1,6 +1,7 @@
 """A file's lock, for work that one process at a time may do.
 
-Not the library filelock: it cannot tell whether a lock is held without taking it, which `assay status` asks.
+Not the library filelock: it cannot tell whether a lock is held without taking it, which `assay
+status` asks.
 """
 
 import fcntl
@@ -18,14 +19,15 @@ A_LOOK_S = 0.05
 
 @contextmanager
 def held(file: Path, *, taken: AssayError) -> Iterator[None]:
-    """Holds the lock; the kernel lets go of it when the process ends, however it ends. Raises `taken` at once when
-    another process has it, and `PlaceError` where the file cannot be made."""
+    """Holds the lock; the kernel lets go of it when the process ends, however it ends. Raises
+    `taken` at once when another process has it, and `PlaceError` where the file cannot be made."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
         raise PlaceError(
-            f"cannot write to {file.parent}: {error.strerror}. Set ASSAY_HOME to a folder you may write"
+            f"cannot write to {file.parent}: {error.strerror}. Set ASSAY_HOME to a folder you may "
+            "write"
         ) from error
     try:
         if not _take(descriptor):

@@ -7,11 +7,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from assay.errors import IntegrityError, PlaceError
-from assay.records.releases.receipt import PAYLOAD_TYPE, Envelope, Signature, Statement, encoded, read_statement
+from assay.records.releases.receipt import (
+    PAYLOAD_TYPE,
+    Envelope,
+    Signature,
+    Statement,
+    encoded,
+    read_statement,
+)
 
 
 class PlaceKeys:
-    """The keys of one place: `ID.key` (mode 0600) and `ID.pub`, and `current`, which names the one that signs."""
+    """The keys of one place: `ID.key` (mode 0600) and `ID.pub`, and `current`, which names the one
+    that signs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -22,7 +30,8 @@ class PlaceKeys:
         return file.read_text().strip() if file.exists() else None
 
     def make(self) -> str:
-        """A new key, which signs from now on. Public keys of before stay, and what they have signed stays valid."""
+        """A new key, which signs from now on. Public keys of before stay, and what they have signed
+        stays valid."""
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -32,9 +41,13 @@ class PlaceKeys:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             secret = private.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
             )
-            descriptor = os.open(self.folder / f"{key}.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = os.open(
+                self.folder / f"{key}.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
+            )
             with os.fdopen(descriptor, "wb") as file:
                 file.write(secret)
             self.public_file(key).write_bytes(_public_pem(private.public_key()))
@@ -54,8 +67,8 @@ class PlaceKeys:
         return sorted(self.folder.glob("*.pub"))
 
     def sign(self, statement: Statement) -> Envelope:
-        """Signs with the current key; the first is made when there is none. Raises `PlaceError` for a key that others
-        may read."""
+        """Signs with the current key; the first is made when there is none. Raises `PlaceError` for
+        a key that others may read."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -95,7 +108,8 @@ class ReceiptStore:
 
 
 def open_receipt(file: Path, public_keys: Iterable[Path]) -> Statement:
-    """The statement in a receipt's file. Raises `IntegrityError` unless one of these keys has signed it."""
+    """The statement in a receipt's file. Raises `IntegrityError` unless one of these keys has
+    signed it."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -103,7 +117,9 @@ def open_receipt(file: Path, public_keys: Iterable[Path]) -> Statement:
     try:
         envelope = Envelope.model_validate_json(file.read_text())
         signed, payload = envelope.signed_bytes(), base64.b64decode(envelope.payload, validate=True)
-        signatures = {one.keyid: base64.b64decode(one.sig, validate=True) for one in envelope.signatures}
+        signatures = {
+            one.keyid: base64.b64decode(one.sig, validate=True) for one in envelope.signatures
+        }
     except (OSError, ValueError) as error:
         raise IntegrityError(f"{file} is no receipt: {str(error).splitlines()[0]}") from error
     if envelope.payloadType != PAYLOAD_TYPE:
@@ -131,4 +147,6 @@ def _public_pem(public: object) -> bytes:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     assert isinstance(public, Ed25519PublicKey)
-    return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return public.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )

@@ -4,7 +4,8 @@
         │                    │
         └──── abort ──▶ aborted └──── take_back ──▶ rolled_back
 
-A transition is refused to a writer whose number is not the newest: one that slept while another took over.
+A transition is refused to a writer whose number is not the newest: one that slept while another
+took over.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,13 @@ from sqlalchemy.engine import Connection
 from assay.errors import Superseded
 from assay.records.record import digest_of
 from assay.records.releases.audit import Actor
-from assay.records.releases.release import OPEN_STATES, Release, ReleaseIntent, ReleaseState, Traffic
+from assay.records.releases.release import (
+    OPEN_STATES,
+    Release,
+    ReleaseIntent,
+    ReleaseState,
+    Traffic,
+)
 from assay.store.audit import Audit
 from assay.store.database import Database
 
@@ -46,7 +53,10 @@ class Releases:
     """The releases of one ledger. `add_traffic` writes a change of traffic inside a transaction."""
 
     def __init__(
-        self, database: Database, audit: Audit, add_traffic: Callable[[Connection, Traffic, Actor], None]
+        self,
+        database: Database,
+        audit: Audit,
+        add_traffic: Callable[[Connection, Traffic, Actor], None],
     ) -> None:
         self._database = database
         self._audit = audit
@@ -59,13 +69,18 @@ class Releases:
             return _newest(connection)
 
     def claim(self, number: int, actor: Actor) -> None:
-        """Makes `number` the newest writer's. Raises `Superseded` when there is a newer one, or the same."""
+        """Makes `number` the newest writer's. Raises `Superseded` when there is a newer one, or the
+        same."""
         with self._database.writing() as connection:
             newest = _newest(connection)
             if number <= newest:
-                raise Superseded(f"writer {number} comes too late: {newest} has the releases of this place")
+                raise Superseded(
+                    f"writer {number} comes too late: {newest} has the releases of this place"
+                )
             connection.execute(_writers.delete())
-            connection.execute(_writers.insert().values(id=1, number=number, holder=actor.model_dump_json()))
+            connection.execute(
+                _writers.insert().values(id=1, number=number, holder=actor.model_dump_json())
+            )
 
     def last_holder(self) -> Actor | None:
         """Who wrote last."""
@@ -89,13 +104,20 @@ class Releases:
             return _read(connection, sql.true())
 
     def intend(self, intent: ReleaseIntent, *, fence: int, actor: Actor) -> Release:
-        """Writes down what is about to be done. Raises `Superseded` while another release is under way."""
+        """Writes down what is about to be done. Raises `Superseded` while another release is under
+        way."""
         with self._database.writing() as connection:
             _require_newest(connection, fence)
             if other := _under_way(connection):
                 raise Superseded(f"release {other.id} of {other.intent.candidate.run} is under way")
-            values = {"run": intent.candidate.run, "intent": intent.model_dump_json(), "state": "intended"}
-            result = connection.execute(_releases.insert().values({**values, "step": 0, "fence": fence, "note": ""}))
+            values = {
+                "run": intent.candidate.run,
+                "intent": intent.model_dump_json(),
+                "state": "intended",
+            }
+            result = connection.execute(
+                _releases.insert().values({**values, "step": 0, "fence": fence, "note": ""})
+            )
             assert result.inserted_primary_key is not None
             release = _read(connection, _releases.c.id == result.inserted_primary_key[0])[0]
             self._tell(connection, release, actor)
@@ -104,15 +126,21 @@ class Releases:
     def advance(self, release: Release, *, fence: int, actor: Actor) -> Release:
         """Begins the next step; only then may traffic move."""
         with self._database.writing() as connection:
-            return self._change(connection, release, "moving", step=release.step + 1, fence=fence, actor=actor)
+            return self._change(
+                connection, release, "moving", step=release.step + 1, fence=fence, actor=actor
+            )
 
     def finish(self, release: Release, traffic: Traffic, *, fence: int, actor: Actor) -> Release:
         """The candidate has the traffic."""
         if release.step != len(release.intent.steps):
-            raise Superseded(f"release {release.id} is at step {release.step} of {len(release.intent.steps)}")
+            raise Superseded(
+                f"release {release.id} is at step {release.step} of {len(release.intent.steps)}"
+            )
         with self._database.writing() as connection:
             self._add_traffic(connection, traffic, actor)
-            return self._change(connection, release, "done", step=release.step, fence=fence, actor=actor)
+            return self._change(
+                connection, release, "done", step=release.step, fence=fence, actor=actor
+            )
 
     def take_back(self, release: Release, traffic: Traffic, *, fence: int, actor: Actor) -> Release:
         """The former champion has the traffic again."""
@@ -121,7 +149,9 @@ class Releases:
         with self._database.writing() as connection:
             if release.step:
                 self._add_traffic(connection, traffic, actor)
-            return self._change(connection, release, state, step=release.step, fence=fence, actor=actor, note=note)
+            return self._change(
+                connection, release, state, step=release.step, fence=fence, actor=actor, note=note
+            )
 
     def _change(
         self,
@@ -157,7 +187,9 @@ class Releases:
             "intent": digest_of(release.intent.model_dump(mode="json")),
             "note": release.note,
         }
-        self._audit.append(connection, "release", run=release.intent.candidate.run, content=content, actor=actor)
+        self._audit.append(
+            connection, "release", run=release.intent.candidate.run, content=content, actor=actor
+        )
 
 
 def _newest(connection: Connection) -> int:
@@ -176,7 +208,11 @@ def _under_way(connection: Connection) -> Release | None:
 
 
 def _read(connection: Connection, where: Any) -> list[Release]:
-    rows = connection.execute(sql.select(_releases).where(where).order_by(_releases.c.id)).mappings().all()
+    rows = (
+        connection.execute(sql.select(_releases).where(where).order_by(_releases.c.id))
+        .mappings()
+        .all()
+    )
     return [
         Release(
             id=row["id"],
@@ -192,4 +228,7 @@ def _read(connection: Connection, where: Any) -> list[Release]:
 
 def _ended(release: Release) -> str:
     why = f": {release.note}" if release.note else ""
-    return f"release {release.id} of {release.intent.candidate.run} is {release.state} at step {release.step}{why}"
+    return (
+        f"release {release.id} of {release.intent.candidate.run} is {release.state} at step "
+        f"{release.step}{why}"
+    )

@@ -36,8 +36,11 @@ def converse(settings: Settings, message: str, *, model: str | None, system: str
     _talk([_served(settings, model, system, title="")], message)
 
 
-def compare(settings: Settings, message: str, beside: str, *, model: str | None, system: str | None) -> None:
-    """The same with another model beside the champion; before the first release that one answers alone."""
+def compare(
+    settings: Settings, message: str, beside: str, *, model: str | None, system: str | None
+) -> None:
+    """The same with another model beside the champion; before the first release that one answers
+    alone."""
     from assay.cli.local import ensure_place
     from assay.flow.evaluation.beside import answering, find
 
@@ -63,7 +66,10 @@ def _talk(speakers: Sequence[Speaker], message: str) -> None:
     if message:
         _turn(speakers, message)
         return
-    echo(f"talking to {' and '.join(one.title or one.model for one in speakers)}; Ctrl-D ends", err=True)
+    echo(
+        f"talking to {' and '.join(one.title or one.model for one in speakers)}; Ctrl-D ends",
+        err=True,
+    )
     while True:
         try:
             said = input("> ").strip()
@@ -96,7 +102,10 @@ def api_key(settings: Settings) -> str:
     if not key and key_file(settings).is_file():
         key = key_file(settings).read_text().strip()
     if not key:
-        raise UsageError("set ASSAY_API_KEY to the key that `assay up` printed; `assay up --new-key` makes another")
+        raise UsageError(
+            "set ASSAY_API_KEY to the key that `assay up` printed; `assay up --new-key` makes "
+            "another"
+        )
     return key
 
 
@@ -108,8 +117,8 @@ def answer(
     *,
     reasoned: Callable[[str], None] = lambda _: None,
 ) -> Iterator[str]:
-    """The model's answer, piece by piece; `reasoned` is told what it thinks before. Raises `PlaceError` with the
-    server's words when it refuses."""
+    """The model's answer, piece by piece; `reasoned` is told what it thinks before. Raises
+    `PlaceError` with the server's words when it refuses."""
     # No longest answer: it would end the reasoning of a model that reasons before there is any.
     body = {"model": model, "messages": messages, "stream": True, "temperature": 0}
     request = urllib.request.Request(
@@ -130,11 +139,14 @@ def answer(
     except urllib.error.HTTPError as error:
         raise PlaceError(f"{url} said {error.code}: {_words(error.read())}") from error
     except OSError as error:
-        raise PlaceError(f"no server answers at {url} ({error}); `assay up` starts the gateway") from error
+        raise PlaceError(
+            f"no server answers at {url} ({error}); `assay up` starts the gateway"
+        ) from error
 
 
 def _turn(speakers: Sequence[Speaker], said: str) -> None:
-    """Each model's answer to what was said, one after the other: on a small machine two at once would take turns."""
+    """Each model's answer to what was said, one after the other: on a small machine two at once
+    would take turns."""
     for speaker in speakers:
         if len(speakers) > 1:
             echo(f"--- {speaker.title}", err=True)
@@ -160,7 +172,11 @@ def _answer(speaker: Speaker, said: str) -> None:
         pieces.append(piece)
     echo()
     if thoughts and not pieces:
-        echo("the model came to no answer: its reasoning filled the engine's context, or was never closed", err=True)
+        echo(
+            "the model came to no answer: its reasoning filled the engine's context, or was never "
+            "closed",
+            err=True,
+        )
     speaker.messages.append({"role": "assistant", "content": "".join(pieces)})
 
 
@@ -169,7 +185,8 @@ def _champion(settings: Settings) -> tuple[str, str | None]:
     champion = ledger.champion()
     if champion is None:
         raise UsageError(
-            "no model has traffic yet; `assay promote RUN` gives it to an approved run, and `assay chat --with RUN` "
+            "no model has traffic yet; `assay promote RUN` gives it to an approved run, and `assay "
+            "chat --with RUN` "
             "talks to a candidate before"
         )
     spec = Spec.model_validate_json(ledger.find_run(champion.run).spec)

@@ -30,8 +30,11 @@ ALWAYS_SHOWN = 4
 """Columns; the others only where they count anything."""
 
 
-def show_data(spec: Spec, *, step: int, num: int, settings: Settings, as_json: bool, in_colour: bool) -> None:
-    """Prints the preview: examples with what the model learns marked, lengths, and what becomes of each source."""
+def show_data(
+    spec: Spec, *, step: int, num: int, settings: Settings, as_json: bool, in_colour: bool
+) -> None:
+    """Prints the preview: examples with what the model learns marked, lengths, and what becomes of
+    each source."""
     found = data_preview(spec, step=step, num=num, root=Path.cwd(), settings=settings)
     if as_json:
         echo(found.model_dump_json())
@@ -41,7 +44,11 @@ def show_data(spec: Spec, *, step: int, num: int, settings: Settings, as_json: b
 
 
 def _lines(found: Preview, *, in_colour: bool) -> Iterator[str]:
-    learned = click.style("what the model learns to write", fg="green") if in_colour else "[[what the model learns]]"
+    learned = (
+        click.style("what the model learns to write", fg="green")
+        if in_colour
+        else "[[what the model learns]]"
+    )
     for number, example in enumerate(found.examples, start=1):
         yield from _example_lines(number, example, in_colour=in_colour)
         yield ""
@@ -52,7 +59,10 @@ def _lines(found: Preview, *, in_colour: bool) -> Iterator[str]:
     yield ""
     yield from _source_lines(found.sources)
     if found.num_measured < found.num_train:
-        yield f"lengths, and what is too long or cut, are of the first {found.num_measured:,} training examples"
+        yield (
+            f"lengths, and what is too long or cut, are of the first {found.num_measured:,} "
+            "training examples"
+        )
 
 
 def _example_lines(number: int, example: PreviewExample, *, in_colour: bool) -> Iterator[str]:
@@ -77,14 +87,22 @@ def _part(part: PreviewPart, *, in_colour: bool) -> str:
 
 
 def _length_lines(found: Preview) -> Iterator[str]:
-    yield f"length in tokens: median {found.median:,}, 95 of 100 up to {found.p95:,}, longest {found.longest:,}"
+    yield (
+        f"length in tokens: median {found.median:,}, 95 of 100 up to {found.p95:,}, longest "
+        f"{found.longest:,}"
+    )
     most = max(one.num_examples for one in found.lengths)
     digits = len(f"{found.lengths[-1].last:,}")
     for one in found.lengths:
         bar = "█" * max(int(one.num_examples > 0), round(BAR * one.num_examples / most))
         beyond = "  beyond max_length" if one.first > found.max_length else ""
-        yield f"  {one.first:>{digits},} to {one.last:>{digits},}  {padded(bar, BAR)} {one.num_examples:,}{beyond}"
-    what = {"drop": "left out", "truncate": "shortened", "split": "split between turns"}[found.too_long]
+        yield (
+            f"  {one.first:>{digits},} to {one.last:>{digits},}  {padded(bar, BAR)} "
+            f"{one.num_examples:,}{beyond}"
+        )
+    what = {"drop": "left out", "truncate": "shortened", "split": "split between turns"}[
+        found.too_long
+    ]
     yield f"  longer than max_length {found.max_length:,}: {what} (`data.too_long`)"
 
 

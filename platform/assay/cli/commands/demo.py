@@ -30,9 +30,10 @@ QUESTIONS = ("What is the capital of France?", "What is the capital of Zorvania?
 
 
 def run_demo(settings: Settings, path: Path, *, approve: bool) -> int:
-    """Starts the place, submits the spec as a Ray job, asks for approval, promotes and asks a question. A verdict that
-    blocks the model is a demo that worked, and ends with 0; `assay run` has the verdict's own exit code. Otherwise
-    returns the exit code of the first part that does not succeed."""
+    """Starts the place, submits the spec as a Ray job, asks for approval, promotes and asks a
+    question. A verdict that blocks the model is a demo that worked, and ends with 0; `assay run`
+    has the verdict's own exit code. Otherwise returns the exit code of the first part that does not
+    succeed."""
     began = time.monotonic()
     spec = load_spec(path)
     suite = load_suites(spec.gate.suite)
@@ -42,7 +43,10 @@ def run_demo(settings: Settings, path: Path, *, approve: bool) -> int:
     code = submit_spec(path, spec, suite, settings=settings, address=None, follow=True)
     if code in BLOCKED:
         _headline(f"{BLOCKED[ExitCode(code)]}, so nothing has traffic")
-        echo("`assay report` shows the answers that count against it, and `make down` stops everything")
+        echo(
+            "`assay report` shows the answers that count against it, and `make down` stops "
+            "everything"
+        )
         return ExitCode.DONE
     if code != ExitCode.DONE:
         return code
@@ -74,8 +78,14 @@ def _is_agreed(it: Evaluated, settings: Settings, *, approve: bool) -> bool:
             echo(f"soft limit missed: {limit.task} {limit.metric}: {limit.reason}")
         if not click.confirm(f"Approve {it.run} as {reviewer}?", default=False):
             return False
-        reason = click.prompt("Why, although a soft limit was missed") if missed else "approved in the terminal"
-    word = record_decision(it.run, decision="approve", reviewer=reviewer, reason=reason, settings=settings)
+        reason = (
+            click.prompt("Why, although a soft limit was missed")
+            if missed
+            else "approved in the terminal"
+        )
+    word = record_decision(
+        it.run, decision="approve", reviewer=reviewer, reason=reason, settings=settings
+    )
     echo(f"approved by {word.reviewer}, bound to model {word.artifact_digest[:12]}")
     return True
 
@@ -91,7 +101,9 @@ def _farewell(settings: Settings, model: str, system: str | None, seconds: float
     _headline(f"done in {seconds // 60:.0f} min {seconds % 60:.0f} s")
     echo(f"{model} is served at {settings.gateway_url}. Try\n")
     echo(f"  curl -s {settings.gateway_url}/chat/completions \\")
-    echo(f'    -H "Authorization: Bearer $(cat {key_file(settings)})" -H "Content-Type: application/json" \\')
+    echo(
+        f'    -H "Authorization: Bearer $(cat {key_file(settings)})" -H "Content-Type: application/json" \\'
+    )
     system_turn = f'{{"role": "system", "content": "{system}"}}, ' if system else ""
     turns = f'[{system_turn}{{"role": "user", "content": "Which currency is used in Japan?"}}]'
     echo(f'    -d \'{{"model": "{model}", "messages": {turns}}}\'\n')

@@ -50,7 +50,10 @@ def print_comparison(comparison: Comparison) -> None:
     for change in comparison.changes:
         annotation = annotation_at(Spec, tuple(change.path.split(".")))
         old, new = written(change.old, annotation), written(change.new, annotation)
-        echo(f"{padded(change.path, width)}  {click.style(old, fg='red')} -> {click.style(new, fg='green')}")
+        echo(
+            f"{padded(change.path, width)}  {click.style(old, fg='red')} -> "
+            f"{click.style(new, fg='green')}"
+        )
     if not comparison.changes:
         echo("the same")
     elif comparison.runs_again is None:
@@ -73,4 +76,6 @@ def _spec(name: str, overrides: Sequence[Override], settings: Settings) -> Spec:
     try:
         return Spec.model_validate_json(run.spec)
     except ValidationError as error:
-        raise UsageError(f"the spec of run {run.id} is of a form that this version does not read") from error
+        raise UsageError(
+            f"the spec of run {run.id} is of a form that this version does not read"
+        ) from error

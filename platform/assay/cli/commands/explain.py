@@ -1,4 +1,5 @@
-"""`assay explain`: what a key of a spec or a suite means, from the same text as the reference in specs/README.md."""
+"""`assay explain`: what a key of a spec or a suite means, from the same text as the reference in
+specs/README.md."""
 
 import textwrap
 from collections.abc import Sequence
@@ -17,15 +18,22 @@ ROOTS: tuple[tuple[str, type[Block]], ...] = (("A spec", Spec), ("A suite", Suit
 
 
 def explain(path: str) -> str:
-    """What is to be said about a path; about all blocks when it is empty. Raises UsageError on an unknown one."""
+    """What is to be said about a path; about all blocks when it is empty. Raises UsageError on an
+    unknown one."""
     if not path:
-        return "\n\n".join(f"{click.style(name, bold=True)}: {_block(cls, '')}" for name, cls in ROOTS)
+        return "\n\n".join(
+            f"{click.style(name, bold=True)}: {_block(cls, '')}" for name, cls in ROOTS
+        )
     for _, cls in ROOTS:
         found = next((one for one in _every(cls) if _matches(one.path, path)), None)
         if found is not None:
             return _key(cls, found)
     close = similar_paths([cls for _, cls in ROOTS], path)
-    hint = f"did you mean {' or '.join(f'`{one}`' for one in close)}?" if close else "`assay explain` lists the blocks"
+    hint = (
+        f"did you mean {' or '.join(f'`{one}`' for one in close)}?"
+        if close
+        else "`assay explain` lists the blocks"
+    )
     raise UsageError(f"there is no key `{path}`: {hint}")
 
 
@@ -37,7 +45,9 @@ def _every(cls: type[Block]) -> tuple[Entry, ...]:
 def _matches(path: str, said: str) -> bool:
     """Whether a path, in which NAME stands for any name, is the one that was said."""
     own, asked = path.split("."), said.split(".")
-    return len(own) == len(asked) and all(one in ("NAME", other) for one, other in zip(own, asked, strict=True))
+    return len(own) == len(asked) and all(
+        one in ("NAME", other) for one, other in zip(own, asked, strict=True)
+    )
 
 
 def _key(cls: type[Block], found: Entry) -> str:
@@ -70,4 +80,7 @@ def _depth(path: str) -> int:
 
 def _rows(keys: Sequence[Entry]) -> list[str]:
     width = max((len(one.path) for one in keys), default=0)
-    return [f"  {one.path:<{width}}  {textwrap.shorten(one.meaning, WIDTH - width, placeholder='...')}" for one in keys]
+    return [
+        f"  {one.path:<{width}}  {textwrap.shorten(one.meaning, WIDTH - width, placeholder='...')}"
+        for one in keys
+    ]

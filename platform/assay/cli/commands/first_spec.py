@@ -9,7 +9,13 @@ from textwrap import wrap
 from assay.engines.data.chat_masks import REASONING_FIELDS
 from assay.errors import AssayError, UsageError
 from assay.loader.yaml.writer import written
-from assay.rules.planning.first_suite import CONFIDENCE, AnswerProfile, FirstSuite, Form, first_suite
+from assay.rules.planning.first_suite import (
+    CONFIDENCE,
+    AnswerProfile,
+    FirstSuite,
+    Form,
+    first_suite,
+)
 from assay.rules.planning.recommend import Advice, Recommendation, Template, micro_batch, recommend
 from assay.rules.planning.tokens import estimated_tokens
 from assay.spec.approval import folded_name
@@ -18,8 +24,9 @@ from assay.spec.values import names
 
 JUDGE = """\
 
-# Words that are shared say little about free text. A judge, a model that reads answers by your rubric, says more; it
-# counts as far as it agrees with people, which `assay gate selftest` measures. Fill in, and add a limit on `judge`:
+# Words that are shared say little about free text. A judge, a model that reads answers by your
+# rubric, says more; it counts as far as it agrees with people, which `assay gate selftest`
+# measures. Fill in, and add a limit on `judge`:
 # judge:
 #   url: https://…/v1
 #   model: …
@@ -38,7 +45,8 @@ METHODS: dict[Template, str] = {
 """The line that a template is about."""
 
 THINKS_UNLESS_TOLD = re.compile(r"\bQwen3(\.\d+)?-\d+(\.\d+)?B(-A\d+B)?(-Base|-FP8)?\Z")
-"""Qwen3's models with both ways of answering; those of July 2025 and the embedders have other names."""
+"""Qwen3's models with both ways of answering; those of July 2025 and the embedders have other
+names."""
 MAX_LINE = 2**20
 AROUND = 50
 """Tokens that a template, an instruction and a system prompt put around a text, about."""
@@ -58,9 +66,9 @@ def write_first_spec(
     user: str,
     has_gpu: bool = True,
 ) -> list[Path]:
-    """Writes the spec and its suite, and returns their paths. `user` will start the run. `has_gpu` says of
-    the place where it will run whether it has any, or is not known. Raises `UsageError` when a file is there already,
-    or the name cannot be one."""
+    """Writes the spec and its suite, and returns their paths. `user` will start the run. `has_gpu`
+    says of the place where it will run whether it has any, or is not known. Raises `UsageError`
+    when a file is there already, or the name cannot be one."""
     if name is not None and not names.is_name(name):
         seen = f"; what users see may be another: `serve: {{model_name: {name}}}`"
         raise UsageError(f"--name: {names.fault(name)}{seen}")
@@ -105,13 +113,22 @@ def model_size(model: str) -> float | None:
         if spec.kind == "hf":
             shape = model_shape.known(spec.name)
         else:
-            file = folders.packaged_file(spec) if spec.kind == "package" else Path(model).expanduser()
-            shape = model_shape.from_gguf(file) if file.suffix == ".gguf" else model_shape.from_folder(file)
+            file = (
+                folders.packaged_file(spec) if spec.kind == "package" else Path(model).expanduser()
+            )
+            shape = (
+                model_shape.from_gguf(file)
+                if file.suffix == ".gguf"
+                else model_shape.from_folder(file)
+            )
     except (AssayError, ValueError):
         return None
     if shape is not None:
         return float(shape.num_parameters)
-    said = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z])", model.rsplit("/", 1)[-1].lower().replace("-", " "))
+    said = re.search(
+        r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z])",
+        model.rsplit("/", 1)[-1].lower().replace("-", " "),
+    )
     return float(said[1]) * {"b": 1e9, "m": 1e6}[said[2]] if said else None
 
 
@@ -131,7 +148,11 @@ def _profile(data: str) -> AnswerProfile | None:
     found = answers_in(data, Path())
     if found is None:
         return None
-    forms: dict[str, Form] = {"classification": "labels", "preference": "preferences", "kto": "preferences"}
+    forms: dict[str, Form] = {
+        "classification": "labels",
+        "preference": "preferences",
+        "kto": "preferences",
+    }
     count = found.num_examples
     if found.forms.total() == MOST_EXAMPLES:  # there may be more: its lines say how many
         count = max(count, num_examples(data) or 0)
@@ -182,12 +203,17 @@ def _lines(
     yield f"data: {data}"
     if may_sweep:
         tried = ", ".join(rate_words(rate.value * factor) for factor in (1 / 3, 1, 3))
-        yield f"sweep: {{learning_rate: [{tried}]}}   # around {rate_words(rate.value)}: {rate.reason}"
+        yield (
+            f"sweep: {{learning_rate: [{tried}]}}   # around {rate_words(rate.value)}: "
+            f"{rate.reason}"
+        )
     yield "train:"
     yield f"  {METHODS[template]}"
     if not may_sweep:
         yield _said("learning_rate", rate_words(rate.value), rate)
-    yield _said("global_batch_size", f"{advice.global_batch_size.value:g}", advice.global_batch_size)
+    yield _said(
+        "global_batch_size", f"{advice.global_batch_size.value:g}", advice.global_batch_size
+    )
     if micro is not None:
         yield _said("micro_batch_size", f"{micro.value:g}", micro)
     yield _said("num_epochs", f"{advice.num_epochs.value:g}", advice.num_epochs)
@@ -197,19 +223,25 @@ def _lines(
 
 
 def _approval(reviewer: str, user: str) -> str:
-    """Whoever starts a run may not approve it: who works alone has to say so, or training would end in a dead end."""
+    """Whoever starts a run may not approve it: who works alone has to say so, or training would end
+    in a dead end."""
     named = f"reviewers: [{written(reviewer)}]"
     if folded_name(reviewer) != folded_name(user):
         return f"{{{named}}}"
-    return f"{{{named}, allow_self_approval: true}}   # you alone; better: name somebody else, and take this out"
+    return (
+        f"{{{named}, allow_self_approval: true}}   # you alone; better: name somebody else, and "
+        "take this out"
+    )
 
 
 def _model_line(model: str, data: str) -> str:
-    """A model that reasons unless it is told not to is told so, where the data have no reasoning to learn from."""
+    """A model that reasons unless it is told not to is told so, where the data have no reasoning to
+    learn from."""
     if not THINKS_UNLESS_TOLD.search(model) or _has_reasoning(Path(data)):
         return f"model: {model}"
     return (
-        f"model: {{source: {model}, chat_template_kwargs: {{enable_thinking: false}}}}   # the data have no reasoning"
+        f"model: {{source: {model}, chat_template_kwargs: {{enable_thinking: false}}}}   # the "
+        "data have no reasoning"
     )
 
 

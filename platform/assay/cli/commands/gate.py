@@ -1,4 +1,5 @@
-"""`assay gate`: evaluating without a run, comparing two evaluations, and testing a suite on itself."""
+"""`assay gate`: evaluating without a run, comparing two evaluations, and testing a suite on
+itself."""
 
 import os
 import sys
@@ -22,21 +23,51 @@ def gate() -> None:
 
 
 @gate.command("run")
-@click.option("--suite", "suites", multiple=True, required=True, help="Suite file; several are asked together.")
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    required=True,
+    help="Suite file; several are asked together.",
+)
 @click.option("--artifact", help="The model: a folder, hf:ORG/NAME@REVISION or package:NAME/FILE.")
-@click.option("--url", help="The model as it is served: base of an OpenAI-compatible API, ending in /v1.")
-@click.option("--model", default="", help="With --url: its name there; needed when there are several.")
-@click.option("--revision", default="", help="With --url: what its owner calls this version; it is not asked twice.")
+@click.option(
+    "--url", help="The model as it is served: base of an OpenAI-compatible API, ending in /v1."
+)
+@click.option(
+    "--model", default="", help="With --url: its name there; needed when there are several."
+)
+@click.option(
+    "--revision",
+    default="",
+    help="With --url: what its owner calls this version; it is not asked twice.",
+)
 @click.option("--api-key-env", help="With --url: the environment variable that holds its API key.")
-@click.option("--base", help="The model to compare with, in any form that --artifact or --url takes.")
-@click.option("--engine", "engine", multiple=True, metavar="KEY=VALUE", help="A setting of `serve.engine`.")
 @click.option(
-    "--num-concurrent", type=click.IntRange(1), help="Requests in flight to a replica (128), or to a URL (16)."
+    "--base", help="The model to compare with, in any form that --artifact or --url takes."
 )
 @click.option(
-    "--replicas", "num_replicas", default=1, show_default=True, type=click.IntRange(1), help="Engines to ask."
+    "--engine", "engine", multiple=True, metavar="KEY=VALUE", help="A setting of `serve.engine`."
 )
-@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write the scorecard as one HTML file.")
+@click.option(
+    "--num-concurrent",
+    type=click.IntRange(1),
+    help="Requests in flight to a replica (128), or to a URL (16).",
+)
+@click.option(
+    "--replicas",
+    "num_replicas",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Engines to ask.",
+)
+@click.option(
+    "--html",
+    "html_file",
+    type=click.Path(path_type=Path),
+    help="Write the scorecard as one HTML file.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def run(
     suites: tuple[str, ...],
@@ -54,7 +85,8 @@ def run(
 ) -> None:
     """Evaluate a model that was made elsewhere. What was evaluated before is not asked again.
 
-    Of several suites each has a verdict and a record of its own; the exit code is the worst one's."""
+    Of several suites each has a verdict and a record of its own; the exit code is the worst
+    one's."""
     from assay.cli.commands.gate_run import evaluate
 
     if (artifact is None) == (url is None):
@@ -62,7 +94,10 @@ def run(
     if artifact is not None and (model or revision or api_key_env):
         raise UsageError("--model, --revision and --api-key-env go with --url")
     if url is not None and num_replicas > 1:
-        raise UsageError("--replicas goes with --artifact; how many engines stand behind a URL is its owner's affair")
+        raise UsageError(
+            "--replicas goes with --artifact; how many engines stand behind a URL is its owner's "
+            "affair"
+        )
     outcome = evaluate(
         subject(artifact or url or "", model, revision),
         subject(base, model, revision) if base else None,
@@ -81,10 +116,15 @@ def run(
 @gate.command()
 @click.argument("first")
 @click.argument("second")
-@click.option("--confidence", type=click.FloatRange(0.5, 0.9999), help="Of each interval; the suite's when not said.")
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0.5, 0.9999),
+    help="Of each interval; the suite's when not said.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def compare(first: str, second: str, confidence: float | None, as_json: bool) -> None:
-    """Compare the models of two runs or evaluations, item by item: who is better, and how sure that is."""
+    """Compare the models of two runs or evaluations, item by item: who is better, and how sure that
+    is."""
     from assay.cli.terminal import tables
     from assay.flow.evaluation import compare as comparison
 
@@ -98,12 +138,30 @@ def compare(first: str, second: str, confidence: float | None, as_json: bool) ->
 @gate.command()
 @click.argument("suite", nargs=-1, required=True)
 @click.option(
-    "--run", "evaluated", default="", help="Whose answers to draw from; the newest to this suite if not said."
+    "--run",
+    "evaluated",
+    default="",
+    help="Whose answers to draw from; the newest to this suite if not said.",
 )
-@click.option("--artifact", help="Evaluate this model first, and damage its weights: --noise 0 0.1 0.3 if not said.")
+@click.option(
+    "--artifact",
+    help="Evaluate this model first, and damage its weights: --noise 0 0.1 0.3 if not said.",
+)
 @click.option("--base", help="With --artifact: the model to compare with.")
-@click.option("--draws", default=1000, show_default=True, type=click.IntRange(100), help="Draws for each rate.")
-@click.option("--noise", "noises", multiple=True, type=float, help="Noise on the weights, a share of their spread.")
+@click.option(
+    "--draws",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(100),
+    help="Draws for each rate.",
+)
+@click.option(
+    "--noise",
+    "noises",
+    multiple=True,
+    type=float,
+    help="Noise on the weights, a share of their spread.",
+)
 @click.option("--num-concurrent", type=click.IntRange(1), help="Requests in flight (128).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def selftest(
@@ -116,8 +174,8 @@ def selftest(
     num_concurrent: int | None,
     as_json: bool,
 ) -> None:
-    """Test a suite on itself: how often it is wrong, how small a regression it sees, and how far its judge agrees with
-    people's labels."""
+    """Test a suite on itself: how often it is wrong, how small a regression it sees, and how far
+    its judge agrees with people's labels."""
     from assay.cli.commands.gate_run import evaluate_quietly
     from assay.cli.commands.gate_selftest import test_suite
 
@@ -156,11 +214,17 @@ def api_key(variable: str | None) -> str:
         return "none"
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise UsageError(f"the environment variable {variable}, which --api-key-env names, is empty")
+        raise UsageError(
+            f"the environment variable {variable}, which --api-key-env names, is empty"
+        )
     return key
 
 
 def verdict_code(outcome: "Outcome") -> ExitCode:
     """The exit code of a verdict."""
-    codes = {"PASS": ExitCode.DONE, "FAIL": ExitCode.GATE_FAILED, "INCONCLUSIVE": ExitCode.GATE_INCONCLUSIVE}
+    codes = {
+        "PASS": ExitCode.DONE,
+        "FAIL": ExitCode.GATE_FAILED,
+        "INCONCLUSIVE": ExitCode.GATE_INCONCLUSIVE,
+    }
     return codes[outcome]

@@ -37,7 +37,8 @@ def evaluate(
     html_file: Path | None,
     as_json: bool,
 ) -> Outcome:
-    """Evaluates by each suite, shows the scorecards in the forms that were asked for, and returns the worst verdict."""
+    """Evaluates by each suite, shows the scorecards in the forms that were asked for, and returns
+    the worst verdict."""
     engine_options = engine_settings(engine)
     requests = [
         EvaluationRequest(candidate=candidate, base=base, suite=(suite,), engine=engine_options)
@@ -69,11 +70,18 @@ def evaluate(
 
 
 def evaluate_quietly(
-    candidate: ModelRef, base: ModelRef | None, suites: Sequence[str], settings: Settings, num_concurrent: int | None
+    candidate: ModelRef,
+    base: ModelRef | None,
+    suites: Sequence[str],
+    settings: Settings,
+    num_concurrent: int | None,
 ) -> str:
-    """Evaluates by all suites as one, without showing a scorecard; returns the evaluation's name."""
+    """Evaluates by all suites as one, without showing a scorecard; returns the evaluation's
+    name."""
     request = EvaluationRequest(candidate=candidate, base=base, suite=tuple(suites), engine={})
-    (found,) = _evaluated([request], settings, num_concurrent=num_concurrent, api_key="none", to_stderr=True)
+    (found,) = _evaluated(
+        [request], settings, num_concurrent=num_concurrent, api_key="none", to_stderr=True
+    )
     return found.name
 
 
@@ -123,7 +131,8 @@ def check_source(subject: ModelRef | None) -> None:
 
 
 def engine_settings(said: Sequence[str]) -> dict[str, str | int | float | bool]:
-    """`KEY=VALUE` pairs as the settings of `serve.engine`. Raises `UsageError` for one that it does not take."""
+    """`KEY=VALUE` pairs as the settings of `serve.engine`. Raises `UsageError` for one that it does
+    not take."""
     pairs = [pair.partition("=") for pair in said]
     if wrong := [pair[0] for pair in pairs if not pair[1]]:
         raise UsageError(f"--engine takes KEY=VALUE, not {wrong[0]}")

@@ -1,4 +1,5 @@
-"""`assay gate selftest`: how often a suite is wrong, what it can see, and how far its judge can be trusted."""
+"""`assay gate selftest`: how often a suite is wrong, what it can see, and how far its judge can be
+trusted."""
 
 import json
 from collections.abc import Sequence
@@ -30,11 +31,13 @@ def test_suite(
     num_concurrent: int | None,
     as_json: bool,
 ) -> tuple[str, ...]:
-    """Measures the suite's judge on people's labels, where it has any; then runs the self-test on stored answers.
-    Prints what both found and returns the promises that are missed. A judge can be measured before anything was
-    evaluated."""
+    """Measures the suite's judge on people's labels, where it has any; then runs the self-test on
+    stored answers. Prints what both found and returns the promises that are missed. A judge can be
+    measured before anything was evaluated."""
     if wrong := [noise for noise in noises if not 0 <= noise <= 10]:
-        raise UsageError(f"--noise is a share of the weights' own spread, such as 0.1, not {wrong[0]:g}")
+        raise UsageError(
+            f"--noise is a share of the weights' own spread, such as 0.1, not {wrong[0]:g}"
+        )
     suite = load_suites(suites)
     judge = _measured(suite, settings)
     record, nothing = None, ""
@@ -67,7 +70,9 @@ def _measured(suite: SuiteSpec, settings: Settings) -> JudgeAgreement | None:
     if suite.judge is None or suite.judge.labels is None:
         return None
     echo(f"measuring the judge {suite.judge.model}", err=True)
-    return measure_judge(suite, root=Path.cwd(), settings=settings, ledger=Ledger(settings.ledger_url))
+    return measure_judge(
+        suite, root=Path.cwd(), settings=settings, ledger=Ledger(settings.ledger_url)
+    )
 
 
 def _fault(suite: SuiteSpec, judge: JudgeAgreement | None) -> str:
@@ -76,7 +81,9 @@ def _fault(suite: SuiteSpec, judge: JudgeAgreement | None) -> str:
     return judge_fault(suite.judge, judge_digest(suite.judge), judge)
 
 
-def _show(judge: JudgeAgreement | None, record: SelftestRecord | None, nothing: str, *, as_json: bool) -> None:
+def _show(
+    judge: JudgeAgreement | None, record: SelftestRecord | None, nothing: str, *, as_json: bool
+) -> None:
     if as_json:
         found = record.model_dump(mode="json") if record else {}
         echo(json.dumps(found | ({"judge": judge.model_dump(mode="json")} if judge else {})))

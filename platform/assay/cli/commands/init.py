@@ -34,14 +34,18 @@ def first_spec(
     interactive: bool,
     has_gpu: bool,
 ) -> None:
-    """Writes the files and says what to type next. What the options leave open is asked, where somebody is there
-    to be asked, and else takes its default."""
+    """Writes the files and says what to type next. What the options leave open is asked, where
+    somebody is there to be asked, and else takes its default."""
     if interactive:
-        model = model or _ask("Base model (hf:ORG/NAME, a folder, or package:NAME/FILE)", DEFAULT_MODEL)
+        model = model or _ask(
+            "Base model (hf:ORG/NAME, a folder, or package:NAME/FILE)", DEFAULT_MODEL
+        )
         data = data or _ask("Training data, JSON Lines", DEFAULT_DATA)
         template = template or _ask_template(model)
         name = name or _ask_name()
-        reviewer = reviewer or _ask("Who may approve a release (not you, if somebody else can)", user)
+        reviewer = reviewer or _ask(
+            "Who may approve a release (not you, if somebody else can)", user
+        )
     data = data or DEFAULT_DATA
     written = write_first_spec(
         path,

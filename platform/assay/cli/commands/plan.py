@@ -1,4 +1,5 @@
-"""`assay plan`, as people and programs read it. Plain text: a table's library would take longer than the plan."""
+"""`assay plan`, as people and programs read it. Plain text: a table's library would take longer
+than the plan."""
 
 import json
 import shutil
@@ -30,7 +31,13 @@ NARROWEST = 80
 
 
 def show_plan(
-    spec: Spec, suite: SuiteSpec, *, settings: Settings, cluster_file: Path | None, against: str | None, as_json: bool
+    spec: Spec,
+    suite: SuiteSpec,
+    *,
+    settings: Settings,
+    cluster_file: Path | None,
+    against: str | None,
+    as_json: bool,
 ) -> None:
     """Prints the plan, or with `against` what is different from an earlier run."""
     cluster = _described(cluster_file) if cluster_file else None
@@ -125,7 +132,9 @@ def _lines(it: Plan) -> Iterator[str]:
 def _stage_lines(stages: Sequence[StagePlan]) -> Iterator[str]:
     for stage in stages:
         words = click.style(f"{stage.action:<8}", fg=STYLES[stage.action])
-        first, *more = [line for text in _because(stage) for line in textwrap.wrap(text, _width() - 39)]
+        first, *more = [
+            line for text in _because(stage) for line in textwrap.wrap(text, _width() - 39)
+        ]
         yield f"  {stage.stage:<17}{words}{_took(stage):>10}  {first}"
         for line in more:
             yield f"{'':<39}{line}"
@@ -142,7 +151,11 @@ def _because(stage: StagePlan) -> list[str]:
 def _took(stage: StagePlan) -> str:
     if stage.seconds is None:
         return "?" if stage.action == "run" else ""
-    return f"({_duration(stage.seconds)})" if stage.action == "cached" else f"~{_duration(stage.seconds)}"
+    return (
+        f"({_duration(stage.seconds)})"
+        if stage.action == "cached"
+        else f"~{_duration(stage.seconds)}"
+    )
 
 
 def _work_lines(it: Plan) -> Iterator[str]:
@@ -157,9 +170,13 @@ def _work_lines(it: Plan) -> Iterator[str]:
             continue
         about = "" if data.exact else "about "
         how = "counted" if data.exact else "estimated from the letters"
-        yield f"data       {about}{data.num_examples:,} examples, {about}{data.num_tokens:,} tokens ({how})"
         yield (
-            f"training   {training.num_steps:,} steps, {about}{training.num_tokens:,} tokens; at most some "
+            f"data       {about}{data.num_examples:,} examples, {about}{data.num_tokens:,} tokens "
+            f"({how})"
+        )
+        yield (
+            f"training   {training.num_steps:,} steps, {about}{training.num_tokens:,} tokens; at "
+            "most some "
             f"{training.tokens_per_pass:,} in one forward pass"
         )
     unknown = f"; unknown: {', '.join(it.seconds_unknown)}" if it.seconds_unknown else ""
@@ -183,11 +200,21 @@ def _cluster_words(cluster: Cluster | None) -> str:
 
 def _need_lines(need: Need) -> Iterator[str]:
     what = f"{need.num_workers} x ({need.cpus:g} CPU{f', {need.gpus:g} GPU' if need.gpus else ''})"
-    memory = "" if need.memory is None else f", {_gib(need.memory.total)} of {need.memory.device} memory each"
-    of = f" of {_gib(need.available)}" if need.available is not None and need.memory is not None else ""
-    verdict = {None: "", True: click.style("  fits", fg="green"), False: click.style("  does not fit", fg="red")}[
-        need.fits
-    ]
+    memory = (
+        ""
+        if need.memory is None
+        else f", {_gib(need.memory.total)} of {need.memory.device} memory each"
+    )
+    of = (
+        f" of {_gib(need.available)}"
+        if need.available is not None and need.memory is not None
+        else ""
+    )
+    verdict = {
+        None: "",
+        True: click.style("  fits", fg="green"),
+        False: click.style("  does not fit", fg="red"),
+    }[need.fits]
     yield f"  {need.stage:<10}{what}{memory}{of}{verdict}"
     for line in textwrap.wrap(need.advice, _width() - 12):
         yield f"{'':<12}{line}"
@@ -201,11 +228,16 @@ def _need_lines(need: Need) -> Iterator[str]:
 
 def _parts(memory: MemoryEstimate) -> list[str]:
     parts = [f"{part.name} {_size(part.size)}" for part in memory.parts]
-    return parts + [f"{part.name} {_size(part.size)} in the node's memory" for part in memory.host_parts]
+    return parts + [
+        f"{part.name} {_size(part.size)} in the node's memory" for part in memory.host_parts
+    ]
 
 
 def _power_lines(it: Plan) -> Iterator[str]:
-    yield f"gate       {it.gate.confidence:.0%} confidence; what is shown in {it.gate.power:.0%} of all cases:"
+    yield (
+        f"gate       {it.gate.confidence:.0%} confidence; what is shown in {it.gate.power:.0%} of "
+        "all cases:"
+    )
     for limit in it.gate.limits:
         items = "?" if limit.num_items is None else f"{limit.num_items:,}"
         yield f"  {limit.task}: {limit.requirement}, {items} items"

@@ -59,11 +59,15 @@ def show() -> None:
     multiple=True,
     help="A public key; the place's when not said.",
 )
-@click.option("--model", type=click.Path(path_type=Path), help="Also check that these model files are the artifact.")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Also check that these model files are the artifact.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify(what: str, key_files: tuple[Path, ...], model: Path | None, as_json: bool) -> None:
-    """Check receipts: of a run of this place, of a folder, or one file. A folder or a file needs nothing but itself and
-    a public key, on any machine."""
+    """Check receipts: of a run of this place, of a folder, or one file. A folder or a file needs
+    nothing but itself and a public key, on any machine."""
     from assay.flow.release.receipts import place_keys, receipt_store, verify_folder
     from assay.store.receipts import open_receipt
 
@@ -72,16 +76,28 @@ def verify(what: str, key_files: tuple[Path, ...], model: Path | None, as_json: 
     if path.is_file():
         statement = open_receipt(path, public)
     else:
-        statement = verify_folder(_folder(what, settings, receipt_store(settings).folder), public, model=model)
+        statement = verify_folder(
+            _folder(what, settings, receipt_store(settings).folder), public, model=model
+        )
     if as_json:
         echo(json.dumps({"kind": statement.kind, **json.loads(statement.payload())}))
     else:
-        echo(f"{statement.kind} of {statement.run}, artifact {statement.artifact[:12]}: the signatures hold")
+        echo(
+            f"{statement.kind} of {statement.run}, artifact {statement.artifact[:12]}: the "
+            "signatures hold"
+        )
 
 
 @click.command()
-@click.option("--verify", "verify_it", is_flag=True, help="Check the chain, and the ledger's tables against it.")
-@click.option("--at", "at", default=None, help="What had the traffic at this time, such as 2026-11-27T15:00.")
+@click.option(
+    "--verify",
+    "verify_it",
+    is_flag=True,
+    help="Check the chain, and the ledger's tables against it.",
+)
+@click.option(
+    "--at", "at", default=None, help="What had the traffic at this time, such as 2026-11-27T15:00."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def audit(verify_it: bool, at: str | None, as_json: bool) -> None:
     """Every act, by whom, in the order of the ledger; or what served whom at a time."""
@@ -91,7 +107,10 @@ def audit(verify_it: bool, at: str | None, as_json: bool) -> None:
     settings = Settings()
     ledger = Ledger(settings.ledger_url)
     if verify_it:
-        echo(f"{check_audit(ledger, settings)} events, none changed, and the ledger says what they say")
+        echo(
+            f"{check_audit(ledger, settings)} events, none changed, and the ledger says what they "
+            "say"
+        )
         return
     if at is not None:
         moment = datetime.fromisoformat(at).astimezone().timestamp()
@@ -104,7 +123,10 @@ def audit(verify_it: bool, at: str | None, as_json: bool) -> None:
         return
     for event in events:
         time = datetime.fromtimestamp(event.at, UTC).astimezone().isoformat(timespec="seconds")
-        actor = f"{event.actor.name or '-'} ({event.actor.os_user}@{event.actor.host}, {event.actor.process})"
+        actor = (
+            f"{event.actor.name or '-'} ({event.actor.os_user}@{event.actor.host}, "
+            f"{event.actor.process})"
+        )
         said = event.content.get("state") or event.content.get("stage") or ""
         echo(f"{event.sequence:5}  {time}  {event.kind:<8} {said:<12} {event.run}  {actor}")
 
@@ -120,4 +142,7 @@ def _folder(what: str, settings: Settings, receipts: Path) -> Path:
 def _told(served: dict[str, object] | None) -> str:
     if served is None:
         return "nobody had the traffic"
-    return f"{served['run']} (slot {served['slot']}, artifact {str(served['artifact'])[:12]}), given by {served['by']}"
+    return (
+        f"{served['run']} (slot {served['slot']}, artifact {str(served['artifact'])[:12]}), given "
+        f"by {served['by']}"
+    )

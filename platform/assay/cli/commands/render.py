@@ -41,7 +41,11 @@ def rendered(path: Path, overrides: Sequence[Override]) -> str:
 def rendered_data(path: Path, overrides: Sequence[Override]) -> dict[str, Any]:
     """The same as data: the spec, and where each of its paths is from. Raises InvalidInput."""
     spec, document = resolve_spec(path, overrides)
-    origins = {".".join(map(str, line.location)): line.origin for line in _lines(spec, (), document) if line.origin}
+    origins = {
+        ".".join(map(str, line.location)): line.origin
+        for line in _lines(spec, (), document)
+        if line.origin
+    }
     return {"spec": spec.model_dump(mode="json"), "origins": origins}
 
 
@@ -54,7 +58,9 @@ def _lines(block: Block, location: Location, document: Document) -> Iterator[Lin
             yield from _value_lines(key, value, inner, document, is_default)
 
 
-def _value_lines(key: str, value: Any, location: Location, document: Document, is_default: bool) -> Iterator[Line]:
+def _value_lines(
+    key: str, value: Any, location: Location, document: Document, is_default: bool
+) -> Iterator[Line]:
     indent = "  " * (len(location) - 1)
     inside = list(_inside(value, location, document, is_default))
     if inside:
@@ -87,7 +93,11 @@ def _origin(location: Location, document: Document, is_default: bool) -> str:
         inside = (place for said, place in places.items() if said[: len(location)] == location)
         said = [own, *(place for place in inside if place.file != own.file)]
         return ", ".join(dict.fromkeys(map(_said, said)))
-    short = next(location[:length] for length in range(len(location) - 1, -1, -1) if location[:length] in places)
+    short = next(
+        location[:length]
+        for length in range(len(location) - 1, -1, -1)
+        if location[:length] in places
+    )
     stands_for = _at(document.value, short)
     return "default" if is_default or isinstance(stands_for, dict) else _said(places[short])
 

@@ -14,11 +14,19 @@ NUM_IN_TERMINAL = 3
 
 
 def show_report(
-    run: str, settings: Settings, *, as_json: bool, html_file: Path | None, num_examples: int | None = None
+    run: str,
+    settings: Settings,
+    *,
+    as_json: bool,
+    html_file: Path | None,
+    num_examples: int | None = None,
 ) -> Report:
-    """Shows the newest verdict of a run or evaluation in the forms that were asked for, or in the terminal."""
+    """Shows the newest verdict of a run or evaluation in the forms that were asked for, or in the
+    terminal."""
     default = NUM_IN_TERMINAL if not as_json and html_file is None else flow.NUM_EXAMPLES
-    report = flow.report(run, settings=settings, num_examples=default if num_examples is None else num_examples)
+    report = flow.report(
+        run, settings=settings, num_examples=default if num_examples is None else num_examples
+    )
     if html_file is not None:
         write_html(report, html_file)
     if as_json:

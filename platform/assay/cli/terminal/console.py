@@ -1,4 +1,5 @@
-"""Rich's console, for tables and live displays, with the same care for foreign text as `echo` has."""
+"""Rich's console, for tables and live displays, with the same care for foreign text as `echo`
+has."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,7 +11,8 @@ from assay.text import printable
 
 
 class SafeConsole(Console):
-    """A console whose text holds no control characters. Styles and the live display's own movements are no text."""
+    """A console whose text holds no control characters. Styles and the live display's own movements
+    are no text."""
 
     def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Every renderable becomes text here, tables and their cells included."""

@@ -20,7 +20,9 @@ HIGHEST = 2.0
 
 def print_sweep(console: Console, sweep: SweepRecord) -> None:
     """Curves, then a row for each trial, then what the choice cost."""
-    styles = [CHOSEN if i == sweep.chosen else COLOURS[i % len(COLOURS)] for i in range(len(sweep.trials))]
+    styles = [
+        CHOSEN if i == sweep.chosen else COLOURS[i % len(COLOURS)] for i in range(len(sweep.trials))
+    ]
     for line in picture([trial.history for trial in sweep.trials], styles):
         console.print(line, highlight=False)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -29,15 +31,21 @@ def print_sweep(console: Console, sweep: SweepRecord) -> None:
     for index, (trial, style) in enumerate(zip(sweep.trials, styles, strict=True)):
         mark = "→" if index == sweep.chosen else ""
         name = f"[{style}]{escape(trial_words(trial))}[/{style}]"
-        table.add_row(mark, name, _loss(trial), str(trial.num_steps or ""), str(trial.num_tokens), _end(trial))
+        table.add_row(
+            mark, name, _loss(trial), str(trial.num_steps or ""), str(trial.num_tokens), _end(trial)
+        )
     console.print(table)
     steps = sum(trial.num_steps for trial in sweep.trials)
     took = f", {sweep.seconds:.0f} s" if sweep.seconds else ""
-    console.print(f"{len(sweep.trials)} trials, {steps} steps, {sweep.num_tokens} tokens{took}", highlight=False)
+    console.print(
+        f"{len(sweep.trials)} trials, {steps} steps, {sweep.num_tokens} tokens{took}",
+        highlight=False,
+    )
 
 
 def picture(histories: Sequence[Sequence[LossPoint]], styles: Sequence[str]) -> list[str]:
-    """Loss over steps, one curve for each history, as lines of rich markup; nothing where there are no losses."""
+    """Loss over steps, one curve for each history, as lines of rich markup; nothing where there are
+    no losses."""
     first = [history[0].loss for history in histories if history]
     shown = [[p for p in history if p.loss <= HIGHEST * max(first)] for history in histories]
     points = [point for history in shown for point in history]
@@ -52,7 +60,9 @@ def picture(histories: Sequence[Sequence[LossPoint]], styles: Sequence[str]) -> 
             bits, _ = cells.get(cell, (0, style))
             cells[cell] = (bits | DOTS[y % 4][x % 2], style)
     lines = [
-        "".join(_cell(*cells[row, column]) if (row, column) in cells else " " for column in range(WIDTH))
+        "".join(
+            _cell(*cells[row, column]) if (row, column) in cells else " " for column in range(WIDTH)
+        )
         for row in range(HEIGHT)
     ]
     scale = [f"{top:8.3f} ┤", *["         │"] * (HEIGHT - 2), f"{bottom:8.3f} ┤"]
@@ -74,17 +84,25 @@ def trial_words(trial: TrialRecord) -> str:
     return ", ".join([" then ".join(f"{rate:.3g}" for rate in rates), *others])
 
 
-def _dots(history: Sequence[LossPoint], *, last: int, top: float, bottom: float) -> list[tuple[int, int]]:
+def _dots(
+    history: Sequence[LossPoint], *, last: int, top: float, bottom: float
+) -> list[tuple[int, int]]:
     """The curve on a raster of twice the width and four times the height, without gaps."""
     wide, high = WIDTH * 2 - 1, HEIGHT * 4 - 1
     raster = [
-        (round(point.step / last * wide), round((top - point.loss) / ((top - bottom) or 1.0) * high))
+        (
+            round(point.step / last * wide),
+            round((top - point.loss) / ((top - bottom) or 1.0) * high),
+        )
         for point in history
     ]
     found = raster[:1]
     for (x0, y0), (x1, y1) in pairwise(raster):
         steps = max(abs(x1 - x0), abs(y1 - y0), 1)
-        found += [(round(x0 + (x1 - x0) * i / steps), round(y0 + (y1 - y0) * i / steps)) for i in range(1, steps + 1)]
+        found += [
+            (round(x0 + (x1 - x0) * i / steps), round(y0 + (y1 - y0) * i / steps))
+            for i in range(1, steps + 1)
+        ]
     return found
 
 
@@ -101,5 +119,10 @@ def _loss(trial: TrialRecord) -> str:
 
 
 def _end(trial: TrialRecord) -> str:
-    words = {"finished": "", "stopped": "stopped early", "diverged": "diverged", "failed": "failed"}[trial.outcome]
+    words = {
+        "finished": "",
+        "stopped": "stopped early",
+        "diverged": "diverged",
+        "failed": "failed",
+    }[trial.outcome]
     return f"{words}: {escape(trial.error)}" if trial.error and trial.outcome == "failed" else words

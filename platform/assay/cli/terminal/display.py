@@ -21,7 +21,13 @@ from assay.records.gate import ContaminationRecord, EvaluationRecord, GateRecord
 from assay.records.losses import parted, with_end
 from assay.records.progress import Progress
 from assay.records.record import Record
-from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SweepRecord, TrainingRecord
+from assay.records.stages import (
+    DatasetRecord,
+    DeploymentRecord,
+    ModelRecord,
+    SweepRecord,
+    TrainingRecord,
+)
 from assay.reporting.words import items_asked, reasoning
 
 POLL_S = 0.25
@@ -66,14 +72,18 @@ class _Display:
         self._stop.clear()
         if self._live is None:
             self._console.print(f"{stage:<{NAME_WIDTH}} …", highlight=False)
-        self._thread = threading.Thread(target=self._follow, args=(stage, progress_file), daemon=True)
+        self._thread = threading.Thread(
+            target=self._follow, args=(stage, progress_file), daemon=True
+        )
         self._thread.start()
 
     def ended(self, stage: str, record: Record, *, seconds: float, cached: bool) -> None:
         self.close()
         took = "cached" if cached else f"{seconds:.0f} s"
         mark = "[dim]=[/dim]" if cached else "[green]✓[/green]"
-        self._console.print(f"{mark} {stage:<{NAME_WIDTH}} [dim]{took:>7}[/dim]  {summary(record)}", highlight=False)
+        self._console.print(
+            f"{mark} {stage:<{NAME_WIDTH}} [dim]{took:>7}[/dim]  {summary(record)}", highlight=False
+        )
 
     def close(self) -> None:
         """Stops following."""
@@ -93,9 +103,14 @@ class _Display:
             for name, progress in lines.items():
                 if progress.warning and name not in warned:
                     warned.add(name)
-                    self._console.print(f"  [yellow]{stage}: {progress.warning}; {LESS}[/yellow]", highlight=False)
+                    self._console.print(
+                        f"  [yellow]{stage}: {progress.warning}; {LESS}[/yellow]", highlight=False
+                    )
             if self._live is not None:
-                seen = {name: _first_seen(seen.get(name), progress, now) for name, progress in lines.items()}
+                seen = {
+                    name: _first_seen(seen.get(name), progress, now)
+                    for name, progress in lines.items()
+                }
                 self._live.update(_live_table(stage, lines, seen, now - started))
                 continue
             words = "; ".join(_words(name, progress) for name, progress in lines.items())
@@ -108,7 +123,10 @@ def summary(record: Record) -> str:
     """One line on what a stage came to."""
     if isinstance(record, ModelRecord):
         scheme = "" if record.scheme == "none" else f" {record.scheme},"
-        return f"{record.num_parameters / 1e6:.0f}M parameters,{scheme} {record.artifact.size / 1e6:.0f} MB"
+        return (
+            f"{record.num_parameters / 1e6:.0f}M parameters,{scheme} "
+            f"{record.artifact.size / 1e6:.0f} MB"
+        )
     if isinstance(record, DatasetRecord):
         dropped = record.num_dropped_too_long + record.num_dropped_duplicates
         tail = f", {dropped} left out" if dropped else ""
@@ -116,37 +134,64 @@ def summary(record: Record) -> str:
     if isinstance(record, SweepRecord):
         losses = ((t, t.training.selection_loss if t.training else None) for t in record.trials)
         shown = ", ".join(
-            f"{trial_words(trial)}: {trial.outcome if loss is None else format(loss, '.3f')}" for trial, loss in losses
+            f"{trial_words(trial)}: {trial.outcome if loss is None else format(loss, '.3f')}"
+            for trial, loss in losses
         )
         chosen = trial_words(record.trials[record.chosen])
         return f"learning rate {chosen} chosen by selection loss ({shown})"
     if isinstance(record, TrainingRecord):
-        loss = f", selection loss {record.selection_loss:.3f}" if record.selection_loss is not None else ""
-        seen = [point.selection_loss for point in record.history if point.selection_loss is not None]
-        loss += f" (on the way {', '.join(f'{one:.3f}' for one in seen[-MOST_SHOWN:])})" if seen and loss else ""
-        warning = "" if record.best_step is not None else parted(with_end(record))  # the best weights were kept
+        loss = (
+            f", selection loss {record.selection_loss:.3f}"
+            if record.selection_loss is not None
+            else ""
+        )
+        seen = [
+            point.selection_loss for point in record.history if point.selection_loss is not None
+        ]
+        loss += (
+            f" (on the way {', '.join(f'{one:.3f}' for one in seen[-MOST_SHOWN:])})"
+            if seen and loss
+            else ""
+        )
+        warning = (
+            "" if record.best_step is not None else parted(with_end(record))
+        )  # the best weights were kept
         warned = f"\n  [yellow]{warning}; {LESS}[/yellow]" if warning else ""
         again = f", {record.num_restarts} restarts" if record.num_restarts else ""
         fast = f" with {', '.join(record.kernels)}" if record.kernels else ""
-        return f"{record.num_steps} steps, {record.tokens_per_s:.0f} tokens/s{fast}{loss}{again}{warned}"
+        return (
+            f"{record.num_steps} steps, {record.tokens_per_s:.0f} "
+            f"tokens/s{fast}{loss}{again}{warned}"
+        )
     if isinstance(record, DeploymentRecord):
         return f"slot {record.slot} answers"
     if isinstance(record, EvaluationRecord):
         thought = reasoning(record)
-        return f"{items_asked(record)} items in {record.seconds:.0f} s" + (f", {thought}" if thought else "")
+        return f"{items_asked(record)} items in {record.seconds:.0f} s" + (
+            f", {thought}" if thought else ""
+        )
     if isinstance(record, ContaminationRecord):
         found = f"{len(record.exact)} copied, {len(record.near)} alike"
-        return f"{record.num_items} items, {found if record.exact or record.near else 'none'} in the training data"
+        return (
+            f"{record.num_items} items, {found if record.exact or record.near else 'none'} in the "
+            "training data"
+        )
     if isinstance(record, GateRecord):
         return f"{record.scorecard.outcome}, {summary(record.candidate)}"
     return ""
 
 
 def _current(progress_file: Path) -> dict[str, Progress]:
-    """The newest progress of each of the stage's running trials, by name; of the stage itself where it has none."""
+    """The newest progress of each of the stage's running trials, by name; of the stage itself where
+    it has none."""
     trials = sorted(progress_file.parent.glob("trials/*.jsonl"))
-    found = {file.stem.rpartition("-")[0] if trials else "": _newest(file) for file in trials or [progress_file]}
-    return {name: newest for name, newest in found.items() if newest is not None and not newest.is_over}
+    found = {
+        file.stem.rpartition("-")[0] if trials else "": _newest(file)
+        for file in trials or [progress_file]
+    }
+    return {
+        name: newest for name, newest in found.items() if newest is not None and not newest.is_over
+    }
 
 
 def _newest(file: Path) -> Progress | None:
@@ -198,22 +243,34 @@ def _first_seen(before: _Seen | None, progress: Progress, now: float) -> _Seen:
     return before if before and 0 < before.step <= progress.step else _Seen(now, progress.step)
 
 
-def _live_table(stage: str, lines: Mapping[str, Progress], seen: Mapping[str, _Seen], seconds: float) -> Any:
+def _live_table(
+    stage: str, lines: Mapping[str, Progress], seen: Mapping[str, _Seen], seconds: float
+) -> Any:
     from rich.progress_bar import ProgressBar
     from rich.spinner import Spinner
 
     table = Table.grid(padding=(0, 1))
     for name, progress in (lines or {"": Progress(step=0, num_steps=0, text="…")}).items():
-        bar = ProgressBar(total=progress.num_steps, completed=progress.step, width=24) if progress.num_steps else ""
+        bar = (
+            ProgressBar(total=progress.num_steps, completed=progress.step, width=24)
+            if progress.num_steps
+            else ""
+        )
         left = _time_left(progress, seen[name]) if name in seen else ""
-        table.add_row(Spinner("dots"), stage, f"{seconds:4.0f} s", bar, _words(name, progress) + left)
+        table.add_row(
+            Spinner("dots"), stage, f"{seconds:4.0f} s", bar, _words(name, progress) + left
+        )
     return table
 
 
 def _time_left(progress: Progress, first: _Seen) -> str:
     """At the pace of the steps that were seen."""
     done, seconds = progress.step - first.step, time.monotonic() - first.at_s
-    return f", about {seconds / done * (progress.num_steps - progress.step):.0f} s left" if done > 0 else ""
+    return (
+        f", about {seconds / done * (progress.num_steps - progress.step):.0f} s left"
+        if done > 0
+        else ""
+    )
 
 
 def is_terminal() -> bool:

@@ -1,4 +1,5 @@
-"""What commands print line by line: foreign text (answers, data, a server's words) can be read, and can do nothing."""
+"""What commands print line by line: foreign text (answers, data, a server's words) can be read, and
+can do nothing."""
 
 import re
 
@@ -11,10 +12,14 @@ _OWN_STYLES = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
 def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
-    """`click.echo` of text without control characters, styles aside. Foreign text in a line with styles of ours is
-    made `printable` before, so that it brings none of its own."""
+    """`click.echo` of text without control characters, styles aside. Foreign text in a line with
+    styles of ours is made `printable` before, so that it brings none of its own."""
     parts = _OWN_STYLES.split(str(text))
-    click.echo("".join(part if number % 2 else printable(part) for number, part in enumerate(parts)), err=err, nl=nl)
+    click.echo(
+        "".join(part if number % 2 else printable(part) for number, part in enumerate(parts)),
+        err=err,
+        nl=nl,
+    )
 
 
 def echo_foreign(text: str, *, err: bool = False, nl: bool = True) -> None:

@@ -6,7 +6,8 @@ WIDEST = 100
 
 
 def excerpt(text: str, line: int, column: int) -> str:
-    """A line between its neighbours, with a caret under the column; empty where the text has no such line."""
+    """A line between its neighbours, with a caret under the column; empty where the text has no
+    such line."""
     lines = text.removeprefix("\ufeff").split("\n")
     if not 1 <= line <= len(lines):
         return ""
@@ -15,16 +16,22 @@ def excerpt(text: str, line: int, column: int) -> str:
     shown: list[str] = []
     for number in range(line - 1, line + 2):
         if 1 <= number <= len(lines):
-            shown.append(f"{number:>{digits}} | {_printable(lines[number - 1][offset : offset + WIDEST])}".rstrip())
+            shown.append(
+                f"{number:>{digits}} | {_printable(lines[number - 1][offset : offset + WIDEST])}".rstrip()
+            )
         if number == line:
             before = _printable(lines[line - 1][offset : max(offset, column - 1)])
-            missing = max(0, column - 1 - max(offset, len(lines[line - 1])))  # a place may be just behind its line
+            missing = max(
+                0, column - 1 - max(offset, len(lines[line - 1]))
+            )  # a place may be just behind its line
             shown.append(f"{'':>{digits}} | {' ' * (columns_of(before) + missing)}^")
     return "\n".join(shown)
 
 
 def _printable(line: str) -> str:
-    """The line with one visible character for each of its own, so that the caret stays under its place."""
+    """The line with one visible character for each of its own, so that the caret stays under its
+    place."""
     return "".join(
-        char if char.isprintable() else "→" if char == "\t" else " " if char == "\r" else "�" for char in line
+        char if char.isprintable() else "→" if char == "\t" else " " if char == "\r" else "�"
+        for char in line
     )

@@ -31,10 +31,18 @@ from assay.store.ledger import NO_RUNS, Ledger, RunRow, StageRow
 
 PLAIN_WIDTH = 120
 OUTCOME_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
-STATE_STYLES = {"done": "green", "cached": "dim", "running": "cyan", "failed": "red", "killed": "red"}
+STATE_STYLES = {
+    "done": "green",
+    "cached": "dim",
+    "running": "cyan",
+    "failed": "red",
+    "killed": "red",
+}
 
 
-def print_runs(runs: Sequence[RunRow], champion: Champion | None, ledger: Ledger, settings: Settings) -> None:
+def print_runs(
+    runs: Sequence[RunRow], champion: Champion | None, ledger: Ledger, settings: Settings
+) -> None:
     """All runs, newest first, and who has the traffic."""
     table = _table("run", "started", "stage", "state")
     for run in runs:
@@ -42,19 +50,30 @@ def print_runs(runs: Sequence[RunRow], champion: Champion | None, ledger: Ledger
         last = stages[-1] if stages else None
         verdict = _verdict(run.id, stages, ledger)
         table.add_row(
-            short_run(run.id), _ago(run.created_at), last.stage if last else "", verdict or (last.state if last else "")
+            short_run(run.id),
+            _ago(run.created_at),
+            last.stage if last else "",
+            verdict or (last.state if last else ""),
         )
     console = _console()
     console.print(table if runs else NO_RUNS)
     release = ledger.releases.under_way()
     if release is not None:
         step = f"step {release.step} of {len(release.intent.steps)}"
-        console.print(f"under way: {release.intent.action} of {short_run(release.intent.candidate.run)}, {step}")
-    console.print(f"traffic: {short_run(champion.run)} (slot {champion.slot})" if champion else "traffic: nobody")
+        console.print(
+            f"under way: {release.intent.action} of {short_run(release.intent.candidate.run)}, "
+            f"{step}"
+        )
+    console.print(
+        f"traffic: {short_run(champion.run)} (slot {champion.slot})"
+        if champion
+        else "traffic: nobody"
+    )
 
 
 def print_status(run: str, ledger: Ledger, settings: Settings) -> None:
-    """The stages of one run and what they came to, a sweep with its curves, and who has approved."""
+    """The stages of one run and what they came to, a sweep with its curves, and who has
+    approved."""
     console = _console()
     console.print(f"run [bold]{run}[/bold]  {settings.run_folder(run)}")
     records = {stage: record for stage, record, _ in _records(run, ledger)}
@@ -64,27 +83,33 @@ def print_status(run: str, ledger: Ledger, settings: Settings) -> None:
         style, record = STATE_STYLES[stage.state], records.get(stage.stage)
         words = escape(stage.error) if stage.error else summary(record) if record else ""
         console.print(
-            f"[{style}]{stage.stage:<{NAME_WIDTH}} {stage.state:<8}[/{style}] {took}  {words}".rstrip(), highlight=False
+            f"[{style}]{stage.stage:<{NAME_WIDTH}} {stage.state:<8}[/{style}] {took}  {words}".rstrip(),
+            highlight=False,
         )
         if isinstance(record, SweepRecord):
             print_sweep(console, record)
     for word in ledger.approvals(run):
         console.print(
-            f"{word.decision} by {word.reviewer}, {_ago(word.given_at)}: {escape(word.reason) or 'no reason'}"
+            f"{word.decision} by {word.reviewer}, {_ago(word.given_at)}: "
+            f"{escape(word.reason) or 'no reason'}"
         )
 
 
 def print_scorecard(run: str, scorecard: Scorecard, selftest: SelftestRecord | None = None) -> None:
-    """The verdict first, then a row for each limit, then the promises that the suite's self-test saw missed."""
+    """The verdict first, then a row for each limit, then the promises that the suite's self-test
+    saw missed."""
     console = _console()
     style = OUTCOME_STYLES[scorecard.outcome]
     console.print()
     console.print(
-        f"[{style}]{scorecard.outcome}[/{style}]  {short_run(run)}  model {scorecard.artifact_digest[:12]}",
+        f"[{style}]{scorecard.outcome}[/{style}]  {short_run(run)}  model "
+        f"{scorecard.artifact_digest[:12]}",
         highlight=False,
     )
     confidence = scorecard.attempt.confidence if scorecard.attempt else scorecard.confidence
-    table = _table("limit", "required", "observed", f"bound ({100 * confidence:.4g}%)", "base", "items", "")
+    table = _table(
+        "limit", "required", "observed", f"bound ({100 * confidence:.4g}%)", "base", "items", ""
+    )
     for limit in scorecard.limits:
         table.add_row(
             f"{limit.task}\n[dim]{limit.metric}[/dim]",
@@ -99,7 +124,8 @@ def print_scorecard(run: str, scorecard: Scorecard, selftest: SelftestRecord | N
     if scorecard.attempt and scorecard.attempt.budget:
         attempt = scorecard.attempt
         console.print(
-            f"  attempt {attempt.number} of {attempt.budget} with these items, so each bound is made at "
+            f"  attempt {attempt.number} of {attempt.budget} with these items, so each bound is "
+            "made at "
             f"{100 * attempt.confidence:.4g}% confidence",
             highlight=False,
         )
@@ -114,7 +140,9 @@ def print_report(report: Report, ledger: Ledger) -> None:
     """Stages, scorecard, what the suite's self-test found, and the answers that cost most."""
     console = _console()
     for stage, record, seconds in _records(report.name, ledger):
-        console.print(f"{stage:<{NAME_WIDTH}} [dim]{seconds:6.0f} s[/dim]  {summary(record)}", highlight=False)
+        console.print(
+            f"{stage:<{NAME_WIDTH}} [dim]{seconds:6.0f} s[/dim]  {summary(record)}", highlight=False
+        )
         if isinstance(record, SweepRecord):
             print_sweep(console, record)
     print_scorecard(report.name, report.scorecard, report.selftest)
@@ -129,10 +157,21 @@ def print_comparison(comparison: Comparison) -> None:
     console.print(f"A  {comparison.first}  model {comparison.first_digest[:12]}", highlight=False)
     console.print(f"B  {comparison.second}  model {comparison.second_digest[:12]}", highlight=False)
     table = _table(
-        "limit", "A", "B", "A - B", f"{100 * comparison.confidence:.4g}% interval", "items", "better", "sure"
+        "limit",
+        "A",
+        "B",
+        "A - B",
+        f"{100 * comparison.confidence:.4g}% interval",
+        "items",
+        "better",
+        "sure",
     )
     for limit in comparison.limits:
-        ends = "" if limit.lower is None or limit.upper is None else f"{limit.lower:+.1%} to {limit.upper:+.1%}"
+        ends = (
+            ""
+            if limit.lower is None or limit.upper is None
+            else f"{limit.lower:+.1%} to {limit.upper:+.1%}"
+        )
         table.add_row(
             f"{limit.task}\n[dim]{limit.metric}[/dim]",
             _percent(limit.first),
@@ -153,9 +192,18 @@ def print_selftest(record: SelftestRecord) -> None:
     """Whether the suite keeps its promises, then what it does with models of known quality."""
     console = _console()
     kept = "[bold green]KEPT[/bold green]" if not record.faults else "[bold red]MISSED[/bold red]"
-    console.print(f"{kept}  {record.suite}: {record.draws} draws, answers of model {record.artifact_digest[:12]}")
+    console.print(
+        f"{kept}  {record.suite}: {record.draws} draws, answers of model "
+        f"{record.artifact_digest[:12]}"
+    )
     corrupted = [f"{point.corrupted:.0%}" for point in record.planted]
-    table = _table("limit", "on the limit: PASS", "FAIL", "as good as the base: FAIL", "PASS, when answers are spoilt")
+    table = _table(
+        "limit",
+        "on the limit: PASS",
+        "FAIL",
+        "as good as the base: FAIL",
+        "PASS, when answers are spoilt",
+    )
     table.add_row("", "", "", "", "".join(f"{text:>6}" for text in corrupted), style="dim")
     for limit in record.limits:
         on_limit, equal = limit.on_limit, limit.equal
@@ -171,7 +219,8 @@ def print_selftest(record: SelftestRecord) -> None:
     for model in record.noised:
         missed = f"; not met: {', '.join(model.missed)}" if model.missed else ""
         console.print(
-            f"noise {model.noise:g}: {model.outcome}, {model.changed_answers:.0%} of the answers differ{missed}"
+            f"noise {model.noise:g}: {model.outcome}, {model.changed_answers:.0%} of the answers "
+            f"differ{missed}"
         )
     for fault in record.faults:
         print_fault(fault)
@@ -187,19 +236,25 @@ def print_judge(judge: JudgeAgreement) -> None:
     console, level = _console(), f"{100 * judge.confidence:g}%"
     within = f" (within {judge.within})" if judge.within else ""
     console.print(
-        f"judge {escape(judge.model)}: agrees{within} with {judge.num_agreed} of {judge.num_labels} labels, "
+        f"judge {escape(judge.model)}: agrees{within} with {judge.num_agreed} of "
+        f"{judge.num_labels} labels, "
         f"{judge.agreement:.1%}; with {level} confidence at least {judge.agreement_lower:.1%}",
         highlight=False,
     )
     if judge.kappa is not None and judge.kappa_lower is not None:
-        text = f"weighted kappa {judge.kappa:.3f}; with {level} confidence at least {judge.kappa_lower:.3f}"
+        text = (
+            f"weighted kappa {judge.kappa:.3f}; with {level} confidence at least "
+            f"{judge.kappa_lower:.3f}"
+        )
         console.print(text, highlight=False)
     else:
         console.print("no kappa: all labels and scores are one", highlight=False)
     table = _table("person", "judge", "answer that they differ on")
     for apart in judge.disagreements:
         score = "no score" if apart.score is None else str(apart.score)
-        table.add_row(str(apart.label), score, escape(f"{apart.question[:80]} → {apart.answer[:120]}"))
+        table.add_row(
+            str(apart.label), score, escape(f"{apart.question[:80]} → {apart.answer[:120]}")
+        )
     if judge.disagreements:
         console.print(table)
 
@@ -208,7 +263,11 @@ def next_steps(run: str, spec: Spec, scorecard: Scorecard) -> str:
     """The commands that go on after a passing gate."""
     reason = ' --reason "…"' if scorecard.missed_soft_limits else ""
     needed = num_required(spec.approval, scorecard)
-    whose = f"{needed} of {', '.join(spec.approval.reviewers)}" if needed > 1 else " or ".join(spec.approval.reviewers)
+    whose = (
+        f"{needed} of {', '.join(spec.approval.reviewers)}"
+        if needed > 1
+        else " or ".join(spec.approval.reviewers)
+    )
     return (
         f"waiting for approval by {whose}; go on with\n"
         f"  assay approve {short_run(run)} --as {spec.approval.reviewers[0]}{reason}\n"
@@ -234,16 +293,23 @@ def _verdict(run: str, stages: Sequence[StageRow], ledger: Ledger) -> str:
     if gate is None:
         return "evaluated by another version"
     outcome = gate.scorecard.outcome
-    approved = outcome == "PASS" and any(word.decision == "approve" for word in ledger.approvals(run))
+    approved = outcome == "PASS" and any(
+        word.decision == "approve" for word in ledger.approvals(run)
+    )
     return f"{outcome}, approved" if approved else outcome
 
 
 def _print_answers(console: Console, wrong: WrongAnswers) -> None:
     """Items that count against a limit, beside what the base model said."""
-    console.print(f"\n[bold]{wrong.task}[/bold] {wrong.metric}: {wrong.count} answers count against it")
+    console.print(
+        f"\n[bold]{wrong.task}[/bold] {wrong.metric}: {wrong.count} answers count against it"
+    )
     for example in wrong.examples:
         console.print(f"  {escape(example.prompt)}", highlight=False)
-        console.print(f"    [red]{escape(example.response)}[/red]  wanted {escape(example.target)}", highlight=False)
+        console.print(
+            f"    [red]{escape(example.response)}[/red]  wanted {escape(example.target)}",
+            highlight=False,
+        )
         if example.base_response is not None:
             console.print(f"    [dim]base: {escape(example.base_response)}[/dim]", highlight=False)
 

@@ -1,8 +1,9 @@
-"""What keeps a training run in transformers' Trainer: after each optimizer step all workers agree whether to write
-a checkpoint, whether to stop, and whether it still makes sense to go on.
+"""What keeps a training run in transformers' Trainer: after each optimizer step all workers agree
+whether to write a checkpoint, whether to stop, and whether it still makes sense to go on.
 
-Checkpoints hold what DeepSpeed needs (a file for each rank: weights that are trained, optimizer, schedule), every
-rank's random states, and the Trainer's own counters, from which it finds its place in the data.
+Checkpoints hold what DeepSpeed needs (a file for each rank: weights that are trained, optimizer,
+schedule), every rank's random states, and the Trainer's own counters, from which it finds its place
+in the data.
 """
 
 import math
@@ -52,7 +53,8 @@ class CheckpointConfig(Record):
     resume_from: str | None = None
     """Checkpoint to start from, which was verified."""
     until: float | None = None
-    """Share of the run after which it pauses, with a checkpoint and a word on how it does; None for all of it."""
+    """Share of the run after which it pauses, with a checkpoint and a word on how it does; None for
+    all of it."""
     halt_file: str | None = None
     """A file that stops this training and others with it, once it exists."""
 
@@ -79,7 +81,8 @@ class CheckpointState(Record):
 
 
 class CheckpointCallback:
-    """One worker's part in keeping a run. `after_step` and `save` are called by all workers alike."""
+    """One worker's part in keeping a run. `after_step` and `save` are called by all workers
+    alike."""
 
     def __init__(
         self,
@@ -107,7 +110,9 @@ class CheckpointCallback:
         self._saved_at = time.monotonic()
         self._looked_at = 0.0
         if keeping and keeping.resume_from:
-            self._remember(CheckpointState.model_validate_json((Path(keeping.resume_from) / KEPT).read_text()))
+            self._remember(
+                CheckpointState.model_validate_json((Path(keeping.resume_from) / KEPT).read_text())
+            )
 
     def after_step(self, step: int, num_steps: int, control: Any) -> None:
         """Tells the Trainer what to do after an optimizer step. Rank 0 decides for all."""
@@ -137,12 +142,15 @@ class CheckpointCallback:
         return (loss, error) if measured_at > step else (None, None)
 
     def set_rates(self, scheduler: Any) -> None:
-        """Gives the next step the rate that the spec says for it. A checkpoint of a training that was the same up to
-        there remembers another, and DeepSpeed's elastic checkpoints remember none."""
+        """Gives the next step the rate that the spec says for it. A checkpoint of a training that
+        was the same up to there remembers another, and DeepSpeed's elastic checkpoints remember
+        none."""
         while hasattr(scheduler, "scheduler"):  # accelerate's wrappers
             scheduler = scheduler.scheduler
         groups = scheduler.optimizer.param_groups
-        for group, rate, share in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+        for group, rate, share in zip(
+            groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+        ):
             group["lr"] = rate * share(scheduler.last_epoch)
 
     def check_loss(self) -> None:
@@ -151,7 +159,8 @@ class CheckpointCallback:
             raise Diverged(f"training diverged at step {self.history[-1].step}: {reason}")
 
     def save(self, trainer: Any) -> None:
-        """Writes a checkpoint of the Trainer as it stands between two steps, and where it pauses, how it does."""
+        """Writes a checkpoint of the Trainer as it stands between two steps, and where it pauses,
+        how it does."""
         import torch.distributed as dist
 
         assert self.keeping is not None
@@ -197,11 +206,15 @@ class CheckpointCallback:
         self._saved_at = time.monotonic()
 
     def go_back_to_best(self, trainer: Any) -> bool:
-        """Gives the model the weights of the lowest selection loss, where early stopping has found one before the
-        end; says whether it did."""
+        """Gives the model the weights of the lowest selection loss, where early stopping has found
+        one before the end; says whether it did."""
         from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 
-        if self.keeping is None or not self.best_step or self.best_step == int(trainer.state.global_step):
+        if (
+            self.keeping is None
+            or not self.best_step
+            or self.best_step == int(trainer.state.global_step)
+        ):
             return False
         folder = checkpoints.at(Path(self.keeping.folder), self.best_step)
         if not folder.exists():
@@ -226,13 +239,19 @@ class CheckpointCallback:
 
     def _looks_at(self, step: int, num_steps: int) -> bool:
         stopping = self.train.early_stopping if self.keeping else None
-        return stopping is not None and step % (stopping.every_steps or max(1, num_steps // LOOKS)) == 0
+        return (
+            stopping is not None
+            and step % (stopping.every_steps or max(1, num_steps // LOOKS)) == 0
+        )
 
     def _shows_at(self, step: int, num_steps: int) -> bool:
-        """Whether a look is due for those who watch: between the first step and the last, in equal parts."""
+        """Whether a look is due for those who watch: between the first step and the last, in equal
+        parts."""
         if self.num_looks is None:
             return False
-        every = self.train.eval_steps or (num_steps // (self.num_looks + 1) if self.num_looks else 0)
+        every = self.train.eval_steps or (
+            num_steps // (self.num_looks + 1) if self.num_looks else 0
+        )
         return every > 0 and step % every == 0
 
     def _pauses_at(self, step: int, num_steps: int) -> bool:
@@ -259,7 +278,11 @@ class CheckpointCallback:
 
     def _remember(self, kept: CheckpointState) -> None:
         self.history[:] = kept.history
-        self.best_step, self.best_loss, self.num_worse = kept.best_step, kept.best_loss, kept.num_worse
+        self.best_step, self.best_loss, self.num_worse = (
+            kept.best_step,
+            kept.best_loss,
+            kept.num_worse,
+        )
 
 
 def steps_until(share: float, num_steps: int) -> int:
@@ -268,10 +291,13 @@ def steps_until(share: float, num_steps: int) -> int:
 
 
 def attach(checkpointing: CheckpointCallback, trainer: Any) -> None:
-    """Puts the keeper's checkpoints, and its schedule for a range test, in the place of the trainer's own."""
+    """Puts the keeper's checkpoints, and its schedule for a range test, in the place of the
+    trainer's own."""
     trainer._save_checkpoint = lambda model, trial: checkpointing.save(trainer)
     if not trainer.is_deepspeed_enabled:
-        trainer._load_from_checkpoint = lambda folder, model=None: trained_state.load(trainer.model, Path(folder))
+        trainer._load_from_checkpoint = lambda folder, model=None: trained_state.load(
+            trainer.model, Path(folder)
+        )
     if checkpointing.train.min_workers is not None and trainer.is_deepspeed_enabled:
         _let_others_read()
     if checkpointing.train.learning_rate_changes:
@@ -282,10 +308,14 @@ def attach(checkpointing: CheckpointCallback, trainer: Any) -> None:
         )
 
 
-def _changing(trainer: Any, train: TrainSpec, num_training_steps: int, optimizer: Any = None) -> Any:
+def _changing(
+    trainer: Any, train: TrainSpec, num_training_steps: int, optimizer: Any = None
+) -> Any:
     """The Trainer's own schedule, times what the spec changes the peak by."""
     if optimizer is None and trainer.lr_scheduler is not None:
-        return trainer.lr_scheduler  # DeepSpeed has asked for it before, with the optimizer that it has made
+        return (
+            trainer.lr_scheduler
+        )  # DeepSpeed has asked for it before, with the optimizer that it has made
     apart = copy(trainer)
     apart.lr_scheduler = None
     scheduler = type(trainer).create_scheduler(apart, num_training_steps, optimizer)
@@ -295,7 +325,9 @@ def _changing(trainer: Any, train: TrainSpec, num_training_steps: int, optimizer
     ]
 
     def share(own: Callable[[int], float], step: int) -> float:
-        return own(step) * next((factor for first, factor in reversed(changes) if step >= first), 1.0)
+        return own(step) * next(
+            (factor for first, factor in reversed(changes) if step >= first), 1.0
+        )
 
     scheduler.lr_lambdas = [partial(share, own) for own in scheduler.lr_lambdas]
     if optimizer is None:
@@ -321,13 +353,16 @@ def divergence(history: Sequence[LossPoint]) -> str | None:
     if not math.isfinite(history[-1].loss) or history[-1].loss >= 1e300:
         return "the loss is not a finite number"
     limit = EXPLODED * max(history[0].loss, 1.0)
-    if len(history) > EXPLODED_LINES and all(point.loss > limit for point in history[-EXPLODED_LINES:]):
+    if len(history) > EXPLODED_LINES and all(
+        point.loss > limit for point in history[-EXPLODED_LINES:]
+    ):
         return f"the loss is {history[-1].loss:.1f}, after {history[0].loss:.1f} at the start"
     return None
 
 
 def _count_steps_in_groups(engine: Any, step: int) -> None:
-    """DeepSpeed's elastic checkpoints look for the step where its own Adam keeps it; torch's keeps it elsewhere."""
+    """DeepSpeed's elastic checkpoints look for the step where its own Adam keeps it; torch's keeps
+    it elsewhere."""
     optimizer = getattr(engine.optimizer, "optimizer", None)
     for group in getattr(optimizer, "param_groups", ()):
         group["step"] = step
@@ -335,8 +370,8 @@ def _count_steps_in_groups(engine: Any, step: int) -> None:
 
 @cache
 def _let_others_read() -> None:
-    """DeepSpeed's optimizers of stage 1 and 2 can divide an elastic checkpoint among another number of workers; its
-    engine refuses before it asks them."""
+    """DeepSpeed's optimizers of stage 1 and 2 can divide an elastic checkpoint among another number
+    of workers; its engine refuses before it asks them."""
     from deepspeed.runtime.engine import DeepSpeedEngine
 
     own = DeepSpeedEngine._load_zero_checkpoint

@@ -1,7 +1,8 @@
-"""Checkpoints on disk that can be trusted: written aside, flushed, listed with SHA-256 and size, and renamed last.
+"""Checkpoints on disk that can be trusted: written aside, flushed, listed with SHA-256 and size,
+and renamed last.
 
-A folder named `step-…` is therefore whole unless something changed it later, and then `newest_valid` passes it by.
-Nothing here knows what the files mean.
+A folder named `step-…` is therefore whole unless something changed it later, and then
+`newest_valid` passes it by. Nothing here knows what the files mean.
 """
 
 import hashlib
@@ -48,7 +49,8 @@ class Checkpoint:
 
 
 def draft(root: Path, step: int, token: str) -> Path:
-    """Where the files of a new checkpoint are written; `token` keeps attempts that overlap apart."""
+    """Where the files of a new checkpoint are written; `token` keeps attempts that overlap
+    apart."""
     return root / f"{DRAFT}{step:09d}-{token}"
 
 
@@ -58,14 +60,15 @@ def at(root: Path, step: int) -> Path:
 
 
 def flush(folder: Path, *, share: int = 0, num_shares: int = 1) -> dict[str, FileEntry]:
-    """Puts one share of the folder's files on the disk, and returns their entries; so many workers divide the
-    reading among them."""
+    """Puts one share of the folder's files on the disk, and returns their entries; so many workers
+    divide the reading among them."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())[share::num_shares]
     return {path.relative_to(folder).as_posix(): _flushed(path) for path in paths}
 
 
 def seal(folder: Path, manifest: CheckpointManifest) -> Path:
-    """Makes a draft a checkpoint: until the rename no reader sees it, and after it a power cut leaves it whole."""
+    """Makes a draft a checkpoint: until the rename no reader sees it, and after it a power cut
+    leaves it whole."""
     data = manifest.model_dump()
     path = folder / MANIFEST
     path.write_text(json.dumps({"manifest": data, "digest": digest_of(data)}))
@@ -74,7 +77,9 @@ def seal(folder: Path, manifest: CheckpointManifest) -> Path:
         _flush(inner)
     target = at(folder.parent, manifest.step)
     if target.exists():
-        shutil.rmtree(target)  # of an attempt that overlaps with this one, or damaged: the state is the same
+        shutil.rmtree(
+            target
+        )  # of an attempt that overlaps with this one, or damaged: the state is the same
     os.rename(folder, target)
     _flush(folder.parent)
     return target
@@ -87,23 +92,32 @@ def verify(folder: Path) -> CheckpointManifest:
         manifest = CheckpointManifest.model_validate(text["manifest"])
         intact = digest_of(manifest.model_dump()) == text["digest"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{folder.name}: its manifest cannot be read ({type(error).__name__})") from error
+        raise Damaged(
+            f"{folder.name}: its manifest cannot be read ({type(error).__name__})"
+        ) from error
     if not intact:
         raise Damaged(f"{folder.name}: its manifest has changed")
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
+    there = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    } - {MANIFEST}
     for name in sorted(there ^ set(manifest.files)):
-        raise Damaged(f"{folder.name}: {name} {'does not belong to it' if name in there else 'is missing'}")
+        raise Damaged(
+            f"{folder.name}: {name} {'does not belong to it' if name in there else 'is missing'}"
+        )
     for name, entry in manifest.files.items():
         path = folder / name
         if path.stat().st_size != entry.size:
-            raise Damaged(f"{folder.name}: {name} has {path.stat().st_size} bytes, not {entry.size}")
+            raise Damaged(
+                f"{folder.name}: {name} has {path.stat().st_size} bytes, not {entry.size}"
+            )
         if _sha256(path) != entry.sha256:
             raise Damaged(f"{folder.name}: {name} has changed")
     return manifest
 
 
 def newest_valid(root: Path, job: str, tell: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint of `job` that is whole; None when there is none. What is passed by is told."""
+    """The newest checkpoint of `job` that is whole; None when there is none. What is passed by is
+    told."""
     for folder in reversed(_finished(root)):
         try:
             manifest = verify(folder)
@@ -117,8 +131,8 @@ def newest_valid(root: Path, job: str, tell: Callable[[str], None]) -> Checkpoin
 
 
 def take_in(folder: Path, root: Path, job: str) -> None:
-    """Makes the checkpoint in `folder`, of a training that was the same up to there, the first one of `job`. Raises
-    `Damaged` when it is not whole."""
+    """Makes the checkpoint in `folder`, of a training that was the same up to there, the first one
+    of `job`. Raises `Damaged` when it is not whole."""
     manifest = verify(folder)
     root.mkdir(parents=True, exist_ok=True)
     own = draft(root, manifest.step, "taken-over")
@@ -137,9 +151,14 @@ def prune(root: Path, *, keep_last: int, keep_best: int) -> None:
 
 
 def go_back_to(root: Path, checkpoint: Checkpoint | None) -> None:
-    """Removes what is newer than `checkpoint`, which is damaged or foreign, and what was left half written."""
+    """Removes what is newer than `checkpoint`, which is damaged or foreign, and what was left half
+    written."""
     for folder in [*root.glob(f"{DRAFT}*"), *_finished(root)]:
-        if checkpoint is None or folder.name.startswith(DRAFT) or folder.name > checkpoint.folder.name:
+        if (
+            checkpoint is None
+            or folder.name.startswith(DRAFT)
+            or folder.name > checkpoint.folder.name
+        ):
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,5 +1,5 @@
-"""What a training under plain data parallelism has changed, as a checkpoint keeps it: the trained weights, and what
-AdaLoRA remembers of them. DeepSpeed writes checkpoints of its own."""
+"""What a training under plain data parallelism has changed, as a checkpoint keeps it: the trained
+weights, and what AdaLoRA remembers of them. DeepSpeed writes checkpoints of its own."""
 
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,23 @@ def save(model: Any, folder: Path) -> None:
     """Writes `FILE` into the folder."""
     from safetensors.torch import save_file
 
-    tensors = {f"weight:{name}": weight for name, weight in model.named_parameters() if weight.requires_grad}
+    tensors = {
+        f"weight:{name}": weight
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+    }
     if allocator := _allocator(model):
         for kind in IMPORTANCE:
-            tensors |= {f"{kind}:{name}": values for name, values in getattr(allocator, kind).items()}
-        tensors |= {f"rank:{name}": _mask(kept) for name, kept in (allocator.peft_config.rank_pattern or {}).items()}
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, folder / FILE)
+            tensors |= {
+                f"{kind}:{name}": values for name, values in getattr(allocator, kind).items()
+            }
+        tensors |= {
+            f"rank:{name}": _mask(kept)
+            for name, kept in (allocator.peft_config.rank_pattern or {}).items()
+        }
+    save_file(
+        {name: tensor.detach().contiguous() for name, tensor in tensors.items()}, folder / FILE
+    )
 
 
 def load(model: Any, folder: Path) -> None:
@@ -34,11 +45,21 @@ def load(model: Any, folder: Path) -> None:
     if allocator := _allocator(model):
         device = next(model.parameters()).device
         for kind in IMPORTANCE:
-            found = {name.removeprefix(f"{kind}:"): tensors[name] for name in tensors if name.startswith(f"{kind}:")}
+            found = {
+                name.removeprefix(f"{kind}:"): tensors[name]
+                for name in tensors
+                if name.startswith(f"{kind}:")
+            }
             setattr(allocator, kind, {name: values.to(device) for name, values in found.items()})
-        ranks = {name.removeprefix("rank:"): tensors[name] for name in tensors if name.startswith("rank:")}
+        ranks = {
+            name.removeprefix("rank:"): tensors[name]
+            for name in tensors
+            if name.startswith("rank:")
+        }
         if ranks:
-            allocator.peft_config.rank_pattern = {name: kept.bool().tolist() for name, kept in ranks.items()}
+            allocator.peft_config.rank_pattern = {
+                name: kept.bool().tolist() for name, kept in ranks.items()
+            }
 
 
 def _allocator(model: Any) -> Any:

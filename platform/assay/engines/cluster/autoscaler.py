@@ -1,7 +1,8 @@
 """What Ray's autoscaler may still add to a cluster.
 
-Ray itself does not tell: its state has a field for it that only hosted Ray fills (2.60). On the head of
-`ray up` lies the file that the autoscaler works by, with what each node type brings filled in.
+Ray itself does not tell: its state has a field for it that only hosted Ray fills (2.60). On the
+head of `ray up` lies the file that the autoscaler works by, with what each node type brings filled
+in.
 """
 
 from collections.abc import Sequence
@@ -16,8 +17,8 @@ KINDS = ("CPU", "GPU")
 
 
 def may_add(config_file: Path) -> dict[str, float]:
-    """The most CPUs and GPUs that workers can bring, by the cluster configuration in the file; none where
-    there is no file. Raises `PlaceError` when it is not such a configuration."""
+    """The most CPUs and GPUs that workers can bring, by the cluster configuration in the file; none
+    where there is no file. Raises `PlaceError` when it is not such a configuration."""
     if not config_file.exists():
         return dict.fromkeys(KINDS, 0.0)
     try:
@@ -25,11 +26,15 @@ def may_add(config_file: Path) -> dict[str, float]:
         types = dict(config["available_node_types"])
         types.pop(str(config["head_node_type"]))
         at_once = int(config.get("max_workers", 2))  # Ray's default
-        workers = [(_resources(one), int(one.get("max_workers", at_once))) for one in types.values()]
+        workers = [
+            (_resources(one), int(one.get("max_workers", at_once))) for one in types.values()
+        ]
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise PlaceError(
-            f"{config_file} is no configuration of a Ray cluster ({type(error).__name__}: {error}); "
-            "ASSAY_AUTOSCALER_CONFIG names the file that `ray up` was given, or its copy on the head"
+            f"{config_file} is no configuration of a Ray cluster ({type(error).__name__}: "
+            f"{error}); "
+            "ASSAY_AUTOSCALER_CONFIG names the file that `ray up` was given, or its copy on the "
+            "head"
         ) from error
     return {kind: _most(kind, workers, at_once) for kind in KINDS}
 

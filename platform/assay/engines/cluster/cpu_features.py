@@ -4,8 +4,8 @@ from pathlib import Path
 
 
 def computes_in_bf16() -> bool:
-    """Whether the CPU has instructions for bfloat16. Without them bf16 is emulated: a matrix product took three
-    times as long as in fp32 on a processor with plain AVX-512."""
+    """Whether the CPU has instructions for bfloat16. Without them bf16 is emulated: a matrix
+    product took three times as long as in fp32 on a processor with plain AVX-512."""
     return bool(bf16_instructions())
 
 

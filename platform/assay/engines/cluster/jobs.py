@@ -1,7 +1,8 @@
 """Ray's job API: hand a run to a cluster, follow its output, stop it.
 
-The token of a cluster with authentication is the one that Ray itself would take, from the environment:
-`RAY_AUTH_MODE=token`, and `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` or `~/.ray/auth_token`.
+The token of a cluster with authentication is the one that Ray itself would take, from the
+environment: `RAY_AUTH_MODE=token`, and `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` or
+`~/.ray/auth_token`.
 """
 
 import asyncio
@@ -27,7 +28,8 @@ MAX_UPLOAD_BYTES = 500 * 10**6
 """Ray's own limit is 512 MiB for the zipped folder."""
 
 QUIET_S = 60.0
-"""A connection that brings no output for so long is opened anew: it may have been lost without a sign."""
+"""A connection that brings no output for so long is opened anew: it may have been lost without a
+sign."""
 
 AGENT_WAIT_S = 120.0
 """How long `submit` waits for the agent of a head that has only just started."""
@@ -35,7 +37,11 @@ AGENT_WAIT_S = 120.0
 PATIENCE_S = 600.0
 """How long `follow` tries to reach a cluster that it has already spoken to."""
 
-CHATTY = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
+CHATTY = (
+    "dashboard.modules.dashboard_sdk",
+    "dashboard.modules.job.sdk",
+    "_private.runtime_env.packaging",
+)
 """Ray's loggers that tell of every upload and every closed socket."""
 
 _RAYS_OWN = re.compile(r"[-\d]+ [:,\d]+\tINFO job_manager\.py:\d+ -- |Running entrypoint for job ")
@@ -61,8 +67,8 @@ class JobOutcome:
 def pack(spec_text: str, root: Path, needed: Sequence[Path]) -> Path:
     """A new temporary folder with the resolved spec and the files and folders that it needs.
 
-    Paths relative to `root` are kept. Nothing is left out on account of a `.gitignore`.
-    Raises `UsageError` when something is missing, lies outside `root`, or all of it is too big to upload.
+    Paths relative to `root` are kept. Nothing is left out on account of a `.gitignore`. Raises
+    `UsageError` when something is missing, lies outside `root`, or all of it is too big to upload.
     """
     root = root.resolve()
     sources = [(source if source.is_absolute() else root / source).resolve() for source in needed]
@@ -74,15 +80,25 @@ def pack(spec_text: str, root: Path, needed: Sequence[Path]) -> Path:
         target = folder / source.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_NEVER_PACKED), dirs_exist_ok=True)
+            shutil.copytree(
+                source, target, ignore=shutil.ignore_patterns(*_NEVER_PACKED), dirs_exist_ok=True
+            )
         else:
             shutil.copy2(source, target)
     (folder / RESOLVED_SPEC).write_text(spec_text, encoding="utf-8")
     return folder
 
 
-def submit(address: str, *, entrypoint: list[str], working_dir: Path, env: dict[str, str], submission_id: str) -> None:
-    """Start a job and return at once. `env` is seen by the entrypoint and by the workers that it starts.
+def submit(
+    address: str,
+    *,
+    entrypoint: list[str],
+    working_dir: Path,
+    env: dict[str, str],
+    submission_id: str,
+) -> None:
+    """Start a job and return at once. `env` is seen by the entrypoint and by the workers that it
+    starts.
 
     Raises `PlaceError` when the cluster cannot be reached or refuses the job.
     """
@@ -132,8 +148,9 @@ class OwnOutput:
 def follow(address: str, submission_id: str, write: Callable[[str], None]) -> JobOutcome:
     """Pass a job's output to `write` as it comes, line ends included, until the job has ended.
 
-    A lost connection is made again, and nothing is written twice. Raises `PlaceError` when the cluster
-    cannot be reached at first or for `PATIENCE_S` later, refuses the token, or does not know the job.
+    A lost connection is made again, and nothing is written twice. Raises `PlaceError` when the
+    cluster cannot be reached at first or for `PATIENCE_S` later, refuses the token, or does not
+    know the job.
     """
     num_written = 0
     last_contact: float | None = None
@@ -175,12 +192,15 @@ def _check_packable(source: Path, root: Path) -> None:
 
 
 def _check_size(sources: Sequence[Path], root: Path) -> None:
-    files = {file for source in sources for file in ([source] if source.is_file() else source.rglob("*"))}
+    files = {
+        file for source in sources for file in ([source] if source.is_file() else source.rglob("*"))
+    }
     total_bytes = sum(file.stat().st_size for file in files if file.is_file())
     if total_bytes > MAX_UPLOAD_BYTES:
         raise UsageError(
             f"the files that the job needs under {root} are {total_bytes / 1e6:.0f} MB; at most "
-            f"{MAX_UPLOAD_BYTES / 1e6:.0f} MB travel with a job: put them on the cluster's shared file system"
+            f"{MAX_UPLOAD_BYTES / 1e6:.0f} MB travel with a job: put them on the cluster's shared "
+            "file system"
         )
 
 
@@ -201,7 +221,11 @@ def _connect(address: str) -> Any:
 @contextmanager
 def _without_address_variables() -> Iterator[None]:
     """Ray's client would silently prefer these variables to the address that it is given."""
-    hidden = {name: os.environ.pop(name) for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if name in os.environ}
+    hidden = {
+        name: os.environ.pop(name)
+        for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+        if name in os.environ
+    }
     try:
         yield
     finally:
@@ -209,7 +233,8 @@ def _without_address_variables() -> Iterator[None]:
 
 
 def _auth_headers() -> dict[str, str]:
-    """The token, read anew; Ray's own loader remembers what the environment was when it was imported."""
+    """The token, read anew; Ray's own loader remembers what the environment was when it was
+    imported."""
     if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
         return {}
     token = os.environ.get("RAY_AUTH_TOKEN", "")
@@ -218,7 +243,9 @@ def _auth_headers() -> dict[str, str]:
         try:
             token = path.read_text()
         except OSError as error:
-            raise PlaceError(f"RAY_AUTH_MODE is token, but {path} cannot be read: {error.strerror}") from error
+            raise PlaceError(
+                f"RAY_AUTH_MODE is token, but {path} cannot be read: {error.strerror}"
+            ) from error
     return {"Authorization": f"Bearer {token.strip()}"}
 
 
@@ -234,7 +261,8 @@ def _plain_errors(address: str) -> Iterator[None]:
     )
     unknown = f"the cluster at {address} does not know this job; was it restarted?"
     unauthorized = (
-        f"the cluster at {address} refuses the token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH "
+        f"the cluster at {address} refuses the token; set RAY_AUTH_MODE=token and "
+        "RAY_AUTH_TOKEN_PATH "
         "to a file with the cluster's token (or RAY_AUTH_TOKEN to the token itself)"
     )
     try:
@@ -256,7 +284,8 @@ def _plain_errors(address: str) -> Iterator[None]:
 
 
 def _output(client: Any, address: str, submission_id: str, *, skip: int) -> Iterator[str]:
-    """A job's output from its character number `skip` on, until it ends, breaks off or is long silent."""
+    """A job's output from its character number `skip` on, until it ends, breaks off or is long
+    silent."""
     chunks = client.tail_job_logs(submission_id)  # always starts with the first character
     with asyncio.Runner() as runner:
         while True:

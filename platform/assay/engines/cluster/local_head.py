@@ -1,4 +1,5 @@
-"""A local Ray head, started and stopped by us: token authentication on, everything on the loopback."""
+"""A local Ray head, started and stopped by us: token authentication on, everything on the
+loopback."""
 
 import os
 import secrets
@@ -23,21 +24,25 @@ _started: list["subprocess.Popen[bytes]"] = []
 """Heads of this process, kept because Python warns of those that it forgets."""
 STOP_TIMEOUT_S = 10.0
 JOB_STOP_WAIT_S = 15
-"""What `ray job stop` leaves a run to write a checkpoint, before it is killed; Ray's own 3 seconds are few."""
+"""What `ray job stop` leaves a run to write a checkpoint, before it is killed; Ray's own 3 seconds
+are few."""
 MARK = "ASSAY_LOCAL_HEAD"
-"""Environment variable that everything started by the head inherits; its value is the place's home."""
+"""Environment variable that everything started by the head inherits; its value is the place's
+home."""
 
-# Ray 2.60 starts a worker process for each logical processor, of which a place has more than real ones. Each holds
-# 90 MB and wakes a hundred times a second while it waits. Here they start when they are wanted, and one may wait.
-# Nor does anyone take this one machine away with a warning, which each training would watch for in one process more.
+# Ray 2.60 starts a worker process for each logical processor, of which a place has more than real
+# ones. Each holds 90 MB and wakes a hundred times a second while it waits. Here they start when
+# they are wanted, and one may wait. Nor does anyone take this one machine away with a warning,
+# which each training would watch for in one process more.
 FEW_PROCESSES = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_num_workers_soft_limit": "1",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 
-# What Ray's agents look at, they look at less often: the machine's processes and memory every 15 seconds (Ray's
-# default is 5), whether the head still lives every 2 (0.4), events every second (0.1).
+# What Ray's agents look at, they look at less often: the machine's processes and memory every 15
+# seconds (Ray's default is 5), whether the head still lives every 2 (0.4), events every second
+# (0.1).
 SELDOM = {
     "REPORTER_UPDATE_INTERVAL_MS": "15000",
     "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "2",
@@ -49,9 +54,11 @@ SERVE_ENV = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
     "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
-    # A slot is freed only when it has no traffic, so there is little to drain (seconds; Ray's default is 30).
+    # A slot is freed only when it has no traffic, so there is little to drain (seconds; Ray's
+    # default is 30).
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
-    # Serve's controller looks after its replicas ten times a second, at 6 % of a core; twice will do.
+    # Serve's controller looks after its replicas ten times a second, at 6 % of a core; twice will
+    # do.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
 }
 
@@ -88,7 +95,8 @@ def stop(settings: Settings) -> None:
     process = _process(settings)
     if process is not None:
         process.send_signal(signal.SIGTERM)
-    # Some of what runs on the head has left its process tree (Serve's HAProxy, for one); all of it bears the mark.
+    # Some of what runs on the head has left its process tree (Serve's HAProxy, for one); all of it
+    # bears the mark.
     family = _marked(settings)
     for left in family if process is None else ():
         left.terminate()
@@ -116,11 +124,13 @@ def environment(settings: Settings) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(settings.token_path),
         "RAY_JOB_STOP_WAIT_TIME_S": str(JOB_STOP_WAIT_S),
-        # A head of one machine has nowhere to drain its work to, and would wait 30 seconds for that when it stops.
+        # A head of one machine has nowhere to drain its work to, and would wait 30 seconds for that
+        # when it stops.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1",
-        # Ray warns of more worker processes than cores; here they are wanted (see `Place.num_cpus`).
+        # Ray warns of more worker processes than cores; here they are wanted (see
+        # `Place.num_cpus`).
         "RAY_worker_maximum_startup_concurrency": str(4 * settings.num_cpus),
         "ASSAY_HOME": str(settings.home),
         MARK: str(settings.home),
@@ -150,7 +160,8 @@ def _command(settings: Settings) -> list[str]:
 
 
 def _ports_of_its_own() -> dict[str, str]:
-    """Serve's HAProxy has two more ports, the same ones on every machine: a second head could not come up beside."""
+    """Serve's HAProxy has two more ports, the same ones on every machine: a second head could not
+    come up beside."""
     return {
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
@@ -171,7 +182,9 @@ def _require_free(port: int, setting: str) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise PlaceError(f"port {port} is in use; stop what uses it, or set {setting} to another") from error
+            raise PlaceError(
+                f"port {port} is in use; stop what uses it, or set {setting} to another"
+            ) from error
 
 
 def _free_port() -> int:
@@ -190,13 +203,14 @@ def _make_token(settings: Settings) -> None:
                 file.write(secrets.token_hex(32))
     except OSError as error:
         raise PlaceError(
-            f"cannot write to {settings.home}: {error.strerror}. Set ASSAY_HOME to a folder you may write"
+            f"cannot write to {settings.home}: {error.strerror}. Set ASSAY_HOME to a folder you "
+            "may write"
         ) from error
 
 
 def _marked(settings: Settings) -> list[psutil.Process]:
-    """Every process that was started by our head, by the mark in its environment, and what those have started: Ray's
-    agents write their title over their environment."""
+    """Every process that was started by our head, by the mark in its environment, and what those
+    have started: Ray's agents write their title over their environment."""
     found: set[psutil.Process] = set()
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -212,7 +226,10 @@ def _pid_file(settings: Settings) -> Path:
 def _process(settings: Settings) -> psutil.Process | None:
     try:
         process = psutil.Process(int(_pid_file(settings).read_text()))
-        ours = f"--port={settings.ray_port}" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+        ours = (
+            f"--port={settings.ray_port}" in process.cmdline()
+            and process.status() != psutil.STATUS_ZOMBIE
+        )
     except (OSError, ValueError, psutil.Error):
         return None
     return process if ours else None
@@ -220,7 +237,8 @@ def _process(settings: Settings) -> psutil.Process | None:
 
 def _answers(settings: Settings) -> bool:
     request = urllib.request.Request(
-        f"{settings.dashboard_url}/api/version", headers={"Authorization": f"Bearer {settings.ray_token()}"}
+        f"{settings.dashboard_url}/api/version",
+        headers={"Authorization": f"Bearer {settings.ray_token()}"},
     )
     try:
         with urllib.request.urlopen(request, timeout=2):

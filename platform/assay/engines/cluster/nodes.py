@@ -1,4 +1,5 @@
-"""What a running Ray cluster has, asked over its dashboard's HTTP API: Ray itself is not imported."""
+"""What a running Ray cluster has, asked over its dashboard's HTTP API: Ray itself is not
+imported."""
 
 import json
 import urllib.error
@@ -15,10 +16,11 @@ MIB = 2**20
 
 
 def running_cluster(dashboard_url: str, token: str) -> Cluster | None:
-    """The nodes that are alive, equal ones together; None when nobody answers, or not in a form that we know.
-    Raises `PlaceError` when the token is refused."""
+    """The nodes that are alive, equal ones together; None when nobody answers, or not in a form
+    that we know. Raises `PlaceError` when the token is refused."""
     request = urllib.request.Request(
-        f"{dashboard_url}/nodes?view=summary", headers={"Authorization": f"Bearer {token}"} if token else {}
+        f"{dashboard_url}/nodes?view=summary",
+        headers={"Authorization": f"Bearer {token}"} if token else {},
     )
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
@@ -35,7 +37,9 @@ def running_cluster(dashboard_url: str, token: str) -> Cluster | None:
     counted = Counter(nodes)
     return Cluster(
         source=f"the cluster at {dashboard_url}",
-        nodes=tuple(Node(**{**node.model_dump(), "count": count}) for node, count in counted.items()),
+        nodes=tuple(
+            Node(**{**node.model_dump(), "count": count}) for node, count in counted.items()
+        ),
     )
 
 

@@ -1,11 +1,13 @@
-"""What workers are told of this process's environment. Keys and passwords are not: Ray's dashboard shows it."""
+"""What workers are told of this process's environment. Keys and passwords are not: Ray's dashboard
+shows it."""
 
 import os
 import re
 from collections.abc import Mapping
 
 ENDPOINT = "HF_ENDPOINT"
-"""A mirror of the Hugging Face hub, such as `https://hf-mirror.com`, for who cannot reach the hub itself."""
+"""A mirror of the Hugging Face hub, such as `https://hf-mirror.com`, for who cannot reach the hub
+itself."""
 
 HUBS = (
     ENDPOINT,
@@ -15,7 +17,8 @@ HUBS = (
     "HF_HUB_DOWNLOAD_TIMEOUT",
     "HF_HUB_DISABLE_XET",
 )
-"""Which hub may be asked, and how. Mirrors that know nothing of Xet storage want `HF_HUB_DISABLE_XET=1`."""
+"""Which hub may be asked, and how. Mirrors that know nothing of Xet storage want
+`HF_HUB_DISABLE_XET=1`."""
 
 TRACKERS = (
     "MLFLOW_TRACKING_URI",
@@ -29,8 +32,8 @@ TRACKERS = (
 
 
 def passed_on(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables that workers on any machine get; those with a password in them stay here. Proxies are each
-    machine's own affair: a head that is started here inherits this machine's."""
+    """The variables that workers on any machine get; those with a password in them stay here.
+    Proxies are each machine's own affair: a head that is started here inherits this machine's."""
     named = {name: environ[name] for name in (*HUBS, *TRACKERS) if environ.get(name)}
     return {name: value for name, value in named.items() if not re.search(r"//[^/]*@", value)}
 

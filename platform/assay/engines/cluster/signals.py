@@ -1,5 +1,5 @@
-"""Ctrl-C, SIGTERM (`ray job stop`) and a terminal's end as a wish that is waited for, so that a checkpoint can be
-written first."""
+"""Ctrl-C, SIGTERM (`ray job stop`) and a terminal's end as a wish that is waited for, so that a
+checkpoint can be written first."""
 
 import signal
 import threading
@@ -11,13 +11,14 @@ from types import FrameType
 WISHES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _unheeded = threading.Event()
-"""Set when the process was asked to stop, and the work beside had ended by itself before it could."""
+"""Set when the process was asked to stop, and the work beside had ended by itself before it
+could."""
 
 
 @contextmanager
 def asked_to_stop() -> Iterator[threading.Event]:
-    """An event that these signals set, in the main thread; elsewhere nobody sets it. A second one interrupts at
-    once, but for the end of the terminal, of which shells and kernel both tell."""
+    """An event that these signals set, in the main thread; elsewhere nobody sets it. A second one
+    interrupts at once, but for the end of the terminal, of which shells and kernel both tell."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -39,10 +40,11 @@ def asked_to_stop() -> Iterator[threading.Event]:
 
 
 def run_beside(work: Callable[[], object], *, ask: Callable[[], None], within_s: float) -> None:
-    """Runs `work` in a thread beside this one, for libraries whose own signal handlers end everything at once. When
-    the process is asked to stop, `ask` is called, and the work has `within_s` seconds to end by itself; if it does
-    not, `KeyboardInterrupt` is raised and the thread left behind. Raises what `work` raises, when nobody asked it
-    to stop. Where the work was done before it could stop, the caller goes on to put it down, and then calls `heed`."""
+    """Runs `work` in a thread beside this one, for libraries whose own signal handlers end
+    everything at once. When the process is asked to stop, `ask` is called, and the work has
+    `within_s` seconds to end by itself; if it does not, `KeyboardInterrupt` is raised and the
+    thread left behind. Raises what `work` raises, when nobody asked it to stop. Where the work was
+    done before it could stop, the caller goes on to put it down, and then calls `heed`."""
     _unheeded.clear()
     errors: list[BaseException] = []
 
@@ -72,7 +74,8 @@ def run_beside(work: Callable[[], object], *, ask: Callable[[], None], within_s:
 
 
 def raise_if_requested() -> None:
-    """Raises `KeyboardInterrupt` where this process was asked to stop and has not: nothing more is to be begun."""
+    """Raises `KeyboardInterrupt` where this process was asked to stop and has not: nothing more is
+    to be begun."""
     if _unheeded.is_set():
         _unheeded.clear()
         raise KeyboardInterrupt

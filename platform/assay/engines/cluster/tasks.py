@@ -78,7 +78,9 @@ def size() -> ClusterSize:
     import ray
 
     now, alive = ray.cluster_resources(), [node for node in ray.nodes() if node["Alive"]]
-    head: dict[str, float] = next((node["Resources"] for node in alive if HEAD in node["Resources"]), {})
+    head: dict[str, float] = next(
+        (node["Resources"] for node in alive if HEAD in node["Resources"]), {}
+    )
     added = may_add(Settings().autoscaler_config)
     cpus, gpus = (max(now.get(kind, 0.0), head.get(kind, 0.0) + added[kind]) for kind in KINDS)
     return ClusterSize(cpus, gpus, len(alive))
@@ -101,9 +103,9 @@ def node_ip() -> str:
 
 
 def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Runs `function` in a Ray worker of its own, on this process's node, and returns what it returns; the
-    worker's memory is given back afterwards. An `AssayError` comes back as itself; anything else becomes
-    `StageFailed`."""
+    """Runs `function` in a Ray worker of its own, on this process's node, and returns what it
+    returns; the worker's memory is given back afterwards. An `AssayError` comes back as itself;
+    anything else becomes `StageFailed`."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -118,7 +120,8 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 def call_here(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The same without a cluster: in a process of its own on this machine, which ends with the call."""
+    """The same without a cluster: in a process of its own on this machine, which ends with the
+    call."""
     context = multiprocessing.get_context("spawn")  # a fork would inherit threads and locks
     with ProcessPoolExecutor(1, mp_context=context, initializer=_set_environment) as pool:
         try:
@@ -126,7 +129,9 @@ def call_here(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         except (AssayError, KeyboardInterrupt):
             raise
         except Exception as error:
-            raise StageFailed(f"{function.__name__} failed: {type(error).__name__}: {error}") from error
+            raise StageFailed(
+                f"{function.__name__} failed: {type(error).__name__}: {error}"
+            ) from error
 
 
 def _set_environment() -> None:
@@ -134,9 +139,10 @@ def _set_environment() -> None:
 
 
 def map_in_order(function: Callable[P, T], calls: Iterable[tuple[Any, ...]]) -> Iterator[T]:
-    """What `function` returns for each tuple of arguments, in their order, from Ray workers: one for a few calls, and
-    more as more come, as long as the cluster has free processors. No more of `calls` is taken than is worked on.
-    Errors come as those of `call`; the workers end with the iteration."""
+    """What `function` returns for each tuple of arguments, in their order, from Ray workers: one
+    for a few calls, and more as more come, as long as the cluster has free processors. No more of
+    `calls` is taken than is worked on. Errors come as those of `call`; the workers end with the
+    iteration."""
     import ray
 
     # ray.util.ActorPool starts all of its actors at once, and takes all of `calls` before it waits.
@@ -146,7 +152,9 @@ def map_in_order(function: Callable[P, T], calls: Iterable[tuple[Any, ...]]) -> 
     try:
         for number, arguments in enumerate(calls):
             wanted = min(1 + number // CALLS_PER_WORKER, os.cpu_count() or 1)
-            if not workers or (len(workers) < wanted and ray.available_resources().get("CPU", 0) >= 1):
+            if not workers or (
+                len(workers) < wanted and ray.available_resources().get("CPU", 0) >= 1
+            ):
                 workers.append(starter.remote(function))
             if len(waiting) >= 2 * len(workers):
                 yield _returned(waiting.popleft(), function)
@@ -177,6 +185,8 @@ def _returned(task: Any, function: Callable[..., T]) -> T:
     except RayTaskError as error:
         if isinstance(error.cause, AssayError):
             raise error.cause from error
-        raise StageFailed(f"{function.__name__} failed: {type(error.cause).__name__}: {error.cause}") from error
+        raise StageFailed(
+            f"{function.__name__} failed: {type(error.cause).__name__}: {error.cause}"
+        ) from error
     except RayError as error:
         raise StageFailed(f"{function.__name__} failed: {error}") from error

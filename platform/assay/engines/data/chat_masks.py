@@ -1,17 +1,21 @@
-"""Which characters of a rendered chat the model itself must write: its answers, each up to the token that ends it.
+"""Which characters of a rendered chat the model itself must write: its answers, each up to the
+token that ends it.
 
 Three ways, the first that is open:
 
 1. the model's own template, where it has `{% generation %}` marks;
-2. the training twin that TRL keeps of the model's template (the fingerprint is the template's text);
-3. the template as it is, where the text before each answer is, to the letter, the prompt that a server renders for it.
+2. the training twin that TRL keeps of the model's template (the fingerprint is the template's
+   text);
+3. the template as it is, where the text before each answer is, to the letter, the prompt that a
+   server renders for it.
 
 Anything else is refused: a mask that is nearly right teaches the model to write what the user said.
 
-Marks tell where a turn begins and ends, not what a served model is asked to write: some include the header that the
-server puts there (`<|start|>assistant`), a closing newline after the end-of-turn token, or an empty block of reasoning.
-So each marked turn is cut to what follows the server's own generation prompt. An empty block of reasoning never bears
-loss: with it a model that reasons would learn not to, and without reasoning the server's prompt already holds it.
+Marks tell where a turn begins and ends, not what a served model is asked to write: some include the
+header that the server puts there (`<|start|>assistant`), a closing newline after the end-of-turn
+token, or an empty block of reasoning. So each marked turn is cut to what follows the server's own
+generation prompt. An empty block of reasoning never bears loss: with it a model that reasons would
+learn not to, and without reasoning the server's prompt already holds it.
 """
 
 import re
@@ -24,7 +28,8 @@ from assay.errors import UsageError
 from assay.loader.named import chat_templates
 
 Chat = Sequence[Mapping[str, str]]
-"""Messages with `role` and `content`; an answer's reasoning stands in its content between `<think>` and `</think>`."""
+"""Messages with `role` and `content`; an answer's reasoning stands in its content between `<think>`
+and `</think>`."""
 
 MARK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 OPEN_REASONING = re.compile(r"<think>\s*\Z")
@@ -60,7 +65,8 @@ class ChatFormat:
     template: str
     """The template that serves."""
     training: str | None
-    """The template whose marks tell the answers apart; None where the serving template is used as it is."""
+    """The template whose marks tell the answers apart; None where the serving template is used as
+    it is."""
     source: str
     """Where the marks come from, in words."""
     variables: Mapping[str, Any]
@@ -70,16 +76,18 @@ class ChatFormat:
     prompt: str = ""
     """What the server puts behind the last message for an answer to begin."""
     adds_reasoning: bool = False
-    """Whether the prompt opens a block of reasoning that the training template leaves out of the answer."""
+    """Whether the prompt opens a block of reasoning that the training template leaves out of the
+    answer."""
 
 
 def chat_format(tokenizer: Any, kwargs: Mapping[str, Any]) -> ChatFormat:
-    """How chats are written with this tokenizer. Raises `UsageError` when it has no template, or one that does not
-    write what it is given."""
+    """How chats are written with this tokenizer. Raises `UsageError` when it has no template, or
+    one that does not write what it is given."""
     template = serving_template(tokenizer)
     if not template:
         raise UsageError(
-            f"the tokenizer in {tokenizer.name_or_path} has no chat template; use an instruction-tuned model, or "
+            f"the tokenizer in {tokenizer.name_or_path} has no chat template; use an "
+            "instruction-tuned model, or "
             "name a template in `model.chat_template`"
         )
     training, source = _marked_template(template)
@@ -88,7 +96,9 @@ def chat_format(tokenizer: Any, kwargs: Mapping[str, Any]) -> ChatFormat:
     found = replace(found, prompt=_generation_prompt(found))
     if training is not None and OPEN_REASONING.search(found.prompt):
         text, turns = _marked(found, _probe())
-        found = replace(found, adds_reasoning=bool(turns) and "<think>" not in text[turns[0].start :])
+        found = replace(
+            found, adds_reasoning=bool(turns) and "<think>" not in text[turns[0].start :]
+        )
     return replace(found, end_tokens=_end_tokens(tokenizer, found))
 
 
@@ -101,13 +111,14 @@ def serving_template(tokenizer: Any) -> str | None:
 
 
 def render(format: ChatFormat, chat: Chat, *, add_generation_prompt: bool) -> str:
-    """A chat as the served model sees it. Raises `UsageError` with the template's own words when it refuses."""
+    """A chat as the served model sees it. Raises `UsageError` with the template's own words when it
+    refuses."""
     return _rendered(format, format.template, chat, add_generation_prompt=add_generation_prompt)[0]
 
 
 def marked(format: ChatFormat, chat: Chat, *, last_turn_only: bool = False) -> MarkedText:
-    """A chat as training sees it, and what of it the model must write. Raises `UsageError` when that cannot be told
-    apart from the rest."""
+    """A chat as training sees it, and what of it the model must write. Raises `UsageError` when
+    that cannot be told apart from the rest."""
     if chat[-1]["role"] != "assistant":
         return MarkedText(render(format, chat, add_generation_prompt=True), ())
     if format.training is None:
@@ -118,18 +129,21 @@ def marked(format: ChatFormat, chat: Chat, *, last_turn_only: bool = False) -> M
     answers = [message["content"] for message in chat if message["role"] == "assistant"]
     if len(turns) != len(answers):
         raise UsageError(
-            f"the chat template ({format.source}) marks {len(turns)} turns where the chat has {len(answers)} of the "
+            f"the chat template ({format.source}) marks {len(turns)} turns where the chat has "
+            f"{len(answers)} of the "
             "assistant's; name another one in `model.chat_template`"
         )
     spans = [_cut(format, text, turn, answer) for turn, answer in zip(turns, answers, strict=True)]
     _check_reasoning(format, text[spans[-1].start : spans[-1].end], answers[-1])
-    return MarkedText(text, tuple(_with_one_end(format, text, spans[-1:] if last_turn_only else spans)))
+    return MarkedText(
+        text, tuple(_with_one_end(format, text, spans[-1:] if last_turn_only else spans))
+    )
 
 
 def answer_start(format: ChatFormat, chat: Chat) -> str:
-    """A chat that ends with the user's turn, up to where the words of an answer would stand: the server's own prompt
-    and, for a model that reasons, an empty block of reasoning behind it. Serves templates that cannot be trained on,
-    too."""
+    """A chat that ends with the user's turn, up to where the words of an answer would stand: the
+    server's own prompt and, for a model that reasons, an empty block of reasoning behind it. Serves
+    templates that cannot be trained on, too."""
     return render(format, chat, add_generation_prompt=True) + _before_answers(format)
 
 
@@ -146,10 +160,13 @@ def _before_answers(format: ChatFormat) -> str:
 
 
 def end_of_turn(format: ChatFormat) -> str | None:
-    """The token with which an answer ends, which is the last that the model must write; None where a turn ends without
-    one."""
+    """The token with which an answer ends, which is the last that the model must write; None where
+    a turn ends without one."""
     text, (answer,) = marked(format, _probe())
-    return next((token for token in format.end_tokens if text.endswith(token, answer.start, answer.end)), None)
+    return next(
+        (token for token in format.end_tokens if text.endswith(token, answer.start, answer.end)),
+        None,
+    )
 
 
 def split_reasoning(content: str) -> tuple[str, str]:
@@ -175,7 +192,8 @@ def _probe() -> list[dict[str, str]]:
 
 
 def _end_tokens(tokenizer: Any, format: ChatFormat) -> tuple[str, ...]:
-    """The tokenizer's added tokens, longest first, as far as they stand in a chat (some tokenizers have thousands)."""
+    """The tokenizer's added tokens, longest first, as far as they stand in a chat (some tokenizers
+    have thousands)."""
     text = "".join(
         _rendered(format, template, _probe(), add_generation_prompt=False)[0]
         for template in {format.template, format.training or format.template}
@@ -186,8 +204,8 @@ def _end_tokens(tokenizer: Any, format: ChatFormat) -> tuple[str, ...]:
 
 
 def _generation_prompt(format: ChatFormat) -> str:
-    """What the template adds for an answer. Some end a finished chat with a token that an open one lacks, so that it
-    is what follows the beginning that both have in common."""
+    """What the template adds for an answer. Some end a finished chat with a token that an open one
+    lacks, so that it is what follows the beginning that both have in common."""
     asked = _probe()[:1]
     opened = render(format, asked, add_generation_prompt=True)
     closed = render(format, asked, add_generation_prompt=False)
@@ -195,10 +213,17 @@ def _generation_prompt(format: ChatFormat) -> str:
 
 
 def _rendered(
-    format: ChatFormat, template: str, chat: Chat, *, add_generation_prompt: bool, with_marks: bool = False
+    format: ChatFormat,
+    template: str,
+    chat: Chat,
+    *,
+    add_generation_prompt: bool,
+    with_marks: bool = False,
 ) -> tuple[str, list[tuple[int, int]]]:
     from jinja2 import TemplateError
-    from transformers.utils.chat_template_utils import render_jinja_template  # in a sandbox of jinja2's
+    from transformers.utils.chat_template_utils import (
+        render_jinja_template,
+    )  # in a sandbox of jinja2's
 
     messages = [_message(format, template, message) for message in chat]
     try:
@@ -212,14 +237,16 @@ def _rendered(
     except (TemplateError, TypeError, ValueError, AttributeError, KeyError) as error:
         roles = ", ".join(dict.fromkeys(str(message["role"]) for message in chat))
         raise UsageError(
-            f"the chat template ({format.source}) refuses a chat of {roles}: {error}. Change the data (`data.system` "
+            f"the chat template ({format.source}) refuses a chat of {roles}: {error}. Change the "
+            "data (`data.system` "
             "adds a system prompt), or name another template in `model.chat_template`"
         ) from error
     return texts[0], list(marks[0]) if with_marks else []
 
 
 def _message(format: ChatFormat, template: str, message: Mapping[str, str]) -> dict[str, str]:
-    """The message in the words of the template. Reasoning goes into fields of its own where the template reads them."""
+    """The message in the words of the template. Reasoning goes into fields of its own where the
+    template reads them."""
     plain = dict(message)
     if message["role"] != "assistant":
         return plain
@@ -237,7 +264,9 @@ def _message(format: ChatFormat, template: str, message: Mapping[str, str]) -> d
 def _marked(format: ChatFormat, chat: Chat) -> tuple[str, list[Span]]:
     """A chat by the training template, with the spans that it marks; those that touch are one."""
     assert format.training is not None
-    text, marks = _rendered(format, format.training, chat, add_generation_prompt=False, with_marks=True)
+    text, marks = _rendered(
+        format, format.training, chat, add_generation_prompt=False, with_marks=True
+    )
     spans: list[Span] = []
     for start, end in marks:
         if spans and spans[-1].end == start:
@@ -247,9 +276,11 @@ def _marked(format: ChatFormat, chat: Chat) -> tuple[str, list[Span]]:
     return text, spans
 
 
-def _with_reasoning(format: ChatFormat, text: str, turns: Sequence[Span], chat: Chat) -> tuple[str, list[Span]]:
-    """Puts the reasoning of each answer, or an empty block, between the header and the answer, where a server's prompt
-    opens that block and the training template leaves it out."""
+def _with_reasoning(
+    format: ChatFormat, text: str, turns: Sequence[Span], chat: Chat
+) -> tuple[str, list[Span]]:
+    """Puts the reasoning of each answer, or an empty block, between the header and the answer,
+    where a server's prompt opens that block and the training template leaves it out."""
     answers = [message["content"] for message in chat if message["role"] == "assistant"]
     header = OPEN_REASONING.sub("", format.prompt)
     whole, spans, copied = "", [], 0
@@ -276,18 +307,21 @@ def _cut(format: ChatFormat, text: str, turn: Span, answer: str) -> Span:
     start = _without_empty_reasoning(format, text, start)
     if not behind and start == turn.start:
         raise UsageError(
-            f"the chat template ({format.source}) begins an answer with {text[turn.start : turn.start + 40]!r}, where "
+            f"the chat template ({format.source}) begins an answer with "
+            f"{text[turn.start : turn.start + 40]!r}, where "
             f"a server's prompt ends with {prompt!r}; name another one in `model.chat_template`"
         )
     return Span(start, _end(format, text, start, turn.end, answer))
 
 
 def _check_reasoning(format: ChatFormat, turn: str, answer: str) -> None:
-    """Earlier turns lose their reasoning in many templates, as they do when they are served; the last one must not."""
+    """Earlier turns lose their reasoning in many templates, as they do when they are served; the
+    last one must not."""
     reasoning = split_reasoning(answer)[0]
     if reasoning and reasoning not in turn and not CLOSED_REASONING.search(format.prompt):
         raise UsageError(
-            f"the chat template ({format.source}) leaves out the reasoning of the data ({reasoning[:40]!r}); take it "
+            f"the chat template ({format.source}) leaves out the reasoning of the data "
+            f"({reasoning[:40]!r}); take it "
             "out of the data, or name another template in `model.chat_template`"
         )
 
@@ -299,27 +333,32 @@ def _without_empty_reasoning(format: ChatFormat, text: str, start: int) -> int:
 
 
 def _end(format: ChatFormat, text: str, start: int, limit: int, answer: str) -> int:
-    """Where the answer that begins at `start` ends: behind the first run of end tokens after its words. What follows
-    them up to `limit` (a newline, a token that closes the whole chat) no served model ever writes."""
+    """Where the answer that begins at `start` ends: behind the first run of end tokens after its
+    words. What follows them up to `limit` (a newline, a token that closes the whole chat) no served
+    model ever writes."""
     words = split_reasoning(answer)[1].strip()
     tails = _tails(format.end_tokens)
     written = text.find(words, start, limit)
     first = written
     while written >= 0:
-        # The same words may stand in a header or inside an end token: nothing but end tokens may follow them.
+        # The same words may stand in a header or inside an end token: nothing but end tokens may
+        # follow them.
         tail = tails.match(text, written + len(words), limit)
         if tail is not None:
             return tail.end("end") if tail["end"] else limit
         written = text.find(words, written + 1, limit)
     if first < 0:
         raise UsageError(
-            f"the chat template ({format.source}) does not write an answer as the data have it: {words[:60]!r}; name "
+            f"the chat template ({format.source}) does not write an answer as the data have it: "
+            f"{words[:60]!r}; name "
             "another one in `model.chat_template`"
         )
     rest = text[first + len(words) : limit].strip()
     raise UsageError(
-        f"the chat template ({format.source}) ends a turn with {rest[:60]!r}, which is no token of this tokenizer, so "
-        "that no server would stop there; name a template in `model.chat_template` whose tokens the model knows"
+        f"the chat template ({format.source}) ends a turn with {rest[:60]!r}, which is no token of "
+        "this tokenizer, so "
+        "that no server would stop there; name a template in `model.chat_template` whose tokens "
+        "the model knows"
     )
 
 
@@ -331,21 +370,26 @@ def _tails(end_tokens: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _with_one_end(format: ChatFormat, text: str, spans: Sequence[Span]) -> list[Span]:
-    """The spans, where an earlier turn is not closed by the token that stops a server (but by one that says that more
-    follows) without that token."""
+    """The spans, where an earlier turn is not closed by the token that stops a server (but by one
+    that says that more follows) without that token."""
     closed = [_closing(format, text, span) for span in spans]
     return [
-        Span(span.start, span.end - len(token)) if token and closed[-1] and token != closed[-1] else span
+        Span(span.start, span.end - len(token))
+        if token and closed[-1] and token != closed[-1]
+        else span
         for span, token in zip(spans, closed, strict=True)
     ]
 
 
 def _closing(format: ChatFormat, text: str, span: Span) -> str:
-    return next((token for token in format.end_tokens if text.endswith(token, span.start, span.end)), "")
+    return next(
+        (token for token in format.end_tokens if text.endswith(token, span.start, span.end)), ""
+    )
 
 
 def _marked_by_prompts(format: ChatFormat, chat: Chat, *, last_turn_only: bool) -> MarkedText:
-    """The serving template as it is. Each answer must follow the very prompt that a server renders for it."""
+    """The serving template as it is. Each answer must follow the very prompt that a server renders
+    for it."""
     text = render(format, chat, add_generation_prompt=False)
     spans = []
     for index, message in enumerate(chat):
@@ -355,19 +399,24 @@ def _marked_by_prompts(format: ChatFormat, chat: Chat, *, last_turn_only: bool) 
         if not text.startswith(prompt):
             raise UsageError(_why_not(format, chat, index))
         start = _without_empty_reasoning(format, text, len(prompt))
-        limit = _turn_end(format, text, render(format, chat[: index + 1], add_generation_prompt=False))
+        limit = _turn_end(
+            format, text, render(format, chat[: index + 1], add_generation_prompt=False)
+        )
         spans.append(Span(start, _end(format, text, start, limit, message["content"])))
     _check_reasoning(format, text[spans[-1].start : spans[-1].end], chat[-1]["content"])
     return MarkedText(text, tuple(_with_one_end(format, text, spans)))
 
 
 def _turn_end(format: ChatFormat, text: str, turn: str) -> int:
-    """Where a turn ends in a longer chat, of which it is rendered as the last. It may then be closed by a token that
-    it lacks in the middle, and that begins with the same letters as the next turn's header."""
+    """Where a turn ends in a longer chat, of which it is rendered as the last. It may then be
+    closed by a token that it lacks in the middle, and that begins with the same letters as the next
+    turn's header."""
     if text.startswith(turn):
         return len(turn)
     common = text[: _num_common(text, turn)]
-    parts = [n for token in format.end_tokens for n in range(1, len(token)) if common.endswith(token[:n])]
+    parts = [
+        n for token in format.end_tokens for n in range(1, len(token)) if common.endswith(token[:n])
+    ]
     return len(common) - max(parts, default=0)
 
 
@@ -386,7 +435,9 @@ def _why_not(format: ChatFormat, chat: Chat, index: int) -> str:
     )
     one_turn = "train on one turn an example, or " if turns > 1 else ""
     return (
-        f"the chat template ({format.source}) {what}, so that the assistant's tokens cannot be told apart: it has no "
+        f"the chat template ({format.source}) {what}, so that the assistant's tokens cannot be "
+        "told apart: it has no "
         "{% generation %} marks, and TRL keeps no training template for it. "
-        f"What to do: {one_turn}name a template with marks in `model.chat_template`, a file or one of TRL's families"
+        f"What to do: {one_turn}name a template with marks in `model.chat_template`, a file or one "
+        "of TRL's families"
     )

@@ -1,7 +1,8 @@
-"""datasketch and Ray Data: which of a suite's items stand in the training data, word for word or nearly.
+"""datasketch and Ray Data: which of a suite's items stand in the training data, word for word or
+nearly.
 
-The training data is read as it was tokenized, so what is compared is what the model is shown. A large split is read
-in parts by Ray Data, a small one right here; both go through `hits_in`.
+The training data is read as it was tokenized, so what is compared is what the model is shown. A
+large split is read in parts by Ray Data, a small one right here; both go through `hits_in`.
 """
 
 import re
@@ -20,13 +21,13 @@ FEW_EXAMPLES = 20_000
 """Up to so many training texts are compared without Ray Data."""
 TEXTS_A_PART = 2_000
 SHINGLE, SHINGLE_UNSPACED = 3, 2
-"""Letters in a row, of which similarity is counted: few, since questions are short; and of scripts without spaces,
-whose letters say more."""
+"""Letters in a row, of which similarity is counted: few, since questions are short; and of scripts
+without spaces, whose letters say more."""
 NUM_PERMUTATIONS = 128
 ANCHOR_WORDS = 8
 SHORT_WORDS = 4
-"""A question of fewer words must be a whole turn of the training data; in longer text it may stand by chance. Letters
-of scripts without spaces count as the parts of words that they are."""
+"""A question of fewer words must be a whole turn of the training data; in longer text it may stand
+by chance. Letters of scripts without spaces count as the parts of words that they are."""
 EXCERPT = 300
 ROLES = ("system", "user", "assistant", "human", "model", "tool")
 
@@ -54,9 +55,15 @@ class Found:
 
 
 def search(
-    tokenizer_folder: Path, split: Path, items: Sequence[SampleText], wanted: ContaminationSpec, *, in_parallel: bool
+    tokenizer_folder: Path,
+    split: Path,
+    items: Sequence[SampleText],
+    wanted: ContaminationSpec,
+    *,
+    in_parallel: bool,
 ) -> Found:
-    """Compares a tokenized split with the items. `in_parallel` reads a large one on all of the cluster."""
+    """Compares a tokenized split with the items. `in_parallel` reads a large one on all of the
+    cluster."""
     num_texts = _num_texts(split)
     index = Index(items, wanted)
     if in_parallel and num_texts > FEW_EXAMPLES:
@@ -98,7 +105,8 @@ class Index:
     num_ngrams: list[int] = field(default_factory=list)
     shingles: list[frozenset[str]] = field(init=False)
     has_chats: bool = field(init=False)
-    """Whether a question may be a chat of several turns, whose words go on from one turn to the next."""
+    """Whether a question may be a chat of several turns, whose words go on from one turn to the
+    next."""
     near: Any = field(init=False)
     """MinHash index of the questions' shingles."""
 
@@ -110,7 +118,9 @@ class Index:
         self.answers = [words(item.answer) for item in self.items]
         self.shingles = [shingles_of(question) for question in self.questions]
         # Candidates are found a little below the wanted similarity, which is then counted exactly.
-        self.near = MinHashLSH(threshold=max(0.1, self.wanted.similarity - 0.1), num_perm=NUM_PERMUTATIONS)
+        self.near = MinHashLSH(
+            threshold=max(0.1, self.wanted.similarity - 0.1), num_perm=NUM_PERMUTATIONS
+        )
         for number, question in enumerate(self.questions):
             self.anchors.setdefault(question[:ANCHOR_WORDS], []).append(number)
             if self.wanted.near == "ignore":
@@ -127,13 +137,17 @@ class Index:
         item = self.items[hit.item]
         text = f"{item.question} {item.answer}".strip()
         return ContaminationHit(
-            task=item.task, item=text, training=hit.training, similarity=hit.similarity, ngram=hit.ngram
+            task=item.task,
+            item=text,
+            training=hit.training,
+            similarity=hit.similarity,
+            ngram=hit.ngram,
         )
 
 
 def hits_in(index: Index, texts: Iterable[Turns]) -> Iterator[Hit]:
-    """Every item that one of the texts holds: its question and, after it, its answer (exact); as many words in a row
-    as `ngram`, or a turn as similar as `similarity` (near)."""
+    """Every item that one of the texts holds: its question and, after it, its answer (exact); as
+    many words in a row as `ngram`, or a turn as similar as `similarity` (near)."""
     lengths = sorted({len(anchor) for anchor in index.anchors if anchor})
     for turns in texts:
         spoken = [words(turn) for turn in turns]
@@ -147,10 +161,13 @@ def hits_in(index: Index, texts: Iterable[Turns]) -> Iterator[Hit]:
 
 
 def shingles_of(said: Words) -> frozenset[str]:
-    """Each three letters in a row of the words with a space between them; each two of a script without spaces."""
+    """Each three letters in a row of the words with a space between them; each two of a script
+    without spaces."""
     text = _BETWEEN_UNSPACED.sub("", " ".join(said))
     if not _UNSPACED_LETTER.search(text):  # the same, at half the time
-        return frozenset(text[start : start + SHINGLE] for start in range(max(1, len(text) - SHINGLE + 1)))
+        return frozenset(
+            text[start : start + SHINGLE] for start in range(max(1, len(text) - SHINGLE + 1))
+        )
     found = set()
     for start, letter in enumerate(text):
         size = SHINGLE_UNSPACED if _UNSPACED_LETTER.match(letter) else SHINGLE
@@ -174,12 +191,16 @@ def _exact(index: Index, spoken: Sequence[Words], lengths: Sequence[int]) -> Ite
                     if _num_words(question) < SHORT_WORDS and turn != question:
                         continue
                     after = [turn[start + len(question) :], *spoken[number + 1 :]]
-                    if not index.answers[item] or any(_holds(words_, index.answers[item]) for words_ in after):
+                    if not index.answers[item] or any(
+                        _holds(words_, index.answers[item]) for words_ in after
+                    ):
                         yield item
 
 
 def _holds(text: Words, part: Words) -> bool:
-    return any(text[start : start + len(part)] == part for start in range(len(text) - len(part) + 1))
+    return any(
+        text[start : start + len(part)] == part for start in range(len(text) - len(part) + 1)
+    )
 
 
 def _near(index: Index, spoken: Sequence[Words], excerpt: str) -> Iterator[Hit]:
@@ -202,7 +223,8 @@ def _near(index: Index, spoken: Sequence[Words], excerpt: str) -> Iterator[Hit]:
 
 
 def _grams(said: Words, length: int) -> Iterator[Words]:
-    """Each run of `length` words; of letters of scripts without spaces it takes as many as make up so many words."""
+    """Each run of `length` words; of letters of scripts without spaces it takes as many as make up
+    so many words."""
     weights = [word_weight(word) for word in said]
     end, weight = 0, 0.0
     for start in range(len(said)):
@@ -254,7 +276,8 @@ def _num_texts(split: Path) -> int:
 
 
 def _texts(tokenizer_folder: Path, split: Path, start: int, end: int) -> Iterator[list[str]]:
-    """The turns of each text from `start` to `end`: what stands between special tokens, without the roles' names."""
+    """The turns of each text from `start` to `end`: what stands between special tokens, without the
+    roles' names."""
     from safetensors import safe_open
     from transformers import AutoTokenizer
 
@@ -286,7 +309,9 @@ def _without_role(turn: str) -> str:
     return turn.strip()
 
 
-def _search_with_ray_data(tokenizer_folder: Path, split: Path, index: Index, num_texts: int) -> list[Hit]:
+def _search_with_ray_data(
+    tokenizer_folder: Path, split: Path, index: Index, num_texts: int
+) -> list[Hit]:
     import ray
 
     index_ref = ray.put(index)
@@ -297,7 +322,9 @@ def _search_with_ray_data(tokenizer_folder: Path, split: Path, index: Index, num
         found = [
             hit
             for start in batch["item"]
-            for hit in hits_in(here, _texts(tokenizer_folder, split, start, min(start + TEXTS_A_PART, num_texts)))
+            for hit in hits_in(
+                here, _texts(tokenizer_folder, split, start, min(start + TEXTS_A_PART, num_texts))
+            )
         ]
         worst = [*_worst(hit for hit in found if hit.is_exact).values()]
         worst += _worst(hit for hit in found if not hit.is_exact).values()

@@ -1,8 +1,9 @@
 """Equal and near-equal texts of a data set, so that no split parts them.
 
-Near-equal texts are found by MinHash over words in a row and by banding (Broder, "On the resemblance and containment
-of documents", 1997; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", section 3.4). Sketches are made
-block by block, wherever; what is held for each text while they are compared is a few bytes, the rest lies on the disk.
+Near-equal texts are found by MinHash over words in a row and by banding (Broder, "On the
+resemblance and containment of documents", 1997; Leskovec, Rajaraman and Ullman, "Mining of Massive
+Datasets", section 3.4). Sketches are made block by block, wherever; what is held for each text
+while they are compared is a few bytes, the rest lies on the disk.
 """
 
 import hashlib
@@ -23,15 +24,18 @@ if TYPE_CHECKING:
 SHINGLE_WORDS = 3
 """Words in a row that are compared."""
 BANDS, BAND_ROWS = 16, 8
-"""Two texts are compared where all of a band's minima are equal: 95 of 100 pairs of similarity 0.8 are, 6 of 0.5."""
+"""Two texts are compared where all of a band's minima are equal: 95 of 100 pairs of similarity 0.8
+are, 6 of 0.5."""
 NUM_MINIMA = BANDS * BAND_ROWS
 SIMILARITIES = (0.85, 0.95, 1.0)
-"""Jaccard, estimated, from which on two texts are near-equal; the next where a group came out too large."""
+"""Jaccard, estimated, from which on two texts are near-equal; the next where a group came out too
+large."""
 SAME_QUESTION = 0.95
-"""What equal questions with different answers count as: where most examples ask the same, they tell nothing."""
+"""What equal questions with different answers count as: where most examples ask the same, they tell
+nothing."""
 LARGE_SHARE, FEW_MEMBERS = 0.02, 10
-"""Of the data, and members: a larger group shares a form (an instruction before every text, a template's sentences),
-not what it says."""
+"""Of the data, and members: a larger group shares a form (an instruction before every text, a
+template's sentences), not what it says."""
 MIXER = 0x9E3779B97F4A7C15
 """An odd number without a pattern: 2^64 over the golden ratio."""
 COMPARED_AT_ONCE = 100_000
@@ -52,25 +56,30 @@ class TextToGroup(NamedTuple):
 
 
 def sketches(texts: Sequence[TextToGroup]) -> bytes:
-    """`SKETCH_BYTES` for each text: hashes of its question, of the whole and of each band, and the lowest byte of each
-    minimum."""
+    """`SKETCH_BYTES` for each text: hashes of its question, of the whole and of each band, and the
+    lowest byte of each minimum."""
     import numpy as np
 
     factors, summands, band_factors = _permutations()
     found = []
     for text in texts:
         shingles = _shingles(text.whole)
-        # Multiply, add and take the upper half: unsigned integers wrap around, which costs no division.
+        # Multiply, add and take the upper half: unsigned integers wrap around, which costs no
+        # division.
         minima = ((shingles[:, None] * factors + summands) >> np.uint64(32)).min(axis=0)
         bands = (minima.reshape(BANDS, BAND_ROWS) * band_factors).sum(axis=1, dtype=np.uint64)
         hashes = np.array([_normal_hash(text.question), _normal_hash(text.whole)], dtype=np.uint64)
-        found.append(hashes.tobytes() + bands.tobytes() + (minima & np.uint64(0xFF)).astype(np.uint8).tobytes())
+        found.append(
+            hashes.tobytes()
+            + bands.tobytes()
+            + (minima & np.uint64(0xFF)).astype(np.uint8).tobytes()
+        )
     return b"".join(found)
 
 
 class Groups:
-    """The groups of a data set's texts. Each text is known by the first eight bytes of its digest; a group, by the
-    smallest of its members', so that neither order nor partitioning matters."""
+    """The groups of a data set's texts. Each text is known by the first eight bytes of its digest;
+    a group, by the smallest of its members', so that neither order nor partitioning matters."""
 
     def __init__(self) -> None:
         self._digests = tempfile.TemporaryFile()  # noqa: SIM115  closed on exit
@@ -123,7 +132,10 @@ def _groups(digests: "Array", rows: "Array") -> "Array":
     asked = _equal(_column(rows, QUESTION), digests)
     found = [_near(rows, band, digests) for band in range(FIRST_BAND, FIRST_BAND + BANDS)]
     found.append((asked, np.full(len(asked), round(SAME_QUESTION * NUM_MINIMA), dtype=np.uint8)))
-    pairs, alike = np.concatenate([one for one, _ in found]), np.concatenate([one for _, one in found])
+    pairs, alike = (
+        np.concatenate([one for one, _ in found]),
+        np.concatenate([one for _, one in found]),
+    )
     groups = _components(num_texts, np.concatenate([equal, pairs]))
     for _, stricter in pairwise(SIMILARITIES):
         is_large = _num_distinct(groups, certain) > most
@@ -142,7 +154,8 @@ def _num_distinct(groups: "Array", certain: "Array") -> "Array":
 
 
 def _equal(values: "Array", digests: "Array") -> "Array":
-    """Pairs of the text with the smallest digest among those of one value, and each of the others."""
+    """Pairs of the text with the smallest digest among those of one value, and each of the
+    others."""
     import numpy as np
 
     order = np.lexsort((digests, values))
@@ -152,7 +165,8 @@ def _equal(values: "Array", digests: "Array") -> "Array":
 
 
 def _near(rows: "Array", band: int, digests: "Array") -> "tuple[Array, Array]":
-    """Pairs that are equal in a band and alike enough in the whole, and how many of their minima are equal."""
+    """Pairs that are equal in a band and alike enough in the whole, and how many of their minima
+    are equal."""
     import numpy as np
 
     pairs = _equal(_column(rows, band), digests)
@@ -171,7 +185,10 @@ def _components(num_texts: int, pairs: "Array") -> "Array":
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    edges = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(num_texts, num_texts))
+    edges = coo_array(
+        (np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])),
+        shape=(num_texts, num_texts),
+    )
     _, labels = connected_components(edges, directed=False)
     return np.asarray(labels)
 
@@ -211,8 +228,8 @@ def _hash64(data: bytes) -> int:
 
 @cache
 def _permutations() -> "tuple[Array, Array, Array]":
-    """Factors and summands that take the place of random orders of the shingles, and factors that make one number of
-    a band's minima."""
+    """Factors and summands that take the place of random orders of the shingles, and factors that
+    make one number of a band's minima."""
     import numpy as np
 
     generator = np.random.Generator(np.random.PCG64(1))

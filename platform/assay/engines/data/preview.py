@@ -1,4 +1,5 @@
-"""Looking at data as a model will see them, before anything runs: the splits and the tokenizer that `prepare` uses."""
+"""Looking at data as a model will see them, before anything runs: the splits and the tokenizer that
+`prepare` uses."""
 
 import math
 from collections import Counter
@@ -7,9 +8,24 @@ from typing import Any
 
 from assay.engines.data.readers import Example
 from assay.engines.data.splits import Outcome, Splits, row_of
-from assay.engines.data.tokenize import Fitted, Row, TokenizedExample, fit, load_tokenizer, longest_chat, pieces
+from assay.engines.data.tokenize import (
+    Fitted,
+    Row,
+    TokenizedExample,
+    fit,
+    load_tokenizer,
+    longest_chat,
+    pieces,
+)
 from assay.errors import UsageError
-from assay.records.preview import LengthBin, Preview, PreviewExample, PreviewPart, PreviewText, SourceFates
+from assay.records.preview import (
+    LengthBin,
+    Preview,
+    PreviewExample,
+    PreviewPart,
+    PreviewText,
+    SourceFates,
+)
 from assay.spec.data import TooLong
 from assay.spec.train import TrainSpec
 
@@ -19,8 +35,8 @@ NUM_BINS = 10
 
 
 def preview(tokenizer_folder: Path, splits: Splits, train: TrainSpec, num: int) -> Preview:
-    """Reads all of the data, and tokenizes the first training examples. Shows `num` of them, of each source about as
-    many."""
+    """Reads all of the data, and tokenizes the first training examples. Shows `num` of them, of
+    each source about as many."""
     look = _Look(tokenizer_folder, splits, train, math.ceil(num / max(1, len(splits.data.train))))
     for outcome in splits.outcomes():
         look.add(outcome)
@@ -44,7 +60,9 @@ def preview(tokenizer_folder: Path, splits: Splits, train: TrainSpec, num: int) 
 class _Look:
     """What was seen so far."""
 
-    def __init__(self, tokenizer_folder: Path, splits: Splits, train: TrainSpec, num_of_each: int) -> None:
+    def __init__(
+        self, tokenizer_folder: Path, splits: Splits, train: TrainSpec, num_of_each: int
+    ) -> None:
         self.splits, self.train, self.num_of_each = splits, train, num_of_each
         self.tokenizer = load_tokenizer(tokenizer_folder, needs_template=_needs_template(train))
         self.fates: dict[str, Counter[str]] = {}
@@ -80,7 +98,9 @@ class _Look:
 
     def _measure(self, source: str, example: Example) -> None:
         row = row_of(example, self.train.objective, self.splits.labels)
-        length, fitted = _fitted(self.tokenizer, row, self.train.max_length, self.splits.data.too_long)
+        length, fitted = _fitted(
+            self.tokenizer, row, self.train.max_length, self.splits.data.too_long
+        )
         self.lengths.append(length)
         counts = self.fates[source]
         counts["too_long"] += not fitted.units
@@ -89,14 +109,22 @@ class _Look:
             if self._shown[source] < self.num_of_each:
                 self._shown[source] += 1
                 texts = tuple(_text(self.tokenizer, text) for text in unit)
-                label = str(example.label) if len(row.chats) == 1 and isinstance(example.label, str) else None
-                self.examples.append(PreviewExample(source=source, texts=texts, label=label, is_cut=fitted.is_cut))
+                label = (
+                    str(example.label)
+                    if len(row.chats) == 1 and isinstance(example.label, str)
+                    else None
+                )
+                self.examples.append(
+                    PreviewExample(source=source, texts=texts, label=label, is_cut=fitted.is_cut)
+                )
 
 
 def _needs_template(train: TrainSpec) -> bool:
     """Whether chats are written; an encoder reads texts that are to be classified as they are."""
     classify = train.objective.classify
-    return train.objective.pretrain is None and not (classify is not None and classify.head == "linear")
+    return train.objective.pretrain is None and not (
+        classify is not None and classify.head == "linear"
+    )
 
 
 def _fitted(tokenizer: Any, row: Row, max_length: int, too_long: TooLong) -> tuple[int, Fitted]:
@@ -109,15 +137,20 @@ def _fitted(tokenizer: Any, row: Row, max_length: int, too_long: TooLong) -> tup
 
 
 def _text(tokenizer: Any, text: TokenizedExample) -> PreviewText:
-    """The text in parts. Each is what it adds to those before it: some tokenizers decode a beginning otherwise."""
+    """The text in parts. Each is what it adds to those before it: some tokenizers decode a
+    beginning otherwise."""
     parts: list[PreviewPart] = []
     start, before = 0, ""
     for end in range(1, len(text.tokens) + 1):
         if end < len(text.tokens) and text.loss_mask[end] == text.loss_mask[start]:
             continue
-        so_far = tokenizer.decode(text.tokens[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        so_far = tokenizer.decode(
+            text.tokens[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
         added = so_far[len(before) :]
-        parts.append(PreviewPart(text=added, num_tokens=end - start, learned=bool(text.loss_mask[start])))
+        parts.append(
+            PreviewPart(text=added, num_tokens=end - start, learned=bool(text.loss_mask[start]))
+        )
         start, before = end, so_far
     return PreviewText(parts=tuple(parts))
 

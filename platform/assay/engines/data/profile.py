@@ -19,7 +19,8 @@ MOST_EXAMPLES = 50_000
 
 
 def answers_in(data: str, root: Path) -> "Answers | None":
-    """The answers of a data file; None when it is not there, cannot be read, or asks nothing (plain text)."""
+    """The answers of a data file; None when it is not there, cannot be read, or asks nothing (plain
+    text)."""
     found = Answers()
     try:
         for _, example in islice(stream_sources([data], "auto", None, root), MOST_EXAMPLES):
@@ -72,7 +73,11 @@ class Answers:
         form = form_of(example)
         if form == "text":
             return
-        answer = str(example.label) if form == "classification" else split_reasoning(example.messages[-1].content)[1]
+        answer = (
+            str(example.label)
+            if form == "classification"
+            else split_reasoning(example.messages[-1].content)[1]
+        )
         self.forms[form] += 1
         self._distinct.add(bytes.fromhex(digest_of([list(map(list, example.messages)), answer])))
         self._answers[" ".join(answer.casefold().split())] += 1

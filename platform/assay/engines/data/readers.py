@@ -1,4 +1,5 @@
-"""Reading training examples of every form: chats, prompts with completions, preferences, labels, plain text."""
+"""Reading training examples of every form: chats, prompts with completions, preferences, labels,
+plain text."""
 
 import csv
 import json
@@ -32,8 +33,8 @@ class Example(NamedTuple):
     """One example of any form."""
 
     messages: tuple[Message, ...] = ()
-    """A chat whose last message is the assistant's; for preferences the one with the better answer; for
-    classification the text alone, as the user's."""
+    """A chat whose last message is the assistant's; for preferences the one with the better answer;
+    for classification the text alone, as the user's."""
     rejected: tuple[Message, ...] = ()
     """For preferences, the chat with the worse answer."""
     label: str | bool | None = None
@@ -42,12 +43,17 @@ class Example(NamedTuple):
     """Plain text."""
 
 
-def read_examples(paths: Sequence[str], format: DataFormat, system: str | None, root: Path) -> list[Example]:
-    """Every example of the files and globs in `paths`, in the order of `paths`, each glob's files sorted.
+def read_examples(
+    paths: Sequence[str], format: DataFormat, system: str | None, root: Path
+) -> list[Example]:
+    """Every example of the files and globs in `paths`, in the order of `paths`, each glob's files
+    sorted.
 
-    `system` is put before the chats that bring no system message. Raises InvalidInput with the first 20 broken
-    lines (or rows, for tables), each with its file and number."""
-    return [example for found in read_sources(paths, format, system, root).values() for example in found]
+    `system` is put before the chats that bring no system message. Raises InvalidInput with the
+    first 20 broken lines (or rows, for tables), each with its file and number."""
+    return [
+        example for found in read_sources(paths, format, system, root).values() for example in found
+    ]
 
 
 def read_sources(
@@ -57,8 +63,8 @@ def read_sources(
     root: Path,
     fetched: Mapping[str, Sequence[Path]] | None = None,
 ) -> dict[str, list[Example]]:
-    """The same by the entry of `paths` that they came from; a file that two entries match counts for the first.
-    `fetched` has the local files of entries that lie elsewhere."""
+    """The same by the entry of `paths` that they came from; a file that two entries match counts
+    for the first. `fetched` has the local files of entries that lie elsewhere."""
     sources: dict[str, list[Example]] = {pattern: [] for pattern in paths}
     for pattern, example in stream_sources(paths, format, system, root, fetched):
         sources[pattern].append(example)
@@ -72,8 +78,8 @@ def stream_sources(
     root: Path,
     fetched: Mapping[str, Sequence[Path]] | None = None,
 ) -> Iterator[tuple[str, Example]]:
-    """The same one by one, each with its entry, so that memory does not grow with the data. What is broken is told at
-    the end."""
+    """The same one by one, each with its entry, so that memory does not grow with the data. What is
+    broken is told at the end."""
     problems: list[Problem] = []
     seen: set[Path] = set()
     num_examples = 0
@@ -94,14 +100,16 @@ def stream_sources(
 
 
 def check_forms(examples: Iterable[Example], wanted: Sequence[str], where: str) -> None:
-    """Reads all examples; raises UsageError when one is of another form than those that are wanted."""
+    """Reads all examples; raises UsageError when one is of another form than those that are
+    wanted."""
     strange = None
     for example in examples:
         found = form_of(example)
         strange = strange or (found if found not in wanted else None)
     if strange is not None:
         raise UsageError(
-            f"{where} holds data of the form {strange}; the objective learns from {' or '.join(wanted)}. Choose "
+            f"{where} holds data of the form {strange}; the objective learns from "
+            f"{' or '.join(wanted)}. Choose "
             "another train.objective, or other data"
         )
 
@@ -119,10 +127,18 @@ class _LineError(Exception):
     """What is wrong with one line."""
 
     def __init__(self, path: str, code: str, message: str, hint: str = "", column: int = 1) -> None:
-        self.path, self.code, self.message, self.hint, self.column = path, code, message, hint, column
+        self.path, self.code, self.message, self.hint, self.column = (
+            path,
+            code,
+            message,
+            hint,
+            column,
+        )
 
 
-def _read_file(file: Path, format: DataFormat, system: str | None, problems: list[Problem]) -> Iterator[Example]:
+def _read_file(
+    file: Path, format: DataFormat, system: str | None, problems: list[Problem]
+) -> Iterator[Example]:
     """The file's examples; its broken lines are added to the list."""
     read: Callable[[Record], Example] | None = None if format == "auto" else _READERS[format]
     rows = _ROWS.get(file.suffix, _json_lines)
@@ -141,7 +157,16 @@ def _read_file(file: Path, format: DataFormat, system: str | None, problems: lis
             else:
                 yield example
     except OSError as error:
-        problems.append(Problem(str(file), 0, 0, "", "no_data", f"the file cannot be read: {error.strerror or error}"))
+        problems.append(
+            Problem(
+                str(file),
+                0,
+                0,
+                "",
+                "no_data",
+                f"the file cannot be read: {error.strerror or error}",
+            )
+        )
 
 
 def _problem(file: Path, number: int, wrong: _LineError) -> Problem:
@@ -149,7 +174,9 @@ def _problem(file: Path, number: int, wrong: _LineError) -> Problem:
     if file.suffix in _TABLES:
         path = f"row {number}.{wrong.path}" if wrong.path else f"row {number}"
         return Problem(str(file), 0, 0, path, wrong.code, wrong.message, wrong.hint)
-    return Problem(str(file), number, wrong.column, wrong.path, wrong.code, wrong.message, wrong.hint)
+    return Problem(
+        str(file), number, wrong.column, wrong.path, wrong.code, wrong.message, wrong.hint
+    )
 
 
 Rows = Iterator[tuple[int, Record | _LineError]]
@@ -178,7 +205,12 @@ def _json(file: Path) -> Rows:
         return
     for number, record in enumerate(whole, start=1):
         is_record = isinstance(record, dict)
-        yield number, record if is_record else _LineError("", "type", f"expected an object, found {_kind(record)}")
+        yield (
+            number,
+            record
+            if is_record
+            else _LineError("", "type", f"expected an object, found {_kind(record)}"),
+        )
 
 
 def _csv(file: Path) -> Rows:
@@ -187,10 +219,19 @@ def _csv(file: Path) -> Rows:
         with file.open(encoding="utf-8-sig", newline="") as text:
             for record in (reader := csv.DictReader(text, strict=True)):
                 if None in record or None in record.values():
-                    yield reader.line_num, _LineError("", "type", "this row has not as many cells as the header")
+                    yield (
+                        reader.line_num,
+                        _LineError("", "type", "this row has not as many cells as the header"),
+                    )
                     continue
                 label = str(record.get("label")).lower()
-                yield reader.line_num, {**record, **({"label": label == "true"} if label in ("true", "false") else {})}
+                yield (
+                    reader.line_num,
+                    {
+                        **record,
+                        **({"label": label == "true"} if label in ("true", "false") else {}),
+                    },
+                )
     except UnicodeDecodeError:
         yield 1, _LineError("", "not_json_lines", "this is not UTF-8", "save the file as UTF-8")
     except csv.Error as error:
@@ -230,7 +271,12 @@ def _numbered(records: Iterator[Record]) -> Rows:
         yield number, {key: value for key, value in record.items() if value is not None}
 
 
-_ROWS: dict[str, Callable[[Path], Rows]] = {".json": _json, ".csv": _csv, ".parquet": _parquet, ".arrow": _arrow}
+_ROWS: dict[str, Callable[[Path], Rows]] = {
+    ".json": _json,
+    ".csv": _csv,
+    ".parquet": _parquet,
+    ".arrow": _arrow,
+}
 _TABLES = (".json", ".parquet", ".arrow")
 
 
@@ -238,14 +284,18 @@ def _record(line: bytes) -> Record:
     try:
         record = json.loads(line.decode())
     except UnicodeDecodeError:
-        raise _LineError("", "not_json_lines", "this is not UTF-8", "save the file as UTF-8") from None
+        raise _LineError(
+            "", "not_json_lines", "this is not UTF-8", "save the file as UTF-8"
+        ) from None
     except json.JSONDecodeError as error:
         if line.startswith(b"[") and error.pos == len(line):
             raise _LineError("", "not_json_lines", *_ONE_ARRAY) from None
         message = f"this is not JSON: {error.msg[:1].lower()}{error.msg[1:]}"
         raise _LineError("", "json", message, column=error.colno) from None
     except (ValueError, RecursionError):
-        raise _LineError("", "json", "this JSON is nested too deep, or holds a number that is too long") from None
+        raise _LineError(
+            "", "json", "this JSON is nested too deep, or holds a number that is too long"
+        ) from None
     if isinstance(record, list):
         raise _LineError("", "not_json_lines", *_ONE_ARRAY)
     if not isinstance(record, dict):
@@ -253,18 +303,29 @@ def _record(line: bytes) -> Record:
     return record
 
 
-_ONE_ARRAY = ("a JSON array, not JSON Lines", "write one object a line: jq -c '.[]' FILE > FILE.jsonl")
+_ONE_ARRAY = (
+    "a JSON array, not JSON Lines",
+    "write one object a line: jq -c '.[]' FILE > FILE.jsonl",
+)
 
 
 def _format_of(record: Record) -> DataFormat:
     """Which format a file's first example has."""
     for format, keys in _KEYS.items():
-        if all(key in record for key in keys) and (format != "kto" or isinstance(record["label"], bool)):
+        if all(key in record for key in keys) and (
+            format != "kto" or isinstance(record["label"], bool)
+        ):
             return format
     found = ", ".join(list(record)[:8]) or "none"
-    wanted = "`messages`, `prompt` and `completion`, `instruction` and `output`, or those of another form"
+    wanted = (
+        "`messages`, `prompt` and `completion`, `instruction` and `output`, or those of another "
+        "form"
+    )
     raise _LineError(
-        "", "format", f"expected the keys {wanted}; found {found}", "say `data.format`, or rename the keys"
+        "",
+        "format",
+        f"expected the keys {wanted}; found {found}",
+        "say `data.format`, or rename the keys",
     )
 
 
@@ -286,7 +347,9 @@ def _chat(record: Record) -> Example:
 
 
 def _messages(record: Record, key: str) -> tuple[Message, ...]:
-    return tuple(_message(turn, f"{key}.{index}") for index, turn in enumerate(_field(record, key, list)))
+    return tuple(
+        _message(turn, f"{key}.{index}") for index, turn in enumerate(_field(record, key, list))
+    )
 
 
 def _checked(messages: tuple[Message, ...], path: str) -> tuple[Message, ...]:
@@ -294,7 +357,9 @@ def _checked(messages: tuple[Message, ...], path: str) -> tuple[Message, ...]:
     if not messages or messages[-1].role != "assistant":
         raise _LineError(path, "value", "the last message must be the assistant's")
     if len(messages) < 2 or messages[-2].role != "user":
-        raise _LineError(path, "value", "the assistant's last message must answer one of the user's")
+        raise _LineError(
+            path, "value", "the assistant's last message must answer one of the user's"
+        )
     if any(message.role == "system" for message in messages[1:]):
         raise _LineError(path, "value", "a system message must be the first")
     return messages
@@ -302,12 +367,16 @@ def _checked(messages: tuple[Message, ...], path: str) -> tuple[Message, ...]:
 
 def _message(turn: object, path: str) -> Message:
     if not isinstance(turn, dict):
-        raise _LineError(path, "type", f"expected an object with `role` and `content`, found {_kind(turn)}")
+        raise _LineError(
+            path, "type", f"expected an object with `role` and `content`, found {_kind(turn)}"
+        )
     role, content = _field(turn, "role", str, path), _field(turn, "content", str, path)
     if role not in ROLES:
         close = SPEAKERS.get(role.lower())
         hint = f"did you mean `{close}`?" if close else ""
-        raise _LineError(f"{path}.role", "value", f"expected {' or '.join(ROLES)}, found {role[:60]!r}", hint)
+        raise _LineError(
+            f"{path}.role", "value", f"expected {' or '.join(ROLES)}, found {role[:60]!r}", hint
+        )
     if role == "assistant":
         content = _with_reasoning(turn, content)
     return Message(role, content)
@@ -315,7 +384,9 @@ def _message(turn: object, path: str) -> Message:
 
 def _with_reasoning(turn: Record, content: str) -> str:
     """The answer behind its reasoning, where that stands in a field of its own."""
-    reasoning = next((turn[name] for name in REASONING_FIELDS if isinstance(turn.get(name), str)), "")
+    reasoning = next(
+        (turn[name] for name in REASONING_FIELDS if isinstance(turn.get(name), str)), ""
+    )
     return f"<think>\n{reasoning.strip()}\n</think>\n\n{content}" if reasoning.strip() else content
 
 
@@ -324,10 +395,14 @@ def _sharegpt(record: Record) -> Example:
     for index, turn in enumerate(_field(record, "conversations", list)):
         path = f"conversations.{index}"
         if not isinstance(turn, dict):
-            raise _LineError(path, "type", f"expected an object with `from` and `value`, found {_kind(turn)}")
+            raise _LineError(
+                path, "type", f"expected an object with `from` and `value`, found {_kind(turn)}"
+            )
         speaker = _field(turn, "from", str, path)
         if speaker.lower() not in SPEAKERS:
-            raise _LineError(f"{path}.from", "value", f"expected human, gpt or system, found {speaker[:60]!r}")
+            raise _LineError(
+                f"{path}.from", "value", f"expected human, gpt or system, found {speaker[:60]!r}"
+            )
         messages.append(Message(SPEAKERS[speaker.lower()], _field(turn, "value", str, path)))
     return Example(_checked(tuple(messages), "conversations"))
 
@@ -350,16 +425,22 @@ def _prompt_completion(record: Record) -> Example:
 
 
 def _answered(record: Record, key: str) -> tuple[Message, ...]:
-    """`prompt` (text, or a chat that ends with the user) and the answer under `key` (text, or messages). Without a
-    `prompt` the answer is a whole chat."""
+    """`prompt` (text, or a chat that ends with the user) and the answer under `key` (text, or
+    messages). Without a `prompt` the answer is a whole chat."""
     if "prompt" not in record and key in ("chosen", "rejected"):
         return _checked(_messages(record, key), key)
     asked = record.get("prompt")
     prompt = (
-        _messages(record, "prompt") if isinstance(asked, list) else (Message("user", _field(record, "prompt", str)),)
+        _messages(record, "prompt")
+        if isinstance(asked, list)
+        else (Message("user", _field(record, "prompt", str)),)
     )
     answer = record.get(key)
-    answers = _messages(record, key) if isinstance(answer, list) else (Message("assistant", _field(record, key, str)),)
+    answers = (
+        _messages(record, key)
+        if isinstance(answer, list)
+        else (Message("assistant", _field(record, key, str)),)
+    )
     return _checked((*prompt, *answers), key)
 
 
@@ -375,7 +456,9 @@ def _preference(record: Record) -> Example:
     if better == worse:
         raise _LineError("", "value", "`chosen` and `rejected` are the same")
     if better[:-1] != worse[:-1]:
-        raise _LineError("", "value", "`chosen` and `rejected` must differ in their last message alone")
+        raise _LineError(
+            "", "value", "`chosen` and `rejected` must differ in their last message alone"
+        )
     return Example(better, rejected=worse)
 
 
@@ -389,7 +472,11 @@ def _text(record: Record) -> Example:
 
 def _classification(record: Record) -> Example:
     label = record.get("label")
-    name = str(label) if isinstance(label, int) and not isinstance(label, bool) else _field(record, "label", str)
+    name = (
+        str(label)
+        if isinstance(label, int) and not isinstance(label, bool)
+        else _field(record, "label", str)
+    )
     return Example((Message("user", _field(record, "text", str)),), label=name.strip())
 
 
@@ -407,8 +494,12 @@ _READERS: dict[str, Callable[[Record], Example]] = {
 
 def _example(example: Example, system: str | None) -> Example:
     """The example with its system prompt; raises when nothing can be learned from it."""
-    texts = [message.content for message in (*example.messages, *example.rejected[-1:])] or [example.text]
-    ends = [chat[-1].content for chat in (example.messages, example.rejected) if chat] or [example.text]
+    texts = [message.content for message in (*example.messages, *example.rejected[-1:])] or [
+        example.text
+    ]
+    ends = [chat[-1].content for chat in (example.messages, example.rejected) if chat] or [
+        example.text
+    ]
     if example.label == "" or not all(end.strip() for end in ends):
         answers = example.messages and example.messages[-1].role == "assistant"
         what = "the label" if example.label == "" else "the answer" if answers else "the text"

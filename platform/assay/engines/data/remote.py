@@ -7,13 +7,25 @@ from assay.engines.cluster.passed_on import hub_named
 from assay.errors import MissingExtra, PlaceError, UsageError
 from assay.spec.data import HUB_DATA
 
-TAGS = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "mtime", "LastModified", "Last-Modified", "created")
-"""What the file systems of fsspec call a content's tag, or the time of its last change; the first that is there."""
+TAGS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "Content-MD5",
+    "Digest",
+    "mtime",
+    "LastModified",
+    "Last-Modified",
+    "created",
+)
+"""What the file systems of fsspec call a content's tag, or the time of its last change; the first
+that is there."""
 
 
 def mark(pattern: str) -> list[list[str]]:
-    """What tells whether the data behind `pattern` have changed: the pattern itself for the hub, whose revision it
-    names; for a URL each file with its size and the store's own tag of its content. Nothing is downloaded."""
+    """What tells whether the data behind `pattern` have changed: the pattern itself for the hub,
+    whose revision it names; for a URL each file with its size and the store's own tag of its
+    content. Nothing is downloaded."""
     if HUB_DATA.fullmatch(pattern):
         return [[pattern, ""]]
     system, files = _listed(pattern)
@@ -21,10 +33,18 @@ def mark(pattern: str) -> list[list[str]]:
 
 
 def fetch(pattern: str, folder: Path) -> list[Path]:
-    """Copies the data behind `pattern` into `folder`, and returns the files, sorted as they are there."""
+    """Copies the data behind `pattern` into `folder`, and returns the files, sorted as they are
+    there."""
     folder.mkdir(parents=True, exist_ok=True)
     if found := HUB_DATA.fullmatch(pattern):
-        return [_from_hub(found["name"], found["revision"], found["split"] or "train", folder / "split.parquet")]
+        return [
+            _from_hub(
+                found["name"],
+                found["revision"],
+                found["split"] or "train",
+                folder / "split.parquet",
+            )
+        ]
     system, files = _listed(pattern)
     copies = [folder / f"{number:05d}-{Path(file).name}" for number, file in enumerate(files)]
     try:
@@ -67,10 +87,13 @@ def _from_hub(name: str, revision: str | None, split: str, file: Path) -> Path:
     try:
         found = datasets.load_dataset(name, revision=revision, split=split)
     except ValueError as error:  # an unknown split or configuration
-        raise UsageError(f"hf:{name}@{revision}:{split} cannot be read: {str(error).splitlines()[0]}") from error
+        raise UsageError(
+            f"hf:{name}@{revision}:{split} cannot be read: {str(error).splitlines()[0]}"
+        ) from error
     except (OSError, datasets.exceptions.DatasetNotFoundError) as error:
         raise PlaceError(
-            f"hf:{name}@{revision} could not be fetched from {hub_named()}: {str(error).splitlines()[0]}. "
+            f"hf:{name}@{revision} could not be fetched from {hub_named()}: "
+            f"{str(error).splitlines()[0]}. "
             "Check the name, the network and HF_TOKEN"
         ) from error
     found.to_parquet(str(file))

@@ -1,6 +1,8 @@
-"""The lengths of a tokenized split, read from its file without loading a library or a token (see `hf_data`).
+"""The lengths of a tokenized split, read from its file without loading a library or a token (see
+`hf_data`).
 
-Source of the layout: https://huggingface.co/docs/safetensors (eight bytes of length, a JSON header, the tensors).
+Source of the layout: https://huggingface.co/docs/safetensors (eight bytes of length, a JSON header,
+the tensors).
 """
 
 import json

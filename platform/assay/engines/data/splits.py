@@ -1,4 +1,5 @@
-"""How data become splits: what is held out, what is left out, and the rows that an objective learns from."""
+"""How data become splits: what is held out, what is left out, and the rows that an objective learns
+from."""
 
 import hashlib
 import random
@@ -35,8 +36,8 @@ Mapper = Callable[[Callable[..., bytes], Iterable[tuple[Any, ...]]], Iterable[by
 
 Split = Literal["train", "selection", "gate"]
 Fate = Split | Literal["in_gate", "duplicate", "beyond_max"]
-"""A split; or left out, since it asks or quotes what is sealed, stands in a held-out file, or is beyond
-`max_samples`."""
+"""A split; or left out, since it asks or quotes what is sealed, stands in a held-out file, or is
+beyond `max_samples`."""
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
@@ -52,10 +53,10 @@ class Outcome(NamedTuple):
 
 
 class Splits:
-    """The three splits, as a stream. `train` leaves out what stands in selection or gate too, and is weighted by
-    source. The held-out shares are drawn by the digest of the example and the seed, so that adding a line moves no
-    line that is not like it; equal and near-equal examples are never parted, and what quotes a sealed example, question
-    and answer, is not trained on."""
+    """The three splits, as a stream. `train` leaves out what stands in selection or gate too, and
+    is weighted by source. The held-out shares are drawn by the digest of the example and the seed,
+    so that adding a line moves no line that is not like it; equal and near-equal examples are never
+    parted, and what quotes a sealed example, question and answer, is not trained on."""
 
     def __init__(
         self,
@@ -68,9 +69,15 @@ class Splits:
         each: Mapper = starmap,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Reads everything once: for its mistakes, its classes, what is like what, and what has files of its own to be
-        held out. `each` compares the texts of a block, here or elsewhere."""
-        self.data, self.objective, self.root, self.fetched, self.sealed = data, objective, root, fetched, sealed
+        """Reads everything once: for its mistakes, its classes, what is like what, and what has
+        files of its own to be held out. `each` compares the texts of a block, here or elsewhere."""
+        self.data, self.objective, self.root, self.fetched, self.sealed = (
+            data,
+            objective,
+            root,
+            fetched,
+            sealed,
+        )
         if _share(data.gate) + _share(data.selection) >= 1:
             raise UsageError("data.selection and data.gate together leave nothing to train on")
         held_out: tuple[tuple[Split, float | HeldOut | None], ...]
@@ -83,7 +90,8 @@ class Splits:
         self.fates: Counter[Fate] = Counter()
         """What became of the examples; complete when `examples` has come to its end."""
         self.sources = Counter(dict.fromkeys(data.train, 0))
-        """Training examples of each entry, weights applied; complete when `examples` has come to its end."""
+        """Training examples of each entry, weights applied; complete when `examples` has come to
+        its end."""
         self._classes: set[str] = set()
         self._held_out: set[bytes] = set()
         self._ranks = array("Q")
@@ -93,7 +101,8 @@ class Splits:
         self._quotes = self._sealed_by_draw()
 
     def _survey(self, each: Mapper, say: Callable[[str], None]) -> dict[bytes, bytes]:
-        """Reads all files; returns the groups of those examples that are like others, where a share is drawn."""
+        """Reads all files; returns the groups of those examples that are like others, where a share
+        is drawn."""
         forms = FORMATS[self.objective.name]
         with Groups() as groups:
             surveyed = self._surveyed("train", self.data.train)
@@ -153,7 +162,8 @@ class Splits:
             yield example
 
     def _rank(self, digest: str) -> int:
-        """Where the example stands when `max_samples` are chosen: by a number drawn for it alone."""
+        """Where the example stands when `max_samples` are chosen: by a number drawn for it
+        alone."""
         if self.data.max_samples is None:
             return 0
         return random.Random(f"sample:{self.data.split_seed}:{digest}").getrandbits(64)
@@ -166,14 +176,17 @@ class Splits:
         return "gate" if draw < gate else "selection" if draw < gate + selection else "train"
 
     def _sealed_by_draw(self) -> contamination.Index | None:
-        """What the share for the gate holds, to be looked for in the rest; None where nothing is drawn."""
+        """What the share for the gate holds, to be looked for in the rest; None where nothing is
+        drawn."""
         if not _share(self.data.gate):
             return None
         found = []
         for _, example in self._read(self.data.train):
             digest = _digest(example)
             if self._rank(digest) <= self._last_rank and self._drawn(digest) == "gate":
-                found.append(contamination.SampleText("heldout", *asked_and_said(self.worded(example))))
+                found.append(
+                    contamination.SampleText("heldout", *asked_and_said(self.worded(example)))
+                )
         return contamination.Index(found, EXACT_ALONE)
 
     def _quotes_sealed(self, example: Example) -> bool:
@@ -193,7 +206,8 @@ class Splits:
 
 
 def _last_rank(ranks: Sequence[int], max_samples: int | None) -> int:
-    """The rank of the last example that is taken. Equal examples have one rank, and are taken together."""
+    """The rank of the last example that is taken. Equal examples have one rank, and are taken
+    together."""
     if max_samples is None or not ranks:
         return 0
     in_order = sorted(ranks)
@@ -256,7 +270,9 @@ class ListDigest:
 
     def add(self, example: Example) -> None:
         """Adds an example to the end."""
-        self._sha256.update((b"," if self.num_items else b"") + canonical_json(_data(example)).encode())
+        self._sha256.update(
+            (b"," if self.num_items else b"") + canonical_json(_data(example)).encode()
+        )
         self.num_items += 1
 
     def hex(self) -> str:
@@ -301,7 +317,9 @@ class Part:
     def _put(self, row: Row) -> None:
         self._rows.append(row)
         self.has_reasoning |= any("</think>" in chat[-1]["content"] for chat in row.chats)
-        self._num_characters += len(row.text) + sum(len(turn["content"]) for chat in row.chats for turn in chat)
+        self._num_characters += len(row.text) + sum(
+            len(turn["content"]) for chat in row.chats for turn in chat
+        )
 
     def _take(self) -> list[Row]:
         rows, self._rows, self._num_characters = self._rows, [], 0
@@ -310,19 +328,25 @@ class Part:
 
 def question(example: Example) -> str:
     """What the user said last, without which case and white space."""
-    asked = next((message.content for message in reversed(example.messages) if message.role == "user"), example.text)
+    asked = next(
+        (message.content for message in reversed(example.messages) if message.role == "user"),
+        example.text,
+    )
     return " ".join(asked.lower().split())
 
 
 def _times(weight: float, seed: str) -> int:
-    """How often an example is shown: the weight's whole part, and once more with the chance that is left."""
+    """How often an example is shown: the weight's whole part, and once more with the chance that is
+    left."""
     return int(weight) + (random.Random(f"weight:{seed}").random() < weight % 1)
 
 
 def worded(example: Example, objective: ObjectiveSpec, labels: Sequence[str]) -> Example:
     """The example as it is learned from: a classifier that answers in words is asked."""
     classify = objective.classify
-    return _verbalized(example, classify, labels) if classify and classify.head == "text" else example
+    return (
+        _verbalized(example, classify, labels) if classify and classify.head == "text" else example
+    )
 
 
 def _verbalized(example: Example, classify: ClassifySpec, labels: Sequence[str]) -> Example:
@@ -340,7 +364,9 @@ def row_of(example: Example, objective: ObjectiveSpec, labels: Sequence[str]) ->
     if objective.classify is not None and objective.classify.head == "linear":
         chat, label = chat_of(example.messages), labels.index(str(example.label))
         return Row((chat,), label=label, is_classified=True)
-    return Row((chat_of(example.messages), *([chat_of(example.rejected)] if example.rejected else [])))
+    return Row(
+        (chat_of(example.messages), *([chat_of(example.rejected)] if example.rejected else []))
+    )
 
 
 def _kto_row(example: Example, other: Example) -> Row:
@@ -357,8 +383,8 @@ def answered(example: Example) -> Example:
 
 
 def asked_and_said(example: Example) -> tuple[str, str]:
-    """What of a chat is shown, and looked for in the training data: the last answer, and all before it, or every
-    "thank you" would be found there."""
+    """What of a chat is shown, and looked for in the training data: the last answer, and all before
+    it, or every "thank you" would be found there."""
     *before, answer = answered(example).messages
     asked = "\n".join(message.content for message in before if message.role != "system")
     return asked, split_reasoning(answer.content)[1]

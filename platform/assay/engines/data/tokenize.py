@@ -1,8 +1,10 @@
-"""Tokenized splits by transformers: chats go through the model's own template once, and are kept flat.
+"""Tokenized splits by transformers: chats go through the model's own template once, and are kept
+flat.
 
-A split is one safetensors file: `tokens` (int32, all texts end to end), `loss_mask` (uint8, 1 where a token bears
-loss) and `offsets` (int64, number of texts + 1); for pairs `texts_per_unit` (int64, one number), and `labels` (int64,
-one a unit) where there are any. Nothing is padded, here or in training.
+A split is one safetensors file: `tokens` (int32, all texts end to end), `loss_mask` (uint8, 1 where
+a token bears loss) and `offsets` (int64, number of texts + 1); for pairs `texts_per_unit` (int64,
+one number), and `labels` (int64, one a unit) where there are any. Nothing is padded, here or in
+training.
 """
 
 import json
@@ -14,7 +16,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from assay.engines.data.chat_masks import ChatFormat, Span, chat_format, marked, serving_template, split_reasoning
+from assay.engines.data.chat_masks import (
+    ChatFormat,
+    Span,
+    chat_format,
+    marked,
+    serving_template,
+    split_reasoning,
+)
 from assay.errors import UsageError
 from assay.loader.named import chat_templates
 from assay.spec.data import TooLong
@@ -27,14 +36,16 @@ Chat = Sequence[dict[str, str]]
 
 
 class Row(NamedTuple):
-    """One unit of a split before it is tokenized: a chat, the two chats of a pair, or plain text."""
+    """One unit of a split before it is tokenized: a chat, the two chats of a pair, or plain
+    text."""
 
     chats: tuple[Chat, ...] = ()
     text: str = ""
     label: int = 0
     """Class, or 1 for a good and 0 for a bad answer."""
     is_classified: bool = False
-    """Whether the chat is a text of its own where the tokenizer has no chat template, as those of encoders."""
+    """Whether the chat is a text of its own where the tokenizer has no chat template, as those of
+    encoders."""
 
 
 class TokenizedExample(NamedTuple):
@@ -57,12 +68,19 @@ class SplitCounts:
     """Shortened, or split."""
 
 
-def write_split(tokenizer_folder: Path, chats: Sequence[Chat], file: Path, *, max_length: int) -> SplitCounts:
-    """Tokenizes `chats` into `file`; those longer than `max_length` tokens are left out and counted."""
-    return write_rows(tokenizer_folder, [Row((chat,)) for chat in chats], file, max_length=max_length)
+def write_split(
+    tokenizer_folder: Path, chats: Sequence[Chat], file: Path, *, max_length: int
+) -> SplitCounts:
+    """Tokenizes `chats` into `file`; those longer than `max_length` tokens are left out and
+    counted."""
+    return write_rows(
+        tokenizer_folder, [Row((chat,)) for chat in chats], file, max_length=max_length
+    )
 
 
-def write_rows(tokenizer_folder: Path, rows: Sequence[Row], file: Path, *, max_length: int) -> SplitCounts:
+def write_rows(
+    tokenizer_folder: Path, rows: Sequence[Row], file: Path, *, max_length: int
+) -> SplitCounts:
     """Tokenizes `rows` into `file`, as `tokenize_rows` does."""
     writer = SplitWriter(file)
     writer.add(tokenize_rows(tokenizer_folder, rows, max_length))
@@ -86,8 +104,9 @@ class TokenizedRows(NamedTuple):
 def tokenize_rows(
     tokenizer_folder: Path, rows: Sequence[Row], max_length: int, too_long: TooLong = "drop"
 ) -> TokenizedRows:
-    """Those with a text longer than `max_length` tokens are left out and counted, or made to fit; plain text is cut
-    into pieces of that length instead. Of a pair the last answers alone bear loss."""
+    """Those with a text longer than `max_length` tokens are left out and counted, or made to fit;
+    plain text is cut into pieces of that length instead. Of a pair the last answers alone bear
+    loss."""
     import numpy as np
 
     needs_template = any(row.chats and not row.is_classified for row in rows)
@@ -132,7 +151,10 @@ def fit(tokenizer: Any, row: Row, max_length: int, too_long: TooLong) -> Fitted:
     units: list[tuple[Chat, ...]] = []
     if too_long == "truncate":
         shortened = [_shortened(write, chat, max_length) for chat in row.chats]
-        cut = [TokenizedExample(text.tokens[:max_length], text.loss_mask[:max_length]) for _, text in shortened]
+        cut = [
+            TokenizedExample(text.tokens[:max_length], text.loss_mask[:max_length])
+            for _, text in shortened
+        ]
         # A classifier's text has no answer, and bears no loss.
         wants_loss = row.chats[0][-1]["role"] == "assistant"
         if all(any(text.loss_mask) or not wants_loss for text in cut):
@@ -155,9 +177,11 @@ def _writer(tokenizer: Any, row: Row) -> Callable[[Chat], TokenizedExample]:
     return partial(tokenize, tokenizer, last_turn_only=len(row.chats) > 1)
 
 
-def _shortened(write: Callable[[Chat], TokenizedExample], chat: Chat, max_length: int) -> tuple[Chat, TokenizedExample]:
-    """The chat with the end of its longest question left out, so that it fits; where even without it the chat does
-    not, with nothing of it."""
+def _shortened(
+    write: Callable[[Chat], TokenizedExample], chat: Chat, max_length: int
+) -> tuple[Chat, TokenizedExample]:
+    """The chat with the end of its longest question left out, so that it fits; where even without
+    it the chat does not, with nothing of it."""
     text = write(chat)
     number = max(
         (index for index, turn in enumerate(chat) if turn["role"] == "user"),
@@ -167,15 +191,20 @@ def _shortened(write: Callable[[Chat], TokenizedExample], chat: Chat, max_length
     while len(text.tokens) > max_length and content:
         beyond = len(text.tokens) - max_length
         # A token has a letter at least, and mostly several: this comes near from above, and ends.
-        content = content[: max(0, len(content) - max(beyond, len(content) * beyond // (2 * len(text.tokens))))]
-        turns = [{**turn, "content": content.rstrip()} if index == number else turn for index, turn in enumerate(chat)]
+        content = content[
+            : max(0, len(content) - max(beyond, len(content) * beyond // (2 * len(text.tokens))))
+        ]
+        turns = [
+            {**turn, "content": content.rstrip()} if index == number else turn
+            for index, turn in enumerate(chat)
+        ]
         chat, text = turns, write(turns)
     return chat, text
 
 
 def _parts(write: Callable[[Chat], TokenizedExample], chat: Chat, max_length: int) -> list[Chat]:
-    """The chat in as few parts as fit, each with the system's message and whole questions with their answers. An
-    exchange that does not fit alone is left out."""
+    """The chat in as few parts as fit, each with the system's message and whole questions with
+    their answers. An exchange that does not fit alone is left out."""
     first = [turn for turn in chat[:1] if turn["role"] == "system"]
     exchanges: list[list[dict[str, str]]] = []
     for turn in chat[len(first) :]:
@@ -200,18 +229,27 @@ def _fits(write: Callable[[Chat], TokenizedExample], chat: Chat, max_length: int
 
 
 class SplitWriter:
-    """Writes a split bit by bit: what is added lies on the disk at once, and is put together at the end.
+    """Writes a split bit by bit: what is added lies on the disk at once, and is put together at the
+    end.
 
-    Source of the file's layout: https://huggingface.co/docs/safetensors (eight bytes of length, a JSON header, the
-    tensors)."""
+    Source of the file's layout: https://huggingface.co/docs/safetensors (eight bytes of length, a
+    JSON header, the tensors)."""
 
-    TYPES: ClassVar = {"offsets": "I64", "labels": "I64", "texts_per_unit": "I64", "tokens": "I32", "loss_mask": "U8"}
+    TYPES: ClassVar = {
+        "offsets": "I64",
+        "labels": "I64",
+        "texts_per_unit": "I64",
+        "tokens": "I32",
+        "loss_mask": "U8",
+    }
     """In the order of the file: each begins at a multiple of its own width."""
     WIDTHS: ClassVar = {"I64": 8, "I32": 4, "U8": 1}
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.num_examples = self.num_tokens = self.num_completion_tokens = self.num_too_long = self.num_cut = 0
+        self.num_examples = self.num_tokens = self.num_completion_tokens = self.num_too_long = (
+            self.num_cut
+        ) = 0
         self._stride = 1
         self._parts = {name: file.with_name(f"{file.name}.{name}") for name in self.TYPES}
         for name, part in self._parts.items():
@@ -223,7 +261,9 @@ class SplitWriter:
 
         if len(rows.labels):
             self._stride = rows.texts_per_unit
-        self._append("offsets", (self.num_tokens + np.cumsum(rows.lengths)).astype(np.int64).tobytes())
+        self._append(
+            "offsets", (self.num_tokens + np.cumsum(rows.lengths)).astype(np.int64).tobytes()
+        )
         for name in ("labels", "tokens", "loss_mask"):
             self._append(name, getattr(rows, name).tobytes())
         self.num_examples += len(rows.labels)
@@ -253,7 +293,11 @@ class SplitWriter:
                     shutil.copyfileobj(read, whole)
                 part.unlink()
         return SplitCounts(
-            self.num_examples, self.num_tokens, self.num_completion_tokens, self.num_too_long, self.num_cut
+            self.num_examples,
+            self.num_tokens,
+            self.num_completion_tokens,
+            self.num_too_long,
+            self.num_cut,
         )
 
     def _append(self, name: str, data: bytes) -> None:
@@ -261,20 +305,28 @@ class SplitWriter:
             part.write(data)
 
 
-def prompts_of(tokenizer_folder: Path, rows: Sequence[Row], max_length: int, too_long: TooLong = "drop") -> str:
-    """The chats that `tokenize_rows` keeps, for online training: JSON lines of `prompt` messages and the data's
-    `answer`."""
+def prompts_of(
+    tokenizer_folder: Path, rows: Sequence[Row], max_length: int, too_long: TooLong = "drop"
+) -> str:
+    """The chats that `tokenize_rows` keeps, for online training: JSON lines of `prompt` messages
+    and the data's `answer`."""
     tokenizer = _kept_tokenizer(tokenizer_folder)
     kept = [chats[0] for row in rows for chats in fit(tokenizer, row, max_length, too_long).chats]
     return "".join(
-        json.dumps({"prompt": [*chat[:-1]], "answer": split_reasoning(chat[-1]["content"])[1]}) + "\n" for chat in kept
+        json.dumps({"prompt": [*chat[:-1]], "answer": split_reasoning(chat[-1]["content"])[1]})
+        + "\n"
+        for chat in kept
     )
 
 
-def fitting_chats(tokenizer_folder: Path, rows: Sequence[Row], max_length: int, too_long: TooLong) -> list[Chat | None]:
-    """Each row's first chat as far as it fits; None where it is left out. Nothing is split: what is asked is asked
-    once."""
-    tokenizer = _kept_tokenizer(tokenizer_folder, needs_template=any(not row.is_classified for row in rows))
+def fitting_chats(
+    tokenizer_folder: Path, rows: Sequence[Row], max_length: int, too_long: TooLong
+) -> list[Chat | None]:
+    """Each row's first chat as far as it fits; None where it is left out. Nothing is split: what is
+    asked is asked once."""
+    tokenizer = _kept_tokenizer(
+        tokenizer_folder, needs_template=any(not row.is_classified for row in rows)
+    )
     way: TooLong = "drop" if too_long == "split" else too_long
     fitted = (fit(tokenizer, row._replace(chats=row.chats[:1]), max_length, way) for row in rows)
     return [one.chats[0][0] if one.chats else None for one in fitted]
@@ -292,8 +344,8 @@ def pieces(tokenizer: Any, text: str, max_length: int) -> Iterator[TokenizedExam
 
 
 def load_tokenizer(folder: Path, *, needs_template: bool = True) -> Any:
-    """The folder's tokenizer; raises `UsageError` when it lacks a chat template that is needed, or has one by which
-    chats cannot be written."""
+    """The folder's tokenizer; raises `UsageError` when it lacks a chat template that is needed, or
+    has one by which chats cannot be written."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -321,29 +373,32 @@ _FORMAT = "_assay_chat_format"
 
 
 def tokenize(tokenizer: Any, chat: Chat, *, last_turn_only: bool = False) -> TokenizedExample:
-    """Renders a chat and marks the tokens of the assistant's turns (or of the last), end-of-turn token included, as
-    `chat_masks` tells them apart. A chat that ends with the user's turn is rendered up to where an answer would
-    begin."""
+    """Renders a chat and marks the tokens of the assistant's turns (or of the last), end-of-turn
+    token included, as `chat_masks` tells them apart. A chat that ends with the user's turn is
+    rendered up to where an answer would begin."""
     text, answers = marked(format_of(tokenizer), chat, last_turn_only=last_turn_only)
     # The template has written the special tokens already.
     if not tokenizer.is_fast:
         raise UsageError(
-            f"the tokenizer in {tokenizer.name_or_path} does not tell which characters its tokens stand for; save it "
+            f"the tokenizer in {tokenizer.name_or_path} does not tell which characters its tokens "
+            "stand for; save it "
             "with a tokenizer.json"
         )
     encoded = _encode(tokenizer, text, [0, len(text)])
     if not {answer.start for answer in answers} <= {span.start for span in encoded.spans}:
         # A server tokenizes the prompt alone, so that none of its tokens reaches into the answer.
         apart = _encode(tokenizer, text, [0, *(answer.start for answer in answers), len(text)])
-        # Some tokenizers begin every piece with a space of their own; then that token bears no loss instead.
+        # Some tokenizers begin every piece with a space of their own; then that token bears no loss
+        # instead.
         if tokenizer.decode(apart.tokens) == tokenizer.decode(encoded.tokens):
             encoded = apart
     return TokenizedExample(encoded.tokens, _loss_mask(encoded.spans, answers))
 
 
 def classified(tokenizer: Any, chat: Chat) -> TokenizedExample:
-    """A text that is to be classified: by the chat template up to where an answer would begin; where there is none,
-    the last message with the special tokens of an encoder. No token bears loss."""
+    """A text that is to be classified: by the chat template up to where an answer would begin;
+    where there is none, the last message with the special tokens of an encoder. No token bears
+    loss."""
     if tokenizer.chat_template:
         return tokenize(tokenizer, chat)
     tokens = list(tokenizer(chat[-1]["content"])["input_ids"])
@@ -358,8 +413,8 @@ class _Encoded(NamedTuple):
 
 
 def _encode(tokenizer: Any, text: str, cuts: Sequence[int]) -> _Encoded:
-    """The text between each two of the `cuts` by itself. White space that a tokenizer trims from the characters of a
-    token belongs to the token after which it stands."""
+    """The text between each two of the `cuts` by itself. White space that a tokenizer trims from
+    the characters of a token belongs to the token after which it stands."""
     tokens: list[int] = []
     spans: list[Span] = []
     for first, last in pairwise(cuts):

@@ -1,4 +1,5 @@
-"""How a model's folder says that its chats are served: arguments of its template, and the reasoning parser."""
+"""How a model's folder says that its chats are served: arguments of its template, and the reasoning
+parser."""
 
 import json
 import re
@@ -18,7 +19,9 @@ PARSERS = {
     "muse_glimmer": "muse_glimmer",
     "qwen3": "qwen3",
     **dict.fromkeys(("gemma4", "gemma4_v2", "gemma4_v3", "gemma4_v4", "gemma4_v5"), "gemma4"),
-    **dict.fromkeys(("nemotron_3_5_lightning", "nemotron_3_nano", "nemotron_3_super"), "nemotron_v3"),
+    **dict.fromkeys(
+        ("nemotron_3_5_lightning", "nemotron_3_nano", "nemotron_3_super"), "nemotron_v3"
+    ),
     **dict.fromkeys(("nemotron_3_ultra",), "nemotron_v3"),
     **dict.fromkeys(("qwen3_5_think", "qwen3_5_nothink", "qwen3_6", "qwen3_8"), "qwen3"),
 }
@@ -51,7 +54,9 @@ class ChatSettings:
 def chat_settings(folder: Path, engine: EngineSpec) -> ChatSettings:
     """What a model's folder says, where the spec does not say otherwise."""
     parser = engine.reasoning_parser or _parser_of(folder)
-    return ChatSettings(chat_templates.arguments_of(folder), None if parser == NO_PARSER else parser)
+    return ChatSettings(
+        chat_templates.arguments_of(folder), None if parser == NO_PARSER else parser
+    )
 
 
 def _parser_of(folder: Path) -> str | None:
@@ -67,8 +72,8 @@ def _parser_of(folder: Path) -> str | None:
 
 
 def _guess(template: str) -> str | None:
-    """A template that opens a block of reasoning for every answer is R1's kind; one that can be told not to reason is
-    Qwen's."""
+    """A template that opens a block of reasoning for every answer is R1's kind; one that can be
+    told not to reason is Qwen's."""
     if "</think>" not in template:
         return None
     if re.search(r"\benable_thinking\b", template):
@@ -84,4 +89,6 @@ def _has_tokens(folder: Path, tokens: tuple[str, ...]) -> bool:
         added = {token["content"] for token in whole.get("added_tokens", ())}
     except (OSError, ValueError, KeyError):
         return False
-    return added.issuperset(tokens) or set(whole.get("model", {}).get("vocab", ())).issuperset(tokens)
+    return added.issuperset(tokens) or set(whole.get("model", {}).get("vocab", ())).issuperset(
+        tokens
+    )

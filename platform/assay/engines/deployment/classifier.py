@@ -1,5 +1,5 @@
-"""A classifier behind Ray Serve: a chat is answered with the label, so that gate, gateway and clients treat it as any
-other model; `/v1/classify` tells all probabilities.
+"""A classifier behind Ray Serve: a chat is answered with the label, so that gate, gateway and
+clients treat it as any other model; `/v1/classify` tells all probabilities.
 
 It runs in the platform's environment, with transformers.
 """
@@ -16,7 +16,8 @@ from assay.files import report, require_unchanged, verify_artifact
 
 BATCH = 32
 BATCH_WAIT_S = 0.004
-"""How long a request waits for others to be computed with; a short text takes about as long on a processor."""
+"""How long a request waits for others to be computed with; a short text takes about as long on a
+processor."""
 MOST_ALTERNATIVES = 20  # as in OpenAI's API
 
 
@@ -50,7 +51,8 @@ class Model:
         self.labels = [str(names[number]) for number in range(model.config.num_labels)]
 
     def classify(self, chats: Sequence[Sequence[Mapping[str, str]]]) -> list[Classified]:
-        """One result for each chat. A text beyond the model's length is cut at its end, before the template's close."""
+        """One result for each chat. A text beyond the model's length is cut at its end, before the
+        template's close."""
         import torch
 
         from assay.engines.data.tokenize import classified
@@ -87,7 +89,10 @@ def build_app(args: dict[str, Any]) -> Any:
     @serve.deployment(name="Classifier", **deployment)
     class Classifier:
         def __init__(self) -> None:
-            folder, wanted = Path(loading["model_source"]), config["callback_config"]["callback_kwargs"]
+            folder, wanted = (
+                Path(loading["model_source"]),
+                config["callback_config"]["callback_kwargs"],
+            )
             began = time.monotonic()
             files = verify_artifact(folder, wanted["artifact"])
             seconds = time.monotonic() - began
@@ -95,7 +100,12 @@ def build_app(args: dict[str, Any]) -> Any:
             self.name = str(loading["model_id"])
             require_unchanged(folder, files)
             replica = serve.get_replica_context().replica_id.unique_id
-            report(Path(wanted["reports"]), replica=replica, artifact=wanted["artifact"], seconds=seconds)
+            report(
+                Path(wanted["reports"]),
+                replica=replica,
+                artifact=wanted["artifact"],
+                seconds=seconds,
+            )
 
         async def __call__(self, request: Any) -> Any:
             path = request.url.path

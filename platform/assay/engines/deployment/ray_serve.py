@@ -23,12 +23,22 @@ from assay.spec.serve import ServeSpec
 API = "/api/serve/applications/"
 POLL_S = 0.5
 HTTP_TIMEOUT_S = 30
-CPU_BLOCK_TOKENS = 32  # vLLM's 128 caches no prefix of a prompt shorter than that; its CPU kernels want multiples of 32
-MOST_ONGOING_REQUESTS = 256  # to a replica; the engine queues what it cannot take, and Serve need not
-REPLICA_MODULE = "assay_replica"  # `make setup` copies it from platform/locks into the engine's environment
+# vLLM's 128 caches no prefix of a prompt shorter than that; its CPU kernels want multiples of 32
+CPU_BLOCK_TOKENS = 32
+MOST_ONGOING_REQUESTS = (
+    256  # to a replica; the engine queues what it cannot take, and Serve need not
+)
+REPLICA_MODULE = (
+    "assay_replica"  # `make setup` copies it from platform/locks into the engine's environment
+)
 FILES_MODULE = "assay_files.py"  # likewise; an environment that is older than verification lacks it
-ENGINES = ("LLMServer", "Classifier")  # deployments whose replicas hold a model; routers have other names
-SMALL_MACHINE_CORES = 4  # vLLM keeps one core for its scheduler; of two that costs 40 % of the throughput (measured)
+ENGINES = (
+    "LLMServer",
+    "Classifier",
+)  # deployments whose replicas hold a model; routers have other names
+SMALL_MACHINE_CORES = (
+    4  # vLLM keeps one core for its scheduler; of two that costs 40 % of the throughput (measured)
+)
 
 
 @dataclass(frozen=True)
@@ -82,8 +92,9 @@ def application(
     on_gpu: bool,
     verification: Verification | None = None,
 ) -> dict[str, Any]:
-    """One application of Serve's declarative configuration. The model's folder says how its chats are served. Without
-    `verification` its replicas load whatever is in the folder: for measurements, never for what may get traffic."""
+    """One application of Serve's declarative configuration. The model's folder says how its chats
+    are served. Without `verification` its replicas load whatever is in the folder: for
+    measurements, never for what may get traffic."""
     engine: dict[str, Any] = {
         "max_model_len": serve.engine.max_model_len,
         "dtype": _dtype(serve, on_gpu=on_gpu),
@@ -92,14 +103,20 @@ def application(
         "enable_prefix_caching": True,
         **chat_settings(Path(model_path), serve.engine).engine_kwargs(),
     }
-    environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+    environment = {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+    }
     bundle: dict[str, float] = {"GPU": 1, "CPU": 1} if on_gpu else {"CPU": 1}
     if on_gpu:
         engine["gpu_memory_utilization"] = serve.engine.gpu_memory_utilization
     else:
         engine["block_size"] = CPU_BLOCK_TOKENS
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(serve.engine.kv_cache_gb_on_cpu)
-        if serve.engine.enforce_eager:  # or the first request for log-probabilities waits for a C++ compiler
+        if (
+            serve.engine.enforce_eager
+        ):  # or the first request for log-probabilities waits for a C++ compiler
             environment["TORCH_COMPILE_DISABLE"] = "1"
         if (os.cpu_count() or 1) <= SMALL_MACHINE_CORES:
             environment["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
@@ -113,7 +130,9 @@ def application(
                 "max_replicas": serve.replicas.max,
                 "target_ongoing_requests": serve.replicas.target_ongoing_requests,
             },
-            "max_ongoing_requests": max(MOST_ONGOING_REQUESTS, 4 * serve.replicas.target_ongoing_requests),
+            "max_ongoing_requests": max(
+                MOST_ONGOING_REQUESTS, 4 * serve.replicas.target_ongoing_requests
+            ),
         },
         "runtime_env": {"env_vars": environment},
     }
@@ -133,8 +152,8 @@ def application(
 def classifier_application(
     slot: Slot, model_name: str, model_path: str, serve: ServeSpec, verification: Verification
 ) -> dict[str, Any]:
-    """The same for a classifier, which the platform's own environment serves: vLLM's pooling models do not run on every
-    processor that its other models run on."""
+    """The same for a classifier, which the platform's own environment serves: vLLM's pooling models
+    do not run on every processor that its other models run on."""
     config = {
         "model_loading_config": {"model_id": model_name, "model_source": model_path},
         "engine_kwargs": {"max_model_len": serve.engine.max_model_len},
@@ -145,7 +164,9 @@ def classifier_application(
                 "max_replicas": serve.replicas.max,
                 "target_ongoing_requests": serve.replicas.target_ongoing_requests,
             },
-            "max_ongoing_requests": max(MOST_ONGOING_REQUESTS, 4 * serve.replicas.target_ongoing_requests),
+            "max_ongoing_requests": max(
+                MOST_ONGOING_REQUESTS, 4 * serve.replicas.target_ongoing_requests
+            ),
         },
     }
     return {
@@ -159,7 +180,10 @@ def classifier_application(
 def _verified(verification: Verification, engine_python: str) -> dict[str, Any]:
     """The part of the configuration by which a replica loads nothing but the artifact."""
     if not _packages(engine_python, FILES_MODULE):
-        raise PlaceError(f"the environment of {engine_python} cannot verify what it loads; `make setup` renews it")
+        raise PlaceError(
+            f"the environment of {engine_python} cannot verify what it loads; `make setup` renews "
+            "it"
+        )
     return {
         "server_cls": f"{REPLICA_MODULE}.LLMServerVerified",
         "callback_config": {
@@ -174,7 +198,8 @@ def _to_verify(verification: Verification) -> dict[str, str]:
 
 
 def loaded(reports: Path, replicas: Iterable[str]) -> dict[str, str]:
-    """The digest that each of these replicas says it has loaded; those that say nothing are left out."""
+    """The digest that each of these replicas says it has loaded; those that say nothing are left
+    out."""
     found = {}
     for replica in replicas:
         try:
@@ -189,11 +214,14 @@ def loaded(reports: Path, replicas: Iterable[str]) -> dict[str, str]:
 def state(api: ServeApi, slot: Slot) -> SlotState | None:
     """What the slot holds; None when it is empty or Serve is not running."""
     details = _request(api, "GET").get("applications", {}).get(slot)
-    return _slot_state(api, slot, details) if details and details.get("deployed_app_config") else None
+    return (
+        _slot_state(api, slot, details) if details and details.get("deployed_app_config") else None
+    )
 
 
 def holds(api: ServeApi, deployment: DeploymentRecord) -> bool:
-    """Whether the slot still has this very deployment; its replicas may have been restarted meanwhile."""
+    """Whether the slot still has this very deployment; its replicas may have been restarted
+    meanwhile."""
     now = state(api, deployment.slot)
     return now is not None and now.deployed_at == deployment.deployed_at
 
@@ -244,9 +272,13 @@ def wait_until_running(api: ServeApi, slot: Slot, *, timeout_s: float, since: fl
             if now.is_running:
                 return now
             if now.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-                raise StageFailed(f"the engine in slot {slot} did not start: {_last_words(now.message)}")
+                raise StageFailed(
+                    f"the engine in slot {slot} did not start: {_last_words(now.message)}"
+                )
         time.sleep(POLL_S)
-    raise StageFailed(f"the engine in slot {slot} did not answer in {timeout_s:.0f} s; last seen: {now}")
+    raise StageFailed(
+        f"the engine in slot {slot} did not answer in {timeout_s:.0f} s; last seen: {now}"
+    )
 
 
 def _deployed(api: ServeApi) -> dict[str, dict[str, Any]]:
@@ -282,7 +314,8 @@ def _request(api: ServeApi, method: str, body: dict[str, Any] | None = None) -> 
         raise PlaceError(f"Ray Serve at {api.dashboard_url} said {error.code}: {said}") from error
     except OSError as error:
         raise Unreachable(
-            f"no Ray dashboard answers at {api.dashboard_url} ({error}); `assay up` starts a local cluster"
+            f"no Ray dashboard answers at {api.dashboard_url} ({error}); `assay up` starts a local "
+            "cluster"
         ) from error
     return json.loads(text) if text and method == "GET" else {}
 

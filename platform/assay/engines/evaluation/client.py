@@ -1,7 +1,8 @@
-"""Requests to an OpenAI-compatible server: many in flight, repeated when the server falters, and none sent twice.
+"""Requests to an OpenAI-compatible server: many in flight, repeated when the server falters, and
+none sent twice.
 
-A failure of the server is never an answer. What was answered is appended to a file at once, so that a killed process
-goes on where it was and a second one sends nothing.
+A failure of the server is never an answer. What was answered is appended to a file at once, so that
+a killed process goes on where it was and a second one sends nothing.
 """
 
 import asyncio
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 REFUSALS = (400, 401, 403, 405, 413, 415, 422)
-"""Status codes that come back however often one asks. A 404 does pass: Serve gives it while a route comes up."""
+"""Status codes that come back however often one asks. A 404 does pass: Serve gives it while a route
+comes up."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,13 @@ class Endpoint:
     num_concurrent: int = 16
     api_key: str = "none"
     patience_s: float = 180.0
-    """How long a request is repeated after its first failure. It outlasts the restart of an engine's replica."""
+    """How long a request is repeated after its first failure. It outlasts the restart of an
+    engine's replica."""
     timeout_s: float = 300.0
     """How long one answer may take."""
     max_reasoning_tokens: int = 0
-    """How long the model may reason before it answers, half of the engine's context; 0 where it does not reason, or
-    where that is the server's affair."""
+    """How long the model may reason before it answers, half of the engine's context; 0 where it
+    does not reason, or where that is the server's affair."""
 
 
 class Request(NamedTuple):
@@ -69,7 +72,8 @@ class Reply:
 
 
 class AnswerFile:
-    """Every answer of one artifact through one engine, as JSON lines. A line that a crash has torn is skipped."""
+    """Every answer of one artifact through one engine, as JSON lines. A line that a crash has torn
+    is skipped."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -115,13 +119,16 @@ def request_all(
     answers: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, all_of_them: None,
 ) -> list[Reply]:
-    """A reply to each request, in order. A request that stands several times in `asks` is sent as often. `answers` is
-    the file of finished ones; `progress` is told how many are done."""
+    """A reply to each request, in order. A request that stands several times in `asks` is sent as
+    often. `answers` is the file of finished ones; `progress` is told how many are done."""
     return asyncio.run(_ask_all(endpoint, asks, AnswerFile(answers), progress))
 
 
 async def _ask_all(
-    endpoint: Endpoint, asks: Sequence[Request], answers: AnswerFile, progress: Callable[[int, int], None]
+    endpoint: Endpoint,
+    asks: Sequence[Request],
+    answers: AnswerFile,
+    progress: Callable[[int, int], None],
 ) -> list[Reply]:
     keys = _keys(asks)
     replies = {index: reply for index, key in enumerate(keys) if (reply := answers.get(key))}
@@ -167,8 +174,9 @@ def _keys(asks: Sequence[Request]) -> list[str]:
 
 @dataclass
 class _Asking:
-    """The state that the requests in flight share. A library for retries repeats one call by itself; here the others
-    are not even asked once the server has long been silent, and a request that pauses gives its place away."""
+    """The state that the requests in flight share. A library for retries repeats one call by
+    itself; here the others are not even asked once the server has long been silent, and a request
+    that pauses gives its place away."""
 
     endpoint: Endpoint
     client: "httpx.AsyncClient"
@@ -180,7 +188,8 @@ class _Asking:
         self.places = asyncio.Semaphore(self.endpoint.num_concurrent)
 
     async def reply(self, ask: Request) -> Reply:
-        """Asks until there is an answer, a refusal, or no patience left. While it waits, others are asked."""
+        """Asks until there is an answer, a refusal, or no patience left. While it waits, others are
+        asked."""
         failed_at: float | None = None
         num_tries = 0
         while True:
@@ -200,15 +209,20 @@ class _Asking:
             await asyncio.sleep(_pause_s(num_tries, self.endpoint.patience_s - (now - failed_at)))
 
     def _is_silent(self) -> bool:
-        """Nothing was answered for so long that what was not asked yet need not wait in its turn."""
-        return time.monotonic() - self.answered_at > self.endpoint.patience_s + self.endpoint.timeout_s
+        """Nothing was answered for so long that what was not asked yet need not wait in its
+        turn."""
+        return (
+            time.monotonic() - self.answered_at > self.endpoint.patience_s + self.endpoint.timeout_s
+        )
 
     async def _try(self, ask: Request) -> tuple[Json | None, str, bool]:
         """(the answer or None, what failed, whether to try again)."""
         import httpx
 
         try:
-            answer = await self.client.post(ask.path, json={"model": self.endpoint.model_name, **ask.body})
+            answer = await self.client.post(
+                ask.path, json={"model": self.endpoint.model_name, **ask.body}
+            )
         except httpx.HTTPError as failure:
             return None, f"{type(failure).__name__}: {failure}".rstrip(": "), True
         if answer.status_code != httpx.codes.OK:
@@ -223,21 +237,23 @@ class _Asking:
 
 
 def _pause_s(num_tries: int, left_s: float) -> float:
-    """Doubling from half a second to ten, each drawn anew (so that requests do not come back all at once)."""
+    """Doubling from half a second to ten, each drawn anew (so that requests do not come back all at
+    once)."""
     longest: float = min(10.0, 0.5 * 2 ** min(num_tries - 1, 10), max(left_s, 0.01))
     return longest * random.uniform(0.5, 1.0)
 
 
 def reasoning_of(reply: Reply) -> str:
-    """What the model thought before it answered, where the server tells it apart; vLLM's name for it, or that of
-    others."""
+    """What the model thought before it answered, where the server tells it apart; vLLM's name for
+    it, or that of others."""
     message = reply.body["choices"][0].get("message") or {}
     return str(message.get("reasoning") or message.get("reasoning_content") or "")
 
 
 def reasoning_tokens_of(reply: Reply) -> int | None:
-    """How many tokens of the answer were reasoning; None where the server does not tell. vLLM's parsers for models
-    whose prompt opens the block of reasoning count 0: then it is the share of the characters."""
+    """How many tokens of the answer were reasoning; None where the server does not tell. vLLM's
+    parsers for models whose prompt opens the block of reasoning count 0: then it is the share of
+    the characters."""
     reasoning, usage = reasoning_of(reply), reply.body.get("usage") or {}
     counted = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
     if counted or not reasoning:
@@ -247,8 +263,8 @@ def reasoning_tokens_of(reply: Reply) -> int | None:
 
 
 def content_of(reply: Reply) -> str:
-    """The text of a chat's or a completion's first choice, without its reasoning; empty where reasoning is all there
-    is. Raises `StageFailed` for what is no text."""
+    """The text of a chat's or a completion's first choice, without its reasoning; empty where
+    reasoning is all there is. Raises `StageFailed` for what is no text."""
     choice = reply.body["choices"][0]
     text = choice["message"].get("content") if "message" in choice else choice.get("text")
     if text is None:

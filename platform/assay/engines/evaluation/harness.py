@@ -1,4 +1,5 @@
-"""lm-eval: builds the questions of task files, and reads the answers. The asking in between is `client`'s."""
+"""lm-eval: builds the questions of task files, and reads the answers. The asking in between is
+`client`'s."""
 
 import json
 import math
@@ -61,8 +62,8 @@ class TaskFile:
     scoring_judge: JudgeSpec | None = None
     """Who scores the answers by a rubric; nobody when not said."""
     data_digest: str = ""
-    """Over the task's data files alone, or all of the task where its data comes from a hub: what attempts are counted
-    by, however else the items are asked."""
+    """Over the task's data files alone, or all of the task where its data comes from a hub: what
+    attempts are counted by, however else the items are asked."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ def task_file(
     wanted_metrics: Sequence[str] = (),
     scoring_judge: JudgeSpec | None = None,
 ) -> TaskFile:
-    """A task file with its digest; `wanted_metrics` are the scores that are made of the answers' text. Raises
-    `InvalidInput` for what cannot be a task."""
+    """A task file with its digest; `wanted_metrics` are the scores that are made of the answers'
+    text. Raises `InvalidInput` for what cannot be a task."""
     source = task_files.read(path, name, settings.functions)
     said = settings.model_dump(mode="json", exclude={"source", "functions"})
     judged = judge.model_dump(include={"url", "model"}) if judge else None
@@ -116,12 +117,13 @@ def evaluate(
     progress_file: Path | None = None,
     settled: Callable[[TaskResult], bool] | None = None,
 ) -> Answered:
-    """Every task's items with the model's answers, in the order of `tasks`. Where the server fails, the item has
-    the error and no scores: that is nobody's wrong answer.
+    """Every task's items with the model's answers, in the order of `tasks`. Where the server fails,
+    the item has the error and no scores: that is nobody's wrong answer.
 
-    `tokenizer` is the model's folder, for tasks that compare log-probabilities; `answers` the file of what this model
-    has answered before. With `settled` a task is asked in blocks, in the order of its documents' digests, until that
-    says of what was answered so far that it is enough. Raises `UsageError` when a task's data cannot be had."""
+    `tokenizer` is the model's folder, for tasks that compare log-probabilities; `answers` the file
+    of what this model has answered before. With `settled` a task is asked in blocks, in the order
+    of its documents' digests, until that says of what was answered so far that it is enough. Raises
+    `UsageError` when a task's data cannot be had."""
     asked = _Asked(endpoint, tokenizer, answers, progress_file)
     results: dict[str, TaskResult] = {}
     for as_chat in (True, False):
@@ -132,8 +134,8 @@ def evaluate(
 
 
 def load(task: TaskFile) -> Any:
-    """The task as lm-eval's own object, its data read: of this machine, unless HF_HUB_OFFLINE=0 says that the hub may
-    be asked. Raises `UsageError` when the data cannot be had."""
+    """The task as lm-eval's own object, its data read: of this machine, unless HF_HUB_OFFLINE=0
+    says that the hub may be asked. Raises `UsageError` when the data cannot be had."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         os.environ.setdefault(name, "1")
     from lm_eval.tasks import TaskManager
@@ -148,15 +150,18 @@ def load(task: TaskFile) -> Any:
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError, ImportError) as error:
         raise UsageError(_no_data(task, config, error)) from error
     if getattr(loaded, "UNSAFE_CODE", False):
-        raise UsageError(f"task {task.name} runs code that the model writes, which is not offered: {task.path}")
+        raise UsageError(
+            f"task {task.name} runs code that the model writes, which is not offered: {task.path}"
+        )
     loaded.set_fewshot_seed(seed=0)
     _compare_normalized(loaded)
     return loaded
 
 
 def _compare_normalized(loaded: Any) -> None:
-    """Lets lm-eval's own `exact_match` compare normalized texts: it knows no punctuation but ASCII's, and takes a
-    full-width letter for another one. What it says of ASCII texts stays as it is."""
+    """Lets lm-eval's own `exact_match` compare normalized texts: it knows no punctuation but
+    ASCII's, and takes a full-width letter for another one. What it says of ASCII texts stays as it
+    is."""
     from lm_eval.api.metrics import exact_match_fn
 
     if loaded._metric_fn_list.get("exact_match") is exact_match_fn:
@@ -172,7 +177,8 @@ def _exact_match(
     ignore_punctuation: bool = False,
     **options: Any,
 ) -> dict[str, float]:
-    """What `compare` says of the texts, normalized; the task's own patterns see them as they were written."""
+    """What `compare` says of the texts, normalized; the task's own patterns see them as they were
+    written."""
 
     def read(text: Any) -> Any:
         if not isinstance(text, str):
@@ -182,7 +188,9 @@ def _exact_match(
         text = normalized(text)
         return without_punctuation(text) if ignore_punctuation else text
 
-    return compare(references=[*map(read, references)], predictions=[*map(read, predictions)], **options)
+    return compare(
+        references=[*map(read, references)], predictions=[*map(read, predictions)], **options
+    )
 
 
 def block_size(num_items: int, num_concurrent: int) -> int:
@@ -204,7 +212,9 @@ def _overrules(config: Mapping[str, Any], settings: TaskSettings) -> dict[str, A
     if settings.max_gen_toks is not None:
         generation |= {"max_gen_toks": settings.max_gen_toks}
     said: dict[str, Any] = {"generation_kwargs": generation} if generation else {}
-    fewshot = settings.num_fewshot if settings.num_fewshot is not None else config.get("num_fewshot")
+    fewshot = (
+        settings.num_fewshot if settings.num_fewshot is not None else config.get("num_fewshot")
+    )
     return {**said, "num_fewshot": fewshot or 0}
 
 
@@ -212,15 +222,21 @@ def _no_data(task: TaskFile, config: Mapping[str, Any], error: Exception) -> str
     first = (str(error).splitlines() or [""])[0]
     if config.get("dataset_path") not in ("json", "csv", "parquet", "arrow"):
         return (
-            f"task {task.name} needs the data set {config.get('dataset_path')}, which is not on this machine and "
-            f"cannot be fetched: {type(error).__name__}: {first}. Fetch it once where there is a network "
+            f"task {task.name} needs the data set {config.get('dataset_path')}, which is not on "
+            "this machine and "
+            f"cannot be fetched: {type(error).__name__}: {first}. Fetch it once where there is a "
+            "network "
             "(HF_HUB_OFFLINE=0), or take the task out of the suite"
         )
     return f"{task.path}: lm-eval cannot read the task: {type(error).__name__}: {first}"
 
 
 def _evaluate(
-    asked: "_Asked", tasks: Sequence[TaskFile], *, as_chat: bool, settled: Callable[[TaskResult], bool] | None
+    asked: "_Asked",
+    tasks: Sequence[TaskFile],
+    *,
+    as_chat: bool,
+    settled: Callable[[TaskResult], bool] | None,
 ) -> dict[str, TaskResult]:
     loaded = {task.name: load(task) for task in tasks}
     asked.confident = {task.name for task in tasks if task.wants_confidence}
@@ -234,12 +250,20 @@ def _evaluate(
     while left := [task for task in tasks if task.name not in results]:
         blocks = {}
         for task in left:
-            in_blocks = settled is not None and not loaded[task.name].config.num_fewshot  # drawn in the order of asking
-            size = block_size(len(orders[task.name]), asked.endpoint.num_concurrent) if in_blocks else None
+            in_blocks = (
+                settled is not None and not loaded[task.name].config.num_fewshot
+            )  # drawn in the order of asking
+            size = (
+                block_size(len(orders[task.name]), asked.endpoint.num_concurrent)
+                if in_blocks
+                else None
+            )
             first = num_asked[task.name]
             blocks[task.name] = orders[task.name][first : first + size if size else None]
             num_asked[task.name] += len(blocks[task.name])
-        for name, found in _ask_blocks(asked, {name: loaded[name] for name in blocks}, blocks, as_chat=as_chat).items():
+        for name, found in _ask_blocks(
+            asked, {name: loaded[name] for name in blocks}, blocks, as_chat=as_chat
+        ).items():
             samples[name] += found
         for task in left:
             unasked = orders[task.name][num_asked[task.name] :]
@@ -250,10 +274,12 @@ def _evaluate(
 
 
 def _order(loaded: Any, settings: TaskSettings) -> list[int]:
-    """The documents to ask, by their digests: an order that has nothing to do with what is in them, and is the same
-    for every model. Of `max_items` the first."""
+    """The documents to ask, by their digests: an order that has nothing to do with what is in them,
+    and is the same for every model. Of `max_items` the first."""
     digests = [_doc_digest(doc) for doc in loaded.eval_docs]
-    return sorted(range(len(digests)), key=lambda index: (digests[index], index))[: settings.max_items]
+    return sorted(range(len(digests)), key=lambda index: (digests[index], index))[
+        : settings.max_items
+    ]
 
 
 def _ask_blocks(
@@ -293,7 +319,8 @@ class _Asked:
     confident: set[str] = field(default_factory=set)
     """Tasks whose answers need a probability."""
     turns: dict[str, str] = field(default_factory=dict)
-    """Task to the field of its documents that holds the chat up to the answer, where there is one."""
+    """Task to the field of its documents that holds the chat up to the answer, where there is
+    one."""
     blocks: dict[str, list[int]] = field(default_factory=dict)
     """Task to the documents that are being asked, in their order."""
     errors: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -317,7 +344,9 @@ class _Asked:
         self.latencies[key] += result.latency_s
         if result.error:
             self.errors.setdefault(key, result.error)
-        num_tokens = reasoning_tokens_of(result) if isinstance(result, Reply) and result.body else None
+        num_tokens = (
+            reasoning_tokens_of(result) if isinstance(result, Reply) and result.body else None
+        )
         if num_tokens is not None:
             self.reasoning_tokens[key] = num_tokens
         self.num_sent += result.num_tries > 0
@@ -361,10 +390,14 @@ def _language_model(asked: _Asked) -> Any:
         def tokenizer_name(self) -> str:
             return ""  # for lm-eval's cache of requests, which is not used
 
-        def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        def apply_chat_template(
+            self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+        ) -> str:
             return _ChatText.of(chat_history, add_generation_prompt)
 
-        def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        def tok_encode(
+            self, string: str, add_special_tokens: bool | None = None, **_: Any
+        ) -> list[int]:
             if isinstance(string, _ChatText) or add_special_tokens is not None:
                 add_special_tokens = bool(add_special_tokens)
             elif self.words.bos_token and string.startswith(self.words.bos_token):
@@ -375,7 +408,9 @@ def _language_model(asked: _Asked) -> Any:
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
             return _generate(asked, requests)
 
-        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        def loglikelihood(
+            self, requests: list[Any], disable_tqdm: bool = False
+        ) -> list[tuple[float, bool]]:
             pairs = [self._pair(*request.args[:2]) for request in requests]
             scores = score(asked.endpoint, pairs, answers=asked.answers, progress=asked.progress)
             for request, result in zip(requests, scores, strict=True):
@@ -397,7 +432,9 @@ def _language_model(asked: _Asked) -> Any:
         def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[tuple[float, bool]]:
             raise NotImplementedError  # `loglikelihood` asks in one go
 
-        def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        def loglikelihood_rolling(
+            self, requests: list[Any], disable_tqdm: bool = False
+        ) -> list[float]:
             pairs = []
             for request in requests:
                 tokens = self.tok_encode(request.args[0], add_special_tokens=False)
@@ -411,7 +448,8 @@ def _language_model(asked: _Asked) -> Any:
 
 
 class _ChatText(str):
-    """A chat as JSON: lm-eval passes prompts on as strings. The server's own template renders it."""
+    """A chat as JSON: lm-eval passes prompts on as strings. The server's own template renders
+    it."""
 
     messages: list[dict[str, str]]
     add_generation_prompt: bool
@@ -423,9 +461,9 @@ class _ChatText(str):
         return text
 
     def rendered(self, tokenizer: Any) -> str:
-        """As the model sees it, by the template in the model's own folder (which the server uses too), up to where the
-        words of an answer stand: a model that reasons has an empty block of reasoning before them, for it is the answer
-        that is scored."""
+        """As the model sees it, by the template in the model's own folder (which the server uses
+        too), up to where the words of an answer stand: a model that reasons has an empty block of
+        reasoning before them, for it is the answer that is scored."""
         format = format_of(tokenizer)
         if self.add_generation_prompt:
             return answer_start(format, self.messages)
@@ -444,7 +482,9 @@ def _load_tokenizer(folder: str | None) -> Any:
     from transformers import AutoTokenizer
 
     if folder is None:
-        raise UsageError("a task compares log-probabilities, which takes the model's tokenizer: name its folder")
+        raise UsageError(
+            "a task compares log-probabilities, which takes the model's tokenizer: name its folder"
+        )
     return AutoTokenizer.from_pretrained(folder)
 
 
@@ -475,21 +515,33 @@ def _generation(request: Any, asked: _Asked) -> Request:
     temperature = float(said.pop("temperature", 0.0) or 0.0) if sample is not False else 0.0
     longest = [said.pop(name, None) for name in LENGTHS]
     body: dict[str, Any] = {
-        "max_tokens": next((int(length) for length in longest if length is not None), DEFAULT_MAX_GEN_TOKS),
+        "max_tokens": next(
+            (int(length) for length in longest if length is not None), DEFAULT_MAX_GEN_TOKS
+        ),
         "temperature": temperature,
         "seed": 0,
         **({"stop": stops[:MAX_STOPS]} if stops else {}),
-        **{name: said[name] for name in ("top_p", "top_k", "min_p", "repetition_penalty") if name in said},
+        **{
+            name: said[name]
+            for name in ("top_p", "top_k", "min_p", "repetition_penalty")
+            if name in said
+        },
     }
     if not isinstance(prompt, _ChatText):
-        return Request("completions", {"prompt": str(prompt), **body, **({"logprobs": 0} if with_logprobs else {})})
+        return Request(
+            "completions",
+            {"prompt": str(prompt), **body, **({"logprobs": 0} if with_logprobs else {})},
+        )
     turns = request.doc.get(asked.turns.get(request.task_name, ""))
     body["messages"] = _with_turns(prompt.messages, turns) if turns else prompt.messages
     if max_reasoning_tokens := asked.may_reason(request.task_name):
-        # The length that the suite allows is the answer's. vLLM closes the reasoning when its own length is used up.
-        # An engine refuses what is longer than its context, of which reasoning may take half.
+        # The length that the suite allows is the answer's. vLLM closes the reasoning when its own
+        # length is used up. An engine refuses what is longer than its context, of which reasoning
+        # may take half.
         context = 2 * asked.endpoint.max_reasoning_tokens
-        body["max_tokens"] = max(body["max_tokens"], min(body["max_tokens"] + max_reasoning_tokens, context))
+        body["max_tokens"] = max(
+            body["max_tokens"], min(body["max_tokens"] + max_reasoning_tokens, context)
+        )
         body["thinking_token_budget"] = max_reasoning_tokens
         body.pop("stop", None)  # it would cut the reasoning short; what is behind it is cut here
     if with_logprobs:
@@ -500,13 +552,16 @@ def _generation(request: Any, asked: _Asked) -> Request:
 
 
 def _turns_field(loaded: Any) -> str:
-    """The field of a task's documents that holds the chat up to the answer: its file says so under `metadata`."""
+    """The field of a task's documents that holds the chat up to the answer: its file says so under
+    `metadata`."""
     return str((loaded.config.metadata or {}).get("turns", ""))
 
 
-def _with_turns(messages: Sequence[dict[str, str]], turns: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """A prompt in which the question is a whole chat; a system message of the chat's own takes the place of the
-    task's. Solved examples stay before it."""
+def _with_turns(
+    messages: Sequence[dict[str, str]], turns: Sequence[Mapping[str, str]]
+) -> list[dict[str, str]]:
+    """A prompt in which the question is a whole chat; a system message of the chat's own takes the
+    place of the task's. Solved examples stay before it."""
     chat = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in turns]
     before = list(messages[:-1])
     if chat[0]["role"] == "system":
@@ -535,7 +590,8 @@ def _logprob(reply: Reply) -> float | None:
 
 
 def _of_the_answer(reply: Reply, tokens: Sequence[Mapping[str, Any]]) -> list[float]:
-    """The log-probabilities without those of the reasoning: of the fewest last tokens that hold the answer's text."""
+    """The log-probabilities without those of the reasoning: of the fewest last tokens that hold the
+    answer's text."""
     answer = content_of(reply).strip()
     first, tail = len(tokens), ""
     if reasoning_of(reply):
@@ -548,7 +604,11 @@ def _of_the_answer(reply: Reply, tokens: Sequence[Mapping[str, Any]]) -> list[fl
 
 
 def _result(
-    task: TaskFile, loaded: Any, samples: Sequence[dict[str, Any]], unasked: Sequence[int], asked: _Asked
+    task: TaskFile,
+    loaded: Any,
+    samples: Sequence[dict[str, Any]],
+    unasked: Sequence[int],
+    asked: _Asked,
 ) -> TaskResult:
     by_doc: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for sample in samples:
@@ -562,7 +622,9 @@ def _result(
         task=task.name,
         digest=digest_of([task.digest, sorted([*ids, *left])]),
         items=items,
-        lower_is_better=tuple(sorted(name for name, is_higher in higher.items() if is_higher is False)),
+        lower_is_better=tuple(
+            sorted(name for name, is_higher in higher.items() if is_higher is False)
+        ),
         notes=_notes(task, loaded, by_doc, items),
         files=source.files,
         unasked=tuple(left),
@@ -570,27 +632,39 @@ def _result(
 
 
 def _notes(
-    task: TaskFile, loaded: Any, by_doc: Mapping[int, Sequence[dict[str, Any]]], items: Sequence[Sample]
+    task: TaskFile,
+    loaded: Any,
+    by_doc: Mapping[int, Sequence[dict[str, Any]]],
+    items: Sequence[Sample],
 ) -> dict[str, str]:
     """What is to be said of a metric besides the mean of its scores."""
     docs = [group[0]["doc"] for _, group in sorted(by_doc.items())]
     answered = [
-        (item.response, _references(loaded, doc)) for item, doc in zip(items, docs, strict=True) if not item.error
+        (item.response, _references(loaded, doc))
+        for item, doc in zip(items, docs, strict=True)
+        if not item.error
     ]
     responses, references = [response for response, _ in answered], [found for _, found in answered]
-    said = {name: text_metrics.corpus_score(name, responses, references) for name in task.text_metrics}
+    said = {
+        name: text_metrics.corpus_score(name, responses, references) for name in task.text_metrics
+    }
     if "auto" in task.text_metrics:
         said["auto"] = str((loaded.config.metadata or {}).get("auto_note", ""))
     return {name: note for name, note in said.items() if note}
 
 
 def _item(task: TaskFile, loaded: Any, samples: Sequence[dict[str, Any]], asked: _Asked) -> Sample:
-    """One document. It has a sample for each filter; the first one's scores bear the plain names."""
+    """One document. It has a sample for each filter; the first one's scores bear the plain
+    names."""
     first, doc = samples[0], samples[0]["doc"]
     key = (task.name, first["doc_id"])
     error = asked.errors.get(key)
     is_choice = loaded.OUTPUT_TYPE == "multiple_choice"
-    response, confidence = _choice(loaded, first) if is_choice else (str(first["resps"][0][0]), asked.logprobs.get(key))
+    response, confidence = (
+        _choice(loaded, first)
+        if is_choice
+        else (str(first["resps"][0][0]), asked.logprobs.get(key))
+    )
     scores = {} if error else _scores(samples)
     if confidence is not None and not error:
         scores["confidence"] = confidence if is_choice else math.exp(confidence)
@@ -614,12 +688,16 @@ def _item(task: TaskFile, loaded: Any, samples: Sequence[dict[str, Any]], asked:
 def _text_scores(
     task: TaskFile, loaded: Any, doc: Mapping[str, Any], response: str, own: Mapping[str, float]
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """The gate's own scores of a text, but for those that the task's file makes itself. `auto` is the one that the
-    file names."""
+    """The gate's own scores of a text, but for those that the task's file makes itself. `auto` is
+    the one that the file names."""
     automatic = str((loaded.config.metadata or {}).get("auto", "exact_match"))
     wanted = [automatic if name == "auto" else name for name in task.text_metrics]
-    missing = [name for name in dict.fromkeys(wanted) if name in text_metrics.NAMES and name not in own]
-    made, unscored = text_metrics.scores_of(response, _references(loaded, doc), missing, task.settings)
+    missing = [
+        name for name in dict.fromkeys(wanted) if name in text_metrics.NAMES and name not in own
+    ]
+    made, unscored = text_metrics.scores_of(
+        response, _references(loaded, doc), missing, task.settings
+    )
     if "auto" in task.text_metrics and (value := {**made, **own}.get(automatic)) is not None:
         made["auto"] = value
     return made, unscored
@@ -639,7 +717,11 @@ def _unasked_id(loaded: Any, index: int) -> str:
 
 
 def _scores(samples: Sequence[dict[str, Any]]) -> dict[str, float]:
-    scores = {name: float(samples[0][name]) for name in samples[0]["metrics"] if _is_number(samples[0][name])}
+    scores = {
+        name: float(samples[0][name])
+        for name in samples[0]["metrics"]
+        if _is_number(samples[0][name])
+    }
     if len(samples) > 1:
         for sample in samples:
             named = {f"{name},{sample['filter']}": sample[name] for name in sample["metrics"]}
@@ -681,7 +763,10 @@ def _references(loaded: Any, doc: Mapping[str, Any]) -> list[str]:
 
 def _field(task: TaskFile, doc: Mapping[str, Any], name: str) -> str:
     if name not in doc:
-        raise UsageError(f"task {task.name}: its documents have no field {name}; there is: {', '.join(sorted(doc))}")
+        raise UsageError(
+            f"task {task.name}: its documents have no field {name}; there is: "
+            f"{', '.join(sorted(doc))}"
+        )
     return str(doc[name])
 
 

@@ -1,8 +1,9 @@
-"""A judge: a model behind an OpenAI-compatible API that reads answers, for abstentions or by a rubric.
+"""A judge: a model behind an OpenAI-compatible API that reads answers, for abstentions or by a
+rubric.
 
-It is asked at temperature 0, and what it said once is kept by all that the request holds, so that the
-same answer has the same score, whichever model gave it. A judge that fails, or whose reply holds no
-score, gives none: its failures are nobody's bad answers.
+It is asked at temperature 0, and what it said once is kept by all that the request holds, so that
+the same answer has the same score, whichever model gave it. A judge that fails, or whose reply
+holds no score, gives none: its failures are nobody's bad answers.
 """
 
 import os
@@ -40,7 +41,10 @@ MAX_REMARK = 400
 MAX_CHARACTERS = 200_000
 """Of a question, an answer and a reference together; what is longer is not sent."""
 
-ONCE_MORE = "Your reply must end in a line of its own: SCORE: and a whole number from {} to {}. Give that line."
+ONCE_MORE = (
+    "Your reply must end in a line of its own: SCORE: and a whole number from {} to {}. Give that "
+    "line."
+)
 _SCORE = re.compile(r"^\W*SCORE\W*?(-?\d+)(?:\s*/\s*\d+)?\W*$", re.IGNORECASE | re.MULTILINE)
 
 
@@ -73,24 +77,30 @@ def judge_digest(judge: JudgeSpec) -> str:
     return digest_of([VERSION, said, None if judge.prompt else DEFAULT_PROMPT])
 
 
-def abstentions(judge: JudgeSpec, items: Sequence[Sample], answers: Path | None) -> list[bool | None]:
-    """Whether each item's response is an abstention; None where the judge gave neither word, or failed. Raises
-    `PlaceError` when its API key is not there."""
+def abstentions(
+    judge: JudgeSpec, items: Sequence[Sample], answers: Path | None
+) -> list[bool | None]:
+    """Whether each item's response is an abstention; None where the judge gave neither word, or
+    failed. Raises `PlaceError` when its API key is not there."""
     replies = request_all(_endpoint(judge), [_ask(item) for item in items], answers=answers)
     return [_verdict(reply) for reply in replies]
 
 
 def scores(judge: JudgeSpec, answers: Sequence[Answer], folder: Path | None) -> list[Judged]:
-    """What the judge says of each answer by its rubric. A reply without a score is answered once, by asking for the
-    line that is missing. `folder` keeps replies, for all models that are judged. Raises `PlaceError` when the judge's
-    API key is not there."""
+    """What the judge says of each answer by its rubric. A reply without a score is answered once,
+    by asking for the line that is missing. `folder` keeps replies, for all models that are judged.
+    Raises `PlaceError` when the judge's API key is not there."""
     endpoint = _endpoint(judge)
     file = folder / f"{judge_digest(judge)[:32]}.jsonl" if folder else None
     prompts = [_prompt(judge, answer) for answer in answers]
     distinct = [[_user(prompt)] for prompt in dict.fromkeys(prompts) if prompt is not None]
     replies = request_all(endpoint, [_scoring(chat) for chat in distinct], answers=file)
     unread = {
-        number: [*chat, {"role": "assistant", "content": content_of(reply)}, _user(ONCE_MORE.format(*judge.scale))]
+        number: [
+            *chat,
+            {"role": "assistant", "content": content_of(reply)},
+            _user(ONCE_MORE.format(*judge.scale)),
+        ]
         for number, (chat, reply) in enumerate(zip(distinct, replies, strict=True))
         if not reply.error and _score_in(reply, judge) is None
     }
@@ -100,20 +110,27 @@ def scores(judge: JudgeSpec, answers: Sequence[Answer], folder: Path | None) -> 
         chat[0]["content"]: _judged(second.get(number, reply), judge)
         for number, (chat, reply) in enumerate(zip(distinct, replies, strict=True))
     }
-    too_long = Judged(None, f"question, answer and reference have more than {MAX_CHARACTERS:,} characters")
+    too_long = Judged(
+        None, f"question, answer and reference have more than {MAX_CHARACTERS:,} characters"
+    )
     return [too_long if prompt is None else found[prompt] for prompt in prompts]
 
 
 def _endpoint(judge: JudgeSpec) -> Endpoint:
     key = os.environ.get(judge.api_key_env) if judge.api_key_env else "none"
     if key is None:
-        raise PlaceError(f"the suite's judge needs an API key in {judge.api_key_env}, which is not set")
+        raise PlaceError(
+            f"the suite's judge needs an API key in {judge.api_key_env}, which is not set"
+        )
     return Endpoint(judge.url.rstrip("/"), judge.model, IN_FLIGHT, key)
 
 
 def _ask(item: Sample) -> Request:
     content = QUESTION.format(question=item.prompt, response=item.response)
-    return Request("chat/completions", {"messages": [_user(content)], "temperature": 0, "max_tokens": MAX_TOKENS})
+    return Request(
+        "chat/completions",
+        {"messages": [_user(content)], "temperature": 0, "max_tokens": MAX_TOKENS},
+    )
 
 
 def _verdict(reply: Reply) -> bool | None:
@@ -131,7 +148,9 @@ def _prompt(judge: JudgeSpec, answer: Answer) -> str | None:
 
     if len(answer.question) + len(answer.text) + len(answer.reference) > MAX_CHARACTERS:
         return None
-    template = ImmutableSandboxedEnvironment(keep_trailing_newline=True).from_string(judge.prompt or DEFAULT_PROMPT)
+    template = ImmutableSandboxedEnvironment(keep_trailing_newline=True).from_string(
+        judge.prompt or DEFAULT_PROMPT
+    )
     lowest, highest = judge.scale
     return template.render(
         question=answer.question,

@@ -1,6 +1,7 @@
 """A served model under load: streamed chats, so many at a time, and what they took.
 
-The load is closed: each place asks again as soon as it is answered. Nothing is repeated: a failed request counts.
+The load is closed: each place asks again as soon as it is answered. Nothing is repeated: a failed
+request counts.
 """
 
 import asyncio
@@ -30,8 +31,23 @@ SAMPLE_S = 0.5
 WORDS_A_TOKEN = 0.75
 """Of plain English, where the server does not tell."""
 FEW_WORDS, MORE_WORDS = 2, 10
-"""Of the two prompts from which it is learned how many tokens a word has; both fit into any context."""
-WORDS = ("the", "river", "turned", "west", "below", "an", "old", "mill", "before", "winter", "came", "and", "nobody")
+"""Of the two prompts from which it is learned how many tokens a word has; both fit into any
+context."""
+WORDS = (
+    "the",
+    "river",
+    "turned",
+    "west",
+    "below",
+    "an",
+    "old",
+    "mill",
+    "before",
+    "winter",
+    "came",
+    "and",
+    "nobody",
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +55,8 @@ class EngineProcess:
     """Where an engine runs, as far as this machine can look at it."""
 
     pids: tuple[int, ...]
-    """Of the replicas on this machine; their children belong to them. Empty when they are elsewhere."""
+    """Of the replicas on this machine; their children belong to them. Empty when they are
+    elsewhere."""
     on_gpu: bool
     num_engines: int
     """GPUs, or replicas on CPU."""
@@ -58,7 +75,8 @@ class _Sample:
 
 
 def measure(endpoint: Endpoint, load: LoadSpec, engine: EngineProcess) -> ServiceMeasurement:
-    """Loads the server and tells what it did. Raises `StageFailed` when not even the warm-up is answered."""
+    """Loads the server and tells what it did. Raises `StageFailed` when not even the warm-up is
+    answered."""
     with _watching(lambda: _memory(engine)) as watch:
         samples, seconds, started = asyncio.run(_run(endpoint, load))
     return ServiceMeasurement(
@@ -97,26 +115,36 @@ async def _run(endpoint: Endpoint, load: LoadSpec) -> tuple[list[_Sample], float
 async def _warm_up(
     client: "httpx.AsyncClient", endpoint: Endpoint, load: LoadSpec
 ) -> tuple[Callable[[int], str], dict[str, Any]]:
-    """How a prompt of the wanted length is made, and the fields that the server takes. Fills every place once."""
-    for extra in ({"ignore_eos": True}, {}):  # not every server knows how to go on to the length asked for
+    """How a prompt of the wanted length is made, and the fields that the server takes. Fills every
+    place once."""
+    for extra in (
+        {"ignore_eos": True},
+        {},
+    ):  # not every server knows how to go on to the length asked for
         short = await _ask(client, endpoint, load, _prompt(-1, FEW_WORDS), extra)
         if short.finished:
             break
     else:
-        raise StageFailed(f"{endpoint.url} does not answer a streamed chat, so its service cannot be measured")
+        raise StageFailed(
+            f"{endpoint.url} does not answer a streamed chat, so its service cannot be measured"
+        )
     longer = await _ask(client, endpoint, load, _prompt(-2, MORE_WORDS), extra)
     guess = _num_words(load.prompt_tokens, short.prompt_tokens, MORE_WORDS, longer.prompt_tokens)
     numbers = range(-2 - load.num_concurrent, -2)
-    filled = await asyncio.gather(*(_ask(client, endpoint, load, _prompt(number, guess), extra) for number in numbers))
+    filled = await asyncio.gather(
+        *(_ask(client, endpoint, load, _prompt(number, guess), extra) for number in numbers)
+    )
     words, tokens = guess, [sample.prompt_tokens for sample in filled if sample.finished]
     if tokens and guess > FEW_WORDS:
-        words = _num_words(load.prompt_tokens, short.prompt_tokens, guess, sum(tokens) / len(tokens))
+        words = _num_words(
+            load.prompt_tokens, short.prompt_tokens, guess, sum(tokens) / len(tokens)
+        )
     return lambda number: _prompt(number, words), extra
 
 
 def _num_words(wanted_tokens: int, short_tokens: int, longer: int, longer_tokens: float) -> int:
-    """Words of a prompt with so many tokens, FEW_WORDS at least, by the tokens of one of FEW_WORDS and of one of
-    `longer` words: both have those of the chat template."""
+    """Words of a prompt with so many tokens, FEW_WORDS at least, by the tokens of one of FEW_WORDS
+    and of one of `longer` words: both have those of the chat template."""
     tokens_a_word = (longer_tokens - short_tokens) / (longer - FEW_WORDS)
     if tokens_a_word <= 0:
         return max(FEW_WORDS, round(wanted_tokens * WORDS_A_TOKEN))
@@ -131,7 +159,11 @@ def _prompt(number: int, num_words: int) -> str:
 
 
 async def _ask(
-    client: "httpx.AsyncClient", endpoint: Endpoint, load: LoadSpec, prompt: str, extra: dict[str, Any]
+    client: "httpx.AsyncClient",
+    endpoint: Endpoint,
+    load: LoadSpec,
+    prompt: str,
+    extra: dict[str, Any],
 ) -> _Sample:
     """One streamed chat. A failure leaves a sample that is not finished."""
     import httpx
@@ -174,14 +206,16 @@ def _read(sample: _Sample, line: str) -> None:
 
 
 def _pace_s(sample: _Sample) -> float | None:
-    """Mean time between tokens after the first. A piece may hold several tokens, so the server's count is used."""
+    """Mean time between tokens after the first. A piece may hold several tokens, so the server's
+    count is used."""
     if len(sample.arrivals) < 2 or sample.output_tokens < 2:
         return None
     return (sample.arrivals[-1] - sample.arrivals[0]) / (sample.output_tokens - 1)
 
 
 def _windows(samples: Sequence[_Sample], started: float, seconds: float) -> tuple[float, ...]:
-    """Output tokens a second, window by window; a request's tokens are spread evenly over its pieces."""
+    """Output tokens a second, window by window; a request's tokens are spread evenly over its
+    pieces."""
     count = max(1, min(WINDOWS, int(seconds)))
     length = seconds / count
     tokens = [0.0] * count
@@ -229,7 +263,8 @@ def _memory(engine: EngineProcess) -> tuple[int, int] | None:
 
 
 def _resident_memory(pids: Sequence[int]) -> tuple[int, int] | None:
-    """(bytes that the processes and their children hold, bytes of the machine). Shared pages count in part."""
+    """(bytes that the processes and their children hold, bytes of the machine). Shared pages count
+    in part."""
     import psutil
 
     family = set()
@@ -249,11 +284,20 @@ def _resident_memory(pids: Sequence[int]) -> tuple[int, int] | None:
 
 
 def _gpu_memory() -> tuple[int, int] | None:
-    """(bytes used, bytes there are) of the GPU that is fullest; None where NVIDIA's tool does not tell."""
-    command = ["nvidia-smi", "--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits"]
+    """(bytes used, bytes there are) of the GPU that is fullest; None where NVIDIA's tool does not
+    tell."""
+    command = [
+        "nvidia-smi",
+        "--query-gpu=memory.used,memory.total",
+        "--format=csv,noheader,nounits",
+    ]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-        rows = [[int(part) for part in line.split(",")] for line in said.splitlines() if line.strip()]
+        said = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        ).stdout
+        rows = [
+            [int(part) for part in line.split(",")] for line in said.splitlines() if line.strip()
+        ]
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
     used, total = max(rows, key=lambda row: row[0] / row[1], default=(0, 0))

@@ -1,9 +1,10 @@
 """Log-probabilities of given tokens, through an OpenAI-compatible completions API.
 
-Two ways lead to them. `echo` sends prompt and continuation and reads the log-probabilities of the prompt; every server
-has it, and it is slow. vLLM also tells the log-probabilities of any tokens that are named (`logprob_token_ids`) at the
-place after a prompt. So a prompt is sent once for all its one-token continuations, and once more for each further
-place at which longer ones part or go on.
+Two ways lead to them. `echo` sends prompt and continuation and reads the log-probabilities of the
+prompt; every server has it, and it is slow. vLLM also tells the log-probabilities of any tokens
+that are named (`logprob_token_ids`) at the place after a prompt. So a prompt is sent once for all
+its one-token continuations, and once more for each further place at which longer ones part or go
+on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +20,13 @@ ONE_TOKEN = {"max_tokens": 1, "temperature": 0, "logprobs": 1}
 TOKENS_A_REQUEST = 128
 """vLLM's MAX_LOGPROB_TOKEN_IDS: so many tokens may be named in one request."""
 CACHED_TOKENS = 32
-"""An engine that caches prefixes keeps whole blocks of so many tokens (vLLM on CPU; fewer on GPUs)."""
+"""An engine that caches prefixes keeps whole blocks of so many tokens (vLLM on CPU; fewer on
+GPUs)."""
 COST_OF_ASKING, COST_OF_ECHO = 4.0, 1.6
-"""What a prompt costs besides its tokens, and what a token costs when its log-probability is told, in tokens that are
-computed: 58 ms for 26 tokens through Serve, of which 54 are the engine's, and 92 against 58 ms for 28 tokens in the
-engine (vLLM on CPU, SmolLM2-135M). Log-probabilities of a prompt are never read from the cache. They decide how it is
-asked, not what comes of it."""
+"""What a prompt costs besides its tokens, and what a token costs when its log-probability is told,
+in tokens that are computed: 58 ms for 26 tokens through Serve, of which 54 are the engine's, and 92
+against 58 ms for 28 tokens in the engine (vLLM on CPU, SmolLM2-135M). Log-probabilities of a prompt
+are never read from the cache. They decide how it is asked, not what comes of it."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,13 @@ def score(
     answers: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, all_of_them: None,
 ) -> list[Score]:
-    """The score of each pair, in order. Raises nothing for a server that fails: the score has the error."""
+    """The score of each pair, in order. Raises nothing for a server that fails: the score has the
+    error."""
     by_place = _worth_asking_by_place(pairs)
     found = _ask_places(endpoint, [pairs[index] for index in by_place], answers, progress)
-    scores = {index: result for index, result in zip(by_place, found, strict=True) if result is not None}
+    scores = {
+        index: result for index, result in zip(by_place, found, strict=True) if result is not None
+    }
     left = [index for index in range(len(pairs)) if index not in scores]
     echoed = _ask_echo(endpoint, [pairs[index] for index in left], answers, progress)
     scores |= dict(zip(left, echoed, strict=True))
@@ -101,7 +106,10 @@ def _places(pair: Pair) -> list[Tokens]:
 
 
 def _ask_places(
-    endpoint: Endpoint, pairs: Sequence[Pair], answers: Path | None, progress: Callable[[int, int], None]
+    endpoint: Endpoint,
+    pairs: Sequence[Pair],
+    answers: Path | None,
+    progress: Callable[[int, int], None],
 ) -> list[Score | None]:
     """The scores, place by place; None where the server does not tell what was asked for."""
     wanted: dict[Tokens, set[int]] = {}
@@ -111,7 +119,9 @@ def _ask_places(
     contexts = {pair.context for pair in pairs}
     places: dict[Tokens, _Position | None] = {}
     for is_context in (True, False):  # what follows a context finds it in the engine's cache
-        part = {place: tokens for place, tokens in wanted.items() if (place in contexts) == is_context}
+        part = {
+            place: tokens for place, tokens in wanted.items() if (place in contexts) == is_context
+        }
         places |= _ask_at(endpoint, part, answers, progress)
     return [_from_places(pair, [places[place] for place in _places(pair)]) for pair in pairs]
 
@@ -122,7 +132,8 @@ def _ask_at(
     answers: Path | None,
     progress: Callable[[int, int], None],
 ) -> dict[Tokens, _Position | None]:
-    """What the model says at each place of the wanted tokens; None where the server does not tell."""
+    """What the model says at each place of the wanted tokens; None where the server does not
+    tell."""
     batches = _batches(wanted, _prompts_a_request(endpoint))
     named = [sorted({token for place in batch for token in wanted[place]}) for batch in batches]
     more = [{"logprob_token_ids": tokens, "return_tokens_as_token_ids": True} for tokens in named]
@@ -137,15 +148,18 @@ def _ask_batches(
     answers: Path | None,
     progress: Callable[[int, int], None],
 ) -> dict[Tokens, tuple[Json | None, Reply]]:
-    """Of each prompt what the server says of it, if it says anything, and the reply in which it does. A request is made
-    for each batch, with `more` in its body; not more prompts are in flight than the endpoint says requests."""
+    """Of each prompt what the server says of it, if it says anything, and the reply in which it
+    does. A request is made for each batch, with `more` in its body; not more prompts are in flight
+    than the endpoint says requests."""
     few = replace(endpoint, num_concurrent=endpoint.num_concurrent // _prompts_a_request(endpoint))
     asks = [
         Request("completions", {"prompt": _prompt(batch), **ONE_TOKEN, **body})
         for batch, body in zip(batches, more, strict=True)
     ]
     found: dict[Tokens, tuple[Json | None, Reply]] = {}
-    for batch, reply in zip(batches, request_all(few, asks, answers=answers, progress=progress), strict=True):
+    for batch, reply in zip(
+        batches, request_all(few, asks, answers=answers, progress=progress), strict=True
+    ):
         choices = sorted(reply.body.get("choices", ()), key=lambda choice: choice["index"])
         told = choices if len(choices) == len(batch) else [None] * len(batch)
         found |= {prompt: (choice, reply) for prompt, choice in zip(batch, told, strict=True)}
@@ -168,7 +182,10 @@ def _read_place(choice: Json | None, reply: Reply) -> _Position | None:
     if choice is None:
         return None
     try:
-        said = {_token_id(name): float(value) for name, value in choice["logprobs"]["top_logprobs"][0].items()}
+        said = {
+            _token_id(name): float(value)
+            for name, value in choice["logprobs"]["top_logprobs"][0].items()
+        }
         return _Position(said, _token_id(choice["logprobs"]["tokens"][0]), reply)
     except (KeyError, IndexError, TypeError, ValueError):
         return None
@@ -202,7 +219,10 @@ def _effort(replies: Sequence[Reply]) -> tuple[float, int]:
 
 
 def _ask_echo(
-    endpoint: Endpoint, pairs: Sequence[Pair], answers: Path | None, progress: Callable[[int, int], None]
+    endpoint: Endpoint,
+    pairs: Sequence[Pair],
+    answers: Path | None,
+    progress: Callable[[int, int], None],
 ) -> list[Score]:
     distinct = list(dict.fromkeys(pair.context + pair.continuation for pair in pairs))
     size = _prompts_a_request(endpoint)
@@ -238,7 +258,9 @@ def _from_echo(pair: Pair, choice: Json | None, reply: Reply) -> Score:
     except (KeyError, TypeError, ValueError, AttributeError):
         own, best = [], []
     if len(own) != end - start:
-        return Score(error="the server tells no log-probabilities of a prompt", num_tries=reply.num_tries)
+        return Score(
+            error="the server tells no log-probabilities of a prompt", num_tries=reply.num_tries
+        )
     is_greedy = all(mine >= other for mine, other in zip(own, best, strict=True))
     return Score(sum(own), is_greedy, latency_s=reply.latency_s, num_tries=reply.num_tries)
 

@@ -1,7 +1,8 @@
 """torch, peft and a served model on the same probes: how alike two forms of one model are.
 
-A form is read token by token: the log-probability of the token that stands there, the likeliest one, and the
-log-probabilities of a few others. What is compared are the tokens that bear loss in training: the answers.
+A form is read token by token: the log-probability of the token that stands there, the likeliest
+one, and the log-probabilities of a few others. What is compared are the tokens that bear loss in
+training: the answers.
 """
 
 import itertools
@@ -47,8 +48,8 @@ Reading = list[list[Position]]
 def read_forms(
     split: Path, num_probes: int, forms: Sequence[tuple[Path, Path | None]], endpoint: Endpoint
 ) -> tuple[list[Probe], list[Reading]]:
-    """The probes of a split, and what each of the forms (model folder, and the adapter on it) says of them, the served
-    one last. One model is in memory at a time. Raises as `read_served`."""
+    """The probes of a split, and what each of the forms (model folder, and the adapter on it) says
+    of them, the served one last. One model is in memory at a time. Raises as `read_served`."""
     probes = read_probes(split, num_probes)
     readings: list[Reading] = []
     for folder, adapter in forms:
@@ -70,9 +71,11 @@ def read_probes(split: Path, num_probes: int) -> list[Probe]:
     return probes[:num_probes]
 
 
-def read_local(folder: Path, adapter: Path | None, probes: Sequence[Probe], like: Reading | None) -> Reading:
-    """A model folder, with an adapter on it or without, computed in float32. Told are the likeliest tokens, or those
-    that `like` tells of."""
+def read_local(
+    folder: Path, adapter: Path | None, probes: Sequence[Probe], like: Reading | None
+) -> Reading:
+    """A model folder, with an adapter on it or without, computed in float32. Told are the likeliest
+    tokens, or those that `like` tells of."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -100,7 +103,10 @@ def _told(logprobs: Any, like: Sequence[Position] | None) -> list[dict[int, floa
         best = logprobs.topk(min(NUM_TOLD, logprobs.shape[1]))
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [dict(zip(tokens, values, strict=True)) for tokens, values in rows]
-    return [{token: float(row[token]) for token in place.told} for row, place in zip(logprobs, like, strict=True)]
+    return [
+        {token: float(row[token]) for token in place.told}
+        for row, place in zip(logprobs, like, strict=True)
+    ]
 
 
 def read_served(endpoint: Endpoint, probes: Sequence[Probe]) -> Reading:
@@ -125,7 +131,10 @@ def read_served(endpoint: Endpoint, probes: Sequence[Probe]) -> Reading:
             raise StageFailed(f"the served model does not tell log-probabilities: {reply.error}")
         said = reply.body["choices"][0]["logprobs"]
         own, tops = said["token_logprobs"], said["top_logprobs"]
-        told = [{_token_id(name): value for name, value in tops[place].items()} for place in probe.places]
+        told = [
+            {_token_id(name): value for name, value in tops[place].items()}
+            for place in probe.places
+        ]
         reading.append(
             [
                 Position(own[place], max(top, key=lambda token: (top[token], -token)), top)
@@ -161,9 +170,12 @@ def compare(first: ModelForm, one: Reading, second: ModelForm, other: Reading) -
 
 
 def _kl(first: dict[int, float], second: dict[int, float]) -> float:
-    """Kullback-Leibler divergence over the tokens that both tell of, and the rest as one: never above the whole
-    divergence (Cover and Thomas, Elements of Information Theory, theorem 2.7.1: the log sum inequality)."""
+    """Kullback-Leibler divergence over the tokens that both tell of, and the rest as one: never
+    above the whole divergence (Cover and Thomas, Elements of Information Theory, theorem 2.7.1: the
+    log sum inequality)."""
     shared = first.keys() & second.keys()
     known = sum(math.exp(first[token]) * (first[token] - second[token]) for token in shared)
-    rest = [max(1.0 - sum(math.exp(side[token]) for token in shared), 1e-9) for side in (first, second)]
+    rest = [
+        max(1.0 - sum(math.exp(side[token]) for token in shared), 1e-9) for side in (first, second)
+    ]
     return max(0.0, known + rest[0] * math.log(rest[0] / rest[1]))

@@ -1,7 +1,8 @@
 """Task files of lm-eval: found by name, read without running anything, and pinned by digest.
 
-A `!function` in a task file names Python code. It is run only where the suite names the file with its SHA-256, and
-what is run are the very bytes that were compared. lm-eval itself is not imported here.
+A `!function` in a task file names Python code. It is run only where the suite names the file with
+its SHA-256, and what is run are the very bytes that were compared. lm-eval itself is not imported
+here.
 """
 
 import hashlib
@@ -41,10 +42,11 @@ class TaskSource:
     name: str
     path: Path
     config: Config
-    """lm-eval's configuration, includes merged, local data files absolute, functions as `FunctionRef`."""
+    """lm-eval's configuration, includes merged, local data files absolute, functions as
+    `FunctionRef`."""
     digest: str
-    """SHA-256 over the task file, what it includes, its functions' files and its local data files. Data of a hub is
-    pinned when the task is evaluated, by its items."""
+    """SHA-256 over the task file, what it includes, its functions' files and its local data files.
+    Data of a hub is pinned when the task is evaluated, by its items."""
     files: dict[str, str]
     """Each of these files with its SHA-256, by its label."""
     data: tuple[str, ...]
@@ -63,7 +65,9 @@ def find(name: str, folder: Path) -> Path | None:
 def packaged(name: str) -> Path | None:
     """lm-eval's own file for a task; None when it has no task of that name."""
     folder = _packaged_folder()
-    said = re.compile(rf"^[\"']?task[\"']?:\s*[\"']?{re.escape(name)}[\"']?\s*(#.*)?$", re.MULTILINE)
+    said = re.compile(
+        rf"^[\"']?task[\"']?:\s*[\"']?{re.escape(name)}[\"']?\s*(#.*)?$", re.MULTILINE
+    )
     files = sorted(folder.rglob("*.yaml"))
     # A task mostly has the file of its name; only else is every file read.
     for file in [*(file for file in files if file.stem == name), *files]:
@@ -76,13 +80,16 @@ def packaged_names() -> list[str]:
     """Every task that lm-eval brings, by reading all of its files: for the name that was meant."""
     said = re.compile(r"^[\"']?task[\"']?:\s*[\"']?([\w.-]+)[\"']?\s*(?:#.*)?$", re.MULTILINE)
     files = _packaged_folder().rglob("*.yaml")
-    return sorted({name for file in files for name in said.findall(file.read_text(errors="replace"))})
+    return sorted(
+        {name for file in files for name in said.findall(file.read_text(errors="replace"))}
+    )
 
 
 def read(path: Path, name: str, functions: Mapping[str, str]) -> TaskSource:
-    """Reads a task. `functions` are the Python files that the suite allows, by label (`file_label`), with their
-    SHA-256. Raises `InvalidInput` for a file that is no task, for data that cannot be read, and for a function that
-    the suite does not name or names with another digest."""
+    """Reads a task. `functions` are the Python files that the suite allows, by label
+    (`file_label`), with their SHA-256. Raises `InvalidInput` for a file that is no task, for data
+    that cannot be read, and for a function that the suite does not name or names with another
+    digest."""
     pieces = dict(_pieces(path, seen=()))
     config: Config = {}
     for piece in pieces.values():
@@ -98,7 +105,9 @@ def read(path: Path, name: str, functions: Mapping[str, str]) -> TaskSource:
     used = sorted({ref.file for ref in _function_refs(config)})
     digests = {file_label(file, path.parent): _sha256(file, path) for file in used}
     _check_functions(digests, functions, path)
-    files = {file_label(file, path.parent): _sha256(file, path) for file in [*pieces, *used, *local]}
+    files = {
+        file_label(file, path.parent): _sha256(file, path) for file in [*pieces, *used, *local]
+    }
     data = tuple(sorted(_sha256(file, path) for file in local))
     digest = digest_of([sorted(files.values()), sorted(digests)])
     return TaskSource(name, path, {**config, "task": name}, digest, files, data)
@@ -108,11 +117,16 @@ def file_label(file: Path, folder: Path) -> str:
     """How a suite names a Python file: by its path in the suite's folder, or from `lm_eval/` on."""
     if _is_packaged(file):
         return file.relative_to(_packaged_folder().parents[1]).as_posix()
-    return file.relative_to(folder.absolute()).as_posix() if file.is_relative_to(folder.absolute()) else str(file)
+    return (
+        file.relative_to(folder.absolute()).as_posix()
+        if file.is_relative_to(folder.absolute())
+        else str(file)
+    )
 
 
 def load_functions(config: Config, functions: Mapping[str, str], folder: Path) -> Config:
-    """The configuration with its functions loaded, each file's bytes compared with its digest once more."""
+    """The configuration with its functions loaded, each file's bytes compared with its digest once
+    more."""
     loaded: dict[Path, Any] = {}
 
     def replace(value: Any) -> Any:
@@ -150,9 +164,13 @@ def _pieces(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, Config]]
         line, column, message, hint = explained(error, path.read_text(encoding="utf-8"))
         raise InvalidInput([Problem(str(path), line, column, "", "task", message, hint)]) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise _problem(path, f"cannot be read as a task file: {' '.join(str(error).split())}") from error
+        raise _problem(
+            path, f"cannot be read as a task file: {' '.join(str(error).split())}"
+        ) from error
     except RecursionError as error:
-        raise _problem(path, "its values stand in each other more deeply than any task needs") from error
+        raise _problem(
+            path, "its values stand in each other more deeply than any task needs"
+        ) from error
     if size > MOST_VALUES:
         raise _problem(path, f"its aliases make {size} values of it, more than {MOST_VALUES}")
     if not isinstance(config, dict):
@@ -169,7 +187,8 @@ def _pieces(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, Config]]
 
 
 def _size(value: Any, known: dict[int, int], *, under: tuple[int, ...]) -> int:
-    """How many values there are when every alias is written out; each is counted once, however often it is named."""
+    """How many values there are when every alias is written out; each is counted once, however
+    often it is named."""
     if not isinstance(value, dict | list):
         return 1
     if id(value) in under:
@@ -186,11 +205,17 @@ def _check_functions(digests: Mapping[str, str], functions: Mapping[str, str], p
     for label, digest in digests.items():
         if label not in functions:
             message = f"the task runs Python from {label}, which the suite does not allow"
-            hint = f"read it, then write `functions: {{{label}: {digest}}}` for the task in the suite"
+            hint = (
+                f"read it, then write `functions: {{{label}: {digest}}}` for the task in the suite"
+            )
             problems.append(Problem(str(path), 0, 0, "", "function", message, hint))
         elif functions[label] != digest:
             message = f"{label} is not the file that the suite names: its SHA-256 is {digest}"
-            problems.append(Problem(str(path), 0, 0, "", "function", message, "read what has changed, then renew it"))
+            problems.append(
+                Problem(
+                    str(path), 0, 0, "", "function", message, "read what has changed, then renew it"
+                )
+            )
     if problems:
         raise InvalidInput(problems)
 
@@ -214,7 +239,9 @@ def _run(file: Path, digest: str) -> Any:
 def _function_refs(value: Any) -> Iterator[FunctionRef]:
     if isinstance(value, FunctionRef):
         yield value
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+    for inner in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
         yield from _function_refs(inner)
 
 
@@ -245,7 +272,11 @@ def _absolute(files: Any, folder: Path) -> Any:
 def _flat(files: Any) -> list[str]:
     if isinstance(files, str):
         return [files]
-    return [name for value in (files.values() if isinstance(files, dict) else files) for name in _flat(value)]
+    return [
+        name
+        for value in (files.values() if isinstance(files, dict) else files)
+        for name in _flat(value)
+    ]
 
 
 def _sha256(file: Path, path: Path) -> str:

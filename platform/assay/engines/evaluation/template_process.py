@@ -1,8 +1,9 @@
-"""A process that renders the templates of task files: `python -m assay.engines.evaluation.template_process`.
+"""A process that renders the templates of task files: `python -m
+assay.engines.evaluation.template_process`.
 
-A template is a program: in Jinja's sandbox it reaches no Python, but it may still loop for ever or ask for all the
-memory there is. So it runs here, in a process with little memory, which `templates` ends when it takes too long.
-Nothing heavy is imported.
+A template is a program: in Jinja's sandbox it reaches no Python, but it may still loop for ever or
+ask for all the memory there is. So it runs here, in a process with little memory, which `templates`
+ends when it takes too long. Nothing heavy is imported.
 """
 
 import json
@@ -24,7 +25,9 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     while (request := read_message(requests)) is not None:
-        template, values = pickle.loads(request)  # from the process that started this one, and nobody else
+        template, values = pickle.loads(
+            request
+        )  # from the process that started this one, and nobody else
         write_message(answers, json.dumps(_answer(template, values)).encode())
 
 
@@ -45,7 +48,9 @@ def _answer(template: str, values: dict[str, Any]) -> dict[str, str]:
         text = _compiled(template).render(**values)
     except MemoryError:
         return {"error": f"it takes more than {MEMORY_BYTES >> 20} MiB of memory"}
-    except Exception as error:  # whatever a template does wrong is told, and is not this process's end
+    except (
+        Exception
+    ) as error:  # whatever a template does wrong is told, and is not this process's end
         return {"error": f"{type(error).__name__}: {error}"[:500]}
     if len(text) > LONGEST_TEXT:
         return {"error": f"its text has {len(text)} characters, more than {LONGEST_TEXT}"}

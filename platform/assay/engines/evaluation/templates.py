@@ -14,18 +14,21 @@ from assay.engines.evaluation.template_process import HEADER, write_message
 from assay.errors import UsageError
 
 RENDER_S = 5.0
-"""How long one template may take for one document. The tasks of lm-eval take less than a millisecond."""
+"""How long one template may take for one document. The tasks of lm-eval take less than a
+millisecond."""
 
 
 class Renderer:
-    """Renders in a process of its own, which is started when it is first needed and again after one was ended."""
+    """Renders in a process of its own, which is started when it is first needed and again after one
+    was ended."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
     def render(self, template: str, values: dict[str, Any]) -> str:
-        """The template's text. Raises `UsageError` for one that fails, takes too long, or writes too much."""
+        """The template's text. Raises `UsageError` for one that fails, takes too long, or writes
+        too much."""
         with self._lock:
             process = self._running()
             assert process.stdin is not None
@@ -54,11 +57,14 @@ class Renderer:
             self.close()
             call = [sys.executable, "-m", "assay.engines.evaluation.template_process"]
             pipe = subprocess.PIPE
-            self._process = subprocess.Popen(call, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, bufsize=0)
+            self._process = subprocess.Popen(
+                call, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, bufsize=0
+            )
         return self._process
 
     def _read(self, process: "subprocess.Popen[bytes]") -> bytes:
-        """One answer. Raises `TimeoutError` where it does not come, and `EOFError` where the process has ended."""
+        """One answer. Raises `TimeoutError` where it does not come, and `EOFError` where the
+        process has ended."""
         end = time.monotonic() + RENDER_S
         (length,) = HEADER.unpack(_read_exactly(process, HEADER.size, end))
         return _read_exactly(process, length, end)
@@ -83,7 +89,8 @@ atexit.register(_renderer.close)
 
 
 def use_in_lm_eval() -> None:
-    """Makes lm-eval render by it: its own environment is no sandbox, and a template could run any Python."""
+    """Makes lm-eval render by it: its own environment is no sandbox, and a template could run any
+    Python."""
     from lm_eval import utils
 
     utils.apply_template = _renderer.render

@@ -109,7 +109,8 @@ def _chrf() -> Any:
 
 
 def _bleu_tokenizer(text: str) -> str:
-    """sacrebleu's for the script: it has none for Thai, and that for Japanese takes a dictionary."""
+    """sacrebleu's for the script: it has none for Thai, and that for Japanese takes a
+    dictionary."""
     if re.search(f"[{_KANA_AND_THAI}]", text):
         return "char"
     return "zh" if re.search(f"[{_HAN}]", text) else "13a"
@@ -231,7 +232,9 @@ def _pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterator[Any]:
         yield ValidationError(f"does not match {pattern!r}")
 
 
-def _pattern_properties(validator: Any, patterns: Mapping[str, Any], value: Any, _: Any) -> Iterator[Any]:
+def _pattern_properties(
+    validator: Any, patterns: Mapping[str, Any], value: Any, _: Any
+) -> Iterator[Any]:
     if not isinstance(value, dict):
         return
     for pattern, schema in patterns.items():
@@ -240,14 +243,18 @@ def _pattern_properties(validator: Any, patterns: Mapping[str, Any], value: Any,
                 yield from validator.descend(inner, schema, path=name, schema_path=pattern)
 
 
-def _additional_properties(validator: Any, extra: Any, value: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
+def _additional_properties(
+    validator: Any, extra: Any, value: Any, schema: Mapping[str, Any]
+) -> Iterator[Any]:
     from jsonschema import ValidationError
 
     if not isinstance(value, dict):
         return
     patterns = schema.get("patternProperties", {})
     for name, inner in value.items():
-        if name in schema.get("properties", {}) or any(_found(pattern, name) for pattern in patterns):
+        if name in schema.get("properties", {}) or any(
+            _found(pattern, name) for pattern in patterns
+        ):
             continue
         if extra is False:
             yield ValidationError(f"has the property {name!r} besides")

@@ -1,7 +1,7 @@
 """The frozen base model, kept in a worker's memory from one training to the next.
 
-Only a model whose weights were not touched is kept: after adapters are taken off it, a few of its tensors are
-compared with what they were.
+Only a model whose weights were not touched is kept: after adapters are taken off it, a few of its
+tensors are compared with what they were.
 """
 
 import gc
@@ -17,7 +17,8 @@ _lent: dict[int, tuple[tuple[object, ...], str]] = {}
 
 
 def borrow(key: tuple[object, ...], load: Callable[[], Any]) -> Any:
-    """The model that was given back under `key` (whatever its loading depends on), or a newly loaded one."""
+    """The model that was given back under `key` (whatever its loading depends on), or a newly
+    loaded one."""
     if key in _kept:
         model, witness = _kept.pop(key)
     else:
@@ -31,8 +32,8 @@ def borrow(key: tuple[object, ...], load: Callable[[], Any]) -> Any:
 
 
 def give_back(trained: Any) -> None:
-    """Takes the adapters off a borrowed model and keeps it for the next training; what cannot be had back as it
-    was is let go."""
+    """Takes the adapters off a borrowed model and keeps it for the next training; what cannot be
+    had back as it was is let go."""
     if not _lent:
         return
     base = _without_adapters(trained)
@@ -49,7 +50,9 @@ def _without_adapters(trained: Any) -> Any:
     if not isinstance(trained, PeftModel):
         return None
     configs = trained.peft_config.values()
-    plain = all(isinstance(config, LoraConfig) and config.init_lora_weights is True for config in configs)
+    plain = all(
+        isinstance(config, LoraConfig) and config.init_lora_weights is True for config in configs
+    )
     sharded = any(hasattr(parameter, "ds_id") for parameter in trained.parameters())
     return trained.unload() if plain and not sharded else None
 

@@ -1,4 +1,5 @@
-"""Bottleneck adapters: small networks inside a model's layers, hung onto its modules without changing their names.
+"""Bottleneck adapters: small networks inside a model's layers, hung onto its modules without
+changing their names.
 
 An adapter's folder is like peft's: `adapter_model.safetensors` and `adapter_config.json`.
 """
@@ -23,8 +24,8 @@ GATED = ("gate_proj", "up_proj", "down_proj")
 
 
 def attach(model: Any, spec: BottleneckSpec, *, in_fp32: bool) -> Any:
-    """The model with adapters that do nothing yet; beside them only a new head is left trainable. Raises
-    `UsageError` where the model's layers are not of a form that takes them."""
+    """The model with adapters that do nothing yet; beside them only a new head is left trainable.
+    Raises `UsageError` where the model's layers are not of a form that takes them."""
     import torch
 
     dtype = torch.float32 if in_fp32 else model.dtype
@@ -38,7 +39,8 @@ def attach(model: Any, spec: BottleneckSpec, *, in_fp32: bool) -> Any:
             host = sublayer_of(layer, part)
             if spec.placement == "parallel" and not all(hasattr(host, name) for name in GATED):
                 raise UsageError(
-                    f"method: bottleneck with placement: parallel widens {', '.join(GATED)}, and this model's layers "
+                    f"method: bottleneck with placement: parallel widens {', '.join(GATED)}, and "
+                    "this model's layers "
                     "have no such matrices; use placement: after_mlp, or lora"
                 )
             adapter = kind(model.config.hidden_size, spec.size, model.config.hidden_act)
@@ -48,14 +50,16 @@ def attach(model: Any, spec: BottleneckSpec, *, in_fp32: bool) -> Any:
 
 
 def trained_weights(model: Any) -> dict[str, Any]:
-    """What is trained of a model that has bottleneck adapters, by name; nothing for another model."""
+    """What is trained of a model that has bottleneck adapters, by name; nothing for another
+    model."""
     if not any(name.endswith(f".{NAME}") for name, _ in model.named_modules()):
         return {}
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def save(model: Any, spec: BottleneckSpec, folder: Path) -> None:
-    """Writes the adapters, and a new head with them. All workers call it together: under ZeRO-3 each has a part."""
+    """Writes the adapters, and a new head with them. All workers call it together: under ZeRO-3
+    each has a part."""
     import deepspeed
     import torch.distributed as dist
     from safetensors.torch import save_file
@@ -65,7 +69,9 @@ def save(model: Any, spec: BottleneckSpec, folder: Path) -> None:
     with deepspeed.zero.GatheredParameters(list(trained.values()), enabled=sharded):
         if dist.get_rank() == 0:
             folder.mkdir(parents=True, exist_ok=True)
-            tensors = {name: weight.detach().cpu().clone().contiguous() for name, weight in trained.items()}
+            tensors = {
+                name: weight.detach().cpu().clone().contiguous() for name, weight in trained.items()
+            }
             save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
             scores = any(hasattr(model, name) for name in HEADS)
             task = "SEQ_CLS" if scores else "CAUSAL_LM"
@@ -79,8 +85,8 @@ def saved_spec(folder: Path) -> BottleneckSpec | None:
 
 
 def load(model: Any, folder: Path) -> Any:
-    """The model with the adapters of a folder, as `save` wrote them. Raises `StageFailed` when they are another
-    model's."""
+    """The model with the adapters of a folder, as `save` wrote them. Raises `StageFailed` when they
+    are another model's."""
     from safetensors.torch import load_file
 
     spec, weights = saved_spec(folder), load_file(folder / WEIGHTS)
@@ -89,20 +95,25 @@ def load(model: Any, folder: Path) -> Any:
     missing, unknown = model.load_state_dict(weights, strict=False)
     missing = [name for name in missing if f".{NAME}." in name]
     if missing or unknown:
-        raise StageFailed(f"{folder} holds no adapter of this model: {[*missing, *unknown][0]} has no counterpart")
+        raise StageFailed(
+            f"{folder} holds no adapter of this model: {[*missing, *unknown][0]} has no counterpart"
+        )
     return model
 
 
 def merge(model: Any) -> Any:
-    """The same function without adapters: each gated feed-forward part gets the parallel adapter's neurons beside its
-    own, or neurons that do nothing. Raises `UsageError` for adapters of another placement."""
+    """The same function without adapters: each gated feed-forward part gets the parallel adapter's
+    neurons beside its own, or neurons that do nothing. Raises `UsageError` for adapters of another
+    placement."""
     import torch
 
     hosts = [sublayer_of(layer, "mlp") for layer in layers_of(model)]
     parallel = _types()[True]
     added = [module for module in model.modules() if isinstance(module, _types())]
     if not added or not all(isinstance(module, parallel) for module in added):
-        raise UsageError("bottleneck adapters after a part of a layer cannot be added to its weights")
+        raise UsageError(
+            "bottleneck adapters after a part of a layer cannot be added to its weights"
+        )
     size = added[0].gate_proj.out_features
     for host in hosts:
         adapter = host._modules.pop(NAME, None)
@@ -114,7 +125,9 @@ def merge(model: Any) -> Any:
             shape = list(own.weight.shape)
             shape[side] = size
             beside = torch.zeros(shape) if adapter is None else getattr(adapter, name).weight
-            own.weight = torch.nn.Parameter(torch.cat([own.weight, beside.to(own.weight)], dim=side))
+            own.weight = torch.nn.Parameter(
+                torch.cat([own.weight, beside.to(own.weight)], dim=side)
+            )
             if side == 0 and own.bias is not None:
                 own.bias = torch.nn.Parameter(torch.cat([own.bias, own.bias.new_zeros(size)]))
     model.config.intermediate_size += size
@@ -126,10 +139,16 @@ def layers_of(model: Any) -> list[Any]:
     import torch
 
     count = int(model.config.num_hidden_layers)
-    found = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList) and len(module) == count)
+    found = (
+        module
+        for module in model.modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count
+    )
     layers = next(found, None)
     if layers is None:
-        raise UsageError("bottleneck and dropout find no list of layers in this model; use lora, without them")
+        raise UsageError(
+            "bottleneck and dropout find no list of layers in this model; use lora, without them"
+        )
     return list(layers)
 
 
@@ -138,7 +157,10 @@ def _layers(model: Any, spec: BottleneckSpec) -> list[Any]:
     if chosen is None:
         return layers
     if chosen[-1] >= len(layers):
-        raise UsageError(f"bottleneck.layers names layer {chosen[-1]}, and the model's last one is {len(layers) - 1}")
+        raise UsageError(
+            f"bottleneck.layers names layer {chosen[-1]}, and the model's last one is "
+            f"{len(layers) - 1}"
+        )
     return [layers[index] for index in chosen]
 
 
@@ -147,17 +169,21 @@ def sublayer_of(layer: Any, part: str) -> Any:
     for name in SUBLAYERS[part]:
         if hasattr(layer, name):
             return getattr(layer, name)
-    raise UsageError(f"bottleneck and dropout find no {part} in a {type(layer).__name__}; use lora, without them")
+    raise UsageError(
+        f"bottleneck and dropout find no {part} in a {type(layer).__name__}; use lora, without them"
+    )
 
 
 @cache
 def _types() -> tuple[Any, Any]:
-    """The adapters after a part of a layer, and beside it; the classes exist only once torch is imported."""
+    """The adapters after a part of a layer, and beside it; the classes exist only once torch is
+    imported."""
     import torch
     from transformers.activations import ACT2FN
 
     class After(torch.nn.Module):  # type: ignore[misc]
-        """What a part of a layer puts out, through a narrow network, added to itself (Houlsby et al., 2019)."""
+        """What a part of a layer puts out, through a narrow network, added to itself (Houlsby et
+        al., 2019)."""
 
         def __init__(self, width: int, size: int, activation: str) -> None:
             super().__init__()
@@ -180,7 +206,8 @@ def _types() -> tuple[Any, Any]:
             self.hook = host.register_forward_hook(pass_on)
 
     class Parallel(torch.nn.Module):  # type: ignore[misc]
-        """A narrow network of the gated feed-forward part's own form, which reads what that reads (He et al., 2022)."""
+        """A narrow network of the gated feed-forward part's own form, which reads what that reads
+        (He et al., 2022)."""
 
         def __init__(self, width: int, size: int, activation: str) -> None:
             super().__init__()
@@ -192,10 +219,14 @@ def _types() -> tuple[Any, Any]:
 
         def forward(self, states: Any) -> Any:
             read = states.to(self.gate_proj.weight.dtype)
-            return self.down_proj(self.activation(self.gate_proj(read)) * self.up_proj(read)).to(states.dtype)
+            return self.down_proj(self.activation(self.gate_proj(read)) * self.up_proj(read)).to(
+                states.dtype
+            )
 
         def hang_on(self, host: Any) -> None:
             """What it makes of the host's input is added to the host's output from now on."""
-            self.hook = host.register_forward_hook(lambda module, inputs, output: output + self(inputs[0]))
+            self.hook = host.register_forward_hook(
+                lambda module, inputs, output: output + self(inputs[0])
+            )
 
     return After, Parallel

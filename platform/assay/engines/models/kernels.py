@@ -1,4 +1,5 @@
-"""Which kernels compute a training run: what the spec, the hardware and the model allow, and why not the others."""
+"""Which kernels compute a training run: what the spec, the hardware and the model allow, and why
+not the others."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,8 @@ LIGER: dict[str, Any] = {
     # The objectives compute their own losses, from logits at the positions that bear loss.
     "liger_kernel_config": {"fused_linear_cross_entropy": False},
 }
-"""What transformers' `TrainingArguments` are told for Liger's norms, rotary embeddings and gated layers."""
+"""What transformers' `TrainingArguments` are told for Liger's norms, rotary embeddings and gated
+layers."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,9 @@ class Kernels:
     """Why each of the others is not used."""
 
 
-def choose(folder: str, train: TrainSpec, *, precision: Precision, on_gpu: bool, packed: bool) -> Kernels:
+def choose(
+    folder: str, train: TrainSpec, *, precision: Precision, on_gpu: bool, packed: bool
+) -> Kernels:
     """Decides for the model in a folder; `packed` batches hold many texts in a row.
     Raises `UsageError` when the spec names a kernel that cannot be used."""
     from transformers import AutoConfig
@@ -47,7 +51,10 @@ def choose(folder: str, train: TrainSpec, *, precision: Precision, on_gpu: bool,
         elif why:
             unused[kernel] = why
     if named and (cannot := [kernel for kernel in named if kernel in unused]):
-        raise UsageError(f"train.kernels: {cannot[0]} cannot be used here: {unused[cannot[0]]}; `auto` takes what can")
+        raise UsageError(
+            f"train.kernels: {cannot[0]} cannot be used here: {unused[cannot[0]]}; `auto` takes "
+            "what can"
+        )
     used = tuple(kernel for kernel in asked if kernel not in unused)
     by_text = packed and train.kernels != "none" and "compile" not in used
     by_text = by_text and (not on_gpu or _has_torch_flash(precision))
@@ -61,7 +68,8 @@ def choose(folder: str, train: TrainSpec, *, precision: Precision, on_gpu: bool,
 
 
 def compile_layers(model: Any) -> None:
-    """Has torch compile each layer when it is first called; row lengths may differ from call to call."""
+    """Has torch compile each layer when it is first called; row lengths may differ from call to
+    call."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     for module in model.modules():
@@ -69,7 +77,9 @@ def compile_layers(model: Any) -> None:
             module.compile(dynamic=True)
 
 
-def _why_not(kernel: Kernel, train: TrainSpec, config: Any, *, precision: Precision, on_gpu: bool) -> str | None:
+def _why_not(
+    kernel: Kernel, train: TrainSpec, config: Any, *, precision: Precision, on_gpu: bool
+) -> str | None:
     """Why a kernel cannot be used; None when it can."""
     if kernel == "compile":
         return None
@@ -108,4 +118,8 @@ def _why_not_liger(train: TrainSpec, model_type: str) -> str | None:
         return "the package liger-kernel is not installed"
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 
-    return None if model_type in MODEL_TYPE_TO_APPLY_LIGER_FN else f"it has no kernels for a {model_type}"
+    return (
+        None
+        if model_type in MODEL_TYPE_TO_APPLY_LIGER_FN
+        else f"it has no kernels for a {model_type}"
+    )

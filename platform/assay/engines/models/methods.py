@@ -1,5 +1,5 @@
-"""Which weights are trained, by peft and bitsandbytes: from a model's folder to a model that is ready to train, and
-from that to the files that hold what was learned."""
+"""Which weights are trained, by peft and bitsandbytes: from a model's folder to a model that is
+ready to train, and from that to the files that hold what was learned."""
 
 import re
 from functools import partial
@@ -21,16 +21,24 @@ INITIAL = "initial"
 
 
 def load(
-    folder: str, train: TrainSpec, kernels: Kernels, *, precision: Precision, num_labels: int | None, num_steps: int
+    folder: str,
+    train: TrainSpec,
+    kernels: Kernels,
+    *,
+    precision: Precision,
+    num_labels: int | None,
+    num_steps: int,
 ) -> Any:
-    """The base model with what the method adds to it, and nothing else trainable. With `num_labels` it is a
-    sequence classifier. Raises `UsageError` when the method does not fit the model."""
+    """The base model with what the method adds to it, and nothing else trainable. With `num_labels`
+    it is a sequence classifier. Raises `UsageError` when the method does not fit the model."""
     from transformers import set_seed
 
     method = train.method
     # Without DeepSpeed nobody keeps weights of the model's own in fp32 beside those that compute.
     stored: Precision = precision if is_used(train) or method.is_adapter else "fp32"
-    load_base = partial(base, folder, method, precision=stored, num_labels=num_labels, attention=kernels.attention)
+    load_base = partial(
+        base, folder, method, precision=stored, num_labels=num_labels, attention=kernels.attention
+    )
     # What is frozen and left as it is may serve the next training of this process, too.
     changes = train.neftune_alpha or train.contrastive or train.gradient_checkpointing
     leaves_traces = bool(changes) or "compile" in kernels.used
@@ -40,15 +48,20 @@ def load(
         )
     else:
         model = load_base()
-    set_seed(train.seed)  # loading may have drawn numbers; from here on every attempt draws the same ones
-    model.config.use_cache = False  # with a cache the mask that keeps packed texts apart is not built
+    set_seed(
+        train.seed
+    )  # loading may have drawn numbers; from here on every attempt draws the same ones
+    model.config.use_cache = (
+        False  # with a cache the mask that keeps packed texts apart is not built
+    )
     if method.full:
         return _without_other_senses(model)
     if method.freeze is not None:
         return _frozen(model, method.freeze)
     if train.gradient_checkpointing:
         model.enable_input_require_grads()
-    # Under ZeRO-3 weights of one group have one precision; elsewhere adapters of a bf16 model are fp32.
+    # Under ZeRO-3 weights of one group have one precision; elsewhere adapters of a bf16 model are
+    # fp32.
     in_fp32 = train.deepspeed.zero_stage != 3
     if method.bottleneck is not None:
         return bottleneck.attach(model, method.bottleneck, in_fp32=in_fp32)
@@ -65,26 +78,36 @@ def load(
 
 
 def save_start(model: Any, method: MethodSpec, output: Path) -> None:
-    """Keeps the beginning of an adapter that took its start from the base weights (`pissa`, `olora`)."""
+    """Keeps the beginning of an adapter that took its start from the base weights (`pissa`,
+    `olora`)."""
     if method.lora is not None and method.lora.init in ("pissa", "olora"):
         config = model.peft_config["default"]
-        chosen, config.init_lora_weights = config.init_lora_weights, True  # or loading would decompose anew
+        chosen, config.init_lora_weights = (
+            config.init_lora_weights,
+            True,
+        )  # or loading would decompose anew
         model.save_pretrained(str(output / INITIAL))
         config.init_lora_weights = chosen
 
 
 def start_of(method: MethodSpec, output: Path) -> dict[str, str]:
-    """Arguments of `save_pretrained` that turn such an adapter into one for the unchanged base weights."""
+    """Arguments of `save_pretrained` that turn such an adapter into one for the unchanged base
+    weights."""
     if method.lora is not None and method.lora.init in ("pissa", "olora"):
         return {"path_initial_model_for_weight_conversion": str(output / INITIAL)}
     return {}
 
 
 def base(
-    folder: str, method: MethodSpec, *, precision: Precision, num_labels: int | None, attention: str = "sdpa"
+    folder: str,
+    method: MethodSpec,
+    *,
+    precision: Precision,
+    num_labels: int | None,
+    attention: str = "sdpa",
 ) -> Any:
-    """The model in a folder as the method trains it: in 4 bits for `qlora`, with a new head for `num_labels`.
-    `attention` is transformers' name for it."""
+    """The model in a folder as the method trains it: in 4 bits for `qlora`, with a new head for
+    `num_labels`. `attention` is transformers' name for it."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -123,7 +146,9 @@ def _frozen(model: Any, freeze: FreezeSpec) -> Any:
     num_layers = int(model.config.num_hidden_layers)
     first = num_layers - freeze.last_layers if freeze.last_layers else num_layers
     if first < 0:
-        raise UsageError(f"freeze.last_layers is {freeze.last_layers}, and the model has {num_layers} layers")
+        raise UsageError(
+            f"freeze.last_layers is {freeze.last_layers}, and the model has {num_layers} layers"
+        )
     patterns = [re.compile(pattern) for pattern in freeze.trainable]
     for name, weight in model.named_parameters():
         layer = layer_of(name)
@@ -135,12 +160,15 @@ def _frozen(model: Any, freeze: FreezeSpec) -> Any:
 
 
 def layer_of(name: str) -> int | None:
-    """Which transformer layer a weight belongs to, counted from 0; None for embeddings, the last norm and the head."""
+    """Which transformer layer a weight belongs to, counted from 0; None for embeddings, the last
+    norm and the head."""
     found = re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", f".{name}")
     return int(found[1]) if found else None
 
 
-def _peft_config(model: Any, folder: str, method: MethodSpec, num_steps: int, *, scores: bool) -> Any:
+def _peft_config(
+    model: Any, folder: str, method: MethodSpec, num_steps: int, *, scores: bool
+) -> Any:
     from peft import IA3Config, PrefixTuningConfig, PromptTuningConfig, PromptTuningInit
 
     task = {"task_type": "SEQ_CLS" if scores else "CAUSAL_LM"}
@@ -150,19 +178,31 @@ def _peft_config(model: Any, folder: str, method: MethodSpec, num_steps: int, *,
         return _adalora_config(model, method.adalora, num_steps, task)
     if method.ia3 is not None:
         ia3 = method.ia3
-        chosen = {"target_modules": ia3.target_modules, "feedforward_modules": ia3.feedforward_modules}
-        return IA3Config(**{key: list(value) for key, value in chosen.items() if value is not None}, **task)
+        chosen = {
+            "target_modules": ia3.target_modules,
+            "feedforward_modules": ia3.feedforward_modules,
+        }
+        return IA3Config(
+            **{key: list(value) for key, value in chosen.items() if value is not None}, **task
+        )
     if method.prefix_tuning is not None:
         prefix = method.prefix_tuning
         hidden = {"encoder_hidden_size": model.config.hidden_size} if prefix.projection else {}
         return PrefixTuningConfig(
-            num_virtual_tokens=prefix.num_virtual_tokens, prefix_projection=prefix.projection, **hidden, **task
+            num_virtual_tokens=prefix.num_virtual_tokens,
+            prefix_projection=prefix.projection,
+            **hidden,
+            **task,
         )
     if method.p_tuning is not None:
         return _p_tuning_config(method.p_tuning, task)
     prompt = method.prompt_tuning
     assert prompt is not None
-    text = {"prompt_tuning_init_text": prompt.init_text, "tokenizer_name_or_path": folder} if prompt.init_text else {}
+    text = (
+        {"prompt_tuning_init_text": prompt.init_text, "tokenizer_name_or_path": folder}
+        if prompt.init_text
+        else {}
+    )
     return PromptTuningConfig(
         num_virtual_tokens=prompt.num_virtual_tokens,
         prompt_tuning_init=PromptTuningInit.TEXT if prompt.init_text else PromptTuningInit.RANDOM,
@@ -190,7 +230,9 @@ def _adalora_config(model: Any, adalora: AdaloraSpec, num_steps: int, task: dict
     from peft import AdaLoraConfig
 
     if num_steps < 3:
-        raise UsageError(f"adalora moves ranks in the middle of training, which is only {num_steps} steps long")
+        raise UsageError(
+            f"adalora moves ranks in the middle of training, which is only {num_steps} steps long"
+        )
     return AdaLoraConfig(
         init_r=adalora.init_r,
         target_r=adalora.target_r,
@@ -209,23 +251,35 @@ def _p_tuning_config(p_tuning: PTuningSpec, task: dict[str, str]) -> Any:
     from peft import PromptEncoderConfig
 
     return PromptEncoderConfig(
-        num_virtual_tokens=p_tuning.num_virtual_tokens, encoder_hidden_size=p_tuning.hidden_size, **task
+        num_virtual_tokens=p_tuning.num_virtual_tokens,
+        encoder_hidden_size=p_tuning.hidden_size,
+        **task,
     )
 
 
 def _text_part(model: Any) -> tuple[str, Any] | None:
-    """(name, module) of the decoder of a model that sees or hears, too; None for one of text alone."""
+    """(name, module) of the decoder of a model that sees or hears, too; None for one of text
+    alone."""
     if model.config.get_text_config() is model.config:
         return None
     decoder = model.get_decoder()
-    return next(((name, module) for name, module in model.named_modules() if module is decoder and name), None)
+    return next(
+        ((name, module) for name, module in model.named_modules() if module is decoder and name),
+        None,
+    )
 
 
 def _without_other_senses(model: Any) -> Any:
-    """Text trains nothing of a model's eyes and ears: without gradients they would stop workers that wait for them."""
+    """Text trains nothing of a model's eyes and ears: without gradients they would stop workers
+    that wait for them."""
     part, head = _text_part(model), model.get_output_embeddings()
     if part is not None:
-        trained = {id(weight) for module in (part[1], head) if module is not None for weight in module.parameters()}
+        trained = {
+            id(weight)
+            for module in (part[1], head)
+            if module is not None
+            for weight in module.parameters()
+        }
         for weight in model.parameters():
             weight.requires_grad_(id(weight) in trained)
     return model
@@ -242,7 +296,8 @@ def _where(model: Any, adapter: LoraSpec | AdaloraSpec) -> dict[str, Any]:
 
 
 def _linear_names(model: Any) -> list[str]:
-    """Last names of all linear modules but the output head. peft's own `all-linear` cannot be limited to layers."""
+    """Last names of all linear modules but the output head. peft's own `all-linear` cannot be
+    limited to layers."""
     import torch
 
     head = model.get_output_embeddings()
@@ -250,6 +305,8 @@ def _linear_names(model: Any) -> list[str]:
     linear = (
         name
         for name, module in (part[1] if part else model).named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head and name.split(".")[0] not in HEADS
+        if isinstance(module, torch.nn.Linear)
+        and module is not head
+        and name.split(".")[0] not in HEADS
     )
     return sorted({name.rsplit(".", 1)[-1] for name in linear})

@@ -1,9 +1,10 @@
 """Attention over texts that lie end to end in one row, a text at a time.
 
-transformers gives torch's attention a mask over the whole row, so that it computes every pair of tokens and throws
-most away: with texts of equal length as many times too much as there are texts. FlashAttention is told where texts
-begin. torch has two kernels of its own: on CPU one that is called for each text, and on GPUs the FlashAttention 2 it
-was built with, which is told where texts begin, so that no further package is needed.
+transformers gives torch's attention a mask over the whole row, so that it computes every pair of
+tokens and throws most away: with texts of equal length as many times too much as there are texts.
+FlashAttention is told where texts begin. torch has two kernels of its own: on CPU one that is
+called for each text, and on GPUs the FlashAttention 2 it was built with, which is told where texts
+begin, so that no further package is needed.
 """
 
 import inspect
@@ -29,11 +30,13 @@ FAMILIES = (
     "smollm3",
     "starcoder2",
 )
-"""Models of transformers whose attention is plain and is told positions. The tests compare each with its own mask."""
+"""Models of transformers whose attention is plain and is told positions. The tests compare each
+with its own mask."""
 
 
 def register(*, on_gpu: bool = False) -> str:
-    """Makes transformers know this attention, and returns its name there. No mask is made for it."""
+    """Makes transformers know this attention, and returns its name there. No mask is made for
+    it."""
     from transformers import AttentionInterface
 
     name, function = (NAME_ON_GPU, attend_on_gpu) if on_gpu else (NAME, attend)
@@ -51,7 +54,8 @@ def has_varlen() -> bool:
 
 
 def fits(config: Any, *, longest: int) -> bool:
-    """Whether the tokens of a model attend to all that stand before them in texts of at most `longest` tokens."""
+    """Whether the tokens of a model attend to all that stand before them in texts of at most
+    `longest` tokens."""
     window = getattr(config, "sliding_window", None)
     return config.model_type in FAMILIES and (window is None or window >= longest)
 
@@ -68,8 +72,8 @@ def attend(
     scaling: float | None = None,
     **_: Any,
 ) -> "tuple[torch.Tensor, None]":
-    """(1, T, heads, head size) of queries, keys and values (1, heads, T, head size); `position_ids` (1, T) start at 0
-    with each text."""
+    """(1, T, heads, head size) of queries, keys and values (1, heads, T, head size); `position_ids`
+    (1, T) start at 0 with each text."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention
     from transformers.integrations.sdpa_attention import repeat_kv
@@ -79,7 +83,8 @@ def attend(
     parts = (query, repeat_kv(key, groups), repeat_kv(value, groups))
     texts = zip(*(part.split(sizes, 2) for part in parts), strict=True)
     attended = [
-        scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=True) for q, k, v in texts
+        scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=True)
+        for q, k, v in texts
     ]
     return torch.cat(attended, 2).transpose(1, 2).contiguous(), None
 
@@ -108,13 +113,15 @@ def attend_on_gpu(
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     q, k, v = (part.squeeze(0).transpose(0, 1) for part in (query, key, value))
     window = (-1, 0)  # none to the left, nothing to the right: causal
-    attended = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=window, **shared)
+    attended = varlen_attn(
+        q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=window, **shared
+    )
     return attended.unsqueeze(0), None
 
 
 def _bounds(position_ids: "torch.Tensor") -> "tuple[torch.Tensor, int]":
-    """Where texts begin and the row ends, int32, and the tokens of the longest. Kept with the positions, since finding
-    them waits for the GPU, and every layer asks."""
+    """Where texts begin and the row ends, int32, and the tokens of the longest. Kept with the
+    positions, since finding them waits for the GPU, and every layer asks."""
     import torch
 
     kept: tuple[torch.Tensor, int] | None = getattr(position_ids, "assay_bounds", None)

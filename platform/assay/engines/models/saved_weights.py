@@ -1,4 +1,5 @@
-"""Whether what was saved is what was trained: every tensor there, of its shape, in files that are whole."""
+"""Whether what was saved is what was trained: every tensor there, of its shape, in files that are
+whole."""
 
 import math
 from pathlib import Path
@@ -11,9 +12,10 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def check_saved(folder: Path, model: Any, *, doubled_ranks: bool = False) -> None:
-    """Raises `StageFailed` when a tensor of the model (of its adapter, if it has one) is missing from the folder's
-    safetensors, is of another shape, or has no name in the model; or when a file is cut short. ZeRO-3 without its
-    gathering saves empty tensors. `doubled_ranks` is for an adapter saved as a difference of two."""
+    """Raises `StageFailed` when a tensor of the model (of its adapter, if it has one) is missing
+    from the folder's safetensors, is of another shape, or has no name in the model; or when a file
+    is cut short. ZeRO-3 without its gathering saves empty tensors. `doubled_ranks` is for an
+    adapter saved as a difference of two."""
     found = saved_shapes(folder)
     wanted = _adapter_shapes(model) if hasattr(model, "peft_config") else _model_shapes(model)
     if trained := bottleneck.trained_weights(model):
@@ -24,24 +26,32 @@ def check_saved(folder: Path, model: Any, *, doubled_ranks: bool = False) -> Non
     missing = [name for name in wanted if not any(one in found for one in alike.get(name, [name]))]
     wrong = [name for name in found if name in wanted and found[name] != wanted[name]]
     unknown = [name for name in found if name not in wanted]
-    for what, those in (("are missing", missing), ("have another shape", wrong), ("are not the model's", unknown)):
+    for what, those in (
+        ("are missing", missing),
+        ("have another shape", wrong),
+        ("are not the model's", unknown),
+    ):
         if those:
             raise StageFailed(
-                f"what training saved in {folder} is not what it trained: {len(those)} of {len(wanted)} tensors "
+                f"what training saved in {folder} is not what it trained: {len(those)} of "
+                f"{len(wanted)} tensors "
                 f"{what}, such as {those[0]}"
             )
 
 
 def saved_shapes(folder: Path) -> Shapes:
-    """Shape of every tensor in the folder's safetensors. Raises `StageFailed` when there is none, or a file is not
-    as long as its header says."""
+    """Shape of every tensor in the folder's safetensors. Raises `StageFailed` when there is none,
+    or a file is not as long as its header says."""
     from safetensors import SafetensorError, safe_open
 
     shapes: Shapes = {}
     for file in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(str(file), framework="numpy") as weights:
-                shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+                shapes |= {
+                    name: tuple(weights.get_slice(name).get_shape())
+                    for name in weights.keys()  # noqa: SIM118 (a safetensors handle is no mapping)
+                }
         except (SafetensorError, OSError) as error:
             raise StageFailed(f"{file}, which training saved, is not whole: {error}") from error
     if not sum(math.prod(shape) for shape in shapes.values()):
@@ -58,11 +68,17 @@ def _adapter_shapes(model: Any) -> Shapes:
     from peft import get_peft_model_state_dict
 
     if not any(hasattr(weight, "ds_shape") for weight in model.parameters()):
-        return {name: tuple(value.shape) for name, value in get_peft_model_state_dict(model).items()}
+        return {
+            name: tuple(value.shape) for name, value in get_peft_model_state_dict(model).items()
+        }
     shaped = {
-        name: torch.empty(_shape(tensor), device="meta") for name, tensor in model.state_dict(keep_vars=True).items()
+        name: torch.empty(_shape(tensor), device="meta")
+        for name, tensor in model.state_dict(keep_vars=True).items()
     }
-    return {name: tuple(value.shape) for name, value in get_peft_model_state_dict(model, state_dict=shaped).items()}
+    return {
+        name: tuple(value.shape)
+        for name, value in get_peft_model_state_dict(model, state_dict=shaped).items()
+    }
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:

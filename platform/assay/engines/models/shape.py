@@ -1,6 +1,8 @@
-"""A model's dimensions without loading it: from `config.json`, from a GGUF file's header, or from a table.
+"""A model's dimensions without loading it: from `config.json`, from a GGUF file's header, or from a
+table.
 
-Source of the GGUF layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (little-endian, version 2 and 3).
+Source of the GGUF layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (little-endian,
+version 2 and 3).
 """
 
 import json
@@ -18,15 +20,22 @@ GgufValue = int | float | bool | str | None
 
 
 def from_folder(folder: Path) -> ModelShape | None:
-    """What the folder's `config.json` says; None when it is no dense decoder that we know how to count."""
+    """What the folder's `config.json` says; None when it is no dense decoder that we know how to
+    count."""
     try:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
         return None
-    return from_config(config, source=str(folder / "config.json")) if isinstance(config, dict) else None
+    return (
+        from_config(config, source=str(folder / "config.json"))
+        if isinstance(config, dict)
+        else None
+    )
 
 
-def from_config(config: dict[str, Any], *, source: str, num_parameters: int | None = None) -> ModelShape | None:
+def from_config(
+    config: dict[str, Any], *, source: str, num_parameters: int | None = None
+) -> ModelShape | None:
     """The same, of a configuration that has been read."""
     text = config.get("text_config")
     config = text if isinstance(text, dict) else config
@@ -55,7 +64,10 @@ def from_config(config: dict[str, Any], *, source: str, num_parameters: int | No
 def from_gguf(file: Path) -> ModelShape | None:
     """What a GGUF file's header says, its tensors counted; None when it cannot be read so."""
     try:
-        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with (
+            file.open("rb") as opened,
+            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
             facts, tensors = _Gguf(data).header()
     except (OSError, ValueError, KeyError, struct.error):
         return None
@@ -67,7 +79,9 @@ def from_gguf(file: Path) -> ModelShape | None:
     config["model_type"] = kind
     config["num_key_value_heads"] = facts.get(f"{kind}.attention.head_count_kv")
     config["head_dim"] = facts.get(f"{kind}.attention.key_length")
-    config["vocab_size"] = tensors["token_embd.weight"][-1] if "token_embd.weight" in tensors else None
+    config["vocab_size"] = (
+        tensors["token_embd.weight"][-1] if "token_embd.weight" in tensors else None
+    )
     config["tie_word_embeddings"] = "output.weight" not in tensors
     total = 0
     for sides in tensors.values():

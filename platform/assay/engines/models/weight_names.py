@@ -20,7 +20,8 @@ def of_folder(folder: Path) -> frozenset[str]:
 
 
 def _header(file: Path) -> list[str]:
-    """The keys of a file's header: 8 bytes of its length, then JSON (https://github.com/huggingface/safetensors)."""
+    """The keys of a file's header: 8 bytes of its length, then JSON
+    (https://github.com/huggingface/safetensors)."""
     with file.open("rb") as opened:
         (size,) = struct.unpack("<Q", opened.read(8))
         if size > MAX_HEADER:

@@ -11,9 +11,9 @@ VERSION = 1
 
 
 def add_noise(source: Path, target: Path, noise: float, seed: int) -> None:
-    """Copies the model folder `source` to `target`, with normal noise on every weight matrix: its standard deviation
-    is `noise` times the matrix's own. Whole numbers of a quantized model stay whole. The same seed gives the same
-    bytes. Raises `UsageError` for a folder without weights."""
+    """Copies the model folder `source` to `target`, with normal noise on every weight matrix: its
+    standard deviation is `noise` times the matrix's own. Whole numbers of a quantized model stay
+    whole. The same seed gives the same bytes. Raises `UsageError` for a folder without weights."""
     import torch
     from safetensors import safe_open
     from safetensors.torch import save_file

@@ -1,5 +1,5 @@
-"""Tokenized splits, and batches made of them: end to end without padding, or padded where a method or a
-head needs a row for each text."""
+"""Tokenized splits, and batches made of them: end to end without padding, or padded where a method
+or a head needs a row for each text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,12 +39,19 @@ class PackedSplit:
 
     @classmethod
     def load(cls, file: str) -> "PackedSplit":
-        """A file that `hf_data.write_split` wrote. It is mapped into memory, and read where it is looked at."""
+        """A file that `hf_data.write_split` wrote. It is mapped into memory, and read where it is
+        looked at."""
         from safetensors.torch import load_file
 
         tensors = load_file(file)
         stride = int(tensors["texts_per_unit"][0]) if "texts_per_unit" in tensors else 1
-        return cls(tensors["tokens"], tensors["loss_mask"], tensors["offsets"], stride, tensors.get("labels"))
+        return cls(
+            tensors["tokens"],
+            tensors["loss_mask"],
+            tensors["offsets"],
+            stride,
+            tensors.get("labels"),
+        )
 
     def __len__(self) -> int:
         return (len(self.offsets) - 1) // self.texts_per_unit
@@ -60,19 +67,23 @@ class PackedSplit:
 
 
 def collate(units: Sequence[Unit], *, count_units: bool = False) -> Batch:
-    """Lays all texts end to end, `position_ids` starting at 0 for each, so that the attention mask keeps them apart.
+    """Lays all texts end to end, `position_ids` starting at 0 for each, so that the attention mask
+    keeps them apart.
 
-    For the model: `input_ids`, `position_ids` (1, T); `logits_to_keep` (K,), the positions whose next token bears
-    loss. For the loss: `targets` (K,), those next tokens; `sizes`, how many of them each text has; `units` and
-    `unit_labels` (N,); `labels` (1, K + 1), or (1, N + 1) when units are counted: Trainer counts what is not ignored
-    in it, from the second on, over the whole global batch."""
+    For the model: `input_ids`, `position_ids` (1, T); `logits_to_keep` (K,), the positions whose
+    next token bears loss. For the loss: `targets` (K,), those next tokens; `sizes`, how many of
+    them each text has; `units` and `unit_labels` (N,); `labels` (1, K + 1), or (1, N + 1) when
+    units are counted: Trainer counts what is not ignored in it, from the second on, over the whole
+    global batch."""
     import torch
 
     texts = [text for unit in units for text in unit.texts]
     tokens = torch.cat([text[0] for text in texts])
     positions = torch.cat([torch.arange(len(text[0])) for text in texts])
     bears_loss = torch.cat([text[1] for text in texts])
-    bears_loss &= positions > 0  # the first token of a text has nothing before it to be predicted from
+    bears_loss &= (
+        positions > 0
+    )  # the first token of a text has nothing before it to be predicted from
     keep = bears_loss.nonzero().squeeze(1) - 1
     return {
         "input_ids": tokens.unsqueeze(0),
@@ -83,8 +94,9 @@ def collate(units: Sequence[Unit], *, count_units: bool = False) -> Batch:
 
 
 def collate_padded(units: Sequence[Unit], *, count_units: bool = False, pad: int = 0) -> Batch:
-    """A row for each text, padded on the right with `pad`. For the model: `input_ids`, `attention_mask` (P, L).
-    For the loss: the same as `collate`, and `target_mask` (P, L), true at the tokens that bear loss."""
+    """A row for each text, padded on the right with `pad`. For the model: `input_ids`,
+    `attention_mask` (P, L). For the loss: the same as `collate`, and `target_mask` (P, L), true at
+    the tokens that bear loss."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
@@ -107,7 +119,9 @@ def take_extras(batch: Batch) -> Batch:
     return {name: batch.pop(name) for name in EXTRAS if name in batch}
 
 
-def _extras(units: Sequence[Unit], targets: "torch.Tensor", sizes: list[int], count_units: bool) -> Batch:
+def _extras(
+    units: Sequence[Unit], targets: "torch.Tensor", sizes: list[int], count_units: bool
+) -> Batch:
     import torch
 
     counted = torch.zeros(len(units), dtype=torch.long) if count_units else targets

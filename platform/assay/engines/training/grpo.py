@@ -1,4 +1,5 @@
-"""Online reinforcement learning by TRL's GRPO trainer: it draws answers, rewards them, and learns from them."""
+"""Online reinforcement learning by TRL's GRPO trainer: it draws answers, rewards them, and learns
+from them."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +28,8 @@ def make_trainer(
     make_optimizer: Callable[[Any], Any],
     callbacks: list[Any],
 ) -> Any:
-    """A trainer over the prompts of a file. `arguments` are transformers' own; a batch is counted in answers."""
+    """A trainer over the prompts of a file. `arguments` are transformers' own; a batch is counted
+    in answers."""
     from datasets import Dataset
     from transformers import AutoTokenizer
     from trl import GRPOConfig, GRPOTrainer
@@ -49,7 +51,8 @@ def make_trainer(
         model=model,
         reward_funcs=functions,
         reward_processing_classes=[
-            AutoTokenizer.from_pretrained(scorer) if spec.name == "reward_model" else None for spec in grpo.rewards
+            AutoTokenizer.from_pretrained(scorer) if spec.name == "reward_model" else None
+            for spec in grpo.rewards
         ],
         args=GRPOConfig(
             **arguments,
@@ -67,8 +70,11 @@ def make_trainer(
     )
 
 
-def selection_losses(trainer: Any, grpo: GrpoSpec, file: str, *, batch_size: int) -> list[tuple[float, int]]:
-    """(negated reward, 1) of the most probable answer to every prompt of a split. Every worker does its share."""
+def selection_losses(
+    trainer: Any, grpo: GrpoSpec, file: str, *, batch_size: int
+) -> list[tuple[float, int]]:
+    """(negated reward, 1) of the most probable answer to every prompt of a split. Every worker does
+    its share."""
     import torch.distributed as dist
 
     rank, world = dist.get_rank(), dist.get_world_size()
@@ -99,9 +105,16 @@ def _rewarded(trainer: Any, grpo: GrpoSpec, prompts: list[dict[str, Any]]) -> li
         )
         for one in prompts
     ]
-    inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
-    inputs = {name: inputs[name].to(trainer.args.device) for name in ("input_ids", "attention_mask")}
-    with torch.no_grad(), unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+    inputs = tokenizer(
+        texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+    )
+    inputs = {
+        name: inputs[name].to(trainer.args.device) for name in ("input_ids", "attention_mask")
+    }
+    with (
+        torch.no_grad(),
+        unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model,
+    ):
         answers = model.generate(
             **inputs,
             do_sample=False,
@@ -112,17 +125,24 @@ def _rewarded(trainer: Any, grpo: GrpoSpec, prompts: list[dict[str, Any]]) -> li
         )
     new = answers[:, inputs["input_ids"].shape[1] :]
     ids = [[int(token) for token in tokens if token != tokenizer.pad_token_id] for tokens in new]
-    said = [[{"role": "assistant", "content": tokenizer.decode(one, skip_special_tokens=True)}] for one in ids]
+    said = [
+        [{"role": "assistant", "content": tokenizer.decode(one, skip_special_tokens=True)}]
+        for one in ids
+    ]
     total = torch.zeros(len(prompts))
     for spec, function, its_tokenizer in zip(
         grpo.rewards, trainer.reward_funcs, trainer.reward_processing_classes, strict=True
     ):
         if isinstance(function, torch.nn.Module):
             values = _scores(
-                function, its_tokenizer, [[*one["prompt"], *two] for one, two in zip(prompts, said, strict=True)]
+                function,
+                its_tokenizer,
+                [[*one["prompt"], *two] for one, two in zip(prompts, said, strict=True)],
             )
         else:
-            values = function(completions=said, answer=[one["answer"] for one in prompts], completion_ids=ids)
+            values = function(
+                completions=said, answer=[one["answer"] for one in prompts], completion_ids=ids
+            )
         total += spec.weight * torch.tensor(values)
     rewards: list[float] = total.tolist()
     return rewards
@@ -133,7 +153,9 @@ def _scores(scorer: Any, tokenizer: Any, chats: list[list[dict[str, str]]]) -> l
     import torch
 
     texts = [tokenizer.apply_chat_template(chat, tokenize=False) for chat in chats]
-    inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
+    inputs = tokenizer(
+        texts, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False
+    )
     inputs = {name: inputs[name].to(scorer.device) for name in ("input_ids", "attention_mask")}
     with torch.no_grad():
         scores: list[float] = scorer(**inputs).logits[:, 0].float().tolist()
@@ -146,9 +168,13 @@ def _function(spec: RewardFunctionSpec, scorer: str | None) -> Any:
         from transformers import AutoModelForSequenceClassification
 
         assert scorer is not None
-        return AutoModelForSequenceClassification.from_pretrained(scorer, num_labels=1, dtype="auto").eval()
+        return AutoModelForSequenceClassification.from_pretrained(
+            scorer, num_labels=1, dtype="auto"
+        ).eval()
 
-    def rewards(completions: list[Any], answer: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
+    def rewards(
+        completions: list[Any], answer: list[str], completion_ids: list[list[int]], **_: Any
+    ) -> list[float]:
         return [
             reward(spec, split_reasoning(said[0]["content"])[1], wanted, len(ids))
             for said, wanted, ids in zip(completions, answer, completion_ids, strict=True)

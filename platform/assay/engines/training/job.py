@@ -41,9 +41,11 @@ class TrainingJob(Record):
     keeping: CheckpointConfig | None = None
     """How it is kept from being lost; None where nobody would go on with it."""
     num_looks: int | None = None
-    """How often the selection loss is measured on the way, where the spec does not say; None to never look."""
+    """How often the selection loss is measured on the way, where the spec does not say; None to
+    never look."""
     rising_from: float | None = None
-    """For a range test: the learning rate rises from here to `train.learning_rate`, by the same factor each step."""
+    """For a range test: the learning rate rises from here to `train.learning_rate`, by the same
+    factor each step."""
 
 
 def read_outcome(output: Path) -> TrainingOutcome | PauseReport:
@@ -54,12 +56,14 @@ def read_outcome(output: Path) -> TrainingOutcome | PauseReport:
 
 
 def beginnings(job: TrainingJob) -> Path:
-    """Where that is kept which a run measures before its first step, for a run that goes on later."""
+    """Where that is kept which a run measures before its first step, for a run that goes on
+    later."""
     return Path(job.keeping.folder if job.keeping else job.output)
 
 
 def is_padded(train: TrainSpec) -> bool:
-    """Whether every text needs a row of its own: peft puts virtual tokens before rows, and classifiers read rows."""
+    """Whether every text needs a row of its own: peft puts virtual tokens before rows, and
+    classifiers read rows."""
     return train.objective.grpo is None and (train.method.is_prompt or objective_of(train).scores)
 
 

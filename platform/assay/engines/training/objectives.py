@@ -1,4 +1,5 @@
-"""What each objective's loss is: for every unit of a batch its summed loss, and how many items that is a sum of.
+"""What each objective's loss is: for every unit of a batch its summed loss, and how many items that
+is a sum of.
 
 The formulas are those of the papers named in `spec/objective.py`; the tests hold them to TRL's own.
 """
@@ -20,7 +21,8 @@ class Losses(NamedTuple):
     totals: "torch.Tensor"
     """(N,), fp32."""
     counts: "torch.Tensor"
-    """(N,), tokens or 1s: the mean loss of a batch is the sum of the totals over the sum of the counts."""
+    """(N,), tokens or 1s: the mean loss of a batch is the sum of the totals over the sum of the
+    counts."""
 
 
 @dataclass
@@ -28,7 +30,8 @@ class Frozen:
     """What a loss compares with, and training does not change."""
 
     reference: "torch.Tensor | None" = None
-    """(units, texts per unit): log-probability of each text under the model that training starts from."""
+    """(units, texts per unit): log-probability of each text under the model that training starts
+    from."""
     teacher: Any = None
     """A causal language model."""
 
@@ -63,12 +66,15 @@ def completion_loss(model: Any, batch: Batch, train: TrainSpec, frozen: Frozen) 
     extras = take_extras(batch)
     logits = completion_logits(model, batch, extras)
     smoothing = train.label_smoothing if model.training else 0.0
-    losses = functional.cross_entropy(logits, extras["targets"], reduction="none", label_smoothing=smoothing)
+    losses = functional.cross_entropy(
+        logits, extras["targets"], reduction="none", label_smoothing=smoothing
+    )
     return Losses(_sum_by_text(losses, extras["sizes"]), extras["sizes"])
 
 
 def distillation_loss(model: Any, batch: Batch, train: TrainSpec, frozen: Frozen) -> Losses:
-    """Cross entropy mixed with the divergence from the teacher, times the temperature's square (Hinton et al.)."""
+    """Cross entropy mixed with the divergence from the teacher, times the temperature's square
+    (Hinton et al.)."""
     import torch
     import torch.nn.functional as functional
 
@@ -85,7 +91,10 @@ def distillation_loss(model: Any, batch: Batch, train: TrainSpec, frozen: Frozen
         label_smoothing=train.label_smoothing if model.training else 0.0,
     )
     divergence = functional.kl_div(
-        (logits / spec.temperature).log_softmax(-1), taught.log_softmax(-1), log_target=True, reduction="none"
+        (logits / spec.temperature).log_softmax(-1),
+        taught.log_softmax(-1),
+        log_target=True,
+        reduction="none",
     ).sum(-1)
     mixed = (1 - spec.teacher_weight) * own + spec.teacher_weight * spec.temperature**2 * divergence
     return Losses(_sum_by_text(mixed, extras["sizes"]), extras["sizes"])
@@ -114,8 +123,8 @@ def dpo_loss(model: Any, batch: Batch, train: TrainSpec, frozen: Frozen) -> Loss
 
 
 def kto_loss(model: Any, batch: Batch, train: TrainSpec, frozen: Frozen) -> Losses:
-    """KTO on single answers; the second text of a unit is its prompt with another's answer, for the estimate of how
-    far the model has moved from the reference."""
+    """KTO on single answers; the second text of a unit is its prompt with another's answer, for the
+    estimate of how far the model has moved from the reference."""
     import torch
 
     spec = train.objective.kto
@@ -131,7 +140,8 @@ def kto_loss(model: Any, batch: Batch, train: TrainSpec, frozen: Frozen) -> Loss
 
 
 def orpo_loss(model: Any, batch: Batch, train: TrainSpec, frozen: Frozen) -> Losses:
-    """Cross entropy on the better answer, and the odds ratio of both, by their mean log-probabilities."""
+    """Cross entropy on the better answer, and the odds ratio of both, by their mean
+    log-probabilities."""
     import torch
     import torch.nn.functional as functional
 
@@ -171,13 +181,16 @@ def classification_loss(model: Any, batch: Batch, train: TrainSpec, frozen: Froz
 
 
 def completion_logits(model: Any, batch: Batch, extras: Batch) -> "torch.Tensor":
-    """(K, vocabulary), fp32: the logits that foretell `targets`, whether the batch is packed or padded."""
+    """(K, vocabulary), fp32: the logits that foretell `targets`, whether the batch is packed or
+    padded."""
     logits = model(**batch).logits.float()
     if "target_mask" not in extras:
         kept: torch.Tensor = logits.squeeze(0)
         return kept
     length = extras["target_mask"].shape[1]
-    foretelling: torch.Tensor = logits[:, -length:][:, :-1][extras["target_mask"][:, 1:]]  # after any virtual tokens
+    foretelling: torch.Tensor = logits[:, -length:][:, :-1][
+        extras["target_mask"][:, 1:]
+    ]  # after any virtual tokens
     return foretelling
 
 
@@ -186,14 +199,18 @@ def text_log_probs(model: Any, batch: Batch, extras: Batch) -> "torch.Tensor":
     import torch.nn.functional as functional
 
     logits = completion_logits(model, batch, extras)
-    return _sum_by_text(-functional.cross_entropy(logits, extras["targets"], reduction="none"), extras["sizes"])
+    return _sum_by_text(
+        -functional.cross_entropy(logits, extras["targets"], reduction="none"), extras["sizes"]
+    )
 
 
 def _sum_by_text(values: "torch.Tensor", sizes: "torch.Tensor") -> "torch.Tensor":
     import torch
 
     owners = torch.repeat_interleave(torch.arange(len(sizes), device=values.device), sizes)
-    return torch.zeros(len(sizes), dtype=values.dtype, device=values.device).index_add(0, owners, values)
+    return torch.zeros(len(sizes), dtype=values.dtype, device=values.device).index_add(
+        0, owners, values
+    )
 
 
 def _reference(frozen: Frozen, extras: Batch) -> "torch.Tensor":

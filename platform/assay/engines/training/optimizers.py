@@ -1,4 +1,5 @@
-"""Optimizers of torch and bitsandbytes, parameter groups with learning rates of their own, and schedules."""
+"""Optimizers of torch and bitsandbytes, parameter groups with learning rates of their own, and
+schedules."""
 
 import math
 import re
@@ -8,7 +9,9 @@ from typing import Any
 from assay.engines.models.methods import layer_of
 from assay.spec.train import TrainSpec
 
-MUON_RMS = "match_rms_adamw"  # scales Muon's step so that AdamW's learning rates fit (Liu et al., 2025)
+MUON_RMS = (
+    "match_rms_adamw"  # scales Muon's step so that AdamW's learning rates fit (Liu et al., 2025)
+)
 
 
 def make_optimizer(model: Any, train: TrainSpec) -> Any:
@@ -24,14 +27,17 @@ def make_optimizer(model: Any, train: TrainSpec) -> Any:
         return torch.optim.Adafactor(groups, lr=train.learning_rate)
     import bitsandbytes.optim as bits
 
-    kind = {"adamw_8bit": bits.AdamW8bit, "lion": bits.Lion, "lion_8bit": bits.Lion8bit}[train.optimizer]
+    kind = {"adamw_8bit": bits.AdamW8bit, "lion": bits.Lion, "lion_8bit": bits.Lion8bit}[
+        train.optimizer
+    ]
     return kind(groups, lr=train.learning_rate, betas=betas)
 
 
 def parameter_groups(
     model: Any, train: TrainSpec, chosen: Callable[[str, Any], bool] = lambda name, weight: True
 ) -> list[dict[str, Any]]:
-    """The chosen trainable weights by learning rate: `params`, `lr` and `weight_decay` of each group."""
+    """The chosen trainable weights by learning rate: `params`, `lr` and `weight_decay` of each
+    group."""
     num_layers = int(model.config.num_hidden_layers)
     by_rate: dict[float, list[Any]] = {}
     for name, weight in model.named_parameters():
@@ -53,7 +59,9 @@ def schedule(train: TrainSpec, num_steps: int) -> dict[str, Any]:
             "lr_scheduler_kwargs": {"min_lr_rate": train.min_lr_ratio},
         }
     if train.schedule == "wsd":
-        falling = min(math.ceil(train.decay_ratio * num_steps), num_steps - arguments["warmup_steps"])
+        falling = min(
+            math.ceil(train.decay_ratio * num_steps), num_steps - arguments["warmup_steps"]
+        )
         return {
             **arguments,
             "lr_scheduler_type": "warmup_stable_decay",
@@ -77,7 +85,8 @@ def _rate(name: str, train: TrainSpec, num_layers: int) -> float:
 
 
 def _muon(model: Any, train: TrainSpec) -> Any:
-    """Muon for the matrices inside the layers, and AdamW for the rest: vectors, embeddings and the head."""
+    """Muon for the matrices inside the layers, and AdamW for the rest: vectors, embeddings and the
+    head."""
     import torch
 
     def is_inner(name: str, weight: Any) -> bool:
@@ -85,7 +94,9 @@ def _muon(model: Any, train: TrainSpec) -> Any:
 
     inner = parameter_groups(model, train, is_inner)
     outer = parameter_groups(model, train, lambda name, weight: not is_inner(name, weight))
-    parts = [torch.optim.Muon(inner, lr=train.learning_rate, adjust_lr_fn=MUON_RMS)] if inner else []
+    parts = (
+        [torch.optim.Muon(inner, lr=train.learning_rate, adjust_lr_fn=MUON_RMS)] if inner else []
+    )
     if outer:
         parts.append(torch.optim.AdamW(outer, lr=train.learning_rate, betas=tuple(train.betas)))
     return parts[0] if len(parts) == 1 else _together(parts)

@@ -15,7 +15,8 @@ from assay.records.stages import LossPoint
 
 
 def watch_type() -> Any:
-    """The callback of a `TrainingJob` and its `Keeper`; the class exists only once transformers is imported."""
+    """The callback of a `TrainingJob` and its `Keeper`; the class exists only once transformers is
+    imported."""
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):  # type: ignore[misc]
@@ -39,7 +40,9 @@ def watch_type() -> Any:
             seconds -= self.looked_s
             return (tokens - self.first_step_tokens) / seconds if seconds > 0 else 0.0
 
-        def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
+        def on_train_begin(
+            self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any
+        ) -> None:
             self.checkpointing.set_rates(lr_scheduler)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -57,7 +60,9 @@ def watch_type() -> Any:
             loss, error = self.checkpointing.measured_since(history[-1].step if history else -1)
             point = LossPoint(
                 step=state.global_step,
-                loss=finite(-logs["reward"] if "reward" in logs else logs["loss"]),  # online training has no other
+                loss=finite(
+                    -logs["reward"] if "reward" in logs else logs["loss"]
+                ),  # online training has no other
                 learning_rate=float(logs["learning_rate"]),
                 grad_norm=finite(logs["grad_norm"]) if logs.get("grad_norm") is not None else None,
                 tokens_per_s=self.tokens_per_s(int(state.num_input_tokens_seen)),
@@ -91,9 +96,9 @@ def write_progress(job: TrainingJob, progress: Progress) -> None:
 
 
 def peak_memory_bytes(on_gpu: bool) -> int:
-    """The most that this process has held so far: of the machine's memory, or what tensors took of the GPU's. CUDA
-    and its libraries take more beside (see `rules/planning/gpu_memory.py`), and torch's allocator keeps what it may
-    need again."""
+    """The most that this process has held so far: of the machine's memory, or what tensors took of
+    the GPU's. CUDA and its libraries take more beside (see `rules/planning/gpu_memory.py`), and
+    torch's allocator keeps what it may need again."""
     if on_gpu:
         import torch
 

@@ -1,5 +1,5 @@
-"""What holds training back on purpose: noise on the embeddings, hidden states kept apart, and weights kept near where
-they were."""
+"""What holds training back on purpose: noise on the embeddings, hidden states kept apart, and
+weights kept near where they were."""
 
 import math
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 class EmbeddingNoise:
-    """NEFTune's noise, by each text's own length. transformers' own takes the whole row for one text, which is too
-    little noise where a row holds many."""
+    """NEFTune's noise, by each text's own length. transformers' own takes the whole row for one
+    text, which is too little noise where a row holds many."""
 
     def __init__(self, model: Any, alpha: float) -> None:
         self.alpha = alpha
@@ -39,8 +39,8 @@ class EmbeddingNoise:
 
 
 class ResidualDropout:
-    """Dropout on what attention and the feed-forward part of each layer add to the stream. Few of today's models
-    have such dropout in their configuration, and none of them the same."""
+    """Dropout on what attention and the feed-forward part of each layer add to the stream. Few of
+    today's models have such dropout in their configuration, and none of them the same."""
 
     def __init__(self, model: Any, share: float) -> None:
         self.share = share
@@ -59,19 +59,22 @@ class ResidualDropout:
 
 
 def shrink(optimizer: Any, l1: float) -> None:
-    """Soft thresholding: moves every weight towards 0 by `l1` times its learning rate, and no further: the proximal
-    step of an L1 penalty (Parikh and Boyd, Proximal Algorithms, 2014, section 6.5.2)."""
+    """Soft thresholding: moves every weight towards 0 by `l1` times its learning rate, and no
+    further: the proximal step of an L1 penalty (Parikh and Boyd, Proximal Algorithms, 2014, section
+    6.5.2)."""
     import torch
 
     with torch.no_grad():
         for group in optimizer.param_groups:
             for weight in group["params"]:
-                # torch's own softshrink wants a number above 0, and the first step of a warm-up has the rate 0.
+                # torch's own softshrink wants a number above 0, and the first step of a warm-up has
+                # the rate 0.
                 weight.copy_(weight.sign() * (weight.abs() - group["lr"] * l1).clamp_(min=0))
 
 
 class TokenContrast:
-    """The contrastive term of a batch, from the last hidden states that the model computes on the way."""
+    """The contrastive term of a batch, from the last hidden states that the model computes on the
+    way."""
 
     def __init__(self, model: Any, spec: ContrastiveSpec) -> None:
         self.spec = spec
@@ -94,7 +97,9 @@ class TokenContrast:
             texts = states[0].split(self.lengths)
         else:  # rows of padded texts, after any virtual tokens
             longest = max(self.lengths)
-            texts = tuple(row[-longest:][:length] for row, length in zip(states, self.lengths, strict=True))
+            texts = tuple(
+                row[-longest:][:length] for row, length in zip(states, self.lengths, strict=True)
+            )
         return self.spec.weight * token_contrast(texts, self.spec.margin)
 
     def _keep(self, module: Any, inputs: Any, output: Any) -> None:
@@ -105,8 +110,8 @@ class TokenContrast:
 
 
 def token_contrast(texts: "Sequence[torch.Tensor]", margin: float) -> "torch.Tensor":
-    """SimCTG's loss (Su et al., 2022, equation 2), its mean over texts of (tokens, width): the mean over all pairs of
-    different tokens of max(0, margin - 1 + their cosine similarity)."""
+    """SimCTG's loss (Su et al., 2022, equation 2), its mean over texts of (tokens, width): the mean
+    over all pairs of different tokens of max(0, margin - 1 + their cosine similarity)."""
     import torch
     import torch.nn.functional as functional
 
@@ -138,9 +143,10 @@ def text_lengths(batch: Batch) -> "torch.Tensor":
 
 @dataclass(frozen=True)
 class Anchor:
-    """Elastic weight consolidation (Kirkpatrick et al., 2017): a pull to the start, by each weight's Fisher
-    information. As in AdamW's weight decay the pull is apart from the loss: through Adam, which makes every gradient
-    equally long, it would only shake the weights that must stay."""
+    """Elastic weight consolidation (Kirkpatrick et al., 2017): a pull to the start, by each
+    weight's Fisher information. As in AdamW's weight decay the pull is apart from the loss: through
+    Adam, which makes every gradient equally long, it would only shake the weights that must
+    stay."""
 
     strength: float
     starts: "dict[str, torch.Tensor]"
@@ -148,11 +154,16 @@ class Anchor:
     """Scaled to a mean of 1."""
 
     def pull(self, model: Any, optimizer: Any) -> None:
-        """Moves every weight to where the penalty `strength / 2 * fisher * (weight - start) ** 2` and the weight's
-        place after the step, at the step's learning rate, balance (a proximal step)."""
+        """Moves every weight to where the penalty `strength / 2 * fisher * (weight - start) ** 2`
+        and the weight's place after the step, at the step's learning rate, balance (a proximal
+        step)."""
         import torch
 
-        rates = {id(weight): group["lr"] for group in optimizer.param_groups for weight in group["params"]}
+        rates = {
+            id(weight): group["lr"]
+            for group in optimizer.param_groups
+            for weight in group["params"]
+        }
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if name in self.fisher:
@@ -161,13 +172,16 @@ class Anchor:
 
 
 def estimate_anchor(model: Any, file: str, ewc: EwcSpec, train: TrainSpec) -> Anchor:
-    """Where the trainable weights are, and how much the examples in `file` need each of them: the mean square of the
-    gradient of an example's log-likelihood (the empirical Fisher information's diagonal)."""
+    """Where the trainable weights are, and how much the examples in `file` need each of them: the
+    mean square of the gradient of an example's log-likelihood (the empirical Fisher information's
+    diagonal)."""
     import torch
 
     split = PackedSplit.load(file)
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    fisher = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in trained.items()}
+    fisher = {
+        name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in trained.items()
+    }
     num_examples = min(ewc.num_examples, len(split))
     model.eval()
     for index in range(num_examples):
@@ -187,13 +201,16 @@ def estimate_anchor(model: Any, file: str, ewc: EwcSpec, train: TrainSpec) -> An
 
 
 def orthogonality(model: Any) -> "torch.Tensor":
-    """AdaLoRA's penalty on factors that are not orthogonal: the mean norm of what P^T P and Q Q^T differ by from the
-    identity (Zhang et al., 2023, equation 4). peft adds it only to a loss that the model itself computes."""
+    """AdaLoRA's penalty on factors that are not orthogonal: the mean norm of what P^T P and Q Q^T
+    differ by from the identity (Zhang et al., 2023, equation 4). peft adds it only to a loss that
+    the model itself computes."""
     import torch
 
     distances = []
     for name, weight in model.named_parameters():
         if "lora_A" in name or "lora_B" in name:
             product = weight @ weight.T if "lora_A" in name else weight.T @ weight
-            distances.append(torch.linalg.norm(product - torch.eye(len(product), device=product.device)))
+            distances.append(
+                torch.linalg.norm(product - torch.eye(len(product), device=product.device))
+            )
     return torch.stack(distances).mean()

@@ -9,8 +9,8 @@ from assay.text import normalized
 
 
 def reward(spec: RewardFunctionSpec, answer: str, wanted: str, num_tokens: int) -> float:
-    """Between 0 and 1: how well `answer`, which is `num_tokens` long, does by this reward. `wanted` is the data's
-    answer."""
+    """Between 0 and 1: how well `answer`, which is `num_tokens` long, does by this reward. `wanted`
+    is the data's answer."""
     return _REWARDS[spec.name](spec, answer, wanted, num_tokens)
 
 

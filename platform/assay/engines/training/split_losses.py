@@ -44,8 +44,9 @@ def mean_and_error(losses: Sequence[tuple[float, int]]) -> tuple[float | None, f
 
 
 def references(job: TrainingJob, trainer: Any) -> "dict[str, torch.Tensor]":
-    """Every text's log-probability under the model that training starts from, (units, texts per unit) by split;
-    computed once. Raises `StageFailed` when a run that goes on does not find them: its model is another by now."""
+    """Every text's log-probability under the model that training starts from, (units, texts per
+    unit) by split; computed once. Raises `StageFailed` when a run that goes on does not find them:
+    its model is another by now."""
     import torch
     import torch.distributed as dist
     from safetensors.torch import load_file, save_file
@@ -54,10 +55,18 @@ def references(job: TrainingJob, trainer: Any) -> "dict[str, torch.Tensor]":
     there = [file.exists()]
     dist.broadcast_object_list(there, src=0)
     if not there[0] and trainer.state.global_step:
-        raise StageFailed(f"{file} is gone, so that training cannot go on from its checkpoint; start it anew")
+        raise StageFailed(
+            f"{file} is gone, so that training cannot go on from its checkpoint; start it anew"
+        )
     if not there[0]:
-        splits = {"train": job.train_file, **({"selection": job.selection_file} if job.selection_file else {})}
-        found = {name: torch.tensor(_over_split(trainer, split, _log_probs)) for name, split in splits.items()}
+        splits = {
+            "train": job.train_file,
+            **({"selection": job.selection_file} if job.selection_file else {}),
+        }
+        found = {
+            name: torch.tensor(_over_split(trainer, split, _log_probs))
+            for name, split in splits.items()
+        }
         if dist.get_rank() == 0:
             draft = file.with_suffix(".part")
             save_file(found, draft)
@@ -68,7 +77,9 @@ def references(job: TrainingJob, trainer: Any) -> "dict[str, torch.Tensor]":
 
 
 def _losses(trainer: Any, batch: Batch) -> list[tuple[float, int]]:
-    losses = trainer.objective.loss(trainer.model_wrapped, batch, trainer.job.train, trainer.frozen_of_selection)
+    losses = trainer.objective.loss(
+        trainer.model_wrapped, batch, trainer.job.train, trainer.frozen_of_selection
+    )
     return list(zip(losses.totals.tolist(), losses.counts.int().tolist(), strict=True))
 
 
@@ -81,8 +92,8 @@ def _log_probs(trainer: Any, batch: Batch) -> list[list[float]]:
 
 
 def _over_split(trainer: Any, file: str, read: Callable[[Any, Batch], list[T]]) -> list[T]:
-    """What `read` makes of every unit of a split, in order. Every worker does its share, and all do equally many
-    forward passes, which ZeRO-3 needs."""
+    """What `read` makes of every unit of a split, in order. Every worker does its share, and all do
+    equally many forward passes, which ZeRO-3 needs."""
     import torch
     import torch.distributed as dist
 
@@ -97,7 +108,9 @@ def _over_split(trainer: Any, file: str, read: Callable[[Any, Batch], list[T]]) 
             first = (number * world + rank) * size
             chosen = [split[index] for index in range(first, min(first + size, len(split)))]
             batch = trainer.data_collator(chosen or [split[0]])
-            values = read(trainer, {name: tensor.to(trainer.args.device) for name, tensor in batch.items()})
+            values = read(
+                trainer, {name: tensor.to(trainer.args.device) for name, tensor in batch.items()}
+            )
             mine += [(unit.number, value) for unit, value in zip(chosen, values, strict=False)]
     trainer.model_wrapped.train(was_training)
     everyone: list[list[tuple[int, T]]] = [[] for _ in range(world)]

@@ -1,5 +1,5 @@
-"""Where a run's curves go besides the ledger: TensorBoard files always, Ray's metrics where there is a Ray,
-MLflow and Weights & Biases where the spec names them."""
+"""Where a run's curves go besides the ledger: TensorBoard files always, Ray's metrics where there
+is a Ray, MLflow and Weights & Biases where the spec names them."""
 
 import importlib.util
 import json
@@ -33,13 +33,17 @@ def require(names: Sequence[str]) -> None:
     """Raises `MissingExtra` for a tracker that is not installed; nothing is imported."""
     for name in names:
         if importlib.util.find_spec(name) is None:
-            raise MissingExtra(f"train.report_to names {name}, which is not installed: pip install 'assay[{name}]'")
+            raise MissingExtra(
+                f"train.report_to names {name}, which is not installed: pip install 'assay[{name}]'"
+            )
 
 
-def trackers(names: Sequence[str], *, run: str, folder: Path, kept: Path, settings: str) -> list[Tracker]:
-    """What is to be told of every point of the run's history. Files go to `folder`. In `kept` stands under which name
-    a tracker knows this run, so that an attempt that goes on later adds to it. `settings` is the training's spec as
-    JSON."""
+def trackers(
+    names: Sequence[str], *, run: str, folder: Path, kept: Path, settings: str
+) -> list[Tracker]:
+    """What is to be told of every point of the run's history. Files go to `folder`. In `kept`
+    stands under which name a tracker knows this run, so that an attempt that goes on later adds to
+    it. `settings` is the training's spec as JSON."""
     found = [_tensorboard(folder / "tensorboard"), _ray_metrics(run)]
     if "mlflow" in names:
         found.append(_mlflow(run, folder, kept / "mlflow-run", json.loads(settings)))
@@ -85,7 +89,9 @@ def _ray_metrics(run: str) -> Tracker | None:
     from ray.util.metrics import Gauge
 
     gauges = {
-        name: Gauge(f"assay_train_{name}", description=f"{name} of a training run", tag_keys=("run",))
+        name: Gauge(
+            f"assay_train_{name}", description=f"{name} of a training run", tag_keys=("run",)
+        )
         for name in ("step", *FIELDS)
     }
 
@@ -128,7 +134,12 @@ def _wandb(run: str, folder: Path, kept: Path, settings: dict[str, Any]) -> Trac
         kept.write_text(uuid.uuid4().hex[:12])
     project = os.environ.get("WANDB_PROJECT", PROJECT)
     started = wandb.init(
-        project=project, name=run, id=kept.read_text(), resume="allow", config=settings, dir=str(folder)
+        project=project,
+        name=run,
+        id=kept.read_text(),
+        resume="allow",
+        config=settings,
+        dir=str(folder),
     )
 
     def tell(point: LossPoint) -> None:

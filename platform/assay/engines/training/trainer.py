@@ -1,7 +1,9 @@
-"""What one Ray Train worker does: transformers' Trainer with peft and DeepSpeed, on batches without padding.
+"""What one Ray Train worker does: transformers' Trainer with peft and DeepSpeed, on batches without
+padding.
 
-A batch is one row: its texts end to end (see `hf_batches`). The output head is computed at the positions that bear
-loss only. Every objective but `grpo` is a loss on such batches (see `hf_objectives`).
+A batch is one row: its texts end to end (see `hf_batches`). The output head is computed at the
+positions that bear loss only. Every objective but `grpo` is a loss on such batches (see
+`hf_objectives`).
 """
 
 import math
@@ -103,8 +105,8 @@ def train_worker(job_json: str) -> None:
 
 
 def chosen_precision(train: TrainSpec, *, on_gpu: bool) -> Precision:
-    """`auto` decided for this machine: a processor without bf16 instructions is about three times slower in
-    bf16 than in fp32."""
+    """`auto` decided for this machine: a processor without bf16 instructions is about three times
+    slower in bf16 than in fp32."""
     if train.precision != "auto":
         return train.precision
     if on_gpu:
@@ -128,7 +130,8 @@ def _leave(trainer: Any) -> None:
 
 
 def _init_deepspeed() -> None:
-    """Tells DeepSpeed of Ray's process group before any model is built: ZeRO-3 needs the world size then."""
+    """Tells DeepSpeed of Ray's process group before any model is built: ZeRO-3 needs the world size
+    then."""
     import deepspeed
     from deepspeed.runtime.engine import DeepSpeedEngine
 
@@ -149,7 +152,9 @@ def _clip_and_keep_the_norm(engine: Any) -> None:
 def _kernels(job: TrainingJob) -> kernels.Kernels:
     packed = job.train.objective.grpo is None and not is_padded(job.train)
     precision = chosen_precision(job.train, on_gpu=job.on_gpu)
-    return kernels.choose(job.model, job.train, precision=precision, on_gpu=job.on_gpu, packed=packed)
+    return kernels.choose(
+        job.model, job.train, precision=precision, on_gpu=job.on_gpu, packed=packed
+    )
 
 
 def _trainer(job: TrainingJob, chosen: kernels.Kernels, watch: Any) -> Any:
@@ -158,14 +163,26 @@ def _trainer(job: TrainingJob, chosen: kernels.Kernels, watch: Any) -> Any:
     from transformers.trainer_callback import PrinterCallback
 
     train, grpo = job.train, job.train.objective.grpo
-    num_steps = train.max_steps or math.ceil(train.num_epochs * steps_per_epoch(train, _num_units(job)))
+    num_steps = train.max_steps or math.ceil(
+        train.num_epochs * steps_per_epoch(train, _num_units(job))
+    )
     precision = chosen_precision(train, on_gpu=job.on_gpu)
-    arguments = _arguments(job, precision, num_steps) | (kernels.LIGER if "liger" in chosen.used else {})
+    arguments = _arguments(job, precision, num_steps) | (
+        kernels.LIGER if "liger" in chosen.used else {}
+    )
     unset_hf_deepspeed_config()  # of a training before this one in the same process
     os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
-    # TrainingArguments come first: with ZeRO-3 they make `from_pretrained` shard the weights as it loads them.
+    # TrainingArguments come first: with ZeRO-3 they make `from_pretrained` shard the weights as it
+    # loads them.
     made = TrainingArguments(**arguments)
-    model = methods.load(job.model, train, chosen, precision=precision, num_labels=job.num_labels, num_steps=num_steps)
+    model = methods.load(
+        job.model,
+        train,
+        chosen,
+        precision=precision,
+        num_labels=job.num_labels,
+        num_steps=num_steps,
+    )
     if "compile" in chosen.used:
         kernels.compile_layers(model)
     methods.save_start(model, train.method, Path(job.output))
@@ -195,7 +212,8 @@ def _trainer(job: TrainingJob, chosen: kernels.Kernels, watch: Any) -> Any:
 
 
 def steps_per_epoch(train: TrainSpec, num_units: int) -> int:
-    """Optimizer steps in one pass over a split. `grpo` counts its batch in answers, several to a prompt."""
+    """Optimizer steps in one pass over a split. `grpo` counts its batch in answers, several to a
+    prompt."""
     answers = train.objective.grpo.num_generations if train.objective.grpo else 1
     return math.ceil(num_units * answers / train.global_batch_size)
 
@@ -211,7 +229,9 @@ def _arguments(job: TrainingJob, precision: Precision, num_steps: int) -> dict[s
     train = job.train
     return {
         "output_dir": str(Path(job.output) / "trainer"),
-        "deepspeed": deepspeed_config(train, precision=precision, on_gpu=job.on_gpu) if is_used(train) else None,
+        "deepspeed": deepspeed_config(train, precision=precision, on_gpu=job.on_gpu)
+        if is_used(train)
+        else None,
         "use_cpu": not job.on_gpu,
         "per_device_train_batch_size": train.examples_per_worker,
         "gradient_accumulation_steps": train.accumulation_steps,
@@ -259,7 +279,8 @@ def _collator(job: TrainingJob) -> Any:
 
 
 def _trainer_type() -> Any:
-    """The Trainer that computes the spec's objective; the class exists only once transformers is imported."""
+    """The Trainer that computes the spec's objective; the class exists only once transformers is
+    imported."""
     import torch.distributed as dist
     from transformers import Trainer, TrainerCallback
 
@@ -269,7 +290,8 @@ def _trainer_type() -> Any:
         optimizer: Any
 
         def __init__(self, *, job: TrainingJob, anchor: Anchor | None, **arguments: Any) -> None:
-            # A loss function makes Trainer count items over the whole global batch; `compute_loss` is what is called.
+            # A loss function makes Trainer count items over the whole global batch; `compute_loss`
+            # is what is called.
             super().__init__(compute_loss_func=self.compute_loss, **arguments)
             self.job = job
             self.objective: Objective = objective_of(job.train)
@@ -278,9 +300,15 @@ def _trainer_type() -> Any:
             self.anchor = anchor
             noise = job.train.neftune_alpha
             self.noise = EmbeddingNoise(self.model, noise) if noise is not None else None
-            self.dropout = ResidualDropout(self.model, job.train.dropout) if job.train.dropout is not None else None
+            self.dropout = (
+                ResidualDropout(self.model, job.train.dropout)
+                if job.train.dropout is not None
+                else None
+            )
             contrastive = job.train.contrastive
-            self.contrast = TokenContrast(self.model, contrastive) if contrastive is not None else None
+            self.contrast = (
+                TokenContrast(self.model, contrastive) if contrastive is not None else None
+            )
             self.add_callback(TrainerCallbacks(self))
 
         def before_first_step(self) -> None:
@@ -291,10 +319,14 @@ def _trainer_type() -> Any:
                 self.frozen_of_selection.reference = found.get("selection")
 
         def compute_loss(
-            self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+            self,
+            model: Any,
+            inputs: Batch,
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
         ) -> Any:
-            """The batch's share of the mean loss over the global batch. DeepSpeed and DDP average over workers, so
-            that it is multiplied by their number."""
+            """The batch's share of the mean loss over the global batch. DeepSpeed and DDP average
+            over workers, so that it is multiplied by their number."""
             if self.noise is not None:
                 self.noise.reads(inputs)
             if self.contrast is not None:
@@ -317,7 +349,9 @@ def _trainer_type() -> Any:
         def create_optimizer(self, model: Any = None) -> Any:
             """The spec's optimizer, where DeepSpeed does not make it."""
             if self.optimizer is None:
-                self.optimizer = make_optimizer(model if model is not None else self.model, self.job.train)
+                self.optimizer = make_optimizer(
+                    model if model is not None else self.model, self.job.train
+                )
             return self.optimizer
 
     class TrainerCallbacks(TrainerCallback):  # type: ignore[misc]
@@ -341,7 +375,8 @@ def _trainer_type() -> Any:
 
 
 def _anchor(job: TrainingJob, model: Any, device: Any) -> Anchor | None:
-    """Measured before DeepSpeed takes the gradients for itself, on the weights that training starts from."""
+    """Measured before DeepSpeed takes the gradients for itself, on the weights that training starts
+    from."""
     if job.train.ewc is None:
         return None
     assert job.ewc_file is not None

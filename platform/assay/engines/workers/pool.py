@@ -1,5 +1,6 @@
-"""Training workers that stay from one trial to the next, with their imports, their process group and the frozen
-base model in memory. A trial on them gives the same numbers as on workers of its own.
+"""Training workers that stay from one trial to the next, with their imports, their process group
+and the frozen base model in memory. A trial on them gives the same numbers as on workers of its
+own.
 
 A group belongs to the process that asks for it: Ray ends the workers when that process ends.
 """
@@ -20,8 +21,9 @@ _groups: dict[object, "_Group"] = {}
 
 
 def fit(job: TrainingJob, *, num_gpus_per_worker: float) -> TrainingOutcome | PauseReport:
-    """Trains on this process's warm workers, which are started when there are none yet. What `ray_train.fit`
-    promises of failures holds here, too; `attempts.Stopped` is raised where the job was asked to stop."""
+    """Trains on this process's warm workers, which are started when there are none yet. What
+    `ray_train.fit` promises of failures holds here, too; `attempts.Stopped` is raised where the job
+    was asked to stop."""
     return run_with_retries(job, partial(_attempt, num_gpus_per_worker=num_gpus_per_worker))
 
 
@@ -48,9 +50,9 @@ def _attempt(job: TrainingJob, *, num_gpus_per_worker: float) -> None:
 
 
 class _Group:
-    """Workers joined by one process group. They are in no placement group: one that an actor has made would outlive
-    it until the whole run ends. No more trials run at once than fit (`stages.sweep.concurrent_trials`), so that no two
-    wait for each other."""
+    """Workers joined by one process group. They are in no placement group: one that an actor has
+    made would outlive it until the whole run ends. No more trials run at once than fit
+    (`stages.sweep.concurrent_trials`), so that no two wait for each other."""
 
     def __init__(self, job: TrainingJob, num_gpus: float) -> None:
         import ray
@@ -122,9 +124,17 @@ class _Worker:
         return (ray.get_runtime_context().get_node_id(), *get_address_and_port())
 
     def join(
-        self, *, rank: int, world: int, local_rank: int, local_world: int, master: tuple[str, int], on_gpu: bool
+        self,
+        *,
+        rank: int,
+        world: int,
+        local_rank: int,
+        local_world: int,
+        master: tuple[str, int],
+        on_gpu: bool,
     ) -> None:
-        """Joins the process group. On GPUs a worker sees only its own device, which is number 0 to it."""
+        """Joins the process group. On GPUs a worker sees only its own device, which is number 0 to
+        it."""
         import torch
         import torch.distributed as dist
 
@@ -134,7 +144,9 @@ class _Worker:
         os.environ |= {"LOCAL_WORLD_SIZE": "1" if on_gpu else str(local_world)}
         if on_gpu:
             torch.cuda.set_device(0)
-        dist.init_process_group("nccl" if on_gpu else "gloo", init_method="env://", rank=rank, world_size=world)
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo", init_method="env://", rank=rank, world_size=world
+        )
 
     def train(self, job_json: str) -> None:
         """One attempt at a training run."""

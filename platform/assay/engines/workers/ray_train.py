@@ -23,19 +23,20 @@ KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),
 }
-"""For glibc in a worker on CPU: what the forward pass gives back serves the backward pass, which is another thread's
-and would have memory of its own; and nothing goes back to the kernel between steps, only to be zeroed anew."""
+"""For glibc in a worker on CPU: what the forward pass gives back serves the backward pass, which is
+another thread's and would have memory of its own; and nothing goes back to the kernel between
+steps, only to be zeroed anew."""
 
 GROW_IN_PLACE = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
-"""For torch's allocator on a GPU: rows differ in length from step to step, and blocks that fit none of
-the next ones pile up. With it 1.1 to 1.4 times what tensors took was held on an H100, without it up to
-2.3 times."""
+"""For torch's allocator on a GPU: rows differ in length from step to step, and blocks that fit none
+of the next ones pile up. With it 1.1 to 1.4 times what tensors took was held on an H100, without it
+up to 2.3 times."""
 
 
 def fit(job: TrainingJob, *, num_gpus_per_worker: float) -> TrainingOutcome:
     """Trains on `job.train.num_workers` workers and waits, through lost workers and lack of memory.
-    Raises `StageFailed` with the worker's own words when it fails; on Ctrl-C or SIGTERM a checkpoint is written
-    and `KeyboardInterrupt` raised."""
+    Raises `StageFailed` with the worker's own words when it fails; on Ctrl-C or SIGTERM a
+    checkpoint is written and `KeyboardInterrupt` raised."""
     try:
         outcome = run_with_retries(
             job,
@@ -49,8 +50,9 @@ def fit(job: TrainingJob, *, num_gpus_per_worker: float) -> TrainingOutcome:
 
 
 def workers_that_fit(train: TrainSpec, *, num_gpus_per_worker: float) -> int:
-    """How many of its workers find room beside what others hold, such as engines. Workers that were lost or ended just
-    now may hold theirs for a moment more: room for all is waited for, RELEASE_S at most."""
+    """How many of its workers find room beside what others hold, such as engines. Workers that were
+    lost or ended just now may hold theirs for a moment more: room for all is waited for, RELEASE_S
+    at most."""
     end = time.monotonic() + RELEASE_S
     while True:
         free = tasks.free()
@@ -63,15 +65,17 @@ def workers_that_fit(train: TrainSpec, *, num_gpus_per_worker: float) -> int:
 
 
 def _attempt(job: TrainingJob, *, num_gpus_per_worker: float) -> None:
-    """One worker group, from start to end. Ray Train's own signal handler would drop the workers at once, so it
-    runs beside this thread."""
+    """One worker group, from start to end. Ray Train's own signal handler would drop the workers at
+    once, so it runs beside this thread."""
 
     def ask() -> None:
         if job.keeping is None:
             raise KeyboardInterrupt
         job.keeping.stop_file.touch()
 
-    signals.run_beside(lambda: _run_group(job, num_gpus_per_worker), ask=ask, within_s=STOP_WITHIN_S)
+    signals.run_beside(
+        lambda: _run_group(job, num_gpus_per_worker), ask=ask, within_s=STOP_WITHIN_S
+    )
 
 
 def _run_group(job: TrainingJob, num_gpus_per_worker: float) -> None:
@@ -79,7 +83,10 @@ def _run_group(job: TrainingJob, num_gpus_per_worker: float) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     worker = job.train.worker
-    resources = {"CPU": worker.cpus, **({"GPU": num_gpus_per_worker} if num_gpus_per_worker else {})}
+    resources = {
+        "CPU": worker.cpus,
+        **({"GPU": num_gpus_per_worker} if num_gpus_per_worker else {}),
+    }
     trainer = TorchTrainer(
         _loop,
         train_loop_config={"job": job.model_dump_json()},
@@ -88,7 +95,8 @@ def _run_group(job: TrainingJob, num_gpus_per_worker: float) -> None:
             num_workers=job.train.num_workers, use_gpu=job.on_gpu, resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
-            # The same name in the same place would make Ray go on with what it remembers of an earlier attempt.
+            # The same name in the same place would make Ray go on with what it remembers of an
+            # earlier attempt.
             name=f"ray-{job.keeping.attempt}" if job.keeping else "ray",
             storage_path=job.output,
             worker_runtime_env={"env_vars": worker_env(job.threads, on_gpu=job.on_gpu)},
@@ -102,7 +110,13 @@ def worker_env(threads: int, *, on_gpu: bool) -> dict[str, str]:
     address = {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]} if os.environ.get("RAY_ADDRESS") else {}
     if on_gpu:
         return {**WORKER_ENV, **GROW_IN_PLACE, **address}
-    return {**WORKER_ENV, **KEEP_MEMORY, **address, "OMP_NUM_THREADS": str(threads), "DS_ACCELERATOR": "cpu"}
+    return {
+        **WORKER_ENV,
+        **KEEP_MEMORY,
+        **address,
+        "OMP_NUM_THREADS": str(threads),
+        "DS_ACCELERATOR": "cpu",
+    }
 
 
 def _loop(config: dict[str, str]) -> None:

@@ -1,10 +1,12 @@
-"""Ray Tune: runs a sweep's trials, each up to where the sweep wants to see it, as many at once as fit.
+"""Ray Tune: runs a sweep's trials, each up to where the sweep wants to see it, as many at once as
+fit.
 
 Tune's actors stay from one trial to the next, and with them their training workers (`pool`).
 
-Tune draws the parameters and runs the trials; which goes on, and from where, is decided in `rules/search`. Tune's own
-ASHA and PBT decide by the order in which results happen to come, and PBT by checkpoints that it keeps itself: the same
-seed would choose another rate on another machine, and a sweep that was broken off would begin anew.
+Tune draws the parameters and runs the trials; which goes on, and from where, is decided in
+`rules/search`. Tune's own ASHA and PBT decide by the order in which results happen to come, and PBT
+by checkpoints that it keeps itself: the same seed would choose another rate on another machine, and
+a sweep that was broken off would begin anew.
 """
 
 import json
@@ -34,7 +36,8 @@ class Turn:
 
 
 class TrialScheduler(Protocol):
-    """Who decides what is trained, and is told what came of it; called in Tune's own process, one at a time."""
+    """Who decides what is trained, and is told what came of it; called in Tune's own process, one
+    at a time."""
 
     def next(self, draw: Callable[[], dict[str, Scalar]] | None) -> Turn | None:
         """The next turn; None when there is none now. `draw` asks the search for new parameters."""
@@ -60,9 +63,9 @@ def run(
     max_concurrent: int,
     halt_file: Path,
 ) -> None:
-    """Calls `turn` for what `course` wants, in actors that are used again, until it is over. With a `space`,
-    Optuna's TPE draws the parameters; `known` tells it of trials that have ended before. On Ctrl-C or SIGTERM
-    `halt_file` is made and waited for, and `KeyboardInterrupt` raised."""
+    """Calls `turn` for what `course` wants, in actors that are used again, until it is over. With a
+    `space`, Optuna's TPE draws the parameters; `known` tells it of trials that have ended before.
+    On Ctrl-C or SIGTERM `halt_file` is made and waited for, and `KeyboardInterrupt` raised."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the older reporter is silent when asked to be
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # a trial's curves are in its record
     from ray import tune
@@ -123,13 +126,17 @@ def _search(course: TrialScheduler, optuna: Any) -> Any:
                 self.drawn[turn.trial] = trial_id
             return {"trial": turn.trial, "parameters": turn.parameters, "until": turn.until}
 
-        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        def on_trial_complete(
+            self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        ) -> None:
             turn = self.turns.pop(trial_id)
             if error or not result or "result" not in result:
                 course.lost(turn)
                 return
             loss = course.ended(turn, result["result"])
-            if optuna and turn.trial in self.drawn:  # told of the first look alone: later ones cannot be compared
+            if (
+                optuna and turn.trial in self.drawn
+            ):  # told of the first look alone: later ones cannot be compared
                 told = {METRIC: loss if loss is not None else FAILED_LOSS}
                 optuna.on_trial_complete(self.drawn.pop(turn.trial), told)
 
@@ -146,15 +153,24 @@ def _search(course: TrialScheduler, optuna: Any) -> Any:
 
 
 def _optuna(
-    space: Mapping[str, tuple[Scalar, ...] | Range], known: list[tuple[dict[str, Scalar], float]], seed: int
+    space: Mapping[str, tuple[Scalar, ...] | Range],
+    known: list[tuple[dict[str, Scalar], float]],
+    seed: int,
 ) -> Any:
     """Tune's searcher over Optuna's TPE, told of what is known."""
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    distributions = {name: _distribution(optuna.distributions, values) for name, values in space.items()}
-    search = OptunaSearch(space=distributions, metric=METRIC, mode="min", sampler=optuna.samplers.TPESampler(seed=seed))
+    distributions = {
+        name: _distribution(optuna.distributions, values) for name, values in space.items()
+    }
+    search = OptunaSearch(
+        space=distributions,
+        metric=METRIC,
+        mode="min",
+        sampler=optuna.samplers.TPESampler(seed=seed),
+    )
     for parameters, loss in known:
         search.add_evaluated_point(parameters, loss)
     return search
@@ -169,7 +185,8 @@ def _distribution(distributions: Any, values: tuple[Scalar, ...] | Range) -> Any
 
 
 def _flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Scalar]:
-    """Tune takes `method.lora.r` as it stands, and `/` for nesting; names come back as they were."""
+    """Tune takes `method.lora.r` as it stands, and `/` for nesting; names come back as they
+    were."""
     found: dict[str, Scalar] = {}
     for name, value in nested.items():
         if isinstance(value, Mapping):

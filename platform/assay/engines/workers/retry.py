@@ -1,8 +1,8 @@
-"""Training until it is done: an attempt that loses its workers is followed by one that goes on from the newest
-checkpoint that is whole; one that runs out of memory, by one with half the micro-batch.
+"""Training until it is done: an attempt that loses its workers is followed by one that goes on from
+the newest checkpoint that is whole; one that runs out of memory, by one with half the micro-batch.
 
-What to do is decided here, not by Ray Train: its own manager can lose a checkpoint that was just reported, and
-insists on the newest one when that is damaged.
+What to do is decided here, not by Ray Train: its own manager can lose a checkpoint that was just
+reported, and insists on the newest one when that is damaged.
 """
 
 import re
@@ -55,9 +55,10 @@ def run_with_retries(
     *,
     num_workers: Callable[[TrainSpec], int] = lambda train: train.num_workers,
 ) -> TrainingOutcome | PauseReport:
-    """Calls `attempt` until it leaves a result, or has come as far as the job wants to go. `num_workers` says how
-    many workers the cluster can hold now. Raises `StageFailed` with the worker's own words for a fault that another
-    attempt would meet again, `Stopped` when the attempt was asked to stop."""
+    """Calls `attempt` until it leaves a result, or has come as far as the job wants to go.
+    `num_workers` says how many workers the cluster can hold now. Raises `StageFailed` with the
+    worker's own words for a fault that another attempt would meet again, `Stopped` when the attempt
+    was asked to stop."""
     root = Path(job.keeping.folder) if job.keeping else None
     train, num_restarts, failures, reached = job.train, 0, 0, 0
     adaptations: list[str] = []
@@ -95,14 +96,16 @@ def run_with_retries(
 
 
 def smaller(train: TrainSpec) -> TrainSpec | None:
-    """The same training with at most half the examples in a forward pass, and as many in a step; None at one."""
+    """The same training with at most half the examples in a forward pass, and as many in a step;
+    None at one."""
     share = train.global_batch_size // train.num_workers
     sizes = [size for size in range(1, train.examples_per_worker // 2 + 1) if share % size == 0]
     return _changed(train, micro_batch_size=sizes[-1]) if sizes else None
 
 
 def fault(error: BaseException, *, killed: bool) -> Fault:
-    """What the error, which Ray has wrapped, means. A worker that the kernel has killed for memory says nothing."""
+    """What the error, which Ray has wrapped, means. A worker that the kernel has killed for memory
+    says nothing."""
     if isinstance(error, StageFailed):
         return Fault("other", _last_line(str(error), re.compile(".")).rpartition("Diverged: ")[2])
     said = [error, *(getattr(error, "worker_failures", None) or {}).values()]
@@ -137,7 +140,9 @@ def _prepared(job: TrainingJob, train: TrainSpec, root: Path | None) -> tuple[Tr
     step = found.manifest.step if found else 0
     if found:
         _tell(job, f"going on from step {step}")
-    return TrainingJob.model_validate({**job.model_dump(), "train": train.model_dump(), "keeping": keeping}), step
+    return TrainingJob.model_validate(
+        {**job.model_dump(), "train": train.model_dump(), "keeping": keeping}
+    ), step
 
 
 def _outcome(job: TrainingJob) -> TrainingOutcome | PauseReport:
@@ -150,18 +155,28 @@ def _outcome(job: TrainingJob) -> TrainingOutcome | PauseReport:
         raise StageFailed(f"training ended without a result: {error}") from error
 
 
-def _answer(why: Fault, train: TrainSpec, failures: int, error: Exception) -> tuple[TrainSpec, str, int]:
-    """What to try next: the training, what was changed about it, and how many failures that makes."""
+def _answer(
+    why: Fault, train: TrainSpec, failures: int, error: Exception
+) -> tuple[TrainSpec, str, int]:
+    """What to try next: the training, what was changed about it, and how many failures that
+    makes."""
     if why.kind == "memory":
         less = smaller(train)
         if less is None:
             raise StageFailed(
-                f"out of memory with a single example at a time ({why.words}); lower train.max_length, set "
+                f"out of memory with a single example at a time ({why.words}); lower "
+                "train.max_length, set "
                 "gradient_checkpointing, or a higher zero_stage"
             ) from error
-        return less, f"micro-batch {less.examples_per_worker} instead of {train.examples_per_worker}", failures
+        return (
+            less,
+            f"micro-batch {less.examples_per_worker} instead of {train.examples_per_worker}",
+            failures,
+        )
     if failures >= train.max_failures:
-        raise StageFailed(f"training failed {failures + 1} times without a new checkpoint: {why.words}") from error
+        raise StageFailed(
+            f"training failed {failures + 1} times without a new checkpoint: {why.words}"
+        ) from error
     return train, "", failures + 1
 
 
@@ -172,7 +187,8 @@ def _last_line(text: str, pattern: re.Pattern[str]) -> str:
 
 
 def _with_workers(train: TrainSpec, fits: int) -> TrainSpec:
-    """As many workers as fit, no fewer than allowed, with the same global batch; as it is where too few fit."""
+    """As many workers as fit, no fewer than allowed, with the same global batch; as it is where too
+    few fit."""
     able = [n for n in range(train.min_workers or 1, fits + 1) if train.global_batch_size % n == 0]
     if not able or able[-1] == train.num_workers:
         return train
@@ -190,7 +206,8 @@ def _tell(job: TrainingJob, words: str) -> None:
 
 
 def _oom_kills() -> int:
-    """How many processes the kernel has killed for memory on this machine, ever; 0 where it does not count."""
+    """How many processes the kernel has killed for memory on this machine, ever; 0 where it does
+    not count."""
     try:
         words = VMSTAT.read_text().split()
         return int(words[words.index("oom_kill") + 1])

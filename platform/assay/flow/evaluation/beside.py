@@ -1,6 +1,8 @@
-"""Any model in the slot `reference`, for as long as somebody talks to it: the base, an adapter, a run's candidate.
+"""Any model in the slot `reference`, for as long as somebody talks to it: the base, an adapter, a
+run's candidate.
 
-Nothing is promoted and nothing is written to the ledger: the slot never has traffic, and is freed in the end.
+Nothing is promoted and nothing is written to the ledger: the slot never has traffic, and is freed
+in the end.
 """
 
 import hashlib
@@ -48,8 +50,8 @@ class Named:
 
 
 def find(named: str, ledger: Ledger, root: Path, settings: Settings) -> Named:
-    """What `base`, the id of a run (or its start), an adapter's folder, or a model's source stands for. Raises
-    `UsageError` where it stands for nothing that could answer."""
+    """What `base`, the id of a run (or its start), an adapter's folder, or a model's source stands
+    for. Raises `UsageError` where it stands for nothing that could answer."""
     if named == BASE:
         return _base(_leading_run(ledger), ledger, root, settings)
     folder = root / Path(named).expanduser()
@@ -63,10 +65,15 @@ def find(named: str, ledger: Ledger, root: Path, settings: Settings) -> Named:
 
 @contextmanager
 def answering(
-    named: Named, *, root: Path, settings: Settings, before_work: Callable[[], None], say: Callable[[str], None]
+    named: Named,
+    *,
+    root: Path,
+    settings: Settings,
+    before_work: Callable[[], None],
+    say: Callable[[str], None],
 ) -> Iterator[Callable[[], DeploymentRecord]]:
-    """Has the model answer, and says where each time that it is asked. Raises `UsageError` when an evaluation has
-    taken the slot meanwhile."""
+    """Has the model answer, and says where each time that it is asked. Raises `UsageError` when an
+    evaluation has taken the slot meanwhile."""
     before_work()
     tasks.connect(settings.cluster_address)
     mark = hashlib.sha256(named.title.encode()).hexdigest()[:10]
@@ -94,7 +101,10 @@ def answering(
 def _watched(api: ray_serve.ServeApi, there: DeploymentRecord) -> Callable[[], DeploymentRecord]:
     def where() -> DeploymentRecord:
         if not ray_serve.holds(api, there):
-            raise UsageError(f"slot {there.slot} was given to another model meanwhile; start the conversation anew")
+            raise UsageError(
+                f"slot {there.slot} was given to another model meanwhile; start the conversation "
+                "anew"
+            )
         return there
 
     return where
@@ -107,7 +117,10 @@ def _leading_run(ledger: Ledger) -> RunRow:
         return ledger.find_run(champion.run)
     run = next((run for run in ledger.runs() if read_as(Spec, run.spec)), None)
     if run is None:
-        raise UsageError("there is no run whose base model it could be; name the model itself, such as hf:ORG/NAME")
+        raise UsageError(
+            "there is no run whose base model it could be; name the model itself, such as "
+            "hf:ORG/NAME"
+        )
     return run
 
 
@@ -115,25 +128,35 @@ def _base(run: RunRow, ledger: Ledger, root: Path, settings: Settings) -> Named:
     spec = Spec.model_validate_json(run.spec)
     fetched = _record(run, ledger, settings, ("fetch",))
     make = partial(_given, fetched) if fetched is not None else partial(_fetched, spec.model, root)
-    return Named(f"base ({spec.model.source})", make, ServeSpec(engine=spec.serve.engine), spec.data.system)
+    return Named(
+        f"base ({spec.model.source})", make, ServeSpec(engine=spec.serve.engine), spec.data.system
+    )
 
 
 def _candidate(run: RunRow, ledger: Ledger, root: Path, settings: Settings) -> Named:
-    """What the run made, as far as it has come: compressed, merged, or an adapter that is still to be merged."""
+    """What the run made, as far as it has come: compressed, merged, or an adapter that is still to
+    be merged."""
     spec = read_as(Spec, run.spec)
     if spec is None:
         raise UsageError(f"{run.id} is no run of a spec, so that it has no candidate")
     serve = ServeSpec(engine=spec.serve.engine)
     model = _record(run, ledger, settings, CANDIDATES)
     if model is not None:
-        rows = [ledger.record(stage.key) for stage in ledger.stages(run.id) if stage.stage == "deploy"]
+        rows = [
+            ledger.record(stage.key) for stage in ledger.stages(run.id) if stage.stage == "deploy"
+        ]
         there = read_as(DeploymentRecord, rows[-1].record) if rows and rows[-1] else None
         is_same = there is not None and there.artifact_digest == model.artifact.digest
-        return Named(run.id, partial(_given, model), serve, spec.data.system, there if is_same else None)
+        return Named(
+            run.id, partial(_given, model), serve, spec.data.system, there if is_same else None
+        )
     base = _record(run, ledger, settings, ("fetch",))
     training = _training(run, ledger, settings)
     if base is None or training is None or not spec.train_steps[-1].objective.generates:
-        raise UsageError(f"{run.id} has made nothing yet that could answer; `assay status {run.id}` says how far it is")
+        raise UsageError(
+            f"{run.id} has made nothing yet that could answer; `assay status {run.id}` says how "
+            "far it is"
+        )
     inputs = merge.Inputs(base=base, training=training)
     return Named(f"{run.id} (its adapter)", partial(merge.run, inputs), serve, spec.data.system)
 
@@ -142,7 +165,9 @@ def _adapter(named: str, folder: Path, root: Path) -> Named:
     """An adapter's folder names its base model."""
     said = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
     if not isinstance(said, str) or not said:
-        raise UsageError(f"{folder / ADAPTER} does not say which model it belongs to (base_model_name_or_path)")
+        raise UsageError(
+            f"{folder / ADAPTER} does not say which model it belongs to (base_model_name_or_path)"
+        )
     source = ModelSpec(source=said if (root / said).is_dir() else f"hf:{said}")
 
     def make(work: Work) -> ModelRecord:
@@ -154,8 +179,11 @@ def _adapter(named: str, folder: Path, root: Path) -> Named:
     return Named(f"{named} on {said}", make)
 
 
-def _record(run: RunRow, ledger: Ledger, settings: Settings, stages: tuple[str, ...]) -> ModelRecord | None:
-    """The model of the first of these stages that has an intact one; of a stage that ran several times the last."""
+def _record(
+    run: RunRow, ledger: Ledger, settings: Settings, stages: tuple[str, ...]
+) -> ModelRecord | None:
+    """The model of the first of these stages that has an intact one; of a stage that ran several
+    times the last."""
     for wanted in stages:
         for stage in reversed(ledger.stages(run.id)):
             row = ledger.record(stage.key) if stage.stage.partition("-")[0] == wanted else None
@@ -166,7 +194,8 @@ def _record(run: RunRow, ledger: Ledger, settings: Settings, stages: tuple[str, 
 
 
 def _training(run: RunRow, ledger: Ledger, settings: Settings) -> TrainingRecord | None:
-    """The run's own training: of a chain the first stands on the base, and a later one on what the others made."""
+    """The run's own training: of a chain the first stands on the base, and a later one on what the
+    others made."""
     rows = [ledger.record(stage.key) for stage in ledger.stages(run.id) if stage.stage == "train"]
     found = read_as(TrainingRecord, rows[-1].record) if rows and rows[-1] else None
     return found if found is not None and is_intact(found, settings) else None
@@ -185,4 +214,8 @@ def _fitting(serve: ServeSpec, model: ModelRecord) -> ServeSpec:
     engine = serve.engine
     if not 0 < model.context_length < engine.max_model_len:
         return serve
-    return ServeSpec(engine=EngineSpec.model_validate({**engine.model_dump(), "max_model_len": model.context_length}))
+    return ServeSpec(
+        engine=EngineSpec.model_validate(
+            {**engine.model_dump(), "max_model_len": model.context_length}
+        )
+    )

@@ -15,10 +15,12 @@ from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
 
 
-def compare(first: str, second: str, *, settings: Settings, confidence: float | None = None) -> Comparison:
-    """The models of two runs or evaluations, named by the start of their ids, on the tasks of the first one's suite, at
-    the suite's confidence when none is said. Raises `UsageError` when they have no task in common, and
-    `IntegrityError` when their answers were changed since."""
+def compare(
+    first: str, second: str, *, settings: Settings, confidence: float | None = None
+) -> Comparison:
+    """The models of two runs or evaluations, named by the start of their ids, on the tasks of the
+    first one's suite, at the suite's confidence when none is said. Raises `UsageError` when they
+    have no task in common, and `IntegrityError` when their answers were changed since."""
     ledger, store = Ledger(settings.ledger_url), ArtifactStore(settings.home / "artifacts")
     (first_name, ours), (second_name, theirs) = (_decided(name, ledger) for name in (first, second))
     for record in (ours.candidate, theirs.candidate):
@@ -52,5 +54,8 @@ def _decided(name: str, ledger: Ledger) -> tuple[str, GateRecord]:
 def _suite(name: str, decided: GateRecord) -> SuiteSpec:
     """The suite as the gate read it then."""
     if decided.inputs is None:
-        raise UsageError(f"{name} was evaluated by an older version, which did not keep its suite; evaluate it again")
+        raise UsageError(
+            f"{name} was evaluated by an older version, which did not keep its suite; evaluate it "
+            "again"
+        )
     return SuiteSpec.model_validate_json((Path(decided.inputs.path) / "suite.json").read_text())

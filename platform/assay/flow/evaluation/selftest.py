@@ -1,4 +1,5 @@
-"""A suite's self-test: stored answers are resampled, and damaged models are really evaluated where one is asked for."""
+"""A suite's self-test: stored answers are resampled, and damaged models are really evaluated where
+one is asked for."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -49,14 +50,17 @@ def run(
     watcher: Watcher,
     before_work: Callable[[], None],
 ) -> SelftestRecord:
-    """Tests the suite on the answers of a run or evaluation, named by the start of its id; on the newest that was
-    evaluated by this suite, when the name is empty. For each of `noises` its model is damaged by so much, deployed and
-    asked. The ledger keeps the outcome under the suite's digest. Raises `UsageError` when there are no such answers."""
+    """Tests the suite on the answers of a run or evaluation, named by the start of its id; on the
+    newest that was evaluated by this suite, when the name is empty. For each of `noises` its model
+    is damaged by so much, deployed and asked. The ledger keeps the outcome under the suite's
+    digest. Raises `UsageError` when there are no such answers."""
     ledger = Ledger(settings.ledger_url)
     source = _source(suite, evaluated, root, ledger)
     name = f"selftest-{source.digest[:6]}"
     with only_one(settings.run_folder(name), name):
-        ledger.open_run(name, name="(gate selftest)", spec='{"kind":"selftest"}', started_by=settings.user)
+        ledger.open_run(
+            name, name="(gate selftest)", spec='{"kind":"selftest"}', started_by=settings.user
+        )
         attempt = ledger.begin_stage(name, STAGE, reports.selftest_key(source.digest))
         try:
             executor = StageExecutor(name, settings, root, ledger, watcher, before_work)
@@ -103,23 +107,33 @@ def _source(suite: SuiteSpec, evaluated: str, root: Path, ledger: Ledger) -> _So
         data = read_as(DatasetRecord, stages.get("prepare"))
         tasks = evaluate.tasks_of(suite, root, data)
         digest, answered = gate.suite_digest(suite, tasks), decided.scorecard.task_digests
-        if suite.limits.keys() <= answered.keys() and all(answered[task.name] == task.digest for task in tasks):
+        if suite.limits.keys() <= answered.keys() and all(
+            answered[task.name] == task.digest for task in tasks
+        ):
             model = read_as(ModelRecord, stages.get("compress") or stages.get("fetch"))
             return _Source(row, decided, suite, digest, data, model)
     if evaluated:
         raise UsageError(
-            f"{rows[0].id} has no answers to all of this suite as it is now; evaluate it first, without `stop_early`"
+            f"{rows[0].id} has no answers to all of this suite as it is now; evaluate it first, "
+            "without `stop_early`"
         )
     raise NothingEvaluated(
-        "nothing was evaluated by this suite as it is now; `assay run SPEC` or `assay gate run --suite SUITE "
+        "nothing was evaluated by this suite as it is now; `assay run SPEC` or `assay gate run "
+        "--suite SUITE "
         "--artifact FOLDER` does so, and --artifact does it here"
     )
 
 
-def _tested(source: _Source, files: str, draws: int, noised: tuple[NoisedModel, ...]) -> SelftestRecord:
+def _tested(
+    source: _Source, files: str, draws: int, noised: tuple[NoisedModel, ...]
+) -> SelftestRecord:
     candidate, base, seed = source.candidate, source.base, int(source.digest[:8], 16)
     limits = selftest.selftest_limits(source.suite, candidate, base, draws=draws, seed=seed)
-    again = [model for model in noised if model.noise == 0 and model.outcome != source.gate.scorecard.outcome]
+    again = [
+        model
+        for model in noised
+        if model.noise == 0 and model.outcome != source.gate.scorecard.outcome
+    ]
     faults = [f"the same model, asked once more, was {model.outcome}" for model in again]
     return SelftestRecord(
         suite=files,
@@ -144,8 +158,11 @@ class NoiseInputs(StageInputs):
     noise: float
 
 
-def _noised(source: _Source, noise: float, num_concurrent: int | None, executor: StageExecutor) -> NoisedModel:
-    """The model with noise on its weights, deployed and asked; with none, the same model once more."""
+def _noised(
+    source: _Source, noise: float, num_concurrent: int | None, executor: StageExecutor
+) -> NoisedModel:
+    """The model with noise on its weights, deployed and asked; with none, the same model once
+    more."""
     if source.model is None:
         raise UsageError("noise needs a model's files; a model behind a URL has none here")
     tasks = evaluate.tasks_of(source.suite, executor.root, source.data)
@@ -153,7 +170,9 @@ def _noised(source: _Source, noise: float, num_concurrent: int | None, executor:
     if noise:
         damage = NoiseInputs(model=model, noise=noise)
         name = f"noise {noise:g}"
-        model = executor.record(Stage(name, weight_noise.VERSION, ModelRecord, lambda: damage, _damage))
+        model = executor.record(
+            Stage(name, weight_noise.VERSION, ModelRecord, lambda: damage, _damage)
+        )
     engine = engine_fingerprint(how.serve_for(model).engine, executor.settings)
     # The same model must not be answered from what is on file.
     mark = engine if noise else f"{engine} once more"
@@ -176,12 +195,18 @@ def _damage(inputs: NoiseInputs, work: Work) -> ModelRecord:
     folder = work.fresh_folder("model")
     seed = int(model.artifact.digest[:8], 16)
     ray_cluster.call(weight_noise.add_noise, Path(model.artifact.path), folder, noise, seed)
-    return ModelRecord.model_validate({**model.model_dump(), "artifact": work.store.put(folder, "model")})
+    return ModelRecord.model_validate(
+        {**model.model_dump(), "artifact": work.store.put(folder, "model")}
+    )
 
 
-def _compared(source: _Source, noise: float, evaluation: Evaluation, executor: StageExecutor) -> NoisedModel:
+def _compared(
+    source: _Source, noise: float, evaluation: Evaluation, executor: StageExecutor
+) -> NoisedModel:
     suite = source.suite
-    results = evaluate_limits(suite, evaluation, source.base, confidence=corrected_confidence(suite))
+    results = evaluate_limits(
+        suite, evaluation, source.base, confidence=corrected_confidence(suite)
+    )
     if suite.judged_tasks and suite.judge is not None:
         measured = measured_judge(suite, executor.root, executor.ledger)
         results = trusted(results, suite.judge, judge_digest(suite.judge), measured)
@@ -192,7 +217,9 @@ def _compared(source: _Source, noise: float, evaluation: Evaluation, executor: S
         artifact_digest=evaluation.artifact_digest,
         outcome=overall(results),
         changed_answers=sum(before.get(item.id) != item.response for item in after) / len(after),
-        missed=tuple(f"{result.task} {result.metric}" for result in results if result.outcome != "PASS"),
+        missed=tuple(
+            f"{result.task} {result.metric}" for result in results if result.outcome != "PASS"
+        ),
     )
 
 

@@ -1,7 +1,8 @@
 """Evaluating without a run: any model's files, or any OpenAI-compatible server, decided by a suite.
 
-Files go into the store and the engine's slot `reference`, which never has traffic. What was evaluated once is not
-evaluated again: answers are kept by the digests of the bytes, the engine and the tasks.
+Files go into the store and the engine's slot `reference`, which never has traffic. What was
+evaluated once is not evaluated again: answers are kept by the digests of the bytes, the engine and
+the tasks.
 """
 
 import re
@@ -69,10 +70,11 @@ def run(
     num_concurrent: int | None = None,
     num_replicas: int = 1,
 ) -> tuple[Evaluated, ...]:
-    """Evaluates one candidate, and the base model where one is named, by each of the suites, which are asked together:
-    `requests` differ in their suites alone. Each suite has a verdict and a record of its own. `num_concurrent` is
-    as in `How`. `before_work` is called once, before the first thing that is not on record. Raises `UsageError` for a
-    suite that cannot be asked without a run."""
+    """Evaluates one candidate, and the base model where one is named, by each of the suites, which
+    are asked together: `requests` differ in their suites alone. Each suite has a verdict and a
+    record of its own. `num_concurrent` is as in `How`. `before_work` is called once, before the
+    first thing that is not on record. Raises `UsageError` for a suite that cannot be asked without
+    a run."""
     for request, suite in zip(requests, suites, strict=True):
         _check(request, suite)
     first, ledger = requests[0], Ledger(settings.ledger_url)
@@ -89,8 +91,17 @@ def run(
             tasks = evaluate.tasks_of(suite, root, None)
             name = _name(request, gate.suite_digest(suite, tasks))
             held.enter_context(only_one(settings.run_folder(name), name))
-            ledger.open_run(name, name="(gate run)", spec=request.model_dump_json(), started_by=settings.user)
-            cases.append(_Case(request, suite, tasks, StageExecutor(name, settings, root, ledger, watcher, connect)))
+            ledger.open_run(
+                name, name="(gate run)", spec=request.model_dump_json(), started_by=settings.user
+            )
+            cases.append(
+                _Case(
+                    request,
+                    suite,
+                    tasks,
+                    StageExecutor(name, settings, root, ledger, watcher, connect),
+                )
+            )
         return _evaluate_and_decide(cases, how)
 
 
@@ -100,7 +111,8 @@ class EvalOptions:
 
     serve: ServeSpec
     num_concurrent: int | None = None
-    """Requests in flight to each replica, or to a URL; REQUESTS_TO_A_REPLICA or _URL when not said."""
+    """Requests in flight to each replica, or to a URL; REQUESTS_TO_A_REPLICA or _URL when not
+    said."""
     api_key: str = "none"
 
     @property
@@ -188,14 +200,18 @@ def _evaluate_and_decide(cases: Sequence[_Case], how: EvalOptions) -> tuple[Eval
     whole = [EvalCase(case.tasks) for case in cases]
     bases: list[EvaluationRecord | None] = [None] * len(cases)
     if request.base:
-        bases = [found.evaluation for found in _evaluate(request.base, whole, how, executors, "-base")]
+        bases = [
+            found.evaluation for found in _evaluate(request.base, whole, how, executors, "-base")
+        ]
     champions = [
         (_champion(case, asking, how) or base) if "champion" in case.suite.references else None
         for case, asking, base in zip(cases, whole, bases, strict=True)
     ]
     askings = [
         EvalCase(
-            case.tasks, case.suite.service.load if case.suite.service else None, stopping_of(case.suite, base, champion)
+            case.tasks,
+            case.suite.service.load if case.suite.service else None,
+            stopping_of(case.suite, base, champion),
         )
         for case, base, champion in zip(cases, bases, champions, strict=True)
     ]
@@ -208,7 +224,10 @@ def _evaluate_and_decide(cases: Sequence[_Case], how: EvalOptions) -> tuple[Eval
 
 
 def _decide(
-    case: _Case, candidate: SlotEvaluation, base: EvaluationRecord | None, champion: EvaluationRecord | None
+    case: _Case,
+    candidate: SlotEvaluation,
+    base: EvaluationRecord | None,
+    champion: EvaluationRecord | None,
 ) -> Evaluated:
     executor = case.executor
     attempt = _begin(case, candidate.deployment.artifact_digest, candidate.engine)
@@ -220,7 +239,9 @@ def _decide(
         base=base,
         champion=champion,
         service=candidate.service,
-        judge=measured_judge(case.suite, executor.root, executor.ledger) if case.suite.judged_tasks else None,
+        judge=measured_judge(case.suite, executor.root, executor.ledger)
+        if case.suite.judged_tasks
+        else None,
         suite_file=", ".join(case.request.suite),
     )
     run = partial(
@@ -231,7 +252,9 @@ def _decide(
     )
     # The answers and the attempt are no inputs of a run's gate, which asks and counts by itself.
     decided_by = DecisionInputs(gate=inputs, answers=candidate.evaluation, attempt=attempt)
-    stage = Stage("gate", gate.VERSION, GateRecord, lambda: decided_by, lambda _, work: run(inputs, work))
+    stage = Stage(
+        "gate", gate.VERSION, GateRecord, lambda: decided_by, lambda _, work: run(inputs, work)
+    )
     return Evaluated(executor.name, executor.record(stage, needs_cluster=False), executor.num_run)
 
 
@@ -239,7 +262,8 @@ def _check(request: EvaluationRequest, suite: SuiteSpec) -> None:
     """Refuses what only a run can answer."""
     if HELD_OUT in suite.limits:
         raise UsageError(
-            f"the suite limits `{HELD_OUT}`, the split that a spec keeps sealed; without a run there is none"
+            f"the suite limits `{HELD_OUT}`, the split that a spec keeps sealed; without a run "
+            "there is none"
         )
     if "base" in suite.references and request.base is None:
         raise UsageError("the suite compares with the base model; name it with --base")
@@ -247,7 +271,11 @@ def _check(request: EvaluationRequest, suite: SuiteSpec) -> None:
 
 def _name(request: EvaluationRequest, digest: str) -> str:
     candidate = request.candidate
-    said = candidate.model or urlsplit(candidate.url).hostname or Path(candidate.source.partition("@")[0]).name
+    said = (
+        candidate.model
+        or urlsplit(candidate.url).hostname
+        or Path(candidate.source.partition("@")[0]).name
+    )
     slug = re.sub(r"[^\w.-]+", "-", said).strip("-.") or "model"
     return f"{slug}-{digest_of([request.model_dump(), digest])[:6]}"
 
@@ -260,13 +288,18 @@ def _evaluate(
     mark: str = "",
     begins: Sequence[Callable[[str, str], object]] = (),
 ) -> list[SlotEvaluation]:
-    """The subject's answers to each suite; `mark` tells the stages of the base model from the candidate's. `begins`
-    are told of the model's digest and the engine before it is asked anything."""
+    """The subject's answers to each suite; `mark` tells the stages of the base model from the
+    candidate's. `begins` are told of the model's digest and the engine before it is asked
+    anything."""
     engine: str
     ask: Callable[[Sequence[EvalCase], Work], Sequence[SlotEvaluation]]
     if subject.url:
         deployment = _server(subject, how.api_key)
-        digest, engine, ask = deployment.artifact_digest, ELSEWHERE, partial(_ask_server, deployment, how)
+        digest, engine, ask = (
+            deployment.artifact_digest,
+            ELSEWHERE,
+            partial(_ask_server, deployment, how),
+        )
     else:
         model, *_ = [_fetch(subject, executor, mark) for executor in executors]
         engine = engine_fingerprint(how.serve_for(model).engine, executors[0].settings)
@@ -290,13 +323,22 @@ def _evaluate(
     return found_by
 
 
-def _answer_stage(name: str, inputs: AnswerInputs, ask: Callable[[Work], SlotEvaluation]) -> Stage[SlotEvaluation]:
-    return Stage(name, evaluate.VERSION, SlotEvaluation, lambda: inputs, lambda _, work: ask(work), _is_answered)
+def _answer_stage(
+    name: str, inputs: AnswerInputs, ask: Callable[[Work], SlotEvaluation]
+) -> Stage[SlotEvaluation]:
+    return Stage(
+        name,
+        evaluate.VERSION,
+        SlotEvaluation,
+        lambda: inputs,
+        lambda _, work: ask(work),
+        _is_answered,
+    )
 
 
 def _champion(case: _Case, asking: EvalCase, how: EvalOptions) -> EvaluationRecord | None:
-    """The champion's answers; it is asked in a slot of its own, for its users have the other. None when nobody has the
-    traffic, or its model is not in the ledger any more."""
+    """The champion's answers; it is asked in a slot of its own, for its users have the other. None
+    when nobody has the traffic, or its model is not in the ledger any more."""
     executor = case.executor
     champion = executor.ledger.champion()
     model = champion_model(champion, executor.ledger) if champion else None
@@ -316,7 +358,9 @@ def _is_answered(found: SlotEvaluation) -> bool:
 def _begin(case: _Case, digest: str, engine: str) -> Attempt:
     """Counts the candidate among those that were evaluated with these items."""
     run, ledger = case.executor.name, case.executor.ledger
-    return begin_attempt(case.suite, case.tasks, artifact_digest=digest, engine=engine, run=run, ledger=ledger)
+    return begin_attempt(
+        case.suite, case.tasks, artifact_digest=digest, engine=engine, run=run, ledger=ledger
+    )
 
 
 def _fetch(subject: ModelRef, executor: StageExecutor, mark: str) -> ModelRecord:
@@ -329,8 +373,8 @@ def _fetch(subject: ModelRef, executor: StageExecutor, mark: str) -> ModelRecord
 def ask_slot(
     model: ModelRecord, how: EvalOptions, engine: str, askings: Sequence[EvalCase], work: Work
 ) -> tuple[SlotEvaluation, ...]:
-    """Deploys into the slot `reference`, asks for all suites at once, measures the service where that is wanted, and
-    frees the slot, whatever happens."""
+    """Deploys into the slot `reference`, asks for all suites at once, measures the service where
+    that is wanted, and frees the slot, whatever happens."""
     api, serve = deploy.serve_api(work.settings), how.serve_for(model)
 
     def ask(deployment: DeploymentRecord) -> tuple[SlotEvaluation, ...]:
@@ -345,7 +389,9 @@ def ask_slot(
         )
         gpus = serve.engine.tensor_parallel_size
         measured = {
-            load: service.run(service.Inputs(deployment=deployment, load=load, gpus_a_replica=gpus), work, api=api)
+            load: service.run(
+                service.Inputs(deployment=deployment, load=load, gpus_a_replica=gpus), work, api=api
+            )
             for load in dict.fromkeys(asking.load for asking in askings)
             if load is not None
         }
@@ -368,14 +414,19 @@ def ask_slot(
 
 
 def _server(subject: ModelRef, api_key: str) -> DeploymentRecord:
-    """Somebody else's server as a deployment. Its digest stands for what can be known of it: where it is, what it
-    says of its model, and its revision where one was named. Without one every evaluation is of its own."""
+    """Somebody else's server as a deployment. Its digest stands for what can be known of it: where
+    it is, what it says of its model, and its revision where one was named. Without one every
+    evaluation is of its own."""
     url = subject.url.rstrip("/")
     offered = openai_api.models(url, api_key)
     model = subject.model or (next(iter(offered)) if len(offered) == 1 else "")
     if model not in offered:
         there = f"it offers {', '.join(sorted(offered)) or 'none'}"
-        raise UsageError(f"{url} has no model {model!r}; {there}" if model else f"say which model of {url}: {there}")
+        raise UsageError(
+            f"{url} has no model {model!r}; {there}"
+            if model
+            else f"say which model of {url}: {there}"
+        )
     said = {key: offered[model].get(key) for key in ("id", "root", "owned_by", "max_model_len")}
     known = digest_of([url, said, subject.revision or secrets.token_hex(16)])
     return DeploymentRecord(
@@ -402,5 +453,6 @@ def _ask_server(
         on_cluster=False,
     )
     return tuple(
-        SlotEvaluation(deployment=deployment, engine=ELSEWHERE, evaluation=evaluation) for evaluation in evaluations
+        SlotEvaluation(deployment=deployment, engine=ELSEWHERE, evaluation=evaluation)
+        for evaluation in evaluations
     )

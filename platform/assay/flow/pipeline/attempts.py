@@ -18,13 +18,22 @@ MAKE_CANDIDATES = ("sweep", "train", "merge", "compress")
 
 
 def begin_attempt(
-    suite: SuiteSpec, tasks: Sequence[TaskFile], *, artifact_digest: str, engine: str, run: str, ledger: "Ledger"
+    suite: SuiteSpec,
+    tasks: Sequence[TaskFile],
+    *,
+    artifact_digest: str,
+    engine: str,
+    run: str,
+    ledger: "Ledger",
 ) -> Attempt:
-    """Counts the evaluation of a candidate, before it begins. The same bytes behind the same engine are one attempt,
-    however often they are evaluated: their answers stand. Raises `UsageError` when the suite's budget is spent."""
+    """Counts the evaluation of a candidate, before it begins. The same bytes behind the same engine
+    are one attempt, however often they are evaluated: their answers stand. Raises `UsageError` when
+    the suite's budget is spent."""
     splits = {task.name: task.data_digest for task in tasks}
     subject = digest_of([artifact_digest, engine])
-    number = ledger.add_attempt(sorted(set(splits.values())), subject, run=run, budget=suite.attempts)
+    number = ledger.add_attempt(
+        sorted(set(splits.values())), subject, run=run, budget=suite.attempts
+    )
     if number is None:
         raise UsageError(spent(_used(splits, ledger), suite.attempts or 0))
     return attempt_of(suite, number, splits)

@@ -39,7 +39,8 @@ def numbered(stage: str, index: int) -> str:
 
 @dataclass
 class RunContext:
-    """One run. `records` fills up as its stages finish; a `Pending` stands for a record that is not there yet."""
+    """One run. `records` fills up as its stages finish; a `Pending` stands for a record that is not
+    there yet."""
 
     spec: Spec
     suite: SuiteSpec
@@ -51,7 +52,8 @@ class RunContext:
     """Engines that were told to start before the stage of this name waits for them."""
 
     def record(self, stage: str, kind: type[R]) -> R:
-        """The record of a stage. Before the stage has run it is a `Pending`, which inputs may hold."""
+        """The record of a stage. Before the stage has run it is a `Pending`, which inputs may
+        hold."""
         found = self.records.get(stage, Pending(stage))
         assert isinstance(found, kind | Pending), f"{stage} left a {type(found).__name__}"
         return cast(R, found)
@@ -112,10 +114,15 @@ class RunContext:
         return cast(tuple[str, ...], data) if isinstance(data, Pending) else data.labels
 
     def start(self, index: int) -> ModelRecord:
-        """The model that a training run starts from: what the last run before it made that can answer."""
+        """The model that a training run starts from: what the last run before it made that can
+        answer."""
         before = self.spec.train_steps[:index]
         generating = [i for i, train in enumerate(before) if train.objective.generates]
-        return self.record(numbered("merge", generating[-1]), ModelRecord) if generating else self.model
+        return (
+            self.record(numbered("merge", generating[-1]), ModelRecord)
+            if generating
+            else self.model
+        )
 
     def reward_model(self, index: int) -> ModelRecord | None:
         """The reward model that a `grpo` run asks, if it does."""
@@ -170,7 +177,8 @@ class RunContext:
 
     @property
     def wants_champion(self) -> bool:
-        """Whether the candidate stands beside the champion; before the first release that is the base model."""
+        """Whether the candidate stands beside the champion; before the first release that is the
+        base model."""
         wanted = self.spec.gate.baseline == "champion" or "champion" in self.suite.references
         # Without a champion the base model would stand in its stead.
         classifies = self.spec.train_steps[-1].objective.classifies
@@ -178,8 +186,8 @@ class RunContext:
 
     @property
     def wants_base(self) -> bool:
-        """Whether the base model is evaluated, for itself or in the champion's stead. One without a head that
-        classifies cannot be asked."""
+        """Whether the base model is evaluated, for itself or in the champion's stead. One without a
+        head that classifies cannot be asked."""
         if self.spec.train_steps[-1].objective.classifies:
             return False
         wanted = self.spec.gate.baseline == "base" or "base" in self.suite.references
@@ -187,13 +195,16 @@ class RunContext:
 
     @property
     def champion_model(self) -> ModelRecord:
-        """The model that has the traffic. Raises `StageFailed` when the ledger does not know it any more."""
+        """The model that has the traffic. Raises `StageFailed` when the ledger does not know it any
+        more."""
         from assay.store.ledger import Ledger
 
         assert self.champion is not None
         model = champion_model(self.champion, Ledger(self.settings.ledger_url))
         if model is None:
-            raise StageFailed(f"the model of the champion {self.champion.run} is not in the ledger any more")
+            raise StageFailed(
+                f"the model of the champion {self.champion.run} is not in the ledger any more"
+            )
         return model
 
     @property

@@ -1,4 +1,5 @@
-"""Which stages a change of the spec makes run again: reachability in the graph that makes their keys."""
+"""Which stages a change of the spec makes run again: reachability in the graph that makes their
+keys."""
 
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from assay.spec.spec import Spec
 
 
 def stages_again(old: Spec, new: Spec, root: Path, settings: Settings) -> list[str]:
-    """The stages of `new` whose key would be another than after a run of `old`, in their order. The files that
-    the two name are read as they are now. Raises InvalidInput when a suite cannot be read."""
-    before = {stage.name: stage.stored_inputs() for stage in stages_of(_context(old, root, settings))}
+    """The stages of `new` whose key would be another than after a run of `old`, in their order. The
+    files that the two name are read as they are now. Raises InvalidInput when a suite cannot be
+    read."""
+    before = {
+        stage.name: stage.stored_inputs() for stage in stages_of(_context(old, root, settings))
+    }
     context = _context(new, root, settings)
     again: list[str] = []
     for stage in stages_of(context):

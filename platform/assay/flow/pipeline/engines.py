@@ -1,7 +1,8 @@
 """The engines of a run: the candidate's, and those of what it is compared with.
 
-On processors an engine takes most of a minute of one core to start. So on a machine without GPUs the base model's is
-told to start before the candidate is merged, and the candidate's before the base model is asked, where both have room.
+On processors an engine takes most of a minute of one core to start. So on a machine without GPUs
+the base model's is told to start before the candidate is merged, and the candidate's before the
+base model is asked, where both have room.
 """
 
 from contextlib import AbstractContextManager
@@ -19,13 +20,18 @@ from assay.stages import baseline, deploy, evaluate
 from assay.stages.context import Work
 
 GIB = 2**30
-ENGINE_BYTES = 3 * GIB  # of one engine's processes, besides weights and cache (measured, vLLM 0.32 on processors)
+ENGINE_BYTES = (
+    3 * GIB
+)  # of one engine's processes, besides weights and cache (measured, vLLM 0.32 on processors)
 BASE, CANDIDATE = "baseline", "deploy"
 
 
 def start_base_early(context: RunContext, work: Work) -> None:
     """Tells the base model's engine to start, when it will be asked and there is room for two."""
-    asked = context.wants_base and _known_answers(context, context.model, context.spec.served_name, work) is None
+    asked = (
+        context.wants_base
+        and _known_answers(context, context.model, context.spec.served_name, work) is None
+    )
     if asked and _has_room(context, work):
         context.started[BASE] = _start(context, _reference_slot(context), context.model, work)
 
@@ -38,7 +44,8 @@ def stop_unasked(context: RunContext) -> None:
 
 
 def deploy_candidate(context: RunContext, inputs: deploy.Inputs, work: Work) -> DeploymentRecord:
-    """The candidate into a slot that is idle when it is deployed, whatever was idle when the run began."""
+    """The candidate into a slot that is idle when it is deployed, whatever was idle when the run
+    began."""
     from assay.flow.release.slots import idle_slot  # a plan has no need of it
 
     started = context.started.pop(CANDIDATE, None)
@@ -46,7 +53,8 @@ def deploy_candidate(context: RunContext, inputs: deploy.Inputs, work: Work) -> 
 
 
 def base_answers(context: RunContext, inputs: baseline.Inputs, work: Work) -> EvaluationRecord:
-    """The base model's answers. Its engine, where it was started early, is not the last to start."""
+    """The base model's answers. Its engine, where it was started early, is not the last to
+    start."""
     if BASE in context.started:
         _start_candidate_early(context, work)
     return _reference_answers(context, context.model, context.spec.served_name, work)
@@ -80,8 +88,11 @@ def ask(
     return record
 
 
-def _reference_answers(context: RunContext, model: ModelRecord, name: str, work: Work) -> EvaluationRecord:
-    """A model's answers, asked for in the slot `reference`. One that has answered everything before is not started."""
+def _reference_answers(
+    context: RunContext, model: ModelRecord, name: str, work: Work
+) -> EvaluationRecord:
+    """A model's answers, asked for in the slot `reference`. One that has answered everything before
+    is not started."""
     known = _known_answers(context, model, name, work)
     if known is not None:
         return known
@@ -100,7 +111,9 @@ def _reference_answers(context: RunContext, model: ModelRecord, name: str, work:
     )
 
 
-def _known_answers(context: RunContext, model: ModelRecord, name: str, work: Work) -> EvaluationRecord | None:
+def _known_answers(
+    context: RunContext, model: ModelRecord, name: str, work: Work
+) -> EvaluationRecord | None:
     engine = engine_fingerprint(context.spec.serve.engine, context.settings)
     return evaluate.finished(model.artifact.digest, name, context.tasks, engine=engine, work=work)
 
@@ -113,11 +126,17 @@ def _start_candidate_early(context: RunContext, work: Work) -> None:
     slots: tuple[Slot, ...] = ("blue", "green")
     held = [ray_serve.state(api, slot) for slot in slots]
     if not any(state and state.model_path == path for state in held):
-        context.started[CANDIDATE] = _start(context, idle_slot(context.settings), context.candidate, work)
+        context.started[CANDIDATE] = _start(
+            context, idle_slot(context.settings), context.candidate, work
+        )
 
 
-def _start(context: RunContext, slot: AbstractContextManager[Slot], model: ModelRecord, work: Work) -> deploy.Started:
-    return deploy.start(slot, context.spec.serve, model_name=context.spec.served_name, model=model, work=work)
+def _start(
+    context: RunContext, slot: AbstractContextManager[Slot], model: ModelRecord, work: Work
+) -> deploy.Started:
+    return deploy.start(
+        slot, context.spec.serve, model_name=context.spec.served_name, model=model, work=work
+    )
 
 
 def _reference_slot(context: RunContext) -> AbstractContextManager[Slot]:
@@ -127,7 +146,8 @@ def _reference_slot(context: RunContext) -> AbstractContextManager[Slot]:
 
 
 def _has_room(context: RunContext, work: Work) -> bool:
-    """Whether engines of the base model and of the candidate fit side by side into this machine's free memory."""
+    """Whether engines of the base model and of the candidate fit side by side into this machine's
+    free memory."""
     cache = context.spec.serve.engine.kv_cache_gb_on_cpu * GIB
     wanted = 2 * (2 * context.model.artifact.size + cache + ENGINE_BYTES)
     is_here = not work.on_gpu and local_head.is_running(work.settings)

@@ -1,4 +1,5 @@
-"""Runs stages one after the other: each is skipped when its record stands, and leaves its record otherwise."""
+"""Runs stages one after the other: each is skipped when its record stands, and leaves its record
+otherwise."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -62,10 +63,10 @@ class StageExecutor:
         first: Callable[[], None] = _nothing,
         needs_cluster: bool = True,
     ) -> R:
-        """The record of a stage: the one under its inputs' key, when that is whole and what it tells of is still so;
-        otherwise `first` is called, and the stage run. Raises `StageFailed` for what is missing in the middle of the
-        work, and `KeyboardInterrupt`, with the record written, when somebody asked to stop as the stage came to its
-        end."""
+        """The record of a stage: the one under its inputs' key, when that is whole and what it
+        tells of is still so; otherwise `first` is called, and the stage run. Raises `StageFailed`
+        for what is missing in the middle of the work, and `KeyboardInterrupt`, with the record
+        written, when somebody asked to stop as the stage came to its end."""
         inputs = stage.inputs()
         assert not inputs.pending, f"{stage.name} comes before {inputs.pending}"
         stored = StoredInputs(stage.name, stage.version, inputs.as_data())
@@ -98,10 +99,14 @@ class StageExecutor:
         logger.info("%s: begins, key %s", stage, inputs.key)
         self.watcher.began(stage, progress_file)
         try:
-            record = run(Work(self.settings, folder, progress_file, self.root, on_gpu=bool(self._on_gpu)))
+            record = run(
+                Work(self.settings, folder, progress_file, self.root, on_gpu=bool(self._on_gpu))
+            )
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-            self.ledger.fail_stage(attempt, "interrupted" if interrupted else str(error) or type(error).__name__)
+            self.ledger.fail_stage(
+                attempt, "interrupted" if interrupted else str(error) or type(error).__name__
+            )
             logger.error("%s: stopped", stage, exc_info=not interrupted)
             if isinstance(error, PlaceError | OSError):
                 raise StageFailed(f"{stage}: {error}") from error
@@ -118,8 +123,8 @@ class StageExecutor:
 
 
 def stages_now(run: str, ledger: Ledger, settings: Settings) -> list[StageRow]:
-    """The stages of a run as they stand now: one that the ledger says is running, in a place where no process works on
-    the run, was killed."""
+    """The stages of a run as they stand now: one that the ledger says is running, in a place where
+    no process works on the run, was killed."""
     if is_worked_on(settings.run_folder(run)):
         return ledger.stages(run)
     rows = ledger.stages(run)
@@ -135,5 +140,7 @@ def only_one(folder: Path, name: str) -> AbstractContextManager[None]:
     """Holds the run's lock; raises `UsageError` when it is being run already."""
     return held(
         folder / LOCK,
-        taken=UsageError(f"run {name} is being run already; `assay status {name}` shows how far it is"),
+        taken=UsageError(
+            f"run {name} is being run already; `assay status {name}` shows how far it is"
+        ),
     )

@@ -1,7 +1,8 @@
 """The stages of a run, in their order: what each depends on, said once, and what runs it.
 
-A stage's `Inputs` are its dependencies: what stands `Pending` in them is what it waits for, and their digest is the key
-of its record. Caching, resuming, `assay plan` and `assay diff` all read this one table.
+A stage's `Inputs` are its dependencies: what stands `Pending` in them is what it waits for, and
+their digest is the key of its record. Caching, resuming, `assay plan` and `assay diff` all read
+this one table.
 """
 
 from collections.abc import Callable, Iterator
@@ -182,7 +183,9 @@ def _serving_stages(context: RunContext) -> Iterator[Stage[Any]]:
         )
     yield _stage(
         "deploy",
-        lambda: deploy.Inputs(model=context.candidate, model_name=context.spec.served_name, serve=serve),
+        lambda: deploy.Inputs(
+            model=context.candidate, model_name=context.spec.served_name, serve=serve
+        ),
         partial(engines.deploy_candidate, context),
         partial(_is_deployed, context),
     )
@@ -232,7 +235,9 @@ def _sweep_inputs(context: RunContext) -> sweep.Inputs:
 
 def _reference_inputs(context: RunContext, digest: str) -> baseline.Inputs:
     serve = context.spec.serve
-    return baseline.Inputs(artifact_digest=digest, engine=serve.engine, replicas=serve.replicas, tasks=context.tasks)
+    return baseline.Inputs(
+        artifact_digest=digest, engine=serve.engine, replicas=serve.replicas, tasks=context.tasks
+    )
 
 
 def _parity_inputs(context: RunContext) -> parity.Inputs:
@@ -313,7 +318,9 @@ def _gate(context: RunContext, inputs: gate.Inputs, work: Work) -> GateRecord:
     return gate.run(
         inputs,
         work,
-        evaluate=partial(engines.ask, context, model=context.candidate, work=work, stopping=stopping),
+        evaluate=partial(
+            engines.ask, context, model=context.candidate, work=work, stopping=stopping
+        ),
         attempt=attempt,
         selftest=summary(newest_selftest(gate.suite_digest(context.suite, context.tasks), ledger)),
     )
@@ -334,7 +341,8 @@ def stopping_of(
 
 
 def _is_answered(record: EvaluationRecord | GateRecord) -> bool:
-    """Whether an evaluation got all its answers; one that did not is made again, and asks for those alone."""
+    """Whether an evaluation got all its answers; one that did not is made again, and asks for those
+    alone."""
     evaluation = record.candidate if isinstance(record, GateRecord) else record
     return evaluation.num_errors == 0
 
@@ -342,7 +350,9 @@ def _is_answered(record: EvaluationRecord | GateRecord) -> bool:
 def _is_deployed(context: RunContext, record: DeploymentRecord) -> bool:
     """Whether the slot still holds this very deployment."""
     settings = context.settings
-    api = ray_serve.ServeApi(settings.dashboard_url, settings.ray_token(), settings.serve_port, settings.engine_python)
+    api = ray_serve.ServeApi(
+        settings.dashboard_url, settings.ray_token(), settings.serve_port, settings.engine_python
+    )
     try:
         state = ray_serve.state(api, record.slot)
     except Unreachable:  # no cluster runs here; a refused token is an error

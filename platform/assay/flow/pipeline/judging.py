@@ -1,4 +1,5 @@
-"""A suite's judge, measured on people's labels: once for each judge, labels and confidence, kept in the ledger."""
+"""A suite's judge, measured on people's labels: once for each judge, labels and confidence, kept in
+the ledger."""
 
 import hashlib
 import time
@@ -26,7 +27,8 @@ NUM_SHOWN = 10
 
 
 def measured_judge(suite: SuiteSpec, root: Path, ledger: "Ledger") -> JudgeAgreement | None:
-    """What is known of the suite's judge, with its labels as their file is now; None while it was not measured."""
+    """What is known of the suite's judge, with its labels as their file is now; None while it was
+    not measured."""
     labels_digest = _labels_digest(suite, root)
     if suite.judge is None or labels_digest is None:
         return None
@@ -35,20 +37,26 @@ def measured_judge(suite: SuiteSpec, root: Path, ledger: "Ledger") -> JudgeAgree
 
 
 def check_judge(suite: SuiteSpec, root: Path, ledger: "Ledger | None") -> None:
-    """Raises `UsageError` when limits rest on a judge that was not measured, or not found good enough: every limit on
-    it would be inconclusive, after all the training."""
+    """Raises `UsageError` when limits rest on a judge that was not measured, or not found good
+    enough: every limit on it would be inconclusive, after all the training."""
     if not suite.judged_tasks:
         return
     assert suite.judge is not None  # the suite sees to it
     measured = measured_judge(suite, root, ledger) if ledger else None
     fault = judge_fault(suite.judge, judges.judge_digest(suite.judge), measured)
     if fault:
-        raise UsageError(f"limits on the metric judge ({', '.join(suite.judged_tasks)}) cannot be decided: {fault}")
+        raise UsageError(
+            f"limits on the metric judge ({', '.join(suite.judged_tasks)}) cannot be decided: "
+            f"{fault}"
+        )
 
 
-def measure_judge(suite: SuiteSpec, *, root: Path, settings: Settings, ledger: "Ledger") -> JudgeAgreement:
-    """Has the judge score every label, and keeps how far it agrees. What it said before is not asked again. Raises
-    `StageFailed` when the judge cannot be reached, and `InvalidInput` for labels that are none."""
+def measure_judge(
+    suite: SuiteSpec, *, root: Path, settings: Settings, ledger: "Ledger"
+) -> JudgeAgreement:
+    """Has the judge score every label, and keeps how far it agrees. What it said before is not
+    asked again. Raises `StageFailed` when the judge cannot be reached, and `InvalidInput` for
+    labels that are none."""
     judge, labels_digest = suite.judge, _labels_digest(suite, root)
     if judge is None or judge.labels is None:
         raise UsageError("the suite has no judge with labels to measure it on")
@@ -61,8 +69,12 @@ def measure_judge(suite: SuiteSpec, *, root: Path, settings: Settings, ledger: "
         answers = [judges.Answer(label.question, label.answer, label.reference) for label in labels]
         judged = judges.scores(judge, answers, settings.home / JUDGES)
         if failed := [one.error for one in judged if one.score is None and not one.is_unread]:
-            raise StageFailed(f"{len(failed)} of {len(labels)} labels got no answer: {failed[0]}; measure again")
-        record = _measured(judge, labels, [one.score for one in judged], labels_digest, suite.confidence)
+            raise StageFailed(
+                f"{len(failed)} of {len(labels)} labels got no answer: {failed[0]}; measure again"
+            )
+        record = _measured(
+            judge, labels, [one.score for one in judged], labels_digest, suite.confidence
+        )
     except BaseException as error:
         ledger.fail_stage(attempt, str(error) or type(error).__name__)
         raise
@@ -71,16 +83,30 @@ def measure_judge(suite: SuiteSpec, *, root: Path, settings: Settings, ledger: "
 
 
 def _measured(
-    judge: JudgeSpec, labels: tuple[JudgeLabel, ...], scores: list[int | None], labels_digest: str, confidence: float
+    judge: JudgeSpec,
+    labels: tuple[JudgeLabel, ...],
+    scores: list[int | None],
+    labels_digest: str,
+    confidence: float,
 ) -> JudgeAgreement:
     """A reply without a score counts as the score that lies furthest from the label."""
     people = [label.label for label in labels]
-    counted = [_furthest(label, judge) if score is None else score for label, score in zip(people, scores, strict=True)]
+    counted = [
+        _furthest(label, judge) if score is None else score
+        for label, score in zip(people, scores, strict=True)
+    ]
     questions = [label.question for label in labels]
     found = agreement(
-        people, counted, questions, scale=judge.scale, within=judge.agreement_within, confidence=confidence
+        people,
+        counted,
+        questions,
+        scale=judge.scale,
+        within=judge.agreement_within,
+        confidence=confidence,
     )
-    apart = sorted(range(len(labels)), key=lambda index: (-abs(people[index] - counted[index]), index))
+    apart = sorted(
+        range(len(labels)), key=lambda index: (-abs(people[index] - counted[index]), index)
+    )
     return JudgeAgreement(
         judge_digest=judges.judge_digest(judge),
         labels_digest=labels_digest,

@@ -42,7 +42,10 @@ def folder_fingerprint(model: ModelSpec, root: Path) -> dict[str, list[int]]:
     if model.kind != "folder":
         return {}
     folder = (root / model.source).expanduser()
-    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(folder.iterdir())}
+    return {
+        file.name: [file.stat().st_size, file.stat().st_mtime_ns]
+        for file in sorted(folder.iterdir())
+    }
 
 
 def template_digest(model: ModelSpec, root: Path) -> str | None:
@@ -52,12 +55,14 @@ def template_digest(model: ModelSpec, root: Path) -> str | None:
 
 
 def engine_fingerprint(engine: EngineSpec, settings: Settings) -> str:
-    """The engine and its settings, as far as they bear on an answer; the number of replicas does not."""
+    """The engine and its settings, as far as they bear on an answer; the number of replicas does
+    not."""
     return digest_of([engine.model_dump(), ray_serve.engine_packages(settings.engine_python)])
 
 
 def run_id(spec: Spec, suite: SuiteSpec, root: Path) -> str:
-    """The spec's name and digits of what it says, its data and its suite: the same request is the same run."""
+    """The spec's name and digits of what it says, its data and its suite: the same request is the
+    same run."""
     tasks = evaluate.tasks_of(suite, root, None)
     data = [sorted(data_digests(one, root).items()) for one in spec.all_data]
     protected = [sorted(ewc_digests(one, root).items()) for one in spec.train_steps]

@@ -15,7 +15,8 @@ logger = logging.getLogger("assay")
 
 @contextmanager
 def run_log(folder: Path) -> Iterator[None]:
-    """Writes what is logged meanwhile, and Python's warnings, to the run's log as well; it grows from run to run."""
+    """Writes what is logged meanwhile, and Python's warnings, to the run's log as well; it grows
+    from run to run."""
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / FILE, encoding="utf-8")
     handler.setFormatter(logging.Formatter(FORMAT))

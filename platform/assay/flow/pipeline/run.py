@@ -35,12 +35,19 @@ class RunOutcome:
 
 
 def run(
-    spec: Spec, suite: SuiteSpec, *, root: Path, settings: Settings, watcher: Watcher, before_work: Callable[[], None]
+    spec: Spec,
+    suite: SuiteSpec,
+    *,
+    root: Path,
+    settings: Settings,
+    watcher: Watcher,
+    before_work: Callable[[], None],
 ) -> RunOutcome:
-    """Takes the spec as far as the gate's verdict. What stands in the ledger with intact artifacts is not done
-    again; `before_work` is called once, before the first stage that is. Raises `UsageError` before anything
-    starts when the cluster cannot hold the run, no other candidate may be evaluated with the suite's items, or limits
-    rest on a judge that was not measured, and `StageFailed` when a stage stops; the finished ones are kept."""
+    """Takes the spec as far as the gate's verdict. What stands in the ledger with intact artifacts
+    is not done again; `before_work` is called once, before the first stage that is. Raises
+    `UsageError` before anything starts when the cluster cannot hold the run, no other candidate may
+    be evaluated with the suite's items, or limits rest on a judge that was not measured, and
+    `StageFailed` when a stage stops; the finished ones are kept."""
     ledger = Ledger(settings.ledger_url)
     check_judge(suite, root, ledger)
     name = run_id(spec, suite, root)
@@ -79,7 +86,9 @@ def _check_cluster(spec: Spec, settings: Settings) -> None:
     gpus = max(one.num_workers * (one.worker.gpus or 0) for one in spec.train_steps)
     if cpus > size.cpus or gpus > size.gpus:
         raise UsageError(
-            f"the spec asks for {train.num_workers} workers, together {cpus:g} CPUs and {gpus:g} GPUs; the cluster "
-            f"has {size.cpus:g} CPUs and {size.gpus:g} GPUs on {size.nodes} nodes. Lower train.num_workers, or "
+            f"the spec asks for {train.num_workers} workers, together {cpus:g} CPUs and {gpus:g} "
+            "GPUs; the cluster "
+            f"has {size.cpus:g} CPUs and {size.gpus:g} GPUs on {size.nodes} nodes. Lower "
+            "train.num_workers, or "
             "use a larger cluster"
         )

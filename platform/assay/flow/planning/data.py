@@ -1,4 +1,5 @@
-"""What there is to train on, counted where it is prepared, else estimated from the examples' characters."""
+"""What there is to train on, counted where it is prepared, else estimated from the examples'
+characters."""
 
 import json
 from collections import Counter
@@ -22,13 +23,19 @@ MOST_BYTES_READ = 32 * 2**20
 """Data of more bytes is not read for a plan."""
 
 
-def data_plans(context: RunContext, vocab_size: int | None, notes: list[str]) -> list[DataPlan | None]:
-    """The training split of each training run; None where nothing can be said, and then `notes` says why. What is
-    estimated is so for a vocabulary of this size."""
-    return [_data(context, index, vocab_size, notes) for index in range(len(context.spec.train_steps))]
+def data_plans(
+    context: RunContext, vocab_size: int | None, notes: list[str]
+) -> list[DataPlan | None]:
+    """The training split of each training run; None where nothing can be said, and then `notes`
+    says why. What is estimated is so for a vocabulary of this size."""
+    return [
+        _data(context, index, vocab_size, notes) for index in range(len(context.spec.train_steps))
+    ]
 
 
-def _data(context: RunContext, index: int, vocab_size: int | None, notes: list[str]) -> DataPlan | None:
+def _data(
+    context: RunContext, index: int, vocab_size: int | None, notes: list[str]
+) -> DataPlan | None:
     prepared = context.records.get(numbered("prepare", index))
     if isinstance(prepared, DatasetRecord):
         try:
@@ -39,7 +46,9 @@ def _data(context: RunContext, index: int, vocab_size: int | None, notes: list[s
             num_gate = prepared.gate.num_examples if prepared.gate else None
             said = {"num_gate": num_gate, "gate_metric": _prepared_metric(prepared)}
             return DataPlan.model_validate({**counted.model_dump(), **said})
-    return _estimated(context.data_spec(index), context.spec.train_steps[index], vocab_size, context.root, notes)
+    return _estimated(
+        context.data_spec(index), context.spec.train_steps[index], vocab_size, context.root, notes
+    )
 
 
 def _estimated(
@@ -47,20 +56,31 @@ def _estimated(
 ) -> DataPlan | None:
     files = [file for pattern in data.train for file in matching_files(pattern, root)]
     if sum(file.stat().st_size for file in files) > MOST_BYTES_READ:
-        notes.append(f"data of more than {MOST_BYTES_READ >> 20} MiB are not counted before they are prepared")
+        notes.append(
+            f"data of more than {MOST_BYTES_READ >> 20} MiB are not counted before they are "
+            "prepared"
+        )
         return None
     try:
         examples = read_examples(data.train, data.format, data.system, root)
-        held = read_examples(data.gate.source, data.format, None, root) if isinstance(data.gate, HeldOut) else None
+        held = (
+            read_examples(data.gate.source, data.format, None, root)
+            if isinstance(data.gate, HeldOut)
+            else None
+        )
     except AssayError as error:
-        notes.append(f"the data cannot be read: {str(error).splitlines()[0]}; `assay validate` says more")
+        notes.append(
+            f"the data cannot be read: {str(error).splitlines()[0]}; `assay validate` says more"
+        )
         return None
     labels = sorted({one.label for one in examples if isinstance(one.label, str)})
     learned = (worded(one, train.objective, labels) for one in examples)
     passages = [_passages(one, vocab_size) for one in learned]
     num_gate = None if held is None else len(held)
     found = estimated_data(passages, data, num_gate, max_length=train.max_length)
-    lengths = Counter(num_words(_answer(one)) for one in (examples if held is None else held) if not one.text)
+    lengths = Counter(
+        num_words(_answer(one)) for one in (examples if held is None else held) if not one.text
+    )
     metric = fitting_metric(lengths)[0] if lengths else ""
     return DataPlan.model_validate({**found.model_dump(), "gate_metric": metric})
 
@@ -74,7 +94,9 @@ def _prepared_metric(prepared: DatasetRecord) -> str:
     if prepared.gate is None:
         return ""
     try:
-        task = json.loads((Path(prepared.artifact.path) / prepared.gate.file).with_suffix(".yaml").read_text())
+        task = json.loads(
+            (Path(prepared.artifact.path) / prepared.gate.file).with_suffix(".yaml").read_text()
+        )
     except (OSError, ValueError):
         return ""
     return str(task.get("metadata", {}).get("auto", ""))
@@ -87,6 +109,10 @@ def _passages(example: Example, vocab_size: int | None) -> list[Passage]:
     for chat in (example.messages, example.rejected):
         if chat and chat[0].role != "system":  # the template may bring one of its own
             passages.append(Passage(SYSTEM_TOKENS, bears_loss=False))
-    texts += [(turn.content, turn.role == "assistant") for turn in (*example.messages, *example.rejected)]
+    texts += [
+        (turn.content, turn.role == "assistant") for turn in (*example.messages, *example.rejected)
+    ]
     texts += [(example.label, True)] if isinstance(example.label, str) else []
-    return passages + [Passage(estimated_tokens(text, vocab_size), bears_loss) for text, bears_loss in texts]
+    return passages + [
+        Passage(estimated_tokens(text, vocab_size), bears_loss) for text, bears_loss in texts
+    ]

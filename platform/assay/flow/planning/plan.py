@@ -1,6 +1,7 @@
 """`assay plan`: what a run would do, found out without creating or starting anything.
 
-Whatever cannot be found out (no ledger, no cluster, an unknown model) is left open and said; nothing fails for it.
+Whatever cannot be found out (no ledger, no cluster, an unknown model) is left open and said;
+nothing fails for it.
 """
 
 import os
@@ -41,7 +42,13 @@ from assay.records.plan import (
 from assay.records.stages import ModelRecord
 from assay.rules.gate.attempts import corrected_confidence
 from assay.rules.planning.fit import gpus_of, loading_need, serving_need, training_need
-from assay.rules.planning.memory import COMPRESSING_BYTES, GIB, MERGING_BYTES, WEIGHT_BYTES, loaded_memory
+from assay.rules.planning.memory import (
+    COMPRESSING_BYTES,
+    GIB,
+    MERGING_BYTES,
+    WEIGHT_BYTES,
+    loaded_memory,
+)
 from assay.rules.planning.power import (
     POWER,
     WORTHWHILE,
@@ -70,8 +77,11 @@ NO_SHARES = ("penalized_score", "brier", *CORPUS_WIDE)
 """Metrics whose power is not known before the answers are."""
 
 
-def plan(spec: Spec, suite: SuiteSpec, *, root: Path, settings: Settings, cluster: Cluster | None) -> Plan:
-    """The whole plan. `cluster` is one that was described; without it a running one is asked, or this machine."""
+def plan(
+    spec: Spec, suite: SuiteSpec, *, root: Path, settings: Settings, cluster: Cluster | None
+) -> Plan:
+    """The whole plan. `cluster` is one that was described; without it a running one is asked, or
+    this machine."""
     notes: list[str] = []
     ledger = existing_ledger(settings, notes)
     is_described, cluster = cluster is not None, cluster or _cluster(settings, notes)
@@ -80,18 +90,29 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, settings: Settings, cluste
     shape = _shape(spec, context, root)
     data = data_plans(context, shape.vocab_size if shape else None, notes)
     notes += chat_notes(context, root)
-    needs = [need for need in _needs(spec, shape, data, cluster) if need.stage in {plan.stage for plan in first}]
+    needs = [
+        need
+        for need in _needs(spec, shape, data, cluster)
+        if need.stage in {plan.stage for plan in first}
+    ]
     if not is_described and any(need.fits is False for need in needs):
-        notes.append("the nodes that are up now were counted; --cluster FILE plans for what an autoscaler could add")
+        notes.append(
+            "the nodes that are up now were counted; --cluster FILE plans for what an autoscaler "
+            "could add"
+        )
     if shape is not None and shape.num_parameters >= LARGE:
         notes.append(_disk_words(spec, shape))
     blocks = dict(_blocks(context, shape, needs, ledger, is_described=is_described))
     stages = stage_plans(context, ledger, blocks) if blocks else first
     limits = tuple(_limits(suite, root, data[0]))
     if suite.underpowered == "refuse" and any("can never" in limit.note for limit in limits):
-        notes.append("`assay run` refuses limits that can never be met, unless the suite says `underpowered: allow`")
+        notes.append(
+            "`assay run` refuses limits that can never be met, unless the suite says "
+            "`underpowered: allow`"
+        )
     training = tuple(
-        training_plan(train, one) if one else None for train, one in zip(spec.train_steps, data, strict=True)
+        training_plan(train, one) if one else None
+        for train, one in zip(spec.train_steps, data, strict=True)
     )
     amounts = _amounts(spec, data[0], training, limits, cluster)
     stages = with_times(stages, spec, amounts, ledger)
@@ -106,20 +127,25 @@ def plan(spec: Spec, suite: SuiteSpec, *, root: Path, settings: Settings, cluste
         needs=tuple(needs),
         seconds=seconds,
         seconds_unknown=unknown,
-        cost=seconds / 3600 * settings.cost_per_hour if seconds is not None and settings.cost_per_hour else None,
+        cost=seconds / 3600 * settings.cost_per_hour
+        if seconds is not None and settings.cost_per_hour
+        else None,
         gate=PowerPlan(confidence=suite.confidence, power=POWER, limits=limits),
         notes=tuple(notes),
     )
 
 
 def _disk_words(spec: Spec, shape: ModelShape) -> str:
-    """What the artifacts take, each of which is kept: the base and the merged model in bf16, and the quantized one."""
+    """What the artifacts take, each of which is kept: the base and the merged model in bf16, and
+    the quantized one."""
     whole = 2 * shape.num_parameters
     sizes = {"base": whole, "merged": whole}
     if spec.compress.scheme != "none":
         sizes["compressed"] = int(WEIGHT_BYTES[spec.compress.scheme] * shape.num_parameters)
     shown = ", ".join(f"{name} {size / GIB:.0f}" for name, size in sizes.items())
-    return f"artifacts take about {sum(sizes.values()) / GIB:.0f} GiB of disk in ASSAY_HOME ({shown})"
+    return (
+        f"artifacts take about {sum(sizes.values()) / GIB:.0f} GiB of disk in ASSAY_HOME ({shown})"
+    )
 
 
 def described(cluster: ClusterSpec, source: str) -> Cluster:
@@ -138,7 +164,8 @@ def described(cluster: ClusterSpec, source: str) -> Cluster:
 
 
 def existing_ledger(settings: Settings, notes: list[str]) -> "Ledger | None":
-    """The ledger, if there is one that can be read; its library is not even imported where there is none."""
+    """The ledger, if there is one that can be read; its library is not even imported where there is
+    none."""
     file = settings.ledger_url.removeprefix("sqlite:///")
     if file != settings.ledger_url and not Path(file).is_file():
         return None
@@ -152,7 +179,8 @@ def existing_ledger(settings: Settings, notes: list[str]) -> "Ledger | None":
 
 
 def _cluster(settings: Settings, notes: list[str]) -> Cluster | None:
-    """What is there now: the running cluster, or this machine, on which `assay run` would start one."""
+    """What is there now: the running cluster, or this machine, on which `assay run` would start
+    one."""
     try:
         running = ray_nodes.running_cluster(settings.dashboard_url, settings.ray_token())
     except PlaceError as error:
@@ -186,7 +214,9 @@ def _shape(spec: Spec, context: RunContext, root: Path) -> ModelShape | None:
 def _needs(
     spec: Spec, shape: ModelShape | None, data: Sequence[DataPlan | None], cluster: Cluster | None
 ) -> Iterator[Need]:
-    def training(stage: str, train: TrainSpec, its_data: DataPlan | None, driver_cpus: float) -> Need:
+    def training(
+        stage: str, train: TrainSpec, its_data: DataPlan | None, driver_cpus: float
+    ) -> Need:
         return training_need(
             stage,
             train,
@@ -199,7 +229,9 @@ def _needs(
 
     def serving(stage: str, scheme: Scheme) -> Need:
         count = spec.serve.replicas.min
-        return serving_need(stage, spec.serve, shape=shape, scheme=scheme, num_replicas=count, cluster=cluster)
+        return serving_need(
+            stage, spec.serve, shape=shape, scheme=scheme, num_replicas=count, cluster=cluster
+        )
 
     if spec.sweep is not None:
         yield training("sweep", _trial(spec), data[0], 1.0)
@@ -210,7 +242,9 @@ def _needs(
             merging = loaded_memory(shape, MERGING_BYTES, what) if shape else None
             yield loading_need(numbered("merge", index), merging, cluster)
     if spec.compress.scheme != "none":
-        compressing = loaded_memory(shape, COMPRESSING_BYTES, "quantized from bf16") if shape else None
+        compressing = (
+            loaded_memory(shape, COMPRESSING_BYTES, "quantized from bf16") if shape else None
+        )
         yield loading_need("compress", compressing, cluster)
     yield serving("baseline", "none")
     yield serving("deploy", spec.compress.scheme)
@@ -219,7 +253,9 @@ def _needs(
 def _trial(spec: Spec) -> TrainSpec:
     """A sweep's trial; its learning rate needs nothing."""
     assert spec.sweep is not None
-    said = spec.sweep.model_dump(include={"max_steps", "num_epochs", "num_workers"}, exclude_none=True)
+    said = spec.sweep.model_dump(
+        include={"max_steps", "num_epochs", "num_workers"}, exclude_none=True
+    )
     return TrainSpec.model_validate({**spec.train_steps[0].model_dump(), **said})
 
 
@@ -251,13 +287,27 @@ def _blocks(
     if shape is None:
         return
     for index, train in enumerate(spec.train_steps):
-        stage, layers = numbered("train", index), train.method.low_rank and train.method.low_rank.layer_indices()
+        stage, layers = (
+            numbered("train", index),
+            train.method.low_rank and train.method.low_rank.layer_indices(),
+        )
         if layers and layers[-1] >= shape.num_layers:
-            yield stage, f"method.layers names layer {layers[-1]}; the model has layers 0 to {shape.num_layers - 1}"
+            yield (
+                stage,
+                f"method.layers names layer {layers[-1]}; the model has layers 0 to "
+                f"{shape.num_layers - 1}",
+            )
         elif train.max_length > shape.context_length > 0:
-            yield stage, f"max_length {train.max_length} is beyond the model's {shape.context_length} tokens"
+            yield (
+                stage,
+                f"max_length {train.max_length} is beyond the model's {shape.context_length} "
+                "tokens",
+            )
     if spec.compress.scheme == "W4A16" and (odd := odd_columns(shape)):
-        reason = f"W4A16 shares a scale among {GROUP} columns, and {odd} cannot be divided so; use W8A8 or W8A16"
+        reason = (
+            f"W4A16 shares a scale among {GROUP} columns, and {odd} cannot be divided so; use W8A8 "
+            "or W8A16"
+        )
         yield "compress", reason
 
 
@@ -284,7 +334,8 @@ def _untrusted(context: RunContext, ledger: "Ledger | None") -> str:
 
 
 def _limits(suite: SuiteSpec, root: Path, data: DataPlan | None) -> Iterator[LimitPlan]:
-    """Every limit of a suite that was loaded from `root`. Attempts that share the items share the confidence."""
+    """Every limit of a suite that was loaded from `root`. Attempts that share the items share the
+    confidence."""
     confidence = corrected_confidence(suite)
     for task, limits in suite.limits.items():
         task_settings = suite.settings(task)
@@ -303,10 +354,16 @@ def _limits(suite: SuiteSpec, root: Path, data: DataPlan | None) -> Iterator[Lim
 
 def _limit(task: str, limit: Limit, num_items: int | None, confidence: float) -> LimitPlan:
     if limit.metric in NO_SHARES:
-        return unknown_limit(task, limit.metric, num_items=num_items, note=f"{limit.metric} is no share of the items")
+        return unknown_limit(
+            task, limit.metric, num_items=num_items, note=f"{limit.metric} is no share of the items"
+        )
     if limit.reference is not None:
         margin, is_better = limit.margin or 0.0, limit.better_than is not None
-        words = f"better than {limit.reference} by" if is_better else f"no worse than {limit.reference} within"
+        words = (
+            f"better than {limit.reference} by"
+            if is_better
+            else f"no worse than {limit.reference} within"
+        )
         plan_difference = score_difference_limit if limit.metric in GRADED else difference_limit
         return plan_difference(
             task,

@@ -1,4 +1,5 @@
-"""`assay data show`: a spec's data as the model will see them, without a cluster and without the model's weights."""
+"""`assay data show`: a spec's data as the model will see them, without a cluster and without the
+model's weights."""
 
 import shutil
 import tempfile
@@ -19,8 +20,9 @@ from assay.spec.spec import Spec
 
 
 def data_preview(spec: Spec, *, step: int, num: int, root: Path, settings: Settings) -> Preview:
-    """The data of training step `step`, counted from 1. Raises `UsageError` when there is no such step, `InvalidInput`
-    for broken lines, and `PlaceError` when what lies elsewhere cannot be had."""
+    """The data of training step `step`, counted from 1. Raises `UsageError` when there is no such
+    step, `InvalidInput` for broken lines, and `PlaceError` when what lies elsewhere cannot be
+    had."""
     if not 1 <= step <= len(spec.train_steps):
         raise UsageError(f"--step {step}: the spec has {len(spec.train_steps)}")
     train = spec.train_steps[step - 1]
@@ -28,14 +30,16 @@ def data_preview(spec: Spec, *, step: int, num: int, root: Path, settings: Setti
     with tempfile.TemporaryDirectory() as copies:
         remote = [pattern for pattern in dict.fromkeys(data.patterns) if is_remote(pattern)]
         fetched = {
-            pattern: remote_data.fetch(pattern, Path(copies) / str(number)) for number, pattern in enumerate(remote)
+            pattern: remote_data.fetch(pattern, Path(copies) / str(number))
+            for number, pattern in enumerate(remote)
         }
         splits = Splits(data, train.objective, root, fetched, frozenset())
         return preview.preview(_tokenizer(spec.model, root, settings), splits, train, num)
 
 
 def _tokenizer(model: ModelSpec, root: Path, settings: Settings) -> Path:
-    """The model's tokenizer with the chat template that will serve; it is kept for the next look."""
+    """The model's tokenizer with the chat template that will serve; it is kept for the next
+    look."""
     template = model.chat_template
     named = (root / template).read_text() if template and (root / template).is_file() else template
     mark = digest_of([model.model_dump(mode="json"), folder_fingerprint(model, root), named])[:16]

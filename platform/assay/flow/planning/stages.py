@@ -1,4 +1,5 @@
-"""Which stages a run would reuse, which it would run and because of what, and which could not be run."""
+"""Which stages a run would reuse, which it would run and because of what, and which could not be
+run."""
 
 import json
 import re
@@ -26,9 +27,11 @@ SHORT = 12
 """Digits of a digest that people are shown."""
 
 
-def stage_plans(context: RunContext, ledger: "Ledger | None", blocks: Mapping[str, str]) -> list[StagePlan]:
-    """The stages in their order. `context.records` is filled with those that stand; `blocks` says of a stage what
-    keeps it from being run, as far as that is known."""
+def stage_plans(
+    context: RunContext, ledger: "Ledger | None", blocks: Mapping[str, str]
+) -> list[StagePlan]:
+    """The stages in their order. `context.records` is filled with those that stand; `blocks` says
+    of a stage what keeps it from being run, as far as that is known."""
     history = _History(ledger, context)
     plans: list[StagePlan] = []
     stopped_by = ""
@@ -81,7 +84,10 @@ def _reasons(stored: StoredInputs, history: "_History") -> list[str]:
 
 
 def _shown(found: Sequence[Change]) -> list[str]:
-    lines = [f"{change.path}: {as_yaml(change.old)} -> {as_yaml(change.new)}" for change in found[:MOST_SHOWN]]
+    lines = [
+        f"{change.path}: {as_yaml(change.old)} -> {as_yaml(change.new)}"
+        for change in found[:MOST_SHOWN]
+    ]
     left = len(found) - MOST_SHOWN
     return [*lines, f"and {left} more"] if left > 0 else lines
 
@@ -93,7 +99,13 @@ def as_yaml(value: Any) -> str:
     elif value is None:
         text = "nothing"
     elif isinstance(value, dict):
-        text = "{" + ", ".join(f"{key}: {as_yaml(inner)}" for key, inner in value.items() if inner is not None) + "}"
+        text = (
+            "{"
+            + ", ".join(
+                f"{key}: {as_yaml(inner)}" for key, inner in value.items() if inner is not None
+            )
+            + "}"
+        )
     elif isinstance(value, list):
         text = f"[{', '.join(as_yaml(inner) for inner in value)}]"
     elif isinstance(value, float):
@@ -134,7 +146,8 @@ class _History:
         return None
 
     def changes(self, stored: StoredInputs) -> list[Change]:
-        """What the stage rests on now and the latest run's did not; what is still to be made is left out."""
+        """What the stage rests on now and the latest run's did not; what is still to be made is
+        left out."""
         previous = self.latest(stored.stage)
         if previous is None or previous.inputs is None:
             return []

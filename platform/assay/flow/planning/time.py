@@ -44,8 +44,11 @@ class Amounts:
     """Questions of the suite."""
 
 
-def with_times(plans: Sequence[StagePlan], spec: Spec, amounts: Amounts, ledger: "Ledger | None") -> list[StagePlan]:
-    """The plans with an estimate for each stage that would be run, where the ledger has a like one."""
+def with_times(
+    plans: Sequence[StagePlan], spec: Spec, amounts: Amounts, ledger: "Ledger | None"
+) -> list[StagePlan]:
+    """The plans with an estimate for each stage that would be run, where the ledger has a like
+    one."""
     like = _like_records(spec, ledger) if ledger else {}
     timed = []
     for plan in plans:
@@ -77,14 +80,18 @@ def _like_records(spec: Spec, ledger: "Ledger") -> dict[str, list[_Like]]:
         for row in ledger.stages(run.id):
             made = ledger.record(row.key) if row.state == "done" else None
             if made is not None:
-                found.setdefault(row.stage, []).append(_Like(run.id, said, made.seconds, made.record))
+                found.setdefault(row.stage, []).append(
+                    _Like(run.id, said, made.seconds, made.record)
+                )
     return found
 
 
 def _guess(stage: str, spec: Spec, amounts: Amounts, like: dict[str, list[_Like]]) -> Guess | None:
     trainings = {numbered("train", index): index for index in range(len(spec.train_steps))}
     if stage in trainings:
-        return _training(spec.train_steps[trainings[stage]], amounts.training[trainings[stage]], like)
+        return _training(
+            spec.train_steps[trainings[stage]], amounts.training[trainings[stage]], like
+        )
     if stage == "sweep":
         return _sweep(spec, amounts, like)
     found = [one for one in like.get(stage, []) if _is_like(stage, spec, one.spec)]
@@ -106,16 +113,21 @@ def _is_like(stage: str, spec: Spec, said: dict[str, Any]) -> bool:
     return True
 
 
-def _training(train: TrainSpec, work: TrainingPlan | None, like: dict[str, list[_Like]]) -> Guess | None:
-    """From the tokens per second of a run with the same method and number of workers; what comes before the first
-    step and after the last is taken over as it was."""
+def _training(
+    train: TrainSpec, work: TrainingPlan | None, like: dict[str, list[_Like]]
+) -> Guess | None:
+    """From the tokens per second of a run with the same method and number of workers; what comes
+    before the first step and after the last is taken over as it was."""
     for run, workers, record in _trainings(like):
         if work is None or record.tokens_per_s <= 0:
             continue
         if workers == train.num_workers and record.method == train.method.name:
             around = max(0.0, record.seconds - record.num_tokens / record.tokens_per_s)
             seconds = around + work.num_tokens / record.tokens_per_s
-            return Guess(seconds, f"{work.num_tokens:,} tokens at {record.tokens_per_s:.0f} a second, as in {run}")
+            return Guess(
+                seconds,
+                f"{work.num_tokens:,} tokens at {record.tokens_per_s:.0f} a second, as in {run}",
+            )
     return None
 
 
@@ -128,7 +140,11 @@ def _trainings(like: dict[str, list[_Like]]) -> list[tuple[str, int, TrainingRec
     for one in like.get("sweep", []):
         if (sweep := _read(SweepRecord, one.record)) is not None:
             workers = one.spec["sweep"].get("num_workers") or _num_workers(one.spec["train"])
-            found += [(f"{one.run}'s sweep", workers, trial.training) for trial in sweep.trials if trial.training]
+            found += [
+                (f"{one.run}'s sweep", workers, trial.training)
+                for trial in sweep.trials
+                if trial.training
+            ]
     return found
 
 
@@ -138,7 +154,9 @@ def _sweep(spec: Spec, amounts: Amounts, like: dict[str, list[_Like]]) -> Guess 
     first = spec.train_steps[0]
     workers = spec.sweep.num_workers or first.num_workers
     trial = TrainSpec.model_validate({**first.model_dump(), "num_workers": workers})
-    one = _training(trial, amounts.trial, {"sweep": like.get("sweep", [])}) or _training(trial, amounts.trial, like)
+    one = _training(trial, amounts.trial, {"sweep": like.get("sweep", [])}) or _training(
+        trial, amounts.trial, like
+    )
     if one is None:
         return None
     waves = max(1, amounts.num_waves)
@@ -157,7 +175,9 @@ def _evaluation(one: _Like, num_items: int | None) -> Guess | None:
         return None  # answers that were kept say nothing of how fast they come
     rate = num_asked / evaluation.seconds
     around = max(0.0, one.seconds - evaluation.seconds)
-    return Guess(around + num_items / rate, f"{num_items} samples at {rate:.1f} a second, as in {one.run}")
+    return Guess(
+        around + num_items / rate, f"{num_items} samples at {rate:.1f} a second, as in {one.run}"
+    )
 
 
 def _read(kind: Any, text: str) -> Any:

@@ -1,1 +1,2 @@
-"""What can be known before anything is started: every mistake of a spec and of what it names, at its place."""
+"""What can be known before anything is started: every mistake of a spec and of what it names, at
+its place."""

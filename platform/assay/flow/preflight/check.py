@@ -1,4 +1,5 @@
-"""The whole check: what `validate`, `plan` and `run` refuse before anything is started, all of it at once."""
+"""The whole check: what `validate`, `plan` and `run` refuse before anything is started, all of it
+at once."""
 
 import importlib.util
 import os
@@ -30,9 +31,10 @@ def check(
     reads_data: bool = True,
     is_run_here: bool = False,
 ) -> tuple[Spec, SuiteSpec]:
-    """The spec in `path` and its suites as one, with nothing wrong that can be known. `user` would start the run.
-    With `reads_data` every example is read, and limits that their samples can never meet are refused; with
-    `is_run_here` what this machine lacks is told, too. Raises InvalidInput with every problem."""
+    """The spec in `path` and its suites as one, with nothing wrong that can be known. `user` would
+    start the run. With `reads_data` every example is read, and limits that their samples can never
+    meet are refused; with `is_run_here` what this machine lacks is told, too. Raises InvalidInput
+    with every problem."""
     seen = examine(path, root, overrides)
     spec = seen.repaired.block
     problems = list(seen.problems)
@@ -48,7 +50,11 @@ def _all(
     spec: Spec, seen: Examined, root: Path, user: str | None, *, reads_data: bool, is_run_here: bool
 ) -> Iterator[Problem]:
     places = Places(seen.positions)
-    base = base_model(spec.model, root) if seen.repaired.is_known(("model",)) else BaseModel(None, 0, frozenset(), None)
+    base = (
+        base_model(spec.model, root)
+        if seen.repaired.is_known(("model",))
+        else BaseModel(None, 0, frozenset(), None)
+    )
     yield from check_model(spec, base, places)
     yield from check_people(spec.approval, seen.suites, places, user)
     yield from _suite_conflicts(spec, seen, root)
@@ -60,7 +66,9 @@ def _all(
             yield from _needs_a_head(file)
         if file.suite.parity is not None and spec.data.selection == 0.0:
             message = "the suite's parity is measured on the selection split, which is empty"
-            yield places.problem(("data", "selection"), "value", message, "give it a share such as 5%")
+            yield places.problem(
+                ("data", "selection"), "value", message, "give it a share such as 5%"
+            )
     num_held_out = None
     if reads_data and seen.repaired.is_known(("data",)):
         data = DataCheck(spec, root, places)
@@ -85,7 +93,9 @@ def _suite_conflicts(spec: Spec, seen: Examined, root: Path) -> Iterator[Problem
 
 def _missing_here(spec: Spec, seen: Examined, places: Places) -> Iterator[Problem]:
     """Libraries, keys and addresses that the run would ask for on its way."""
-    asks_hub = spec.model.kind == "hf" or any(one.startswith("hf:") for data in spec.all_data for one in data.patterns)
+    asks_hub = spec.model.kind == "hf" or any(
+        one.startswith("hf:") for data in spec.all_data for one in data.patterns
+    )
     if asks_hub and (fault := endpoint_fault()):
         yield Problem(ENDPOINT, 0, 0, "", "environment", fault)
     for index, train in enumerate(spec.train_steps):
@@ -99,7 +109,9 @@ def _missing_here(spec: Spec, seen: Examined, places: Places) -> Iterator[Proble
         if judge is not None and judge.api_key_env and not os.environ.get(judge.api_key_env):
             message = f"the judge's API key is read from {judge.api_key_env}, which is not set"
             location = ("judge", "api_key_env")
-            yield Places(file.positions).problem(location, "no_key", message, f"export {judge.api_key_env}=...")
+            yield Places(file.positions).problem(
+                location, "no_key", message, f"export {judge.api_key_env}=..."
+            )
 
 
 def _is_known(problem: Problem, seen: Examined) -> bool:
@@ -119,9 +131,16 @@ def _needs_a_head(file: SuiteFile) -> Iterator[Problem]:
     for task, limits in file.suite.limits.items():
         for index, limit in enumerate(limits):
             if limit.reference == "base":
-                message = "the base model has no head that classifies, so that there is nothing to compare with"
-                at = limit_location(file, task, index, "no_worse_than" if limit.no_worse_than else "better_than")
-                yield Places(file.positions).problem(at, "value", message, "compare with champion, or with a number")
+                message = (
+                    "the base model has no head that classifies, so that there is nothing to "
+                    "compare with"
+                )
+                at = limit_location(
+                    file, task, index, "no_worse_than" if limit.no_worse_than else "better_than"
+                )
+                yield Places(file.positions).problem(
+                    at, "value", message, "compare with champion, or with a number"
+                )
 
 
 def _without_echoes(problems: Sequence[Problem]) -> list[Problem]:

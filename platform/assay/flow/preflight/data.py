@@ -13,8 +13,8 @@ from assay.spec.train import TrainSpec
 
 
 class DataCheck:
-    """Every broken line of every file, once, and data of a form that an objective does not learn from. Data that lie
-    elsewhere are read when they are prepared."""
+    """Every broken line of every file, once, and data of a form that an objective does not learn
+    from. Data that lie elsewhere are read when they are prepared."""
 
     def __init__(self, spec: Spec, root: Path, places: Places) -> None:
         self.root, self.places = root, places
@@ -26,10 +26,13 @@ class DataCheck:
             own = train.data is not None
             self._check(train.data or spec.data, train, (*at, "data") if own else ("data",))
             if train.ewc is not None:
-                self._read(train.ewc.data, "auto", spec.data.system, FORMATS["sft"], (*at, "ewc", "data"))
+                self._read(
+                    train.ewc.data, "auto", spec.data.system, FORMATS["sft"], (*at, "ewc", "data")
+                )
 
     def num_held_out(self, data: DataSpec) -> int | None:
-        """About how many samples the sealed split has; None where that is not known, or there is none."""
+        """About how many samples the sealed split has; None where that is not known, or there is
+        none."""
         if isinstance(data.gate, HeldOut):
             return self.counts.get(data.gate.source)
         total = self.counts.get(data.train)
@@ -43,7 +46,12 @@ class DataCheck:
                 self._read(split.source, data.format, data.system, wanted, (*at, name))
 
     def _read(
-        self, named: tuple[str, ...], format_: str, system: str | None, wanted: tuple[str, ...], at: Location
+        self,
+        named: tuple[str, ...],
+        format_: str,
+        system: str | None,
+        wanted: tuple[str, ...],
+        at: Location,
     ) -> None:
         source = [pattern for pattern in named if not is_remote(pattern)]
         if not source:

@@ -1,4 +1,5 @@
-"""Whether what a spec asks of its base model is there: its length, its layers, its weights' names."""
+"""Whether what a spec asks of its base model is there: its length, its layers, its weights'
+names."""
 
 import json
 import os
@@ -36,8 +37,8 @@ class BaseModel(NamedTuple):
 
 
 def base_model(model: ModelSpec, root: Path) -> BaseModel:
-    """From the model's own files where they are here (a folder, a package, or the hub's cache), else from the table
-    of known models."""
+    """From the model's own files where they are here (a folder, a package, or the hub's cache),
+    else from the table of known models."""
     folder, shape = _folder(model, root), None
     if folder is not None and folder.suffix == ".gguf":
         shape = model_shape.from_gguf(folder)
@@ -53,10 +54,12 @@ def base_model(model: ModelSpec, root: Path) -> BaseModel:
 
 
 def served_length(config: dict[str, Any]) -> int:
-    """The longest sequence that vLLM takes of a model with this `config.json`; 0 when it says nothing.
+    """The longest sequence that vLLM takes of a model with this `config.json`; 0 when it says
+    nothing.
 
-    As vLLM counts: `max_position_embeddings`, times the factor of a RoPE that stretches it; YaRN's factor counts from
-    `original_max_position_embeddings`, and Llama 3's and LongRoPE's lengths are stretched already."""
+    As vLLM counts: `max_position_embeddings`, times the factor of a RoPE that stretches it; YaRN's
+    factor counts from `original_max_position_embeddings`, and Llama 3's and LongRoPE's lengths are
+    stretched already."""
     text = config.get("text_config")
     config = text if isinstance(text, dict) else config
     length = config.get("max_position_embeddings")
@@ -66,7 +69,9 @@ def served_length(config: dict[str, Any]) -> int:
     if not isinstance(rope, dict):
         return length
     kind, factor = rope.get("rope_type") or rope.get("type"), rope.get("factor")
-    if kind in (None, "default", "llama3", "longrope", "su", "mrope") or not isinstance(factor, int | float):
+    if kind in (None, "default", "llama3", "longrope", "su", "mrope") or not isinstance(
+        factor, int | float
+    ):
         return length
     original = rope.get("original_max_position_embeddings")
     start = original if kind == "yarn" and isinstance(original, int) else length
@@ -77,7 +82,10 @@ def check_model(spec: Spec, base: BaseModel, places: Places) -> Iterator[Problem
     """What the spec asks of the model that it does not have."""
     engine = spec.serve.engine
     if 0 < base.served_length < engine.max_model_len:
-        message = f"max_model_len {engine.max_model_len} is beyond the model's {base.served_length} tokens"
+        message = (
+            f"max_model_len {engine.max_model_len} is beyond the model's {base.served_length} "
+            "tokens"
+        )
         hint = f"write max_model_len: {base.served_length} or less"
         yield places.problem(("serve", "engine", "max_model_len"), "length", message, hint)
     if base.shape is not None:
@@ -98,7 +106,10 @@ def check_service_length(file: SuiteFile, max_model_len: int) -> Iterator[Proble
         return
     longest = service.load.prompt_tokens + service.load.output_tokens
     if longest > max_model_len:
-        message = f"requests of {longest} tokens (prompt and answer) are beyond serve.engine.max_model_len "
+        message = (
+            f"requests of {longest} tokens (prompt and answer) are beyond "
+            "serve.engine.max_model_len "
+        )
         message += f"{max_model_len}"
         hint = "lower prompt_tokens or output_tokens, or raise max_model_len"
         location: Location = ("service", "load", "prompt_tokens")
@@ -148,20 +159,30 @@ def _config(folder: Path) -> dict[str, Any] | None:
 
 def _shape_problems(spec: Spec, shape: ModelShape, places: Places) -> Iterator[Problem]:
     if spec.compress.scheme == "W4A16" and (odd := odd_columns(shape)):
-        message = f"W4A16 shares a scale among {GROUP} columns, and the model's {odd} cannot be divided so"
+        message = (
+            f"W4A16 shares a scale among {GROUP} columns, and the model's {odd} cannot be divided "
+            "so"
+        )
         yield places.problem(("compress", "scheme"), "shape", message, "use W8A8 or W8A16")
     parts = spec.serve.engine.tensor_parallel_size
     if shape.num_heads % parts:
         fitting = [str(count) for count in (2, 4, 8) if shape.num_heads % count == 0]
-        message = f"tensor_parallel_size {parts} does not divide the model's {shape.num_heads} attention heads"
+        message = (
+            f"tensor_parallel_size {parts} does not divide the model's {shape.num_heads} attention "
+            "heads"
+        )
         hint = f"write {' or '.join(fitting)}" if fitting else "write 1"
         yield places.problem(("serve", "engine", "tensor_parallel_size"), "shape", message, hint)
 
 
-def _step_problems(train: TrainSpec, shape: ModelShape, places: Places, at: Location) -> Iterator[Problem]:
+def _step_problems(
+    train: TrainSpec, shape: ModelShape, places: Places, at: Location
+) -> Iterator[Problem]:
     # The default is no wish: shorter examples than it are no mistake.
     if "max_length" in train.model_fields_set and train.max_length > shape.context_length > 0:
-        message = f"max_length {train.max_length} is beyond the model's {shape.context_length} tokens"
+        message = (
+            f"max_length {train.max_length} is beyond the model's {shape.context_length} tokens"
+        )
         hint = f"write max_length: {shape.context_length} or less"
         yield places.problem((*at, "max_length"), "length", message, hint)
     method, last = train.method, shape.num_layers - 1
@@ -169,17 +190,29 @@ def _step_problems(train: TrainSpec, shape: ModelShape, places: Places, at: Loca
     layers = block.layer_indices() if block is not None else None
     if layers and layers[-1] > last:
         message = f"layers names layer {layers[-1]}, and the model has layers 0 to {last}"
-        yield places.problem((*at, "method", method.name, "layers"), "shape", message, f"end at {last}")
+        yield places.problem(
+            (*at, "method", method.name, "layers"), "shape", message, f"end at {last}"
+        )
     freeze = method.freeze
-    if freeze is not None and freeze.last_layers is not None and freeze.last_layers > shape.num_layers:
-        message = f"last_layers is {freeze.last_layers}, and the model has {shape.num_layers} layers"
+    if (
+        freeze is not None
+        and freeze.last_layers is not None
+        and freeze.last_layers > shape.num_layers
+    ):
+        message = (
+            f"last_layers is {freeze.last_layers}, and the model has {shape.num_layers} layers"
+        )
         location: Location = (*at, "method", "freeze", "last_layers")
         yield places.problem(location, "shape", message, f"write {shape.num_layers} or less")
 
 
-def _name_problems(train: TrainSpec, weights: Collection[str], places: Places, at: Location) -> Iterator[Problem]:
+def _name_problems(
+    train: TrainSpec, weights: Collection[str], places: Places, at: Location
+) -> Iterator[Problem]:
     """Modules and patterns that match nothing of the model."""
-    modules = {name.rsplit(".", 2)[-2] for name in weights if name.endswith(".weight") and "." in name[:-7]}
+    modules = {
+        name.rsplit(".", 2)[-2] for name in weights if name.endswith(".weight") and "." in name[:-7]
+    }
     method = train.method
     low_rank = method.low_rank or method.adalora
     targets = low_rank.target_modules if low_rank is not None else "all-linear"
@@ -191,19 +224,25 @@ def _name_problems(train: TrainSpec, weights: Collection[str], places: Places, a
             yield places.problem(location, "no_module", message, near(target, modules))
     patterns = method.freeze.trainable if method.freeze is not None else ()
     named: list[tuple[Location, str]] = [
-        ((*at, "method", "freeze", "trainable", index), pattern) for index, pattern in enumerate(patterns)
+        ((*at, "method", "freeze", "trainable", index), pattern)
+        for index, pattern in enumerate(patterns)
     ]
-    named += [((*at, "group_learning_rates", pattern), pattern) for pattern in train.group_learning_rates]
+    named += [
+        ((*at, "group_learning_rates", pattern), pattern) for pattern in train.group_learning_rates
+    ]
     for location, pattern in named:
         if not any(re.search(pattern, name) for name in weights):
             message = f"{pattern!r} matches no weight of the model"
-            hint = f"they have names such as {min(weights)}; modules are {', '.join(sorted(modules)[:8])}"
+            hint = (
+                f"they have names such as {min(weights)}; modules are "
+                f"{', '.join(sorted(modules)[:8])}"
+            )
             yield places.problem(location, "no_module", message, hint)
 
 
 def _template_problems(spec: Spec, base: BaseModel, places: Places) -> Iterator[Problem]:
-    """A base model without a chat template, which chats cannot be trained on or asked with, or arguments that its
-    template does not read."""
+    """A base model without a chat template, which chats cannot be trained on or asked with, or
+    arguments that its template does not read."""
     folder = base.folder
     if folder is None or spec.model.chat_template is not None:
         return
@@ -215,7 +254,9 @@ def _template_problems(spec: Spec, base: BaseModel, places: Places) -> Iterator[
     if template is not None or not (folder / "tokenizer_config.json").is_file():
         return
     if any(_asks_chats(train.objective) for train in spec.train_steps):
-        message = "the model's tokenizer has no chat template, and chats are trained and asked with one"
+        message = (
+            "the model's tokenizer has no chat template, and chats are trained and asked with one"
+        )
         hint = "name one in `model.chat_template`, or use the instruction-tuned model"
         yield places.problem(("model",), "chat_template", message, hint)
 

@@ -11,31 +11,38 @@ from assay.spec.approval import ApprovalSpec, folded_name
 def check_people(
     approval: ApprovalSpec, suites: Sequence[SuiteFile], places: Places, user: str | None
 ) -> Iterator[Problem]:
-    """Runs that would pass their gate, and that nobody could approve. `user` would start the run; None when that is
-    not known."""
+    """Runs that would pass their gate, and that nobody could approve. `user` would start the run;
+    None when that is not known."""
     reviewers = {folded_name(name) for name in approval.reviewers}
     at = ("approval", "reviewers")
     soft = sorted({name for file in suites for name in soft_limits(file)})
     needed = max(approval.required, approval.required_on_soft_miss)
     if soft and len(reviewers) < needed:
         message = (
-            f"the suite has soft limits ({', '.join(soft[:4])}); where one is missed {needed} must approve, and "
+            f"the suite has soft limits ({', '.join(soft[:4])}); where one is missed {needed} must "
+            "approve, and "
             f"{_count(reviewers)} named"
         )
-        yield places.problem(at, "reviewers", message, f"name {needed} or more, or write required_on_soft_miss: 1")
+        yield places.problem(
+            at, "reviewers", message, f"name {needed} or more, or write required_on_soft_miss: 1"
+        )
     if user is None or approval.allow_self_approval:
         return
     others = reviewers - {folded_name(user)}
     if others == reviewers:
         return
     if len(others) < approval.required:
-        message = f"{user} starts the run and may not approve it, which leaves {len(others)} of the {approval.required}"
+        message = (
+            f"{user} starts the run and may not approve it, which leaves {len(others)} of the "
+            f"{approval.required}"
+        )
         message += " who must"
         hint = "name somebody else; or, where you work alone, write allow_self_approval: true"
         yield places.problem(at, "reviewers", message, hint)
     elif soft and len(reviewers) >= needed > len(others):
         message = (
-            f"{user} starts the run and may not approve it; where a soft limit ({', '.join(soft[:4])}) is missed "
+            f"{user} starts the run and may not approve it; where a soft limit "
+            f"({', '.join(soft[:4])}) is missed "
             f"{needed} must, and that leaves {len(others)}"
         )
         hint = "name one more; or write required_on_soft_miss: 1, or allow_self_approval: true"

@@ -19,8 +19,8 @@ from assay.spec.values.metrics import CORPUS_WIDE
 
 
 def check_power(file: SuiteFile, root: Path, num_held_out: int | None) -> Iterator[Problem]:
-    """Every limit that can only end inconclusive; nothing where the suite says `underpowered: allow`. `num_held_out`
-    are the samples of the sealed split, as far as known."""
+    """Every limit that can only end inconclusive; nothing where the suite says `underpowered:
+    allow`. `num_held_out` are the samples of the sealed split, as far as known."""
     suite = file.suite
     if suite.underpowered == "allow":
         return
@@ -51,8 +51,8 @@ def _num_items(file: SuiteFile, task: str, settings: TaskSettings, root: Path) -
 
 
 def _needs(limit: Limit, confidence: float, settings: TaskSettings) -> tuple[str, int | None]:
-    """The key of the bound that asks for the most samples, and how many could meet it, all being right; None when no
-    number could. The key is empty where that is not known."""
+    """The key of the bound that asks for the most samples, and how many could meet it, all being
+    right; None when no number could. The key is empty where that is not known."""
     if limit.metric in CORPUS_WIDE:  # their bound is no mean's
         return "", None
     lowest, highest = limit.range or (0.0, 1.0)
@@ -82,7 +82,11 @@ def _service(suite: SuiteSpec, service: ServiceSpec, places: Places) -> Iterator
             for name in ("ttft_p50", "ttft_p95", "ttft_p99", "inter_token_p95")
             if getattr(service, name) is not None
         },
-        **({"error_rate": share_needs(service.error_rate, suite.confidence)} if service.error_rate is not None else {}),
+        **(
+            {"error_rate": share_needs(service.error_rate, suite.confidence)}
+            if service.error_rate is not None
+            else {}
+        ),
         **(
             {"completion_rate": share_needs(1 - service.completion_rate, suite.confidence)}
             if service.completion_rate is not None
@@ -98,6 +102,12 @@ def _service(suite: SuiteSpec, service: ServiceSpec, places: Places) -> Iterator
 def _words(count: int, needed: int | None, what: str, whose: str) -> tuple[str, str]:
     allow = "or say `underpowered: allow` in the suite to try things out"
     if needed is None:
-        return f"no number of {what} can show this with confidence", f"leave some room in the limit, {allow}"
+        return (
+            f"no number of {what} can show this with confidence",
+            f"leave some room in the limit, {allow}",
+        )
     more = f"give {whose} {needed} {what} or more"
-    return f"{count} {what} can never meet it; {needed} without a single miss could", f"{more}, {allow}"
+    return (
+        f"{count} {what} can never meet it; {needed} without a single miss could",
+        f"{more}, {allow}",
+    )

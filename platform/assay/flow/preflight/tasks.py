@@ -1,4 +1,5 @@
-"""A suite's tasks: their files, data and metrics, before anything is evaluated. lm-eval is not imported."""
+"""A suite's tasks: their files, data and metrics, before anything is evaluated. lm-eval is not
+imported."""
 
 import json
 import re
@@ -55,8 +56,8 @@ class TaskFacts:
 
 
 def check_tasks(file: SuiteFile, root: Path, max_model_len: int | None) -> Iterator[Problem]:
-    """Every mistake of a suite's tasks and of the limits on them. `max_model_len` is the served model's, where it is
-    known. A task whose file is not there was told when the suite was read."""
+    """Every mistake of a suite's tasks and of the limits on them. `max_model_len` is the served
+    model's, where it is known. A task whose file is not there was told when the suite was read."""
     places = Places(file.positions)
     for task, limits in file.suite.limits.items():
         settings = file.suite.settings(task)
@@ -80,8 +81,8 @@ def check_tasks(file: SuiteFile, root: Path, max_model_len: int | None) -> Itera
 
 
 def num_items(task: str, settings: TaskSettings, root: Path) -> int | None:
-    """Different lines of a task's data files; None where they are no JSON Lines of our own. The task's source is a
-    path from `root`."""
+    """Different lines of a task's data files; None where they are no JSON Lines of our own. The
+    task's source is a path from `root`."""
     source = settings.source or f"{task}.yaml"
     if source.startswith(LM_EVAL):
         return None
@@ -90,15 +91,19 @@ def num_items(task: str, settings: TaskSettings, root: Path) -> int | None:
     except InvalidInput:
         return None
     try:
-        lines = {line.strip() for file in _data_files(config) for line in file.read_bytes().splitlines()}
+        lines = {
+            line.strip() for file in _data_files(config) for line in file.read_bytes().splitlines()
+        }
     except OSError:
         return None
     return len(lines - {b""}) or None
 
 
-def _task_path(file: SuiteFile, task: str, settings: TaskSettings, root: Path, places: Places) -> Path | None:
-    """The task's file; None for `heldout`, and for one that is not there. Raises InvalidInput for a task that lm-eval
-    does not have."""
+def _task_path(
+    file: SuiteFile, task: str, settings: TaskSettings, root: Path, places: Places
+) -> Path | None:
+    """The task's file; None for `heldout`, and for one that is not there. Raises InvalidInput for a
+    task that lm-eval does not have."""
     source = settings.source or f"{task}.yaml"
     if task == HELD_OUT:
         return None
@@ -115,14 +120,17 @@ def _task_path(file: SuiteFile, task: str, settings: TaskSettings, root: Path, p
 
 
 def _placed(problem: Problem, places: Places, task: str) -> Problem:
-    """A problem of a task's file at the line that names what it is about; else at the task's limit."""
+    """A problem of a task's file at the line that names what it is about; else at the task's
+    limit."""
     path = Path(problem.file)
     if problem.line or problem.path or not path.is_file():
         return problem
     names = [Path(word.strip("`'\",:;")).name for word in problem.message.split()]
     text = path.read_text(encoding="utf-8", errors="replace")
     about = next((name for name in names if len(name) > 3 and name in text), "")
-    about = about or next((stem for name in names if len(stem := Path(name).stem) > 3 and stem in text), "")
+    about = about or next(
+        (stem for name in names if len(stem := Path(name).stem) > 3 and stem in text), ""
+    )
     if about:
         return in_task(path, about, problem.code, problem.message, problem.hint)
     message = f"{problem.file}: {problem.message}"
@@ -150,7 +158,10 @@ def _data_problems(
         return
     splits = list(files) if isinstance(files, dict) else ["train"]
     if _split(config) not in splits:
-        message = f"the task asks the split `{_split(config)}`, and its data_files make {', '.join(splits)}"
+        message = (
+            f"the task asks the split `{_split(config)}`, and its data_files make "
+            f"{', '.join(splits)}"
+        )
         hint = "write `test_split: train`" if splits == ["train"] else near(_split(config), splits)
         yield in_task(path, _split(config), "no_split", message, hint)
         return
@@ -166,7 +177,9 @@ def _data_problems(
         yield from _template_problems(path, config, fields)
     at: Location = ("tasks", task, "cluster_by")
     named = [(at, settings.cluster_by)] if settings.cluster_by else []
-    named += [(("tasks", task, "slice_by", index), name) for index, name in enumerate(settings.slice_by)]
+    named += [
+        (("tasks", task, "slice_by", index), name) for index, name in enumerate(settings.slice_by)
+    ]
     for location, name in named:
         if name not in fields and config.get("process_docs") is None:
             message = f"the task's documents have no field {name}"
@@ -194,17 +207,25 @@ def _documents(file: Path, fields: set[str]) -> Iterator[Problem]:
             document = json.loads(line)
         except ValueError as error:
             column = getattr(error, "colno", 1)
-            yield Problem(str(file), number, column, "", "json", "this line is no JSON", "one document a line")
+            yield Problem(
+                str(file), number, column, "", "json", "this line is no JSON", "one document a line"
+            )
             continue
         if not isinstance(document, dict):
-            yield Problem(str(file), number, 1, "", "json", "a document is a JSON object", "write {...}")
+            yield Problem(
+                str(file), number, 1, "", "json", "a document is a JSON object", "write {...}"
+            )
             continue
         fields.update(document)
     if not num_documents:
-        yield Problem(str(file), 0, 0, "", "no_data", "there are no documents in it", "the task asks nothing")
+        yield Problem(
+            str(file), 0, 0, "", "no_data", "there are no documents in it", "the task asks nothing"
+        )
 
 
-def _template_problems(path: Path, config: Mapping[str, Any], fields: Collection[str]) -> Iterator[Problem]:
+def _template_problems(
+    path: Path, config: Mapping[str, Any], fields: Collection[str]
+) -> Iterator[Problem]:
     """Templates of the task that name what its documents do not have."""
     for key in ("doc_to_text", "doc_to_target", "doc_to_choice"):
         said = config.get(key)
@@ -217,7 +238,8 @@ def _template_problems(path: Path, config: Mapping[str, Any], fields: Collection
 
 
 def in_task(path: Path, text: str, code: str, message: str, hint: str) -> Problem:
-    """A problem in a task's file, at the line where `text` stands; of what a file includes, at the file."""
+    """A problem in a task's file, at the line where `text` stands; of what a file includes, at the
+    file."""
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     number = next((at for at, line in enumerate(lines, start=1) if text in line), 0)
     column = lines[number - 1].index(text) + 1 if number else 0
@@ -239,7 +261,9 @@ def _limit_problems(
     offered = metrics_of(config, settings, judge)
     if offered is not None and limit.metric not in offered:
         message, hint = _unknown_metric(limit.metric, offered, config, settings, file)
-        yield places.problem(limit_location(file, task, index, "metric"), "no_metric", message, hint)
+        yield places.problem(
+            limit_location(file, task, index, "metric"), "no_metric", message, hint
+        )
         return
     if fault := _wrong_way(limit, config):
         key = "at_least" if limit.at_least is not None else "at_most"
@@ -247,7 +271,11 @@ def _limit_problems(
 
 
 def _unknown_metric(
-    metric: str, offered: Collection[str], config: Mapping[str, Any], settings: TaskSettings, file: SuiteFile
+    metric: str,
+    offered: Collection[str],
+    config: Mapping[str, Any],
+    settings: TaskSettings,
+    file: SuiteFile,
 ) -> tuple[str, str]:
     fault = metric_fault(metric, config, settings, file.suite.judge) if metric in BY_NAME else None
     if fault is not None:
@@ -258,7 +286,8 @@ def _unknown_metric(
 
 
 def _wrong_way(limit: Limit, config: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Why a limit asks for the opposite of what is better, and what to do; None where it does not."""
+    """Why a limit asks for the opposite of what is better, and what to do; None where it does
+    not."""
     name = limit.metric.partition(",")[0]
     if name in BOTH_WAYS:
         return None
@@ -278,7 +307,11 @@ def _wrong_way(limit: Limit, config: Mapping[str, Any]) -> tuple[str, str] | Non
 def _is_higher_better(name: str, config: Mapping[str, Any]) -> bool | None:
     """What the task's file says, or what everybody knows; None where nobody does."""
     for entry in config.get("metric_list") or ():
-        if isinstance(entry, Mapping) and entry.get("metric") == name and "higher_is_better" in entry:
+        if (
+            isinstance(entry, Mapping)
+            and entry.get("metric") == name
+            and "higher_is_better" in entry
+        ):
             return bool(entry["higher_is_better"])
     if name in BY_NAME:
         return not BY_NAME[name].lower_is_better
@@ -291,6 +324,13 @@ def _length_problems(
     said = (config.get("generation_kwargs") or {}).get("max_gen_toks")
     longest = settings.max_gen_toks or (said if isinstance(said, int) else 0)
     if longest >= max_model_len and config.get("output_type", "generate_until") == "generate_until":
-        message = f"answers of up to {longest} tokens leave no room in serve.engine.max_model_len {max_model_len}"
-        location: Location = ("tasks", task, "max_gen_toks") if settings.max_gen_toks else ("limits", task)
-        yield places.problem(location, "length", message, f"write max_gen_toks: {max_model_len // 2}")
+        message = (
+            f"answers of up to {longest} tokens leave no room in serve.engine.max_model_len "
+            f"{max_model_len}"
+        )
+        location: Location = (
+            ("tasks", task, "max_gen_toks") if settings.max_gen_toks else ("limits", task)
+        )
+        yield places.problem(
+            location, "length", message, f"write max_gen_toks: {max_model_len // 2}"
+        )

@@ -27,8 +27,9 @@ def run(
     ledger: Ledger,
     store: ArtifactStore,
 ) -> Approval:
-    """Checks the reviewer and, to approve, every byte of the artifact, and writes the word down. Raises `NotApproved`
-    for a reviewer who may not, and `IntegrityError` when the bytes have changed since they were evaluated."""
+    """Checks the reviewer and, to approve, every byte of the artifact, and writes the word down.
+    Raises `NotApproved` for a reviewer who may not, and `IntegrityError` when the bytes have
+    changed since they were evaluated."""
     check_reviewer(approval, reviewer, starters, decision, reason, scorecard)
     if decision == "approve":  # whoever says no need not care which bytes they are
         store.verify(model.artifact)

@@ -9,21 +9,22 @@ from assay.store.ledger import Ledger
 
 
 def events_until(ledger: Ledger, moment: float | None) -> list[AuditEvent]:
-    """Every event up to a time (seconds since the epoch). Raises `IntegrityError` where the chain is broken."""
+    """Every event up to a time (seconds since the epoch). Raises `IntegrityError` where the chain
+    is broken."""
     return [event for event in ledger.audit.events() if moment is None or event.at <= moment]
 
 
 def check_audit(ledger: Ledger, settings: Settings) -> int:
-    """The number of events. Raises `IntegrityError` unless the chain is whole, goes on from what this place has seen,
-    and the tables say what it says."""
+    """The number of events. Raises `IntegrityError` unless the chain is whole, goes on from what
+    this place has seen, and the tables say what it says."""
     events = ledger.verify()
     check_head(settings, events)
     return len(events)
 
 
 def served_at(ledger: Ledger, moment: float) -> dict[str, Any] | None:
-    """Who had the traffic then, by whom, and on whose word; None for nobody. Events and changes of traffic have the
-    same order, so the n-th of the one is the n-th of the other."""
+    """Who had the traffic then, by whom, and on whose word; None for nobody. Events and changes of
+    traffic have the same order, so the n-th of the one is the n-th of the other."""
     events, changes = ledger.verify(), ledger.traffic()
     adopted = sum(len(event.content["traffic"]) for event in events if event.kind == "adopted")
     moved = [event for event in events if event.kind == "traffic"]

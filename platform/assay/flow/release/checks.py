@@ -38,12 +38,18 @@ class Evaluated:
 
 
 def evaluated(run: str, ledger: Ledger) -> Evaluated:
-    """The newest verdict of a run, named by the start of its id; of the newest run that has one, when the name is
-    empty. Raises `NotApproved` when the gate has not spoken yet."""
+    """The newest verdict of a run, named by the start of its id; of the newest run that has one,
+    when the name is empty. Raises `NotApproved` when the gate has not spoken yet."""
     rows = [ledger.find_run(run)] if run else [ledger.find_run(run), *ledger.runs()]
     for row in rows:
-        keys = {stage.stage: stage.key for stage in ledger.stages(row.id) if stage.state in ("done", "cached")}
-        verdict, model = (ledger.record(keys[stage]) if stage in keys else None for stage in ("gate", "compress"))
+        keys = {
+            stage.stage: stage.key
+            for stage in ledger.stages(row.id)
+            if stage.state in ("done", "cached")
+        }
+        verdict, model = (
+            ledger.record(keys[stage]) if stage in keys else None for stage in ("gate", "compress")
+        )
         if verdict and model:
             return Evaluated(
                 row.id,
@@ -53,7 +59,8 @@ def evaluated(run: str, ledger: Ledger) -> Evaluated:
             )
         if run and verdict:
             raise NotApproved(
-                f"{row.id} was evaluated by `assay gate run`; only what `assay run` has made can be released"
+                f"{row.id} was evaluated by `assay gate run`; only what `assay run` has made can "
+                "be released"
             )
     raise NotApproved(f"run {rows[0].id} has no verdict yet; `assay run` takes it to the gate")
 
@@ -74,9 +81,10 @@ def check_may_serve(
     reports: Path,
     held_at: float | None = None,
 ) -> ray_serve.SlotState:
-    """What can change from one moment to the next: the approvals, the champion that the candidate was compared with,
-    and what its slot holds. Raises `NotApproved` or `IntegrityError`. `held_at` is for a former champion, whose
-    approvals had to hold when it got its traffic, and which was compared with an earlier one."""
+    """What can change from one moment to the next: the approvals, the champion that the candidate
+    was compared with, and what its slot holds. Raises `NotApproved` or `IntegrityError`. `held_at`
+    is for a former champion, whose approvals had to hold when it got its traffic, and which was
+    compared with an earlier one."""
     check_approval(
         it.run,
         it.spec.approval,
@@ -92,12 +100,17 @@ def check_may_serve(
     return _check_deployed(it, api, reports, is_former=held_at is not None)
 
 
-def _check_deployed(it: Evaluated, api: ray_serve.ServeApi, reports: Path, *, is_former: bool) -> ray_serve.SlotState:
-    """Raises `IntegrityError` unless the slot holds the very deployment that was evaluated; returns what it holds."""
+def _check_deployed(
+    it: Evaluated, api: ray_serve.ServeApi, reports: Path, *, is_former: bool
+) -> ray_serve.SlotState:
+    """Raises `IntegrityError` unless the slot holds the very deployment that was evaluated; returns
+    what it holds."""
     scorecard, model = it.scorecard, it.model
     state = ray_serve.state(api, traffic_slot(scorecard.deployment_slot))
     running = state if state and state.is_running else None
-    slot_digest = model.artifact.digest if running and running.model_path == model.artifact.path else None
+    slot_digest = (
+        model.artifact.digest if running and running.model_path == model.artifact.path else None
+    )
     check_same_deployment(
         scorecard,
         running.deployed_at if running else None,

@@ -1,5 +1,6 @@
-"""The newest event of the audit that this place has seen, kept beside the gateway and not in the database: whoever can
-write to the database alone cannot write the whole audit anew without being noticed."""
+"""The newest event of the audit that this place has seen, kept beside the gateway and not in the
+database: whoever can write to the database alone cannot write the whole audit anew without being
+noticed."""
 
 import json
 from collections.abc import Sequence
@@ -20,10 +21,13 @@ def check_head(settings: Settings, events: Sequence[AuditEvent]) -> None:
     except FileNotFoundError:
         return
     except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{file} cannot be read ({error}); it tells whether the audit was written anew") from error
+        raise IntegrityError(
+            f"{file} cannot be read ({error}); it tells whether the audit was written anew"
+        ) from error
     if len(events) < sequence or events[sequence - 1].digest != digest:
         raise IntegrityError(
-            f"the ledger's audit is not the one of this place: event {sequence} is another one, or gone. Restore the "
+            f"the ledger's audit is not the one of this place: event {sequence} is another one, or "
+            "gone. Restore the "
             f"ledger, or check ASSAY_LEDGER_URL; to accept the ledger as it is, remove {file}"
         )
 
@@ -32,7 +36,9 @@ def keep_head(settings: Settings, events: Sequence[AuditEvent]) -> None:
     """Remembers the newest event."""
     if events:
         newest = events[-1]
-        supervisor.keep_text(head_file(settings), json.dumps({"sequence": newest.sequence, "digest": newest.digest}))
+        supervisor.keep_text(
+            head_file(settings), json.dumps({"sequence": newest.sequence, "digest": newest.digest})
+        )
 
 
 def head_file(settings: Settings) -> Path:

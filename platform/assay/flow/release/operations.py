@@ -25,7 +25,8 @@ def record_decision(
     settings: Settings,
     say: Callable[[str], None] = lambda _: None,
 ) -> Approval:
-    """Writes down a reviewer's word on a run's newest verdict. A rejection ends a promotion that is under way."""
+    """Writes down a reviewer's word on a run's newest verdict. A rejection ends a promotion that is
+    under way."""
     ledger = Ledger(settings.ledger_url)
     store = ArtifactStore(settings.home / "artifacts")
     reconcile_releases(settings, say=say)
@@ -46,17 +47,22 @@ def record_decision(
     )
     if decision == "reject":
         _withdraw(word, ledger, settings)
-    keep_head(settings, ledger.audit.events())  # a word that is removed again, event and all, is noticed
+    keep_head(
+        settings, ledger.audit.events()
+    )  # a word that is removed again, event and all, is noticed
     return word
 
 
 def promote_run(run: str, *, settings: Settings, say: Callable[[str], None]) -> Traffic:
-    """Promotes a run. Raises `NotApproved` without a passing verdict and a valid approval, and `IntegrityError`
-    when the bytes or the slot are not those that were evaluated, or the scorecard is not what its evidence says."""
+    """Promotes a run. Raises `NotApproved` without a passing verdict and a valid approval, and
+    `IntegrityError` when the bytes or the slot are not those that were evaluated, or the scorecard
+    is not what its evidence says."""
     return promote.run(run, settings=settings, api=_api(settings), say=say)
 
 
-def rollback_run(*, settings: Settings, reason: str, say: Callable[[str], None] = lambda _: None) -> Traffic:
+def rollback_run(
+    *, settings: Settings, reason: str, say: Callable[[str], None] = lambda _: None
+) -> Traffic:
     """Ends a promotion that is under way, or gives traffic back to the former champion."""
     return rollback.run(settings=settings, api=_api(settings), reason=reason, say=say)
 
@@ -80,5 +86,9 @@ def _withdraw(word: Approval, ledger: Ledger, settings: Settings) -> None:
 
 def _api(settings: Settings) -> ServeApi:
     if not settings.engine_python:
-        raise PlaceError("the engine's environment is missing: run `make setup`, or set ASSAY_ENGINE_PYTHON")
-    return ServeApi(settings.dashboard_url, settings.ray_token(), settings.serve_port, settings.engine_python)
+        raise PlaceError(
+            "the engine's environment is missing: run `make setup`, or set ASSAY_ENGINE_PYTHON"
+        )
+    return ServeApi(
+        settings.dashboard_url, settings.ray_token(), settings.serve_port, settings.engine_python
+    )

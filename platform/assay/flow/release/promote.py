@@ -1,7 +1,7 @@
 """`promote`: traffic moves to a candidate's slot, step by step; nothing is loaded.
 
-What is about to be done is in the ledger before any traffic moves, and every step looks again at all that allows it.
-Whoever comes next after a crash takes back what was not finished.
+What is about to be done is in the ledger before any traffic moves, and every step looks again at
+all that allows it. Whoever comes next after a crash takes back what was not finished.
 """
 
 import threading
@@ -15,7 +15,15 @@ from assay.engines.deployment import ray_serve
 from assay.errors import AssayError, Superseded
 from assay.flow.release.checks import Evaluated, check_bytes, check_may_serve, evaluated
 from assay.flow.release.receipts import write_receipts
-from assay.flow.release.writer import Writer, controlling, reconcile, settle, shared_weights, weights_of, writing
+from assay.flow.release.writer import (
+    Writer,
+    controlling,
+    reconcile,
+    settle,
+    shared_weights,
+    weights_of,
+    writing,
+)
 from assay.records.releases.release import Champion, Release, ReleaseIntent, Traffic
 from assay.rules.release.canary import verdict_on_step
 from assay.serving import gateway
@@ -24,7 +32,9 @@ from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
 
 LOOK_S = 1.0  # how often a step that is watched asks whether somebody has ended the release
-MAX_HOLDS = 3  # a step whose errors prove nothing yet is watched this many times at most, then taken back
+MAX_HOLDS = (
+    3  # a step whose errors prove nothing yet is watched this many times at most, then taken back
+)
 
 
 @dataclass
@@ -51,10 +61,13 @@ class _Promotion:
             yield writer
 
 
-def run(run: str, *, settings: Settings, api: ray_serve.ServeApi, say: Callable[[str], None]) -> Traffic:
-    """Moves traffic to a run's slot. Raises `NotApproved` without a passing verdict and a valid approval, and
-    `IntegrityError` when the bytes, the slot or the champion are not those of its evaluation. The traffic goes back,
-    and the returned record says `rollback`, when the candidate's answers are server errors too often."""
+def run(
+    run: str, *, settings: Settings, api: ray_serve.ServeApi, say: Callable[[str], None]
+) -> Traffic:
+    """Moves traffic to a run's slot. Raises `NotApproved` without a passing verdict and a valid
+    approval, and `IntegrityError` when the bytes, the slot or the champion are not those of its
+    evaluation. The traffic goes back, and the returned record says `rollback`, when the candidate's
+    answers are server errors too often."""
     ledger, store = Ledger(settings.ledger_url), ArtifactStore(settings.home / "artifacts")
     it = evaluated(run, ledger)
     with controlling(ledger), asked_to_stop() as asked:
@@ -78,7 +91,9 @@ def check_may_serve_now(promotion: _Promotion) -> ray_serve.SlotState:
     champion = release.intent.former if release else ledger.champion()
     ledger.verify()
     reports = promotion.settings.loaded_folder
-    return check_may_serve(promotion.it, champion=champion, ledger=ledger, api=promotion.api, reports=reports)
+    return check_may_serve(
+        promotion.it, champion=champion, ledger=ledger, api=promotion.api, reports=reports
+    )
 
 
 def _begin(promotion: _Promotion, writer: Writer) -> Release | Traffic:
@@ -93,10 +108,15 @@ def _begin(promotion: _Promotion, writer: Writer) -> Release | Traffic:
         artifact_digest=it.scorecard.artifact_digest,
         since=time.time(),
     )
-    if former and (former.slot, former.artifact_digest) == (candidate.slot, candidate.artifact_digest):
+    if former and (former.slot, former.artifact_digest) == (
+        candidate.slot,
+        candidate.artifact_digest,
+    ):
         settle(writer, say=promotion.say)
         by = writer.actor.name
-        return Traffic(action="promote", champion=former, former=None, by=by, reason="had the traffic already")
+        return Traffic(
+            action="promote", champion=former, former=None, by=by, reason="had the traffic already"
+        )
     intent = ReleaseIntent(
         action="promote",
         candidate=candidate,
@@ -135,7 +155,8 @@ def _step(promotion: _Promotion, writer: Writer, release: Release, share: float)
 
 
 def _keep_proof(promotion: _Promotion, release: Release) -> None:
-    """The receipts come before the end: what is done can be proved, and what cannot be proved is taken back."""
+    """The receipts come before the end: what is done can be proved, and what cannot be proved is
+    taken back."""
     assert promotion.state is not None
     it, ledger = promotion.it, promotion.ledger
     write_receipts(it, release, promotion.state, ledger=ledger, settings=promotion.settings)
@@ -145,7 +166,11 @@ def finish(writer: Writer, release: Release, reason: str = "") -> Traffic:
     """All of the traffic has moved: the candidate is the champion."""
     intent = release.intent
     traffic = Traffic(
-        action=intent.action, champion=intent.candidate, former=intent.former, by=intent.by, reason=reason
+        action=intent.action,
+        champion=intent.candidate,
+        former=intent.former,
+        by=intent.by,
+        reason=reason,
     )
     writer.ledger.releases.finish(release, traffic, fence=writer.number, actor=writer.actor)
     return traffic
@@ -158,7 +183,9 @@ def _check_unchanged(promotion: _Promotion, release: Release) -> None:
         raise Superseded("another champion has got the traffic since this promotion began")
     now = evaluated(intent.candidate.run, ledger)
     if now.scorecard_digest != intent.scorecard_digest:
-        raise Superseded(f"run {intent.candidate.run} has been evaluated anew since its promotion began")
+        raise Superseded(
+            f"run {intent.candidate.run} has been evaluated anew since its promotion began"
+        )
 
 
 def _holds(promotion: _Promotion, release: Release, before: tuple[int, int]) -> bool:
@@ -186,7 +213,10 @@ def _wait(promotion: _Promotion, release: Release, seconds: float) -> None:
 def _require_open(release: Release) -> None:
     if not release.is_open:
         run = release.intent.candidate.run
-        raise Superseded(f"the promotion of {run} was ended by somebody else: it is {release.state}, {release.note}")
+        raise Superseded(
+            f"the promotion of {run} was ended by somebody else: it is {release.state}, "
+            f"{release.note}"
+        )
 
 
 def _counts(promotion: _Promotion) -> tuple[int, int]:
@@ -204,8 +234,9 @@ def _take_back(promotion: _Promotion, release: int, reason: str) -> Traffic:
 
 @contextmanager
 def _taken_back_on_failure(promotion: _Promotion, release: Release) -> Iterator[None]:
-    """Whatever stops a promotion, a signal too, gives the traffic back first. Where even the ledger cannot be
-    written, the weights alone go back, unless another writer has come; the next command finds the rest."""
+    """Whatever stops a promotion, a signal too, gives the traffic back first. Where even the ledger
+    cannot be written, the weights alone go back, unless another writer has come; the next command
+    finds the rest."""
     try:
         yield
     except BaseException as error:

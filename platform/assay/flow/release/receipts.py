@@ -1,4 +1,5 @@
-"""Receipts of what a release rests on, written when the traffic has moved; and their verification."""
+"""Receipts of what a release rests on, written when the traffic has moved; and their
+verification."""
 
 import time
 from collections.abc import Sequence
@@ -33,7 +34,9 @@ def write_receipts(
         },
     )
     words = [
-        Statement(kind="approval", run=run, artifact=artifact, predicate=word.model_dump(mode="json"))
+        Statement(
+            kind="approval", run=run, artifact=artifact, predicate=word.model_dump(mode="json")
+        )
         for word in ledger.approvals(run)
         if word.artifact_digest == artifact and word.scorecard_digest == it.scorecard_digest
     ]
@@ -57,7 +60,11 @@ def write_receipts(
         kind="release",
         run=run,
         artifact=artifact,
-        predicate={"intent": release.intent.model_dump(mode="json"), "rests_on": rests_on, "at": time.time()},
+        predicate={
+            "intent": release.intent.model_dump(mode="json"),
+            "rests_on": rests_on,
+            "at": time.time(),
+        },
     )
     return receipt_store(settings).write([evaluation, *words, deployment, moved])
 
@@ -72,18 +79,25 @@ def place_keys(settings: Settings) -> PlaceKeys:
     return PlaceKeys(settings.home / "keys")
 
 
-def verify_folder(folder: Path, public_keys: Sequence[Path], *, model: Path | None = None) -> Statement:
-    """The newest release in a folder of receipts, verified with nothing but the files and public keys: on any machine.
-    With `model`, a folder of model files, also that it is the artifact that the receipts speak of. Raises
-    `IntegrityError` or `NotApproved`."""
+def verify_folder(
+    folder: Path, public_keys: Sequence[Path], *, model: Path | None = None
+) -> Statement:
+    """The newest release in a folder of receipts, verified with nothing but the files and public
+    keys: on any machine. With `model`, a folder of model files, also that it is the artifact that
+    the receipts speak of. Raises `IntegrityError` or `NotApproved`."""
     files = sorted(folder.glob("*.json"))
     if not files:
         raise UsageError(f"{folder} holds no receipts")
     release = check_release([open_receipt(file, public_keys) for file in files])
     if model is not None:
         digests = digest_files(model, list(plain_files(model)))
-        manifest = {name: {"sha256": sha256, "size": identity[2]} for name, (sha256, identity) in digests.items()}
+        manifest = {
+            name: {"sha256": sha256, "size": identity[2]}
+            for name, (sha256, identity) in digests.items()
+        }
         found = digest_of({"kind": "model", "files": manifest})
         if found != release.artifact:
-            raise IntegrityError(f"{model} is artifact {found[:12]}, and the receipts are of {release.artifact[:12]}")
+            raise IntegrityError(
+                f"{model} is artifact {found[:12]}, and the receipts are of {release.artifact[:12]}"
+            )
     return release

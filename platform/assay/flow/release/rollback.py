@@ -15,14 +15,18 @@ from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
 
 
-def run(*, settings: Settings, api: ray_serve.ServeApi, reason: str, say: Callable[[str], None]) -> Traffic:
-    """Ends a promotion that is under way, or gives the traffic back to the former champion. Raises `NotApproved`
-    when that one was rejected since, and `IntegrityError` when there is none, or when its bytes or its slot are not
-    what they were."""
+def run(
+    *, settings: Settings, api: ray_serve.ServeApi, reason: str, say: Callable[[str], None]
+) -> Traffic:
+    """Ends a promotion that is under way, or gives the traffic back to the former champion. Raises
+    `NotApproved` when that one was rejected since, and `IntegrityError` when there is none, or when
+    its bytes or its slot are not what they were."""
     ledger, store = Ledger(settings.ledger_url), ArtifactStore(settings.home / "artifacts")
     target = former_champion(ledger.traffic())
     if target is not None and ledger.releases.under_way() is None:
-        check_bytes(evaluated(target.run, ledger), store)  # before the writer's turn: it may take minutes
+        check_bytes(
+            evaluated(target.run, ledger), store
+        )  # before the writer's turn: it may take minutes
     with writing(settings, ledger) as writer:
         release = ledger.releases.under_way()
         if release is not None:
@@ -34,7 +38,8 @@ def run(*, settings: Settings, api: ray_serve.ServeApi, reason: str, say: Callab
             raise IntegrityError("there is no former champion to go back to")
         if target_now != target:
             raise IntegrityError(
-                "another champion has got the traffic meanwhile; look at `assay status`, and try again"
+                "another champion has got the traffic meanwhile; look at `assay status`, and try "
+                "again"
             )
         try:
             it = evaluated(target_now.run, ledger)
@@ -58,12 +63,20 @@ def run(*, settings: Settings, api: ray_serve.ServeApi, reason: str, say: Callab
 
 
 def _check_target(
-    it: Evaluated, target: Champion, champion: Champion | None, writer: Writer, api: ray_serve.ServeApi
+    it: Evaluated,
+    target: Champion,
+    champion: Champion | None,
+    writer: Writer,
+    api: ray_serve.ServeApi,
 ) -> ray_serve.SlotState:
     """What the former champion's slot holds. Raises unless it may have the traffic again."""
-    if it.scorecard.artifact_digest != target.artifact_digest or it.scorecard.deployment_slot != target.slot:
+    if (
+        it.scorecard.artifact_digest != target.artifact_digest
+        or it.scorecard.deployment_slot != target.slot
+    ):
         raise IntegrityError(
-            f"slot {target.slot} no longer holds what it was promoted with: it was evaluated anew since; "
+            f"slot {target.slot} no longer holds what it was promoted with: it was evaluated anew "
+            "since; "
             f"`assay promote {target.run}` is the way"
         )
     return check_may_serve(

@@ -1,4 +1,5 @@
-"""The one writer of a place: whoever holds it may change who has traffic, and finds ledger and gateway at one."""
+"""The one writer of a place: whoever holds it may change who has traffic, and finds ledger and
+gateway at one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,15 +18,16 @@ from assay.store.audit import this_process
 from assay.store.ledger import Ledger
 
 WAIT_S = 40.0
-"""Longer than one writer's turn takes: it moves weights and calls Serve, but loads and waits for nothing."""
+"""Longer than one writer's turn takes: it moves weights and calls Serve, but loads and waits for
+nothing."""
 
 _WRITER, _CONTROLLER = "writer", "controller"
 
 
 @dataclass(frozen=True)
 class Writer:
-    """A turn of the one writer. Its number is above all numbers before it, in the ledger and in the gateway's folder:
-    what an earlier writer tries after a pause is refused by both."""
+    """A turn of the one writer. Its number is above all numbers before it, in the ledger and in the
+    gateway's folder: what an earlier writer tries after a pause is refused by both."""
 
     settings: Settings
     ledger: Ledger
@@ -33,7 +35,8 @@ class Writer:
     actor: Actor
 
     def verify(self) -> None:
-        """Raises `IntegrityError` unless the ledger says what was done, and goes on from what this place has seen."""
+        """Raises `IntegrityError` unless the ledger says what was done, and goes on from what this
+        place has seen."""
         check_head(self.settings, self.ledger.verify())
 
     def give(self, weights: dict[str, int]) -> bool:
@@ -44,7 +47,9 @@ class Writer:
         """Gives the traffic back to who had it before the release, and ends it."""
         former = release.intent.former
         self.give(weights_of(former))
-        traffic = Traffic(action="rollback", champion=former, former=None, by=self.actor.name, reason=reason)
+        traffic = Traffic(
+            action="rollback", champion=former, former=None, by=self.actor.name, reason=reason
+        )
         self.ledger.releases.take_back(release, traffic, fence=self.number, actor=self.actor)
         return traffic
 
@@ -67,19 +72,26 @@ def writing(settings: Settings, ledger: Ledger) -> Iterator[Writer]:
 
 
 def controlling(ledger: Ledger) -> AbstractContextManager[None]:
-    """Held by the process that takes a release through its steps, for as long as it lives. Raises `UsageError` when
-    another process has it."""
+    """Held by the process that takes a release through its steps, for as long as it lives. Raises
+    `UsageError` when another process has it."""
     release = ledger.releases.under_way()
     run = f"run {release.intent.candidate.run}" if release else "a run"
-    taken = UsageError(f"{run} is being promoted by another process; wait for its end, or end it by `assay rollback`")
+    taken = UsageError(
+        f"{run} is being promoted by another process; wait for its end, or end it by `assay "
+        "rollback`"
+    )
     return ledger.lock(_CONTROLLER, wait_s=0.0, taken=taken)
 
 
-def reconcile(writer: Writer, *, say: Callable[[str], None], in_control: bool = False) -> Release | None:
-    """Brings ledger and gateway together: a release that its controller has left is taken back, and the weights are
-    those of the champion. Returns the release whose controller still lives, if there is one.
+def reconcile(
+    writer: Writer, *, say: Callable[[str], None], in_control: bool = False
+) -> Release | None:
+    """Brings ledger and gateway together: a release that its controller has left is taken back, and
+    the weights are those of the champion. Returns the release whose controller still lives, if
+    there is one.
 
-    Raises `IntegrityError` when the ledger is not the one of this gateway, or says what nobody has done.
+    Raises `IntegrityError` when the ledger is not the one of this gateway, or says what nobody has
+    done.
     """
     ledger = writer.ledger
     writer.verify()
@@ -88,7 +100,10 @@ def reconcile(writer: Writer, *, say: Callable[[str], None], in_control: bool = 
         if not in_control and ledger.is_locked(_CONTROLLER):
             return release
         writer.take_back(release, "its controller ended before it did")
-        say(f"the promotion of {release.intent.candidate.run} was left unfinished, and has been taken back")
+        say(
+            f"the promotion of {release.intent.candidate.run} was left unfinished, and has been "
+            "taken back"
+        )
     settle(writer, say=say)
     return None
 
@@ -99,11 +114,15 @@ def settle(writer: Writer, *, say: Callable[[str], None]) -> None:
     champion = ledger.champion()
     if champion is None and not ledger.traffic() and any(gateway.get_weights(settings).values()):
         raise IntegrityError(
-            "the gateway sends traffic, but this ledger has never given any: is ASSAY_LEDGER_URL the right one? "
+            "the gateway sends traffic, but this ledger has never given any: is ASSAY_LEDGER_URL "
+            "the right one? "
             f"To start anew, stop the gateway and remove {supervisor.weights_file(settings)}"
         )
     if writer.give(weights_of(champion)):
-        say(f"the gateway's weights were not the ledger's; {champion.run if champion else 'nobody'} has the traffic")
+        say(
+            "the gateway's weights were not the ledger's; "
+            f"{champion.run if champion else 'nobody'} has the traffic"
+        )
 
 
 def weights_of(champion: Champion | None) -> dict[str, int]:
@@ -112,8 +131,8 @@ def weights_of(champion: Champion | None) -> dict[str, int]:
 
 
 def shared_weights(candidate: Champion, former: Champion | None, share: float) -> dict[str, int]:
-    """A candidate's share of the traffic, and the former champion's rest; where there is none, all is the
-    candidate's."""
+    """A candidate's share of the traffic, and the former champion's rest; where there is none, all
+    is the candidate's."""
     weight = max(1, round(share * MAX_WEIGHT))
     weights = weights_of(candidate)
     if share < 1.0 and former is not None and former.slot != candidate.slot:
@@ -123,5 +142,11 @@ def shared_weights(candidate: Champion, former: Champion | None, share: float) -
 
 def _busy(ledger: Ledger) -> PlaceError:
     holder = ledger.releases.last_holder()
-    who = f"; process {holder.process} of {holder.os_user} on {holder.host} was the last" if holder else ""
-    return PlaceError(f"another process has been changing releases for {WAIT_S:.0f} s{who}; end it, or try again")
+    who = (
+        f"; process {holder.process} of {holder.os_user} on {holder.host} was the last"
+        if holder
+        else ""
+    )
+    return PlaceError(
+        f"another process has been changing releases for {WAIT_S:.0f} s{who}; end it, or try again"
+    )

@@ -1,4 +1,5 @@
-"""Chat templates that a spec can name: files, and the families that TRL keeps. TRL itself is not imported."""
+"""Chat templates that a spec can name: files, and the families that TRL keeps. TRL itself is not
+imported."""
 
 import json
 import os
@@ -10,8 +11,8 @@ from pathlib import Path
 from assay.loader.named.packages import package_folders
 
 ARGUMENTS_FILE = "chat_template_kwargs.json"
-"""Beside a model's tokenizer: the arguments with which its template is rendered, in training and in serving alike. As
-part of the model's files they are bound by its digest."""
+"""Beside a model's tokenizer: the arguments with which its template is rendered, in training and in
+serving alike. As part of the model's files they are bound by its digest."""
 
 TRAINING = "_training"
 """What TRL puts behind a family's name for the twin that marks what the model itself writes."""
@@ -19,7 +20,8 @@ TRAINING = "_training"
 
 @cache
 def families() -> dict[str, Path]:
-    """Name of each family of models whose template TRL keeps, such as `qwen3`, with the template's file."""
+    """Name of each family of models whose template TRL keeps, such as `qwen3`, with the template's
+    file."""
     folders = [folder / "chat_templates" for folder in package_folders("trl")]
     files = sorted(file for folder in folders for file in folder.glob("*.jinja"))
     return {file.stem: file for file in files if not file.stem.endswith(TRAINING)}
@@ -33,7 +35,8 @@ def training_twin(family: str) -> Path | None:
 
 
 def family_of(template: str) -> str | None:
-    """The family whose template this is, white space at its ends aside; None for any other template."""
+    """The family whose template this is, white space at its ends aside; None for any other
+    template."""
     return _by_text().get(template.strip())
 
 
@@ -43,19 +46,22 @@ def is_file(name: str) -> bool:
 
 
 def read(name: str, root: Path) -> str:
-    """The template that `model.chat_template` names; a file is found from `root`. Raises `OSError` when it is not
-    there, and `KeyError` for a family that TRL does not keep."""
+    """The template that `model.chat_template` names; a file is found from `root`. Raises `OSError`
+    when it is not there, and `KeyError` for a family that TRL does not keep."""
     file = root / os.path.expanduser(name) if is_file(name) else families()[name]
     return file.read_text(encoding="utf-8")
 
 
 def of_folder(folder: Path) -> str | None:
-    """The template that a model's folder brings; None where it has none, or none that can be read."""
+    """The template that a model's folder brings; None where it has none, or none that can be
+    read."""
     try:
         file = folder / "chat_template.jinja"
         if file.is_file():
             return file.read_text(encoding="utf-8")
-        found = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template")
+        found = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get(
+            "chat_template"
+        )
     except (OSError, ValueError, AttributeError):
         return None
     if isinstance(found, list):  # several, each with a name
@@ -66,12 +72,15 @@ def of_folder(folder: Path) -> str | None:
 def arguments_of(folder: Path) -> dict[str, bool | int | float | str]:
     """The arguments with which the template of a model's folder is rendered."""
     file = folder / ARGUMENTS_FILE
-    found: dict[str, bool | int | float | str] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    found: dict[str, bool | int | float | str] = (
+        json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    )
     return found
 
 
 def argument_fault(template: str, name: str) -> tuple[str, str] | None:
-    """What is wrong with an argument that a template is to be given, and what to do; None if nothing is."""
+    """What is wrong with an argument that a template is to be given, and what to do; None if
+    nothing is."""
     words = set(re.findall(r"[a-zA-Z_]\w*", template))
     if name in words:
         return None

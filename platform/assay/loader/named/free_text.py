@@ -28,8 +28,8 @@ class JudgeLabel:
 
 
 def check_free_text(suite: SuiteSpec, positions: Positions, path: Path) -> list[Problem]:
-    """The mistakes in what the suite in `path` names: files that are not there, schemas that decide nothing, labels
-    that no person can have given, or too few of them."""
+    """The mistakes in what the suite in `path` names: files that are not there, schemas that decide
+    nothing, labels that no person can have given, or too few of them."""
     folder, problems = path.with_suffix(""), []
     for task, settings in suite.tasks.items():
         at: Location = ("tasks", task, "json_schema")
@@ -61,8 +61,8 @@ def schema_of(settings: TaskSettings, folder: Path) -> dict[str, Any] | None:
 
 
 def check_schema(schema: dict[str, Any] | None) -> None:
-    """Raises ValueError for a schema that cannot be used: not valid, referring to another file, or with a search that
-    nothing would end."""
+    """Raises ValueError for a schema that cannot be used: not valid, referring to another file, or
+    with a search that nothing would end."""
     if schema is None:
         return
     import jsonschema
@@ -72,15 +72,23 @@ def check_schema(schema: dict[str, Any] | None) -> None:
         validator_for(schema, default=jsonschema.Draft202012Validator).check_schema(schema)
     except jsonschema.SchemaError as error:
         place = "/".join(map(str, error.absolute_path))
-        raise ValueError(f"no JSON schema{f', at {place}' if place else ''}: {error.message}") from error
+        raise ValueError(
+            f"no JSON schema{f', at {place}' if place else ''}: {error.message}"
+        ) from error
     keywords = list(_keywords(schema))
     for name, value in keywords:
         if name in ("$ref", "$dynamicRef") and isinstance(value, str) and not value.startswith("#"):
-            raise ValueError(f"the JSON schema refers to {value}; put it under `$defs` and refer to `#/$defs/…`")
-        for pattern in [value] if name == "pattern" else value if name == "patternProperties" else ():
+            raise ValueError(
+                f"the JSON schema refers to {value}; put it under `$defs` and refer to `#/$defs/…`"
+            )
+        for pattern in (
+            [value] if name == "pattern" else value if name == "patternProperties" else ()
+        ):
             check_pattern(str(pattern))
     if {"patternProperties", "unevaluatedProperties"} <= {name for name, _ in keywords}:
-        raise ValueError("patternProperties beside unevaluatedProperties takes searches that nothing would end")
+        raise ValueError(
+            "patternProperties beside unevaluatedProperties takes searches that nothing would end"
+        )
 
 
 def read_labels(file: Path, scale: tuple[int, int]) -> tuple[JudgeLabel, ...]:
@@ -89,7 +97,9 @@ def read_labels(file: Path, scale: tuple[int, int]) -> tuple[JudgeLabel, ...]:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8"
-        raise InvalidInput([Problem(str(file), 0, 0, "", "no_file", f"cannot be read: {reason}")]) from error
+        raise InvalidInput(
+            [Problem(str(file), 0, 0, "", "no_file", f"cannot be read: {reason}")]
+        ) from error
     labels, problems = [], []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -99,15 +109,19 @@ def read_labels(file: Path, scale: tuple[int, int]) -> tuple[JudgeLabel, ...]:
         except (ValueError, RecursionError) as error:
             problems.append(Problem(str(file), number, 1, "", "label", str(error)))
     if len(labels) > MAX_LABELS:
-        problems.append(Problem(str(file), MAX_LABELS, 1, "", "label", f"more than {MAX_LABELS} labels"))
+        problems.append(
+            Problem(str(file), MAX_LABELS, 1, "", "label", f"more than {MAX_LABELS} labels")
+        )
     if problems or not labels:
-        raise InvalidInput(problems or [Problem(str(file), 0, 0, "", "label", "there are no labels in it")])
+        raise InvalidInput(
+            problems or [Problem(str(file), 0, 0, "", "label", "there are no labels in it")]
+        )
     return tuple(labels)
 
 
 def labels_needed(judge: JudgeSpec, confidence: float) -> int:
-    """The fewest labels that can show the agreement which the suite asks for, if the judge agrees with all of them:
-    the lower bound of n of n is (1 - confidence)^(1/n)."""
+    """The fewest labels that can show the agreement which the suite asks for, if the judge agrees
+    with all of them: the lower bound of n of n is (1 - confidence)^(1/n)."""
     if not judge.min_agreement:
         return 1
     if judge.min_agreement == 1:
@@ -115,21 +129,29 @@ def labels_needed(judge: JudgeSpec, confidence: float) -> int:
     return math.ceil(math.log(1 - confidence) / math.log(judge.min_agreement))
 
 
-def _labels_problems(judge: JudgeSpec, confidence: float, positions: Positions, folder: Path) -> list[Problem]:
+def _labels_problems(
+    judge: JudgeSpec, confidence: float, positions: Positions, folder: Path
+) -> list[Problem]:
     assert judge.labels is not None
     at: Location = ("judge", "labels")
     try:
         num_labels = len(read_labels(folder / judge.labels, judge.scale))
     except InvalidInput as error:
         return [
-            problem if problem.line else _problem(positions, at, f"{problem.file} {problem.message}")
+            problem
+            if problem.line
+            else _problem(positions, at, f"{problem.file} {problem.message}")
             for problem in error.problems
         ]
     needed = labels_needed(judge, confidence)
     if num_labels >= needed:
         return []
     message = f"{num_labels} labels can never show an agreement of {judge.min_agreement:.0%}"
-    hint = f"{needed} could, if the judge agrees with every one" if needed <= MAX_LABELS else "no number can"
+    hint = (
+        f"{needed} could, if the judge agrees with every one"
+        if needed <= MAX_LABELS
+        else "no number can"
+    )
     return [_problem(positions, at, message, hint)]
 
 

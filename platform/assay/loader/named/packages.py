@@ -6,8 +6,8 @@ from pathlib import Path
 
 
 def package_folders(package: str) -> list[Path]:
-    """Where an installed package's files are, found by its import name or its distribution's; nothing is imported.
-    Dashes and underscores are the same."""
+    """Where an installed package's files are, found by its import name or its distribution's;
+    nothing is imported. Dashes and underscores are the same."""
     module = package.replace("-", "_")
     spec = PathFinder.find_spec(module) if "." not in module else None
     folders = [Path(place) for place in (spec.submodule_search_locations or [] if spec else [])]
@@ -16,5 +16,9 @@ def package_folders(package: str) -> list[Path]:
     except (metadata.PackageNotFoundError, ValueError):
         return folders
     tops = sorted({file.parts[0] for file in distribution.files or [] if len(file.parts) > 1})
-    own = [Path(str(distribution.locate_file(top))) for top in tops if not top.endswith((".dist-info", ".."))]
+    own = [
+        Path(str(distribution.locate_file(top)))
+        for top in tops
+        if not top.endswith((".dist-info", ".."))
+    ]
     return [*folders, *(folder for folder in own if folder.is_dir() and folder not in folders)]

@@ -47,7 +47,8 @@ def first(text: str) -> int | None:
 
 
 def in_structure(line: str) -> int | None:
-    """Where one stands that was meant as YAML's own: behind a key, or inside brackets; None for those in plain text.
+    """Where one stands that was meant as YAML's own: behind a key, or inside brackets; None for
+    those in plain text.
 
     `system: 你好，世界` is text and says what it means; `name：bot` and `[5%，100%]` are not."""
     if found := _KEY.match(line):

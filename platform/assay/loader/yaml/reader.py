@@ -1,7 +1,9 @@
-"""YAML as plain values with places: the core schema of YAML 1.2, and nothing that can surprise or explode.
+"""YAML as plain values with places: the core schema of YAML 1.2, and nothing that can surprise or
+explode.
 
-`1e-5` is a number; `no`, `on` and `yes` are text. Tags, duplicate keys, keys that are not text, several
-documents and control characters are refused; so is a file that is large, deep, or grows large through aliases.
+`1e-5` is a number; `no`, `on` and `yes` are text. Tags, duplicate keys, keys that are not text,
+several documents and control characters are refused; so is a file that is large, deep, or grows
+large through aliases.
 """
 
 import re
@@ -51,7 +53,8 @@ class Positions:
         return self.keys.get(location) or self.of_value(location)
 
     def of_value(self, location: Location) -> SourceLocation:
-        """Place of a value, or of the nearest key around it; the file alone where the text is empty."""
+        """Place of a value, or of the nearest key around it; the file alone where the text is
+        empty."""
         if location in self.values:
             return self.values[location]
         around = (location[:length] for length in range(len(location) - 1, 0, -1))
@@ -63,7 +66,8 @@ class Positions:
 
 @dataclass(frozen=True)
 class Document:
-    """A text that was read: its value, the places, and the mistakes that did not stop the reading."""
+    """A text that was read: its value, the places, and the mistakes that did not stop the
+    reading."""
 
     value: Value
     positions: Positions
@@ -73,13 +77,14 @@ class Document:
 
 
 def read_yaml(data: bytes, file: str) -> Document:
-    """Read one YAML document; an empty text is None. Raises InvalidInput where reading cannot go on."""
+    """Read one YAML document; an empty text is None. Raises InvalidInput where reading cannot go
+    on."""
     return _Reader(_decoded(data, file), file).document()
 
 
 def read_around_errors(data: bytes, file: str) -> Document:
-    """The same, but a top-level block with a syntax error is left out, told, and the others are read. Raises
-    InvalidInput where nothing can be left out."""
+    """The same, but a top-level block with a syntax error is left out, told, and the others are
+    read. Raises InvalidInput where nothing can be left out."""
     lines = _decoded(data, file).split("\n")
     problems: list[Problem] = []
     unread: set[str] = set()
@@ -87,7 +92,8 @@ def read_around_errors(data: bytes, file: str) -> Document:
         try:
             document = _Reader("\n".join(lines), file).document()
         except InvalidInput as error:
-            # Where a block was left out, what its anchors named is gone, too: that is nobody's mistake.
+            # Where a block was left out, what its anchors named is gone, too: that is nobody's
+            # mistake.
             problems += [one for one in error.problems if not (problems and one.code == "alias")]
             found = _block_around(lines, error.problems[-1].line)
             if error.problems[-1].code not in ("yaml", "alias") or found is None:
@@ -98,13 +104,15 @@ def read_around_errors(data: bytes, file: str) -> Document:
         else:
             if problems and document.value is None:
                 raise InvalidInput(problems)
-            return replace(document, problems=problems + document.problems, unread=frozenset(unread))
+            return replace(
+                document, problems=problems + document.problems, unread=frozenset(unread)
+            )
     raise InvalidInput(problems)
 
 
 def _block_around(lines: list[str], number: int) -> tuple[str, int, int] | None:
-    """The top-level block that holds a line (counted from 1): its key, its first line, and where the next one begins.
-    None for a line that is empty, so that nothing is left out twice."""
+    """The top-level block that holds a line (counted from 1): its key, its first line, and where
+    the next one begins. None for a line that is empty, so that nothing is left out twice."""
     if not 1 <= number <= len(lines) or not lines[number - 1].strip():
         return None
     start = next((at for at in range(number - 1, -1, -1) if _TOP_KEY.match(lines[at])), number - 1)
@@ -128,9 +136,14 @@ def _decoded(data: bytes, file: str) -> str:
         message, hint = "this is not UTF-8", "save the file as UTF-8"
         raise InvalidInput([Problem(file, line, column, "", "encoding", message, hint)]) from None
     if found := _NOT_IN_A_FILE.search(text):
-        line, column = text.count("\n", 0, found.start()) + 1, found.start() - text.rfind("\n", 0, found.start())
+        line, column = (
+            text.count("\n", 0, found.start()) + 1,
+            found.start() - text.rfind("\n", 0, found.start()),
+        )
         message = f"the control character U+{ord(found[0]):04X}"
-        raise InvalidInput([Problem(file, line, column, "", "control_character", message, "remove it")])
+        raise InvalidInput(
+            [Problem(file, line, column, "", "control_character", message, "remove it")]
+        )
     return text
 
 
@@ -155,7 +168,8 @@ class _Mapping(_Node):
 
 
 class _Reader:
-    """Turns the parser's events into nodes (an alias shares its anchor's), and the nodes into plain values."""
+    """Turns the parser's events into nodes (an alias shares its anchor's), and the nodes into plain
+    values."""
 
     def __init__(self, text: str, file: str) -> None:
         self.text = text
@@ -171,7 +185,9 @@ class _Reader:
             if isinstance(event, yaml.DocumentStartEvent):
                 if root is not None:
                     self._stop(
-                        self._location(event), "several documents in one file", "keep one, and remove the line `---`"
+                        self._location(event),
+                        "several documents in one file",
+                        "keep one, and remove the line `---`",
                     )
                 root = self._node(next(self.events), depth=1)
         self.num_nodes = 0
@@ -187,7 +203,9 @@ class _Reader:
             line, column, message, hint = explained(error, self.text)
             self._stop(SourceLocation(self.file, line, column), message, hint)
         except (yaml.YAMLError, UnicodeError) as error:
-            self._stop(SourceLocation(self.file, 1, 1), f"this is not YAML: {' '.join(str(error).split())}")
+            self._stop(
+                SourceLocation(self.file, 1, 1), f"this is not YAML: {' '.join(str(error).split())}"
+            )
 
     def _node(self, event: yaml.Event, depth: int) -> _Node:
         place = self._location(event)
@@ -197,14 +215,21 @@ class _Reader:
         assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
         if event.tag:
             shown = event.tag.replace("tag:yaml.org,2002:", "!!")
-            self._note(place, "tag", f"the tag `{shown}` is refused", "remove it, or put the text in quotes")
+            self._note(
+                place,
+                "tag",
+                f"the tag `{shown}` is refused",
+                "remove it, or put the text in quotes",
+            )
         if event.anchor:
             self.anchors[event.anchor] = None
         node: _Node
         if isinstance(event, yaml.ScalarEvent):
             node = _Scalar(place, self._scalar(event))
         elif isinstance(event, yaml.SequenceStartEvent):
-            node = _Sequence(place, [self._node(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)])
+            node = _Sequence(
+                place, [self._node(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)]
+            )
         else:
             node = _Mapping(place, self._pairs(depth + 1))
         if event.anchor:
@@ -217,7 +242,11 @@ class _Reader:
             self._stop(place, f"`*{name}` names nothing before it", hint, code="alias")
         target = self.anchors[name]
         if target is None:
-            self._stop(place, f"`*{name}` stands inside the very value that it names", "write the value out")
+            self._stop(
+                place,
+                f"`*{name}` stands inside the very value that it names",
+                "write the value out",
+            )
         return replace(target, place=place)
 
     def _pairs(self, depth: int) -> list[tuple[str, SourceLocation, _Node]]:
@@ -230,10 +259,14 @@ class _Reader:
             if not isinstance(key, str):
                 self._note(key_node.place, "key", "a key must be text", "put it in quotes")
             elif key == "<<":
-                self._note(key_node.place, "key", "merge keys (`<<`) are refused", "write the keys out")
+                self._note(
+                    key_node.place, "key", "merge keys (`<<`) are refused", "write the keys out"
+                )
             elif key in first_lines:
                 hint = f"it stands on line {first_lines[key]} already"
-                self._note(key_node.place, "duplicate_key", f"`{key}` is written twice in one block", hint)
+                self._note(
+                    key_node.place, "duplicate_key", f"`{key}` is written twice in one block", hint
+                )
             else:
                 first_lines[key] = key_node.place.line
                 pairs.append((key, key_node.place, value_node))
@@ -248,18 +281,29 @@ class _Reader:
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
         text: str = event.value
         if _CONTROL.search(text):
-            self._note(self._location(event), "control_character", "text with a control character", "remove the escape")
+            self._note(
+                self._location(event),
+                "control_character",
+                "text with a control character",
+                "remove the escape",
+            )
             return _CONTROL.sub("", text)
         if not event.implicit[0]:  # quoted, or a block of text
             return text
         try:
             return plain_scalar(text)
         except ValueError as error:
-            self._note(self._location(event), "number", str(error), "put it in quotes if it is meant as text")
+            self._note(
+                self._location(event),
+                "number",
+                str(error),
+                "put it in quotes if it is meant as text",
+            )
             return None
 
     def _build(self, node: _Node, location: Location, positions: Positions) -> Value:
-        """The plain value of `node`, with its places noted; what an alias repeats is counted again."""
+        """The plain value of `node`, with its places noted; what an alias repeats is counted
+        again."""
         self._count(node.place, len(location) + 1)
         positions.values[location] = node.place
         match node:
@@ -271,7 +315,10 @@ class _Reader:
                     built[key] = self._build(child, inner, positions)
                 return built
             case _Sequence():
-                return [self._build(child, (*location, index), positions) for index, child in enumerate(node.items)]
+                return [
+                    self._build(child, (*location, index), positions)
+                    for index, child in enumerate(node.items)
+                ]
             case _Scalar():
                 return node.value
         raise AssertionError(node)
@@ -281,17 +328,27 @@ class _Reader:
         if depth > MAX_DEPTH:
             self._stop(place, f"nested more than {MAX_DEPTH} levels deep")
         if self.num_nodes > MAX_NODES:
-            self._stop(place, f"more than {MAX_NODES:,} values in one file (an alias counts as often as it is used)")
+            self._stop(
+                place,
+                f"more than {MAX_NODES:,} values in one file (an alias counts as often as it is "
+                "used)",
+            )
 
     def _note(self, place: SourceLocation, code: str, message: str, hint: str) -> None:
         self.problems.append(Problem(*place, "", code, message, hint))
 
-    def _stop(self, place: SourceLocation, message: str, hint: str = "", *, code: str = "yaml") -> NoReturn:
+    def _stop(
+        self, place: SourceLocation, message: str, hint: str = "", *, code: str = "yaml"
+    ) -> NoReturn:
         raise InvalidInput([*self.problems, Problem(*place, "", code, message, hint)]) from None
 
     def _location(self, event: yaml.Event) -> SourceLocation:
         mark = event.start_mark
-        return SourceLocation(self.file, mark.line + 1, mark.column + 1) if mark else SourceLocation(self.file, 0, 0)
+        return (
+            SourceLocation(self.file, mark.line + 1, mark.column + 1)
+            if mark
+            else SourceLocation(self.file, 0, 0)
+        )
 
 
 def plain_scalar(text: str) -> Scalar:
@@ -324,7 +381,8 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 _NOT_IN_A_FILE = re.compile(rf"{_CONTROL.pattern}|[\u2028\u2029]|\r(?!\n)")
-"""Control characters, and what YAML takes for the end of a line and no editor does: escapes in quotes may name it."""
+"""Control characters, and what YAML takes for the end of a line and no editor does: escapes in
+quotes may name it."""
 
 
 def explained(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str, str]:
@@ -340,8 +398,16 @@ def explained(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str, st
     if found := _full_width(text.split("\n"), (line, line - 1, began)):
         return found
     if above := _value_above(text.split("\n")[: line + 1]):
-        hint = f"line {above} has its value already, or is indented too little: indent both lines alike"
-        return line + 1, len(shown) - len(shown.lstrip()) + 1, "this line is indented deeper than the one above", hint
+        hint = (
+            f"line {above} has its value already, or is indented too little: indent both lines "
+            "alike"
+        )
+        return (
+            line + 1,
+            len(shown) - len(shown.lstrip()) + 1,
+            "this line is indented deeper than the one above",
+            hint,
+        )
     problem = str(error.problem)
     for pattern, at_opening, message, hint in _SYNTAX_ERRORS:
         if pattern in f"{error.context}: {problem}":
@@ -362,7 +428,8 @@ def _full_width(lines: Sequence[str], numbers: Sequence[int]) -> tuple[int, int,
 
 
 def _value_above(lines: list[str]) -> int:
-    """The number of the line `key: value` above the last one, where that is indented deeper; 0 where it is not."""
+    """The number of the line `key: value` above the last one, where that is indented deeper; 0
+    where it is not."""
     *above, last = lines
     number = next((index for index in range(len(above), 0, -1) if above[index - 1].strip(" -#")), 0)
     found = re.match(r"( *)(- +)?[\w-]+: +[^\s#|>&]", above[number - 1]) if number else None

@@ -1,7 +1,8 @@
-"""A document that holds mistakes, as far as it can be understood: so that what stands behind a mistake is checked, too.
+"""A document that holds mistakes, as far as it can be understood: so that what stands behind a
+mistake is checked, too.
 
-Mistakes are taken out one by one, with what they make unknowable, until the rest is a block. What is then said of the
-rest is only told where it does not rest on something that was taken out.
+Mistakes are taken out one by one, with what they make unknowable, until the rest is a block. What
+is then said of the rest is only told where it does not rest on something that was taken out.
 """
 
 import copy
@@ -119,7 +120,8 @@ class _Work:
         return len(self.gone) > before
 
     def _places(self, error: Any, location: Location) -> list[Location]:
-        """What has to go for an error to go: a rule between keys goes with the keys that it names."""
+        """What has to go for an error to go: a rule between keys goes with the keys that it
+        names."""
         is_rule = error["type"] == "value_error" and isinstance(_at(self.value, location), dict)
         return (keys_named(error, location, self.value) if is_rule else []) or [location]
 
@@ -132,7 +134,8 @@ class _Work:
             self._remove(location[:-1])
 
     def _remove(self, location: Location) -> None:
-        """Takes the nearest key out: of a list the whole, whose other items would else be counted anew."""
+        """Takes the nearest key out: of a list the whole, whose other items would else be counted
+        anew."""
         while location and not isinstance(location[-1], str):
             location = location[:-1]
         if not location:

@@ -1,4 +1,5 @@
-"""Values as a person would write them in YAML. What is written here is read back as the same value."""
+"""Values as a person would write them in YAML. What is written here is read back as the same
+value."""
 
 import json
 import re
@@ -30,7 +31,10 @@ def written(value: Any, annotation: Any = None) -> str:
         case dict():
             return (
                 "{"
-                + ", ".join(f"{_text(str(key))}: {written(inner, annotation)}" for key, inner in value.items())
+                + ", ".join(
+                    f"{_text(str(key))}: {written(inner, annotation)}"
+                    for key, inner in value.items()
+                )
                 + "}"
             )
         case list() | tuple():

@@ -17,8 +17,8 @@ class Actor(Record):
 
 
 class AuditEvent(Record):
-    """One act. Each event names the one before it by digest, so that none can be changed, dropped or put between
-    without all that follow being changed too."""
+    """One act. Each event names the one before it by digest, so that none can be changed, dropped
+    or put between without all that follow being changed too."""
 
     sequence: int
     """From 1, without gaps."""

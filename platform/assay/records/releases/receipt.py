@@ -73,7 +73,8 @@ class Envelope(Record):
 
 
 def encoded(payload_type: str, payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding: lengths keep type and content from running into each other."""
+    """DSSE's pre-authentication encoding: lengths keep type and content from running into each
+    other."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
@@ -84,12 +85,22 @@ def predicate_type(kind: Kind) -> str:
 
 
 def read_statement(payload: bytes) -> Statement:
-    """The statement in signed bytes. Raises ValueError for anything that this version did not write."""
+    """The statement in signed bytes. Raises ValueError for anything that this version did not
+    write."""
     said = json.loads(payload)
-    if not isinstance(said, dict) or said.keys() != {"_type", "subject", "predicateType", "predicate"}:
+    if not isinstance(said, dict) or said.keys() != {
+        "_type",
+        "subject",
+        "predicateType",
+        "predicate",
+    }:
         raise ValueError("it is no statement")
     kinds = {predicate_type(kind): kind for kind in KINDS}
-    if said["_type"] != STATEMENT_TYPE or said["predicateType"] not in kinds or len(said["subject"]) != 1:
+    if (
+        said["_type"] != STATEMENT_TYPE
+        or said["predicateType"] not in kinds
+        or len(said["subject"]) != 1
+    ):
         raise ValueError(f"it is of a form that is not known: {said['predicateType']}")
     subject = Subject.model_validate(said["subject"][0])
     statement = Statement(

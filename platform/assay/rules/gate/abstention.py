@@ -11,20 +11,21 @@ from assay.rules.languages.table import NAME
 def abstained(response: str) -> bool:
     """Whether the response says that the answer is not known, and nothing more.
 
-    The response is cut into clauses. At least one must be an abstention ("I don't know", "文中没有提到", "Keine
-    Ahnung", "There is no ...", "... does not exist") and every other one an abstention too, or an aside: a courtesy, a
-    source, a sentence of advice ("I'm sorry", "according to the text", "please ask someone else"). So "I don't know,
-    but it is Paris" is an answer, in every language, as is all that the tables do not know. Every short "There is no
-    ..." counts, so a task whose right answer is such a sentence needs another score.
+    The response is cut into clauses. At least one must be an abstention ("I don't know", "文中没有提到",
+    "Keine Ahnung", "There is no ...", "... does not exist") and every other one an abstention too,
+    or an aside: a courtesy, a source, a sentence of advice ("I'm sorry", "according to the text",
+    "please ask someone else"). So "I don't know, but it is Paris" is an answer, in every language,
+    as is all that the tables do not know. Every short "There is no ..." counts, so a task whose
+    right answer is such a sentence needs another score.
 
-    Reads English, Chinese (simplified and traditional), Japanese, German, French and Spanish; what the languages say
-    stands in `rules/languages`. Case, full-width forms, curly apostrophes, emphasis, quotation marks around the
-    whole, and a label such as "Answer:" do not matter. What is quoted inside is a name. The time is linear in the
-    length of the response.
+    Reads English, Chinese (simplified and traditional), Japanese, German, French and Spanish; what
+    the languages say stands in `rules/languages`. Case, full-width forms, curly apostrophes,
+    emphasis, quotation marks around the whole, and a label such as "Answer:" do not matter. What is
+    quoted inside is a name. The time is linear in the length of the response.
 
-    An empty response is not an abstention: it tells the asker nothing, and a model that falls silent
-    must not meet a limit on hallucination by it. (It is not an answer either; a limit on a score such
-    as `exact_match` is what notices it.)
+    An empty response is not an abstention: it tells the asker nothing, and a model that falls
+    silent must not meet a limit on hallucination by it. (It is not an answer either; a limit on a
+    score such as `exact_match` is what notices it.)
     """
     abstains = False
     for sentence in _SENTENCE_END.split(_plain(response)):
@@ -41,9 +42,13 @@ def abstained(response: str) -> bool:
     return abstains
 
 
-_APOSTROPHES = re.compile("[\u2018\u2019\u02bc\u0060\u00b4](?=\\w)|(?<=\\w)[\u2018\u2019\u02bc\u0060\u00b4]")
+_APOSTROPHES = re.compile(
+    "[\u2018\u2019\u02bc\u0060\u00b4](?=\\w)|(?<=\\w)[\u2018\u2019\u02bc\u0060\u00b4]"
+)
 _EMPHASIS = re.compile("[*_#~]+")
-_LABEL = re.compile(rf"\s*(?:{'|'.join(label for table in LANGUAGES for label in table.labels)}) ?:")
+_LABEL = re.compile(
+    rf"\s*(?:{'|'.join(label for table in LANGUAGES for label in table.labels)}) ?:"
+)
 _PAIRS = (
     "\u201c\u201d",
     '""',
@@ -58,8 +63,8 @@ _QUOTATIONS = tuple(re.compile(f"{marks[0]}([^{marks}]*){marks[1]}") for marks i
 
 
 def _plain(response: str) -> str:
-    """Small letters in their usual widths, without emphasis, label, and quotation marks around the whole; a
-    quotation inside is one letter."""
+    """Small letters in their usual widths, without emphasis, label, and quotation marks around the
+    whole; a quotation inside is one letter."""
     text = unicodedata.normalize("NFKC", _APOSTROPHES.sub("'", response)).casefold().strip()
     text = _EMPHASIS.sub("", text).strip()
     label = _LABEL.match(text)
@@ -77,7 +82,8 @@ _SENTENCE_END = re.compile(
 """Punctuation, a line's end, pictures."""
 _CLAUSE_END = re.compile(r"[,;:()\[\]\u2026\u2013\u2014\u3001]+|\.{2,}|\s-+\s")
 _ASIDE_IN_BRACKETS = re.compile(r"\([^()]{0,60}\)(?=\s*\w)")
-"""In the middle of a clause brackets hold another name of what was named; at its end they may hold the answer."""
+"""In the middle of a clause brackets hold another name of what was named; at its end they may hold
+the answer."""
 
 
 def _clauses(sentence: str) -> Iterator[str]:

@@ -10,10 +10,10 @@ DERIVED = ("penalized_score", "brier")
 def score_of(item: Sample, score: str, penalty_threshold: float) -> float | None:
     """An item's score, as it was given or as it follows from others; None when neither can be had.
 
-    `penalized_score` is 1 for a right answer, 0 for an abstention, and -t/(1-t) for a wrong one, so that to answer pays
-    for one who is sure by more than t (Kalai et al., "Why language models hallucinate", arXiv 2509.04664, section 5).
-    `brier` is the squared distance between the answer's probability and whether it is right (Brier, Monthly Weather
-    Review 78 (1950), 1-3).
+    `penalized_score` is 1 for a right answer, 0 for an abstention, and -t/(1-t) for a wrong one, so
+    that to answer pays for one who is sure by more than t (Kalai et al., "Why language models
+    hallucinate", arXiv 2509.04664, section 5). `brier` is the squared distance between the answer's
+    probability and whether it is right (Brier, Monthly Weather Review 78 (1950), 1-3).
     """
     if score in item.scores:
         return item.scores[score]

@@ -1,8 +1,8 @@
 """Two models that answered the same items: who is better, by how much, and how sure that is.
 
-The bounds are those of the gate's own comparisons (`rules.gate`): exact for shares and ordered by Tango's score, and
-of paired and clustered means for other scores. They are made two-sided, so that two equal models are told apart in
-1 - confidence of all cases and not in twice as many.
+The bounds are those of the gate's own comparisons (`rules.gate`): exact for shares and ordered by
+Tango's score, and of paired and clustered means for other scores. They are made two-sided, so that
+two equal models are told apart in 1 - confidence of all cases and not in twice as many.
 """
 
 from assay.records.comparison import ComparedLimit, Side
@@ -17,14 +17,26 @@ SUREST = 0.9999
 SEARCH_STEPS = 12
 
 
-def compare(suite: SuiteSpec, first: Evaluation, second: Evaluation, confidence: float) -> tuple[ComparedLimit, ...]:
+def compare(
+    suite: SuiteSpec, first: Evaluation, second: Evaluation, confidence: float
+) -> tuple[ComparedLimit, ...]:
     """Every metric that the suite limits, each once, in its order."""
-    metrics = {(task, limit.metric): limit for task, limits in suite.limits.items() for limit in limits}
-    return tuple(_compare(suite, task, limit, first, second, confidence) for (task, _), limit in metrics.items())
+    metrics = {
+        (task, limit.metric): limit for task, limits in suite.limits.items() for limit in limits
+    }
+    return tuple(
+        _compare(suite, task, limit, first, second, confidence)
+        for (task, _), limit in metrics.items()
+    )
 
 
 def _compare(
-    suite: SuiteSpec, task: str, limit: Limit, first: Evaluation, second: Evaluation, confidence: float
+    suite: SuiteSpec,
+    task: str,
+    limit: Limit,
+    first: Evaluation,
+    second: Evaluation,
+    confidence: float,
 ) -> ComparedLimit:
     if limit.metric in CORPUS_WIDE:
         return _incomparable(task, limit.metric, f"{limit.metric} belongs to no single sample")
@@ -56,7 +68,12 @@ def _compare(
 
 
 def _better(
-    suite: SuiteSpec, task: str, limit: Limit, ours: Evaluation, theirs: Evaluation, confidence: float
+    suite: SuiteSpec,
+    task: str,
+    limit: Limit,
+    ours: Evaluation,
+    theirs: Evaluation,
+    confidence: float,
 ) -> LimitResult:
     """The gate's finding on the claim that `ours` is better than `theirs`."""
     claim = Limit(metric=limit.metric, better_than="base", range=limit.range)
@@ -64,7 +81,9 @@ def _better(
     return evaluate_limits(alone, ours, theirs, confidence=confidence)[0]
 
 
-def _sureness(suite: SuiteSpec, task: str, limit: Limit, ours: Evaluation, theirs: Evaluation) -> float:
+def _sureness(
+    suite: SuiteSpec, task: str, limit: Limit, ours: Evaluation, theirs: Evaluation
+) -> float:
     """The highest two-sided confidence of that claim; 0 where there is none."""
 
     def holds(two_sided: float) -> bool:

@@ -1,13 +1,15 @@
 """Stopping early without an error of its own: curtailment.
 
-A task is asked in blocks, and no further when every possible answer to the rest gives the same outcome for each of its
-limits. The outcome is then exactly the one that all items would have given, so no confidence is spent on having looked
-(on curtailment and its stochastic kin: Jennison & Turnbull, Group Sequential Methods (2000), chapter 10). What it saves
-is therefore little for a model that passes: `at_least: 80%` of 90 items takes 79 right answers, and they have to be
-asked for. A model that is clearly too bad is known after half of the items (`make bench-gate` prints the shares).
+A task is asked in blocks, and no further when every possible answer to the rest gives the same
+outcome for each of its limits. The outcome is then exactly the one that all items would have given,
+so no confidence is spent on having looked (on curtailment and its stochastic kin: Jennison &
+Turnbull, Group Sequential Methods (2000), chapter 10). What it saves is therefore little for a
+model that passes: `at_least: 80%` of 90 items takes 79 right answers, and they have to be asked
+for. A model that is clearly too bad is known after half of the items (`make bench-gate` prints the
+shares).
 
-It takes scores that are 0 or 1 and items that stand alone: then a limit's outcome rises with each right answer, and
-only the two ends, all of the rest right and all wrong, have to be looked at.
+It takes scores that are 0 or 1 and items that stand alone: then a limit's outcome rises with each
+right answer, and only the two ends, all of the rest right and all wrong, have to be looked at.
 """
 
 from assay.records.gate import Sample, TaskResult
@@ -27,9 +29,9 @@ ZERO_OR_ONE = (
 
 
 def can_stop(suite: SuiteSpec, task: str) -> bool:
-    """Whether the task may be stopped early: the suite says so, and each of its limits can be settled before the last
-    item. A judge is asked at the end, Python of the task's own may give any score, and limits that stand for each
-    other are decided together."""
+    """Whether the task may be stopped early: the suite says so, and each of its limits can be
+    settled before the last item. A judge is asked at the end, Python of the task's own may give any
+    score, and limits that stand for each other are decided together."""
     settings = suite.settings(task)
     return (
         suite.stop_early
@@ -42,7 +44,10 @@ def can_stop(suite: SuiteSpec, task: str) -> bool:
 def completed(result: TaskResult, metric: str, value: float) -> TaskResult:
     """The task as it would be if every item that was not asked had this score."""
     score = "abstained" if metric in ABSTENTION_METRICS else metric
-    rest = tuple(Sample(id=name, prompt="", target="", response="", scores={score: value}) for name in result.unasked)
+    rest = tuple(
+        Sample(id=name, prompt="", target="", response="", scores={score: value})
+        for name in result.unasked
+    )
     return result.model_copy(update={"items": (*result.items, *rest), "unasked": ()})
 
 

@@ -1,4 +1,5 @@
-"""How far limits on a judge's scores can be trusted: as far as the judge was seen to agree with people."""
+"""How far limits on a judge's scores can be trusted: as far as the judge was seen to agree with
+people."""
 
 from collections.abc import Sequence
 
@@ -8,12 +9,17 @@ from assay.spec.gate import JudgeSpec
 
 
 def trusted(
-    results: Sequence[LimitResult], judge: JudgeSpec, judge_digest: str, measured: JudgeAgreement | None
+    results: Sequence[LimitResult],
+    judge: JudgeSpec,
+    judge_digest: str,
+    measured: JudgeAgreement | None,
 ) -> tuple[LimitResult, ...]:
-    """The decided limits; those on the metric `judge` are INCONCLUSIVE while the judge of this digest was not measured,
-    or does not agree with people as the suite demands."""
+    """The decided limits; those on the metric `judge` are INCONCLUSIVE while the judge of this
+    digest was not measured, or does not agree with people as the suite demands."""
     fault = judge_fault(judge, judge_digest, measured)
-    return tuple(_with_trust(result, fault, measured) if _is_judged(result) else result for result in results)
+    return tuple(
+        _with_trust(result, fault, measured) if _is_judged(result) else result for result in results
+    )
 
 
 def judge_fault(judge: JudgeSpec, judge_digest: str, measured: JudgeAgreement | None) -> str:
@@ -23,7 +29,10 @@ def judge_fault(judge: JudgeSpec, judge_digest: str, measured: JudgeAgreement | 
     if measured.judge_digest != judge_digest:
         return "another judge was measured: `assay gate selftest` measures this one"
     if measured.within > judge.agreement_within:
-        return "the judge was measured with another `agreement_within`: `assay gate selftest` measures it anew"
+        return (
+            "the judge was measured with another `agreement_within`: `assay gate selftest` "
+            "measures it anew"
+        )
     demands = (
         ("agreement", judge.min_agreement, measured.agreement, measured.agreement_lower),
         ("kappa", judge.min_kappa, measured.kappa, measured.kappa_lower),
@@ -34,7 +43,9 @@ def judge_fault(judge: JudgeSpec, judge_digest: str, measured: JudgeAgreement | 
     return ""
 
 
-def _too_low(name: str, least: float, observed: float | None, lower: float | None, measured: JudgeAgreement) -> str:
+def _too_low(
+    name: str, least: float, observed: float | None, lower: float | None, measured: JudgeAgreement
+) -> str:
     if observed is None or lower is None:
         return f"the judge has no {name}: all {measured.num_labels} labels and scores are one"
     return (
@@ -51,5 +62,7 @@ def _with_trust(result: LimitResult, fault: str, measured: JudgeAgreement | None
     said = {"outcome": "INCONCLUSIVE", "reason": f"{fault}; its scores: {result.reason}"}
     if not fault and measured is not None:
         agreed = f"{measured.num_agreed} of {measured.num_labels} labels of people"
-        said = {"reason": f"{result.reason}; the judge agrees with {agreed}, at least {measured.agreement_lower:.1%}"}
+        said = {
+            "reason": f"{result.reason}; the judge agrees with {agreed}, at least {measured.agreement_lower:.1%}"
+        }
     return LimitResult.model_validate({**result.model_dump(), **said})

@@ -32,11 +32,13 @@ FEWEST_WINDOWS = 5
 def evaluate_service(
     service: ServiceSpec, measured: ServiceMeasurement | None, confidence: float
 ) -> tuple[LimitResult, ...]:
-    """Decide every service limit. Percentiles have bounds from order statistics, in which a request without an answer
-    counts as one that takes for ever; rates have exact ones; throughput those of the mean over windows. Peak memory
-    is the highest that was seen, and is compared as it is."""
+    """Decide every service limit. Percentiles have bounds from order statistics, in which a request
+    without an answer counts as one that takes for ever; rates have exact ones; throughput those of
+    the mean over windows. Peak memory is the highest that was seen, and is compared as it is."""
     return tuple(
-        _result("service", metric, limit, unit, direction, service.level, confidence, decide, measured)
+        _result(
+            "service", metric, limit, unit, direction, service.level, confidence, decide, measured
+        )
         for metric, unit, direction, decide in _SERVICE
         if (limit := getattr(service, metric)) is not None
     )
@@ -45,29 +47,42 @@ def evaluate_service(
 def evaluate_contamination(
     spec: ContaminationSpec, found: ContaminationRecord | None, task_digests: dict[str, str]
 ) -> tuple[LimitResult, ...]:
-    """Decide on the items that stand in the training data; nothing where no training data is known. A check of other
-    items than `task_digests` names is INCONCLUSIVE."""
+    """Decide on the items that stand in the training data; nothing where no training data is known.
+    A check of other items than `task_digests` names is INCONCLUSIVE."""
     if found is None:
         return ()
     results = []
-    for metric, action, hits in (("exact", spec.exact, found.exact), ("near", spec.near, found.near)):
+    for metric, action, hits in (
+        ("exact", spec.exact, found.exact),
+        ("near", spec.near, found.near),
+    ):
         if action == "fail":
             result = _result(
-                "contamination", metric, 0.0, "share", "at_most", "hard", None, _count, (found, hits, task_digests)
+                "contamination",
+                metric,
+                0.0,
+                "share",
+                "at_most",
+                "hard",
+                None,
+                _count,
+                (found, hits, task_digests),
             )
             results.append(result)
     return tuple(results)
 
 
 def joined_contamination(found: Sequence[ContaminationRecord]) -> ContaminationRecord:
-    """What was found in several sets of training data, as if they were one. All are of the same tasks, or the join
-    says of which they are not."""
+    """What was found in several sets of training data, as if they were one. All are of the same
+    tasks, or the join says of which they are not."""
     if len(found) == 1:
         return found[0]
     digests: dict[str, str] = {}
     for record in found:
         for task, digest in record.task_digests.items():
-            digests[task] = digest if digests.get(task, digest) == digest else "compared in several versions"
+            digests[task] = (
+                digest if digests.get(task, digest) == digest else "compared in several versions"
+            )
     return ContaminationRecord(
         train_digest=digest_of([record.train_digest for record in found]),
         task_digests=digests,
@@ -83,19 +98,35 @@ def joined_contamination(found: Sequence[ContaminationRecord]) -> ContaminationR
 def evaluate_parity(
     spec: ParitySpec, found: ParityRecord | None, artifact_digest: str, confidence: float
 ) -> tuple[LimitResult, ...]:
-    """Decide on what was lost from the first form of the model that was probed to the served one; probes are the
-    units of evidence."""
+    """Decide on what was lost from the first form of the model that was probed to the served one;
+    probes are the units of evidence."""
     own = found if found is not None and found.artifact_digest == artifact_digest else None
     pair = _whole_way(own.pairs if own else ())
     results = []
     if (least := spec.top1_agreement) is not None:
         result = _result(
-            "parity", "top1_agreement", least, "share", "at_least", spec.level, confidence, _agreement, pair
+            "parity",
+            "top1_agreement",
+            least,
+            "share",
+            "at_least",
+            spec.level,
+            confidence,
+            _agreement,
+            pair,
         )
         results.append(result)
     if (most := spec.logprob_difference) is not None:
         result = _result(
-            "parity", "logprob_difference", most, "nats", "at_most", spec.level, confidence, _distance, pair
+            "parity",
+            "logprob_difference",
+            most,
+            "nats",
+            "at_most",
+            spec.level,
+            confidence,
+            _distance,
+            pair,
         )
         results.append(result)
     return tuple(results)
@@ -176,11 +207,25 @@ def _result(
 
 def _decided(seen: _Seen, limit: float, direction: Direction, unit: Unit) -> tuple[Outcome, str]:
     if direction == "at_most":
-        met, excluded, bound, opposite = seen.upper <= limit, seen.lower > limit, seen.upper, seen.lower
+        met, excluded, bound, opposite = (
+            seen.upper <= limit,
+            seen.lower > limit,
+            seen.upper,
+            seen.lower,
+        )
     else:
-        met, excluded, bound, opposite = seen.lower >= limit, seen.upper < limit, seen.lower, seen.upper
+        met, excluded, bound, opposite = (
+            seen.lower >= limit,
+            seen.upper < limit,
+            seen.lower,
+            seen.upper,
+        )
     outcome: Outcome = "FAIL" if excluded else "PASS" if met else "INCONCLUSIVE"
-    words = ("at least" if direction == "at_most" else "at most") if excluded else direction.replace("_", " ")
+    words = (
+        ("at least" if direction == "at_most" else "at most")
+        if excluded
+        else direction.replace("_", " ")
+    )
     shown = opposite if excluded else bound
     wish = "allowed" if direction == "at_most" else "required"
     reason = f"{seen.words}; {words} {in_unit(shown, unit)}, {wish} {in_unit(limit, unit)}"
@@ -194,11 +239,20 @@ def _percentile(measured: ServiceMeasurement, metric: str, _: float, confidence:
     else:
         values = list(measured.inter_token_s)
     _check(values)
-    upper, lower = quantile_upper(values, share, confidence), quantile_lower(values, share, confidence)
+    upper, lower = (
+        quantile_upper(values, share, confidence),
+        quantile_lower(values, share, confidence),
+    )
     needed = math.ceil(math.log(1 - confidence) / math.log(share))
-    more = f"; it takes {needed} requests or more to bound this percentile" if len(values) < needed else ""
+    more = (
+        f"; it takes {needed} requests or more to bound this percentile"
+        if len(values) < needed
+        else ""
+    )
     seen = quantile(values, share)
-    words = f"{in_unit(seen, 'seconds')} over {len(values)} requests, {100 * confidence:g}% confidence"
+    words = (
+        f"{in_unit(seen, 'seconds')} over {len(values)} requests, {100 * confidence:g}% confidence"
+    )
     return _Seen(seen, lower, upper, len(values), "order statistics", words, more)
 
 
@@ -209,7 +263,9 @@ def _throughput(measured: ServiceMeasurement, _: str, limit: float, confidence: 
     _check(windows)
     n = len(windows)
     if n < FEWEST_WINDOWS:
-        raise _NotMeasured(f"the load lasted {n} windows; {FEWEST_WINDOWS} give a bound: send more requests")
+        raise _NotMeasured(
+            f"the load lasted {n} windows; {FEWEST_WINDOWS} give a bound: send more requests"
+        )
     mean = math.fsum(windows) / n
     error = math.sqrt(math.fsum((rate - mean) ** 2 for rate in windows) / (n - 1) / n)
     reach = float(student.ppf(confidence, n - 1)) * error
@@ -236,7 +292,10 @@ def _memory(measured: ServiceMeasurement, _: str, __: float, ___: float) -> _See
     if not measured.peak_memory_bytes or not measured.memory_bytes:
         raise _NotMeasured("the engine's memory cannot be read here")
     share = measured.peak_memory_bytes / measured.memory_bytes
-    words = f"{measured.peak_memory_bytes / 1e9:.1f} of {measured.memory_bytes / 1e9:.1f} GB at the highest"
+    words = (
+        f"{measured.peak_memory_bytes / 1e9:.1f} of {measured.memory_bytes / 1e9:.1f} GB at the "
+        "highest"
+    )
     return _Seen(share, share, share, measured.num_requests, "highest value", words)
 
 
@@ -253,7 +312,10 @@ _SERVICE: tuple[tuple[str, Unit, Direction, Callable[..., _Seen]], ...] = (
 
 
 def _count(
-    measured: tuple[ContaminationRecord, tuple[ContaminationHit, ...], dict[str, str]], metric: str, _: float, __: None
+    measured: tuple[ContaminationRecord, tuple[ContaminationHit, ...], dict[str, str]],
+    metric: str,
+    _: float,
+    __: None,
 ) -> _Seen:
     found, hits, task_digests = measured
     if found.task_digests != task_digests:
@@ -261,7 +323,10 @@ def _count(
     n = found.num_items
     share = len({(hit.task, hit.item) for hit in hits}) / n if n else 0.0
     worst = f", such as {hits[0].item[:80]!r}" if hits else ""
-    words = f"{len(hits)} of {n} items are {'' if metric == 'exact' else 'nearly '}in the training data{worst}"
+    words = (
+        f"{len(hits)} of {n} items are {'' if metric == 'exact' else 'nearly '}in the training "
+        f"data{worst}"
+    )
     return _Seen(share, share, share, n, "exhaustive search", words)
 
 
@@ -273,12 +338,16 @@ def _whole_way(pairs: Sequence[ParityPair]) -> ParityPair | None:
 
 
 def _agreement(pair: ParityPair, _: str, __: float, confidence: float) -> _Seen:
-    """Tokens of one probe agree or differ together, so the share is counted as if a probe were one token."""
+    """Tokens of one probe agree or differ together, so the share is counted as if a probe were one
+    token."""
     n = pair.num_probes
     if n == 0:
         raise _NotMeasured("there were no probes")
     k = min(n, math.floor(pair.top1_agreement * n))
-    words = f"{pair.top1_agreed} of {pair.num_tokens} tokens in {n} probes, {pair.first} against {pair.second}"
+    words = (
+        f"{pair.top1_agreed} of {pair.num_tokens} tokens in {n} probes, {pair.first} against "
+        f"{pair.second}"
+    )
     return _Seen(
         pair.top1_agreement,
         clopper_pearson_lower(k, n, confidence),
@@ -290,14 +359,17 @@ def _agreement(pair: ParityPair, _: str, __: float, confidence: float) -> _Seen:
 
 
 def _distance(pair: ParityPair, _: str, limit: float, confidence: float) -> _Seen:
-    """A distance has no greatest value; the bound reckons with twice the greatest that was seen or is allowed."""
+    """A distance has no greatest value; the bound reckons with twice the greatest that was seen or
+    is allowed."""
     probes = list(pair.probe_abs_logprob)
     _check(probes)
     if len(probes) < 2:
         raise _NotMeasured("a bound takes two probes or more")
     most = max(limit, *probes)
     found = mean_bounds(probes, None, confidence, lowest=0.0, highest=2 * most)
-    words = f"mean {found.mean:.4f} nats over {len(probes)} probes, {pair.first} against {pair.second}"
+    words = (
+        f"mean {found.mean:.4f} nats over {len(probes)} probes, {pair.first} against {pair.second}"
+    )
     return _Seen(found.mean, found.lower, found.upper, len(probes), "t and Gaffke", words)
 
 

@@ -1,9 +1,11 @@
-"""The gate, tested on itself: models of known quality are made from stored answers, and decided many times.
+"""The gate, tested on itself: models of known quality are made from stored answers, and decided
+many times.
 
-Each draw takes the task's clusters of items anew, with replacement, so that it stands for other questions of the
-same kind. A model of known quality comes from replacing answers, each with the same probability, by the worst (or
-the best) that a score can be. A model as good as the one it is compared with comes from exchanging the two, cluster
-by cluster, by the toss of a coin. Every draw is decided by the code that decides a release.
+Each draw takes the task's clusters of items anew, with replacement, so that it stands for other
+questions of the same kind. A model of known quality comes from replacing answers, each with the
+same probability, by the worst (or the best) that a score can be. A model as good as the one it is
+compared with comes from exchanging the two, cluster by cluster, by the toss of a coin. Every draw
+is decided by the code that decides a release.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +29,8 @@ SPOILT = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
 """Shares of answers that are spoilt, from none to nearly every second."""
 
 RATE_CONFIDENCE = 0.995
-"""Of each bound of a rate. A suite's self-test has some ten rates, and should not be alarmed by chance."""
+"""Of each bound of a rate. A suite's self-test has some ten rates, and should not be alarmed by
+chance."""
 
 WANTED_POWER = 0.8
 """A model that is good enough should pass in this share of the draws."""
@@ -38,8 +41,8 @@ Scores = dict[str, float]
 def selftest_limits(
     suite: SuiteSpec, candidate: Evaluation, base: Evaluation | None, *, draws: int, seed: int
 ) -> tuple[LimitSelftest, ...]:
-    """Every limit of the suite on its own, in its order. The same seed gives the same rates. A comparison with the
-    champion is tested on the base model's answers."""
+    """Every limit of the suite on its own, in its order. The same seed gives the same rates. A
+    comparison with the champion is tested on the base model's answers."""
     tests = [(task, limit) for task, limits in suite.limits.items() for limit in limits]
     return tuple(
         _selftest_limit(_Stored.of(suite, task, limit, candidate, base), draws, (seed, number))
@@ -51,7 +54,9 @@ def selftest_suite(
     suite: SuiteSpec, candidate: Evaluation, base: Evaluation | None, *, draws: int, seed: int
 ) -> tuple[Planted, ...]:
     """The verdict of the whole suite on the candidate when a share of all its answers is spoilt."""
-    stored = [_Stored.of(suite, task, limits[0], candidate, base) for task, limits in suite.limits.items()]
+    stored = [
+        _Stored.of(suite, task, limits[0], candidate, base) for task, limits in suite.limits.items()
+    ]
 
     def decide(corrupted: float, rng: "Generator") -> Outcome:
         sides: list[tuple[TaskResult, TaskResult]] = []
@@ -62,24 +67,31 @@ def selftest_suite(
             sides.append(task.draw(rng, shift=corrupted, towards=worst))
         other = _evaluation(base, [theirs for _, theirs in sides]) if base else None
         ours = _evaluation(candidate, [first for first, _ in sides])
-        return overall(evaluate_limits(suite, ours, other, other, confidence=corrected_confidence(suite)))
+        return overall(
+            evaluate_limits(suite, ours, other, other, confidence=corrected_confidence(suite))
+        )
 
     planted = []
     for corrupted in SPOILT:
         rng = _generator(seed, round(1000 * corrupted))
-        planted.append(_planted(corrupted, _outcomes([decide(corrupted, rng) for _ in range(draws)])))
+        planted.append(
+            _planted(corrupted, _outcomes([decide(corrupted, rng) for _ in range(draws)]))
+        )
     return tuple(planted)
 
 
 def faults_of(limits: Sequence[LimitSelftest]) -> tuple[str, ...]:
     """Every missed promise, with the limit that misses it."""
     return tuple(
-        f"{limit.task} {limit.metric} {limit.requirement}: {fault}" for limit in limits for fault in limit.faults
+        f"{limit.task} {limit.metric} {limit.requirement}: {fault}"
+        for limit in limits
+        for fault in limit.faults
     )
 
 
 class _Drawn(NamedTuple):
-    """What a decision reads of an item: thousands are made, and a full record would take most of the time."""
+    """What a decision reads of an item: thousands are made, and a full record would take most of
+    the time."""
 
     id: str
     scores: Scores
@@ -100,22 +112,40 @@ class _Stored:
     lower_is_better: tuple[str, ...]
     ours: tuple[Sample, ...]
     theirs: tuple[Sample, ...]
-    """The base model's answers in the order of `ours`; the candidate's own where there is no base."""
+    """The base model's answers in the order of `ours`; the candidate's own where there is no
+    base."""
     clusters: tuple[tuple[int, ...], ...]
     candidate: Evaluation
     base: Evaluation | None
 
     @classmethod
-    def of(cls, suite: SuiteSpec, task: str, limit: Limit, candidate: Evaluation, base: Evaluation | None) -> "_Stored":
+    def of(
+        cls,
+        suite: SuiteSpec,
+        task: str,
+        limit: Limit,
+        candidate: Evaluation,
+        base: Evaluation | None,
+    ) -> "_Stored":
         found = next(result for result in candidate.tasks if result.task == task)
-        other = {item.id: item for result in base.tasks if result.task == task for item in result.items} if base else {}
+        other = (
+            {item.id: item for result in base.tasks if result.task == task for item in result.items}
+            if base
+            else {}
+        )
         items = {item.id: item for item in found.items if item.error is None}
         if base:
-            items = {key: item for key, item in items.items() if key in other and other[key].error is None}
+            items = {
+                key: item
+                for key, item in items.items()
+                if key in other and other[key].error is None
+            }
         ours = tuple(items.values())
         members: dict[str, list[int]] = {}
         for index, item in enumerate(ours):
-            members.setdefault(item.id if item.cluster is None else f"cluster {item.cluster}", []).append(index)
+            members.setdefault(
+                item.id if item.cluster is None else f"cluster {item.cluster}", []
+            ).append(index)
         return cls(
             suite,
             task,
@@ -130,20 +160,30 @@ class _Stored:
         )
 
     def draw(
-        self, rng: "Generator", *, shift: float = 0.0, towards: Mapping[str, float] | None = None, equal: bool = False
+        self,
+        rng: "Generator",
+        *,
+        shift: float = 0.0,
+        towards: Mapping[str, float] | None = None,
+        equal: bool = False,
     ) -> tuple[TaskResult, TaskResult]:
-        """Other questions of this kind, answered by a model of which a share `shift` of the answers has the scores
-        `towards`, and by the one it is compared with. `equal` makes both as good as each other beforehand."""
+        """Other questions of this kind, answered by a model of which a share `shift` of the answers
+        has the scores `towards`, and by the one it is compared with. `equal` makes both as good as
+        each other beforehand."""
         chosen = rng.integers(len(self.clusters), size=len(self.clusters)).tolist()
         exchanged = rng.random(len(chosen)) < 0.5 if equal else [False] * len(chosen)
         pairs = [
-            (self.theirs[index], self.ours[index], place) if exchange else (self.ours[index], self.theirs[index], place)
+            (self.theirs[index], self.ours[index], place)
+            if exchange
+            else (self.ours[index], self.theirs[index], place)
             for place, (cluster, exchange) in enumerate(zip(chosen, exchanged, strict=True))
             for index in self.clusters[cluster]
         ]
         replaced = rng.random(len(pairs)) < shift
         ours, theirs = [], []
-        for number, ((first, second, place), replace) in enumerate(zip(pairs, replaced, strict=True)):
+        for number, ((first, second, place), replace) in enumerate(
+            zip(pairs, replaced, strict=True)
+        ):
             name, cluster = str(number), None if first.cluster is None else str(place)
             scores = {**first.scores, **(towards or {})} if replace else first.scores
             ours.append(_Drawn(name, scores, cluster))
@@ -156,10 +196,14 @@ class _Stored:
 
     def decide(self, sides: tuple[TaskResult, TaskResult]) -> LimitResult:
         """What the gate says of the limit alone."""
-        alone = self.suite.model_copy(update={"limits": {self.name: (self.limit,)}, "improvements": "all"})
+        alone = self.suite.model_copy(
+            update={"limits": {self.name: (self.limit,)}, "improvements": "all"}
+        )
         other = _evaluation(self.base, [sides[1]]) if self.base and self.limit.reference else None
         ours = _evaluation(self.candidate, [sides[0]])
-        return evaluate_limits(alone, ours, other, other, confidence=corrected_confidence(self.suite))[0]
+        return evaluate_limits(
+            alone, ours, other, other, confidence=corrected_confidence(self.suite)
+        )[0]
 
     def extreme(self, limit: Limit, *, worst: bool) -> Scores:
         """The worst, or the best, that an answer can be in the sense of a limit's metric."""
@@ -199,7 +243,9 @@ class _Stored:
 def _selftest_limit(stored: _Stored, draws: int, seed: tuple[int, int]) -> LimitSelftest:
     limit, worst = stored.limit, stored.extreme(stored.limit, worst=True)
 
-    def rates(number: int, make: Callable[["Generator"], tuple[TaskResult, TaskResult]]) -> Outcomes:
+    def rates(
+        number: int, make: Callable[["Generator"], tuple[TaskResult, TaskResult]]
+    ) -> Outcomes:
         rng = _generator(*seed, number)
         return _outcomes([stored.decide(make(rng)).outcome for _ in range(draws)])
 
@@ -227,8 +273,8 @@ def _selftest_limit(stored: _Stored, draws: int, seed: tuple[int, int]) -> Limit
 
 
 def _onto_limit(stored: _Stored) -> tuple[float, Scores] | None:
-    """The share of answers to replace, and by what, for a model that lies exactly on the limit. None where no such
-    model can be made, or where every model meets the limit."""
+    """The share of answers to replace, and by what, for a model that lies exactly on the limit.
+    None where no such model can be made, or where every model meets the limit."""
     limit = stored.limit
     if limit.metric in CORPUS_WIDE or (limit.reference is not None and stored.base is None):
         return None
@@ -236,7 +282,9 @@ def _onto_limit(stored: _Stored) -> tuple[float, Scores] | None:
     (worst,), (best,) = to_worst.values(), to_best.values()
     if limit.reference is not None:
         mean = (stored.mean(stored.ours) + stored.mean(stored.theirs)) / 2
-        towards, room = (to_worst, abs(mean - worst)) if limit.no_worse_than else (to_best, abs(best - mean))
+        towards, room = (
+            (to_worst, abs(mean - worst)) if limit.no_worse_than else (to_best, abs(best - mean))
+        )
         margin = limit.margin or 0.0
         return (margin / room if margin else 0.0, towards) if room >= margin else None
     said = limit.at_most if limit.at_least is None else limit.at_least
@@ -251,32 +299,47 @@ def _onto_limit(stored: _Stored) -> tuple[float, Scores] | None:
 
 
 def _faults(
-    stored: _Stored, outcome: Outcome, on_limit: Outcomes | None, equal: Outcomes | None, planted: Sequence[Planted]
+    stored: _Stored,
+    outcome: Outcome,
+    on_limit: Outcomes | None,
+    equal: Outcomes | None,
+    planted: Sequence[Planted],
 ) -> tuple[str, ...]:
     """What is promised and not kept. A rate misses its promise when its whole interval does."""
     promised, limit = 1 - corrected_confidence(stored.suite), stored.limit
     found = []
     if on_limit and on_limit.passes.lower > promised:
         found.append(
-            f"a model exactly on the limit passes in {on_limit.passes.share:.1%} of the draws, not {promised:.1%}"
+            f"a model exactly on the limit passes in {on_limit.passes.share:.1%} of the draws, not "
+            f"{promised:.1%}"
         )
     if on_limit and on_limit.fails.lower > promised:
         found.append(
-            f"a model exactly on the limit fails in {on_limit.fails.share:.1%} of the draws, not {promised:.1%}"
+            f"a model exactly on the limit fails in {on_limit.fails.share:.1%} of the draws, not "
+            f"{promised:.1%}"
         )
     if equal and limit.no_worse_than and equal.fails.lower > promised:
-        found.append(f"a model that is no worse fails in {equal.fails.share:.1%} of the draws, not {promised:.1%}")
+        found.append(
+            f"a model that is no worse fails in {equal.fails.share:.1%} of the draws, not "
+            f"{promised:.1%}"
+        )
     if equal and limit.no_worse_than and equal.passes.upper < WANTED_POWER:
         few = f"a model that is no worse passes in only {equal.passes.share:.1%} of the draws"
-        found.append(f"{few}; it takes more items, a wider margin, or a `floor` where the base model is weak")
+        found.append(
+            f"{few}; it takes more items, a wider margin, or a `floor` where the base model is weak"
+        )
     if outcome == "PASS" and planted[0].passes.upper < WANTED_POWER:
-        few = f"a model as good as this one passes in only {planted[0].passes.share:.1%} of the draws"
+        few = (
+            f"a model as good as this one passes in only {planted[0].passes.share:.1%} of the draws"
+        )
         found.append(f"{few}; the task wants more items")
     return tuple(found)
 
 
 def _outcomes(found: Sequence[Outcome]) -> Outcomes:
-    return Outcomes(passes=_rate(found.count("PASS"), len(found)), fails=_rate(found.count("FAIL"), len(found)))
+    return Outcomes(
+        passes=_rate(found.count("PASS"), len(found)), fails=_rate(found.count("FAIL"), len(found))
+    )
 
 
 def _planted(corrupted: float, outcomes: Outcomes) -> Planted:
@@ -294,7 +357,10 @@ def _rate(count: int, draws: int) -> Rate:
 
 def _evaluation(evaluation: Evaluation, tasks: Sequence[TaskResult]) -> Evaluation:
     return Evaluation.model_construct(
-        artifact_digest=evaluation.artifact_digest, model_name=evaluation.model_name, tasks=tuple(tasks), seconds=0.0
+        artifact_digest=evaluation.artifact_digest,
+        model_name=evaluation.model_name,
+        tasks=tuple(tasks),
+        seconds=0.0,
     )
 
 

@@ -1,14 +1,22 @@
 """The gate's decision: every limit of a suite against what was seen.
 
-A limit is decided by bounds. It is PASS when the one-sided confidence bound meets it, FAIL when even the
-opposite bound cannot, and INCONCLUSIVE otherwise, which never lets a candidate through.
+A limit is decided by bounds. It is PASS when the one-sided confidence bound meets it, FAIL when
+even the opposite bound cannot, and INCONCLUSIVE otherwise, which never lets a candidate through.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from assay.records.gate import Evaluation, LimitResult, Outcome, Reference, Sample, SliceResult, TaskResult
+from assay.records.gate import (
+    Evaluation,
+    LimitResult,
+    Outcome,
+    Reference,
+    Sample,
+    SliceResult,
+    TaskResult,
+)
 from assay.rules.gate.answers import is_right, score_of
 from assay.rules.gate.early_stopping import ABSTENTION_METRICS, can_stop, completed
 from assay.rules.statistics.calibration import calibration_bounds
@@ -24,7 +32,8 @@ from assay.text import normalized, without_punctuation
 MADE_OF = {"ece": "confidence", "macro_f1": "exact_match"}
 """The score of each sample that a metric of all samples is made of."""
 LOWER_IS_BETTER = tuple(metric.name for metric in METRICS if metric.lower_is_better)
-"""Metrics of which less is better; a task's file may name others. Of every other one more is better."""
+"""Metrics of which less is better; a task's file may name others. Of every other one more is
+better."""
 
 IMPROVEMENTS = "improvements"
 """The family of the `better_than` limits of which any one is enough."""
@@ -42,12 +51,13 @@ def evaluate_limits(
     *,
     confidence: float | None = None,
 ) -> tuple[LimitResult, ...]:
-    """Decide every limit of the suite's tasks, in its order; `confidence` is the suite's when not said. What cannot
-    be read (a task that was not evaluated, an item without an answer, a score that is missing or no number, items
-    that differ) is INCONCLUSIVE, with the reason.
+    """Decide every limit of the suite's tasks, in its order; `confidence` is the suite's when not
+    said. What cannot be read (a task that was not evaluated, an item without an answer, a score
+    that is missing or no number, items that differ) is INCONCLUSIVE, with the reason.
 
-    For `no_worse_than` and `better_than`, `observed`, `bound` and `limit` are differences, candidate minus the
-    other: the bound must reach -margin (exceed +margin), or, where lower is better, stay under +margin (-margin).
+    For `no_worse_than` and `better_than`, `observed`, `bound` and `limit` are differences,
+    candidate minus the other: the bound must reach -margin (exceed +margin), or, where lower is
+    better, stay under +margin (-margin).
     """
     evaluated: dict[Reference, Evaluation] = {}
     if base is not None:
@@ -57,7 +67,9 @@ def evaluate_limits(
     case = _Case(suite, candidate, evaluated)
     level = suite.confidence if confidence is None else confidence
     claims = [(task, limit) for task, limit in case.limits if _stands_for_others(suite, limit)]
-    confidences = _holm(claims, level, lambda claim, at: _decide(case, *claim, at).outcome == "PASS")
+    confidences = _holm(
+        claims, level, lambda claim, at: _decide(case, *claim, at).outcome == "PASS"
+    )
     return tuple(
         _decide(case, task, limit, confidences[id(limit)], IMPROVEMENTS)
         if id(limit) in confidences
@@ -67,13 +79,15 @@ def evaluate_limits(
 
 
 def overall(results: Sequence[LimitResult]) -> Outcome:
-    """The verdict: hard limits alone decide, and without any there is nothing to pass. Of a family, one limit that
-    is met is enough, and it fails only when all of it fails."""
+    """The verdict: hard limits alone decide, and without any there is nothing to pass. Of a family,
+    one limit that is met is enough, and it fails only when all of it fails."""
     hard = [result for result in results if result.level == "hard"]
     outcomes = {result.outcome for result in hard if result.family is None}
     for family in {result.family for result in hard if result.family is not None}:
         of_family = {result.outcome for result in hard if result.family == family}
-        outcomes.add("PASS" if "PASS" in of_family else "FAIL" if of_family == {"FAIL"} else "INCONCLUSIVE")
+        outcomes.add(
+            "PASS" if "PASS" in of_family else "FAIL" if of_family == {"FAIL"} else "INCONCLUSIVE"
+        )
     if "FAIL" in outcomes:
         return "FAIL"
     return "PASS" if outcomes == {"PASS"} else "INCONCLUSIVE"
@@ -87,14 +101,19 @@ def is_settled(
     *,
     confidence: float,
 ) -> bool:
-    """Whether every limit of a task, which the candidate has answered in part, has the same outcome whatever the other
-    answers are. A task that may not be stopped early, or with an item that the server has failed, is never settled."""
+    """Whether every limit of a task, which the candidate has answered in part, has the same outcome
+    whatever the other answers are. A task that may not be stopped early, or with an item that the
+    server has failed, is never settled."""
     if not can_stop(suite, result.task) or any(item.error is not None for item in result.items):
         return False
-    candidate = Evaluation.model_construct(artifact_digest="", model_name="", tasks=(result,), seconds=0.0)
+    candidate = Evaluation.model_construct(
+        artifact_digest="", model_name="", tasks=(result,), seconds=0.0
+    )
     alone = suite.model_copy(update={"limits": {result.task: suite.limits[result.task]}})
     decided = evaluate_limits(alone, candidate, base, champion, confidence=confidence)
-    return all(limit.bound is not None for limit in decided)  # without a bound there was no evidence
+    return all(
+        limit.bound is not None for limit in decided
+    )  # without a bound there was no evidence
 
 
 @dataclass(frozen=True)
@@ -115,21 +134,34 @@ class _Case:
 
     def asked_alone(self, task: str) -> "_Case":
         """As if there were no other items than those that the candidate was asked."""
-        ids = {item.id for found in self.candidate.tasks if found.task == task for item in found.items}
+        ids = {
+            item.id for found in self.candidate.tasks if found.task == task for item in found.items
+        }
 
         def cut(evaluation: Evaluation) -> Evaluation:
             tasks = (
-                found.model_copy(update={"items": tuple(item for item in found.items if item.id in ids), "unasked": ()})
+                found.model_copy(
+                    update={
+                        "items": tuple(item for item in found.items if item.id in ids),
+                        "unasked": (),
+                    }
+                )
                 for found in evaluation.tasks
                 if found.task == task
             )
             return evaluation.model_copy(update={"tasks": tuple(tasks)})
 
-        return _Case(self.suite, cut(self.candidate), {name: cut(found) for name, found in self.references.items()})
+        return _Case(
+            self.suite,
+            cut(self.candidate),
+            {name: cut(found) for name, found in self.references.items()},
+        )
 
     def completed(self, task: str, metric: str, value: float) -> "_Case":
         """As if every other answer had this score."""
-        tasks = tuple(completed(found, metric, value) for found in self.candidate.tasks if found.task == task)
+        tasks = tuple(
+            completed(found, metric, value) for found in self.candidate.tasks if found.task == task
+        )
         return replace(self, candidate=self.candidate.model_copy(update={"tasks": tasks}))
 
 
@@ -151,7 +183,9 @@ class _Scored:
     @property
     def is_share(self) -> bool:
         """Whether every item stands alone and its score is 0 or 1: then there are exact counts."""
-        return len(set(self.clusters.values())) == len(self.values) and set(self.values.values()) <= {0.0, 1.0}
+        return len(set(self.clusters.values())) == len(self.values) and set(
+            self.values.values()
+        ) <= {0.0, 1.0}
 
     @property
     def total(self) -> float:
@@ -200,8 +234,8 @@ def _holm(
     confidence: float,
     passes: Callable[[tuple[str, Limit], float], bool],
 ) -> dict[int, float]:
-    """The confidence at which each claim is decided, by the limit's identity: the whole error is shared by the
-    claims that are not proven yet, until no more of them pass.
+    """The confidence at which each claim is decided, by the limit's identity: the whole error is
+    shared by the claims that are not proven yet, until no more of them pass.
 
     Source: Holm, Scandinavian Journal of Statistics 6 (1979), 65-70.
     """
@@ -215,16 +249,23 @@ def _holm(
     return confidences
 
 
-def _decide(case: _Case, task: str, limit: Limit, confidence: float, family: str | None = None) -> LimitResult:
+def _decide(
+    case: _Case, task: str, limit: Limit, confidence: float, family: str | None = None
+) -> LimitResult:
     num_unasked = case.unasked(task)
     try:
         finding = (_evaluate_part if num_unasked else _evaluate)(case, task, limit, confidence)
     except _NoEvidence as why:
-        num_items = sum(len(_distinct(found)) for found in case.candidate.tasks if found.task == task)
+        num_items = sum(
+            len(_distinct(found)) for found in case.candidate.tasks if found.task == task
+        )
         finding = _Finding("INCONCLUSIVE", str(why), None, num_items)
     bounds, means = finding.bounds, finding.means or {}
     lower_is_better = _lower_is_better(case, task, limit.metric)
-    note = next((found.notes.get(limit.metric) for found in case.candidate.tasks if found.task == task), None)
+    note = next(
+        (found.notes.get(limit.metric) for found in case.candidate.tasks if found.task == task),
+        None,
+    )
     return LimitResult(
         task=task,
         metric=limit.metric,
@@ -252,18 +293,26 @@ def _decide(case: _Case, task: str, limit: Limit, confidence: float, family: str
 
 
 def _evaluate(case: _Case, task: str, limit: Limit, confidence: float) -> _Finding:
-    return (_evaluate_score if limit.reference is None else _evaluate_difference)(case, task, limit, confidence)
+    return (_evaluate_score if limit.reference is None else _evaluate_difference)(
+        case, task, limit, confidence
+    )
 
 
 def _evaluate_part(case: _Case, task: str, limit: Limit, confidence: float) -> _Finding:
-    """A task that was stopped early. It is decided by what it comes to with the worst and with the best answers to
-    the rest; where these differ, nothing is."""
+    """A task that was stopped early. It is decided by what it comes to with the worst and with the
+    best answers to the rest; where these differ, nothing is."""
     rest = f"{case.unasked(task)} items were not asked"
     asked = case.asked_alone(task)
-    if not can_stop(case.suite, task) or not _read(asked, asked.candidate, task, limit, "the candidate").is_share:
+    if (
+        not can_stop(case.suite, task)
+        or not _read(asked, asked.candidate, task, limit, "the candidate").is_share
+    ):
         raise _NoEvidence(f"{rest}, and nothing shows that they could not matter")
     finding = _evaluate(asked, task, limit, confidence)
-    ends = [_evaluate(case.completed(task, limit.metric, value), task, limit, confidence) for value in (0.0, 1.0)]
+    ends = [
+        _evaluate(case.completed(task, limit.metric, value), task, limit, confidence)
+        for value in (0.0, 1.0)
+    ]
     if len({(end.outcome, end.without_floor) for end in ends}) > 1:
         raise _NoEvidence(f"{rest}, and the answers to them decide")
     found = [end.bounds for end in ends if end.bounds is not None]
@@ -271,7 +320,8 @@ def _evaluate_part(case: _Case, task: str, limit: Limit, confidence: float) -> _
     lower, upper = min(bounds.lower for bounds in found), max(bounds.upper for bounds in found)
     ways = " and ".join(f"{value:{'+' if limit.reference else ''}.1%}" for value in (lower, upper))
     reason = (
-        f"{finding.bounds.seen}; {rest}: whatever the answers, {100 * confidence:g}% confidence bounds lie between "
+        f"{finding.bounds.seen}; {rest}: whatever the answers, {100 * confidence:g}% confidence "
+        "bounds lie between "
         f"{ways}, and the outcome is the same"
     )
     bounds = replace(finding.bounds, lower=lower, upper=upper)
@@ -281,7 +331,9 @@ def _evaluate_part(case: _Case, task: str, limit: Limit, confidence: float) -> _
 def _requirement(limit: Limit, lower_is_better: bool) -> str:
     """The limit in words."""
     if limit.reference is None:
-        return f"<= {limit.at_most:.1%}" if limit.at_most is not None else f">= {limit.at_least:.1%}"
+        return (
+            f"<= {limit.at_most:.1%}" if limit.at_most is not None else f">= {limit.at_least:.1%}"
+        )
     margin, better = limit.margin or 0.0, limit.better_than is not None
     sign = "<" if lower_is_better else ">"
     said = f"{sign}{'' if better else '='} {limit.reference}"
@@ -319,7 +371,10 @@ def _evaluate_score(case: _Case, task: str, limit: Limit, confidence: float) -> 
     own = (direction.replace("_", " "), bounds.upper if direction == "at_most" else bounds.lower)
     words, value = opposite if outcome == "FAIL" else own
     shown_text, limit_text = _percents(value, threshold)
-    reason = f"{bounds.seen}; with {100 * confidence:g}% confidence {words} {shown_text}, {wish} {limit_text}"
+    reason = (
+        f"{bounds.seen}; with {100 * confidence:g}% confidence {words} {shown_text}, {wish} "
+        f"{limit_text}"
+    )
     if outcome == "INCONCLUSIVE":
         if scored.is_share and not of_all:
             needed = items_needed(bounds.observed, threshold, confidence, direction)
@@ -337,13 +392,17 @@ def _evaluate_difference(case: _Case, task: str, limit: Limit, confidence: float
     assert reference is not None
     ours = _read(case, case.candidate, task, limit, "the candidate")
     if reference not in case.references:
-        raise _NoEvidence(f"the {NAMES[reference]} was not evaluated, so there is nothing to compare with")
+        raise _NoEvidence(
+            f"the {NAMES[reference]} was not evaluated, so there is nothing to compare with"
+        )
     theirs = _read(case, case.references[reference], task, limit, f"the {NAMES[reference]}")
     _check_pairing(ours, theirs, NAMES[reference])
     threshold, lower_is_better = _threshold(limit, ours.lower_is_better), ours.lower_is_better
     bounds = _difference(ours, theirs, confidence, NAMES[reference])
     sign = -1 if lower_is_better else 1
-    worst, best = (-bounds.upper, -bounds.lower) if lower_is_better else (bounds.lower, bounds.upper)
+    worst, best = (
+        (-bounds.upper, -bounds.lower) if lower_is_better else (bounds.lower, bounds.upper)
+    )
     wanted = sign * threshold
     if limit.better_than is not None:
         outcome = _outcome(met=worst > wanted, excluded=best <= wanted)
@@ -354,25 +413,39 @@ def _evaluate_difference(case: _Case, task: str, limit: Limit, confidence: float
     words = "at most" if (outcome == "FAIL") != lower_is_better else "at least"
     shown_text, limit_text = _percents(value, threshold, sign="+")
     reason = (
-        f"{bounds.seen}; with {100 * confidence:g}% confidence the difference is {words} {shown_text}, "
+        f"{bounds.seen}; with {100 * confidence:g}% confidence the difference is {words} "
+        f"{shown_text}, "
         f"{'allowed' if limit.no_worse_than else 'required is more than' if sign > 0 else 'required is less than'} "
         f"{limit_text}"
     )
     if outcome == "INCONCLUSIVE":
         reason += _more_items(_pairs_needed(ours, theirs, bounds, wanted, confidence))
     without_floor = outcome
-    if outcome == "PASS" and limit.no_worse_than is not None and (limit.floor is not None or worst < 0):
+    if (
+        outcome == "PASS"
+        and limit.no_worse_than is not None
+        and (limit.floor is not None or worst < 0)
+    ):
         outcome, reason = _in_itself(case, task, limit, ours, theirs, confidence, reason)
     means = {name: _mean_beside(case, name, task, limit, ours) for name in case.references}
-    return _Finding(outcome, reason, bounds, len(ours.values), shown, means, without_floor=without_floor)
+    return _Finding(
+        outcome, reason, bounds, len(ours.values), shown, means, without_floor=without_floor
+    )
 
 
 def _in_itself(
-    case: _Case, task: str, limit: Limit, ours: _Scored, theirs: _Scored, confidence: float, reason: str
+    case: _Case,
+    task: str,
+    limit: Limit,
+    ours: _Scored,
+    theirs: _Scored,
+    confidence: float,
+    reason: str,
 ) -> tuple[Outcome, str]:
-    """Whether "no worse, but for a margin" says anything. With a floor the candidate must reach it on its own. Without
-    one, the margin must be no more than half of what the reference can do, or losing most of it would count as no
-    loss: a margin is to preserve half of the control's effect, FDA, Non-Inferiority Clinical Trials (2016), IV.B."""
+    """Whether "no worse, but for a margin" says anything. With a floor the candidate must reach it
+    on its own. Without one, the margin must be no more than half of what the reference can do, or
+    losing most of it would count as no loss: a margin is to preserve half of the control's effect,
+    FDA, Non-Inferiority Clinical Trials (2016), IV.B."""
     lower_is_better = ours.lower_is_better
     if limit.floor is not None:
         own = _bounds(ours, confidence)
@@ -380,9 +453,14 @@ def _in_itself(
         missed = own.lower > limit.floor if lower_is_better else own.upper < limit.floor
         words, value = ("at most", own.upper) if lower_is_better else ("at least", own.lower)
         shown, floor = _percents(value, limit.floor)
-        return _outcome(met=met, excluded=missed), f"{reason}; in itself {words} {shown}, floor {floor}"
+        return _outcome(
+            met=met, excluded=missed
+        ), f"{reason}; in itself {words} {shown}, floor {floor}"
     limits = case.suite.limits[task]
-    if any(other.metric == limit.metric and other.reference is None and other.level == "hard" for other in limits):
+    if any(
+        other.metric == limit.metric and other.reference is None and other.level == "hard"
+        for other in limits
+    ):
         return "PASS", reason
     bounds = _bounds(theirs, confidence)
     assert limit.margin is not None
@@ -391,7 +469,8 @@ def _in_itself(
         return "PASS", reason
     name = NAMES[limit.no_worse_than or "base"]
     return "INCONCLUSIVE", (
-        f"the {name} is itself so bad ({bounds.seen}) that being no worse by {limit.margin:.1%} means little; "
+        f"the {name} is itself so bad ({bounds.seen}) that being no worse by {limit.margin:.1%} "
+        "means little; "
         "give the limit a `floor`, or the task an absolute limit"
     )
 
@@ -417,32 +496,62 @@ def _bounds(scored: _Scored, confidence: float) -> _Bounds:
         highest=scored.highest,
     )
     clustered = found.num_clusters < n
-    seen = f"mean {found.mean:.3f} of {n} items" + (f" in {found.num_clusters} clusters" if clustered else "")
+    seen = f"mean {found.mean:.3f} of {n} items" + (
+        f" in {found.num_clusters} clusters" if clustered else ""
+    )
     method = "clustered t and Gaffke" if clustered else "t and Gaffke"
-    return _Bounds(found.mean, found.lower, found.upper, method, seen, found.num_clusters if clustered else None)
+    return _Bounds(
+        found.mean,
+        found.lower,
+        found.upper,
+        method,
+        seen,
+        found.num_clusters if clustered else None,
+    )
 
 
 def _difference(ours: _Scored, theirs: _Scored, confidence: float, name: str) -> _Bounds:
-    """Of the difference, candidate minus reference: exact for shares, by paired scores otherwise."""
+    """Of the difference, candidate minus reference: exact for shares, by paired scores
+    otherwise."""
     n = len(ours.values)
     differences = {item: value - theirs.values[item] for item, value in ours.values.items()}
     if ours.is_share and theirs.is_share:
-        more, fewer = (sum(difference == way for difference in differences.values()) for way in (1, -1))
+        more, fewer = (
+            sum(difference == way for difference in differences.values()) for way in (1, -1)
+        )
         better, worse = (fewer, more) if ours.lower_is_better else (more, fewer)
-        seen = f"{ours.total:g} of {n} items, {name} {theirs.total:g} ({better} better, {worse} worse)"
-        lower, upper = paired_lower(more, fewer, n, confidence), -paired_lower(fewer, more, n, confidence)
-        return _Bounds((more - fewer) / n, lower, upper, "exact, ordered by Tango's score", seen, unit="share")
+        seen = (
+            f"{ours.total:g} of {n} items, {name} {theirs.total:g} ({better} better, {worse} worse)"
+        )
+        lower, upper = (
+            paired_lower(more, fewer, n, confidence),
+            -paired_lower(fewer, more, n, confidence),
+        )
+        return _Bounds(
+            (more - fewer) / n, lower, upper, "exact, ordered by Tango's score", seen, unit="share"
+        )
     widest = ours.highest - ours.lowest
     clusters = [ours.clusters[item] for item in differences]
-    found = mean_bounds(list(differences.values()), clusters, confidence, lowest=-widest, highest=widest)
+    found = mean_bounds(
+        list(differences.values()), clusters, confidence, lowest=-widest, highest=widest
+    )
     clustered = found.num_clusters < n
     seen = f"mean {ours.mean:.3f} of {n} items, {name} {theirs.mean:.3f}"
     seen += f", in {found.num_clusters} clusters" if clustered else ""
     method = "paired clustered t and Gaffke" if clustered else "paired t and Gaffke"
-    return _Bounds(found.mean, found.lower, found.upper, method, seen, found.num_clusters if clustered else None)
+    return _Bounds(
+        found.mean,
+        found.lower,
+        found.upper,
+        method,
+        seen,
+        found.num_clusters if clustered else None,
+    )
 
 
-def _pairs_needed(ours: _Scored, theirs: _Scored, bounds: _Bounds, wanted: float, confidence: float) -> int | None:
+def _pairs_needed(
+    ours: _Scored, theirs: _Scored, bounds: _Bounds, wanted: float, confidence: float
+) -> int | None:
     n, lower_is_better = len(ours.values), ours.lower_is_better
     if ours.is_share and theirs.is_share:
         more = sum(value > theirs.values[item] for item, value in ours.values.items())
@@ -458,27 +567,41 @@ def _ece_bounds(case: _Case, task: str, scored: _Scored, confidence: float) -> _
     items = _distinct(next(found for found in case.candidate.tasks if found.task == task))
     rights = [right for item in items if (right := is_right(item)) is not None]
     if len(rights) < len(items):
-        raise _NoEvidence(f"nothing says which items are right: there is no score {' or '.join(RIGHT)}")
+        raise _NoEvidence(
+            f"nothing says which items are right: there is no score {' or '.join(RIGHT)}"
+        )
     clusters = [scored.clusters[item.id] for item in items]
     found = calibration_bounds(list(scored.values.values()), rights, clusters, confidence)
-    seen = f"{sum(rights):g} of {len(items)} items right, with a mean confidence of {scored.mean:.1%}"
-    return _Bounds(found.mean, found.lower, found.upper, "signed calibration gaps, t and Gaffke", seen)
+    seen = (
+        f"{sum(rights):g} of {len(items)} items right, with a mean confidence of {scored.mean:.1%}"
+    )
+    return _Bounds(
+        found.mean, found.lower, found.upper, "signed calibration gaps, t and Gaffke", seen
+    )
 
 
 def _macro_f1_bounds(case: _Case, task: str, scored: _Scored, confidence: float) -> _Bounds:
-    """Of the mean F1 over the classes. A right answer is its target, whatever its case and marks; any other is a class
-    by its own wording, so that what is no class at all counts as one that is never right."""
+    """Of the mean F1 over the classes. A right answer is its target, whatever its case and marks;
+    any other is a class by its own wording, so that what is no class at all counts as one that is
+    never right."""
     items = _distinct(next(found for found in case.candidate.tasks if found.task == task))
     if any(scored.clusters[item.id] != item.id for item in items):
-        raise _NoEvidence("macro_f1 has bounds where every sample stands for itself; take cluster_by out")
+        raise _NoEvidence(
+            "macro_f1 has bounds where every sample stands for itself; take cluster_by out"
+        )
     targets = [_class(item.target) for item in items]
     answers = [
         target if scored.values[item.id] == 1 else _class(item.response)
         for item, target in zip(items, targets, strict=True)
     ]
     found = macro_f1_bounds(targets, answers, confidence)
-    seen = f"a mean F1 of {found.observed:.1%} over {found.num_classes} classes in {len(items)} samples"
-    return _Bounds(found.observed, found.lower, found.upper, "Clopper and Pearson for each class", seen)
+    seen = (
+        f"a mean F1 of {found.observed:.1%} over {found.num_classes} classes in {len(items)} "
+        "samples"
+    )
+    return _Bounds(
+        found.observed, found.lower, found.upper, "Clopper and Pearson for each class", seen
+    )
 
 
 def _class(text: str) -> str:
@@ -495,28 +618,38 @@ def _read(case: _Case, evaluation: Evaluation, task: str, limit: Limit, whose: s
     """The scores of a task; _NoEvidence when there are none to trust."""
     found = [result for result in evaluation.tasks if result.task == task]
     if len(found) != 1:
-        raise _NoEvidence(f"task {task} was {'evaluated twice' if found else 'not evaluated'} on {whose}")
+        raise _NoEvidence(
+            f"task {task} was {'evaluated twice' if found else 'not evaluated'} on {whose}"
+        )
     items, metric = _distinct(found[0]), limit.metric
     if not items:
         raise _NoEvidence(f"task {task} has no items on {whose}")
     if unanswered := [item for item in items if item.error is not None]:
         raise _NoEvidence(
-            f"{len(unanswered)} of {len(items)} items got no answer on {whose} ({unanswered[0].error}); they are no "
+            f"{len(unanswered)} of {len(items)} items got no answer on {whose} "
+            f"({unanswered[0].error}); they are no "
             "wrong answers, and evaluating again asks for them alone"
         )
     score = MADE_OF.get(metric, "abstained" if metric in ABSTENTION_METRICS else metric)
     t = case.suite.settings(task).penalty_threshold
     values = [value for item in items if (value := score_of(item, score, t)) is not None]
     if unscored := [item.unscored[score] for item in items if score in item.unscored]:
-        raise _NoEvidence(f"{len(unscored)} of {len(items)} items have no score {score} on {whose}: {unscored[0]}")
+        raise _NoEvidence(
+            f"{len(unscored)} of {len(items)} items have no score {score} on {whose}: {unscored[0]}"
+        )
     if len(values) < len(items):
         known = ", ".join(sorted({name for item in items for name in item.scores})) or "none"
         missing = len(items) - len(values)
-        raise _NoEvidence(f"{missing} of {len(items)} items have no score {score} on {whose}; there is: {known}")
+        raise _NoEvidence(
+            f"{missing} of {len(items)} items have no score {score} on {whose}; there is: {known}"
+        )
     lowest, highest = _range(case, task, limit)
     if metric in ABSTENTION_METRICS:
         if strange := sum(value not in (0, 1) for value in values):  # NaN is in no tuple of numbers
-            raise _NoEvidence(f"{strange} of {len(items)} items have a score {score} on {whose} that is not 0 or 1")
+            raise _NoEvidence(
+                f"{strange} of {len(items)} items have a score {score} on {whose} that is not 0 or "
+                "1"
+            )
     elif strange := sum(not lowest <= value <= highest for value in values):
         raise _NoEvidence(
             f"{strange} of {len(items)} items have a score {score} on {whose} that is not within "
@@ -544,7 +677,12 @@ def _range(case: _Case, task: str, limit: Limit) -> tuple[float, float]:
 
 
 def _lower_is_better(case: _Case, task: str, metric: str) -> bool:
-    named = (name for found in case.candidate.tasks if found.task == task for name in found.lower_is_better)
+    named = (
+        name
+        for found in case.candidate.tasks
+        if found.task == task
+        for name in found.lower_is_better
+    )
     return metric in LOWER_IS_BETTER or metric in named
 
 
@@ -558,15 +696,21 @@ def _check_pairing(ours: _Scored, theirs: _Scored, name: str) -> None:
     """Pairs need the same task and the same items on both sides."""
     if ours.task_digest != theirs.task_digest:
         raise _NoEvidence(f"the {name} was evaluated on another version of the task")
-    lacking, surplus = ours.values.keys() - theirs.values.keys(), theirs.values.keys() - ours.values.keys()
+    lacking, surplus = (
+        ours.values.keys() - theirs.values.keys(),
+        theirs.values.keys() - ours.values.keys(),
+    )
     if lacking or surplus:
         raise _NoEvidence(
-            f"the items differ: {len(lacking)} of the candidate's {len(ours.values)} are missing on the {name}, "
+            f"the items differ: {len(lacking)} of the candidate's {len(ours.values)} are missing "
+            f"on the {name}, "
             f"{len(surplus)} of the {name}'s {len(theirs.values)} on the candidate"
         )
 
 
-def _mean_beside(case: _Case, reference: Reference, task: str, limit: Limit, ours: _Scored) -> float | None:
+def _mean_beside(
+    case: _Case, reference: Reference, task: str, limit: Limit, ours: _Scored
+) -> float | None:
     """A reference's share or mean, where it was evaluated on the same items."""
     try:
         theirs = _read(case, case.references[reference], task, limit, f"the {NAMES[reference]}")

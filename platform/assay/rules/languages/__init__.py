@@ -1,4 +1,5 @@
-"""How people say in six languages that they do not know: one table a language, and nothing that decides."""
+"""How people say in six languages that they do not know: one table a language, and nothing that
+decides."""
 
 from assay.rules.languages.chinese import CHINESE
 from assay.rules.languages.english import ENGLISH

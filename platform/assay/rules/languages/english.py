@@ -79,7 +79,8 @@ ENGLISH = Table(
         "determined|answered|predicted|inferred|verified|established|said|found)…",
         "(?:it(?: is|'s) )?(?:impossible|not possible|hard|difficult|"
         "too early)(?: for me)? to (?:know|say|tell|determine|answer|predict|provide|give)…",
-        "<it> ?<is> (?:not|n't) <surely>available…|<it> ?<is> unavailable…|<it> isn't <surely>available…",
+        "<it> ?<is> (?:not|n't) <surely>available…|<it> ?<is> unavailable…|<it> isn't "
+        "<surely>available…",
         "there(?: is|'s) nothing (?:in|about|on)…",
         "<text> (?:gives?|provides?|contains?|has|offers?|makes?) (?:no|nothing)\\b…",
         "there(?: is|'s| are) no(?! (?:doubt|question|denying|better|need)\\b)…",
@@ -93,40 +94,49 @@ ENGLISH = Table(
         "indicate|reveal|describe|disclose|discuss|address|answer)…",
         "(?:(?:<it> ?|<subject>)<is_not> |not )<surely>(?:mentioned|specified|stated|given|"
         "provided|indicated|disclosed|included|described)(?: (?:in|by|within|anywhere)…)?",
-        "(?:the|this|that|such) (?:information|answer|data|details?)… <is_not> <surely>(?:available|known)…",
+        "(?:the|this|that|such) (?:information|answer|data|details?)… <is_not> "
+        "<surely>(?:available|known)…",
         "(?:<it> ?<is> |<subject><is> )?<surely>(?:unknown|unclear|uncertain)(?:<when>)?",
         "(?:(?:<it> ?|<subject>)<is_not> |not )<surely>(?:known|clear)(?:<when>)?",
-        "<it> ?<is_not> <surely>(?:something (?:that )?(?:i|we) (?:know|can)|(?:in|part of|within) (?:my|the))\\b…",
+        "<it> ?<is_not> <surely>(?:something (?:that )?(?:i|we) (?:know|can)|(?:in|part of|within) "
+        "(?:my|the))\\b…",
         "(?:i )?dunno|idk|n/a|no (?:data|answer)",
-        "<subject><does_not>(?:seem to |appear to )?exist(?: in (?:reality|real life|the real world))?",
-        "<subject><does_not>(?:seem|appear) to be (?:an? )?(?:real|actual|existing|known|recogni[sz]ed)…",
+        "<subject><does_not>(?:seem to |appear to )?exist(?: in (?:reality|real life|the real "
+        "world))?",
+        "<subject><does_not>(?:seem|appear) to be (?:an? "
+        ")?(?:real|actual|existing|known|recogni[sz]ed)…",
         "<subject>(?:is not|isn't) (?:an? )?(?:real|actual|existing|recogni[sz]ed) <places>…",
         "(?:it (?:seems|appears)(?: that| like)? )?<subject>(?:appears to be|seems to be|is|"
         "may be|might be) (?:an? |the name of an? )?(?:<made_up>) <places>",
     ),
     asides=(
-        "(?:i am |i'm )?(?:(?:very|so|truly|really) )?sorry(?: about that| for (?:that|the inconvenience))?",
+        "(?:i am |i'm )?(?:(?:very|so|truly|really) )?sorry(?: about that| for (?:that|the "
+        "inconvenience))?",
         "i apologi[sz]e(?: for .{0,80})?|my apologies",
         "unfortunately|honestly|to be honest|well|hmm++|oh|um++|uh++|sadly|therefore|thus|hence|"
         "consequently|no worries|thanks|thank you|hello|hi",
         r"(?:as )?an ai(?: \w+){0,3}|as an? (?:ai|large|language)(?: \w+){0,4}",
-        "(?:based on|according to|from|in|given) <text>(?: alone| (?:you|that you) (?:gave|provided))?",
+        "(?:based on|according to|from|in|given) <text>(?: alone| (?:you|that you) "
+        "(?:gave|provided))?",
         "(?:as of )?my (?:last |latest |most recent )?(?:knowledge |training )?(?:update|"
         "cut-?off|data|training|knowledge)\\b.{0,80}",
-        "(?:so|and|therefore|thus|hence) (?:it|there) (?:has|is|are|does not have|doesn't have) (?:no|any|an?)\\b…",
+        "(?:so|and|therefore|thus|hence) (?:it|there) (?:has|is|are|does not have|doesn't have) "
+        "(?:no|any|an?)\\b…",
         "(?:it|this|that|the name|there)(?: is possible that (?:it|this|you|there|the name)|"
         " it)? (?:may|might|could|is|must|has)?(?: \\w+){0,5} (?:<made_up>|misspell\\w*|misspelt|"
         "typo|error|mistake|misunderstanding|confusion|different name)…",
     ),
     states=r"\b(?:is|was|are|were|it's)\b",
     advice=(
-        "please (?:check|consult|ask|provide|contact|clarify|rephrase|refer|verify|try|let me know|give|visit)\\b",
+        "please (?:check|consult|ask|provide|contact|clarify|rephrase|refer|verify|try|let me "
+        "know|give|visit)\\b",
         "(?:can|could|would|do|did|are|is) you (?:please )?(?:tell|give|provide|clarify|rephrase|"
         "check|ask|share|mean|be more|have more|referring)\\b",
         "(?:is there|can i help|how can i help|let me know|feel free|if (?:you (?:have|could|can|"
         "need|want|would|provide|give|tell|share|meant|mean|are (?:referring|looking|asking))|"
         "there is anything))\\b",
-        "(?:but )?i(?:'d| would|'ll| will) (?:be (?:happy|glad)|love) to\\b|i can (?:only )?(?:help|try|assist)",
+        "(?:but )?i(?:'d| would|'ll| will) (?:be (?:happy|glad)|love) to\\b|i can (?:only "
+        ")?(?:help|try|assist)",
         "i (?:would |'d )?(?:recommend|suggest|advise)\\b",
         "you (?:may|might|could|can|should) (?:want to |wish to |need to |try to |also )?(?:try|"
         "check|consult|look|search|ask|contact|refer|verify|visit)\\b",

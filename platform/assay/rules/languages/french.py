@@ -4,7 +4,8 @@ from assay.rules.languages.table import Table
 
 _TURNS = (
     "mais|cependant|pourtant|toutefois|peut-être|probablement|sans doute|sûrement|"
-    "vraisemblablement|environ|pense|crois|suppose|imagine|bien que|sauf|que les|exactement|précisément"
+    "vraisemblablement|environ|pense|crois|suppose|imagine|bien que|sauf|que "
+    "les|exactement|précisément"
 )
 
 FRENCH = Table(
@@ -39,9 +40,11 @@ FRENCH = Table(
     abstentions=(
         "(?:je |on |nous )<ne>(?:le |l'|la |les )?(?:sais|sait|savons|connais|connaît|"
         "reconnais) <surely><not>…|j'sais pas|chais pas|sais pas",
-        "(?:je |on )<ne>(?:en )?sais (?:absolument |vraiment )?rien…|je n'en sais (?:absolument |fichtre )?rien",
+        "(?:je |on )<ne>(?:en )?sais (?:absolument |vraiment )?rien…|je n'en sais (?:absolument "
+        "|fichtre )?rien",
         "(?:je |j'|on )(?:l'ignore|ignore)…",
-        "(?:je |j')?(?:n'ai |n'en ai |ai |en ai )?<surely>(?:aucune|pas la moindre|pas d'|nulle) ?(?:idée)…",
+        "(?:je |j')?(?:n'ai |n'en ai |ai |en ai )?<surely>(?:aucune|pas la moindre|pas d'|nulle) "
+        "?(?:idée)…",
         "je <ne>(?:n')?(?:en |m'en )?(?:suis) <surely><not> <surely>(?:sûre?|certaine?|"
         "au courant|familiers?|familière)…|(?:pas|non) (?:sûre?|certaine?)",
         "je <ne>(?:vous |te |le |l'|y |en |lui )*<can> <surely>(?:<not> )?<surely>(?:vous |te |"
@@ -57,18 +60,25 @@ FRENCH = Table(
         "(?:pas|aucune|il n'y a (?:pas|aucune)) (?:assez |suffisamment )?(?:de |d')?<facts>…",
         "<text> <ne>(?:le |l'|la |les )?(?:dit|mentionne|précise|indique|donne|fournit|contient|"
         "spécifie|parle|répond|révèle|permet) <surely>(?:pas|rien|aucune|aucun)…",
-        "(?:ce |cela |il |elle |<subject>)<ne>(?:est|sont|était) <surely><not> <surely><said>(?: (?:dans|par|ici)…)?",
-        "(?:cette|l'|la) ?(?:information|réponse|donnée) <ne>est <surely><not> <surely>(?:disponible|accessible)…",
-        "(?:c'est |cela est |<subject>(?:est|reste) )?<surely>(?:inconnue?s?|incertaine?)(?: à ce jour)?",
-        "(?:personne|nul) <ne>(?:le |l'|la )?(?:sait|connaît|peut (?:le |l')?(?:savoir|dire|prédire|prévoir))…",
-        "<subject><ne>existe(?:nt)? <not>(?: vraiment| réellement)?|(?:il )?<ne>existe (?:aucun|aucune|pas)…",
+        "(?:ce |cela |il |elle |<subject>)<ne>(?:est|sont|était) <surely><not> <surely><said>(?: "
+        "(?:dans|par|ici)…)?",
+        "(?:cette|l'|la) ?(?:information|réponse|donnée) <ne>est <surely><not> "
+        "<surely>(?:disponible|accessible)…",
+        "(?:c'est |cela est |<subject>(?:est|reste) )?<surely>(?:inconnue?s?|incertaine?)(?: à ce "
+        "jour)?",
+        "(?:personne|nul) <ne>(?:le |l'|la )?(?:sait|connaît|peut (?:le "
+        "|l')?(?:savoir|dire|prédire|prévoir))…",
+        "<subject><ne>existe(?:nt)? <not>(?: vraiment| réellement)?|(?:il )?<ne>existe "
+        "(?:aucun|aucune|pas)…",
         "il <ne>y a (?:pas|aucun|aucune)(?! (?:de doute|doute|raison|besoin)) …|il n'y a (?:pas|"
         "aucun|aucune)(?! (?:de doute|doute|de capitale|raison|besoin))…",
         "<subject>(?:est|semble être|serait|n'est pas)(?: un| une)? <places> (?:fictif|fictive|"
         "imaginaire|inventée?|inexistante?|réel|réelle)",
         "(?:je |j')?(?:n'ai|ai) jamais entendu…",
-        "(?:je |j')?n'ai <surely>(?:rien )?(?:trouvé|pu trouver) <surely>(?:aucune?|pas d'|de)…|je n'ai rien trouvé…",
-        "de ne pas (?:savoir|connaître|pouvoir)…|je <ne>saurais <surely>(?:<not> )?(?:vous |te )?<ask>…",
+        "(?:je |j')?n'ai <surely>(?:rien )?(?:trouvé|pu trouver) <surely>(?:aucune?|pas d'|de)…|je "
+        "n'ai rien trouvé…",
+        "de ne pas (?:savoir|connaître|pouvoir)…|je <ne>saurais <surely>(?:<not> )?(?:vous |te "
+        ")?<ask>…",
         "je <ne>m'en souviens <not>|je <ne>me (?:souviens|rappelle) <not>…|je <ne>(?:reconnais|"
         "comprends) <not>…|j'ai oublié",
         "cela (?:dépasse|sort de) (?:mes|le cadre)…",
@@ -84,6 +94,7 @@ FRENCH = Table(
     states=r"\b(?:est|sont|était|c'est|s'appelle)\b",
     advice=(
         "(?:veuillez|pourriez-vous|pouvez-vous|peux-tu|vous (?:pouvez|pourriez|devriez))\\b",
-        "(?:je vous (?:recommande|conseille|suggère|invite)|consultez|si vous|n'hésitez|merci de|y a-t-il|puis-je)\\b",
+        "(?:je vous (?:recommande|conseille|suggère|invite)|consultez|si vous|n'hésitez|merci de|y "
+        "a-t-il|puis-je)\\b",
     ),
 )

@@ -29,7 +29,8 @@ GERMAN = Table(
     },
     openings=(
         "(?:es )?tut mir (?:sehr |wirklich )?leid (?:aber |dass )?",
-        "(?:leider|ehrlich gesagt|nun|tja|hm++|also|und|aber|daher|deshalb|ach|sorry|entschuldigung) ",
+        "(?:leider|ehrlich "
+        "gesagt|nun|tja|hm++|also|und|aber|daher|deshalb|ach|sorry|entschuldigung) ",
         "ich (?:muss|fürchte) (?:gestehen|zugeben|sagen)? ?",
     ),
     abstentions=(
@@ -40,13 +41,16 @@ GERMAN = Table(
         "ich kenne<surely> (?:kein|keine|keinen)…",
         "(?:ich |da |da habe ich |ich habe )?(?:hab(?:e)? )?(?:ich )?<surely> ?(?:keine|"
         "null)(?: blasse| leiseste)? (?:ahnung|idee|plan)…",
-        "(?:ich |da |dessen )?bin(?: ich)?<surely>(?: dessen)? nicht(?: \\w+){0,2} (?:sicher|gewiss)…",
+        "(?:ich |da |dessen )?bin(?: ich)?<surely>(?: dessen)? nicht(?: \\w+){0,2} "
+        "(?:sicher|gewiss)…",
         "nicht sicher|unsicher|weiß nicht|weiss nicht|kein kommentar|k\\.? ?a",
-        "(?:<it>|<subject>)?(?:ich )?(?:kann|konnte|könnte)(?: ich)?(?: <it>)?<surely>(?: mich)?…? nicht(?: …)? ?<do>…",
+        "(?:<it>|<subject>)?(?:ich )?(?:kann|konnte|könnte)(?: ich)?(?: <it>)?<surely>(?: mich)?…? "
+        "nicht(?: …)? ?<do>…",
         "ich (?:kann|konnte)<surely>(?: <it>)?<surely>…? nicht <do>…",
         "(?:ich )?(?:kann|konnte)(?: ich)?(?: ihnen| dir)?<surely>(?: ihnen|"
         " dir)?<surely> keine (?:auskunft|antwort|information|informationen|angaben|aussage)…",
-        "<it> lässt sich<surely>…? nicht…|<it> (?:kann|konnte) (?:man )?<surely>nicht <do>(?: werden)?…",
+        "<it> lässt sich<surely>…? nicht…|<it> (?:kann|konnte) (?:man )?<surely>nicht <do>(?: "
+        "werden)?…",
         "<it> ist<surely>(?: mir)? nicht bekannt|"
         "<subject>ist<surely>(?: mir)?<surely> nicht bekannt…|mir ist<surely> (?:das nicht|"
         "kein)…|mir (?:ist|sind)<surely> (?:nicht|keine?n?r?)…bekannt",
@@ -56,8 +60,10 @@ GERMAN = Table(
         "besitze)(?: ich)?<surely> (?:keine?n?|nicht genügend|nicht genug|"
         "nicht ausreichend) (?:\\w+ ){0,2}(?:informationen|information|daten|kenntnis|kenntnisse|"
         "angaben|zugriff|zugang|wissen|antwort|hinweise)…",
-        "<text> (?:<subject>)?(?:gibt|enthält|liefert|macht|bietet|nennt)<surely>…? ?(?:keine?n?|nicht|nichts)…",
-        "<text> (?:<subject>)?(?:sagt|erwähnt|nennt|verrät|beantwortet|besagt)<surely>…? ?(?:nicht|nichts)…",
+        "<text> (?:<subject>)?(?:gibt|enthält|liefert|macht|bietet|nennt)<surely>…? "
+        "?(?:keine?n?|nicht|nichts)…",
+        "<text> (?:<subject>)?(?:sagt|erwähnt|nennt|verrät|beantwortet|besagt)<surely>…? "
+        "?(?:nicht|nichts)…",
         "(?:<it>|<subject>)?(?:steht|geht|wird|ist|sind|werden)<surely>…? (?:nicht|nirgends|"
         "nichts)<surely>(?: (?:in|im|aus) <text>)?(?: (?:hervor|erwähnt|genannt|angegeben|gesagt|"
         "beschrieben|enthalten|erkennbar|ersichtlich|überliefert))?",
@@ -79,10 +85,13 @@ GERMAN = Table(
         "(?:das ist |es ist )?(?:schwer|schwierig|unmöglich|"
         "nicht möglich)(?: für mich)? zu (?:sagen|beantworten|wissen|beurteilen)…",
         "(?:das|dies) (?:entzieht sich|liegt außerhalb|übersteigt)…",
-        "(?:dazu |darüber |hierzu )?kann ich<surely> (?:nichts|nicht viel)<surely> (?:sagen|beitragen)",
-        "ich verfüge<surely> (?:nicht|über kein\\w*)…|ich bin<surely> überfragt|da bin ich<surely> überfragt",
+        "(?:dazu |darüber |hierzu )?kann ich<surely> (?:nichts|nicht viel)<surely> "
+        "(?:sagen|beitragen)",
+        "ich verfüge<surely> (?:nicht|über kein\\w*)…|ich bin<surely> überfragt|da bin ich<surely> "
+        "überfragt",
         "(?:es )?existiert<surely> kein(?:e|er)?…",
-        "ich erinnere mich<surely>…? nicht…|daran erinnere ich mich<surely> nicht|ich (?:habe (?:es|das) vergessen)",
+        "ich erinnere mich<surely>…? nicht…|daran erinnere ich mich<surely> nicht|ich (?:habe "
+        "(?:es|das) vergessen)",
     ),
     asides=(
         "(?:es )?tut mir (?:sehr |wirklich )?leid|leider|entschuldigung|entschuldigen sie|sorry|"
@@ -98,6 +107,7 @@ GERMAN = Table(
     advice=(
         "(?:bitte|könnten sie|können sie|kannst du|könntest du|sie (?:können|könnten|sollten)|"
         "wenden sie|fragen sie)\\b",
-        "(?:ich (?:empfehle|rate)|falls|wenn sie|gerne|gibt es sonst|kann ich (?:ihnen|dir)|meinten sie|meinen sie)\\b",
+        "(?:ich (?:empfehle|rate)|falls|wenn sie|gerne|gibt es sonst|kann ich "
+        "(?:ihnen|dir)|meinten sie|meinen sie)\\b",
     ),
 )

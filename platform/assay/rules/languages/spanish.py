@@ -30,7 +30,8 @@ SPANISH = Table(
         "places": "(?:país|lugar|sitio|ciudad|estado|región|nación|territorio)",
     },
     openings=(
-        "(?:lo )?(?:siento|lamento)(?: mucho)? (?:pero |que )?|(?:disculpe|disculpa|perdón|perdona|perdone) (?:pero )?",
+        "(?:lo )?(?:siento|lamento)(?: mucho)? (?:pero |que "
+        ")?|(?:disculpe|disculpa|perdón|perdona|perdone) (?:pero )?",
         "(?:desafortunadamente|lamentablemente|sinceramente|honestamente|la verdad|"
         "la verdad es que|francamente|pues|bueno|y|pero|así que|eh) ",
         "(?:debo|tengo que) (?:admitir|decir|confesar) que |me temo que ",
@@ -41,7 +42,8 @@ SPANISH = Table(
         "(?:yo )?(?:lo )?(?:desconozco|ignoro)…|se (?:desconoce|ignora)…",
         "(?:no tengo |ni |no tengo ni )(?:la (?:más mínima|menor) |la |puñetera )?(?:idea)…|"
         "ni idea…|no tengo (?:ni )?(?:pajolera )?idea…",
-        "(?:yo )?no (?:lo )?estoy <surely>(?:segur[oa]|ciert[oa]|al tanto|familiarizad[oa])…|no (?:es )?segur[oa]",
+        "(?:yo )?no (?:lo )?estoy <surely>(?:segur[oa]|ciert[oa]|al tanto|familiarizad[oa])…|no "
+        "(?:es )?segur[oa]",
         "(?:yo )?no (?:le |te |lo )?<can> <surely><ask>…",
         "(?:me es |es |resulta |me resulta )?(?:imposible|difícil)(?: para mí)? (?:de )?<ask>…",
         "(?:yo )?no (?:tengo|dispongo|cuento|poseo|encuentro|encontré|hallo|"
@@ -51,15 +53,19 @@ SPANISH = Table(
         "<text> no (?:lo |la |me )?<says>…",
         "(?:<subject>)?no (?:se|está|fue|es) <surely>(?:menciona|dice|especifica|indica|sabe|"
         "conoce|proporciona|aclara|<said>)(?: (?:en|con|a)…)?",
-        "(?:esa|esta|la) (?:información|respuesta) no (?:está|se encuentra) <surely>disponible(?: (?:en|para)…)?",
-        "(?:(?:es|<subject>es|<subject>sigue siendo) )?<surely>(?:desconocid[oa]s?|inciert[oa])(?: hasta la fecha)?",
+        "(?:esa|esta|la) (?:información|respuesta) no (?:está|se encuentra) <surely>disponible(?: "
+        "(?:en|para)…)?",
+        "(?:(?:es|<subject>es|<subject>sigue siendo) )?<surely>(?:desconocid[oa]s?|inciert[oa])(?: "
+        "hasta la fecha)?",
         "nadie (?:lo |la )?(?:sabe|puede (?:saber|decir|predecir)(?:lo)?)…",
-        "<subject>no existe(?: realmente| en realidad)?|no existe(?:n)? (?:ningún|ninguna|tal|ese|un|una)…",
+        "<subject>no existe(?: realmente| en realidad)?|no existe(?:n)? "
+        "(?:ningún|ninguna|tal|ese|un|una)…",
         "no hay (?:ningún|ninguna|tal)(?! duda)…",
         "<subject>(?:es|parece ser|sería|no es)(?: un| una)? <places> (?:ficticio|ficticia|"
         "imaginario|imaginaria|inventado|inexistente|real)",
         "(?:yo )?(?:nunca|jamás|no) (?:he oído|había oído|oí)(?: hablar)?…",
-        "no sabría (?:decirle|decirte|decir|responder)…|está fuera de mi…|eso (?:escapa|excede)…|sin respuesta",
+        "no sabría (?:decirle|decirte|decir|responder)…|está fuera de mi…|eso "
+        "(?:escapa|excede)…|sin respuesta",
     ),
     asides=(
         "(?:lo )?(?:siento|lamento)(?: mucho)?|disculpe|disculpa|perdón|desafortunadamente|"
@@ -72,7 +78,8 @@ SPANISH = Table(
     ),
     states=r"\b(?:es|son|era|fue|está|se llama)\b",
     advice=(
-        "(?:por favor|podría|podrías|puedes|puede usted|usted puede|consulte|consulta|contacte|contacta)\\b",
+        "(?:por favor|podría|podrías|puedes|puede usted|usted "
+        "puede|consulte|consulta|contacte|contacta)\\b",
         "(?:(?:le|te) (?:recomiendo|sugiero|aconsejo)|si (?:usted|tienes|necesita|puede|me)|"
         "no dude|no dudes|hay algo más|puedo ayudar\\w*)\\b",
     ),

@@ -5,19 +5,22 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 NAME = "\ue000"
-"""Stands for a quotation inside a clause: whatever it holds is a name there, and not said by the speaker."""
+"""Stands for a quotation inside a clause: whatever it holds is a name there, and not said by the
+speaker."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """The clauses of one language that say "I do not know", and those that say nothing on the matter.
+    """The clauses of one language that say "I do not know", and those that say nothing on the
+    matter.
 
-    Each entry is a regular expression that the whole of a clause must match, in small letters after NFKC.
-    `<name>` in an entry stands for one of `slots`; `…` for the slot `rest`, which is what the clause goes
-    on with. Slots may use slots that stand before them. A quotation is the one letter `NAME`.
+    Each entry is a regular expression that the whole of a clause must match, in small letters after
+    NFKC. `<name>` in an entry stands for one of `slots`; `…` for the slot `rest`, which is what the
+    clause goes on with. Slots may use slots that stand before them. A quotation is the one letter
+    `NAME`.
 
-    To keep the time linear, no entry may repeat without a bound what can match in two ways: repetitions
-    have an upper bound or are possessive (`*+`), and `longest` bounds the clause.
+    To keep the time linear, no entry may repeat without a bound what can match in two ways:
+    repetitions have an upper bound or are possessive (`*+`), and `longest` bounds the clause.
     """
 
     name: str
@@ -28,8 +31,8 @@ class Table:
     asides: tuple[str, ...]
     """Courtesies and sources: they may stand beside an abstention, and are none."""
     advice: tuple[str, ...]
-    """How a sentence begins that asks or advises the other: the rest of the sentence is no answer either, as long
-    as it does not state something."""
+    """How a sentence begins that asks or advises the other: the rest of the sentence is no answer
+    either, as long as it does not state something."""
     states: str
     """What stands in a clause that states something: "is"."""
     labels: tuple[str, ...] = ()

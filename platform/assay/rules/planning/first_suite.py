@@ -1,8 +1,10 @@
-"""A first suite for data that was looked at: what to measure, what to demand, and how many samples can decide it.
+"""A first suite for data that was looked at: what to measure, what to demand, and how many samples
+can decide it.
 
-What is demanded follows from the data or from the base model, never from a number that merely looks well:
-where one answer is common, half of what always giving it gets wrong must be right; where answers are free,
-the trained model must be better than the base model, which answers the same samples.
+What is demanded follows from the data or from the base model, never from a number that merely looks
+well: where one answer is common, half of what always giving it gets wrong must be right; where
+answers are free, the trained model must be better than the base model, which answers the same
+samples.
 """
 
 import math
@@ -21,8 +23,8 @@ COMMON = 0.1
 NOTHING_ELSE = 0.97
 """Share of one answer beyond which the data tells nothing apart."""
 GAIN = 0.1
-"""Over the base model, in exact matches, that samples are counted for; training on these very questions' kind is to
-show more than a few points."""
+"""Over the base model, in exact matches, that samples are counted for; training on these very
+questions' kind is to show more than a few points."""
 SCORE_GAIN = 0.05
 """The same in ROUGE-L."""
 JSON_PERCENT = 90
@@ -69,7 +71,10 @@ class FirstSuite:
 def first_suite(profile: AnswerProfile | None) -> FirstSuite:
     """The suite for data like this; for data that is not there yet when there is no profile."""
     if profile is None:
-        reason = "The data was not there yet: `auto` is exact_match for short answers and rougeL for long ones."
+        reason = (
+            "The data was not there yet: `auto` is exact_match for short answers and rougeL for "
+            "long ones."
+        )
         return FirstSuite(0.1, reason, ("{metric: auto, better_than: base}",))
     if profile.form == "preferences":
         return _preferences(profile)
@@ -88,13 +93,16 @@ def _few_answers(profile: AnswerProfile) -> FirstSuite:
     share, num_samples = _sealed(profile, _needed(wanted))
     always = f"Always giving the commonest answer is right in {profile.commonest:.1%}"
     more_than_that = range(wanted, math.floor(100 * profile.commonest), -1)
-    demanded = next((percent for percent in more_than_that if _needed(percent) <= num_samples), None)
+    demanded = next(
+        (percent for percent in more_than_that if _needed(percent) <= num_samples), None
+    )
     if demanded is None:
         # The most that n samples can show is the lower bound of n of n.
         most = math.floor(100 * (1 - CONFIDENCE) ** (1 / max(1, num_samples)))
         demanded = min(wanted, most)
         reason = (
-            f"{always}, and {num_samples} samples are too few: only a model with next to no errors passes. Bring some "
+            f"{always}, and {num_samples} samples are too few: only a model with next to no errors "
+            "passes. Bring some "
             f"{math.ceil(_needed(wanted) / SHARES[-1]):,} examples, and demand {wanted}%."
         )
     else:
@@ -104,27 +112,35 @@ def _few_answers(profile: AnswerProfile) -> FirstSuite:
             else f"{always}. Half of what that gets wrong should be right, {wanted}%, but so many samples show less."
         )
         reason += (
-            f" A model that is right in {100 - (100 - demanded) / 2:g}% passes in four of five cases with "
+            f" A model that is right in {100 - (100 - demanded) / 2:g}% passes in four of five "
+            "cases with "
             f"{_needed(demanded)} samples, and there will be about {num_samples}."
         )
     return FirstSuite(share, reason, (f"{{metric: exact_match, at_least: {demanded}%}}",))
 
 
 def _short_answers(profile: AnswerProfile) -> FirstSuite:
-    plan = difference_limit("heldout", "", num_items=None, margin=0.0, confidence=CONFIDENCE, truth=GAIN)
+    plan = difference_limit(
+        "heldout", "", num_items=None, margin=0.0, confidence=CONFIDENCE, truth=GAIN
+    )
     share, enough = _enough(profile, plan.num_items_needed)
     reason = (
-        "The answers are short and differ: the trained model must give more of them word for word than the base model. "
-        f"A gain of {GAIN:.0%} shows in four of five cases {enough} Add `at_least` once you know what your users need."
+        "The answers are short and differ: the trained model must give more of them word for word "
+        "than the base model. "
+        f"A gain of {GAIN:.0%} shows in four of five cases {enough} Add `at_least` once you know "
+        "what your users need."
     )
     return FirstSuite(share, reason, ("{metric: exact_match, better_than: base}",))
 
 
 def _long_answers(profile: AnswerProfile) -> FirstSuite:
-    plan = score_difference_limit("heldout", "", num_items=None, margin=0.0, confidence=CONFIDENCE, truth=SCORE_GAIN)
+    plan = score_difference_limit(
+        "heldout", "", num_items=None, margin=0.0, confidence=CONFIDENCE, truth=SCORE_GAIN
+    )
     share, enough = _enough(profile, plan.num_items_needed)
     reason = (
-        f"The answers have {profile.median_words} words in the median: the trained model must share more of them with "
+        f"The answers have {profile.median_words} words in the median: the trained model must "
+        "share more of them with "
         "the reference, in its order, than the base model. "
         f"A gain of {100 * SCORE_GAIN:g} points shows in four of five cases {enough}"
     )
@@ -132,10 +148,13 @@ def _long_answers(profile: AnswerProfile) -> FirstSuite:
 
 
 def _preferences(profile: AnswerProfile) -> FirstSuite:
-    plan = score_difference_limit("heldout", "", num_items=None, margin=SCORE_GAIN, confidence=CONFIDENCE)
+    plan = score_difference_limit(
+        "heldout", "", num_items=None, margin=SCORE_GAIN, confidence=CONFIDENCE
+    )
     share, enough = _enough(profile, plan.num_items_needed)
     reason = (
-        "What people prefer is not in the words: this only sees to it that the answers do not move away from those "
+        "What people prefer is not in the words: this only sees to it that the answers do not move "
+        "away from those "
         f"that were chosen. It shows in four of five cases {enough}"
     )
     limits = (f"{{metric: rougeL, no_worse_than: base, margin: {SCORE_GAIN:.0%}}}",)
@@ -145,11 +164,16 @@ def _preferences(profile: AnswerProfile) -> FirstSuite:
 def _json(profile: AnswerProfile) -> FirstSuite:
     share, enough = _enough(profile, _needed(JSON_PERCENT))
     reason = (
-        f"The answers are JSON: {JSON_PERCENT}% must be, and they must share more with the reference than the base "
-        f"model's. It shows in four of five cases {enough} `json_schema` under `tasks: {{heldout: …}}` has their form "
+        f"The answers are JSON: {JSON_PERCENT}% must be, and they must share more with the "
+        "reference than the base "
+        f"model's. It shows in four of five cases {enough} `json_schema` under `tasks: "
+        f"{{heldout: …}}` has their form "
         "checked, too."
     )
-    limits = (f"{{metric: json_valid, at_least: {JSON_PERCENT}%}}", "{metric: rougeL, better_than: base}")
+    limits = (
+        f"{{metric: json_valid, at_least: {JSON_PERCENT}%}}",
+        "{metric: rougeL, better_than: base}",
+    )
     return FirstSuite(share, reason, limits)
 
 
@@ -169,14 +193,22 @@ def _demanded(commonest: float) -> int:
 
 
 def _needed(percent: int) -> int:
-    """Samples that show it in four of five cases, for a model with half of the errors that are allowed."""
-    plan = share_limit("heldout", "", num_items=None, limit=percent / 100, confidence=CONFIDENCE, direction="at_least")
+    """Samples that show it in four of five cases, for a model with half of the errors that are
+    allowed."""
+    plan = share_limit(
+        "heldout",
+        "",
+        num_items=None,
+        limit=percent / 100,
+        confidence=CONFIDENCE,
+        direction="at_least",
+    )
     return plan.num_items_needed or FEWEST_SAMPLES
 
 
 def _sealed(profile: AnswerProfile, needed: int) -> tuple[float, int]:
-    """The smallest round share that has enough samples, and about how many it has. Which ones are sealed is drawn, so
-    that their number wavers: two standard deviations are reckoned with."""
+    """The smallest round share that has enough samples, and about how many it has. Which ones are
+    sealed is drawn, so that their number wavers: two standard deviations are reckoned with."""
     wanted = max(needed, FEWEST_SAMPLES)
     wanted += round(2 * math.sqrt(wanted))
     share = next((one for one in SHARES if one * profile.num_examples >= wanted), SHARES[-1])

@@ -27,7 +27,8 @@ def training_need(
     driver_cpus: float,
     precision: Callable[[Device], Precision],
 ) -> Need:
-    """What a training run wants; `driver_cpus` is for the process that a sweep's trial runs beside its workers."""
+    """What a training run wants; `driver_cpus` is for the process that a sweep's trial runs beside
+    its workers."""
     gpus = gpus_of(train, cluster)
     device: Device = "GPU" if gpus else "CPU"
 
@@ -35,7 +36,12 @@ def training_need(
         if shape is None:
             return None
         return worker_memory(
-            wanted, shape, tokens=tokens, loss_tokens=loss_tokens, device=device, precision=precision(device)
+            wanted,
+            shape,
+            tokens=tokens,
+            loss_tokens=loss_tokens,
+            device=device,
+            precision=precision(device),
         )
 
     def estimate(wanted: TrainSpec) -> MemoryEstimate | None:
@@ -45,7 +51,9 @@ def training_need(
         return with_tokens(wanted, work.tokens_per_pass, work.loss_tokens_per_pass)
 
     cpus, memory = train.worker.cpus, estimate(train)
-    longest = train.examples_per_worker * (min(data.longest, train.max_length) if data else train.max_length)
+    longest = train.examples_per_worker * (
+        min(data.longest, train.max_length) if data else train.max_length
+    )
     longest *= 2 if train.objective.name in PAIRED else 1
     at_longest = with_tokens(train, longest, longest)
     need = Need(
@@ -61,7 +69,9 @@ def training_need(
     slots = _slots(cluster, cpus, gpus, driver_cpus)
     room = _room(cluster, cpus, gpus, train.num_workers)
     if slots < train.num_workers:
-        return _with(need, room.device, False, _fewer_workers(train, slots, cluster, gpus, estimate))
+        return _with(
+            need, room.device, False, _fewer_workers(train, slots, cluster, gpus, estimate)
+        )
     fits = None if memory is None else room.holds(memory)
     return _with(need, room.device, fits, _smaller(train, estimate, room) if fits is False else "")
 
@@ -87,26 +97,45 @@ def serving_need(
         available = int(available * serve.engine.gpu_memory_utilization)
     slots = _slots(cluster, 1, gpus, 0)
     if slots < count:
-        return _with(need, available, False, f"{count} {device}s are wanted at once, and the cluster has {slots:g}")
+        return _with(
+            need,
+            available,
+            False,
+            f"{count} {device}s are wanted at once, and the cluster has {slots:g}",
+        )
     if memory is None or available is None:
         return _with(need, available, None, "")
     if memory.total <= available:
         return _with(need, available, True, "")
     advice = f"a replica needs {_gib(memory.total)} of {_gib(available)}"
-    return _with(need, available, False, f"{advice}; raise serve.engine.tensor_parallel_size, or quantize further")
+    return _with(
+        need,
+        available,
+        False,
+        f"{advice}; raise serve.engine.tensor_parallel_size, or quantize further",
+    )
 
 
 def loading_need(stage: str, memory: MemoryEstimate | None, cluster: Cluster | None) -> Need:
     """What merging or quantizing wants: the memory of one node, most of which one process takes."""
     need = Need(stage=stage, num_workers=1, cpus=1, gpus=0, memory=memory)
-    sizes = [node.memory for node in cluster.nodes if node.memory is not None] if cluster is not None else []
+    sizes = (
+        [node.memory for node in cluster.nodes if node.memory is not None]
+        if cluster is not None
+        else []
+    )
     available = max(sizes, default=None)
     if memory is None or available is None:
         return _with(need, available, None, "")
     if memory.total <= available:
         return _with(need, available, True, "")
-    advice = f"{stage} holds the whole model in a node's memory: {_gib(memory.total)} of {_gib(available)}"
-    return _with(need, available, False, f"{advice}; a node with more memory, or a smaller model, is wanted")
+    advice = (
+        f"{stage} holds the whole model in a node's memory: {_gib(memory.total)} of "
+        f"{_gib(available)}"
+    )
+    return _with(
+        need, available, False, f"{advice}; a node with more memory, or a smaller model, is wanted"
+    )
 
 
 def gpus_of(train: TrainSpec, cluster: Cluster | None) -> float:
@@ -120,7 +149,8 @@ class _Room(NamedTuple):
     """Bytes for one process where it would run; None when no node says, or none could hold one."""
 
     device: int | None
-    """Of its GPU, or on a CPU its part of the node's memory, which it shares with as many as the node can hold."""
+    """Of its GPU, or on a CPU its part of the node's memory, which it shares with as many as the
+    node can hold."""
     host: int | None
     """Its part of the node's memory beside a GPU."""
 
@@ -139,7 +169,13 @@ def _room(cluster: Cluster, cpus: float, gpus: float, num_workers: int) -> _Room
         if count < 1:
             continue
         share = None if node.memory is None else node.memory // count
-        on_device = share if not gpus else None if node.gpu_memory is None else int(node.gpu_memory * min(1.0, gpus))
+        on_device = (
+            share
+            if not gpus
+            else None
+            if node.gpu_memory is None
+            else int(node.gpu_memory * min(1.0, gpus))
+        )
         device += [on_device] if on_device is not None else []
         host += [share] if gpus and share is not None else []
     return _Room(max(device, default=None), max(host, default=None))
@@ -158,13 +194,20 @@ def _slots(cluster: Cluster, cpus: float, gpus: float, driver_cpus: float) -> in
 
 
 def _with(need: Need, available: int | None, fits: bool | None, advice: str) -> Need:
-    return Need.model_validate({**need.model_dump(), "available": available, "fits": fits, "advice": advice})
+    return Need.model_validate(
+        {**need.model_dump(), "available": available, "fits": fits, "advice": advice}
+    )
 
 
-def _fewer_workers(train: TrainSpec, slots: int, cluster: Cluster, gpus: float, estimate: Estimate) -> str:
+def _fewer_workers(
+    train: TrainSpec, slots: int, cluster: Cluster, gpus: float, estimate: Estimate
+) -> str:
     """The most workers that fit and divide the batch, with the memory that each would take."""
     has = f"{cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs"
-    wanted = f"{train.num_workers} workers of {train.worker.cpus:g} CPUs and {gpus:g} GPUs are wanted; there are {has}"
+    wanted = (
+        f"{train.num_workers} workers of {train.worker.cpus:g} CPUs and {gpus:g} GPUs are wanted; "
+        f"there are {has}"
+    )
     for count in range(min(slots, train.num_workers), 0, -1):
         smaller = _changed(train, {"num_workers": count})
         if smaller is None:
@@ -174,13 +217,20 @@ def _fewer_workers(train: TrainSpec, slots: int, cluster: Cluster, gpus: float, 
         if memory is None or fits is None or room.device is None:
             return f"{wanted}. num_workers: {count} fits, if the memory does"
         if fits:
-            return f"{wanted}. num_workers: {count} fits: {_gib(memory.total)} of {_gib(room.device)} each"
-        return f"{wanted}. There is place for num_workers: {count}, but {_smaller(smaller, estimate, room)}"
+            return (
+                f"{wanted}. num_workers: {count} fits: {_gib(memory.total)} of {_gib(room.device)} "
+                "each"
+            )
+        return (
+            f"{wanted}. There is place for num_workers: {count}, but "
+            f"{_smaller(smaller, estimate, room)}"
+        )
     return f"{wanted}. Not one worker fits"
 
 
 def _smaller(train: TrainSpec, estimate: Estimate, room: _Room) -> str:
-    """What is short, and the first of the usual changes, alone or together, with which a worker fits."""
+    """What is short, and the first of the usual changes, alone or together, with which a worker
+    fits."""
     now = estimate(train)
     assert now is not None
     assert room.device is not None
@@ -194,23 +244,32 @@ def _smaller(train: TrainSpec, estimate: Estimate, room: _Room) -> str:
             now_said = {**train.model_dump(), **train.deepspeed.model_dump()}
             new = ((name, value) for name, value in _flat(changes) if now_said.get(name) != value)
             said = ", ".join(f"{name}: {_yaml(value)}" for name, value in new)
-            host = f", and {_gib(memory.host_total)} of the node's memory" if memory.host_total else ""
+            host = (
+                f", and {_gib(memory.host_total)} of the node's memory" if memory.host_total else ""
+            )
             return f"{needs}; with {said} it needs {_gib(memory.total)}{host}"
     return f"{needs}. Larger GPUs, more workers under zero_stage: 3, or a smaller model are wanted"
 
 
 def _savings(train: TrainSpec) -> Iterator[dict[str, Any]]:
-    """Changes that save memory, those that cost the least time first: one alone, then one beside the other."""
+    """Changes that save memory, those that cost the least time first: one alone, then one beside
+    the other."""
     single: list[dict[str, Any]] = []
     size = train.examples_per_worker
     while size > 1:
-        size = next(count for count in range(size // 2, 0, -1) if train.examples_per_worker % count == 0)
+        size = next(
+            count for count in range(size // 2, 0, -1) if train.examples_per_worker % count == 0
+        )
         single.append({"micro_batch_size": size})
     single.append({"gradient_checkpointing": True})
     if train.num_workers > 1:
         single.append({"deepspeed": {"zero_stage": 3}})
-    single.append({"deepspeed": {"zero_stage": max(1, train.deepspeed.zero_stage), "offload_optimizer": True}})
-    single.append({"deepspeed": {"zero_stage": 3, "offload_optimizer": True, "offload_param": True}})
+    single.append(
+        {"deepspeed": {"zero_stage": max(1, train.deepspeed.zero_stage), "offload_optimizer": True}}
+    )
+    single.append(
+        {"deepspeed": {"zero_stage": 3, "offload_optimizer": True, "offload_param": True}}
+    )
     yield from single
     together: dict[str, Any] = {}
     for change in single:

@@ -1,15 +1,15 @@
 """How much memory one training worker takes on a GPU, by parts, at the worst moment of a step.
 
-A step has three such moments, and the allocator lends the same memory to each of them: when the loss
-is differentiated, all activations and the logits are there; when the lowest layer is, activations and
-gradients; when the optimizer steps, gradients and copies of them. The estimate is the parts that last
-and those of the moment that takes most. What stands here was measured on one NVIDIA H100 80GB with
-torch 2.11 and DeepSpeed 0.19.8 (`tests/golden/h100_memory.json`), with one worker: what more workers
-need beyond that is from the sources.
+A step has three such moments, and the allocator lends the same memory to each of them: when the
+loss is differentiated, all activations and the logits are there; when the lowest layer is,
+activations and gradients; when the optimizer steps, gradients and copies of them. The estimate is
+the parts that last and those of the moment that takes most. What stands here was measured on one
+NVIDIA H100 80GB with torch 2.11 and DeepSpeed 0.19.8 (`tests/golden/h100_memory.json`), with one
+worker: what more workers need beyond that is from the sources.
 
 Sources: [ZeRO] Rajbhandari et al., 2020, section 3; [offload] Ren et al., ZeRO-Offload, 2021;
-[activations] Korthikanti et al., 2022, section 4, counted anew for Llama-like layers; [deepspeed] the
-defaults of its JSON configuration.
+[activations] Korthikanti et al., 2022, section 4, counted anew for Llama-like layers; [deepspeed]
+the defaults of its JSON configuration.
 """
 
 import math
@@ -30,8 +30,8 @@ from assay.spec.train import TrainSpec
 
 RUNTIME = 1_850_000_000
 RUNTIME_OF_ZERO_3 = 1_440_000_000
-"""CUDA's context (0.64 GB), NCCL and the libraries' kernels (1.78 GB with it, 1.37 under ZeRO-3), and
-cuBLAS's workspace (0.07 GB): measured, the same in every run."""
+"""CUDA's context (0.64 GB), NCCL and the libraries' kernels (1.78 GB with it, 1.37 under ZeRO-3),
+and cuBLAS's workspace (0.07 GB): measured, the same in every run."""
 
 BUCKET_ELEMENTS = 50_000_000
 """What `engines/models/deepspeed_config.py` sets for reducing."""
@@ -99,7 +99,9 @@ class Worker:
 def worker_memory(worker: Worker) -> MemoryEstimate:
     """The estimate, and what is offloaded to the node's memory."""
     train, zero = worker.train, worker.train.deepspeed
-    weights = weights_part(train, worker.shape, worker.trained, worker.width, worker.shards(from_stage=3))
+    weights = weights_part(
+        train, worker.shape, worker.trained, worker.width, worker.shards(from_stage=3)
+    )
     total = worker.shape.num_parameters
     lasting = [
         *([] if zero.offload_param else [weights]),
@@ -118,7 +120,9 @@ def worker_memory(worker: Worker) -> MemoryEstimate:
         formula="CUDA's context, NCCL, kernels and cuBLAS's workspace, measured on an H100",
     )
     worst = max(moments, key=lambda parts: sum(part.size for part in parts))
-    return MemoryEstimate(device="GPU", parts=(*lasting, *worst, runtime), host_parts=tuple(_on_host(worker, weights)))
+    return MemoryEstimate(
+        device="GPU", parts=(*lasting, *worst, runtime), host_parts=tuple(_on_host(worker, weights))
+    )
 
 
 def _on_device(worker: Worker) -> list[MemoryPart]:
@@ -263,7 +267,9 @@ def layer_bytes_per_token(worker: Worker) -> int:
     # With a mask, keys and values are repeated to as many heads, and torch makes the mask
     # a sum for every layer.
     kept += width * (2 * q + worker.tokens) if worker.is_masked else width * 2 * kv
-    kept += width * (2 if worker.has_liger else 3) * f  # gate and up; transformers: gate's activation
+    kept += (
+        width * (2 if worker.has_liger else 3) * f
+    )  # gate and up; transformers: gate's activation
     if not method.is_adapter and not worker.has_liger:
         kept += width * 2 * h  # the norms' normalized input, for the gradient of their weights
     if any(is_adapted(method, name) for name in ("q_proj", "k_proj", "v_proj")):

@@ -2,9 +2,9 @@
 `gpu_memory`.
 
 Sources: [ZeRO] Rajbhandari et al., 2020, section 3 and figure 1; [activations] Korthikanti et al.,
-2022, whose count of what a layer keeps for its backward pass is made anew here for Llama-like layers
-(RMSNorm, gated MLP, no dropout, attention that keeps no scores: Dao et al., FlashAttention, 2022);
-[deepspeed] the defaults of its JSON configuration.
+2022, whose count of what a layer keeps for its backward pass is made anew here for Llama-like
+layers (RMSNorm, gated MLP, no dropout, attention that keeps no scores: Dao et al., FlashAttention,
+2022); [deepspeed] the defaults of its JSON configuration.
 """
 
 import math
@@ -123,24 +123,35 @@ def activations(train: TrainSpec, shape: ModelShape, *, tokens: int, width: int)
     if train.gradient_checkpointing:
         size = tokens * (shape.num_layers * h * width + layer)
         formula = (
-            f"{tokens:,} tokens x ({shape.num_layers} layers' inputs of {h} x {width} + one layer's {layer:,}) bytes"
+            f"{tokens:,} tokens x ({shape.num_layers} layers' inputs of {h} x {width} + one "
+            f"layer's {layer:,}) bytes"
         )
     else:
         size = tokens * num_layers * layer
         formula = f"{tokens:,} tokens x {num_layers} layers x {layer:,} bytes"
     mask = tokens * tokens  # the mask that keeps packed examples apart, one byte a pair, made once
-    return MemoryPart(name="activations", size=size + mask, formula=f"{formula}, and a mask of tokens² [activations]")
+    return MemoryPart(
+        name="activations",
+        size=size + mask,
+        formula=f"{formula}, and a mask of tokens² [activations]",
+    )
 
 
-def serving_memory(engine: EngineSpec, shape: ModelShape, *, scheme: Scheme, device: Device) -> MemoryEstimate:
-    """One process of an engine replica, with a KV cache for one sequence of `max_model_len` on a GPU (the engine
-    takes what is left for more), and of the size that the spec gives on CPU."""
+def serving_memory(
+    engine: EngineSpec, shape: ModelShape, *, scheme: Scheme, device: Device
+) -> MemoryEstimate:
+    """One process of an engine replica, with a KV cache for one sequence of `max_model_len` on a
+    GPU (the engine takes what is left for more), and of the size that the spec gives on CPU."""
     shards = engine.tensor_parallel_size
     embedding = shape.vocab_size * shape.hidden_size * (1 if shape.tied else 2)
     linear = shape.num_parameters - embedding
     per_token = kv_bytes_per_token(shape)
     weights = math.ceil((embedding * 2 + linear * WEIGHT_BYTES[scheme]) / shards)
-    cache = engine.kv_cache_gb_on_cpu * GIB if device == "CPU" else math.ceil(per_token * engine.max_model_len / shards)
+    cache = (
+        engine.kv_cache_gb_on_cpu * GIB
+        if device == "CPU"
+        else math.ceil(per_token * engine.max_model_len / shards)
+    )
     asked = (
         f"{engine.max_model_len:,} tokens x {per_token:,} bytes"
         if device == "GPU"
@@ -170,7 +181,8 @@ def serving_memory(engine: EngineSpec, shape: ModelShape, *, scheme: Scheme, dev
 
 
 MERGING_BYTES, COMPRESSING_BYTES = 4, 2
-"""Of a weight: `merge` adds an adapter in fp32, and `compress` quantizes what it has loaded in bf16."""
+"""Of a weight: `merge` adds an adapter in fp32, and `compress` quantizes what it has loaded in
+bf16."""
 
 
 def loaded_memory(shape: ModelShape, width: int, what: str) -> MemoryEstimate:
@@ -194,14 +206,16 @@ def _saving(total: int, width: int, passing: list[MemoryPart]) -> Iterator[Memor
     beyond = total * width - sum(part.size for part in passing)
     if beyond > 0:
         formula = (
-            f"{total:,} weights x {width} bytes, less what a step needs for a moment (accelerate's get_state_dict)"
+            f"{total:,} weights x {width} bytes, less what a step needs for a moment (accelerate's "
+            "get_state_dict)"
         )
         yield MemoryPart(name="copy for saving", size=beyond, formula=formula)
 
 
 def _gathered(shape: ModelShape, width: int) -> MemoryPart:
     """Weights that are whole at a time, and the flat buffer that the largest of them is gathered
-    into and copied from; on CPU nothing is fetched ahead (see `engines/models/deepspeed_config.py`).
+    into and copied from; on CPU nothing is fetched ahead (see
+    `engines/models/deepspeed_config.py`).
     """
     total = shape.num_parameters
     live, flat = min(total, MAX_LIVE_ELEMENTS), min(total, shape.vocab_size * shape.hidden_size)
@@ -236,7 +250,9 @@ def _layer_bytes_per_token(train: TrainSpec, shape: ModelShape, width: int) -> i
     method = train.method
     h, f = shape.hidden_size, shape.intermediate_size
     q = shape.num_heads * shape.head_dim
-    kept = 2 * 4 * h  # both norms compute in fp32 and keep their input, which is the residual stream
+    kept = (
+        2 * 4 * h
+    )  # both norms compute in fp32 and keep their input, which is the residual stream
     kept += width * (q + 2 * q)  # queries, and keys and values repeated to as many heads
     kept += width * q  # attention's output
     kept += width * 2 * f + width * f  # gate and up, and gate's activation
@@ -254,7 +270,9 @@ def _layer_bytes_per_token(train: TrainSpec, shape: ModelShape, width: int) -> i
         kept += width * method.low_rank.r * sum(is_adapted(method, name) for name in linear(shape))
     if method.bottleneck is not None:
         num_adapters = 1 + (method.bottleneck.placement == "after_both")
-        kept += width * num_adapters * (h + 3 * method.bottleneck.size)  # input, and the narrow part before and after
+        kept += (
+            width * num_adapters * (h + 3 * method.bottleneck.size)
+        )  # input, and the narrow part before and after
     return kept
 
 

@@ -1,4 +1,5 @@
-"""What a suite can show before anything is evaluated. scipy is not imported: `assay plan` has to be quick."""
+"""What a suite can show before anything is evaluated. scipy is not imported: `assay plan` has to be
+quick."""
 
 import math
 from statistics import NormalDist
@@ -10,21 +11,27 @@ POWER = 0.8
 """A limit is called shown when it is met in this share of all cases."""
 
 ASSUMED_DISCORDANCE = 0.2
-"""Share of the items that one of two models answers rightly and the other does not. It is not known before both
-have answered; the margin that can be shown grows with its square root."""
+"""Share of the items that one of two models answers rightly and the other does not. It is not known
+before both have answered; the margin that can be shown grows with its square root."""
 
 WORTHWHILE = 0.05
 """The gain over another model that the items needed for `better_than` are counted for."""
 
 ASSUMED_SPREAD = 0.2
-"""Standard deviation of scores such as ROUGE-L, and of their differences between two models. It is not known before
-both have answered."""
+"""Standard deviation of scores such as ROUGE-L, and of their differences between two models. It is
+not known before both have answered."""
 
 MOST_ITEMS = 1_000_000
 
 
 def share_limit(
-    task: str, requirement: str, *, num_items: int | None, limit: float, confidence: float, direction: Direction
+    task: str,
+    requirement: str,
+    *,
+    num_items: int | None,
+    limit: float,
+    confidence: float,
+    direction: Direction,
 ) -> LimitPlan:
     """A share against a fixed limit, decided by Clopper and Pearson's bound."""
     errors = limit if direction == "at_most" else 1 - limit
@@ -37,18 +44,27 @@ def share_limit(
         detectable=detectable if detectable is None or direction == "at_most" else 1 - detectable,
         num_items_needed=_items_for(half, errors, confidence) if 0 < errors < 1 else None,
         example=f"a true {half if direction == 'at_most' else 1 - half:.1%}",
-        note=_too_few(num_items, errors, confidence) if num_items is not None and detectable is None else "",
+        note=_too_few(num_items, errors, confidence)
+        if num_items is not None and detectable is None
+        else "",
     )
 
 
 def difference_limit(
-    task: str, requirement: str, *, num_items: int | None, margin: float, confidence: float, truth: float = 0.0
+    task: str,
+    requirement: str,
+    *,
+    num_items: int | None,
+    margin: float,
+    confidence: float,
+    truth: float = 0.0,
 ) -> LimitPlan:
-    """A difference to another model, item by item. `margin` is how far the bound may lie below 0 (negative: must
-    lie above it), `truth` the true difference that the items needed are counted for.
+    """A difference to another model, item by item. `margin` is how far the bound may lie below 0
+    (negative: must lie above it), `truth` the true difference that the items needed are counted
+    for.
 
-    Of n pairs of which a share q disagrees, the difference has a standard error of sqrt(q / n) where it is small:
-    Connor, Biometrics 43 (1987), 207-211."""
+    Of n pairs of which a share q disagrees, the difference has a standard error of sqrt(q / n)
+    where it is small: Connor, Biometrics 43 (1987), 207-211."""
     z = NormalDist().inv_cdf(confidence) + NormalDist().inv_cdf(POWER)
     gap = truth + margin
     return LimitPlan(
@@ -63,7 +79,13 @@ def difference_limit(
 
 
 def score_limit(
-    task: str, requirement: str, *, num_items: int | None, limit: float, confidence: float, direction: Direction
+    task: str,
+    requirement: str,
+    *,
+    num_items: int | None,
+    limit: float,
+    confidence: float,
+    direction: Direction,
 ) -> LimitPlan:
     """A mean score between 0 and 1, such as ROUGE-L, against a fixed limit."""
     sign = -1 if direction == "at_most" else 1
@@ -82,9 +104,16 @@ def score_limit(
 
 
 def score_difference_limit(
-    task: str, requirement: str, *, num_items: int | None, margin: float, confidence: float, truth: float = 0.0
+    task: str,
+    requirement: str,
+    *,
+    num_items: int | None,
+    margin: float,
+    confidence: float,
+    truth: float = 0.0,
 ) -> LimitPlan:
-    """The same for a difference of scores to another model; `margin` and `truth` as for `difference_limit`."""
+    """The same for a difference of scores to another model; `margin` and `truth` as for
+    `difference_limit`."""
     gap = truth + margin
     return LimitPlan(
         task=task,
@@ -111,18 +140,20 @@ def unknown_limit(task: str, requirement: str, *, num_items: int | None, note: s
 
 
 def share_needs(errors: float, confidence: float) -> int | None:
-    """The fewest samples whose bound can come within a share of `errors` of the best, all of them being the best:
-    (1 - errors)^n must not exceed 1 - confidence. None when no number can.
+    """The fewest samples whose bound can come within a share of `errors` of the best, all of them
+    being the best: (1 - errors)^n must not exceed 1 - confidence. None when no number can.
 
-    Clopper and Pearson's bound, and so Gaffke's for scores between 0 and 1 (`rules.statistics.means`)."""
+    Clopper and Pearson's bound, and so Gaffke's for scores between 0 and 1
+    (`rules.statistics.means`)."""
     if errors <= 0:
         return None
     return 1 if errors >= 1 else math.ceil(math.log(1 - confidence) / math.log(1 - errors))
 
 
 def comparison_needs(margin: float, confidence: float) -> int | None:
-    """The fewest pairs that can show a difference above -`margin`, every one of them being for the candidate: where
-    the difference is -`margin`, at most a share of (1 - margin) / 2 of the pairs is. None when no number can."""
+    """The fewest pairs that can show a difference above -`margin`, every one of them being for the
+    candidate: where the difference is -`margin`, at most a share of (1 - margin) / 2 of the pairs
+    is. None when no number can."""
     most = (1 - margin) / 2
     if most >= 1:
         return None
@@ -130,21 +161,24 @@ def comparison_needs(margin: float, confidence: float) -> int | None:
 
 
 def quantile_needs(share: float, confidence: float) -> int:
-    """The fewest measurements whose largest bounds a quantile from above: share^n <= 1 - confidence."""
+    """The fewest measurements whose largest bounds a quantile from above: share^n <= 1 -
+    confidence."""
     return math.ceil(math.log(1 - confidence) / math.log(share))
 
 
 def binomial_cdf(k: int, n: int, p: float) -> float:
-    """P(X <= k) of n tries with chance p each: the regularized incomplete beta function I(1 - p; n - k, k + 1)."""
+    """P(X <= k) of n tries with chance p each: the regularized incomplete beta function I(1 - p; n
+    - k, k + 1)."""
     if k < 0:
         return 0.0
     return 1.0 if k >= n else _beta_share(n - k, k + 1, 1 - p)
 
 
 def _items_for_gap(gap: float, confidence: float) -> int:
-    """Samples with which the bound of a mean lies within `gap` of it in `POWER` of all cases: as many as Student's
-    bound takes, and ln(1/(1 - confidence)) / gap for Gaffke's, which reckons with one more sample, the worst there can
-    be. `tests/test_plan_power.py` compares it with the bounds themselves."""
+    """Samples with which the bound of a mean lies within `gap` of it in `POWER` of all cases: as
+    many as Student's bound takes, and ln(1/(1 - confidence)) / gap for Gaffke's, which reckons with
+    one more sample, the worst there can be. `tests/test_plan_power.py` compares it with the bounds
+    themselves."""
     z = NormalDist().inv_cdf(confidence) + NormalDist().inv_cdf(POWER)
     return math.ceil((z * ASSUMED_SPREAD / gap) ** 2 - math.log(1 - confidence) / gap)
 
@@ -157,8 +191,8 @@ def _score_gap(num_items: int, confidence: float) -> float:
 
 
 def _detectable_errors(n: int, limit: float, confidence: float) -> float | None:
-    """The true share of errors at which so few are seen, in `POWER` of all cases, that their upper bound is within
-    `limit`; None when even none would be too many."""
+    """The true share of errors at which so few are seen, in `POWER` of all cases, that their upper
+    bound is within `limit`; None when even none would be too many."""
     allowed = _most_allowed(n, limit, confidence)
     if allowed is None:
         return None
@@ -177,12 +211,15 @@ def _most_allowed(n: int, limit: float, confidence: float) -> int | None:
     low, high = -1, n  # `low` is allowed, `high` is not
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if binomial_cdf(middle, n, limit) <= 1 - confidence else (low, middle)
+        low, high = (
+            (middle, high) if binomial_cdf(middle, n, limit) <= 1 - confidence else (low, middle)
+        )
     return low if low >= 0 else None
 
 
 def _items_for(truth: float, limit: float, confidence: float) -> int | None:
-    """About how many items show with `POWER` that a share of errors that is truly `truth` is within `limit`."""
+    """About how many items show with `POWER` that a share of errors that is truly `truth` is within
+    `limit`."""
 
     def is_enough(n: int) -> bool:
         shown = _detectable_errors(n, limit, confidence)
@@ -204,7 +241,10 @@ def _too_few(n: int, errors: float, confidence: float) -> str:
     """Why nothing can be shown: all n right still leaves too much doubt."""
     if errors <= 0:
         return "no number of items shows that there is no error at all"
-    return f"{n} items can never meet it; {share_needs(errors, confidence)} without a single error could"
+    return (
+        f"{n} items can never meet it; {share_needs(errors, confidence)} without a single error "
+        "could"
+    )
 
 
 def _beta_share(a: float, b: float, x: float) -> float:
@@ -213,7 +253,9 @@ def _beta_share(a: float, b: float, x: float) -> float:
         return float(x >= 1)
     if x > (a + 1) / (a + b + 2):
         return 1 - _beta_share(b, a, 1 - x)
-    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
+    front = math.exp(
+        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    )
     tiny = 1e-300
     c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1) or tiny)
     total = d

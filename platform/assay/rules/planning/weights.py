@@ -1,4 +1,5 @@
-"""Which weights a model has and a method trains, and the memory that they take wherever they are trained.
+"""Which weights a model has and a method trains, and the memory that they take wherever they are
+trained.
 
 Sources: [ZeRO] Rajbhandari et al., 2020, section 3; [qlora] Dettmers et al., 2023, section 3;
 [lora] Hu et al., 2021.
@@ -27,7 +28,8 @@ column."""
 
 
 def trained_parameters(train: TrainSpec, shape: ModelShape) -> int:
-    """Weights that an optimizer step changes: all, some, or r x (in + out) of each adapted matrix [lora]."""
+    """Weights that an optimizer step changes: all, some, or r x (in + out) of each adapted matrix
+    [lora]."""
     method, h = train.method, shape.hidden_size
     if method.full:
         return shape.num_parameters
@@ -46,7 +48,9 @@ def trained_parameters(train: TrainSpec, shape: ModelShape) -> int:
         inner = method.p_tuning.hidden_size
         return method.p_tuning.num_virtual_tokens * h + 2 * h * inner + inner * inner
     rank = method.adalora.init_r if method.adalora else method.low_rank.r if method.low_rank else 0
-    adapted = sum(sides[0] + sides[1] for name, sides in linear(shape).items() if is_adapted(method, name))
+    adapted = sum(
+        sides[0] + sides[1] for name, sides in linear(shape).items() if is_adapted(method, name)
+    )
     return num_chosen_layers(method, shape) * rank * adapted
 
 
@@ -58,7 +62,9 @@ def layers_with_backward(train: TrainSpec, shape: ModelShape) -> int:
     return shape.num_layers - min(min(layers), shape.num_layers) if layers else shape.num_layers
 
 
-def weights_part(train: TrainSpec, shape: ModelShape, trained: int, width: int, shards: int) -> MemoryPart:
+def weights_part(
+    train: TrainSpec, shape: ModelShape, trained: int, width: int, shards: int
+) -> MemoryPart:
     """The model's weights, and an adapter's."""
     own = trained if train.method.is_adapter else 0
     whole, quantized = shape.num_parameters + own, 0
@@ -69,23 +75,36 @@ def weights_part(train: TrainSpec, shape: ModelShape, trained: int, width: int, 
     return MemoryPart(
         name="weights",
         size=math.ceil(((whole - quantized) * width + quantized * low) / shards),
-        formula=f"{quantized:,} in 4 bits x {low:.3f} bytes [qlora] + {formula}" if quantized else formula,
+        formula=f"{quantized:,} in 4 bits x {low:.3f} bytes [qlora] + {formula}"
+        if quantized
+        else formula,
     )
 
 
-def beside(train: TrainSpec, trained: int, total: int, width: int, tokens: int) -> Iterator[MemoryPart]:
+def beside(
+    train: TrainSpec, trained: int, total: int, width: int, tokens: int
+) -> Iterator[MemoryPart]:
     """Other models and numbers that the objective keeps."""
     grpo, method = train.objective.grpo, train.method
     can_be_switched_off = method.is_adapter and method.bottleneck is None
     if grpo is not None and grpo.beta > 0 and not can_be_switched_off:
-        formula = f"{total:,} weights x {width} bytes: the model as it was, for which TRL loads it once more"
+        formula = (
+            f"{total:,} weights x {width} bytes: the model as it was, for which TRL loads it once "
+            "more"
+        )
         yield MemoryPart(name="reference model", size=total * width, formula=formula)
     if train.ewc is not None:
-        formula = f"{trained:,} trained weights x 2 x 4 bytes: where they were, and their Fisher information"
+        formula = (
+            f"{trained:,} trained weights x 2 x 4 bytes: where they were, and their Fisher "
+            "information"
+        )
         yield MemoryPart(name="ewc", size=8 * trained, formula=formula)
     if train.contrastive is not None:
         texts = train.examples_per_worker
-        formula = f"{texts} texts x ({math.ceil(tokens / texts):,} tokens)² x 4 bytes: how alike a text's tokens are"
+        formula = (
+            f"{texts} texts x ({math.ceil(tokens / texts):,} tokens)² x 4 bytes: how alike a "
+            "text's tokens are"
+        )
         yield MemoryPart(name="contrastive", size=4 * tokens**2 // texts, formula=formula)
 
 
@@ -109,7 +128,9 @@ def is_adapted(method: MethodSpec, name: str) -> bool:
     if not method.is_adapter:
         return True
     adapter = method.low_rank or method.adalora
-    return adapter is not None and (adapter.target_modules == "all-linear" or name in adapter.target_modules)
+    return adapter is not None and (
+        adapter.target_modules == "all-linear" or name in adapter.target_modules
+    )
 
 
 def _layer_indices(method: MethodSpec) -> tuple[int, ...] | None:
@@ -124,10 +145,13 @@ def num_chosen_layers(method: MethodSpec, shape: ModelShape) -> int:
 
 
 def _bottleneckweights_part(bottleneck: BottleneckSpec, width: int) -> int:
-    """Of a layer's adapters: three matrices beside the feed-forward part, or two with biases after each part."""
+    """Of a layer's adapters: three matrices beside the feed-forward part, or two with biases after
+    each part."""
     if bottleneck.placement == "parallel":
         return 3 * bottleneck.size * width
-    return (2 * bottleneck.size * width + bottleneck.size + width) * (1 + (bottleneck.placement == "after_both"))
+    return (2 * bottleneck.size * width + bottleneck.size + width) * (
+        1 + (bottleneck.placement == "after_both")
+    )
 
 
 def _unfrozen(method: MethodSpec, shape: ModelShape) -> int:
@@ -138,13 +162,17 @@ def _unfrozen(method: MethodSpec, shape: ModelShape) -> int:
     sizes |= {} if shape.tied else {"lm_head.weight": shape.vocab_size * h}
     free = 0
     for layer in range(shape.num_layers):
-        own = {f"model.layers.{layer}.{name}.weight": a * b for name, (a, b) in linear(shape).items()}
+        own = {
+            f"model.layers.{layer}.{name}.weight": a * b for name, (a, b) in linear(shape).items()
+        }
         if layer >= first:
             free += sum(own.values()) + 2 * h
         else:
             sizes |= own
     return free + sum(
-        size for name, size in sizes.items() if any(re.search(pattern, name) for pattern in method.freeze.trainable)
+        size
+        for name, size in sizes.items()
+        if any(re.search(pattern, name) for pattern in method.freeze.trainable)
     )
 
 

@@ -13,11 +13,14 @@ DEVIATIONS = 3
 
 
 def training_plan(train: TrainSpec, data: DataPlan) -> TrainingPlan:
-    """One training run on the split that `data` counts. Steps are counted as the trainer counts them."""
+    """One training run on the split that `data` counts. Steps are counted as the trainer counts
+    them."""
     steps_per_epoch = math.ceil(data.num_examples / train.global_batch_size)
     num_steps = train.max_steps or math.ceil(train.num_epochs * steps_per_epoch)
     mean = data.num_tokens / data.num_examples
-    shown = min(num_steps * train.global_batch_size, num_steps / steps_per_epoch * data.num_examples)
+    shown = min(
+        num_steps * train.global_batch_size, num_steps / steps_per_epoch * data.num_examples
+    )
     count = train.examples_per_worker
     longest = min(data.longest, train.max_length)
     tokens = min(count * longest, count * mean + DEVIATIONS * data.deviation * math.sqrt(count))
@@ -33,7 +36,8 @@ def training_plan(train: TrainSpec, data: DataPlan) -> TrainingPlan:
 TEMPLATE_TOKENS = 5
 """What a chat template puts around a message, about: its role and its end, in special tokens."""
 SYSTEM_TOKENS = 25
-"""What many templates say by themselves where a chat brings no system message (SmolLM2's 26, Qwen2.5's 20)."""
+"""What many templates say by themselves where a chat brings no system message (SmolLM2's 26,
+Qwen2.5's 20)."""
 
 
 class Passage(NamedTuple):
@@ -47,8 +51,8 @@ class Passage(NamedTuple):
 def estimated_data(
     examples: Sequence[Sequence[Passage]], data: DataSpec, num_gate: int | None, *, max_length: int
 ) -> DataPlan:
-    """The training split, estimated from its texts. Held-out shares are taken off; examples longer than
-    `max_length` are left out."""
+    """The training split, estimated from its texts. Held-out shares are taken off; examples longer
+    than `max_length` are left out."""
     lengths, loss = [], 0
     for example in examples:
         tokens = [(bears, math.ceil(size) + TEMPLATE_TOKENS) for size, bears in example]
@@ -58,7 +62,9 @@ def estimated_data(
             loss += min(sum(count for bears, count in tokens if bears), max_length)
     gate_share = data.gate if isinstance(data.gate, float) else 0.0
     chosen = min(1.0, data.max_samples / max(1, len(examples))) if data.max_samples else 1.0
-    share = chosen * max(0.0, 1 - gate_share - (data.selection if isinstance(data.selection, float) else 0.0))
+    share = chosen * max(
+        0.0, 1 - gate_share - (data.selection if isinstance(data.selection, float) else 0.0)
+    )
     mean = sum(lengths) / max(1, len(lengths))
     return DataPlan(
         num_examples=max(1, round(share * len(lengths))),

@@ -1,4 +1,5 @@
-"""Whether a candidate may have traffic: the verdict, the reviewers' words, and the same bytes as evaluated."""
+"""Whether a candidate may have traffic: the verdict, the reviewers' words, and the same bytes as
+evaluated."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
@@ -23,15 +24,19 @@ def check_approval(
     *,
     held_at: float | None = None,
 ) -> None:
-    """Refuse with NotApproved unless enough reviewers approve this scorecard of this artifact, and no
-    reviewer rejects it. A reviewer's last word counts: a rejection stands until its author approves.
+    """Refuse with NotApproved unless enough reviewers approve this scorecard of this artifact, and
+    no reviewer rejects it. A reviewer's last word counts: a rejection stands until its author
+    approves.
 
-    `starters` are the people who started the run; `approvals` are in the order in which the ledger took them, which
-    no clock changes. `now` is in seconds since the epoch. `held_at` is when the approvals must have held, if not now:
-    a former champion's were needed when it got its traffic, and a rejection since then counts.
+    `starters` are the people who started the run; `approvals` are in the order in which the ledger
+    took them, which no clock changes. `now` is in seconds since the epoch. `held_at` is when the
+    approvals must have held, if not now: a former champion's were needed when it got its traffic,
+    and a rejection since then counts.
     """
     if scorecard.outcome != "PASS":
-        raise NotApproved(f"run {run} cannot be promoted: the gate's verdict is {scorecard.outcome}, not PASS")
+        raise NotApproved(
+            f"run {run} cannot be promoted: the gate's verdict is {scorecard.outcome}, not PASS"
+        )
     dated_ahead = [word for word in approvals if word.run == run and _is_dated_ahead(word)]
     words = [word for word in approvals if word.run == run and word not in dated_ahead]
     faults = {word.reviewer: "it was dated ahead of the ledger's clock" for word in dated_ahead}
@@ -41,7 +46,9 @@ def check_approval(
         if word.decision == "reject" and folded_name(word.reviewer) in reviewers:
             reason = f": {word.reason.strip()}" if word.reason.strip() else ""
             raise NotApproved(f"run {run} was rejected by {word.reviewer}{reason}")
-        if fault := _fault(word, approval_spec, scorecard, scorecard_digest, starters, now, held_at):
+        if fault := _fault(
+            word, approval_spec, scorecard, scorecard_digest, starters, now, held_at
+        ):
             faults[word.reviewer] = fault
         else:
             valid[folded_name(word.reviewer)] = word.reviewer
@@ -66,20 +73,24 @@ def check_reviewer(
     reason: str,
     scorecard: Scorecard,
 ) -> None:
-    """Refuse with NotApproved a word that may not be given. Every named reviewer may always reject."""
+    """Refuse with NotApproved a word that may not be given. Every named reviewer may always
+    reject."""
     if fault := _reviewer_fault(approval_spec, reviewer, starters, decision):
         raise NotApproved(f"{reviewer} cannot {decision}: {fault}")
     if decision == "reject":
         return
     if scorecard.outcome != "PASS":
-        raise NotApproved(f"there is nothing to approve: the gate's verdict is {scorecard.outcome}, not PASS")
+        raise NotApproved(
+            f"there is nothing to approve: the gate's verdict is {scorecard.outcome}, not PASS"
+        )
     if scorecard.missed_soft_limits and not reason.strip():
         raise NotApproved(f"a reason is needed, because {_missed(scorecard)}")
 
 
 def check_champion(scorecard: Scorecard, champion_digest: str | None) -> None:
-    """Refuse with IntegrityError when the candidate was compared with another champion than the one that has the
-    traffic now; where there is none, with another model than the base model. `champion_digest` is its artifact's."""
+    """Refuse with IntegrityError when the candidate was compared with another champion than the one
+    that has the traffic now; where there is none, with another model than the base model.
+    `champion_digest` is its artifact's."""
     compared = scorecard.champion_digest
     if compared is None or champion_digest == scorecard.artifact_digest:
         return
@@ -100,46 +111,64 @@ def check_same_deployment(
     *,
     is_former: bool = False,
 ) -> None:
-    """Refuse with IntegrityError unless the evaluated deployment still stands, with the bytes that were evaluated:
-    every engine replica, those of autoscaling and restarts too, must itself have said that it loaded them (`loaded`,
-    by replica). One that was evaluated must be among them, unless it `is_former`: a champion from before may have been
-    restarted since. None stands for a slot that is empty.
+    """Refuse with IntegrityError unless the evaluated deployment still stands, with the bytes that
+    were evaluated: every engine replica, those of autoscaling and restarts too, must itself have
+    said that it loaded them (`loaded`, by replica). One that was evaluated must be among them,
+    unless it `is_former`: a champion from before may have been restarted since. None stands for a
+    slot that is empty.
     """
     evaluated = scorecard.artifact_digest
     differences = []
     if slot_digest != evaluated:
-        differences.append(f"slot {scorecard.deployment_slot} serves {_short(slot_digest)}, not {_short(evaluated)}")
+        differences.append(
+            f"slot {scorecard.deployment_slot} serves {_short(slot_digest)}, not "
+            f"{_short(evaluated)}"
+        )
     if deployed_at != scorecard.deployed_at:
-        differences.append(f"slot {scorecard.deployment_slot} was deployed anew after it was evaluated")
+        differences.append(
+            f"slot {scorecard.deployment_slot} was deployed anew after it was evaluated"
+        )
     if not replicas or not (is_former or set(replicas) & set(scorecard.replicas)):
-        differences.append(f"replicas {_listed(scorecard.replicas)} were evaluated, now there are {_listed(replicas)}")
+        differences.append(
+            f"replicas {_listed(scorecard.replicas)} were evaluated, now there are "
+            f"{_listed(replicas)}"
+        )
     for replica in sorted(replicas):
         if loaded.get(replica) != evaluated:
-            differences.append(f"replica {replica} says that it has loaded {_short(loaded.get(replica))}")
+            differences.append(
+                f"replica {replica} says that it has loaded {_short(loaded.get(replica))}"
+            )
     if differences:
-        raise IntegrityError("; ".join(differences) + "; run `assay run SPEC` again to evaluate it anew")
+        raise IntegrityError(
+            "; ".join(differences) + "; run `assay run SPEC` again to evaluate it anew"
+        )
 
 
-def _last_words(words: Sequence[Approval], artifact_digest: str, scorecard_digest: str) -> list[Approval]:
-    """Each reviewer's last word on this scorecard, or on another one where there is none on this."""
+def _last_words(
+    words: Sequence[Approval], artifact_digest: str, scorecard_digest: str
+) -> list[Approval]:
+    """Each reviewer's last word on this scorecard, or on another one where there is none on
+    this."""
 
     def is_here(word: Approval) -> bool:
         return (word.artifact_digest, word.scorecard_digest) == (artifact_digest, scorecard_digest)
 
     elsewhere, here = (
-        {folded_name(word.reviewer): word for word in words if is_here(word) is wanted} for wanted in (False, True)
+        {folded_name(word.reviewer): word for word in words if is_here(word) is wanted}
+        for wanted in (False, True)
     )
     last = elsewhere | here
     return [
         word
         for word in last.values()
-        if word.decision == "approve" or is_here(word)  # a rejection of another scorecard is history
+        if word.decision == "approve"
+        or is_here(word)  # a rejection of another scorecard is history
     ]
 
 
 def _is_dated_ahead(word: Approval) -> bool:
-    """Whether an approval was dated ahead of the clock of the ledger that took it: it never counts, not later either.
-    A rejection counts whenever it is dated."""
+    """Whether an approval was dated ahead of the clock of the ledger that took it: it never counts,
+    not later either. A rejection counts whenever it is dated."""
     if word.decision == "reject" or word.recorded_at is None:
         return False
     return not word.given_at <= word.recorded_at + CLOCK_SKEW_S
@@ -158,9 +187,15 @@ def _fault(
     if fault := _reviewer_fault(approval_spec, word.reviewer, starters, word.decision):
         return fault
     if word.artifact_digest != scorecard.artifact_digest:
-        return f"it is for artifact {_short(word.artifact_digest)}, this is {_short(scorecard.artifact_digest)}"
+        return (
+            f"it is for artifact {_short(word.artifact_digest)}, this is "
+            f"{_short(scorecard.artifact_digest)}"
+        )
     if word.scorecard_digest != scorecard_digest:
-        return f"it is for scorecard {_short(word.scorecard_digest)}, this is {_short(scorecard_digest)}"
+        return (
+            f"it is for scorecard {_short(word.scorecard_digest)}, this is "
+            f"{_short(scorecard_digest)}"
+        )
     age_s = (now if held_at is None else held_at) - word.given_at
     if age_s > approval_spec.expires:
         return f"it expired {_hours(age_s - approval_spec.expires)} ago"
@@ -172,7 +207,10 @@ def _fault(
 
 
 def _reviewer_fault(
-    approval_spec: ApprovalSpec, reviewer: str, starters: Collection[str], decision: Literal["approve", "reject"]
+    approval_spec: ApprovalSpec,
+    reviewer: str,
+    starters: Collection[str],
+    decision: Literal["approve", "reject"],
 ) -> str:
     person = folded_name(reviewer)
     if person not in {folded_name(name) for name in approval_spec.reviewers}:
@@ -187,22 +225,36 @@ def _reviewer_fault(
 
 
 def _shortfall(
-    run: str, approval_spec: ApprovalSpec, needed: int, scorecard: Scorecard, valid: set[str], faults: dict[str, str]
+    run: str,
+    approval_spec: ApprovalSpec,
+    needed: int,
+    scorecard: Scorecard,
+    valid: set[str],
+    faults: dict[str, str],
 ) -> str:
     """What is missing, what does not count and why, and who can help."""
     have = f"has {len(valid)} of the {needed} approvals needed" if valid else "is not approved"
     why = f", because {_missed(scorecard)}" if needed > approval_spec.required else ""
     parts = [f"run {run} {have}{why}"]
     if needed > len(approval_spec.reviewers):
-        parts.append(f"that takes {needed} reviewers, and the spec names {len(approval_spec.reviewers)}")
-    parts += [f"{reviewer}'s word does not count: {fault}" for reviewer, fault in sorted(faults.items())]
-    others = [reviewer for reviewer in approval_spec.reviewers if folded_name(reviewer) not in valid]
+        parts.append(
+            f"that takes {needed} reviewers, and the spec names {len(approval_spec.reviewers)}"
+        )
+    parts += [
+        f"{reviewer}'s word does not count: {fault}" for reviewer, fault in sorted(faults.items())
+    ]
+    others = [
+        reviewer for reviewer in approval_spec.reviewers if folded_name(reviewer) not in valid
+    ]
     parts.append(f"`assay approve {run}` is for {_listed(others)}")
     return "; ".join(parts)
 
 
 def _missed(scorecard: Scorecard) -> str:
-    missed = [f"{result.task} ({result.metric} {result.requirement})" for result in scorecard.missed_soft_limits]
+    missed = [
+        f"{result.task} ({result.metric} {result.requirement})"
+        for result in scorecard.missed_soft_limits
+    ]
     return f"soft limits are missed: {', '.join(missed)}"
 
 

@@ -12,10 +12,10 @@ def verdict_on_step(
 ) -> Literal["advance", "hold", "roll_back"]:
     """Decide on one step from the candidate's (requests, errors) counters at its start and end.
 
-    `roll_back` when the errors show, with 95% confidence, a rate above `max_error_rate`; `hold` when the
-    observed rate is above it and the requests are too few to be sure; `advance` otherwise. A step
-    without requests advances, or a quiet service would wait for ever. Counters that fell were set to
-    zero by a restart of the gateway, so they are counted from zero.
+    `roll_back` when the errors show, with 95% confidence, a rate above `max_error_rate`; `hold`
+    when the observed rate is above it and the requests are too few to be sure; `advance` otherwise.
+    A step without requests advances, or a quiet service would wait for ever. Counters that fell
+    were set to zero by a restart of the gateway, so they are counted from zero.
     """
     restarted = after[0] < before[0] or after[1] < before[1]
     requests, errors = after if restarted else (after[0] - before[0], after[1] - before[1])

@@ -15,9 +15,10 @@ from assay.spec.approval import ApprovalSpec
 
 
 def check_release(statements: Sequence[Statement]) -> Statement:
-    """The newest release among the statements of one run. Raises `IntegrityError`, or `NotApproved`, unless it rests
-    on an evaluation that passed, on approvals of it that held at that time, and on replicas that had loaded the very
-    artifact: each named by the digest of its statement. The field that is wrong is named."""
+    """The newest release among the statements of one run. Raises `IntegrityError`, or
+    `NotApproved`, unless it rests on an evaluation that passed, on approvals of it that held at
+    that time, and on replicas that had loaded the very artifact: each named by the digest of its
+    statement. The field that is wrong is named."""
     releases = [one for one in statements if one.kind == "release"]
     if not releases:
         raise IntegrityError("there is no receipt of a release")
@@ -65,12 +66,15 @@ def _check(release: Statement, by_digest: dict[str, Statement]) -> None:
 
 
 def _named(release: Statement, kind: Kind, by_digest: dict[str, Statement]) -> list[Statement]:
-    """The statements of a kind that the release names, all there and all about the same run and artifact."""
+    """The statements of a kind that the release names, all there and all about the same run and
+    artifact."""
     found = []
     for digest in release.predicate["rests_on"][kind]:
         statement = by_digest.get(digest)
         if statement is None or statement.kind != kind:
-            raise IntegrityError(f"the {kind} that the release rests on ({digest[:12]}) is not there")
+            raise IntegrityError(
+                f"the {kind} that the release rests on ({digest[:12]}) is not there"
+            )
         _same(f"run of the {kind}", statement.run, release.run)
         _same(f"artifact of the {kind}", statement.artifact, release.artifact)
         found.append(statement)

@@ -1,9 +1,10 @@
 """Which trial of a sweep is trained next, and how far: successive halving, asynchronous.
 
-A trial is trained up to the first rung, where its loss on the selection split is looked at. Of those that have come
-to a rung, the best 1/factor go on to the next (Li et al., A System for Massively Parallel Hyperparameter Tuning,
-2020), once all trials have begun: a sweep over language models has few, and an early promotion is a guess. What was
-trained is kept in checkpoints, so that nothing is trained twice.
+A trial is trained up to the first rung, where its loss on the selection split is looked at. Of
+those that have come to a rung, the best 1/factor go on to the next (Li et al., A System for
+Massively Parallel Hyperparameter Tuning, 2020), once all trials have begun: a sweep over language
+models has few, and an early promotion is a guess. What was trained is kept in checkpoints, so that
+nothing is trained twice.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,7 +22,8 @@ class Ladder:
     rungs: tuple[float, ...]
     factor: int
     num_brackets: int = 1
-    """Trials of bracket b begin at rung b, so that a slow starter has its chance (Hyperband; Li et al., 2018)."""
+    """Trials of bracket b begin at rung b, so that a slow starter has its chance (Hyperband; Li et
+    al., 2018)."""
 
     def own_rungs(self, trial: int) -> tuple[float, ...]:
         """The rungs of this trial."""
@@ -33,14 +35,20 @@ def ladder(scheduler: str, *, factor: int, num_rungs: int) -> Ladder:
     if scheduler == "none":
         return Ladder((1.0,), factor)
     rungs = tuple(float(factor) ** -rung for rung in range(num_rungs, 0, -1))
-    return Ladder((*rungs, 1.0), factor, num_brackets=num_rungs + 1 if scheduler == "hyperband" else 1)
+    return Ladder(
+        (*rungs, 1.0), factor, num_brackets=num_rungs + 1 if scheduler == "hyperband" else 1
+    )
 
 
 def next_segment(
-    losses: Mapping[TrialBudget, float | None], running: Collection[TrialBudget], ladder: Ladder, *, num_trials: int
+    losses: Mapping[TrialBudget, float | None],
+    running: Collection[TrialBudget],
+    ladder: Ladder,
+    *,
+    num_trials: int,
 ) -> TrialBudget | None:
-    """What to train now; None when there is nothing to be done before something that runs has ended (or at all).
-    `losses` has the segments that have ended, None for a loss that there is not."""
+    """What to train now; None when there is nothing to be done before something that runs has ended
+    (or at all). `losses` has the segments that have ended, None for a loss that there is not."""
     begun = {trial for trial, _ in [*losses, *running]}
     fresh = next((trial for trial in range(num_trials) if trial not in begun), None)
     if fresh is not None:
@@ -54,10 +62,18 @@ def next_segment(
 
 
 def _promotion(
-    losses: Mapping[TrialBudget, float | None], running: Collection[TrialBudget], ladder: Ladder, bracket: int
+    losses: Mapping[TrialBudget, float | None],
+    running: Collection[TrialBudget],
+    ladder: Ladder,
+    bracket: int,
 ) -> TrialBudget | None:
-    """A trial of the bracket that is among the best of its rung and has not gone on yet; high rungs first."""
-    own = {segment: loss for segment, loss in losses.items() if segment[0] % ladder.num_brackets == bracket}
+    """A trial of the bracket that is among the best of its rung and has not gone on yet; high rungs
+    first."""
+    own = {
+        segment: loss
+        for segment, loss in losses.items()
+        if segment[0] % ladder.num_brackets == bracket
+    }
     rungs = ladder.rungs[bracket:]
     for rung, above in reversed(list(pairwise(rungs))):
         num_ended = sum(1 for _, share in own if share == rung)
@@ -68,7 +84,8 @@ def _promotion(
 
 
 def _best_left(losses: Mapping[TrialBudget, float | None], ladder: Ladder) -> TrialBudget | None:
-    """With too few trials for a promotion, the best one of the highest rung goes on all the same."""
+    """With too few trials for a promotion, the best one of the highest rung goes on all the
+    same."""
     for rung, above in reversed(list(pairwise(ladder.rungs))):
         for trial in _ranked(losses, rung):
             if (trial, above) not in losses:
@@ -78,5 +95,9 @@ def _best_left(losses: Mapping[TrialBudget, float | None], ladder: Ladder) -> Tr
 
 def _ranked(losses: Mapping[TrialBudget, float | None], rung: float) -> list[int]:
     """Trials that have ended at a rung with a loss, the lowest first."""
-    there = [(loss, trial) for (trial, share), loss in losses.items() if share == rung and loss is not None]
+    there = [
+        (loss, trial)
+        for (trial, share), loss in losses.items()
+        if share == rung and loss is not None
+    ]
     return [trial for _, trial in sorted(there)]

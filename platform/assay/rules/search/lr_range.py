@@ -1,5 +1,5 @@
-"""Learning rates worth trying, read off a short run whose rate rises all the time (a range test: Smith, Cyclical
-Learning Rates for Training Neural Networks, 2017)."""
+"""Learning rates worth trying, read off a short run whose rate rises all the time (a range test:
+Smith, Cyclical Learning Rates for Training Neural Networks, 2017)."""
 
 import math
 from collections.abc import Sequence
@@ -15,8 +15,9 @@ SPREAD = 3.0
 
 
 def rates_to_try(history: Sequence[LossPoint]) -> tuple[float, float, float]:
-    """The rate at which the loss falls fastest, with one below and one above it; the one above stays under the
-    rate at which the loss was lowest. Raises `ValueError` when the loss never fell."""
+    """The rate at which the loss falls fastest, with one below and one above it; the one above
+    stays under the rate at which the loss was lowest. Raises `ValueError` when the loss never
+    fell."""
     points = [point for point in history if point.learning_rate > 0 and point.loss < FINITE]
     smooth = _smoothed([point.loss for point in points])
     if len(points) < 4:
@@ -25,7 +26,9 @@ def rates_to_try(history: Sequence[LossPoint]) -> tuple[float, float, float]:
     if lowest == 0:
         raise ValueError("the loss did not fall at any learning rate")
     logs = [math.log(point.learning_rate) for point in points]
-    slopes = {i: (smooth[i] - smooth[i - 1]) / (logs[i] - logs[i - 1]) for i in range(1, lowest + 1)}
+    slopes = {
+        i: (smooth[i] - smooth[i - 1]) / (logs[i] - logs[i - 1]) for i in range(1, lowest + 1)
+    }
     steepest = min(slopes, key=lambda i: slopes[i])
     rate = min(points[steepest].learning_rate, points[lowest].learning_rate / SPREAD)
     return (_rounded(rate / SPREAD), _rounded(rate), _rounded(rate * SPREAD))

@@ -1,8 +1,9 @@
 """Population-based training: all trials go on to their end, and learn from each other on the way.
 
-At each look the trials with the highest losses take over the whole state of some with the lowest, and go on from it
-with another learning rate (Jaderberg et al., Population Based Training of Neural Networks, 2017). No trial goes on
-before all have come to the look, so that the same seed gives the same sweep however many run at once.
+At each look the trials with the highest losses take over the whole state of some with the lowest,
+and go on from it with another learning rate (Jaderberg et al., Population Based Training of Neural
+Networks, 2017). No trial goes on before all have come to the look, so that the same seed gives the
+same sweep however many run at once.
 """
 
 import math
@@ -27,20 +28,23 @@ def next_turn(
     *,
     num_trials: int,
 ) -> TrialBudget | None:
-    """What to train now; None when there is nothing to be done before something that runs has ended (or at all).
-    `losses` has the segments that have ended, None for a loss that there is not."""
+    """What to train now; None when there is nothing to be done before something that runs has ended
+    (or at all). `losses` has the segments that have ended, None for a loss that there is not."""
     for share in shares:
         here = [(trial, share) for trial in range(num_trials)]
         if any(segment not in losses for segment in here):
-            return next((segment for segment in here if segment not in losses and segment not in running), None)
+            return next(
+                (segment for segment in here if segment not in losses and segment not in running),
+                None,
+            )
         if all(losses[segment] is None for segment in here):
             return None
     return None
 
 
 def exploit(losses: Sequence[float | None], *, factor: int, draws: random.Random) -> dict[int, int]:
-    """Which trial takes over from which, by their losses at a look: one in `factor` of the worst, and all that have
-    failed, from one in `factor` of the best."""
+    """Which trial takes over from which, by their losses at a look: one in `factor` of the worst,
+    and all that have failed, from one in `factor` of the best."""
     ranked = sorted((loss, trial) for trial, loss in enumerate(losses) if loss is not None)
     order = [trial for _, trial in ranked]
     num = max(1, len(losses) // factor)
@@ -50,6 +54,7 @@ def exploit(losses: Sequence[float | None], *, factor: int, draws: random.Random
 
 
 def perturbed(rate: float, ends: tuple[float, float], draws: random.Random) -> float:
-    """Another learning rate near `rate` and between the ends, drawn so that its logarithm is even."""
+    """Another learning rate near `rate` and between the ends, drawn so that its logarithm is
+    even."""
     low, high = max(ends[0], rate / WIDEST), min(ends[1], rate * WIDEST)
     return math.exp(draws.uniform(math.log(low), math.log(high)))

@@ -1,16 +1,20 @@
-"""How far two raters say the same: the share of agreement and Cohen's weighted kappa, with lower bounds.
+"""How far two raters say the same: the share of agreement and Cohen's weighted kappa, with lower
+bounds.
 
-Kappa with quadratic weights (Cohen, Psychological Bulletin 70 (1968), 213-220) is 1 - E(x - y)^2 / E(x - y')^2, where
-x and y are two raters' scores of one answer and y' is the second rater's of another: 1 for raters who always agree, 0
-for raters who agree as often as chance makes them.
+Kappa with quadratic weights (Cohen, Psychological Bulletin 70 (1968), 213-220) is 1 - E(x - y)^2 /
+E(x - y')^2, where x and y are two raters' scores of one answer and y' is the second rater's of
+another: 1 for raters who always agree, 0 for raters who agree as often as chance makes them.
 
-Its lower bound is the greater of two, each of which was seen to hold for scales of two and of five steps, with 30 to
-200 labels and kappas from 0.68 to 0.98 (`tests/test_agreement.py` simulates it):
+Its lower bound is the greater of two, each of which was seen to hold for scales of two and of five
+steps, with 30 to 200 labels and kappas from 0.68 to 0.98 (`tests/test_agreement.py` simulates it):
 
-- the jackknife over clusters of atanh(kappa), with Student's quantile, after one answer more was added on which the
-  raters differ by the whole scale. Without it the bound of a judge that agreed with every label, or with all but a
+- the jackknife over clusters of atanh(kappa), with Student's quantile, after one answer more was
+  added on which the
+  raters differ by the whole scale. Without it the bound of a judge that agreed with every label, or
+  with all but a
   few, missed in up to 75 % of the simulations instead of 5 %;
-- 1 - upper bound of E(x - y)^2 by `mean_bounds`, over the lower jackknife bound of E(x - y')^2, half of the error each.
+- 1 - upper bound of E(x - y)^2 by `mean_bounds`, over the lower jackknife bound of E(x - y')^2,
+  half of the error each.
 """
 
 import math
@@ -47,9 +51,9 @@ def agreement(
     within: int,
     confidence: float,
 ) -> Agreement:
-    """The agreement of two raters on the same answers, whose scores lie on `scale`; those that lie no further apart
-    than `within` agree. Answers of one cluster count as evidence together. Raises ValueError for scores off the scale
-    or of different number."""
+    """The agreement of two raters on the same answers, whose scores lie on `scale`; those that lie
+    no further apart than `within` agree. Answers of one cluster count as evidence together. Raises
+    ValueError for scores off the scale or of different number."""
     if not len(first) == len(second) == len(clusters):
         raise ValueError("both raters score each answer once, and each has a cluster")
     if any(not scale[0] <= score <= scale[1] for score in (*first, *second)):
@@ -62,7 +66,9 @@ def agreement(
         lower = mean_bounds(agreed, clusters, confidence).lower
     kappa = weighted_kappa(first, second)
     bound = _kappa_lower(first, second, clusters, scale, confidence) if kappa is not None else None
-    return Agreement(num_agreed, lower, kappa, None if kappa is None or bound is None else min(bound, kappa))
+    return Agreement(
+        num_agreed, lower, kappa, None if kappa is None or bound is None else min(bound, kappa)
+    )
 
 
 def weighted_kappa(first: Sequence[int], second: Sequence[int]) -> float | None:
@@ -84,13 +90,18 @@ def _kappa_lower(
     if sums.shape[1] < 2:
         return -1.0
     worst = _moments([scale[0]], [scale[1]])
-    bounds = [_jackknife_lower(sums, worst, confidence), _ratio_lower(first, second, clusters, sums, scale, confidence)]
+    bounds = [
+        _jackknife_lower(sums, worst, confidence),
+        _ratio_lower(first, second, clusters, sums, scale, confidence),
+    ]
     return max(-1.0, *bounds)
 
 
-def _jackknife_lower(sums: "NDArray[float64]", worst: "NDArray[float64]", confidence: float) -> float:
-    """Of atanh(kappa): kappa itself is skewed where it is near 1 (Lin, Biometrics 45 (1989), 255-268, takes the same
-    for his coefficient of concordance, which is this kappa)."""
+def _jackknife_lower(
+    sums: "NDArray[float64]", worst: "NDArray[float64]", confidence: float
+) -> float:
+    """Of atanh(kappa): kappa itself is skewed where it is near 1 (Lin, Biometrics 45 (1989),
+    255-268, takes the same for his coefficient of concordance, which is this kappa)."""
     import numpy as np
 
     columns = np.concatenate([sums, worst], axis=1)
@@ -98,7 +109,9 @@ def _jackknife_lower(sums: "NDArray[float64]", worst: "NDArray[float64]", confid
     without = _kappas(whole[:, None] - columns)
     if np.isnan(without).any() or (np.abs(without) >= 1).any():
         return -1.0
-    return math.tanh(_student_lower(math.atanh(float(_kappas(whole))), np.arctanh(without), confidence))
+    return math.tanh(
+        _student_lower(math.atanh(float(_kappas(whole))), np.arctanh(without), confidence)
+    )
 
 
 def _ratio_lower(

@@ -9,15 +9,19 @@ NUM_BINS = 10
 
 
 def calibration_bounds(
-    confidences: Sequence[float], rights: Sequence[float], clusters: Sequence[Hashable] | None, confidence: float
+    confidences: Sequence[float],
+    rights: Sequence[float],
+    clusters: Sequence[Hashable] | None,
+    confidence: float,
 ) -> MeanBounds:
-    """Bounds of the expected calibration error over ten equal bins of confidence: the mean distance between how sure
-    a model is of its answers, each between 0 and 1, and how often they are right (1) or wrong (0).
+    """Bounds of the expected calibration error over ten equal bins of confidence: the mean distance
+    between how sure a model is of its answers, each between 0 and 1, and how often they are right
+    (1) or wrong (0).
 
-    With the sign of each bin's gap given, the error is a mean of (confidence - right) * sign, and that has bounds.
-    The observed error is too high on average (Bröcker, Climate Dynamics 39 (2012), 655-667), which makes the
-    upper bound the safer one; for the lower bound that bias is taken off, bin by bin. Raises ValueError when
-    the lengths differ.
+    With the sign of each bin's gap given, the error is a mean of (confidence - right) * sign, and
+    that has bounds. The observed error is too high on average (Bröcker, Climate Dynamics 39 (2012),
+    655-667), which makes the upper bound the safer one; for the lower bound that bias is taken off,
+    bin by bin. Raises ValueError when the lengths differ.
     """
     gaps = [sure - right for sure, right in zip(confidences, rights, strict=True)]
     bins: dict[int, list[float]] = {}
@@ -28,7 +32,9 @@ def calibration_bounds(
     signed = [signs[place] * gap for place, gap in zip(where, gaps, strict=True)]
     bounds = mean_bounds(signed, clusters, confidence, lowest=-1.0, highest=1.0)
     bias = sum(_bias(found) * len(found) for found in bins.values()) / len(gaps)
-    return MeanBounds(max(0.0, bounds.mean), max(0.0, bounds.lower - bias), bounds.upper, bounds.num_clusters)
+    return MeanBounds(
+        max(0.0, bounds.mean), max(0.0, bounds.lower - bias), bounds.upper, bounds.num_clusters
+    )
 
 
 def _bias(gaps: Sequence[float]) -> float:

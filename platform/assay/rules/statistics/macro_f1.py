@@ -17,12 +17,14 @@ class F1Bounds:
 
 
 def macro_f1_bounds(targets: Sequence[str], answers: Sequence[str], confidence: float) -> F1Bounds:
-    """One-sided bounds of the mean F1 over all classes that occur among `targets` or `answers` (equally long).
+    """One-sided bounds of the mean F1 over all classes that occur among `targets` or `answers`
+    (equally long).
 
-    F1 of a class is 2J / (1 + J), where J is the share of hits among the samples of which either the target or the
-    answer is the class. Given how many these are, the hits are binomial, so that J has Clopper and Pearson's bounds;
-    each class's is made at an equal part of the error (Bonferroni), and the mean of the bounds bounds the mean.
-    Raises ValueError for lists of different lengths or without elements.
+    F1 of a class is 2J / (1 + J), where J is the share of hits among the samples of which either
+    the target or the answer is the class. Given how many these are, the hits are binomial, so that
+    J has Clopper and Pearson's bounds; each class's is made at an equal part of the error
+    (Bonferroni), and the mean of the bounds bounds the mean. Raises ValueError for lists of
+    different lengths or without elements.
     """
     pairs = list(zip(targets, answers, strict=True))
     if not pairs:

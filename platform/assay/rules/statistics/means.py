@@ -2,16 +2,25 @@
 
 Two methods are computed, and the wider bound counts:
 
-- **Clustered t**: the standard error that lets the items of a cluster depend on each other (Liang & Zeger,
-  Biometrika 73 (1986), 13-22, with the factor G / (G - 1)), but never less than the one of independent items, and
-  Student's quantile with G - 1 degrees of freedom for G clusters. For differences of paired scores this is the
+- **Clustered t**: the standard error that lets the items of a cluster depend on each other (Liang &
+  Zeger,
+  Biometrika 73 (1986), 13-22, with the factor G / (G - 1)), but never less than the one of
+  independent items, and
+  Student's quantile with G - 1 degrees of freedom for G clusters. For differences of paired scores
+  this is the
   analysis of Miller, "Adding error bars to evals" (arXiv 2411.00640).
-- **Gaffke's bound**: the clusters' weights are drawn from a flat Dirichlet distribution in which one more cluster,
-  as large as the largest and as bad as a score can be, takes part; the bound is the quantile of the mean: a
-  Bayesian bootstrap that reckons with the worst. On independent items that are 0 or 1 it is Clopper and Pearson's.
-  It holds where Student's does not: for few clusters, for skewed scores, and when all scores are equal and the
-  standard error is 0. Sources: Gaffke, Mathematical Methods of Statistics 14 (2005), 451-467; Learned-Miller &
-  Thomas, arXiv 1905.06208. Nothing is drawn at random: the chance comes from a saddlepoint (Lugannani & Rice,
+- **Gaffke's bound**: the clusters' weights are drawn from a flat Dirichlet distribution in which
+  one more cluster,
+  as large as the largest and as bad as a score can be, takes part; the bound is the quantile of the
+  mean: a
+  Bayesian bootstrap that reckons with the worst. On independent items that are 0 or 1 it is Clopper
+  and Pearson's.
+  It holds where Student's does not: for few clusters, for skewed scores, and when all scores are
+  equal and the
+  standard error is 0. Sources: Gaffke, Mathematical Methods of Statistics 14 (2005), 451-467;
+  Learned-Miller &
+  Thomas, arXiv 1905.06208. Nothing is drawn at random: the chance comes from a saddlepoint
+  (Lugannani & Rice,
   Advances in Applied Probability 12 (1980), 475-490), so equal scores always have equal bounds.
 """
 
@@ -47,8 +56,9 @@ def mean_bounds(
     lowest: float = 0.0,
     highest: float = 1.0,
 ) -> MeanBounds:
-    """Bounds of the mean of `scores`, each of which lies between `lowest` and `highest`. `clusters` names each
-    score's cluster; None when every score stands alone. The same scores always give the same bounds.
+    """Bounds of the mean of `scores`, each of which lies between `lowest` and `highest`. `clusters`
+    names each score's cluster; None when every score stands alone. The same scores always give the
+    same bounds.
 
     Raises ValueError for scores that are no numbers or out of range.
     """
@@ -81,8 +91,8 @@ def mean_p(
     lowest: float = 0.0,
     highest: float = 1.0,
 ) -> float:
-    """The p-value against the hypothesis that the true mean is no more than `hypothesis`: at confidence 1 - p the
-    lower bound reaches it. 1 when there are no scores."""
+    """The p-value against the hypothesis that the true mean is no more than `hypothesis`: at
+    confidence 1 - p the lower bound reaches it. 1 when there are no scores."""
     from scipy.special import stdtr
 
     if not scores or hypothesis <= lowest:
@@ -91,14 +101,18 @@ def mean_p(
     of_gaffke = _gaffke_p(sums, sizes, lowest, hypothesis)
     if len(sums) < 2:
         return 1.0
-    error, distance = _standard_error(scores, sums, sizes), hypothesis - math.fsum(scores) / len(scores)
+    error, distance = (
+        _standard_error(scores, sums, sizes),
+        hypothesis - math.fsum(scores) / len(scores),
+    )
     of_student = float(stdtr(len(sums) - 1, distance / error)) if error else float(distance >= 0)
     return max(of_gaffke, of_student)
 
 
 def items_needed_for_mean(n: int, observed: float, bound: float, threshold: float) -> int | None:
-    """About how many items like these would bring `bound` to `threshold`: its distance from the mean shrinks with
-    the square root of their number. None when the mean itself does not meet the threshold."""
+    """About how many items like these would bring `bound` to `threshold`: its distance from the
+    mean shrinks with the square root of their number. None when the mean itself does not meet the
+    threshold."""
     distance, room = observed - bound, observed - threshold
     if room * distance <= 0:
         return None
@@ -134,7 +148,9 @@ def _t_reach(
     return float(stdtrit(len(sums) - 1, confidence)) * _standard_error(scores, sums, sizes)
 
 
-def _standard_error(scores: Sequence[float], sums: "NDArray[float64]", sizes: "NDArray[float64]") -> float:
+def _standard_error(
+    scores: Sequence[float], sums: "NDArray[float64]", sizes: "NDArray[float64]"
+) -> float:
     """Of the mean: the clusters', or the independent items' where that is greater."""
     import numpy as np
 
@@ -146,7 +162,9 @@ def _standard_error(scores: Sequence[float], sums: "NDArray[float64]", sizes: "N
     return max(clustered, math.sqrt(n / (n - 1) * among) / n)
 
 
-def _gaffke_lower(sums: "NDArray[float64]", sizes: "NDArray[float64]", lowest: float, confidence: float) -> float:
+def _gaffke_lower(
+    sums: "NDArray[float64]", sizes: "NDArray[float64]", lowest: float, confidence: float
+) -> float:
     """The mean that lies under the true one but for a chance of 1 - `confidence`."""
     from scipy.optimize import brentq
 
@@ -161,11 +179,15 @@ def _gaffke_lower(sums: "NDArray[float64]", sizes: "NDArray[float64]", lowest: f
     return max(lowest, found - TOLERANCE)  # on the safe side of what was found
 
 
-def _gaffke_p(sums: "NDArray[float64]", sizes: "NDArray[float64]", lowest: float, mean: float) -> float:
-    """The chance that the randomly weighted mean of the clusters, with a worst one added, is no more than `mean`."""
+def _gaffke_p(
+    sums: "NDArray[float64]", sizes: "NDArray[float64]", lowest: float, mean: float
+) -> float:
+    """The chance that the randomly weighted mean of the clusters, with a worst one added, is no
+    more than `mean`."""
     import numpy as np
 
-    # The weights are exponential variables over their sum, so the chance is that of sum(weight * excess) <= 0.
+    # The weights are exponential variables over their sum, so the chance is that of sum(weight *
+    # excess) <= 0.
     excess = np.append(sums - mean * sizes, sizes.max() * (lowest - mean))
     if excess.max() <= 0:
         return 1.0
@@ -177,12 +199,14 @@ def _gaffke_p(sums: "NDArray[float64]", sizes: "NDArray[float64]", lowest: float
     if abs(distance) < 1e-4:
         return 0.5  # in the middle the formula divides by nothing, and no bound is sought there
     normal = NormalDist()
-    return min(1.0, max(0.0, normal.cdf(distance) + normal.pdf(distance) * (1 / distance - 1 / slope)))
+    return min(
+        1.0, max(0.0, normal.cdf(distance) + normal.pdf(distance) * (1 / distance - 1 / slope))
+    )
 
 
 def _saddlepoint(excess: "NDArray[float64]") -> float:
-    """Where the derivative of the cumulant generating function of sum(weight * excess) is 0: Newton's steps, held
-    inside the interval in which the function lives."""
+    """Where the derivative of the cumulant generating function of sum(weight * excess) is 0:
+    Newton's steps, held inside the interval in which the function lives."""
     low, high = 1 / float(excess.min()), 1 / float(excess.max())
     point = 0.0
     for _ in range(100):

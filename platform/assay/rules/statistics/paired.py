@@ -1,9 +1,10 @@
 """The difference of paired proportions, at its true error.
 
-Tango's score interval is close to what it says, but at the margin it lets through up to 5.8 % instead of 5 % for
-some shares of discordant pairs (n = 100, margin 10 points). So its ordering of results is kept, and the chance of a
-result as good or better is taken exactly, at the least favourable share of discordant pairs: an unconditional exact
-test. Sources: Hsueh, Liu & Chen, Biometrics 57 (2001), 478-483; Sidik, Statistics in Medicine 22 (2003), 265-278.
+Tango's score interval is close to what it says, but at the margin it lets through up to 5.8 %
+instead of 5 % for some shares of discordant pairs (n = 100, margin 10 points). So its ordering of
+results is kept, and the chance of a result as good or better is taken exactly, at the least
+favourable share of discordant pairs: an unconditional exact test. Sources: Hsueh, Liu & Chen,
+Biometrics 57 (2001), 478-483; Sidik, Statistics in Medicine 22 (2003), 265-278.
 """
 
 import math
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_EXACT = 3_000
-"""Above this many pairs Tango's interval stands alone; it errs by some tenths of a point of confidence at most."""
+"""Above this many pairs Tango's interval stands alone; it errs by some tenths of a point of
+confidence at most."""
 
 NUM_SHARES = 96
 """Shares of discordant pairs at which the chance is taken."""
@@ -31,8 +33,9 @@ TOLERANCE = 1e-5
 
 @lru_cache(maxsize=4096)
 def paired_lower(b: int, c: int, n: int, confidence: float) -> float:
-    """The lower bound of the difference p_candidate - p_base over `n` items that both answered: never above
-    Tango's, and never exceeding the true difference more often than in 1 - `confidence` of all cases.
+    """The lower bound of the difference p_candidate - p_base over `n` items that both answered:
+    never above Tango's, and never exceeding the true difference more often than in 1 - `confidence`
+    of all cases.
 
     `b` items were right for the candidate only, `c` for the base only. The upper bound is
     `-paired_lower(c, b, n, confidence)`. Raises ValueError for impossible counts.
@@ -54,8 +57,8 @@ def paired_lower(b: int, c: int, n: int, confidence: float) -> float:
 
 
 def paired_p(b: int, c: int, n: int, difference: float) -> float:
-    """The chance of a score as high as Tango's for this result, or higher, when the true difference is
-    `difference`: the largest over all shares of discordant pairs that are possible with it."""
+    """The chance of a score as high as Tango's for this result, or higher, when the true difference
+    is `difference`: the largest over all shares of discordant pairs that are possible with it."""
     import numpy as np
     from scipy.special import bdtrc, gammaln, xlogy
 
@@ -73,13 +76,15 @@ def paired_p(b: int, c: int, n: int, difference: float) -> float:
     row, column = np.nonzero((chance > NEGLIGIBLE) & (fewest <= n - losses))
     among_rest = np.where(loss < 1, gain / np.where(loss < 1, 1 - loss, 1), 1.0).clip(0, 1)
     least = fewest[column]
-    enough = np.where(least < 1, 1.0, bdtrc(np.maximum(least - 1, 0), n - losses[column], among_rest[row, 0]))
+    enough = np.where(
+        least < 1, 1.0, bdtrc(np.maximum(least - 1, 0), n - losses[column], among_rest[row, 0])
+    )
     return float(np.bincount(row, chance[row, column] * enough, NUM_SHARES).max())
 
 
 def _fewest_gains(n: int, difference: float, score: float) -> "NDArray[float64]":
-    """For each number of losses, 0 to n, the fewest gains with which Tango's score is at least `score`; one more
-    than there can be where none is enough."""
+    """For each number of losses, 0 to n, the fewest gains with which Tango's score is at least
+    `score`; one more than there can be where none is enough."""
     import numpy as np
 
     losses = np.arange(n + 1.0)
@@ -92,7 +97,9 @@ def _fewest_gains(n: int, difference: float, score: float) -> "NDArray[float64]"
     return high
 
 
-def _scores(gains: "NDArray[float64]", losses: "NDArray[float64]", n: int, difference: float) -> "NDArray[float64]":
+def _scores(
+    gains: "NDArray[float64]", losses: "NDArray[float64]", n: int, difference: float
+) -> "NDArray[float64]":
     """`tango_score` for many results at once."""
     import numpy as np
 

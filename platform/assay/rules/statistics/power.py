@@ -7,7 +7,11 @@ from statistics import NormalDist
 from typing import Literal
 
 from assay.rules.statistics.paired import MOST_EXACT, paired_p
-from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper, tango_score
+from assay.rules.statistics.proportions import (
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+    tango_score,
+)
 
 Direction = Literal["at_least", "at_most"]
 
@@ -16,9 +20,11 @@ MOST_ITEMS = 100_000
 
 
 @lru_cache(maxsize=4096)
-def items_needed(observed: float, limit: float, confidence: float, direction: Direction) -> int | None:
-    """The smallest number of items with which the Clopper-Pearson bound would meet `limit` if the share
-    stayed as `observed`, whole items being rounded to the candidate's disadvantage.
+def items_needed(
+    observed: float, limit: float, confidence: float, direction: Direction
+) -> int | None:
+    """The smallest number of items with which the Clopper-Pearson bound would meet `limit` if the
+    share stayed as `observed`, whole items being rounded to the candidate's disadvantage.
 
     None when `MOST_ITEMS` would not do: always so when the observed share itself misses the limit.
     """
@@ -40,10 +46,10 @@ def items_needed(observed: float, limit: float, confidence: float, direction: Di
 
 @lru_cache(maxsize=4096)
 def pairs_needed(b: int, c: int, n: int, margin: float, confidence: float) -> int | None:
-    """About the smallest number of paired items with which the bound would reach -`margin` if the shares
-    `b`/`n` (right for the candidate only) and `c`/`n` (for the base only) stayed. None when
-    `MOST_ITEMS` would not do. Tango's score grows with the square root of the number of items; where the exact
-    chance decides, whole items are rounded to the candidate's disadvantage.
+    """About the smallest number of paired items with which the bound would reach -`margin` if the
+    shares `b`/`n` (right for the candidate only) and `c`/`n` (for the base only) stayed. None when
+    `MOST_ITEMS` would not do. Tango's score grows with the square root of the number of items;
+    where the exact chance decides, whole items are rounded to the candidate's disadvantage.
     """
     score = tango_score(b, c, n, -margin)
     if score <= 0:
@@ -65,12 +71,15 @@ def pairs_needed(b: int, c: int, n: int, margin: float, confidence: float) -> in
 def smallest_detectable(
     n: int, limit: float, confidence: float, *, direction: Direction, power: float = 0.8
 ) -> float | None:
-    """The true rate at which a task of `n` items meets `limit` with probability `power`: a candidate has
-    to be this good for the gate to see it. None when no result on `n` items can meet the limit.
+    """The true rate at which a task of `n` items meets `limit` with probability `power`: a
+    candidate has to be this good for the gate to see it. None when no result on `n` items can meet
+    the limit.
     """
     counts = range(n + 1)
     if direction == "at_most":
-        most = bisect_right(counts, limit, key=lambda k: clopper_pearson_upper(k, n, confidence)) - 1
+        most = (
+            bisect_right(counts, limit, key=lambda k: clopper_pearson_upper(k, n, confidence)) - 1
+        )
         return clopper_pearson_upper(most, n, 1 - power) if most >= 0 else None
     fewest = bisect_left(counts, limit, key=lambda k: clopper_pearson_lower(k, n, confidence))
     return clopper_pearson_lower(fewest, n, 1 - power) if fewest <= n else None
@@ -79,9 +88,9 @@ def smallest_detectable(
 def smallest_detectable_difference(
     n: int, margin: float, discordant: float, confidence: float, *, power: float = 0.8
 ) -> float | None:
-    """The true difference, candidate minus reference, at which `no_worse_than` with `margin` passes with probability
-    `power` on `n` items, when the models differ on a share `discordant` of them; the exact chance decides. None when
-    even a difference as great as `discordant` does not.
+    """The true difference, candidate minus reference, at which `no_worse_than` with `margin` passes
+    with probability `power` on `n` items, when the models differ on a share `discordant` of them;
+    the exact chance decides. None when even a difference as great as `discordant` does not.
     """
     import numpy as np
     from scipy.special import bdtrc
@@ -96,7 +105,11 @@ def smallest_detectable_difference(
 
     def passes(difference: float) -> float:
         gain, loss = (discordant + difference) / 2, (discordant - difference) / 2
-        enough = np.where(np.array(fewest) < 1, 1.0, bdtrc(np.maximum(fewest, 1) - 1, n - losses, gain / (1 - loss)))
+        enough = np.where(
+            np.array(fewest) < 1,
+            1.0,
+            bdtrc(np.maximum(fewest, 1) - 1, n - losses, gain / (1 - loss)),
+        )
         within = losses + fewest <= n
         return float((binom.pmf(losses, n, loss) * np.where(within, enough, 0.0)).sum())
 

@@ -1,14 +1,16 @@
-"""One-sided confidence bounds: exact for one proportion, by score for a difference of paired proportions."""
+"""One-sided confidence bounds: exact for one proportion, by score for a difference of paired
+proportions."""
 
 import math
 from statistics import NormalDist
 
 
 def clopper_pearson_lower(successes: int, n: int, confidence: float) -> float:
-    """The exact lower bound of a proportion: at this rate, as many successes or more would be seen with
-    probability 1 - `confidence`. 0 when nothing was seen.
+    """The exact lower bound of a proportion: at this rate, as many successes or more would be seen
+    with probability 1 - `confidence`. 0 when nothing was seen.
 
-    Raises ValueError for impossible counts. Source: Clopper & Pearson, Biometrika 26 (1934), 404-413.
+    Raises ValueError for impossible counts. Source: Clopper & Pearson, Biometrika 26 (1934),
+    404-413.
     """
     _check_counts(n, confidence, successes)
     if successes == 0:
@@ -19,10 +21,11 @@ def clopper_pearson_lower(successes: int, n: int, confidence: float) -> float:
 
 
 def clopper_pearson_upper(successes: int, n: int, confidence: float) -> float:
-    """The exact upper bound of a proportion: at this rate, as few successes or fewer would be seen with
-    probability 1 - `confidence`. 1 when nothing was seen.
+    """The exact upper bound of a proportion: at this rate, as few successes or fewer would be seen
+    with probability 1 - `confidence`. 1 when nothing was seen.
 
-    Raises ValueError for impossible counts. Source: Clopper & Pearson, Biometrika 26 (1934), 404-413.
+    Raises ValueError for impossible counts. Source: Clopper & Pearson, Biometrika 26 (1934),
+    404-413.
     """
     _check_counts(n, confidence, successes)
     if successes == n:
@@ -33,13 +36,15 @@ def clopper_pearson_upper(successes: int, n: int, confidence: float) -> float:
 
 
 def tango_lower(b: int, c: int, n: int, confidence: float) -> float:
-    """The lower score bound of the difference p_candidate - p_base over `n` items that both answered.
+    """The lower score bound of the difference p_candidate - p_base over `n` items that both
+    answered.
 
     `b` items were right for the candidate only, `c` for the base only. The upper bound is
-    `-tango_lower(c, b, n, confidence)`. Without any discordance the bound is -z² / (n + z²), so a few
-    items that agree prove little. -1 when there are no items.
+    `-tango_lower(c, b, n, confidence)`. Without any discordance the bound is -z² / (n + z²), so a
+    few items that agree prove little. -1 when there are no items.
 
-    Raises ValueError for impossible counts. Source: Tango, Statistics in Medicine 17 (1998), 891-908.
+    Raises ValueError for impossible counts. Source: Tango, Statistics in Medicine 17 (1998),
+    891-908.
     """
     _check_counts(n, confidence, b, c)
     if n == 0:
@@ -55,8 +60,8 @@ def tango_lower(b: int, c: int, n: int, confidence: float) -> float:
 
 
 def tango_score(b: int, c: int, n: int, difference: float) -> float:
-    """The score statistic against the hypothesis that p_candidate - p_base is `difference`; it falls
-    as `difference` rises, and is McNemar's (b - c) / sqrt(b + c) at 0.
+    """The score statistic against the hypothesis that p_candidate - p_base is `difference`; it
+    falls as `difference` rises, and is McNemar's (b - c) / sqrt(b + c) at 0.
 
     Source: Tango (1998), equations 24 to 26, with `difference` for the paper's -Δ.
     """

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 
 def quantile_upper(values: Sequence[float], share: float, confidence: float) -> float:
-    """The smallest of the values that lies above the quantile at `share` with `confidence`, whatever their
-    distribution; infinite when there are too few: 59 for the 95th percentile at 95%, 299 for the 99th.
+    """The smallest of the values that lies above the quantile at `share` with `confidence`,
+    whatever their distribution; infinite when there are too few: 59 for the 95th percentile at 95%,
+    299 for the 99th.
 
     Source: Hahn & Meeker, Statistical Intervals (1991), section 5.2.
     """
@@ -20,8 +21,8 @@ def quantile_upper(values: Sequence[float], share: float, confidence: float) -> 
 
 
 def quantile_lower(values: Sequence[float], share: float, confidence: float) -> float:
-    """The largest of the values that lies below the quantile at `share` with `confidence`; minus infinity when there
-    are too few."""
+    """The largest of the values that lies below the quantile at `share` with `confidence`; minus
+    infinity when there are too few."""
     return -quantile_upper([-value for value in values], 1 - share, confidence)
 
 

@@ -49,7 +49,9 @@ METRICS: tuple[Metric, ...] = (
         is_corpus_wide=True,
     ),
     Metric("contains", "text", "1 if the reference stands in the answer", is_zero_or_one=True),
-    Metric("regex", "text", "1 if the task's `regex` is found", is_zero_or_one=True, setting="regex"),
+    Metric(
+        "regex", "text", "1 if the task's `regex` is found", is_zero_or_one=True, setting="regex"
+    ),
     Metric("json_valid", "text", "1 if the answer is JSON and nothing else", is_zero_or_one=True),
     Metric(
         "json_schema",
@@ -74,7 +76,9 @@ METRICS: tuple[Metric, ...] = (
         is_zero_or_one=True,
     ),
     Metric("penalized_score", "rightness", "right +1, abstained 0, wrong -t/(1-t)"),
-    Metric("brier", "probability", "squared error of the answer's probability", lower_is_better=True),
+    Metric(
+        "brier", "probability", "squared error of the answer's probability", lower_is_better=True
+    ),
     Metric(
         "ece",
         "probability",
@@ -89,8 +93,11 @@ BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
 CORPUS_WIDE = tuple(metric.name for metric in METRICS if metric.is_corpus_wide)
 """Metrics that belong to all samples together, so that no difference of samples can be bounded."""
 
-TEXT_METRICS = tuple(metric.name for metric in METRICS if metric.needs == "text" and not metric.is_corpus_wide)
-"""Metrics of single samples that compare a generated answer with the reference, or look at it alone."""
+TEXT_METRICS = tuple(
+    metric.name for metric in METRICS if metric.needs == "text" and not metric.is_corpus_wide
+)
+"""Metrics of single samples that compare a generated answer with the reference, or look at it
+alone."""
 
 GRADED = tuple(
     metric.name
@@ -110,12 +117,15 @@ HELD_OUT_CONFIG: Mapping[str, Any] = {
     "metric_list": [{"metric": "exact_match"}],
     "metadata": {"auto": "exact_match"},
 }
-"""What decides on the metrics of the task `heldout`, which has no file before the data is prepared."""
+"""What decides on the metrics of the task `heldout`, which has no file before the data is
+prepared."""
 
 SHORT_WORDS = 5
 """Answers of so many words in the median can be expected word for word."""
 
-_LETTER = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+_LETTER = (
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+)
 """Of a script that puts no spaces between words."""
 
 _USUAL: Mapping[str, tuple[str, ...]] = {
@@ -137,8 +147,9 @@ def num_words(text: str) -> int:
 
 
 def fitting_metric(lengths: Mapping[int, int]) -> tuple[str, str]:
-    """The metric for reference answers of these lengths in words, each with how many have it, and a sentence on it:
-    word for word is asked of short ones, and of long ones that they share their words in the reference's order."""
+    """The metric for reference answers of these lengths in words, each with how many have it, and a
+    sentence on it: word for word is asked of short ones, and of long ones that they share their
+    words in the reference's order."""
     median = _median(lengths)
     said = f"the reference answers have {median} word{'' if median == 1 else 's'} in the median"
     if median <= SHORT_WORDS:
@@ -147,7 +158,8 @@ def fitting_metric(lengths: Mapping[int, int]) -> tuple[str, str]:
 
 
 def _median(counts: Mapping[int, int]) -> int:
-    """The lower median of values that are given with how often they occur; 0 where there are none."""
+    """The lower median of values that are given with how often they occur; 0 where there are
+    none."""
     left = sum(counts.values()) / 2
     for value in sorted(counts):
         left -= counts[value]
@@ -163,13 +175,17 @@ def own_scores(config: Mapping[str, Any]) -> frozenset[str] | None:
         return None
     kind = str(config.get("output_type", "generate_until"))
     listed = config.get("metric_list") or [{"metric": name} for name in _USUAL.get(kind, ())]
-    named = [entry["metric"] for entry in listed if isinstance(entry, Mapping) and "metric" in entry]
+    named = [
+        entry["metric"] for entry in listed if isinstance(entry, Mapping) and "metric" in entry
+    ]
     # A metric may be a function of the task's own, which is then called by the function's name.
     names = [name if isinstance(name, str) else getattr(name, "name", "") for name in named]
     return frozenset(name for name in names if name and name not in _OF_NO_SAMPLE)
 
 
-def metrics_of(config: Mapping[str, Any], settings: TaskSettings, judge: JudgeSpec | None) -> frozenset[str] | None:
+def metrics_of(
+    config: Mapping[str, Any], settings: TaskSettings, judge: JudgeSpec | None
+) -> frozenset[str] | None:
     """Every metric that a limit on the task may name; None where the task's own Python makes its
     scores, so that any name may be right."""
     own = own_scores(config)
@@ -177,7 +193,9 @@ def metrics_of(config: Mapping[str, Any], settings: TaskSettings, judge: JudgeSp
         return None
     made = {name for name in BY_NAME if metric_fault(name, config, settings, judge) is None}
     filters = [entry.get("name") for entry in config.get("filter_list") or ()]
-    filtered = {f"{score},{name}" for score in own for name in filters} if len(filters) > 1 else set()
+    filtered = (
+        {f"{score},{name}" for score in own for name in filters} if len(filters) > 1 else set()
+    )
     return frozenset(own | made | filtered)
 
 
@@ -201,7 +219,10 @@ def metric_fault(
         hint = f"write `{metric.setting}:` under the task in the suite's `tasks`"
         return f"{name} needs the task's setting `{metric.setting}`", hint
     if metric.needs == "judge" and (judge is None or judge.rubric is None):
-        return "no judge with a rubric stands in the suite", "write `judge: {url, model, rubric, …}`"
+        return (
+            "no judge with a rubric stands in the suite",
+            "write `judge: {url, model, rubric, …}`",
+        )
     if metric.needs in ("rightness", "probability") and not own & set(RIGHT):
         return f"{name} needs a score that says what is right: {', '.join(RIGHT)}", ""
     return None

@@ -18,7 +18,8 @@ def is_name(text: str) -> bool:
 
 
 def slug(text: str) -> str:
-    """The nearest name: accents taken off, everything else that is no letter a-z or digit a dash."""
+    """The nearest name: accents taken off, everything else that is no letter a-z or digit a
+    dash."""
     plain = unicodedata.normalize("NFKD", text).casefold()
     bare = "".join(char for char in plain if not unicodedata.combining(char))
     return re.sub(r"[^a-z0-9]+", "-", bare).strip("-")[:LONGEST].strip("-") or FALLBACK
@@ -26,4 +27,7 @@ def slug(text: str) -> str:
 
 def fault(text: str) -> str:
     """What is wrong with a name, and what it could be."""
-    return f"{text!r} is no name: it takes lower-case letters a-z, digits and dashes, such as `{slug(text)}`"
+    return (
+        f"{text!r} is no name: it takes lower-case letters a-z, digits and dashes, such as "
+        f"`{slug(text)}`"
+    )

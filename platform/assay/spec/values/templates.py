@@ -1,4 +1,5 @@
-"""The template of a judge's prompt: Jinja, but nothing in it that could run for long or write without end."""
+"""The template of a judge's prompt: Jinja, but nothing in it that could run for long or write
+without end."""
 
 ALLOWED_NAMES = ("question", "answer", "reference", "rubric", "lowest", "highest", "fence")
 """What a prompt may hold; `fence` is a mark around the answer that no answer can hold itself."""
@@ -10,7 +11,8 @@ ALLOWED_NODES = (
     *("Template", "Output", "TemplateData", "Name", "Const", "Filter"),
     *("If", "CondExpr", "Compare", "Operand", "Not", "And", "Or"),
 )
-"""Without loops, calls, macros and arithmetic a template ends after one pass, and its text is as long as its parts."""
+"""Without loops, calls, macros and arithmetic a template ends after one pass, and its text is as
+long as its parts."""
 
 DEFAULT_PROMPT = """\
 You grade the answer of an assistant by a rubric, as a careful person would.
@@ -48,9 +50,13 @@ def check_prompt(template: str) -> str:
     for node in [tree, *tree.find_all(nodes.Node)]:
         kind = type(node).__name__
         if kind not in ALLOWED_NODES:
-            raise ValueError(f"a judge's prompt has names, filters and `if` alone, no {kind.lower()}")
+            raise ValueError(
+                f"a judge's prompt has names, filters and `if` alone, no {kind.lower()}"
+            )
         if isinstance(node, nodes.Filter) and (node.name not in ALLOWED_FILTERS or node.args):
-            raise ValueError(f"no filter {node.name} in a judge's prompt; there is: {', '.join(ALLOWED_FILTERS)}")
+            raise ValueError(
+                f"no filter {node.name} in a judge's prompt; there is: {', '.join(ALLOWED_FILTERS)}"
+            )
     named = meta.find_undeclared_variables(tree)
     if unknown := sorted(named - set(ALLOWED_NAMES)):
         raise ValueError(f"nothing is called {unknown[0]}; there is: {', '.join(ALLOWED_NAMES)}")
