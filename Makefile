@@ -12,7 +12,7 @@ CPU_TORCH ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backe
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-gpu test-methods test-long check format lock bench-train bench-sweep bench-prepare drill-train bench-serve bench-plan bench-demo bench-ewc bench-gate house drill-gate drill-release down clean fuzz-spec bench-spec
+.PHONY: help setup demo test test-gpu test-methods test-long check format lock bench-train bench-sweep bench-prepare drill-train bench-serve bench-plan bench-demo bench-first-data bench-ewc bench-gate house drill-gate drill-release down clean fuzz-spec bench-spec
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -87,6 +87,9 @@ drill-release: setup ## releases in thousands of orders of events, killed at any
 
 bench-plan: setup ## the plan's estimate of memory against what training measures
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_plan.py
+
+bench-first-data: setup ## three public data sets, untouched, from init to a verdict: make bench-first-data PACKAGES=FOLDER
+	@$(BIN)/python tests/bench/bench_first_data.py --packages $(or $(PACKAGES),packages)
 
 bench-demo: setup ## the demo's verdict and margins for ten seeds and two precisions (hours; goes on where it was)
 	@$(BIN)/python tests/bench/bench_demo.py
