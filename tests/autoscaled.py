@@ -1,6 +1,6 @@
-"""`python autoscaled.py FOLDER`: a Ray head of two CPUs whose autoscaler may add two nodes of a CPU
-and a GPU each; what is foreseen of it, what comes for work, and what is left; one line of JSON. In
-a process of its own, because Ray reads its token once in a process."""
+"""`python autoscaled.py FOLDER`: a Ray head of two CPUs whose autoscaler may add two nodes of a CPU and a GPU each;
+what is foreseen of it, what comes for work, and what is left; one line of JSON. In a process of its own, because Ray
+reads its token once in a process."""
 
 import json
 import os
@@ -15,8 +15,7 @@ from assay.spec.train import TrainSpec
 from servers import free_ports
 
 WAIT_S = 120.0
-# Ray's fake provider calls the head so
-HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
+HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"  # Ray's fake provider calls the head so
 
 
 def main() -> None:
@@ -54,14 +53,27 @@ def main() -> None:
 
 def config(port: int) -> dict[str, object]:
     """A cluster whose nodes are processes on this machine."""
+    from ray.util import get_node_ip_address
+
     return {
         "cluster_name": "fake",
         "max_workers": 2,
         "upscaling_speed": 100,
         "idle_timeout_minutes": 0.1,
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "initialization_commands": [],
+        "setup_commands": [],
+        "head_setup_commands": [],
+        "worker_setup_commands": [],
+        "head_start_ray_commands": [],
+        "worker_start_ray_commands": [],
         "provider": {
             "type": "fake_multinode",
-            "gcs_address": f"127.0.0.1:{port}",
+            "gcs_address": f"{get_node_ip_address()}:{port}",  # Ray's head is there, whatever it is told
             "use_node_id_as_ip": True,
             "disable_node_updaters": True,
             "disable_launch_config_check": True,
@@ -70,7 +82,12 @@ def config(port: int) -> dict[str, object]:
         },
         "head_node_type": "ray.head.default",
         "available_node_types": {
-            "ray.head.default": {"resources": {"CPU": 2}, "node_config": {}, "max_workers": 0},
+            "ray.head.default": {
+                "resources": {"CPU": 2},
+                "node_config": {},
+                "min_workers": 0,
+                "max_workers": 0,
+            },
             "gpu": {
                 "resources": {"CPU": 1, "GPU": 1},
                 "node_config": {},

@@ -55,7 +55,7 @@ def test_the_file_of_this_repository_is_one() -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_gpu_nodes_come_for_work_and_go(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("autoscaled.py")), str(tmp_path)],

@@ -70,7 +70,9 @@ def reviews(folder: Path) -> Records:
 def questions(folder: Path) -> Records:
     """An FAQ on building, in Alpaca's form."""
     with zipfile.ZipFile(_file(folder, "zaragoza_construction_faq-*.whl")) as wheel:
-        lines = wheel.read("zaragoza_construction_faq/data/faq-en-alpaca.jsonl").decode().splitlines()
+        lines = (
+            wheel.read("zaragoza_construction_faq/data/faq-en-alpaca.jsonl").decode().splitlines()
+        )
     yield from map(json.loads, lines)
 
 
@@ -95,9 +97,13 @@ def main() -> None:
     for one in found:
         print(_told(one))
     judged = [one for one in found[1:] if "took_s" in one]
-    factors = [max(one["planned_s"] / one["took_s"], one["took_s"] / one["planned_s"]) for one in judged]
+    factors = [
+        max(one["planned_s"] / one["took_s"], one["took_s"] / one["planned_s"]) for one in judged
+    ]
     if factors:
-        print(f"plan's time: a factor of {max(factors):.2f} at most   {met(max(factors), FACTOR_BAR, at_most=True)}")
+        print(
+            f"plan's time: a factor of {max(factors):.2f} at most   {met(max(factors), FACTOR_BAR, at_most=True)}"
+        )
     print(json.dumps({"bench": "first-data", "sets": found}))
 
 
@@ -117,10 +123,21 @@ def _place() -> Iterator[Settings]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--packages", type=Path, required=True, help="folder with the packages' files")
-    parser.add_argument("--most", type=int, default=400, help="examples of each set, every so manieth one; 0 for all")
-    parser.add_argument("--set", dest="changes", action="append", default=[], help="passed to `plan` and `run`")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--packages", type=Path, required=True, help="folder with the packages' files"
+    )
+    parser.add_argument(
+        "--most",
+        type=int,
+        default=400,
+        help="examples of each set, every so manieth one; 0 for all",
+    )
+    parser.add_argument(
+        "--set", dest="changes", action="append", default=[], help="passed to `plan` and `run`"
+    )
     parser.add_argument("--sets", nargs="+", choices=[*SETS], default=[*SETS])
     parser.add_argument("--plan-only", action="store_true", help="start nothing")
     return parser.parse_args()
@@ -138,10 +155,22 @@ def _write(file: Path, records: list[dict[str, str]], most: int) -> None:
     file.write_text("".join(json.dumps(record) + "\n" for record in records[::every]))
 
 
-def _tried(name: str, template: str, settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+def _tried(
+    name: str, template: str, settings: Settings, options: argparse.Namespace
+) -> dict[str, Any]:
     """One set, from `init` to its verdict."""
     changes = [word for change in options.changes for word in ("--set", change)]
-    call = ("init", "--template", template, "--model", MODEL, "--data", "train.jsonl", "--name", name)
+    call = (
+        "init",
+        "--template",
+        template,
+        "--model",
+        MODEL,
+        "--data",
+        "train.jsonl",
+        "--name",
+        name,
+    )
     _assay(*call, "--reviewer", "ann")
     _assay("validate", "spec.yaml")
     plan = json.loads(_assay("plan", "spec.yaml", "--json", *changes))
@@ -194,7 +223,9 @@ def _assay(*arguments: str) -> str:
 
 
 def _told(one: dict[str, Any]) -> str:
-    planned = f"{one['set']:<8} planned {one['planned_s']:6.0f} s {one['planned_gib']:5.1f} GiB a worker"
+    planned = (
+        f"{one['set']:<8} planned {one['planned_s']:6.0f} s {one['planned_gib']:5.1f} GiB a worker"
+    )
     planned += f" {one['planned_tokens']:>9,} tokens"
     if "took_s" not in one:
         return planned

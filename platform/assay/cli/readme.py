@@ -222,7 +222,10 @@ def _room_imports() -> Iterator[tuple[str, str]]:
 
 def demo_runs() -> str:
     """What became of the demo's specs with other seeds and precisions, as they are on file."""
-    return demo_table([json.loads(line) for line in Path(DEMO_RUNS).read_text().splitlines()])
+    file = Path(DEMO_RUNS)
+    if not file.is_file():
+        return "No run of `make bench-demo` is on file yet."
+    return demo_table([json.loads(line) for line in file.read_text().splitlines()])
 
 
 def demo_table(rows: Sequence[dict[str, Any]]) -> str:
