@@ -34,7 +34,7 @@ contamination: {exact: ignore, near: ignore}
 parity: {top1_agreement: 20%, num_probes: 4}
 """
 CASES = [
-    pytest.param("qwen3", "{enable_thinking: false}", "W8A8"),
+    pytest.param("qwen3", "{enable_thinking: false}", "W8A8", marks=pytest.mark.long),
     pytest.param("llama3", "{}", "none", marks=pytest.mark.long),
     pytest.param("gemma3", "{}", "none", marks=pytest.mark.long),
     pytest.param("r1", "{}", "none", marks=pytest.mark.long),
