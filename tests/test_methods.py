@@ -427,7 +427,7 @@ def test_as_many_weights_are_trained_as_the_plan_counts(model: Path, method: str
 def test_a_bottleneck_behind_a_layers_part_is_no_part_of_a_model(
     model: Path, tmp_path: Path
 ) -> None:
-    trained(model, tmp_path / "out", "pfeiffer", "sft", max_steps=1)
+    trained(model, tmp_path / "out", "pfeiffer", "sft", max_steps=2)
     with pytest.raises(UsageError, match="cannot be added"):
         folders.merge(model, tmp_path / "out" / "weights", tmp_path / "merged")
 
