@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 
+from assay.engines.deployment import ray_serve
 from assay.engines.evaluation.harness import TaskFile
 from assay.errors import AssayError
 from assay.flow.pipeline.context import RunContext
@@ -66,6 +67,11 @@ class ServeServer(Server):
         }
         for name in there.keys() - wanted.keys():
             del self.applications[name]
+        for name in there.keys() & wanted.keys():  # so does Serve, whatever was changed
+            self.applications[name] |= {
+                "status": "DEPLOYING",
+                "last_deployed_time_s": time.time(),
+            }
         for name, config in wanted.items():
             if name in there and there[name]["deployed_app_config"] == config:
                 continue
@@ -313,7 +319,9 @@ class Office:
         )
         self.ledger.finish_stage(attempt, record)
 
-    def deploy(self, slot: str, model_path: str, **changes: Any) -> None:
+    def deploy(
+        self, slot: str, model_path: str, deployed_at: float = 1000.0, **changes: Any
+    ) -> None:
         """Serve says that `slot` holds the model in `model_path`."""
         loading = {"model_id": "bot", "model_source": model_path}
         self.report(f"{slot}#1", model_path)
@@ -324,6 +332,7 @@ class Office:
             "deployed_app_config": {
                 "name": slot,
                 "args": {"llm_configs": [{"model_loading_config": loading}]},
+                "runtime_env": {"env_vars": {ray_serve.DEPLOYED_AT: str(deployed_at)}},
             },
             "deployments": {
                 "LLMServer": {"replicas": [{"replica_id": f"{slot}#1", "state": "RUNNING"}]}

@@ -87,7 +87,7 @@ def test_one_changed_byte_voids_the_approval(office: Office) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"last_deployed_time_s": 1001.0}, "slot blue was deployed anew"),
+        ({"deployed_at": 1001.0}, "slot blue was deployed anew"),
         (
             {"deployments": {"LLMServer": {"replicas": []}}},
             "replicas blue#1 were evaluated, now there are none",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from assay.engines.deployment import ray_serve
 from assay.errors import (
     AssayError,
     ExitCode,
@@ -27,6 +28,7 @@ from assay.flow.release.operations import reconcile_releases, record_decision, r
 from assay.records.record import digest_of
 from assay.records.releases.run_id import run_id_of, short_run
 from assay.serving import gateway
+from assay.stages import deploy
 from office import TO_BLUE, TO_GREEN, Office, office, running  # noqa: F401
 
 HALF = {"blue": 128, "green": 128}
@@ -101,6 +103,18 @@ def test_s1b_no_slot_is_deployed_to_while_a_candidate_is_being_promoted(office: 
         assert office.serve.applications == before
 
 
+def test_a_deployment_into_another_slot_voids_nothing(office: Office) -> None:
+    """Serve gives all applications a new time whenever one of them changes."""
+    run, other = office.evaluated("bot", "blue"), office.evaluated("other", "reference")
+    office.approve(run)
+    office.deploy("reference", office.model(other).artifact.path)
+    ray_serve.remove(deploy.serve_api(office.settings), "reference")
+    assert office.serve.applications["blue"]["status"] == "DEPLOYING"
+    assert office.serve.applications["blue"]["last_deployed_time_s"] > 1000.0
+    office.promote(run)
+    assert office.weights() == TO_BLUE
+
+
 def test_s1b_a_candidate_that_was_replaced_by_hand_in_a_hold_gets_no_more_traffic(
     office: Office,
 ) -> None:
@@ -109,7 +123,7 @@ def test_s1b_a_candidate_that_was_replaced_by_hand_in_a_hold_gets_no_more_traffi
     office.approve(run)
     other = office.evaluated("other", "reference")
     with promoting(office, run) as errors:
-        office.deploy("green", office.model(other).artifact.path, last_deployed_time_s=2000.0)
+        office.deploy("green", office.model(other).artifact.path, deployed_at=2000.0)
         until(lambda: bool(errors), "the end of the promotion")
     assert isinstance(errors[0], IntegrityError)
     assert (office.weights(), champion_of(office)) == (TO_BLUE, first)

@@ -71,18 +71,10 @@ def test_from_a_spec_to_an_answer(project: Project) -> None:
     assert report["stages"]["sweep"]["chosen"] == 1
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="seen to run a stage again on a machine under load; the cause is not found yet",
-)
 def test_an_unchanged_spec_runs_nothing(project: Project) -> None:
     assert "nothing was run" in project.assay("run", "tiny.yaml")
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="seen to run a stage again on a machine under load; the cause is not found yet",
-)
 def test_one_changed_byte_voids_the_approval(project: Project) -> None:
     report = json.loads(project.assay("report", "tiny", "--json"))
     weights = Path(report["stages"]["compress"]["artifact"]["path"]) / "model.safetensors"
@@ -95,10 +87,6 @@ def test_one_changed_byte_voids_the_approval(project: Project) -> None:
         weights.write_bytes(whole)
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="seen to run a stage again on a machine under load; the cause is not found yet",
-)
 def test_a_stricter_suite_blocks_without_training_again(project: Project) -> None:
     suite = project.folder / "evals" / "tiny.yaml"
     # 40 right answers of 40 have a lower bound of 92.8%.

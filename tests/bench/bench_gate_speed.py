@@ -86,10 +86,9 @@ def main() -> None:
                 settings.serve_port,
                 settings.engine_python,
             )
-            since = time.time()
-            _deploy(api, application)
+            deployed_at = _deploy(api, application)
             url = ray_serve.wait_until_running(
-                api, "blue", timeout_s=START_TIMEOUT_S, since=since - 1
+                api, "blue", timeout_s=START_TIMEOUT_S, deployed_at=deployed_at
             ).url
             endpoint = Endpoint(url, MODEL_NAME, options.in_flight)
             if options.drill:
@@ -108,7 +107,7 @@ def main() -> None:
     return _report(rates, again_s)
 
 
-def _deploy(api: ray_serve.ServeApi, application: dict[str, Any]) -> None:
+def _deploy(api: ray_serve.ServeApi, application: dict[str, Any]) -> float:
     """A young dashboard on a busy machine may take its time."""
     for _ in range(5):
         try:

@@ -189,9 +189,11 @@ def _deploy(settings: Settings, application: dict[str, Any]) -> str:
     api = ray_serve.ServeApi(
         settings.dashboard_url, settings.ray_token(), settings.serve_port, settings.engine_python
     )
-    since = time.time()
-    ray_serve.deploy(api, application)
-    return ray_serve.wait_until_running(api, "blue", timeout_s=START_TIMEOUT_S, since=since - 1).url
+    deployed_at = ray_serve.deploy(api, application)
+    state = ray_serve.wait_until_running(
+        api, "blue", timeout_s=START_TIMEOUT_S, deployed_at=deployed_at
+    )
+    return state.url
 
 
 def _measure(targets: list[Target], options: argparse.Namespace) -> Samples:

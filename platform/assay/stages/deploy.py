@@ -39,8 +39,8 @@ class Started:
     """An engine that was told to start, and may not answer yet."""
 
     slot: Slot
-    since: float
-    """Seconds since the epoch, just before it was told."""
+    deployed_at: float
+    """Seconds since the epoch."""
 
 
 def run(
@@ -97,7 +97,7 @@ def wait(
     api, name = serve_api(work.settings), started.slot
     work.say(f"waiting for the engine in slot {name}")
     state = ray_serve.wait_until_running(
-        api, name, timeout_s=START_TIMEOUT_S, since=started.since - 1
+        api, name, timeout_s=START_TIMEOUT_S, deployed_at=started.deployed_at
     )
     if state.model_path != model.artifact.path:
         raise StageFailed(
@@ -133,13 +133,11 @@ def _replace(
     model: ModelRecord,
     work: Work,
 ) -> float:
-    """Puts the model where another was; returns the time just before. Serve leaves an application
+    """Puts the model where another was; returns when. Serve leaves an application
     alone whose configuration has not changed; a candidate starts anew."""
     ray_serve.remove(api, slot)
     _wait_until_gone(api, slot)
-    since = time.time()
-    ray_serve.deploy(api, _application(slot, serve, model_name, model, work))
-    return since
+    return ray_serve.deploy(api, _application(slot, serve, model_name, model, work))
 
 
 def _application(

@@ -22,6 +22,7 @@ from assay.spec.serve import ServeSpec
 
 API = "/api/serve/applications/"
 POLL_S = 0.5
+DEPLOYED_AT = "ASSAY_DEPLOYED_AT"
 HTTP_TIMEOUT_S = 30
 # vLLM's 128 caches no prefix of a prompt shorter than that; its CPU kernels want multiples of 32
 CPU_BLOCK_TOKENS = 32
@@ -72,14 +73,17 @@ class SlotState:
     model_name: str
     model_path: str
     deployed_at: float
+    """What `deploy` returned for it."""
     replicas: tuple[str, ...]
     """Ids of the engine's replicas, sorted; not those of Serve's routers, which hold no model."""
     url: str
 
     @property
-    def is_running(self) -> bool:
-        """Whether it answers."""
-        return self.status == "RUNNING"
+    def answers(self) -> bool:
+        """Whether it answers. Serve says DEPLOYING of all applications for a moment whenever one of
+        them is deployed or removed, while the replicas of the others go on."""
+        is_said_anew = self.status == "DEPLOYING" and bool(self.replicas)
+        return self.status == "RUNNING" or is_said_anew
 
 
 def application(
@@ -249,9 +253,16 @@ def _packages(engine_python: str, pattern: str) -> list[Path]:
     return list(Path(engine_python).parents[1].glob(f"lib/python3*/site-packages/{pattern}"))
 
 
-def deploy(api: ServeApi, wanted: dict[str, Any]) -> None:
-    """Puts one application in place; the others stay as they are."""
-    _put(api, {**_deployed(api), wanted["name"]: wanted})
+def deploy(api: ServeApi, wanted: dict[str, Any]) -> float:
+    """Puts one application in place; the others stay as they are. Returns when (seconds since the
+    epoch), by which `SlotState.deployed_at` tells this deployment from any other: it is written
+    into the application, for Serve's own time is that of the newest change to any of them."""
+    now = time.time()
+    environment = wanted.get("runtime_env", {})
+    variables = environment.get("env_vars", {}) | {DEPLOYED_AT: repr(now)}
+    marked = wanted | {"runtime_env": environment | {"env_vars": variables}}
+    _put(api, {**_deployed(api), wanted["name"]: marked})
+    return now
 
 
 def remove(api: ServeApi, slot: Slot) -> None:
@@ -261,15 +272,17 @@ def remove(api: ServeApi, slot: Slot) -> None:
         _put(api, deployed)
 
 
-def wait_until_running(api: ServeApi, slot: Slot, *, timeout_s: float, since: float) -> SlotState:
-    """Waits for the application deployed after `since` (seconds since the epoch) to answer. Raises
-    `StageFailed` with Serve's own words when it fails, or when the time is up."""
+def wait_until_running(
+    api: ServeApi, slot: Slot, *, timeout_s: float, deployed_at: float
+) -> SlotState:
+    """Waits for the application that was `deployed_at` to answer. Raises `StageFailed` with Serve's
+    own words when it fails, or when the time is up."""
     end = time.monotonic() + timeout_s
     now: SlotState | None = None
     while time.monotonic() < end:
         now = state(api, slot)
-        if now and now.deployed_at >= since:
-            if now.is_running:
+        if now and now.deployed_at == deployed_at:
+            if now.status == "RUNNING":
                 return now
             if now.status in ("DEPLOY_FAILED", "UNHEALTHY"):
                 raise StageFailed(
@@ -335,10 +348,16 @@ def _slot_state(api: ServeApi, slot: Slot, details: dict[str, Any]) -> SlotState
         message=details.get("message", ""),
         model_name=loading["model_id"],
         model_path=str(Path(loading["model_source"])),
-        deployed_at=float(details["last_deployed_time_s"]),
+        deployed_at=_deployed_at(details),
         replicas=tuple(sorted(replicas)),
         url=f"http://127.0.0.1:{api.serve_port}/{slot}/v1",
     )
+
+
+def _deployed_at(details: dict[str, Any]) -> float:
+    environment = details["deployed_app_config"].get("runtime_env") or {}
+    said = environment.get("env_vars", {}).get(DEPLOYED_AT)
+    return float(said or details["last_deployed_time_s"])  # not said: deployed by something else
 
 
 def _dtype(serve: ServeSpec, *, on_gpu: bool) -> str:

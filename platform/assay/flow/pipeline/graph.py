@@ -359,7 +359,7 @@ def _is_deployed(context: RunContext, record: DeploymentRecord) -> bool:
         return False
     return (
         state is not None
-        and state.is_running
+        and state.answers
         and state.deployed_at == record.deployed_at
         and bool(set(state.replicas) & set(record.replicas))
         and state.model_path == context.candidate.artifact.path

@@ -107,7 +107,7 @@ def _check_deployed(
     what it holds."""
     scorecard, model = it.scorecard, it.model
     state = ray_serve.state(api, traffic_slot(scorecard.deployment_slot))
-    running = state if state and state.is_running else None
+    running = state if state and state.answers else None
     slot_digest = (
         model.artifact.digest if running and running.model_path == model.artifact.path else None
     )
