@@ -23,8 +23,8 @@ setup: ## build .venv and .venv-engine, where they are not up to date (VARIANT=g
 demo: setup ## from a YAML file to an answer over HTTP, for real (APPROVE=1 approves without asking)
 	@$(BIN)/assay demo $(if $(APPROVE),--approve)
 
-test: setup ## all tests
-	@$(BIN)/python -m pytest
+test: setup ## all tests, two files at a time
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-gpu: setup ## training, memory, kernels and artifacts on a GPU (one of 80 GB to itself, VARIANT=gpu, 64 GB of memory)
 	@$(BIN)/python -m pytest tests/gpu -rA -q

@@ -15,6 +15,16 @@ from tiny import make_model
 os.environ |= {"RAY_AUTH_MODE": "token", "HF_HUB_OFFLINE": "1"}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that may take long first, so that no process is left with one of them at the end."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        allowed = float(marker.args[0]) if marker else 0.0
+        longest[item.path] = max(allowed, longest.get(item.path, 0.0))
+    items.sort(key=lambda item: -longest[item.path])
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a model of random weights; nobody writes to it."""
