@@ -12,7 +12,7 @@ from assay.records.stages import ModelRecord
 from assay.spec.model import ModelSpec
 from assay.stages.context import Work
 
-VERSION = 1
+VERSION = 2  # the tokenizer of a GGUF file is as its header says
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.engines.cluster.passed_on import hub_named
-from assay.engines.models import bottleneck
+from assay.engines.models import bottleneck, gguf_tokenizer
 from assay.errors import MissingExtra, PlaceError, UsageError
 from assay.loader.named.packages import package_folders
 from assay.records.record import Record
@@ -67,6 +67,7 @@ def fetch_tokenizer(source: ModelSpec, target: Path, root: Path) -> None:
 
         with _read_once():
             AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(target)
+            gguf_tokenizer.correct(target, file)
     elif file.is_dir():
         copy_tokenizer(file, target)
     else:
@@ -272,6 +273,8 @@ def _convert_gguf(file: Path, target: Path) -> None:
     with _read_once():
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
         loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
+        tokenizer.save_pretrained(target)
+        gguf_tokenizer.correct(target, file)
     # A model that came from GGUF remembers that it was quantized and cannot be saved; a fresh one
     # can.
     facts = {
@@ -284,7 +287,6 @@ def _convert_gguf(file: Path, target: Path) -> None:
     fresh.tie_weights()
     fresh.to(torch.bfloat16).save_pretrained(target)
     fresh.generation_config.save_pretrained(target)
-    tokenizer.save_pretrained(target)
 
 
 @contextmanager
