@@ -88,7 +88,10 @@ class Problem:
     other: OtherLocation | None = None
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        if self.line:
+            place = f"{self.file}:{self.line}:{self.column}"
+        else:
+            place = self.file
         subject = f"{self.path}: " if self.path else ""
         hint = f" ({self.hint})" if self.hint else ""
         return f"{place}: {subject}{self.message}{hint}"

@@ -123,7 +123,9 @@ class Settings:
         if token := os.environ.get("RAY_AUTH_TOKEN"):
             return token.strip()
         path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or self.token_path)
-        return path.read_text().strip() if path.is_file() else ""
+        if path.is_file():
+            return path.read_text().strip()
+        return ""
 
     @property
     def socket_dir(self) -> Path:
@@ -144,4 +146,6 @@ class Settings:
 def _default_engine_python() -> str:
     """`.venv-engine` beside the environment that runs this code, where there is one."""
     beside = Path(sys.prefix).parent / ".venv-engine" / "bin" / "python"
-    return str(beside) if beside.exists() else ""
+    if beside.exists():
+        return str(beside)
+    return ""

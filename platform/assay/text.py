@@ -70,7 +70,9 @@ _UNSPACED_WORD = re.compile(f"[{UNSPACED}]")
 def word_weight(word: str) -> float:
     """How much of a word one of `words` is: a letter of a script without spaces is a part of
     one."""
-    return 1 / CHARACTERS_PER_WORD if _UNSPACED_WORD.fullmatch(word) else 1.0
+    if _UNSPACED_WORD.fullmatch(word):
+        return 1 / CHARACTERS_PER_WORD
+    return 1.0
 
 
 _UNSAFE = re.compile(
@@ -106,7 +108,9 @@ def width(text: str) -> int:
 def _char_width(char: str) -> int:
     if unicodedata.category(char) in ("Mn", "Me", "Cf"):
         return 0
-    return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
+    if unicodedata.east_asian_width(char) in ("W", "F"):
+        return 2
+    return 1
 
 
 def padded(text: str, columns: int) -> str:

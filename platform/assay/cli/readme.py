@@ -145,7 +145,9 @@ def _open(schema: Any) -> Any:
             for key, value in schema.items()
             if key != "additionalProperties" or value is not False
         }
-    return [_open(value) for value in schema] if isinstance(schema, list) else schema
+    if isinstance(schema, list):
+        return [_open(value) for value in schema]
+    return schema
 
 
 def exit_codes() -> str:
@@ -241,7 +243,8 @@ def _kind(row: dict[str, Any]) -> tuple[str, str]:
 
 
 def _demo_row(rows: Sequence[dict[str, Any]]) -> Sequence[str]:
-    (spec, precision), seeds = _kind(rows[0]), sorted(row["seed"] for row in rows)
+    spec, precision = _kind(rows[0])
+    seeds = sorted(row["seed"] for row in rows)
     verdicts = Counter(row["verdict"] for row in rows)
     dates = sorted({row["date"] for row in rows})
     instructions = sorted({", ".join(row["instructions"]) or "none for bf16" for row in rows})
@@ -260,7 +263,9 @@ def _demo_row(rows: Sequence[dict[str, Any]]) -> Sequence[str]:
 
 def _from_to(values: Sequence[Any]) -> str:
     low, high = min(values), max(values)
-    return str(low) if low == high else f"{low} to {high}"
+    if low == high:
+        return str(low)
+    return f"{low} to {high}"
 
 
 DEMO_RUNS = "tests/bench/demo.jsonl"
@@ -296,7 +301,12 @@ _COLUMNS = ("key", "what may stand there", "default", "meaning")
 
 
 def _row(said: Entry) -> Sequence[str]:
-    default = "required" if said.required else f"`{said.default}`" if said.default else ""
+    if said.required:
+        default = "required"
+    elif said.default:
+        default = f"`{said.default}`"
+    else:
+        default = ""
     return f"`{said.path}`", said.takes, default, said.meaning
 
 
@@ -323,7 +333,9 @@ def _fixed_default(value: ast.expr | None) -> str:
         ):
             default = node.args[1]
             text = default.value if isinstance(default, ast.Constant) else ""
-            return f"`{text}`" if isinstance(text, str) and text else ""
+            if isinstance(text, str) and text:
+                return f"`{text}`"
+            return ""
     return ""
 
 

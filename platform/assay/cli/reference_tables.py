@@ -148,7 +148,9 @@ def formulas() -> list[str]:
 
 def _on_a_gpu(size: int) -> str:
     gpu = next((gpu for gpu in GPUS if size <= gpu * GIB), None)
-    return f"{size / GIB:.1f} ({gpu} GB)" if gpu else f"{size / GIB:.0f} (none)"
+    if gpu:
+        return f"{size / GIB:.1f} ({gpu} GB)"
+    return f"{size / GIB:.0f} (none)"
 
 
 def _shape(name: str) -> ModelShape:

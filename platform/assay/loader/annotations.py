@@ -118,7 +118,9 @@ def meaning(cls: type[Block], location: Location) -> str:
         ),
         None,
     )
-    return meanings(block)[str(location[-1])] if block else ""
+    if block:
+        return meanings(block)[str(location[-1])]
+    return ""
 
 
 @cache
@@ -165,17 +167,17 @@ def expected(annotation: Any) -> str:
         return expected(parts[0])
     if origin is Literal:
         *most, last = map(str, parts)
-        return f"{', '.join(most)} or {last}" if most else last
+        if most:
+            return f"{', '.join(most)} or {last}"
+        return last
     if origin in (Union, UnionType):
         offered = dict.fromkeys(expected(part) for part in parts if part is not type(None))
         return " or ".join(word for word in offered if f"{word} or a list of them" not in offered)
     if isinstance(annotation, type) and issubclass(annotation, Block):
         needed = [key for key, field in annotation.model_fields.items() if field.is_required()]
-        return (
-            "a block with " + " and ".join(f"`{key}`" for key in needed)
-            if needed
-            else "a block of keys"
-        )
+        if needed:
+            return "a block with " + " and ".join(f"`{key}`" for key in needed)
+        return "a block of keys"
     if origin is tuple and leaves(parts[0])[0] not in _PLAIN:
         return f"{expected(parts[0])} or a list of them"
     return _PLAIN.get(origin or annotation, "another value")
@@ -229,7 +231,10 @@ def reference_kind(annotation: Any, *, through_blocks: bool = True) -> Reference
     if isinstance(annotation, type):
         inner: Iterable[Any] = _hints(annotation).values() if through_blocks else ()
     else:
-        marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+        if get_origin(annotation) is Annotated:
+            marks = get_args(annotation)[1:]
+        else:
+            marks = ()
         if mark := next((mark for mark in marks if isinstance(mark, Reference)), None):
             return mark
         inner = _args(annotation)
@@ -250,10 +255,15 @@ def reference_paths(cls: type[Block]) -> list[str]:
 
 def spelled_out(annotation: Any, value: Value) -> Any:
     """What a short form stands for; the value itself where it is none."""
-    marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    if get_origin(annotation) is Annotated:
+        marks = get_args(annotation)[1:]
+    else:
+        marks = ()
     try:
         before: list[Any] = [mark.func for mark in marks if isinstance(mark, BeforeValidator)]
-        return before[0](value) if before else value
+        if before:
+            return before[0](value)
+        return value
     except ValueError:
         return value
 
@@ -305,7 +315,9 @@ def _args(annotation: Any) -> tuple[Any, ...]:
     """The annotations inside an annotation."""
     if get_origin(annotation) is Literal:
         return ()
-    return get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return get_args(annotation)[:1]
+    return get_args(annotation)
 
 
 @cache

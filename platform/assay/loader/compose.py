@@ -164,15 +164,17 @@ def _overridden(document: Document, override: Override) -> Document:
     parts = path.strip().split(".")
     place = SourceLocation(option, 0, 0)
     if not equals or not all(parts):
-        what = "PATH=VALUE, such as train.seed=7" if option == "--set" else "PATH=FILE"
+        if option == "--set":
+            what = "PATH=VALUE, such as train.seed=7"
+        else:
+            what = "PATH=FILE"
         raise InvalidInput(
             [Problem(*place, "", "set", f"{setting!r} sets nothing", f"write {what}")]
         )
-    said = (
-        _from_file(Path(text), place, path)
-        if option == "--set-file"
-        else _from_text(text, place, path)
-    )
+    if option == "--set-file":
+        said = _from_file(Path(text), place, path)
+    else:
+        said = _from_text(text, place, path)
     value = _laid(document, _settled(document, parts, place, path), said)
     return replace(document, value=value, problems=[*document.problems, *said.problems])
 
@@ -317,8 +319,6 @@ def _reference_fault(value: str, location: Location) -> tuple[str, str] | None:
                 )
                 return f"specs may not read the environment variable {name} here", hint
     unset = [name for name in REFERENCE.findall(value) if name not in os.environ]
-    return (
-        (f"the environment variable {unset[0]} is not set", f"export {unset[0]}=...")
-        if unset
-        else None
-    )
+    if unset:
+        return (f"the environment variable {unset[0]} is not set", f"export {unset[0]}=...")
+    return None

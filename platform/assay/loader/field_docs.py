@@ -48,9 +48,10 @@ class Entry:
 def entry(cls: type[Block], location: Location, field: FieldInfo) -> Entry:
     """What there is to say about a field at its location in a `cls`."""
     annotation = annotation_at(cls, location)
-    default = (
-        "" if field.is_required() or field.default is None else written(field.default, annotation)
-    )
+    if field.is_required() or field.default is None:
+        default = ""
+    else:
+        default = written(field.default, annotation)
     return Entry(
         path=".".join(map(str, location)),
         takes=expected(annotation) + _bounds(annotation, field),
@@ -134,11 +135,15 @@ def _example(annotation: Any, path: str, field: FieldInfo) -> str:
 
 def _of_kind(annotation: Any, path: str, field: FieldInfo) -> str:
     if tuple_item(annotation) is not None:
-        return "[data/*.jsonl]" if annotation == Paths else ""
+        if annotation == Paths:
+            return "[data/*.jsonl]"
+        return ""
     if offered := choices(annotation):
         return offered[0]
     if takes_duration(annotation) or takes_share(annotation):
-        return "10m" if takes_duration(annotation) else "5%"
+        if takes_duration(annotation):
+            return "10m"
+        return "5%"
     kinds = leaves(annotation)
     if blocks := [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Block)]:
         needed = [
@@ -149,12 +154,16 @@ def _of_kind(annotation: Any, path: str, field: FieldInfo) -> str:
             for key, inner in needed
         }
         whole = "{" + ", ".join(f"{key}: {text}" for key, text in said.items()) + "}"
-        return whole if said and all(said.values()) else ""
+        if said and all(said.values()):
+            return whole
+        return ""
     if int in kinds or float in kinds:
         bounds = [getattr(item, name, None) for item in field.metadata for name in ("ge", "gt")]
         least = max((bound for bound in bounds if bound is not None), default=0)
         return str(max(8, int(least)) if int in kinds else 0.1)
-    return "true" if bool in kinds else ""
+    if bool in kinds:
+        return "true"
+    return ""
 
 
 _EXAMPLES = {

@@ -48,9 +48,9 @@ def value_hint(cls: type[Block], location: Location, value: Value) -> str:
     """For a value of the wrong kind, or one that a rule of its own field refuses."""
     annotation, field = annotation_at(cls, location), field_at(cls, location)
     if value is None:
-        return (
-            "" if field is None or field.is_required() else "leave the key out to take its default"
-        )
+        if field is None or field.is_required():
+            return ""
+        return "leave the key out to take its default"
     if isinstance(value, str):
         return _text_hint(cls, location, value)
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -85,7 +85,10 @@ def _text_hint(cls: type[Block], location: Location, value: str) -> str:
         return f"write {meant}"
     offered = {name.lower(): name for name in [*choices(annotation), *keys_at(cls, location)]}
     synonym = VALUE_SYNONYMS.get(value.lower(), "").lower()
-    close = [synonym] if synonym in offered else get_close_matches(value.lower(), offered, 1, 0.5)
+    if synonym in offered:
+        close = [synonym]
+    else:
+        close = get_close_matches(value.lower(), offered, 1, 0.5)
     close = close or [name for name in offered if name.startswith(value.lower())]
     if close:
         return f"did you mean `{offered[close[0]]}`?"
@@ -95,17 +98,23 @@ def _text_hint(cls: type[Block], location: Location, value: str) -> str:
         return f"write {{{key}: {written(value)}}}"
     if leaves(tuple_item(annotation)) == [str]:
         return f"for a single value write [{value}]"
-    return "a share is written 5% or 0.05" if takes_share(annotation) else ""
+    if takes_share(annotation):
+        return "a share is written 5% or 0.05"
+    return ""
 
 
 def _number_hint(annotation: Any, value: int | float) -> str:
     if takes_share(annotation):
-        return f"did you mean {value:g}%?" if 1 < value <= 100 else "a share is written 5% or 0.05"
+        if 1 < value <= 100:
+            return f"did you mean {value:g}%?"
+        return "a share is written 5% or 0.05"
     if offered := fixed_numbers(annotation):
         return f"did you mean {min(offered, key=lambda one: abs(one - value)):g}?"
     if leaves(tuple_item(annotation)) == [float]:
         return f"for a single value write [{value}]"
-    return "put it in quotes" if leaves(annotation) == [str] else ""
+    if leaves(annotation) == [str]:
+        return "put it in quotes"
+    return ""
 
 
 def _key_for(cls: type[Block], location: Location, value: str) -> str:
@@ -130,15 +139,23 @@ def _as_number(annotation: Any, text: str) -> str:
     unit = found[2]
     if takes_duration(annotation):
         named = next((own for own, names in _TIME_UNITS.items() if unit in names), "")
-        return f"{number}{named}" if named else ""
+        if named:
+            return f"{number}{named}"
+        return ""
     if takes_share(annotation):
-        return f"{number}%" if unit in ("percent", "pct", "%") else number if not unit else ""
+        if unit in ("percent", "pct", "%"):
+            return f"{number}%"
+        if not unit:
+            return number
+        return ""
     if not {int, float} & set(leaves(annotation)):
         return ""
     if unit in ("k", "m") and number.isdecimal():
         thousand, kibi = (10**3, 2**10) if unit == "k" else (10**6, 2**20)
         return f"{int(number) * kibi} or {int(number) * thousand}"
-    return number if not unit else ""
+    if not unit:
+        return number
+    return ""
 
 
 def _digits(text: str) -> str:
@@ -149,7 +166,9 @@ def _digits(text: str) -> str:
         return re.sub(r"[,_ ]", "", text)
     if re.fullmatch(r"[-+]?\d+,\d+", text):
         return text.replace(",", ".")
-    return text if re.fullmatch(r"[-+]?\d+(\.\d+)?", text) else ""
+    if re.fullmatch(r"[-+]?\d+(\.\d+)?", text):
+        return text
+    return ""
 
 
 _TIME_UNITS = {

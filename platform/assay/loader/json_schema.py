@@ -104,4 +104,6 @@ class _WithShortForms(GenerateJsonSchema):
             full["properties"][name]["description"] = meaning
         inner = schema["schema"]
         has_short = inner["type"] == "function-before"
-        return {"anyOf": [full, {"type": "string"}]} if has_short else full
+        if has_short:
+            return {"anyOf": [full, {"type": "string"}]}
+        return full

@@ -33,7 +33,10 @@ def examine(path: Path, root: Path = Path(), overrides: Sequence[Override] = ())
     inside it are relative to `root`. Raises InvalidInput where there is nothing that could be
     looked at."""
     spec, document, problems = validated(compose(path, overrides), Spec)
-    whole = Repaired(spec, frozenset(), []) if spec and not problems else repaired(document, Spec)
+    if spec and not problems:
+        whole = Repaired(spec, frozenset(), [])
+    else:
+        whole = repaired(document, Spec)
     if spec is not None and whole.block is None:
         whole = Repaired(spec, frozenset(), [])
     found = [*problems, *whole.problems]
@@ -113,7 +116,10 @@ def _sourced(settings: TaskSettings, task: str, folder: Path, root: Path) -> Tas
     """The settings with the source as a path from `root`, and with the JSON schema that they name
     in them."""
     source = settings.source or f"{task}.yaml"
-    place = source if source.startswith(LM_EVAL) else (folder / source).as_posix()
+    if source.startswith(LM_EVAL):
+        place = source
+    else:
+        place = (folder / source).as_posix()
     schema = schema_of(settings, root / folder)
     found = {**settings.model_dump(), "source": place} | (
         {"json_schema": schema} if schema is not None else {}

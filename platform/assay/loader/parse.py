@@ -44,7 +44,10 @@ def read_bytes(path: Path) -> bytes:
     """What a file holds, but little more than is allowed. Raises InvalidInput."""
     file = str(path)
     if not os.path.isfile(path):
-        what = "this is a folder, not a file" if os.path.isdir(path) else "there is no such file"
+        if os.path.isdir(path):
+            what = "this is a folder, not a file"
+        else:
+            what = "there is no such file"
         raise InvalidInput([Problem(file, 0, 0, "", "no_file", what)])
     try:
         with path.open("rb") as stream:

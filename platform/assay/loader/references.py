@@ -78,9 +78,9 @@ def model_fault(model: ModelSpec, root: Path) -> tuple[str, str] | None:
     machine can tell."""
     if model.kind == "hf":
         return None
-    return (
-        _package_fault(model.name) if model.kind == "package" else _local_fault(model.source, root)
-    )
+    if model.kind == "package":
+        return _package_fault(model.name)
+    return _local_fault(model.source, root)
 
 
 def _missing_tasks(suite: SuiteSpec, positions: Positions, path: Path) -> list[Problem]:
@@ -112,13 +112,19 @@ class _Check:
 
     def model(self, model: ModelSpec, at: Location = ("model",)) -> list[Problem]:
         found = model_fault(model, self.root)
-        problems = [self._problem((*at, "source"), "no_model", *found)] if found else []
+        if found:
+            problems = [self._problem((*at, "source"), "no_model", *found)]
+        else:
+            problems = []
         return problems + self._chat_template(model, at)
 
     def system(self, spec: Spec) -> list[Problem]:
         """Whether the template takes a system prompt, where the spec gives one and the template is
         known."""
-        template = None if spec.data.system is None else _known_template(spec.model, self.root)
+        if spec.data.system is None:
+            template = None
+        else:
+            template = _known_template(spec.model, self.root)
         if template is None or "system role not supported" not in template.lower():
             return []
         message = "the model's chat template takes no system prompt"
@@ -174,7 +180,10 @@ class _Check:
     def _suite(self, index: int, said: str, baseline: str, data: DataSpec | None) -> list[Problem]:
         path = self.root / said
         if not os.path.isfile(path):
-            what = "is a folder, not a file" if os.path.isdir(path) else "does not exist"
+            if os.path.isdir(path):
+                what = "is a folder, not a file"
+            else:
+                what = "does not exist"
             message = f"the suite {said} {what}"
             return [self._problem(("gate", "suite", index), "no_suite", message, self._from_root())]
         found, problems = check_suite(path, said)
@@ -254,28 +263,29 @@ def _template_fault(model: ModelSpec, root: Path) -> tuple[str, str] | None:
             f"the chat template {name} cannot be read: {reason}",
             f"paths start at {root.absolute()}",
         )
-    return (
-        None if "messages" in text else (f"{name} is no chat template: it writes no messages", "")
-    )
+    if "messages" in text:
+        return None
+    return (f"{name} is no chat template: it writes no messages", "")
 
 
 def _known_template(model: ModelSpec, root: Path) -> str | None:
     if model.chat_template is not None:
-        return (
-            None if _template_fault(model, root) else chat_templates.read(model.chat_template, root)
-        )
-    return (
-        chat_templates.of_folder(root / os.path.expanduser(model.source))
-        if model.kind == "folder"
-        else None
-    )
+        if _template_fault(model, root):
+            return None
+        return chat_templates.read(model.chat_template, root)
+    if model.kind == "folder":
+        return chat_templates.of_folder(root / os.path.expanduser(model.source))
+    return None
 
 
 def _local_fault(source: str, root: Path) -> tuple[str, str] | None:
     folder = root / os.path.expanduser(source)
     if os.path.isdir(folder):
         return _folder_fault(folder)
-    what = "is a file, not a folder" if os.path.isfile(folder) else "does not exist"
+    if os.path.isfile(folder):
+        what = "is a file, not a folder"
+    else:
+        what = "does not exist"
     looks_like_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", source)
     return (
         f"the model folder {source} {what}",
@@ -331,11 +341,9 @@ def _package_fault(name: str) -> tuple[str, str] | None:
             f"{inside} is pickle, which can run code when it is read",
             "name a GGUF file or a safetensors folder",
         )
-    return (
-        None
-        if found.suffix == ".gguf"
-        else (f"{inside} is no model", "name a GGUF file or a safetensors folder")
-    )
+    if found.suffix == ".gguf":
+        return None
+    return (f"{inside} is no model", "name a GGUF file or a safetensors folder")
 
 
 def _is_model(path: Path) -> bool:
@@ -344,4 +352,6 @@ def _is_model(path: Path) -> bool:
 
 def _did_you_mean(name: str, offered: list[str]) -> str:
     close = get_close_matches(name, offered, 1, 0.6)
-    return f"did you mean `{close[0]}`?" if close else ""
+    if close:
+        return f"did you mean `{close[0]}`?"
+    return ""

@@ -189,7 +189,10 @@ def _told(cls: type[Block], document: Value, finding: _Finding) -> _Mistake:
             _first_sentence(meaning(cls, location)),
         )
     if kind == "value_error":
-        hint = "" if isinstance(value, dict) else value_hint(cls, location, value)
+        if isinstance(value, dict):
+            hint = ""
+        else:
+            hint = value_hint(cls, location, value)
         return _Mistake(location, "value", str(context["error"]), hint)
     if kind in _BOUNDS:
         (bound,) = context.values()
@@ -201,11 +204,10 @@ def _told(cls: type[Block], document: Value, finding: _Finding) -> _Mistake:
             value_hint(cls, location, value) if takes_share(annotation) else "",
         )
     if kind in ("too_short", "too_long"):
-        bound = (
-            f"least {context['min_length']}"
-            if kind == "too_short"
-            else f"most {context['max_length']}"
-        )
+        if kind == "too_short":
+            bound = f"least {context['min_length']}"
+        else:
+            bound = f"most {context['max_length']}"
         message = f"expected at {bound} values, found {context['actual_length'] or 'none'}"
         return _Mistake(location, "length", message.replace(" 1 values", " 1 value"))
     if kind == "string_pattern_mismatch" and location == ("name",):
@@ -266,7 +268,9 @@ def _example(annotation: Any) -> str:
         ]
         offered = choices(inner[0]) if inner else []
     shown = offered[0] if offered else "..."
-    return f"[{shown}]" if tuple_item(annotation) is not None else shown
+    if tuple_item(annotation) is not None:
+        return f"[{shown}]"
+    return shown
 
 
 def _wrong_kind(cls: type[Block], document: Value, location: Location) -> _Mistake:
@@ -296,7 +300,10 @@ def _problem(document: Document, mistake: _Mistake) -> Problem:
     """The mistake at its place; a rule between keys at the first that it names, and at another."""
     named = _named(document.value, mistake)
     first = named[0] if named else mistake.location
-    place = document.positions.of_key(first) if named else _location(document, mistake)
+    if named:
+        place = document.positions.of_key(first)
+    else:
+        place = _location(document, mistake)
     other = None
     if len(named) > 1:
         other = OtherLocation(*document.positions.of_key(named[1]), ".".join(map(str, named[1])))
@@ -338,11 +345,10 @@ def _value_at(value: Value, location: Location) -> Value:
         if isinstance(value, dict):
             value = value.get(str(part))
         else:
-            value = (
-                value[part]
-                if isinstance(value, list) and isinstance(part, int) and part < len(value)
-                else None
-            )
+            if isinstance(value, list) and isinstance(part, int) and part < len(value):
+                value = value[part]
+            else:
+                value = None
     return value
 
 
@@ -359,4 +365,6 @@ def _shown(value: Value) -> str:
             return "a list"
         case str():
             return repr(value if len(value) <= 60 else f"{value[:57]}...")
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)

@@ -26,7 +26,9 @@ class ModelRef(Record):
     def words(self) -> str:
         """The subject, for people."""
         if self.url:
-            return f"{self.model} at {self.url}" if self.model else self.url
+            if self.model:
+                return f"{self.model} at {self.url}"
+            return self.url
         return self.source
 
 

@@ -31,16 +31,18 @@ class Record(BaseModel):
 
 def _present_name(kind: type[Record], name: str) -> str:
     present = FORMER_NAMES.get(name, name)
-    return present if present in kind.model_fields else name
+    if present in kind.model_fields:
+        return present
+    return name
 
 
 def read_as(kind: type[M], data: Any) -> M | None:
     """What was written as a `kind`, from JSON text or data; None for data of another form, such as
     an older version's."""
     try:
-        return (
-            kind.model_validate_json(data) if isinstance(data, str) else kind.model_validate(data)
-        )
+        if isinstance(data, str):
+            return kind.model_validate_json(data)
+        return kind.model_validate(data)
     except ValidationError:
         return None
 

@@ -157,28 +157,36 @@ class TrialRecord(Record):
             return "finished"
         if self.error is None:
             return "stopped"
-        return "diverged" if "diverged" in self.error else "failed"
+        if "diverged" in self.error:
+            return "diverged"
+        return "failed"
 
     @property
     def num_tokens(self) -> int:
         """Tokens that were trained on."""
         if self.training is not None:
             return self.training.num_tokens
-        return self.pauses[-1].num_tokens if self.pauses else 0
+        if self.pauses:
+            return self.pauses[-1].num_tokens
+        return 0
 
     @property
     def num_steps(self) -> int:
         """Optimizer steps that were made."""
         if self.training is not None:
             return self.training.num_steps
-        return self.pauses[-1].step if self.pauses else 0
+        if self.pauses:
+            return self.pauses[-1].step
+        return 0
 
     @property
     def history(self) -> tuple[LossPoint, ...]:
         """The trial's losses, as far as it went."""
         if self.training is not None:
             return self.training.history
-        return self.pauses[-1].history if self.pauses else ()
+        if self.pauses:
+            return self.pauses[-1].history
+        return ()
 
 
 class SweepRecord(Record):

@@ -46,7 +46,10 @@ def report(name: str, *, settings: Settings, num_examples: int = NUM_EXAMPLES) -
     )  # late: `flow.steps` knows this module, and a plan needs no ledger
 
     ledger = Ledger(settings.ledger_url)
-    rows = [ledger.find_run(name)] if name else [ledger.find_run(name), *ledger.runs()]
+    if name:
+        rows = [ledger.find_run(name)]
+    else:
+        rows = [ledger.find_run(name), *ledger.runs()]
     for row in rows:
         stages = stages_of(row, ledger)
         if (gate := read_as(GateRecord, stages.get("gate"))) is not None:
@@ -64,7 +67,9 @@ def selftest_key(suite_digest: str) -> str:
 def newest_selftest(suite_digest: str, ledger: "Ledger") -> SelftestRecord | None:
     """The suite's self-test, where there was one."""
     found = ledger.record(selftest_key(suite_digest))
-    return read_as(SelftestRecord, found.record) if found else None
+    if found:
+        return read_as(SelftestRecord, found.record)
+    return None
 
 
 def summary(selftest: SelftestRecord | None) -> SelfTest | None:
@@ -122,14 +127,19 @@ def _report(
 def _subject(row: "RunRow") -> str:
     """The run's id; for an evaluation without a run what was evaluated."""
     request = read_as(EvaluationRequest, row.spec)
-    return request.candidate.words if request else row.id
+    if request:
+        return request.candidate.words
+    return row.id
 
 
 def stages_of(row: "RunRow", ledger: "Ledger") -> dict[str, JsonValue]:
     """Each finished stage's newest record, as JSON data."""
     found = {}
     for stage in ledger.stages(row.id):
-        record = ledger.record(stage.key) if stage.state in ("done", "cached") else None
+        if stage.state in ("done", "cached"):
+            record = ledger.record(stage.key)
+        else:
+            record = None
         if record is not None:
             found[stage.stage] = json.loads(record.record)
     return found
@@ -139,13 +149,19 @@ def _wrong_answers(gate: GateRecord, num_examples: int) -> tuple[WrongAnswers, .
     """For each limit on a task the answers that count against it, those that the base model had
     right first."""
     ours = {result.task: result for result in read_evaluation(gate.candidate).tasks}
-    base = {result.task: result for result in read_evaluation(gate.base).tasks} if gate.base else {}
+    if gate.base:
+        base = {result.task: result for result in read_evaluation(gate.base).tasks}
+    else:
+        base = {}
     found = []
     for limit in gate.scorecard.limits:
         if limit.kind != "task" or limit.task not in ours:
             continue
         task, metric = ours[limit.task], limit.metric
-        theirs = {item.id: item for item in base[limit.task].items} if limit.task in base else {}
+        if limit.task in base:
+            theirs = {item.id: item for item in base[limit.task].items}
+        else:
+            theirs = {}
         bad = [
             item
             for item in task.items
@@ -304,7 +320,9 @@ def _computed_with(training: TrainingRecord) -> str:
     besides = [kernel for kernel in training.kernels if kernel != "flash"]
     used = ", ".join([training.precision, training.attention, *besides])
     unused = "; ".join(f"no {kernel}: {why}" for kernel, why in training.kernels_unused.items())
-    return f"{used} ({unused})" if unused else used
+    if unused:
+        return f"{used} ({unused})"
+    return used
 
 
 def _losses(history: Sequence[LossPoint]) -> tuple[tuple[float, float], ...]:
@@ -325,7 +343,9 @@ def _trial_name(trial: TrialRecord) -> str:
 
 
 def _number(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return str(value)
 
 
 def _digests(gate: GateRecord) -> dict[str, str]:

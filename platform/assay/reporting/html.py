@@ -150,7 +150,10 @@ def _flags(report: Report) -> list[_Flag]:
 
 
 def _row(limit: LimitResult, card: Scorecard) -> dict[str, object]:
-    confidence = limit.confidence if limit.confidence is not None else card.confidence
+    if limit.confidence is not None:
+        confidence = limit.confidence
+    else:
+        confidence = card.confidence
     evidence = "" if not limit.num_items else items_asked(limit)
     attempt = card.attempt if limit.kind == "task" else None
     return {
@@ -173,7 +176,9 @@ def _share(number: float | None, limit: LimitResult) -> str:
     """What another model comes to by itself, never as a difference."""
     if number is None:
         return ""
-    return f"{number:.1%}" if limit.unit == "share" else f"{number:.3g}"
+    if limit.unit == "share":
+        return f"{number:.1%}"
+    return f"{number:.3g}"
 
 
 def _slice(limit: LimitResult, part: SliceResult) -> dict[str, object]:
@@ -255,7 +260,9 @@ def _finalize(value: object) -> object:
 def _shown(text: str) -> str:
     """The text, not endless."""
     rest = len(text) - LONGEST_TEXT
-    return f"{text[:LONGEST_TEXT]}\n… and {rest:,} more characters" if rest > 0 else text
+    if rest > 0:
+        return f"{text[:LONGEST_TEXT]}\n… and {rest:,} more characters"
+    return text
 
 
 def _visible(char: str) -> str:
@@ -263,7 +270,9 @@ def _visible(char: str) -> str:
     show."""
     if char in SEEN or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"):
         return char
-    return "" if char == "\r" else f"⟨U+{ord(char):04X}⟩"
+    if char == "\r":
+        return ""
+    return f"⟨U+{ord(char):04X}⟩"
 
 
 def _moment(at: float) -> str:

@@ -28,9 +28,10 @@ def interval(limit: LimitResult) -> Markup:
     if limit.observed is None:
         return Markup("")
     difference = is_difference(limit)
-    others = (
-        {} if difference else {"base": limit.base_observed, "champion": limit.champion_observed}
-    )
+    if difference:
+        others = {}
+    else:
+        others = {"base": limit.base_observed, "champion": limit.champion_observed}
     ends = [
         end for end in (limit.lower, limit.upper, limit.bound, limit.observed) if end is not None
     ]
@@ -40,7 +41,10 @@ def interval(limit: LimitResult) -> Markup:
         zero=difference,
     )
     at = _scale(low, high)
-    left, right = (0.0, at(limit.limit)) if allows_below(limit) else (at(limit.limit), float(WIDTH))
+    if allows_below(limit):
+        left, right = 0.0, at(limit.limit)
+    else:
+        left, right = at(limit.limit), float(WIDTH)
     parts = [
         _rect("forbidden", 0, 3, WIDTH, 20),
         _rect("allowed", left, 3, right - left, 20),
@@ -77,10 +81,12 @@ def slice_interval(part: SliceResult, limit: LimitResult) -> Markup:
 def curve(drawn: Curve) -> Markup:
     """Lines over their axes, the chosen one last and strongest. A loss far above where the best
     began is cut off."""
-    most, right = HIGHEST * min(line.points[0][1] for line in drawn.lines), _room_for_names(drawn)
+    most = HIGHEST * min(line.points[0][1] for line in drawn.lines)
+    right = _room_for_names(drawn)
     points = {line.name: [(x, min(y, most)) for x, y in line.points] for line in drawn.lines}
     every = [point for line in points.values() for point in line]
-    (x_low, x_high), (y_low, y_high) = (_span([point[axis] for point in every]) for axis in (0, 1))
+    x_low, x_high = _span([x for x, _ in every])
+    y_low, y_high = _span([y for _, y in every])
     width, height = CHART_WIDTH - CHART_LEFT - right, CHART_HEIGHT - CHART_BOTTOM - PAD
     parts = _axes(drawn.x_label, (f"{x_low:g}", f"{x_high:g}"), (y_low, y_high), right)
     ends = {}
@@ -182,17 +188,23 @@ def _axes(
 
 def _short_number(number: float) -> str:
     """No wider than the room left of an axis."""
-    return f"{number:.3g}" if abs(number) >= 0.1 else f"{number:.2g}"
+    if abs(number) >= 0.1:
+        return f"{number:.3g}"
+    return f"{number:.2g}"
 
 
 def _room_for_names(drawn: Curve) -> float:
     """What the names of several lines need to the right of them."""
     longest = max(len(_short(line.name)) for line in drawn.lines)
-    return PAD + 5.5 * longest if len(drawn.lines) > 1 else PAD
+    if len(drawn.lines) > 1:
+        return PAD + 5.5 * longest
+    return PAD
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 1]}…"
 
 
 def _apart(heights: dict[str, float], bottom: float) -> dict[str, float]:
@@ -254,7 +266,9 @@ def shown(number: float | None, limit: LimitResult) -> str:
     if limit.unit == "share":
         return f"{number:{sign}.1%}"
     if limit.unit == "seconds":
-        return f"{1000 * number:{sign}.0f} ms" if abs(number) < 10 else f"{number:{sign}.1f} s"
+        if abs(number) < 10:
+            return f"{1000 * number:{sign}.0f} ms"
+        return f"{number:{sign}.1f} s"
     words = {"score": "", "tokens/s": " tokens/s", "nats": " nats"}[limit.unit]
     return f"{number:{sign}.3g}{words}"
 
@@ -271,12 +285,16 @@ def _domain(
         low, high = min(low, 0.0), max(high, 0.0)
     room = 0.15 * (high - low) or 0.1 * abs(high) or 0.1
     low, high = max(low - room, 0.0) if low >= 0 and not zero else low - room, high + room
-    return (max(low, whole[0]), min(high, whole[1])) if whole is not None else (low, high)
+    if whole is not None:
+        return (max(low, whole[0]), min(high, whole[1]))
+    return (low, high)
 
 
 def _span(numbers: Sequence[float]) -> tuple[float, float]:
     low, high = min(numbers), max(numbers)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    if high > low:
+        return (low, high)
+    return (low - 0.5, high + 0.5)
 
 
 def _scale(low: float, high: float) -> Callable[[float], float]:

@@ -16,5 +16,8 @@ def reasoning(record: EvaluationRecord) -> str:
 
 def items_asked(record: EvaluationRecord | LimitResult) -> str:
     """How many items were asked, and of how many where that was enough."""
-    of_all = f" of {record.num_items + record.num_unasked}" if record.num_unasked else ""
+    if record.num_unasked:
+        of_all = f" of {record.num_items + record.num_unasked}"
+    else:
+        of_all = ""
     return f"{record.num_items}{of_all}"

@@ -78,7 +78,9 @@ def _duration_s(value: Any) -> Any:
 
 def _one_or_many(value: Any) -> Any:
     """A single string stands for a list of one."""
-    return [value] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return [value]
+    return value
 
 
 class FromEnvironment(str):
@@ -119,11 +121,15 @@ def revealed(secret: str) -> str:
 def _as_read(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     """Validates as text, and keeps what it was made from."""
     text = handler(value)
-    return value if isinstance(value, FromEnvironment) else text
+    if isinstance(value, FromEnvironment):
+        return value
+    return text
 
 
 def _as_written(value: str) -> str:
-    return value.written if isinstance(value, FromEnvironment) else value
+    if isinstance(value, FromEnvironment):
+        return value.written
+    return value
 
 
 def _only_a_reference(value: str) -> str:

@@ -338,7 +338,9 @@ class JudgeSpec(Block):
 
 
 def _one_or_many(value: Any) -> Any:
-    return [value] if isinstance(value, dict | Limit) else value
+    if isinstance(value, dict | Limit):
+        return [value]
+    return value
 
 
 class SuiteSpec(Block):

@@ -260,7 +260,9 @@ class MethodSpec(Block):
         """A name alone stands for the method with its defaults."""
         if value == "full":
             return {"full": True}
-        return {value: {}} if isinstance(value, str) and value in cls.model_fields else value
+        if isinstance(value, str) and value in cls.model_fields:
+            return {value: {}}
+        return value
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "MethodSpec":

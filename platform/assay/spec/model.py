@@ -66,23 +66,32 @@ class ModelSpec(Block):
         """Which of the three forms `source` has."""
         if self.source.startswith("hf:"):
             return "hf"
-        return "package" if self.source.startswith("package:") else "folder"
+        if self.source.startswith("package:"):
+            return "package"
+        return "folder"
 
     @property
     def name(self) -> str:
         """`source` without its prefix and revision."""
         bare = self.source.removeprefix("hf:").removeprefix("package:")
-        return bare.split("@")[0] if self.kind == "hf" else bare
+        if self.kind == "hf":
+            return bare.split("@")[0]
+        return bare
 
     @property
     def wanted_revision(self) -> str | None:
         """The hub revision asked for, from either place where it can be written."""
-        said = self.source.split("@")[1] if self.kind == "hf" and "@" in self.source else None
+        if self.kind == "hf" and "@" in self.source:
+            said = self.source.split("@")[1]
+        else:
+            said = None
         return self.revision or said
 
 
 def _from_string(value: Any) -> Any:
-    return {"source": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"source": value}
+    return value
 
 
 ModelField = Annotated[ModelSpec, BeforeValidator(_from_string)]

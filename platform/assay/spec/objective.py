@@ -105,7 +105,9 @@ class RewardFunctionSpec(Block):
 
 
 def _from_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"name": value}
+    return value
 
 
 class GrpoSpec(Block):
@@ -182,7 +184,9 @@ class ObjectiveSpec(Block):
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         """A name alone stands for the objective with its defaults."""
-        return {value: {}} if isinstance(value, str) and value in cls.model_fields else value
+        if isinstance(value, str) and value in cls.model_fields:
+            return {value: {}}
+        return value
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "ObjectiveSpec":

@@ -64,7 +64,9 @@ class Spec(Block):
     @property
     def train_steps(self) -> tuple[TrainSpec, ...]:
         """The training runs in their order; a sweep varies the first."""
-        return self.train if isinstance(self.train, tuple) else (self.train,)
+        if isinstance(self.train, tuple):
+            return self.train
+        return (self.train,)
 
     @property
     def all_data(self) -> tuple[DataSpec, ...]:

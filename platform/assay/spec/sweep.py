@@ -121,7 +121,9 @@ class SweepSpec(Block):
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         """`auto` alone stands for a range test of the learning rate."""
-        return {"learning_rate": "auto"} if value == "auto" else value
+        if value == "auto":
+            return {"learning_rate": "auto"}
+        return value
 
     @field_validator("parameters")
     @classmethod
@@ -228,7 +230,9 @@ class SweepSpec(Block):
         """Why some value of the sweep cannot stand in `base`, in words; None when all can."""
         for name, values in self.space.items():
             for value in values.ends if isinstance(values, Range) else values:
-                number = int(value) if isinstance(values, Range) and values.randint else value
+                number = value
+                if isinstance(values, Range) and values.randint:
+                    number = int(value)
                 try:
                     with_parameters(base, {name: number})
                 except ValidationError as error:

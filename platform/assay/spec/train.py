@@ -22,7 +22,9 @@ Kernel = Literal["flash", "liger", "compile"]
 
 def _one_kernel(value: Any) -> Any:
     """A single name stands for a list of one."""
-    return (value,) if value in ("flash", "liger", "compile") else value
+    if value in ("flash", "liger", "compile"):
+        return (value,)
+    return value
 
 
 class DeepSpeedSpec(Block):

@@ -164,9 +164,10 @@ def tasks_of(suite: SuiteSpec, root: Path, data: DatasetRecord | None) -> tuple[
         task_settings = suite.settings(name)
         if name == HELD_OUT and data is None:
             continue
-        path = (
-            _held_out(data) if name == HELD_OUT and data else _task_path(name, task_settings, root)
-        )
+        if name == HELD_OUT and data:
+            path = _held_out(data)
+        else:
+            path = _task_path(name, task_settings, root)
         metrics = {limit.metric for limit in suite.limits[name]}
         task = harness.task_file(
             name,

@@ -225,7 +225,10 @@ def _decide(record: GateRecord) -> tuple[LimitResult, ...]:
         judge = _read(folder / "judge.json", JudgeAgreement)
         limits = trusted(limits, suite.judge, judge_digest(suite.judge), judge)
     if suite.service is not None:
-        own = service if service and service.artifact_digest == candidate.artifact_digest else None
+        if service and service.artifact_digest == candidate.artifact_digest:
+            own = service
+        else:
+            own = None
         limits += evaluate_service(suite.service, read_service(own) if own else None, confidence)
     limits += evaluate_contamination(suite.contamination, contamination, _task_digests(folder))
     if suite.parity is not None:
@@ -239,7 +242,9 @@ def _task_digests(folder: Path) -> dict[str, str]:
 
 
 def _read(path: Path, kind: type[R]) -> R | None:
-    return kind.model_validate_json(path.read_text()) if path.exists() else None
+    if path.exists():
+        return kind.model_validate_json(path.read_text())
+    return None
 
 
 def _faults(record: GateRecord) -> list[str]:

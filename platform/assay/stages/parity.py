@@ -65,7 +65,9 @@ def run(inputs: Inputs, work: Work) -> ParityRecord:
 def _pairs(count: int) -> Sequence[tuple[int, int]]:
     """Neighbours, and the first with the last."""
     neighbours = [(index, index + 1) for index in range(count - 1)]
-    return neighbours if count <= 2 else [*neighbours, (0, count - 1)]
+    if count <= 2:
+        return neighbours
+    return [*neighbours, (0, count - 1)]
 
 
 def _local_forms(inputs: Inputs) -> list[LocalForm]:

@@ -75,7 +75,9 @@ class TurnResult(Record):
     def loss(self) -> float | None:
         """On the selection split."""
         done = self.training or self.pause
-        return done.selection_loss if done else None
+        if done:
+            return done.selection_loss
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +241,10 @@ class Trials:
             result = TurnResult(error=str(error), failed_at=_came_to(own.progress_file))
         else:
             paused = isinstance(came_to, PauseReport)
-            result = TurnResult(pause=came_to) if paused else TurnResult(training=came_to)
+            if paused:
+                result = TurnResult(pause=came_to)
+            else:
+                result = TurnResult(training=came_to)
         own.tell(Progress(step=0, num_steps=0, is_over=True))
         text = result.model_dump_json()
         self._file(turn).write_text(text)
@@ -295,7 +300,9 @@ class Trials:
         diverged = bool(result.error and "diverged" in result.error)
         if result.training and not self.work.store.is_intact(result.training.artifact):
             return None
-        return result if diverged or result.error is None else None
+        if diverged or result.error is None:
+            return result
+        return None
 
     def _file(self, turn: Turn) -> Path:
         return self.folder(turn.parameters) / f"until-{turn.until:.4f}.json"
@@ -307,11 +314,12 @@ class TrialScheduler:
     def __init__(self, sweep: SweepSpec, trials: Trials) -> None:
         self.sweep, self.trials = sweep, trials
         self.is_population = sweep.scheduler == "pbt"
-        self.ladder = (
-            Ladder(population.looks(sweep.num_rungs), sweep.reduction_factor)
-            if self.is_population
-            else ladder(sweep.scheduler, factor=sweep.reduction_factor, num_rungs=sweep.num_rungs)
-        )
+        if self.is_population:
+            self.ladder = Ladder(population.looks(sweep.num_rungs), sweep.reduction_factor)
+        else:
+            self.ladder = ladder(
+                sweep.scheduler, factor=sweep.reduction_factor, num_rungs=sweep.num_rungs
+            )
         self.results: dict[TrialBudget, TurnResult] = {}
         self.running: set[TrialBudget] = set()
         self.num_lost: Counter[TrialBudget] = Counter()
@@ -373,7 +381,9 @@ class TrialScheduler:
 
     def range_history(self) -> tuple[LossPoint, ...]:
         """What the range test saw, if there was one."""
-        return self.tested.history if self.tested else ()
+        if self.tested:
+            return self.tested.history
+        return ()
 
     def known(self) -> list[tuple[Parameters, float]]:
         """Trials that an earlier attempt has looked at, with their first loss."""
@@ -407,7 +417,10 @@ class TrialScheduler:
         for taker, giver in found.items():
             own = before[giver]
             changes = own.get(CHANGES, [])
-            rate = changes[-1]["learning_rate"] if changes else own["learning_rate"]
+            if changes:
+                rate = changes[-1]["learning_rate"]
+            else:
+                rate = own["learning_rate"]
             new = population.perturbed(rate, self.sweep.rate_ends, draws)
             self.parameters[taker] = {
                 **own,
@@ -434,7 +447,9 @@ class TrialScheduler:
 
     def _next(self) -> TrialBudget | None:
         if self.sweep.learning_rate == "auto":
-            return None if RANGE_TEST in self.running else RANGE_TEST
+            if RANGE_TEST in self.running:
+                return None
+            return RANGE_TEST
         losses = {segment: result.loss for segment, result in self.results.items()}
         if self.is_population:
             return population.next_turn(

@@ -112,7 +112,10 @@ def part(
         _take_in(start, checkpoints, identity, work)
     output = work.folder / "output"
     splits = Path(data.artifact.path)
-    num_gpus = train.worker.gpus if train.worker.gpus is not None else float(work.on_gpu)
+    if train.worker.gpus is not None:
+        num_gpus = train.worker.gpus
+    else:
+        num_gpus = float(work.on_gpu)
     job = TrainingJob(
         train=train,
         model=model.artifact.path,
@@ -211,7 +214,9 @@ def _num_labels(train: TrainSpec, data: DatasetRecord) -> int | None:
     """Classes of a linear head, 1 for a reward; None where the model answers in words."""
     if train.objective.generates:
         return None
-    return len(data.labels) if train.objective.classify is not None else 1
+    if train.objective.classify is not None:
+        return len(data.labels)
+    return 1
 
 
 def _fair_share(num_workers: int) -> int:

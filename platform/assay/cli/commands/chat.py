@@ -93,7 +93,9 @@ def _served(settings: Settings, model: str | None, system: str | None, *, title:
 
 
 def _beginning(prompt: str | None) -> list[dict[str, str]]:
-    return [{"role": "system", "content": prompt}] if prompt else []
+    if prompt:
+        return [{"role": "system", "content": prompt}]
+    return []
 
 
 def api_key(settings: Settings) -> str:

@@ -44,11 +44,10 @@ def show_data(
 
 
 def _lines(found: Preview, *, in_colour: bool) -> Iterator[str]:
-    learned = (
-        click.style("what the model learns to write", fg="green")
-        if in_colour
-        else "[[what the model learns]]"
-    )
+    if in_colour:
+        learned = click.style("what the model learns to write", fg="green")
+    else:
+        learned = "[[what the model learns]]"
     for number, example in enumerate(found.examples, start=1):
         yield from _example_lines(number, example, in_colour=in_colour)
         yield ""
@@ -82,8 +81,12 @@ def _part(part: PreviewPart, *, in_colour: bool) -> str:
         half = LONGEST_PART // 2
         text = f"{text[:half]} … {len(text) - LONGEST_PART:,} characters … {text[-half:]}"
     if not part.learned:
-        return click.style(text, dim=True) if in_colour else text
-    return click.style(text, fg="green", bold=True) if in_colour else f"[[{text}]]"
+        if in_colour:
+            return click.style(text, dim=True)
+        return text
+    if in_colour:
+        return click.style(text, fg="green", bold=True)
+    return f"[[{text}]]"
 
 
 def _length_lines(found: Preview) -> Iterator[str]:

@@ -78,11 +78,10 @@ def _is_agreed(it: Evaluated, settings: Settings, *, approve: bool) -> bool:
             echo(f"soft limit missed: {limit.task} {limit.metric}: {limit.reason}")
         if not click.confirm(f"Approve {it.run} as {reviewer}?", default=False):
             return False
-        reason = (
-            click.prompt("Why, although a soft limit was missed")
-            if missed
-            else "approved in the terminal"
-        )
+        if missed:
+            reason = click.prompt("Why, although a soft limit was missed")
+        else:
+            reason = "approved in the terminal"
     word = record_decision(
         it.run, decision="approve", reviewer=reviewer, reason=reason, settings=settings
     )
@@ -104,7 +103,10 @@ def _farewell(settings: Settings, model: str, system: str | None, seconds: float
     echo(
         f'    -H "Authorization: Bearer $(cat {key_file(settings)})" -H "Content-Type: application/json" \\'
     )
-    system_turn = f'{{"role": "system", "content": "{system}"}}, ' if system else ""
+    if system:
+        system_turn = f'{{"role": "system", "content": "{system}"}}, '
+    else:
+        system_turn = ""
     turns = f'[{system_turn}{{"role": "user", "content": "Which currency is used in Japan?"}}]'
     echo(f'    -d \'{{"model": "{model}", "messages": {turns}}}\'\n')
     echo("`make down` stops everything; the ledger and the artifacts stay in " + str(settings.home))

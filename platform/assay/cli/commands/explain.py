@@ -29,11 +29,10 @@ def explain(path: str) -> str:
         if found is not None:
             return _key(cls, found)
     close = similar_paths([cls for _, cls in ROOTS], path)
-    hint = (
-        f"did you mean {' or '.join(f'`{one}`' for one in close)}?"
-        if close
-        else "`assay explain` lists the blocks"
-    )
+    if close:
+        hint = f"did you mean {' or '.join(f'`{one}`' for one in close)}?"
+    else:
+        hint = "`assay explain` lists the blocks"
     raise UsageError(f"there is no key `{path}`: {hint}")
 
 

@@ -113,14 +113,14 @@ def model_size(model: str) -> float | None:
         if spec.kind == "hf":
             shape = model_shape.known(spec.name)
         else:
-            file = (
-                folders.packaged_file(spec) if spec.kind == "package" else Path(model).expanduser()
-            )
-            shape = (
-                model_shape.from_gguf(file)
-                if file.suffix == ".gguf"
-                else model_shape.from_folder(file)
-            )
+            if spec.kind == "package":
+                file = folders.packaged_file(spec)
+            else:
+                file = Path(model).expanduser()
+            if file.suffix == ".gguf":
+                shape = model_shape.from_gguf(file)
+            else:
+                shape = model_shape.from_folder(file)
     except (AssayError, ValueError):
         return None
     if shape is not None:
@@ -129,7 +129,9 @@ def model_size(model: str) -> float | None:
         r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z])",
         model.rsplit("/", 1)[-1].lower().replace("-", " "),
     )
-    return float(said[1]) * {"b": 1e9, "m": 1e6}[said[2]] if said else None
+    if said:
+        return float(said[1]) * {"b": 1e9, "m": 1e6}[said[2]]
+    return None
 
 
 def num_examples(data: str) -> int | None:

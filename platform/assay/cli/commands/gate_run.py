@@ -53,7 +53,10 @@ def evaluate(
         to_stderr=as_json,
     )
     documents = [report(evaluated.name, settings=settings) for evaluated in found]
-    files = _files(html_file, [request.suite[0] for request in requests]) if html_file else []
+    if html_file:
+        files = _files(html_file, [request.suite[0] for request in requests])
+    else:
+        files = []
     for document, file in zip(documents, files, strict=False):
         write_html(document, file)
     if as_json:

@@ -43,7 +43,10 @@ def show_plan(
     cluster = _described(cluster_file) if cluster_file else None
     earlier = _earlier_run(against, spec, settings) if against else None
     it = plan(spec, suite, root=Path.cwd(), settings=settings, cluster=cluster)
-    changes = [*earlier.changes, *_data_changes(earlier.data, it)] if earlier else []
+    if earlier:
+        changes = [*earlier.changes, *_data_changes(earlier.data, it)]
+    else:
+        changes = []
     if as_json:
         said = it.model_dump(mode="json")
         if earlier:
@@ -145,17 +148,19 @@ def _because(stage: StagePlan) -> list[str]:
         return [f"from {stage.made_by}"]
     lines = list(stage.because) or [""]
     lines[0] = f"because {lines[0]}" if stage.action == "run" else lines[0]
-    return [*lines, f"time: {stage.seconds_from}"] if stage.seconds_from else lines
+    if stage.seconds_from:
+        return [*lines, f"time: {stage.seconds_from}"]
+    return lines
 
 
 def _took(stage: StagePlan) -> str:
     if stage.seconds is None:
-        return "?" if stage.action == "run" else ""
-    return (
-        f"({_duration(stage.seconds)})"
-        if stage.action == "cached"
-        else f"~{_duration(stage.seconds)}"
-    )
+        if stage.action == "run":
+            return "?"
+        return ""
+    if stage.action == "cached":
+        return f"({_duration(stage.seconds)})"
+    return f"~{_duration(stage.seconds)}"
 
 
 def _work_lines(it: Plan) -> Iterator[str]:
@@ -179,7 +184,10 @@ def _work_lines(it: Plan) -> Iterator[str]:
             "most some "
             f"{training.tokens_per_pass:,} in one forward pass"
         )
-    unknown = f"; unknown: {', '.join(it.seconds_unknown)}" if it.seconds_unknown else ""
+    if it.seconds_unknown:
+        unknown = f"; unknown: {', '.join(it.seconds_unknown)}"
+    else:
+        unknown = ""
     time = "unknown" if it.seconds is None else f"about {_duration(it.seconds)}"
     yield f"time       {time}{unknown if it.seconds is not None else ''}"
     if it.cost is not None:
@@ -200,16 +208,14 @@ def _cluster_words(cluster: Cluster | None) -> str:
 
 def _need_lines(need: Need) -> Iterator[str]:
     what = f"{need.num_workers} x ({need.cpus:g} CPU{f', {need.gpus:g} GPU' if need.gpus else ''})"
-    memory = (
-        ""
-        if need.memory is None
-        else f", {_gib(need.memory.total)} of {need.memory.device} memory each"
-    )
-    of = (
-        f" of {_gib(need.available)}"
-        if need.available is not None and need.memory is not None
-        else ""
-    )
+    if need.memory is None:
+        memory = ""
+    else:
+        memory = f", {_gib(need.memory.total)} of {need.memory.device} memory each"
+    if need.available is not None and need.memory is not None:
+        of = f" of {_gib(need.available)}"
+    else:
+        of = ""
     verdict = {
         None: "",
         True: click.style("  fits", fg="green"),
@@ -277,11 +283,15 @@ def _width() -> int:
 def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def _size(size: int) -> str:
-    return f"{size / 2**20:,.0f} MiB" if size < GIB else _gib(size)
+    if size < GIB:
+        return f"{size / 2**20:,.0f} MiB"
+    return _gib(size)
 
 
 def _gib(size: int) -> str:

@@ -67,7 +67,10 @@ def _value_lines(
         yield Line(location, f"{indent}{key}:", "")
         yield from inside
     else:
-        text = "{}" if isinstance(value, Block) else written(value, annotation_at(Spec, location))
+        if isinstance(value, Block):
+            text = "{}"
+        else:
+            text = written(value, annotation_at(Spec, location))
         yield Line(location, f"{indent}{key}: {text}", _origin(location, document, is_default))
 
 
@@ -99,11 +102,15 @@ def _origin(location: Location, document: Document, is_default: bool) -> str:
         if location[:length] in places
     )
     stands_for = _at(document.value, short)
-    return "default" if is_default or isinstance(stands_for, dict) else _said(places[short])
+    if is_default or isinstance(stands_for, dict):
+        return "default"
+    return _said(places[short])
 
 
 def _said(place: SourceLocation) -> str:
-    return f"{place.file}:{place.line}" if place.line else place.file
+    if place.line:
+        return f"{place.file}:{place.line}"
+    return place.file
 
 
 def _at(value: Any, location: Location) -> Any:

@@ -23,7 +23,10 @@ def show_report(
 ) -> Report:
     """Shows the newest verdict of a run or evaluation in the forms that were asked for, or in the
     terminal."""
-    default = NUM_IN_TERMINAL if not as_json and html_file is None else flow.NUM_EXAMPLES
+    if not as_json and html_file is None:
+        default = NUM_IN_TERMINAL
+    else:
+        default = flow.NUM_EXAMPLES
     report = flow.report(
         run, settings=settings, num_examples=default if num_examples is None else num_examples
     )

@@ -51,7 +51,8 @@ def picture(histories: Sequence[Sequence[LossPoint]], styles: Sequence[str]) -> 
     points = [point for history in shown for point in history]
     if not points:
         return []
-    top, bottom = max(p.loss for p in points), min(p.loss for p in points)
+    top = max(p.loss for p in points)
+    bottom = min(p.loss for p in points)
     last = max(p.step for p in points)
     cells: dict[tuple[int, int], tuple[int, str]] = {}
     for history, style in zip(shown, styles, strict=True):
@@ -114,7 +115,10 @@ def _loss(trial: TrialRecord) -> str:
     done = trial.training or (trial.pauses[-1] if trial.pauses else None)
     if done is None or done.selection_loss is None:
         return ""
-    error = f" ± {done.selection_loss_se:.3f}" if done.selection_loss_se is not None else ""
+    if done.selection_loss_se is not None:
+        error = f" ± {done.selection_loss_se:.3f}"
+    else:
+        error = ""
     return f"{done.selection_loss:.3f}{error}"
 
 
@@ -125,4 +129,6 @@ def _end(trial: TrialRecord) -> str:
         "diverged": "diverged",
         "failed": "failed",
     }[trial.outcome]
-    return f"{words}: {escape(trial.error)}" if trial.error and trial.outcome == "failed" else words
+    if trial.error and trial.outcome == "failed":
+        return f"{words}: {escape(trial.error)}"
+    return words

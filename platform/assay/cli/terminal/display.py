@@ -140,11 +140,10 @@ def summary(record: Record) -> str:
         chosen = trial_words(record.trials[record.chosen])
         return f"learning rate {chosen} chosen by selection loss ({shown})"
     if isinstance(record, TrainingRecord):
-        loss = (
-            f", selection loss {record.selection_loss:.3f}"
-            if record.selection_loss is not None
-            else ""
-        )
+        if record.selection_loss is not None:
+            loss = f", selection loss {record.selection_loss:.3f}"
+        else:
+            loss = ""
         seen = [
             point.selection_loss for point in record.history if point.selection_loss is not None
         ]
@@ -157,7 +156,10 @@ def summary(record: Record) -> str:
             "" if record.best_step is not None else parted(with_end(record))
         )  # the best weights were kept
         warned = f"\n  [yellow]{warning}; {LESS}[/yellow]" if warning else ""
-        again = f", {record.num_restarts} restarts" if record.num_restarts else ""
+        if record.num_restarts:
+            again = f", {record.num_restarts} restarts"
+        else:
+            again = ""
         fast = f" with {', '.join(record.kernels)}" if record.kernels else ""
         return (
             f"{record.num_steps} steps, {record.tokens_per_s:.0f} "
@@ -240,7 +242,9 @@ class _Seen:
 
 def _first_seen(before: _Seen | None, progress: Progress, now: float) -> _Seen:
     """The same as before, unless it has gone back, or has made no step until now."""
-    return before if before and 0 < before.step <= progress.step else _Seen(now, progress.step)
+    if before and 0 < before.step <= progress.step:
+        return before
+    return _Seen(now, progress.step)
 
 
 def _live_table(
@@ -251,11 +255,9 @@ def _live_table(
 
     table = Table.grid(padding=(0, 1))
     for name, progress in (lines or {"": Progress(step=0, num_steps=0, text="…")}).items():
-        bar = (
-            ProgressBar(total=progress.num_steps, completed=progress.step, width=24)
-            if progress.num_steps
-            else ""
-        )
+        bar: ProgressBar | str = ""
+        if progress.num_steps:
+            bar = ProgressBar(total=progress.num_steps, completed=progress.step, width=24)
         left = _time_left(progress, seen[name]) if name in seen else ""
         table.add_row(
             Spinner("dots"), stage, f"{seconds:4.0f} s", bar, _words(name, progress) + left
@@ -266,11 +268,9 @@ def _live_table(
 def _time_left(progress: Progress, first: _Seen) -> str:
     """At the pace of the steps that were seen."""
     done, seconds = progress.step - first.step, time.monotonic() - first.at_s
-    return (
-        f", about {seconds / done * (progress.num_steps - progress.step):.0f} s left"
-        if done > 0
-        else ""
-    )
+    if done > 0:
+        return f", about {seconds / done * (progress.num_steps - progress.step):.0f} s left"
+    return ""
 
 
 def is_terminal() -> bool:

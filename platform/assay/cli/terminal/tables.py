@@ -81,7 +81,12 @@ def print_status(run: str, ledger: Ledger, settings: Settings) -> None:
         ended_at = stage.ended_at or (time.time() if stage.state == "running" else None)
         took = f"{ended_at - stage.started_at:6.0f} s" if ended_at else f"{'':8}"
         style, record = STATE_STYLES[stage.state], records.get(stage.stage)
-        words = escape(stage.error) if stage.error else summary(record) if record else ""
+        if stage.error:
+            words = escape(stage.error)
+        elif record:
+            words = summary(record)
+        else:
+            words = ""
         console.print(
             f"[{style}]{stage.stage:<{NAME_WIDTH}} {stage.state:<8}[/{style}] {took}  {words}".rstrip(),
             highlight=False,
@@ -106,7 +111,10 @@ def print_scorecard(run: str, scorecard: Scorecard, selftest: SelftestRecord | N
         f"{scorecard.artifact_digest[:12]}",
         highlight=False,
     )
-    confidence = scorecard.attempt.confidence if scorecard.attempt else scorecard.confidence
+    if scorecard.attempt:
+        confidence = scorecard.attempt.confidence
+    else:
+        confidence = scorecard.confidence
     table = _table(
         "limit", "required", "observed", f"bound ({100 * confidence:.4g}%)", "base", "items", ""
     )
@@ -167,11 +175,10 @@ def print_comparison(comparison: Comparison) -> None:
         "sure",
     )
     for limit in comparison.limits:
-        ends = (
-            ""
-            if limit.lower is None or limit.upper is None
-            else f"{limit.lower:+.1%} to {limit.upper:+.1%}"
-        )
+        if limit.lower is None or limit.upper is None:
+            ends = ""
+        else:
+            ends = f"{limit.lower:+.1%} to {limit.upper:+.1%}"
         table.add_row(
             f"{limit.task}\n[dim]{limit.metric}[/dim]",
             _percent(limit.first),
@@ -191,7 +198,10 @@ def print_comparison(comparison: Comparison) -> None:
 def print_selftest(record: SelftestRecord) -> None:
     """Whether the suite keeps its promises, then what it does with models of known quality."""
     console = _console()
-    kept = "[bold green]KEPT[/bold green]" if not record.faults else "[bold red]MISSED[/bold red]"
+    if not record.faults:
+        kept = "[bold green]KEPT[/bold green]"
+    else:
+        kept = "[bold red]MISSED[/bold red]"
     console.print(
         f"{kept}  {record.suite}: {record.draws} draws, answers of model "
         f"{record.artifact_digest[:12]}"
@@ -263,11 +273,10 @@ def next_steps(run: str, spec: Spec, scorecard: Scorecard) -> str:
     """The commands that go on after a passing gate."""
     reason = ' --reason "…"' if scorecard.missed_soft_limits else ""
     needed = num_required(spec.approval, scorecard)
-    whose = (
-        f"{needed} of {', '.join(spec.approval.reviewers)}"
-        if needed > 1
-        else " or ".join(spec.approval.reviewers)
-    )
+    if needed > 1:
+        whose = f"{needed} of {', '.join(spec.approval.reviewers)}"
+    else:
+        whose = " or ".join(spec.approval.reviewers)
     return (
         f"waiting for approval by {whose}; go on with\n"
         f"  assay approve {short_run(run)} --as {spec.approval.reviewers[0]}{reason}\n"
@@ -296,7 +305,9 @@ def _verdict(run: str, stages: Sequence[StageRow], ledger: Ledger) -> str:
     approved = outcome == "PASS" and any(
         word.decision == "approve" for word in ledger.approvals(run)
     )
-    return f"{outcome}, approved" if approved else outcome
+    if approved:
+        return f"{outcome}, approved"
+    return outcome
 
 
 def _print_answers(console: Console, wrong: WrongAnswers) -> None:
@@ -317,7 +328,9 @@ def _print_answers(console: Console, wrong: WrongAnswers) -> None:
 def _console() -> Console:
     """The terminal as wide as it is; a file or a pipe wide enough for a scorecard."""
     console = SafeConsole(highlight=False)
-    return console if console.is_terminal else SafeConsole(highlight=False, width=PLAIN_WIDTH)
+    if console.is_terminal:
+        return console
+    return SafeConsole(highlight=False, width=PLAIN_WIDTH)
 
 
 def _table(*columns: str) -> Table:
@@ -337,7 +350,9 @@ def _value(value: float | None, limit: LimitResult) -> str:
     """A share as a percentage, a score as a number, anything else in its unit."""
     if value is None or limit.unit == "share":
         return _percent(value)
-    return f"{value:.3f}" if limit.unit == "score" else in_unit(value, limit.unit)
+    if limit.unit == "score":
+        return f"{value:.3f}"
+    return in_unit(value, limit.unit)
 
 
 def _passes(planted: Sequence[Planted]) -> str:
@@ -345,7 +360,9 @@ def _passes(planted: Sequence[Planted]) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.1%}"
+    if value is None:
+        return ""
+    return f"{value:.1%}"
 
 
 def _ago(at: float) -> str:

@@ -139,7 +139,9 @@ class CheckpointCallback:
     def measured_since(self, step: int) -> tuple[float | None, float | None]:
         """The selection loss and its error, if they were measured after a step."""
         measured_at, loss, error = self._measured
-        return (loss, error) if measured_at > step else (None, None)
+        if measured_at > step:
+            return (loss, error)
+        return (None, None)
 
     def set_rates(self, scheduler: Any) -> None:
         """Gives the next step the rate that the spec says for it. A checkpoint of a training that
@@ -200,7 +202,10 @@ class CheckpointCallback:
             )
             checkpoints.seal(draft, manifest)
             keep = self.train.checkpoint
-            num_best = max(keep.keep_best, 1) if self.train.early_stopping else keep.keep_best
+            if self.train.early_stopping:
+                num_best = max(keep.keep_best, 1)
+            else:
+                num_best = keep.keep_best
             checkpoints.prune(root, keep_last=keep.keep_last, keep_best=num_best)
         dist.barrier()
         self._saved_at = time.monotonic()
@@ -265,8 +270,12 @@ class CheckpointCallback:
             if self.keeping.is_asked_to_stop:
                 return STOP
         if spec.every_steps is not None:
-            return SAVE if step % spec.every_steps == 0 else GO_ON
-        return SAVE if now - self._saved_at >= (spec.interval_s or math.inf) else GO_ON
+            if step % spec.every_steps == 0:
+                return SAVE
+            return GO_ON
+        if now - self._saved_at >= (spec.interval_s or math.inf):
+            return SAVE
+        return GO_ON
 
     def _kept(self) -> CheckpointState:
         return CheckpointState(

@@ -169,7 +169,9 @@ def _finished(root: Path) -> list[Path]:
 def _claimed_loss(folder: Path) -> float | None:
     with suppress(OSError, ValueError, KeyError, TypeError):
         loss = json.loads((folder / MANIFEST).read_text())["manifest"]["selection_loss"]
-        return float(loss) if loss is not None else None
+        if loss is not None:
+            return float(loss)
+        return None
     return None
 
 

@@ -232,7 +232,9 @@ def _process(settings: Settings) -> psutil.Process | None:
         )
     except (OSError, ValueError, psutil.Error):
         return None
-    return process if ours else None
+    if ours:
+        return process
+    return None
 
 
 def _answers(settings: Settings) -> bool:
@@ -249,4 +251,6 @@ def _answers(settings: Settings) -> bool:
 
 def _last_words(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    if lines:
+        return lines[-1]
+    return "it said nothing"

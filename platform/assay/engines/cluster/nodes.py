@@ -60,4 +60,6 @@ def _node(summary: dict[str, Any]) -> Node:
 def num_local_gpus() -> int:
     """NVIDIA GPUs of this machine, as their driver lists them."""
     folder = Path("/proc/driver/nvidia/gpus")
-    return len(list(folder.iterdir())) if folder.is_dir() else 0
+    if folder.is_dir():
+        return len(list(folder.iterdir()))
+    return 0

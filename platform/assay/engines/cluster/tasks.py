@@ -77,7 +77,8 @@ def size() -> ClusterSize:
     """What the cluster has in all, busy or not, with what its autoscaler may add."""
     import ray
 
-    now, alive = ray.cluster_resources(), [node for node in ray.nodes() if node["Alive"]]
+    now = ray.cluster_resources()
+    alive = [node for node in ray.nodes() if node["Alive"]]
     head: dict[str, float] = next(
         (node["Resources"] for node in alive if HEAD in node["Resources"]), {}
     )

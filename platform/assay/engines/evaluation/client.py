@@ -94,7 +94,9 @@ class AnswerFile:
     def get(self, key: str) -> Reply | None:
         """The answer under a key."""
         entry = self._answers.get(key)
-        return Reply(entry["body"], latency_s=entry["latency_s"]) if entry else None
+        if entry:
+            return Reply(entry["body"], latency_s=entry["latency_s"])
+        return None
 
     def put(self, key: str, reply: Reply) -> None:
         """Keeps an answer; it outlives this process as soon as this returns."""
@@ -257,7 +259,9 @@ def reasoning_tokens_of(reply: Reply) -> int | None:
     reasoning, usage = reasoning_of(reply), reply.body.get("usage") or {}
     counted = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
     if counted or not reasoning:
-        return counted if isinstance(counted, int) else None
+        if isinstance(counted, int):
+            return counted
+        return None
     share = len(reasoning) / (len(reasoning) + len(content_of(reply)))
     return round(share * int(usage.get("completion_tokens") or 0))
 
@@ -266,7 +270,10 @@ def content_of(reply: Reply) -> str:
     """The text of a chat's or a completion's first choice, without its reasoning; empty where
     reasoning is all there is. Raises `StageFailed` for what is no text."""
     choice = reply.body["choices"][0]
-    text = choice["message"].get("content") if "message" in choice else choice.get("text")
+    if "message" in choice:
+        text = choice["message"].get("content")
+    else:
+        text = choice.get("text")
     if text is None:
         return ""
     if not isinstance(text, str):

@@ -186,7 +186,9 @@ def _exact_match(
         for pattern in regexes_to_ignore or ():
             text = re.sub(pattern, "", text)
         text = normalized(text)
-        return without_punctuation(text) if ignore_punctuation else text
+        if ignore_punctuation:
+            return without_punctuation(text)
+        return text
 
     return compare(
         references=[*map(read, references)], predictions=[*map(read, predictions)], **options
@@ -212,10 +214,10 @@ def _overrules(config: Mapping[str, Any], settings: TaskSettings) -> dict[str, A
     if settings.max_gen_toks is not None:
         generation |= {"max_gen_toks": settings.max_gen_toks}
     said: dict[str, Any] = {"generation_kwargs": generation} if generation else {}
-    fewshot = (
-        settings.num_fewshot if settings.num_fewshot is not None else config.get("num_fewshot")
-    )
-    return {**said, "num_fewshot": fewshot or 0}
+    fewshot = settings.num_fewshot
+    if fewshot is None:
+        fewshot = config.get("num_fewshot") or 0
+    return {**said, "num_fewshot": fewshot}
 
 
 def _no_data(task: TaskFile, config: Mapping[str, Any], error: Exception) -> str:
@@ -253,11 +255,10 @@ def _evaluate(
             in_blocks = (
                 settled is not None and not loaded[task.name].config.num_fewshot
             )  # drawn in the order of asking
-            size = (
-                block_size(len(orders[task.name]), asked.endpoint.num_concurrent)
-                if in_blocks
-                else None
-            )
+            if in_blocks:
+                size = block_size(len(orders[task.name]), asked.endpoint.num_concurrent)
+            else:
+                size = None
             first = num_asked[task.name]
             blocks[task.name] = orders[task.name][first : first + size if size else None]
             num_asked[task.name] += len(blocks[task.name])
@@ -344,9 +345,10 @@ class _Asked:
         self.latencies[key] += result.latency_s
         if result.error:
             self.errors.setdefault(key, result.error)
-        num_tokens = (
-            reasoning_tokens_of(result) if isinstance(result, Reply) and result.body else None
-        )
+        if isinstance(result, Reply) and result.body:
+            num_tokens = reasoning_tokens_of(result)
+        else:
+            num_tokens = None
         if num_tokens is not None:
             self.reasoning_tokens[key] = num_tokens
         self.num_sent += result.num_tries > 0
@@ -402,7 +404,10 @@ def _language_model(asked: _Asked) -> Any:
                 add_special_tokens = bool(add_special_tokens)
             elif self.words.bos_token and string.startswith(self.words.bos_token):
                 add_special_tokens = False
-            extra = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+            if add_special_tokens is None:
+                extra = {}
+            else:
+                extra = {"add_special_tokens": add_special_tokens}
             return list(self.words.encode(string, **extra))
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
@@ -504,7 +509,9 @@ def _generate(asked: _Asked, requests: Sequence[Any]) -> list[str]:
 def _answer(reply: Reply) -> str:
     """What was answered; some parsers leave the empty lines between reasoning and answer."""
     content = content_of(reply)
-    return content.lstrip() if reasoning_of(reply) else content
+    if reasoning_of(reply):
+        return content.lstrip()
+    return content
 
 
 def _generation(request: Any, asked: _Asked) -> Request:
@@ -512,7 +519,10 @@ def _generation(request: Any, asked: _Asked) -> Request:
     with_logprobs = request.task_name in asked.confident
     stops = _stops(said.pop("until", None))
     sample = said.pop("do_sample", None)
-    temperature = float(said.pop("temperature", 0.0) or 0.0) if sample is not False else 0.0
+    if sample is not False:
+        temperature = float(said.pop("temperature", 0.0) or 0.0)
+    else:
+        temperature = 0.0
     longest = [said.pop(name, None) for name in LENGTHS]
     body: dict[str, Any] = {
         "max_tokens": next(
@@ -533,7 +543,10 @@ def _generation(request: Any, asked: _Asked) -> Request:
             {"prompt": str(prompt), **body, **({"logprobs": 0} if with_logprobs else {})},
         )
     turns = request.doc.get(asked.turns.get(request.task_name, ""))
-    body["messages"] = _with_turns(prompt.messages, turns) if turns else prompt.messages
+    if turns:
+        body["messages"] = _with_turns(prompt.messages, turns)
+    else:
+        body["messages"] = prompt.messages
     if max_reasoning_tokens := asked.may_reason(request.task_name):
         # The length that the suite allows is the answer's. vLLM closes the reasoning when its own
         # length is used up. An engine refuses what is longer than its context, of which reasoning
@@ -571,13 +584,17 @@ def _with_turns(
 
 
 def _stops(until: Any) -> list[str]:
-    return [until] if isinstance(until, str) else list(until or [])
+    if isinstance(until, str):
+        return [until]
+    return list(until or [])
 
 
 def _until(text: str, until: Any) -> str:
     """The text up to the first stop sequence, of which the server was told some."""
     ends = [text.find(stop) for stop in _stops(until) if stop and stop in text]
-    return text[: min(ends)] if ends else text
+    if ends:
+        return text[: min(ends)]
+    return text
 
 
 def _logprob(reply: Reply) -> float | None:
@@ -585,8 +602,13 @@ def _logprob(reply: Reply) -> float | None:
     said = reply.body["choices"][0].get("logprobs")
     if not said:
         return None
-    tokens = _of_the_answer(reply, said["content"]) if "content" in said else said["token_logprobs"]
-    return float(sum(tokens)) if tokens else None
+    if "content" in said:
+        tokens = _of_the_answer(reply, said["content"])
+    else:
+        tokens = said["token_logprobs"]
+    if tokens:
+        return float(sum(tokens))
+    return None
 
 
 def _of_the_answer(reply: Reply, tokens: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -644,7 +666,8 @@ def _notes(
         for item, doc in zip(items, docs, strict=True)
         if not item.error
     ]
-    responses, references = [response for response, _ in answered], [found for _, found in answered]
+    responses = [response for response, _ in answered]
+    references = [found for _, found in answered]
     said = {
         name: text_metrics.corpus_score(name, responses, references) for name in task.text_metrics
     }
@@ -660,15 +683,17 @@ def _item(task: TaskFile, loaded: Any, samples: Sequence[dict[str, Any]], asked:
     key = (task.name, first["doc_id"])
     error = asked.errors.get(key)
     is_choice = loaded.OUTPUT_TYPE == "multiple_choice"
-    response, confidence = (
-        _choice(loaded, first)
-        if is_choice
-        else (str(first["resps"][0][0]), asked.logprobs.get(key))
-    )
+    if is_choice:
+        response, confidence = _choice(loaded, first)
+    else:
+        response, confidence = str(first["resps"][0][0]), asked.logprobs.get(key)
     scores = {} if error else _scores(samples)
     if confidence is not None and not error:
         scores["confidence"] = confidence if is_choice else math.exp(confidence)
-    made, unscored = ({}, {}) if error else _text_scores(task, loaded, doc, response, scores)
+    made: dict[str, float] = {}
+    unscored: dict[str, str] = {}
+    if not error:
+        made, unscored = _text_scores(task, loaded, doc, response, scores)
     target = str(first["target"])
     return Sample(
         id=_sample_id(first["doc_hash"], target),
@@ -742,7 +767,9 @@ def _choice(loaded: Any, sample: dict[str, Any]) -> tuple[str, float | None]:
 def _question(loaded: Any, doc: Mapping[str, Any]) -> str:
     """What is asked. A task whose inputs are its choices has only what is common to them."""
     text = loaded.doc_to_text(doc)
-    return text if isinstance(text, str) else str(loaded.doc_to_target(doc))
+    if isinstance(text, str):
+        return text
+    return str(loaded.doc_to_target(doc))
 
 
 def _target(loaded: Any, doc: Mapping[str, Any]) -> str:
@@ -750,7 +777,9 @@ def _target(loaded: Any, doc: Mapping[str, Any]) -> str:
     target = loaded.doc_to_target(doc)
     if isinstance(target, int) and loaded.config.doc_to_choice is not None:
         choices = loaded.doc_to_choice(doc)
-        return str(choices[target]) if 0 <= target < len(choices) else str(target)
+        if 0 <= target < len(choices):
+            return str(choices[target])
+        return str(target)
     return str(target[0] if isinstance(target, list) and target else target)
 
 
@@ -758,7 +787,9 @@ def _references(loaded: Any, doc: Mapping[str, Any]) -> list[str]:
     """The right answers in words: several where the task's target is a list."""
     target = loaded.doc_to_target(doc)
     several = isinstance(target, list) and all(isinstance(each, str) for each in target)
-    return list(target) if several else [_target(loaded, doc)]
+    if several:
+        return list(target)
+    return [_target(loaded, doc)]
 
 
 def _field(task: TaskFile, doc: Mapping[str, Any], name: str) -> str:

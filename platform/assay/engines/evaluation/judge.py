@@ -139,7 +139,9 @@ def _verdict(reply: Reply) -> bool | None:
         return None
     text = content_of(reply).upper()
     found = sorted((text.rfind(word), verdict) for word, verdict in WORDS.items() if word in text)
-    return found[-1][1] if found else None
+    if found:
+        return found[-1][1]
+    return None
 
 
 def _prompt(judge: JudgeSpec, answer: Answer) -> str | None:
@@ -190,4 +192,6 @@ def _score_in(reply: Reply, judge: JudgeSpec) -> int | None:
     if not lines:
         return None
     lowest, highest = judge.scale
-    return score if lowest <= (score := int(lines[-1])) <= highest else None
+    if lowest <= (score := int(lines[-1])) <= highest:
+        return score
+    return None

@@ -117,10 +117,8 @@ async def _warm_up(
 ) -> tuple[Callable[[int], str], dict[str, Any]]:
     """How a prompt of the wanted length is made, and the fields that the server takes. Fills every
     place once."""
-    for extra in (
-        {"ignore_eos": True},
-        {},
-    ):  # not every server knows how to go on to the length asked for
+    # Not every server knows how to go on to the length asked for.
+    for extra in ({"ignore_eos": True}, {}):
         short = await _ask(client, endpoint, load, _prompt(-1, FEW_WORDS), extra)
         if short.finished:
             break
@@ -134,7 +132,8 @@ async def _warm_up(
     filled = await asyncio.gather(
         *(_ask(client, endpoint, load, _prompt(number, guess), extra) for number in numbers)
     )
-    words, tokens = guess, [sample.prompt_tokens for sample in filled if sample.finished]
+    words = guess
+    tokens = [sample.prompt_tokens for sample in filled if sample.finished]
     if tokens and guess > FEW_WORDS:
         words = _num_words(
             load.prompt_tokens, short.prompt_tokens, guess, sum(tokens) / len(tokens)
@@ -259,7 +258,9 @@ def _watching(memory: Callable[[], tuple[int, int] | None]) -> Iterator[_Watch]:
 def _memory(engine: EngineProcess) -> tuple[int, int] | None:
     if not engine.pids:
         return None
-    return _gpu_memory() if engine.on_gpu else _resident_memory(engine.pids)
+    if engine.on_gpu:
+        return _gpu_memory()
+    return _resident_memory(engine.pids)
 
 
 def _resident_memory(pids: Sequence[int]) -> tuple[int, int] | None:
@@ -280,7 +281,9 @@ def _resident_memory(pids: Sequence[int]) -> tuple[int, int] | None:
             held += process.memory_full_info().pss
         except psutil.Error:
             continue
-    return (held, psutil.virtual_memory().total) if held else None
+    if held:
+        return (held, psutil.virtual_memory().total)
+    return None
 
 
 def _gpu_memory() -> tuple[int, int] | None:
@@ -301,4 +304,6 @@ def _gpu_memory() -> tuple[int, int] | None:
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
     used, total = max(rows, key=lambda row: row[0] / row[1], default=(0, 0))
-    return (used << 20, total << 20) if total else None
+    if total:
+        return (used << 20, total << 20)
+    return None

@@ -173,12 +173,16 @@ def _prompts_a_request(endpoint: Endpoint) -> int:
 def _prompt(batch: Sequence[Tokens]) -> list[int] | list[list[int]]:
     """As the API takes it: one prompt may stand alone."""
     prompts = [list(prompt) for prompt in batch]
-    return prompts[0] if len(prompts) == 1 else prompts
+    if len(prompts) == 1:
+        return prompts[0]
+    return prompts
 
 
 def _read_place(choice: Json | None, reply: Reply) -> _Position | None:
     if reply.error:  # a server that refuses does not know the field
-        return None if _is_refused(reply) else _Position({}, -1, reply)
+        if _is_refused(reply):
+            return None
+        return _Position({}, -1, reply)
     if choice is None:
         return None
     try:

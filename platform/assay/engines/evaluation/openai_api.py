@@ -21,11 +21,10 @@ def models(url: str, api_key: str) -> dict[str, dict[str, object]]:
             said = json.loads(answer.read())
         return {str(entry["id"]): dict(entry) for entry in said["data"]}
     except urllib.error.HTTPError as error:
-        hint = (
-            "; --api-key-env names the variable that holds its key"
-            if error.code in (401, 403)
-            else ""
-        )
+        if error.code in (401, 403):
+            hint = "; --api-key-env names the variable that holds its key"
+        else:
+            hint = ""
         raise PlaceError(f"{url}/models said {error.code} {error.reason}{hint}") from error
     except OSError as error:
         raise PlaceError(

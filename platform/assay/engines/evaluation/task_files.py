@@ -117,11 +117,9 @@ def file_label(file: Path, folder: Path) -> str:
     """How a suite names a Python file: by its path in the suite's folder, or from `lm_eval/` on."""
     if _is_packaged(file):
         return file.relative_to(_packaged_folder().parents[1]).as_posix()
-    return (
-        file.relative_to(folder.absolute()).as_posix()
-        if file.is_relative_to(folder.absolute())
-        else str(file)
-    )
+    if file.is_relative_to(folder.absolute()):
+        return file.relative_to(folder.absolute()).as_posix()
+    return str(file)
 
 
 def load_functions(config: Config, functions: Mapping[str, str], folder: Path) -> Config:
@@ -136,7 +134,9 @@ def load_functions(config: Config, functions: Mapping[str, str], folder: Path) -
             return getattr(loaded[value.file], value.name)
         if isinstance(value, dict):
             return {key: replace(inner) for key, inner in value.items()}
-        return [replace(inner) for inner in value] if isinstance(value, list) else value
+        if isinstance(value, list):
+            return [replace(inner) for inner in value]
+        return value
 
     return {key: replace(value) for key, value in config.items()}
 
@@ -194,7 +194,10 @@ def _size(value: Any, known: dict[int, int], *, under: tuple[int, ...]) -> int:
     if id(value) in under:
         raise RecursionError
     if id(value) not in known:
-        inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        if isinstance(value, dict):
+            inner = [*value.keys(), *value.values()]
+        else:
+            inner = value
         known[id(value)] = 1 + sum(_size(one, known, under=(*under, id(value))) for one in inner)
     return known[id(value)]
 
@@ -263,7 +266,9 @@ def _is_remote(file: str) -> bool:
 
 def _absolute(files: Any, folder: Path) -> Any:
     if isinstance(files, str):
-        return files if _is_remote(files) else str((folder / files).absolute())
+        if _is_remote(files):
+            return files
+        return str((folder / files).absolute())
     if isinstance(files, list):
         return [_absolute(file, folder) for file in files]
     return {split: _absolute(file, folder) for split, file in files.items()}

@@ -34,7 +34,9 @@ def main() -> None:
 def read_message(stream: IO[bytes]) -> bytes | None:
     """One message with its length before it; None at the end."""
     header = stream.read(HEADER.size)
-    return stream.read(HEADER.unpack(header)[0]) if len(header) == HEADER.size else None
+    if len(header) == HEADER.size:
+        return stream.read(HEADER.unpack(header)[0])
+    return None
 
 
 def write_message(stream: IO[bytes], message: bytes) -> None:

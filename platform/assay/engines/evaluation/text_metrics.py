@@ -66,7 +66,10 @@ def corpus_score(name: str, responses: Sequence[str], references: Sequence[Seque
     # sacrebleu takes the first reference of every answer, then the second of every answer, ...
     streams = [[each[n] if n < len(each) else None for each in references] for n in range(most)]
     everything = "".join(reference for each in references for reference in each)
-    metric = _bleu(_bleu_tokenizer(everything), False) if name == "bleu" else _chrf()
+    if name == "bleu":
+        metric = _bleu(_bleu_tokenizer(everything), False)
+    else:
+        metric = _chrf()
     found = metric.corpus_score(list(responses), streams)
     return f"corpus {found.name} {found.score:.1f} ({metric.get_signature()})"
 
@@ -113,7 +116,9 @@ def _bleu_tokenizer(text: str) -> str:
     dictionary."""
     if re.search(f"[{_KANA_AND_THAI}]", text):
         return "char"
-    return "zh" if re.search(f"[{_HAN}]", text) else "13a"
+    if re.search(f"[{_HAN}]", text):
+        return "zh"
+    return "13a"
 
 
 class _Tokenizer:

@@ -54,7 +54,9 @@ def _without_adapters(trained: Any) -> Any:
         isinstance(config, LoraConfig) and config.init_lora_weights is True for config in configs
     )
     sharded = any(hasattr(parameter, "ds_id") for parameter in trained.parameters())
-    return trained.unload() if plain and not sharded else None
+    if plain and not sharded:
+        return trained.unload()
+    return None
 
 
 def _witness(model: Any) -> str:

@@ -81,7 +81,9 @@ def save(model: Any, spec: BottleneckSpec, folder: Path) -> None:
 def saved_spec(folder: Path) -> BottleneckSpec | None:
     """How the adapters in a folder are made; None for an adapter of another kind."""
     said = json.loads((folder / CONFIG).read_text()).get(NAME)
-    return None if said is None else BottleneckSpec.model_validate(said)
+    if said is None:
+        return None
+    return BottleneckSpec.model_validate(said)
 
 
 def load(model: Any, folder: Path) -> Any:
@@ -124,7 +126,10 @@ def merge(model: Any) -> Any:
             side = 1 if name == "down_proj" else 0
             shape = list(own.weight.shape)
             shape[side] = size
-            beside = torch.zeros(shape) if adapter is None else getattr(adapter, name).weight
+            if adapter is None:
+                beside = torch.zeros(shape)
+            else:
+                beside = getattr(adapter, name).weight
             own.weight = torch.nn.Parameter(
                 torch.cat([own.weight, beside.to(own.weight)], dim=side)
             )
@@ -201,7 +206,9 @@ def _types() -> tuple[Any, Any]:
             """Its output goes through here from now on."""
 
             def pass_on(module: Any, inputs: Any, output: Any) -> Any:
-                return (self(output[0]), *output[1:]) if isinstance(output, tuple) else self(output)
+                if isinstance(output, tuple):
+                    return (self(output[0]), *output[1:])
+                return self(output)
 
             self.hook = host.register_forward_hook(pass_on)
 

@@ -57,11 +57,10 @@ def fetch_tokenizer(source: ModelSpec, target: Path, root: Path) -> None:
     if source.kind == "hf":
         _download(source, target, TOKENIZER_FILES)
         return
-    file = (
-        packaged_file(source)
-        if source.kind == "package"
-        else root / Path(source.source).expanduser()
-    )
+    if source.kind == "package":
+        file = packaged_file(source)
+    else:
+        file = root / Path(source.source).expanduser()
     if file.suffix == ".gguf":
         from transformers import AutoTokenizer
 

@@ -42,7 +42,12 @@ def choose(
 
     config = AutoConfig.from_pretrained(folder)
     named = train.kernels if isinstance(train.kernels, tuple) else None
-    asked = named if named is not None else AUTO if train.kernels == "auto" else ()
+    if named is not None:
+        asked = named
+    elif train.kernels == "auto":
+        asked = AUTO
+    else:
+        asked = ()
     unused: dict[str, str] = {}
     for kernel in ALL:
         why = _why_not(kernel, train, config, precision=precision, on_gpu=on_gpu)
@@ -106,7 +111,9 @@ def _why_not_flash(precision: Precision) -> str | None:
         return "FlashAttention computes in 16 bits, and the precision is fp32"
     if torch.cuda.get_device_capability() < FLASH_CAPABILITY:
         return "FlashAttention 2 needs an Ampere GPU or a newer one"
-    return None if is_flash_attn_2_available() else "the package flash-attn is not installed"
+    if is_flash_attn_2_available():
+        return None
+    return "the package flash-attn is not installed"
 
 
 def _why_not_liger(train: TrainSpec, model_type: str) -> str | None:
@@ -118,8 +125,6 @@ def _why_not_liger(train: TrainSpec, model_type: str) -> str | None:
         return "the package liger-kernel is not installed"
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 
-    return (
-        None
-        if model_type in MODEL_TYPE_TO_APPLY_LIGER_FN
-        else f"it has no kernels for a {model_type}"
-    )
+    if model_type in MODEL_TYPE_TO_APPLY_LIGER_FN:
+        return None
+    return f"it has no kernels for a {model_type}"

@@ -125,7 +125,10 @@ def base(
 
 def pad_token(tokenizer: Any) -> int:
     """The token that fills up padded rows."""
-    token = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    if tokenizer.pad_token_id is not None:
+        token = tokenizer.pad_token_id
+    else:
+        token = tokenizer.eos_token_id
     return int(token or 0)
 
 
@@ -163,7 +166,9 @@ def layer_of(name: str) -> int | None:
     """Which transformer layer a weight belongs to, counted from 0; None for embeddings, the last
     norm and the head."""
     found = re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", f".{name}")
-    return int(found[1]) if found else None
+    if found:
+        return int(found[1])
+    return None
 
 
 def _peft_config(
@@ -187,7 +192,10 @@ def _peft_config(
         )
     if method.prefix_tuning is not None:
         prefix = method.prefix_tuning
-        hidden = {"encoder_hidden_size": model.config.hidden_size} if prefix.projection else {}
+        if prefix.projection:
+            hidden = {"encoder_hidden_size": model.config.hidden_size}
+        else:
+            hidden = {}
         return PrefixTuningConfig(
             num_virtual_tokens=prefix.num_virtual_tokens,
             prefix_projection=prefix.projection,
@@ -198,11 +206,10 @@ def _peft_config(
         return _p_tuning_config(method.p_tuning, task)
     prompt = method.prompt_tuning
     assert prompt is not None
-    text = (
-        {"prompt_tuning_init_text": prompt.init_text, "tokenizer_name_or_path": folder}
-        if prompt.init_text
-        else {}
-    )
+    if prompt.init_text:
+        text = {"prompt_tuning_init_text": prompt.init_text, "tokenizer_name_or_path": folder}
+    else:
+        text = {}
     return PromptTuningConfig(
         num_virtual_tokens=prompt.num_virtual_tokens,
         prompt_tuning_init=PromptTuningInit.TEXT if prompt.init_text else PromptTuningInit.RANDOM,

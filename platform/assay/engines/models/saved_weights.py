@@ -17,7 +17,10 @@ def check_saved(folder: Path, model: Any, *, doubled_ranks: bool = False) -> Non
     is cut short. ZeRO-3 without its gathering saves empty tensors. `doubled_ranks` is for an
     adapter saved as a difference of two."""
     found = saved_shapes(folder)
-    wanted = _adapter_shapes(model) if hasattr(model, "peft_config") else _model_shapes(model)
+    if hasattr(model, "peft_config"):
+        wanted = _adapter_shapes(model)
+    else:
+        wanted = _model_shapes(model)
     if trained := bottleneck.trained_weights(model):
         wanted = {name: _shape(weight) for name, weight in trained.items()}
     if doubled_ranks:
@@ -98,4 +101,6 @@ def _halved(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a LoRA factor with half of its rank: A is (rank, in), B is (out, rank)."""
     if "lora_A" in name:
         return (shape[0] // 2, *shape[1:])
-    return (*shape[:-1], shape[-1] // 2) if "lora_B" in name else shape
+    if "lora_B" in name:
+        return (*shape[:-1], shape[-1] // 2)
+    return shape

@@ -26,11 +26,9 @@ def from_folder(folder: Path) -> ModelShape | None:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
         return None
-    return (
-        from_config(config, source=str(folder / "config.json"))
-        if isinstance(config, dict)
-        else None
-    )
+    if isinstance(config, dict):
+        return from_config(config, source=str(folder / "config.json"))
+    return None
 
 
 def from_config(
@@ -79,9 +77,10 @@ def from_gguf(file: Path) -> ModelShape | None:
     config["model_type"] = kind
     config["num_key_value_heads"] = facts.get(f"{kind}.attention.head_count_kv")
     config["head_dim"] = facts.get(f"{kind}.attention.key_length")
-    config["vocab_size"] = (
-        tensors["token_embd.weight"][-1] if "token_embd.weight" in tensors else None
-    )
+    if "token_embd.weight" in tensors:
+        config["vocab_size"] = tensors["token_embd.weight"][-1]
+    else:
+        config["vocab_size"] = None
     config["tie_word_embeddings"] = "output.weight" not in tensors
     total = 0
     for sides in tensors.values():

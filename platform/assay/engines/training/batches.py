@@ -44,7 +44,10 @@ class PackedSplit:
         from safetensors.torch import load_file
 
         tensors = load_file(file)
-        stride = int(tensors["texts_per_unit"][0]) if "texts_per_unit" in tensors else 1
+        if "texts_per_unit" in tensors:
+            stride = int(tensors["texts_per_unit"][0])
+        else:
+            stride = 1
         return cls(
             tensors["tokens"],
             tensors["loss_mask"],
@@ -124,7 +127,10 @@ def _extras(
 ) -> Batch:
     import torch
 
-    counted = torch.zeros(len(units), dtype=torch.long) if count_units else targets
+    if count_units:
+        counted = torch.zeros(len(units), dtype=torch.long)
+    else:
+        counted = targets
     return {
         "labels": torch.cat([torch.tensor([IGNORED]), counted]).unsqueeze(0),
         "targets": targets,

@@ -70,4 +70,6 @@ def is_padded(train: TrainSpec) -> bool:
 def finite(value: Any) -> float:
     """JSON has no NaN: a diverged loss is written as the largest float."""
     number = float(value)
-    return number if math.isfinite(number) else 1.7e308
+    if math.isfinite(number):
+        return number
+    return 1.7e308

@@ -116,7 +116,10 @@ def dpo_loss(model: Any, batch: Batch, train: TrainSpec, frozen: Frozen) -> Loss
         losses = ((ratios[:, 0] - ratios[:, 1]) - 1 / (2 * spec.beta)) ** 2
     else:
         margin = spec.beta * (ratios[:, 0] - ratios[:, 1])
-        losses = torch.relu(1 - margin) if spec.loss == "hinge" else -functional.logsigmoid(margin)
+        if spec.loss == "hinge":
+            losses = torch.relu(1 - margin)
+        else:
+            losses = -functional.logsigmoid(margin)
     if spec.sft_weight:
         losses = losses - spec.sft_weight * own[:, 0] / sizes[:, 0]
     return Losses(losses, torch.ones_like(losses))

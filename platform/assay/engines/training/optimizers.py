@@ -67,7 +67,10 @@ def schedule(train: TrainSpec, num_steps: int) -> dict[str, Any]:
             "lr_scheduler_type": "warmup_stable_decay",
             "lr_scheduler_kwargs": {"num_decay_steps": falling, "min_lr_ratio": train.min_lr_ratio},
         }
-    name = "constant_with_warmup" if train.schedule == "constant" else train.schedule
+    if train.schedule == "constant":
+        name = "constant_with_warmup"
+    else:
+        name = train.schedule
     return {**arguments, "lr_scheduler_type": name}
 
 
@@ -80,7 +83,10 @@ def _rate(name: str, train: TrainSpec, num_layers: int) -> float:
     layer = layer_of(name)
     if layer is None:
         layer = -1 if "embed" in name or "wte" in name else num_layers - 1
-    away = num_layers - 1 - layer if train.layerwise_lr_from == "top" else max(layer, 0)
+    if train.layerwise_lr_from == "top":
+        away = num_layers - 1 - layer
+    else:
+        away = max(layer, 0)
     return float(train.learning_rate * train.layerwise_lr_decay**away)
 
 
@@ -94,12 +100,15 @@ def _muon(model: Any, train: TrainSpec) -> Any:
 
     inner = parameter_groups(model, train, is_inner)
     outer = parameter_groups(model, train, lambda name, weight: not is_inner(name, weight))
-    parts = (
-        [torch.optim.Muon(inner, lr=train.learning_rate, adjust_lr_fn=MUON_RMS)] if inner else []
-    )
+    if inner:
+        parts = [torch.optim.Muon(inner, lr=train.learning_rate, adjust_lr_fn=MUON_RMS)]
+    else:
+        parts = []
     if outer:
         parts.append(torch.optim.AdamW(outer, lr=train.learning_rate, betas=tuple(train.betas)))
-    return parts[0] if len(parts) == 1 else _together(parts)
+    if len(parts) == 1:
+        return parts[0]
+    return _together(parts)
 
 
 def _together(parts: list[Any]) -> Any:

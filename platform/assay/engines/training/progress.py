@@ -36,9 +36,14 @@ def watch_type() -> Any:
 
         def tokens_per_s(self, tokens: int) -> float:
             """Over all steps but the first, which pays for warming up."""
-            seconds = self.step_ends[-1] - self.step_ends[0] if self.step_ends else 0.0
+            if self.step_ends:
+                seconds = self.step_ends[-1] - self.step_ends[0]
+            else:
+                seconds = 0.0
             seconds -= self.looked_s
-            return (tokens - self.first_step_tokens) / seconds if seconds > 0 else 0.0
+            if seconds > 0:
+                return (tokens - self.first_step_tokens) / seconds
+            return 0.0
 
         def on_train_begin(
             self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any
@@ -47,7 +52,10 @@ def watch_type() -> Any:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.step_ends[1:] = [time.monotonic()]
-            self.looked_s = self.checkpointing.looking_s if self.first_step_at else 0.0
+            if self.first_step_at:
+                self.looked_s = self.checkpointing.looking_s
+            else:
+                self.looked_s = 0.0
             if not self.first_step_at:
                 self.first_step_at = time.time()
                 self.first_step_tokens = int(state.num_input_tokens_seen)

@@ -81,7 +81,10 @@ class TokenContrast:
         self.lengths: list[int] = []
         self.is_packed = False
         self.states: torch.Tensor | None = None
-        causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if hasattr(model, "get_base_model"):
+            causal = model.get_base_model()
+        else:
+            causal = model
         causal.base_model.register_forward_hook(self._keep)
 
     def reads(self, batch: Batch) -> None:
@@ -209,7 +212,10 @@ def orthogonality(model: Any) -> "torch.Tensor":
     distances = []
     for name, weight in model.named_parameters():
         if "lora_A" in name or "lora_B" in name:
-            product = weight @ weight.T if "lora_A" in name else weight.T @ weight
+            if "lora_A" in name:
+                product = weight @ weight.T
+            else:
+                product = weight.T @ weight
             distances.append(
                 torch.linalg.norm(product - torch.eye(len(product), device=product.device))
             )

@@ -112,8 +112,12 @@ def chosen_precision(train: TrainSpec, *, on_gpu: bool) -> Precision:
     if on_gpu:
         import torch
 
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return "bf16" if computes_in_bf16() else "fp32"
+        if torch.cuda.is_bf16_supported():
+            return "bf16"
+        return "fp16"
+    if computes_in_bf16():
+        return "bf16"
+    return "fp32"
 
 
 def _leave(trainer: Any) -> None:
@@ -265,7 +269,9 @@ def _counted(train: TrainSpec) -> str:
     """Which tokens the Trainer counts: never pad tokens. TRL counts those of `grpo` itself."""
     if train.objective.grpo is not None:
         return "no"
-    return "non_padding" if is_padded(train) else "all"
+    if is_padded(train):
+        return "non_padding"
+    return "all"
 
 
 def _collator(job: TrainingJob) -> Any:
@@ -299,16 +305,16 @@ def _trainer_type() -> Any:
             self.frozen_of_selection = replace(self.frozen)
             self.anchor = anchor
             noise = job.train.neftune_alpha
-            self.noise = EmbeddingNoise(self.model, noise) if noise is not None else None
-            self.dropout = (
-                ResidualDropout(self.model, job.train.dropout)
-                if job.train.dropout is not None
-                else None
-            )
+            self.noise: EmbeddingNoise | None = None
+            if noise is not None:
+                self.noise = EmbeddingNoise(self.model, noise)
+            self.dropout: ResidualDropout | None = None
+            if job.train.dropout is not None:
+                self.dropout = ResidualDropout(self.model, job.train.dropout)
             contrastive = job.train.contrastive
-            self.contrast = (
-                TokenContrast(self.model, contrastive) if contrastive is not None else None
-            )
+            self.contrast: TokenContrast | None = None
+            if contrastive is not None:
+                self.contrast = TokenContrast(self.model, contrastive)
             self.add_callback(TrainerCallbacks(self))
 
         def before_first_step(self) -> None:
@@ -332,7 +338,10 @@ def _trainer_type() -> Any:
             if self.contrast is not None:
                 self.contrast.reads(inputs)
             losses = self.objective.loss(model, inputs, self.job.train, self.frozen)
-            num_items = losses.counts.sum() if num_items_in_batch is None else num_items_in_batch
+            if num_items_in_batch is None:
+                num_items = losses.counts.sum()
+            else:
+                num_items = num_items_in_batch
             loss = losses.totals.sum() / num_items * dist.get_world_size()
             for penalty in self._penalties(self.accelerator.unwrap_model(model)):
                 loss = loss + penalty / self.job.train.accumulation_steps

@@ -107,7 +107,10 @@ def _run_group(job: TrainingJob, num_gpus_per_worker: float) -> None:
 
 def worker_env(threads: int, *, on_gpu: bool) -> dict[str, str]:
     """The environment of a training worker."""
-    address = {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]} if os.environ.get("RAY_ADDRESS") else {}
+    if os.environ.get("RAY_ADDRESS"):
+        address = {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]}
+    else:
+        address = {}
     if on_gpu:
         return {**WORKER_ENV, **GROW_IN_PLACE, **address}
     return {

@@ -100,7 +100,9 @@ def smaller(train: TrainSpec) -> TrainSpec | None:
     None at one."""
     share = train.global_batch_size // train.num_workers
     sizes = [size for size in range(1, train.examples_per_worker // 2 + 1) if share % size == 0]
-    return _changed(train, micro_batch_size=sizes[-1]) if sizes else None
+    if sizes:
+        return _changed(train, micro_batch_size=sizes[-1])
+    return None
 
 
 def fault(error: BaseException, *, killed: bool) -> Fault:
@@ -183,7 +185,9 @@ def _answer(
 def _last_line(text: str, pattern: re.Pattern[str]) -> str:
     """The last line that matches: the end of a worker's traceback says what happened."""
     lines = [line.strip() for line in text.splitlines() if pattern.search(line)]
-    return lines[-1][:300] if lines else "no reason was given"
+    if lines:
+        return lines[-1][:300]
+    return "no reason was given"
 
 
 def _with_workers(train: TrainSpec, fits: int) -> TrainSpec:

@@ -127,7 +127,10 @@ def _leading_run(ledger: Ledger) -> RunRow:
 def _base(run: RunRow, ledger: Ledger, root: Path, settings: Settings) -> Named:
     spec = Spec.model_validate_json(run.spec)
     fetched = _record(run, ledger, settings, ("fetch",))
-    make = partial(_given, fetched) if fetched is not None else partial(_fetched, spec.model, root)
+    if fetched is not None:
+        make = partial(_given, fetched)
+    else:
+        make = partial(_fetched, spec.model, root)
     return Named(
         f"base ({spec.model.source})", make, ServeSpec(engine=spec.serve.engine), spec.data.system
     )
@@ -145,7 +148,10 @@ def _candidate(run: RunRow, ledger: Ledger, root: Path, settings: Settings) -> N
         rows = [
             ledger.record(stage.key) for stage in ledger.stages(run.id) if stage.stage == "deploy"
         ]
-        there = read_as(DeploymentRecord, rows[-1].record) if rows and rows[-1] else None
+        if rows and rows[-1]:
+            there = read_as(DeploymentRecord, rows[-1].record)
+        else:
+            there = None
         is_same = there is not None and there.artifact_digest == model.artifact.digest
         return Named(
             run.id, partial(_given, model), serve, spec.data.system, there if is_same else None
@@ -186,7 +192,10 @@ def _record(
     times the last."""
     for wanted in stages:
         for stage in reversed(ledger.stages(run.id)):
-            row = ledger.record(stage.key) if stage.stage.partition("-")[0] == wanted else None
+            if stage.stage.partition("-")[0] == wanted:
+                row = ledger.record(stage.key)
+            else:
+                row = None
             model = read_as(ModelRecord, row.record) if row else None
             if model is not None and is_intact(model, settings):
                 return model
@@ -197,8 +206,13 @@ def _training(run: RunRow, ledger: Ledger, settings: Settings) -> TrainingRecord
     """The run's own training: of a chain the first stands on the base, and a later one on what the
     others made."""
     rows = [ledger.record(stage.key) for stage in ledger.stages(run.id) if stage.stage == "train"]
-    found = read_as(TrainingRecord, rows[-1].record) if rows and rows[-1] else None
-    return found if found is not None and is_intact(found, settings) else None
+    if rows and rows[-1]:
+        found = read_as(TrainingRecord, rows[-1].record)
+    else:
+        found = None
+    if found is not None and is_intact(found, settings):
+        return found
+    return None
 
 
 def _given(model: ModelRecord, _: Work) -> ModelRecord:

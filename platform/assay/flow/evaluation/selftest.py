@@ -94,7 +94,9 @@ class _Source:
     @property
     def base(self) -> Evaluation | None:
         """The base model's, where there are any."""
-        return gate.read_evaluation(self.gate.base) if self.gate.base else None
+        if self.gate.base:
+            return gate.read_evaluation(self.gate.base)
+        return None
 
 
 def _source(suite: SuiteSpec, evaluated: str, root: Path, ledger: Ledger) -> _Source:

@@ -196,7 +196,8 @@ class _Case:
 
 
 def _evaluate_and_decide(cases: Sequence[_Case], how: EvalOptions) -> tuple[Evaluated, ...]:
-    request, executors = cases[0].request, [case.executor for case in cases]
+    request = cases[0].request
+    executors = [case.executor for case in cases]
     whole = [EvalCase(case.tasks) for case in cases]
     bases: list[EvaluationRecord | None] = [None] * len(cases)
     if request.base:

@@ -34,7 +34,9 @@ R = TypeVar("R", bound=Record)
 
 def numbered(stage: str, index: int) -> str:
     """A stage's name in the training run of this index: `train`, `train-2`, `train-3`."""
-    return stage if index == 0 else f"{stage}-{index + 1}"
+    if index == 0:
+        return stage
+    return f"{stage}-{index + 1}"
 
 
 @dataclass
@@ -111,18 +113,18 @@ class RunContext:
         if not self.spec.train_steps[index].objective.classifies:
             return ()
         data = self.prepared(index)
-        return cast(tuple[str, ...], data) if isinstance(data, Pending) else data.labels
+        if isinstance(data, Pending):
+            return cast(tuple[str, ...], data)
+        return data.labels
 
     def start(self, index: int) -> ModelRecord:
         """The model that a training run starts from: what the last run before it made that can
         answer."""
         before = self.spec.train_steps[:index]
         generating = [i for i, train in enumerate(before) if train.objective.generates]
-        return (
-            self.record(numbered("merge", generating[-1]), ModelRecord)
-            if generating
-            else self.model
-        )
+        if generating:
+            return self.record(numbered("merge", generating[-1]), ModelRecord)
+        return self.model
 
     def reward_model(self, index: int) -> ModelRecord | None:
         """The reward model that a `grpo` run asks, if it does."""

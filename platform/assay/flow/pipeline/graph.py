@@ -98,7 +98,9 @@ class Stage(Generic[R]):
 def output_of(stage: str) -> type[Record] | None:
     """The kind of record that a stage of this name leaves; None for a name that no version knew."""
     module = MODULES.get(stage.partition("-")[0])
-    return cast(type[Record], module.Output) if module else None
+    if module:
+        return cast(type[Record], module.Output)
+    return None
 
 
 def stages_of(context: RunContext) -> list[Stage[Any]]:
@@ -255,7 +257,10 @@ def _parity_inputs(context: RunContext) -> parity.Inputs:
 
 def _gate_inputs(context: RunContext) -> gate.Inputs:
     suite = context.suite
-    base = context.record("baseline", EvaluationRecord) if context.wants_base else None
+    if context.wants_base:
+        base = context.record("baseline", EvaluationRecord)
+    else:
+        base = None
     champion = base if context.wants_champion else None
     if context.wants_champion and context.champion:
         champion = context.record("champion", EvaluationRecord)
@@ -286,7 +291,9 @@ def _judge(context: RunContext) -> JudgeAgreement | None:
 
 def _digest(model: ModelRecord) -> str:
     """A model's digest; before it is there, what it waits for."""
-    return cast(str, model) if isinstance(model, Pending) else model.artifact.digest
+    if isinstance(model, Pending):
+        return cast(str, model)
+    return model.artifact.digest
 
 
 def _sweep(context: RunContext, inputs: sweep.Inputs, work: Work) -> Record:

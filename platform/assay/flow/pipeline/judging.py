@@ -33,7 +33,9 @@ def measured_judge(suite: SuiteSpec, root: Path, ledger: "Ledger") -> JudgeAgree
     if suite.judge is None or labels_digest is None:
         return None
     found = ledger.record(_key(suite.judge, labels_digest, suite.confidence))
-    return read_as(JudgeAgreement, found.record) if found else None
+    if found:
+        return read_as(JudgeAgreement, found.record)
+    return None
 
 
 def check_judge(suite: SuiteSpec, root: Path, ledger: "Ledger | None") -> None:
@@ -136,7 +138,9 @@ def _measured(
 
 def _furthest(label: int, judge: JudgeSpec) -> int:
     lowest, highest = judge.scale
-    return lowest if label - lowest >= highest - label else highest
+    if label - lowest >= highest - label:
+        return lowest
+    return highest
 
 
 def _labels_digest(suite: SuiteSpec, root: Path) -> str | None:

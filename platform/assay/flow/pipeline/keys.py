@@ -28,7 +28,9 @@ def data_digests(data: DataSpec, root: Path) -> dict[str, str]:
 
 def ewc_digests(train: TrainSpec, root: Path) -> dict[str, str]:
     """The same of the data that elastic weight consolidation protects."""
-    return _digests_of_files(train.ewc.data, root) if train.ewc else {}
+    if train.ewc:
+        return _digests_of_files(train.ewc.data, root)
+    return {}
 
 
 def file_digest(file: Path) -> str:
@@ -51,7 +53,9 @@ def folder_fingerprint(model: ModelSpec, root: Path) -> dict[str, list[int]]:
 def template_digest(model: ModelSpec, root: Path) -> str | None:
     """SHA-256 of the chat template that the spec names; None where it names none."""
     named = model.chat_template
-    return digest_of(chat_templates.read(named, root)) if named is not None else None
+    if named is not None:
+        return digest_of(chat_templates.read(named, root))
+    return None
 
 
 def engine_fingerprint(engine: EngineSpec, settings: Settings) -> str:

@@ -23,7 +23,9 @@ def chat_notes(context: RunContext, root: Path) -> list[str]:
     ):
         return []
     parser = chat_settings(folder, spec.serve.engine).reasoning_parser
-    return [_reasons(spec, parser, template)] if parser else []
+    if parser:
+        return [_reasons(spec, parser, template)]
+    return []
 
 
 def _folder(context: RunContext, root: Path) -> Path | None:
@@ -33,7 +35,9 @@ def _folder(context: RunContext, root: Path) -> Path | None:
         return Path(fetched.artifact.path)
     model = context.spec.model
     is_here = model.kind == "folder" and model.chat_template is None
-    return root / os.path.expanduser(model.source) if is_here else None
+    if is_here:
+        return root / os.path.expanduser(model.source)
+    return None
 
 
 def _reasons(spec: Spec, parser: str, template: str) -> str:

@@ -63,11 +63,10 @@ def _estimated(
         return None
     try:
         examples = read_examples(data.train, data.format, data.system, root)
-        held = (
-            read_examples(data.gate.source, data.format, None, root)
-            if isinstance(data.gate, HeldOut)
-            else None
-        )
+        if isinstance(data.gate, HeldOut):
+            held = read_examples(data.gate.source, data.format, None, root)
+        else:
+            held = None
     except AssayError as error:
         notes.append(
             f"the data cannot be read: {str(error).splitlines()[0]}; `assay validate` says more"
@@ -86,7 +85,9 @@ def _estimated(
 
 
 def _answer(example: Example) -> str:
-    return example.label if isinstance(example.label, str) else example.messages[-1].content
+    if isinstance(example.label, str):
+        return example.label
+    return example.messages[-1].content
 
 
 def _prepared_metric(prepared: DatasetRecord) -> str:

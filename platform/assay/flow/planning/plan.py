@@ -204,11 +204,16 @@ def _shape(spec: Spec, context: RunContext, root: Path) -> ModelShape | None:
     if spec.model.kind == "hf":
         return model_shape.known(spec.model.name)
     try:
-        path = folders.packaged_file(spec.model) if spec.model.kind == "package" else None
+        if spec.model.kind == "package":
+            path = folders.packaged_file(spec.model)
+        else:
+            path = None
     except AssayError:
         return None
     path = path or (root / spec.model.source).expanduser()
-    return model_shape.from_gguf(path) if path.suffix == ".gguf" else model_shape.from_folder(path)
+    if path.suffix == ".gguf":
+        return model_shape.from_gguf(path)
+    return model_shape.from_folder(path)
 
 
 def _needs(
@@ -239,12 +244,16 @@ def _needs(
         yield training(numbered("train", index), train, data[index], 0.0)
         if train.method.is_adapter and train.objective.generates:
             what = "an adapter is added in fp32"
-            merging = loaded_memory(shape, MERGING_BYTES, what) if shape else None
+            if shape:
+                merging = loaded_memory(shape, MERGING_BYTES, what)
+            else:
+                merging = None
             yield loading_need(numbered("merge", index), merging, cluster)
     if spec.compress.scheme != "none":
-        compressing = (
-            loaded_memory(shape, COMPRESSING_BYTES, "quantized from bf16") if shape else None
-        )
+        if shape:
+            compressing = loaded_memory(shape, COMPRESSING_BYTES, "quantized from bf16")
+        else:
+            compressing = None
         yield loading_need("compress", compressing, cluster)
     yield serving("baseline", "none")
     yield serving("deploy", spec.compress.scheme)
@@ -263,7 +272,9 @@ def _precision(train: TrainSpec, device: Device) -> Precision:
     """What `auto` comes to; other machines' processors are taken for ones like this machine's."""
     if train.precision != "auto":
         return train.precision
-    return "bf16" if device == "GPU" or computes_in_bf16() else "fp32"
+    if device == "GPU" or computes_in_bf16():
+        return "bf16"
+    return "fp32"
 
 
 def _blocks(
@@ -359,12 +370,14 @@ def _limit(task: str, limit: Limit, num_items: int | None, confidence: float) ->
         )
     if limit.reference is not None:
         margin, is_better = limit.margin or 0.0, limit.better_than is not None
-        words = (
-            f"better than {limit.reference} by"
-            if is_better
-            else f"no worse than {limit.reference} within"
-        )
-        plan_difference = score_difference_limit if limit.metric in GRADED else difference_limit
+        if is_better:
+            words = f"better than {limit.reference} by"
+        else:
+            words = f"no worse than {limit.reference} within"
+        if limit.metric in GRADED:
+            plan_difference = score_difference_limit
+        else:
+            plan_difference = difference_limit
         return plan_difference(
             task,
             f"{limit.metric} {words} {margin:.1%}",
@@ -373,7 +386,9 @@ def _limit(task: str, limit: Limit, num_items: int | None, confidence: float) ->
             confidence=confidence,
             truth=margin + WORTHWHILE if is_better else 0.0,
         )
-    bound, sign = (limit.at_most, "<=") if limit.at_most is not None else (limit.at_least, ">=")
+    bound, sign = limit.at_least, ">="
+    if limit.at_most is not None:
+        bound, sign = limit.at_most, "<="
     assert bound is not None  # the spec sees to it
     plan_limit = score_limit if limit.metric in GRADED else share_limit
     return plan_limit(
@@ -399,11 +414,10 @@ def _amounts(
     if spec.sweep is not None and cluster is not None:
         trial = _trial(spec)
         gpus = gpus_of(trial, cluster)
-        slots = (
-            cluster.gpus / gpus
-            if gpus
-            else (cluster.cpus / (1 + trial.num_workers * trial.worker.cpus)) * trial.num_workers
-        )
+        if gpus:
+            slots = cluster.gpus / gpus
+        else:
+            slots = (cluster.cpus / (1 + trial.num_workers * trial.worker.cpus)) * trial.num_workers
         num_waves = waves(spec.sweep.num_trials, int(slots), trial.num_workers)
     return Amounts(
         training=tuple(training),

@@ -41,7 +41,9 @@ def _tokenizer(model: ModelSpec, root: Path, settings: Settings) -> Path:
     """The model's tokenizer with the chat template that will serve; it is kept for the next
     look."""
     template = model.chat_template
-    named = (root / template).read_text() if template and (root / template).is_file() else template
+    named = template
+    if template and (root / template).is_file():
+        named = (root / template).read_text()
     mark = digest_of([model.model_dump(mode="json"), folder_fingerprint(model, root), named])[:16]
     folder = settings.home / "tokenizers" / mark
     if folder.is_dir():

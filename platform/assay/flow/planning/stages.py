@@ -89,7 +89,9 @@ def _shown(found: Sequence[Change]) -> list[str]:
         for change in found[:MOST_SHOWN]
     ]
     left = len(found) - MOST_SHOWN
-    return [*lines, f"and {left} more"] if left > 0 else lines
+    if left > 0:
+        return [*lines, f"and {left} more"]
+    return lines
 
 
 def as_yaml(value: Any) -> str:
@@ -112,7 +114,9 @@ def as_yaml(value: Any) -> str:
         text = f"{value:g}"
     else:
         text = DIGEST.sub(lambda digest: digest[0][:SHORT], str(value))
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    if len(text) <= 60:
+        return text
+    return f"{text[:57]}..."
 
 
 @dataclass(frozen=True)
@@ -131,11 +135,19 @@ class _History:
     def __init__(self, ledger: "Ledger | None", context: RunContext) -> None:
         self._ledger = ledger
         name = context.spec.name
-        self._runs = [run.id for run in ledger.runs() if run.name == name] if ledger else []
-        self._stages = {run: ledger.stages(run) for run in self._runs} if ledger else {}
+        if ledger:
+            self._runs = [run.id for run in ledger.runs() if run.name == name]
+        else:
+            self._runs = []
+        if ledger:
+            self._stages = {run: ledger.stages(run) for run in self._runs}
+        else:
+            self._stages = {}
 
     def record(self, key: str) -> Any:
-        return self._ledger.record(key) if self._ledger else None
+        if self._ledger:
+            return self._ledger.record(key)
+        return None
 
     def latest(self, stage: str) -> _Previous | None:
         assert self._ledger is not None or not self._runs
@@ -157,7 +169,9 @@ class _History:
 
     def _inputs(self, key: str) -> StoredInputs | None:
         text = self._ledger.inputs(key) if self._ledger else None
-        return StoredInputs(**json.loads(text)) if text else None
+        if text:
+            return StoredInputs(**json.loads(text))
+        return None
 
 
 def _is_pending(value: JsonValue) -> bool:

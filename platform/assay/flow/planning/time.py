@@ -52,7 +52,10 @@ def with_times(
     like = _like_records(spec, ledger) if ledger else {}
     timed = []
     for plan in plans:
-        guess = _guess(plan.stage, spec, amounts, like) if plan.action == "run" else None
+        if plan.action == "run":
+            guess = _guess(plan.stage, spec, amounts, like)
+        else:
+            guess = None
         if guess:
             plan = StagePlan.model_validate(
                 {**plan.model_dump(), "seconds": guess.seconds, "seconds_from": guess.source}
@@ -160,7 +163,10 @@ def _sweep(spec: Spec, amounts: Amounts, like: dict[str, list[_Like]]) -> Guess 
     if one is None:
         return None
     waves = max(1, amounts.num_waves)
-    how = "all trials side by side" if waves == 1 else f"{waves} rounds of trials"
+    if waves == 1:
+        how = "all trials side by side"
+    else:
+        how = f"{waves} rounds of trials"
     return Guess(waves * one.seconds, f"{how}: {one.source}")
 
 

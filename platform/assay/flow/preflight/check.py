@@ -50,11 +50,10 @@ def _all(
     spec: Spec, seen: Examined, root: Path, user: str | None, *, reads_data: bool, is_run_here: bool
 ) -> Iterator[Problem]:
     places = Places(seen.positions)
-    base = (
-        base_model(spec.model, root)
-        if seen.repaired.is_known(("model",))
-        else BaseModel(None, 0, frozenset(), None)
-    )
+    if seen.repaired.is_known(("model",)):
+        base = base_model(spec.model, root)
+    else:
+        base = BaseModel(None, 0, frozenset(), None)
     yield from check_model(spec, base, places)
     yield from check_people(spec.approval, seen.suites, places, user)
     yield from _suite_conflicts(spec, seen, root)

@@ -36,7 +36,9 @@ class DataCheck:
         if isinstance(data.gate, HeldOut):
             return self.counts.get(data.gate.source)
         total = self.counts.get(data.train)
-        return round(data.gate * total) if data.gate is not None and total is not None else None
+        if data.gate is not None and total is not None:
+            return round(data.gate * total)
+        return None
 
     def _check(self, data: DataSpec, train: TrainSpec, at: Location) -> None:
         wanted = FORMATS[train.objective.name]

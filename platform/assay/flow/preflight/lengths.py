@@ -48,8 +48,16 @@ def base_model(model: ModelSpec, root: Path) -> BaseModel:
         shape = model_shape.from_config(config, source=f"{folder}/config.json")
     elif shape is None and model.kind == "hf":
         shape = model_shape.known(model.name)
-    length = served_length(config) if config is not None else shape.context_length if shape else 0
-    weights = weight_names.of_folder(folder) if folder is not None else frozenset[str]()
+    if config is not None:
+        length = served_length(config)
+    elif shape:
+        length = shape.context_length
+    else:
+        length = 0
+    if folder is not None:
+        weights = weight_names.of_folder(folder)
+    else:
+        weights = frozenset[str]()
     return BaseModel(shape, length, weights, folder)
 
 
@@ -132,7 +140,9 @@ def _folder(model: ModelSpec, root: Path) -> Path | None:
     except AssayError:
         return None
     path = path or (root / model.source).expanduser()
-    return path if path.exists() else None
+    if path.exists():
+        return path
+    return None
 
 
 def _cached(model: ModelSpec) -> Path | None:
@@ -146,7 +156,9 @@ def _cached(model: ModelSpec) -> Path | None:
     except (OSError, ValueError):
         commit = wanted
     folder = repository / "snapshots" / commit
-    return folder if (folder / "config.json").is_file() else None
+    if (folder / "config.json").is_file():
+        return folder
+    return None
 
 
 def _config(folder: Path) -> dict[str, Any] | None:
@@ -154,7 +166,9 @@ def _config(folder: Path) -> dict[str, Any] | None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return config if isinstance(config, dict) else None
+    if isinstance(config, dict):
+        return config
+    return None
 
 
 def _shape_problems(spec: Spec, shape: ModelShape, places: Places) -> Iterator[Problem]:

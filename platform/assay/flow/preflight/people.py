@@ -62,4 +62,6 @@ def soft_limits(file: SuiteFile) -> Iterator[str]:
 
 
 def _count(reviewers: set[str]) -> str:
-    return f"{len(reviewers)} is" if len(reviewers) == 1 else f"{len(reviewers)} are"
+    if len(reviewers) == 1:
+        return f"{len(reviewers)} is"
+    return f"{len(reviewers)} are"

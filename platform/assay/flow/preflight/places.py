@@ -29,4 +29,6 @@ def near(name: str, offered: Iterable[str]) -> str:
     close = get_close_matches(name, names, 1, 0.6)
     if close:
         return f"did you mean `{close[0]}`?"
-    return f"there is: {', '.join(names[:12])}" if names else ""
+    if names:
+        return f"there is: {', '.join(names[:12])}"
+    return ""

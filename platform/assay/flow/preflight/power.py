@@ -28,7 +28,10 @@ def check_power(file: SuiteFile, root: Path, num_held_out: int | None) -> Iterat
     confidence = corrected_confidence(suite)
     for task, limits in suite.limits.items():
         settings = suite.settings(task)
-        count = num_held_out if task == HELD_OUT else _num_items(file, task, settings, root)
+        if task == HELD_OUT:
+            count = num_held_out
+        else:
+            count = _num_items(file, task, settings, root)
         if count is None:
             continue
         count = min(count, settings.max_items or count)

@@ -109,7 +109,9 @@ def _task_path(
         return None
     if not source.startswith(LM_EVAL):
         path = (root / file.path).with_suffix("") / source
-        return path if path.is_file() else None
+        if path.is_file():
+            return path
+        return None
     wanted = source.removeprefix(LM_EVAL)
     found = task_files.packaged(wanted)
     if found is None:
@@ -142,7 +144,12 @@ def _data_files(config: Mapping[str, Any]) -> list[Path]:
     files = (config.get("dataset_kwargs") or {}).get("data_files")
     if isinstance(files, dict):
         files = files.get(_split(config))
-    names = [files] if isinstance(files, str) else files if isinstance(files, list) else []
+    if isinstance(files, str):
+        names = [files]
+    elif isinstance(files, list):
+        names = files
+    else:
+        names = []
     return [Path(name) for name in names if "://" not in name]
 
 
@@ -162,7 +169,10 @@ def _data_problems(
             f"the task asks the split `{_split(config)}`, and its data_files make "
             f"{', '.join(splits)}"
         )
-        hint = "write `test_split: train`" if splits == ["train"] else near(_split(config), splits)
+        if splits == ["train"]:
+            hint = "write `test_split: train`"
+        else:
+            hint = near(_split(config), splits)
         yield in_task(path, _split(config), "no_split", message, hint)
         return
     fields: set[str] = set()
@@ -249,7 +259,9 @@ def in_task(path: Path, text: str, code: str, message: str, hint: str) -> Proble
 def limit_location(file: SuiteFile, task: str, index: int, key: str) -> Location:
     """Where a key of a task's limit stands: a single limit needs no list."""
     listed: Location = ("limits", task, index, key)
-    return listed if ("limits", task, index) in file.positions.values else ("limits", task, key)
+    if ("limits", task, index) in file.positions.values:
+        return listed
+    return ("limits", task, key)
 
 
 def _limit_problems(
@@ -277,11 +289,17 @@ def _unknown_metric(
     settings: TaskSettings,
     file: SuiteFile,
 ) -> tuple[str, str]:
-    fault = metric_fault(metric, config, settings, file.suite.judge) if metric in BY_NAME else None
+    if metric in BY_NAME:
+        fault = metric_fault(metric, config, settings, file.suite.judge)
+    else:
+        fault = None
     if fault is not None:
         return fault
     meant = OTHER_NAMES.get(metric.lower(), "")
-    hint = f"did you mean `{meant}`?" if meant in offered else near(metric, offered)
+    if meant in offered:
+        hint = f"did you mean `{meant}`?"
+    else:
+        hint = near(metric, offered)
     return f"the task has no metric {metric}", hint
 
 
@@ -315,7 +333,9 @@ def _is_higher_better(name: str, config: Mapping[str, Any]) -> bool | None:
             return bool(entry["higher_is_better"])
     if name in BY_NAME:
         return not BY_NAME[name].lower_is_better
-    return True if name in HIGHER_IS_BETTER else None
+    if name in HIGHER_IS_BETTER:
+        return True
+    return None
 
 
 def _length_problems(

@@ -31,7 +31,9 @@ def training_twin(family: str) -> Path | None:
     """The family's template for training, where TRL keeps one apart."""
     file = families()[family]
     twin = file.with_name(f"{family}{TRAINING}.jinja")
-    return twin if twin.is_file() else None
+    if twin.is_file():
+        return twin
+    return None
 
 
 def family_of(template: str) -> str | None:
@@ -66,7 +68,9 @@ def of_folder(folder: Path) -> str | None:
         return None
     if isinstance(found, list):  # several, each with a name
         found = next((one.get("template") for one in found if one.get("name") == "default"), None)
-    return found if isinstance(found, str) else None
+    if isinstance(found, str):
+        return found
+    return None
 
 
 def arguments_of(folder: Path) -> dict[str, bool | int | float | str]:

@@ -147,11 +147,10 @@ def _labels_problems(
     if num_labels >= needed:
         return []
     message = f"{num_labels} labels can never show an agreement of {judge.min_agreement:.0%}"
-    hint = (
-        f"{needed} could, if the judge agrees with every one"
-        if needed <= MAX_LABELS
-        else "no number can"
-    )
+    if needed <= MAX_LABELS:
+        hint = f"{needed} could, if the judge agrees with every one"
+    else:
+        hint = "no number can"
     return [_problem(positions, at, message, hint)]
 
 

@@ -43,7 +43,9 @@ _KEY = re.compile(r"\s*(- +)?[\w.-]+\s*：")
 def first(text: str) -> int | None:
     """Where the first such character stands."""
     found = _ANY.search(text)
-    return found.start() if found else None
+    if found:
+        return found.start()
+    return None
 
 
 def in_structure(line: str) -> int | None:
@@ -55,9 +57,13 @@ def in_structure(line: str) -> int | None:
         return found.end() - 1
     if opened := re.search(r"[\[{]", line):
         inside = first(line[opened.end() :])
-        return None if inside is None else opened.end() + inside
+        if inside is None:
+            return None
+        return opened.end() + inside
     indent = len(line) - len(line.lstrip())
-    return line[:indent].find("\u3000") if "\u3000" in line[:indent] else None
+    if "\u3000" in line[:indent]:
+        return line[:indent].find("\u3000")
+    return None
 
 
 def named(character: str) -> tuple[str, str]:

@@ -344,11 +344,9 @@ class _Reader:
 
     def _location(self, event: yaml.Event) -> SourceLocation:
         mark = event.start_mark
-        return (
-            SourceLocation(self.file, mark.line + 1, mark.column + 1)
-            if mark
-            else SourceLocation(self.file, 0, 0)
-        )
+        if mark:
+            return SourceLocation(self.file, mark.line + 1, mark.column + 1)
+        return SourceLocation(self.file, 0, 0)
 
 
 def plain_scalar(text: str) -> Scalar:
@@ -420,7 +418,10 @@ def explained(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str, st
 def _full_width(lines: Sequence[str], numbers: Sequence[int]) -> tuple[int, int, str, str] | None:
     """A full-width character in one of the lines (counted from 0) that was meant as YAML's own."""
     for number in numbers:
-        at = full_width.in_structure(lines[number]) if 0 <= number < len(lines) else None
+        if 0 <= number < len(lines):
+            at = full_width.in_structure(lines[number])
+        else:
+            at = None
         if at is not None:
             what, hint = full_width.named(lines[number][at])
             return number + 1, at + 1, f"{what} where YAML wants the plain one", hint
@@ -436,7 +437,9 @@ def _value_above(lines: list[str]) -> int:
     depth = len(last) - len(last.lstrip(" "))
     if found is None or not re.match(r" *(- +)?[\w-]+:( |$)", last):
         return 0
-    return number if depth > len(found[1] + (found[2] or "")) else 0
+    if depth > len(found[1] + (found[2] or "")):
+        return number
+    return 0
 
 
 _SYNTAX_ERRORS = (

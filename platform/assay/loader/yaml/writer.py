@@ -50,7 +50,9 @@ def _number(value: float, annotation: Any) -> str:
         unit, size = next((one for one in _UNITS if value >= one[1]), ("s", 1.0))
     count = f"{value / size:g}"
     read = float(count) / 100 if unit == "%" else float(count) * size
-    return f"{count}{unit}" if unit and read == value and "e" not in count else _shortest(value)
+    if unit and read == value and "e" not in count:
+        return f"{count}{unit}"
+    return _shortest(value)
 
 
 _UNITS = (("h", 3600.0), ("m", 60.0), ("s", 1.0), ("ms", 0.001))
@@ -58,7 +60,9 @@ _UNITS = (("h", 3600.0), ("m", 60.0), ("s", 1.0), ("ms", 0.001))
 
 def _shortest(value: float) -> str:
     text = f"{value:g}"
-    return text if float(text) == value else repr(value)
+    if float(text) == value:
+        return text
+    return repr(value)
 
 
 def _text(text: str) -> str:

@@ -15,4 +15,6 @@ def run_id_of(name: str, digest: str) -> str:
 def short_run(run: str) -> str:
     """An id as it is shown, and as it may be typed."""
     name, _, digits = run.rpartition("-")
-    return f"{name}-{digits[:NUM_SHOWN]}" if len(digits) == NUM_DIGITS else run
+    if len(digits) == NUM_DIGITS:
+        return f"{name}-{digits[:NUM_SHOWN]}"
+    return run

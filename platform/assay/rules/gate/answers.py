@@ -21,7 +21,9 @@ def score_of(item: Sample, score: str, penalty_threshold: float) -> float | None
     if score == "penalized_score" and right is not None and "abstained" in item.scores:
         if right == 1:
             return 1.0
-        return 0.0 if item.scores["abstained"] else -penalty_threshold / (1 - penalty_threshold)
+        if item.scores["abstained"]:
+            return 0.0
+        return -penalty_threshold / (1 - penalty_threshold)
     if score == "brier" and right is not None and "confidence" in item.scores:
         return (item.scores["confidence"] - right) ** 2
     return None

@@ -25,7 +25,9 @@ def corrected_confidence(suite: SuiteSpec) -> float:
     Source: Bonferroni; for reused holdouts, Dwork et al., Science 349 (2015), 636-638, on what goes
     wrong without.
     """
-    return 1 - (1 - suite.confidence) / suite.attempts if suite.attempts else suite.confidence
+    if suite.attempts:
+        return 1 - (1 - suite.confidence) / suite.attempts
+    return suite.confidence
 
 
 def spent(splits: Mapping[str, int], budget: int) -> str:

@@ -80,9 +80,10 @@ def joined_contamination(found: Sequence[ContaminationRecord]) -> ContaminationR
     digests: dict[str, str] = {}
     for record in found:
         for task, digest in record.task_digests.items():
-            digests[task] = (
-                digest if digests.get(task, digest) == digest else "compared in several versions"
-            )
+            if digests.get(task, digest) == digest:
+                digests[task] = digest
+            else:
+                digests[task] = "compared in several versions"
     return ContaminationRecord(
         train_digest=digest_of([record.train_digest for record in found]),
         task_digests=digests,
@@ -100,7 +101,10 @@ def evaluate_parity(
 ) -> tuple[LimitResult, ...]:
     """Decide on what was lost from the first form of the model that was probed to the served one;
     probes are the units of evidence."""
-    own = found if found is not None and found.artifact_digest == artifact_digest else None
+    if found is not None and found.artifact_digest == artifact_digest:
+        own = found
+    else:
+        own = None
     pair = _whole_way(own.pairs if own else ())
     results = []
     if (least := spec.top1_agreement) is not None:
@@ -139,8 +143,12 @@ def in_unit(value: float, unit: Unit) -> str:
     if unit == "share":
         return f"{value:.2%}"
     if unit == "seconds":
-        return f"{1000 * value:.0f} ms" if value < 10 else f"{value:.1f} s"
-    return f"{value:.1f} tokens/s" if unit == "tokens/s" else f"{value:.4g} {unit}"
+        if value < 10:
+            return f"{1000 * value:.0f} ms"
+        return f"{value:.1f} s"
+    if unit == "tokens/s":
+        return f"{value:.1f} tokens/s"
+    return f"{value:.4g} {unit}"
 
 
 @dataclass(frozen=True)
@@ -183,7 +191,13 @@ def _result(
     except _NotMeasured as why:
         reason = str(why)
     sign = "<=" if direction == "at_most" else ">="
-    bound = (seen.upper if direction == "at_most" else seen.lower) if seen else None
+    if seen:
+        if direction == "at_most":
+            bound = seen.upper
+        else:
+            bound = seen.lower
+    else:
+        bound = None
     return LimitResult(
         task=kind,
         metric=metric,
@@ -221,11 +235,13 @@ def _decided(seen: _Seen, limit: float, direction: Direction, unit: Unit) -> tup
             seen.upper,
         )
     outcome: Outcome = "FAIL" if excluded else "PASS" if met else "INCONCLUSIVE"
-    words = (
-        ("at least" if direction == "at_most" else "at most")
-        if excluded
-        else direction.replace("_", " ")
-    )
+    if excluded:
+        if direction == "at_most":
+            words = "at least"
+        else:
+            words = "at most"
+    else:
+        words = direction.replace("_", " ")
     shown = opposite if excluded else bound
     wish = "allowed" if direction == "at_most" else "required"
     reason = f"{seen.words}; {words} {in_unit(shown, unit)}, {wish} {in_unit(limit, unit)}"
@@ -244,11 +260,10 @@ def _percentile(measured: ServiceMeasurement, metric: str, _: float, confidence:
         quantile_lower(values, share, confidence),
     )
     needed = math.ceil(math.log(1 - confidence) / math.log(share))
-    more = (
-        f"; it takes {needed} requests or more to bound this percentile"
-        if len(values) < needed
-        else ""
-    )
+    if len(values) < needed:
+        more = f"; it takes {needed} requests or more to bound this percentile"
+    else:
+        more = ""
     seen = quantile(values, share)
     words = (
         f"{in_unit(seen, 'seconds')} over {len(values)} requests, {100 * confidence:g}% confidence"
@@ -282,7 +297,10 @@ def _rate(measured: ServiceMeasurement, metric: str, limit: float, confidence: f
     if not 0 <= k <= n:
         raise _NotMeasured(f"{k} of {n} requests is impossible")
     needed = items_needed(k / n, limit, confidence, direction)
-    more = f"; about {needed:,} requests would settle it at this rate" if needed else ""
+    if needed:
+        more = f"; about {needed:,} requests would settle it at this rate"
+    else:
+        more = ""
     lower, upper = clopper_pearson_lower(k, n, confidence), clopper_pearson_upper(k, n, confidence)
     words = f"{k} of {n} requests, {100 * confidence:g}% confidence"
     return _Seen(k / n, lower, upper, n, "Clopper-Pearson", words, more)
@@ -381,4 +399,6 @@ def _check(values: Sequence[float]) -> None:
 
 
 def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    if value is not None and math.isfinite(value):
+        return value
+    return None

@@ -65,7 +65,10 @@ def selftest_suite(
             for limit in suite.limits[task.name]:
                 worst |= task.extreme(limit, worst=True)
             sides.append(task.draw(rng, shift=corrupted, towards=worst))
-        other = _evaluation(base, [theirs for _, theirs in sides]) if base else None
+        if base:
+            other = _evaluation(base, [theirs for _, theirs in sides])
+        else:
+            other = None
         ours = _evaluation(candidate, [first for first, _ in sides])
         return overall(
             evaluate_limits(suite, ours, other, other, confidence=corrected_confidence(suite))
@@ -128,11 +131,15 @@ class _Stored:
         base: Evaluation | None,
     ) -> "_Stored":
         found = next(result for result in candidate.tasks if result.task == task)
-        other = (
-            {item.id: item for result in base.tasks if result.task == task for item in result.items}
-            if base
-            else {}
-        )
+        if base:
+            other = {
+                item.id: item
+                for result in base.tasks
+                if result.task == task
+                for item in result.items
+            }
+        else:
+            other = {}
         items = {item.id: item for item in found.items if item.error is None}
         if base:
             items = {
@@ -171,7 +178,9 @@ class _Stored:
         has the scores `towards`, and by the one it is compared with. `equal` makes both as good as
         each other beforehand."""
         chosen = rng.integers(len(self.clusters), size=len(self.clusters)).tolist()
-        exchanged = rng.random(len(chosen)) < 0.5 if equal else [False] * len(chosen)
+        exchanged = [False] * len(chosen)
+        if equal:
+            exchanged = (rng.random(len(chosen)) < 0.5).tolist()
         pairs = [
             (self.theirs[index], self.ours[index], place)
             if exchange
@@ -185,7 +194,10 @@ class _Stored:
             zip(pairs, replaced, strict=True)
         ):
             name, cluster = str(number), None if first.cluster is None else str(place)
-            scores = {**first.scores, **(towards or {})} if replace else first.scores
+            if replace:
+                scores = {**first.scores, **(towards or {})}
+            else:
+                scores = first.scores
             ours.append(_Drawn(name, scores, cluster))
             theirs.append(_Drawn(name, second.scores, cluster))
         return self._result(ours), self._result(theirs)
@@ -199,7 +211,10 @@ class _Stored:
         alone = self.suite.model_copy(
             update={"limits": {self.name: (self.limit,)}, "improvements": "all"}
         )
-        other = _evaluation(self.base, [sides[1]]) if self.base and self.limit.reference else None
+        if self.base and self.limit.reference:
+            other = _evaluation(self.base, [sides[1]])
+        else:
+            other = None
         ours = _evaluation(self.candidate, [sides[0]])
         return evaluate_limits(
             alone, ours, other, other, confidence=corrected_confidence(self.suite)
@@ -282,11 +297,14 @@ def _onto_limit(stored: _Stored) -> tuple[float, Scores] | None:
     (worst,), (best,) = to_worst.values(), to_best.values()
     if limit.reference is not None:
         mean = (stored.mean(stored.ours) + stored.mean(stored.theirs)) / 2
-        towards, room = (
-            (to_worst, abs(mean - worst)) if limit.no_worse_than else (to_best, abs(best - mean))
-        )
+        if limit.no_worse_than:
+            towards, room = to_worst, abs(mean - worst)
+        else:
+            towards, room = to_best, abs(best - mean)
         margin = limit.margin or 0.0
-        return (margin / room if margin else 0.0, towards) if room >= margin else None
+        if room >= margin:
+            return (margin / room if margin else 0.0, towards)
+        return None
     said = limit.at_most if limit.at_least is None else limit.at_least
     assert said is not None  # the suite sees to it
     wanted = 1 - said if limit.metric == "hallucination_rate" else said

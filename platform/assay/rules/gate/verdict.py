@@ -90,7 +90,9 @@ def overall(results: Sequence[LimitResult]) -> Outcome:
         )
     if "FAIL" in outcomes:
         return "FAIL"
-    return "PASS" if outcomes == {"PASS"} else "INCONCLUSIVE"
+    if outcomes == {"PASS"}:
+        return "PASS"
+    return "INCONCLUSIVE"
 
 
 def is_settled(
@@ -317,7 +319,8 @@ def _evaluate_part(case: _Case, task: str, limit: Limit, confidence: float) -> _
         raise _NoEvidence(f"{rest}, and the answers to them decide")
     found = [end.bounds for end in ends if end.bounds is not None]
     assert finding.bounds is not None  # what has no bounds was raised as _NoEvidence
-    lower, upper = min(bounds.lower for bounds in found), max(bounds.upper for bounds in found)
+    lower = min(bounds.lower for bounds in found)
+    upper = max(bounds.upper for bounds in found)
     ways = " and ".join(f"{value:{'+' if limit.reference else ''}.1%}" for value in (lower, upper))
     reason = (
         f"{finding.bounds.seen}; {rest}: whatever the answers, {100 * confidence:g}% confidence "
@@ -331,9 +334,9 @@ def _evaluate_part(case: _Case, task: str, limit: Limit, confidence: float) -> _
 def _requirement(limit: Limit, lower_is_better: bool) -> str:
     """The limit in words."""
     if limit.reference is None:
-        return (
-            f"<= {limit.at_most:.1%}" if limit.at_most is not None else f">= {limit.at_least:.1%}"
-        )
+        if limit.at_most is not None:
+            return f"<= {limit.at_most:.1%}"
+        return f">= {limit.at_least:.1%}"
     margin, better = limit.margin or 0.0, limit.better_than is not None
     sign = "<" if lower_is_better else ">"
     said = f"{sign}{'' if better else '='} {limit.reference}"
@@ -348,7 +351,9 @@ def _threshold(limit: Limit, lower_is_better: bool) -> float:
     """The number that the bound is compared with."""
     if limit.reference is not None:
         margin = limit.margin or 0.0
-        return margin if lower_is_better != (limit.better_than is not None) else 0.0 - margin
+        if lower_is_better != (limit.better_than is not None):
+            return margin
+        return 0.0 - margin
     threshold = limit.at_most if limit.at_most is not None else limit.at_least
     assert threshold is not None  # the spec sees to it
     return threshold
@@ -360,7 +365,10 @@ def _evaluate_score(case: _Case, task: str, limit: Limit, confidence: float) -> 
     threshold = _threshold(limit, scored.lower_is_better)
     direction: Direction = "at_most" if limit.at_most is not None else "at_least"
     of_all = {"ece": _ece_bounds, "macro_f1": _macro_f1_bounds}.get(limit.metric)
-    bounds = of_all(case, task, scored, confidence) if of_all else _bounds(scored, confidence)
+    if of_all:
+        bounds = of_all(case, task, scored, confidence)
+    else:
+        bounds = _bounds(scored, confidence)
     if direction == "at_most":
         outcome = _outcome(met=bounds.upper <= threshold, excluded=bounds.lower > threshold)
         opposite, wish = ("at least", bounds.lower), "allowed"
@@ -400,9 +408,10 @@ def _evaluate_difference(case: _Case, task: str, limit: Limit, confidence: float
     threshold, lower_is_better = _threshold(limit, ours.lower_is_better), ours.lower_is_better
     bounds = _difference(ours, theirs, confidence, NAMES[reference])
     sign = -1 if lower_is_better else 1
-    worst, best = (
-        (-bounds.upper, -bounds.lower) if lower_is_better else (bounds.lower, bounds.upper)
-    )
+    if lower_is_better:
+        worst, best = -bounds.upper, -bounds.lower
+    else:
+        worst, best = bounds.lower, bounds.upper
     wanted = sign * threshold
     if limit.better_than is not None:
         outcome = _outcome(met=worst > wanted, excluded=best <= wanted)
@@ -449,9 +458,18 @@ def _in_itself(
     lower_is_better = ours.lower_is_better
     if limit.floor is not None:
         own = _bounds(ours, confidence)
-        met = own.upper <= limit.floor if lower_is_better else own.lower >= limit.floor
-        missed = own.lower > limit.floor if lower_is_better else own.upper < limit.floor
-        words, value = ("at most", own.upper) if lower_is_better else ("at least", own.lower)
+        if lower_is_better:
+            met = own.upper <= limit.floor
+        else:
+            met = own.lower >= limit.floor
+        if lower_is_better:
+            missed = own.lower > limit.floor
+        else:
+            missed = own.upper < limit.floor
+        if lower_is_better:
+            words, value = "at most", own.upper
+        else:
+            words, value = "at least", own.lower
         shown, floor = _percents(value, limit.floor)
         return _outcome(
             met=met, excluded=missed
@@ -464,7 +482,10 @@ def _in_itself(
         return "PASS", reason
     bounds = _bounds(theirs, confidence)
     assert limit.margin is not None
-    able = theirs.highest - bounds.upper if lower_is_better else bounds.lower - theirs.lowest
+    if lower_is_better:
+        able = theirs.highest - bounds.upper
+    else:
+        able = bounds.lower - theirs.lowest
     if able >= 2 * limit.margin:
         return "PASS", reason
     name = NAMES[limit.no_worse_than or "base"]
@@ -538,7 +559,10 @@ def _difference(ours: _Scored, theirs: _Scored, confidence: float, name: str) ->
     clustered = found.num_clusters < n
     seen = f"mean {ours.mean:.3f} of {n} items, {name} {theirs.mean:.3f}"
     seen += f", in {found.num_clusters} clusters" if clustered else ""
-    method = "paired clustered t and Gaffke" if clustered else "paired t and Gaffke"
+    if clustered:
+        method = "paired clustered t and Gaffke"
+    else:
+        method = "paired t and Gaffke"
     return _Bounds(
         found.mean,
         found.lower,
@@ -611,7 +635,9 @@ def _class(text: str) -> str:
 def _outcome(*, met: bool, excluded: bool) -> Outcome:
     if excluded:
         return "FAIL"
-    return "PASS" if met else "INCONCLUSIVE"
+    if met:
+        return "PASS"
+    return "INCONCLUSIVE"
 
 
 def _read(case: _Case, evaluation: Evaluation, task: str, limit: Limit, whose: str) -> _Scored:
@@ -717,7 +743,9 @@ def _mean_beside(
         _check_pairing(ours, theirs, NAMES[reference])
     except _NoEvidence:
         return None
-    return None if limit.metric in CORPUS_WIDE else theirs.mean
+    if limit.metric in CORPUS_WIDE:
+        return None
+    return theirs.mean
 
 
 def _slices(case: _Case, task: str, scored: _Scored, confidence: float) -> tuple[SliceResult, ...]:

@@ -73,7 +73,10 @@ class Table:
 
     @cached_property
     def _abstention(self) -> re.Pattern[str]:
-        opening = f"(?:{'|'.join(self.openings)}){{0,3}}" if self.openings else ""
+        if self.openings:
+            opening = f"(?:{'|'.join(self.openings)}){{0,3}}"
+        else:
+            opening = ""
         ending = f"(?:{'|'.join(self.endings)}){{0,2}}" if self.endings else ""
         return self._compiled(f"{opening}(?:{'|'.join(self.abstentions)}){ending}")
 

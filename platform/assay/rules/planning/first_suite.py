@@ -106,11 +106,13 @@ def _few_answers(profile: AnswerProfile) -> FirstSuite:
             f"{math.ceil(_needed(wanted) / SHARES[-1]):,} examples, and demand {wanted}%."
         )
     else:
-        reason = (
-            f"{always}; half of what that gets wrong must be right."
-            if demanded == wanted
-            else f"{always}. Half of what that gets wrong should be right, {wanted}%, but so many samples show less."
-        )
+        if demanded == wanted:
+            reason = f"{always}; half of what that gets wrong must be right."
+        else:
+            reason = (
+                f"{always}. Half of what that gets wrong should be right, {wanted}%, but so "
+                "many samples show less."
+            )
         reason += (
             f" A model that is right in {100 - (100 - demanded) / 2:g}% passes in four of five "
             "cases with "

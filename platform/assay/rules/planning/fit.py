@@ -88,7 +88,10 @@ def serving_need(
     """What the engine's replicas want: a GPU each for every shard, or a CPU."""
     device: Device = "GPU" if cluster is not None and cluster.gpus > 0 else "CPU"
     gpus, count = float(device == "GPU"), num_replicas * serve.engine.tensor_parallel_size
-    memory = serving_memory(serve.engine, shape, scheme=scheme, device=device) if shape else None
+    if shape:
+        memory = serving_memory(serve.engine, shape, scheme=scheme, device=device)
+    else:
+        memory = None
     need = Need(stage=stage, num_workers=count, cpus=1, gpus=gpus, memory=memory)
     if cluster is None:
         return need
@@ -119,11 +122,10 @@ def serving_need(
 def loading_need(stage: str, memory: MemoryEstimate | None, cluster: Cluster | None) -> Need:
     """What merging or quantizing wants: the memory of one node, most of which one process takes."""
     need = Need(stage=stage, num_workers=1, cpus=1, gpus=0, memory=memory)
-    sizes = (
-        [node.memory for node in cluster.nodes if node.memory is not None]
-        if cluster is not None
-        else []
-    )
+    if cluster is not None:
+        sizes = [node.memory for node in cluster.nodes if node.memory is not None]
+    else:
+        sizes = []
     available = max(sizes, default=None)
     if memory is None or available is None:
         return _with(need, available, None, "")
@@ -169,13 +171,12 @@ def _room(cluster: Cluster, cpus: float, gpus: float, num_workers: int) -> _Room
         if count < 1:
             continue
         share = None if node.memory is None else node.memory // count
-        on_device = (
-            share
-            if not gpus
-            else None
-            if node.gpu_memory is None
-            else int(node.gpu_memory * min(1.0, gpus))
-        )
+        if not gpus:
+            on_device = share
+        elif node.gpu_memory is None:
+            on_device = None
+        else:
+            on_device = int(node.gpu_memory * min(1.0, gpus))
         device += [on_device] if on_device is not None else []
         host += [share] if gpus and share is not None else []
     return _Room(max(device, default=None), max(host, default=None))
@@ -244,9 +245,10 @@ def _smaller(train: TrainSpec, estimate: Estimate, room: _Room) -> str:
             now_said = {**train.model_dump(), **train.deepspeed.model_dump()}
             new = ((name, value) for name, value in _flat(changes) if now_said.get(name) != value)
             said = ", ".join(f"{name}: {_yaml(value)}" for name, value in new)
-            host = (
-                f", and {_gib(memory.host_total)} of the node's memory" if memory.host_total else ""
-            )
+            if memory.host_total:
+                host = f", and {_gib(memory.host_total)} of the node's memory"
+            else:
+                host = ""
             return f"{needs}; with {said} it needs {_gib(memory.total)}{host}"
     return f"{needs}. Larger GPUs, more workers under zero_stage: 3, or a smaller model are wanted"
 
@@ -302,7 +304,9 @@ def _flat(changes: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _yaml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
 
 
 def _gib(size: int) -> str:

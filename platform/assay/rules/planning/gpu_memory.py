@@ -76,7 +76,9 @@ class Worker:
 
     def shards(self, from_stage: int) -> int:
         """Among how many workers that is shared which is sharded from a ZeRO stage on."""
-        return self.train.num_workers if self.zero_stage >= from_stage else 1
+        if self.zero_stage >= from_stage:
+            return self.train.num_workers
+        return 1
 
     @property
     def own_states(self) -> int:
@@ -161,7 +163,9 @@ def _gradients(worker: Worker, *, lasting: bool = False) -> list[MemoryPart]:
 
 def _accumulated(worker: Worker) -> list[MemoryPart]:
     """Gradients of the micro-batches before, when a loss is differentiated."""
-    return _gradients(worker) if worker.train.accumulation_steps > 1 else []
+    if worker.train.accumulation_steps > 1:
+        return _gradients(worker)
+    return []
 
 
 def _stepping(worker: Worker) -> MemoryPart:
@@ -314,4 +318,6 @@ def _on_host(worker: Worker, weights: MemoryPart) -> list[MemoryPart]:
 
 def pinned(size: int) -> int:
     """What torch takes of the node's memory for a pinned tensor of so many bytes."""
-    return 1 << (size - 1).bit_length() if size else 0
+    if size:
+        return 1 << (size - 1).bit_length()
+    return 0

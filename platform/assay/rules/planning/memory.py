@@ -147,16 +147,14 @@ def serving_memory(
     linear = shape.num_parameters - embedding
     per_token = kv_bytes_per_token(shape)
     weights = math.ceil((embedding * 2 + linear * WEIGHT_BYTES[scheme]) / shards)
-    cache = (
-        engine.kv_cache_gb_on_cpu * GIB
-        if device == "CPU"
-        else math.ceil(per_token * engine.max_model_len / shards)
-    )
-    asked = (
-        f"{engine.max_model_len:,} tokens x {per_token:,} bytes"
-        if device == "GPU"
-        else "serve.engine.kv_cache_gb_on_cpu"
-    )
+    if device == "CPU":
+        cache = engine.kv_cache_gb_on_cpu * GIB
+    else:
+        cache = math.ceil(per_token * engine.max_model_len / shards)
+    if device == "GPU":
+        asked = f"{engine.max_model_len:,} tokens x {per_token:,} bytes"
+    else:
+        asked = "serve.engine.kv_cache_gb_on_cpu"
     return MemoryEstimate(
         device=device,
         parts=(

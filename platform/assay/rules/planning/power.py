@@ -36,7 +36,10 @@ def share_limit(
     """A share against a fixed limit, decided by Clopper and Pearson's bound."""
     errors = limit if direction == "at_most" else 1 - limit
     half = errors / 2
-    detectable = None if num_items is None else _detectable_errors(num_items, errors, confidence)
+    if num_items is None:
+        detectable = None
+    else:
+        detectable = _detectable_errors(num_items, errors, confidence)
     return LimitPlan(
         task=task,
         requirement=requirement,
@@ -147,7 +150,9 @@ def share_needs(errors: float, confidence: float) -> int | None:
     (`rules.statistics.means`)."""
     if errors <= 0:
         return None
-    return 1 if errors >= 1 else math.ceil(math.log(1 - confidence) / math.log(1 - errors))
+    if errors >= 1:
+        return 1
+    return math.ceil(math.log(1 - confidence) / math.log(1 - errors))
 
 
 def comparison_needs(margin: float, confidence: float) -> int | None:
@@ -157,7 +162,9 @@ def comparison_needs(margin: float, confidence: float) -> int | None:
     most = (1 - margin) / 2
     if most >= 1:
         return None
-    return 1 if most <= 0 else math.ceil(math.log(1 - confidence) / math.log(most))
+    if most <= 0:
+        return 1
+    return math.ceil(math.log(1 - confidence) / math.log(most))
 
 
 def quantile_needs(share: float, confidence: float) -> int:
@@ -171,7 +178,9 @@ def binomial_cdf(k: int, n: int, p: float) -> float:
     - k, k + 1)."""
     if k < 0:
         return 0.0
-    return 1.0 if k >= n else _beta_share(n - k, k + 1, 1 - p)
+    if k >= n:
+        return 1.0
+    return _beta_share(n - k, k + 1, 1 - p)
 
 
 def _items_for_gap(gap: float, confidence: float) -> int:
@@ -199,7 +208,10 @@ def _detectable_errors(n: int, limit: float, confidence: float) -> float | None:
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (middle, high) if binomial_cdf(allowed, n, middle) > POWER else (low, middle)
+        if binomial_cdf(allowed, n, middle) > POWER:
+            low, high = middle, high
+        else:
+            low, high = low, middle
     return low
 
 
@@ -211,10 +223,13 @@ def _most_allowed(n: int, limit: float, confidence: float) -> int | None:
     low, high = -1, n  # `low` is allowed, `high` is not
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (
-            (middle, high) if binomial_cdf(middle, n, limit) <= 1 - confidence else (low, middle)
-        )
-    return low if low >= 0 else None
+        if binomial_cdf(middle, n, limit) <= 1 - confidence:
+            low, high = middle, high
+        else:
+            low, high = low, middle
+    if low >= 0:
+        return low
+    return None
 
 
 def _items_for(truth: float, limit: float, confidence: float) -> int | None:

@@ -107,11 +107,9 @@ def _epochs(template: Template, examples: int) -> Advice:
         return Advice(1, "preferences are soon learned by heart")
     if examples < 1000:
         return Advice(5, f"{examples:,} examples are few")
-    return (
-        Advice(3, "usual for thousands of examples")
-        if examples < 100_000
-        else Advice(1, "there are many examples")
-    )
+    if examples < 100_000:
+        return Advice(3, "usual for thousands of examples")
+    return Advice(1, "there are many examples")
 
 
 def _warmup(template: Template, steps: int) -> Advice:

@@ -27,7 +27,9 @@ class Script(NamedTuple):
 
     def tokens_per_letter(self, vocab_size: int | None) -> float:
         """For a vocabulary of this size; of many entries when it is not known."""
-        return self.many if vocab_size is None or vocab_size >= MANY_ENTRIES else self.few
+        if vocab_size is None or vocab_size >= MANY_ENTRIES:
+            return self.many
+        return self.few
 
 
 SCRIPTS = (
@@ -55,7 +57,10 @@ OTHER = Script(re.compile("[^\x00-\x7f]"), 1.5, 2.5)
 def estimated_tokens(text: str, vocab_size: int | None = None) -> float:
     """Tokens of a text, for a vocabulary of this size (of many entries when it is not known). A
     digit is a token of its own, as with most tokenizers now."""
-    num_ascii = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
+    if text.isascii():
+        num_ascii = len(text)
+    else:
+        num_ascii = len(text.encode("ascii", "ignore"))
     found = sum(map(_ascii_tokens, _ASCII_PIECE.findall(text)))
     num_left = len(text) - num_ascii
     for script in SCRIPTS:

@@ -47,7 +47,12 @@ def trained_parameters(train: TrainSpec, shape: ModelShape) -> int:
     if method.p_tuning:
         inner = method.p_tuning.hidden_size
         return method.p_tuning.num_virtual_tokens * h + 2 * h * inner + inner * inner
-    rank = method.adalora.init_r if method.adalora else method.low_rank.r if method.low_rank else 0
+    if method.adalora:
+        rank = method.adalora.init_r
+    elif method.low_rank:
+        rank = method.low_rank.r
+    else:
+        rank = 0
     adapted = sum(
         sides[0] + sides[1] for name, sides in linear(shape).items() if is_adapted(method, name)
     )
@@ -59,7 +64,9 @@ def layers_with_backward(train: TrainSpec, shape: ModelShape) -> int:
     freeze, layers = train.method.freeze, _layer_indices(train.method)
     if freeze is not None and not freeze.trainable:
         return min(freeze.last_layers or shape.num_layers, shape.num_layers)
-    return shape.num_layers - min(min(layers), shape.num_layers) if layers else shape.num_layers
+    if layers:
+        return shape.num_layers - min(min(layers), shape.num_layers)
+    return shape.num_layers
 
 
 def weights_part(
@@ -70,7 +77,10 @@ def weights_part(
     whole, quantized = shape.num_parameters + own, 0
     if train.method.qlora:
         quantized = shape.num_layers * sum(a * b for a, b in linear(shape).values())
-    low = QLORA_BYTES[train.method.qlora.double_quant] if train.method.qlora else 0
+    if train.method.qlora:
+        low = QLORA_BYTES[train.method.qlora.double_quant]
+    else:
+        low = 0
     formula = f"{whole - quantized:,} weights x {width} bytes{over(shards)} [ZeRO]"
     return MemoryPart(
         name="weights",
@@ -135,13 +145,17 @@ def is_adapted(method: MethodSpec, name: str) -> bool:
 
 def _layer_indices(method: MethodSpec) -> tuple[int, ...] | None:
     adapter = method.low_rank or method.adalora or method.bottleneck
-    return adapter.layer_indices() if adapter else None
+    if adapter:
+        return adapter.layer_indices()
+    return None
 
 
 def num_chosen_layers(method: MethodSpec, shape: ModelShape) -> int:
     """Layers that have an adapter."""
     layers = _layer_indices(method)
-    return shape.num_layers if layers is None else sum(layer < shape.num_layers for layer in layers)
+    if layers is None:
+        return shape.num_layers
+    return sum(layer < shape.num_layers for layer in layers)
 
 
 def _bottleneckweights_part(bottleneck: BottleneckSpec, width: int) -> int:
@@ -178,4 +192,6 @@ def _unfrozen(method: MethodSpec, shape: ModelShape) -> int:
 
 def over(shards: int) -> str:
     """A formula's last words: among how many workers its part is shared."""
-    return f" / {shards} workers" if shards > 1 else ""
+    if shards > 1:
+        return f" / {shards} workers"
+    return ""

@@ -61,7 +61,10 @@ def estimated_data(
             lengths.append(min(length, max_length))
             loss += min(sum(count for bears, count in tokens if bears), max_length)
     gate_share = data.gate if isinstance(data.gate, float) else 0.0
-    chosen = min(1.0, data.max_samples / max(1, len(examples))) if data.max_samples else 1.0
+    if data.max_samples:
+        chosen = min(1.0, data.max_samples / max(1, len(examples)))
+    else:
+        chosen = 1.0
     share = chosen * max(
         0.0, 1 - gate_share - (data.selection if isinstance(data.selection, float) else 0.0)
     )

@@ -94,7 +94,10 @@ def check_champion(scorecard: Scorecard, champion_digest: str | None) -> None:
     compared = scorecard.champion_digest
     if compared is None or champion_digest == scorecard.artifact_digest:
         return
-    stands_in = scorecard.base_digest if champion_digest is None else champion_digest
+    if champion_digest is None:
+        stands_in = scorecard.base_digest
+    else:
+        stands_in = champion_digest
     if compared != stands_in:
         raise IntegrityError(
             f"the candidate was compared with champion {_short(compared)}, and the champion is "
@@ -233,8 +236,14 @@ def _shortfall(
     faults: dict[str, str],
 ) -> str:
     """What is missing, what does not count and why, and who can help."""
-    have = f"has {len(valid)} of the {needed} approvals needed" if valid else "is not approved"
-    why = f", because {_missed(scorecard)}" if needed > approval_spec.required else ""
+    if valid:
+        have = f"has {len(valid)} of the {needed} approvals needed"
+    else:
+        have = "is not approved"
+    if needed > approval_spec.required:
+        why = f", because {_missed(scorecard)}"
+    else:
+        why = ""
     parts = [f"run {run} {have}{why}"]
     if needed > len(approval_spec.reviewers):
         parts.append(
@@ -259,7 +268,9 @@ def _missed(scorecard: Scorecard) -> str:
 
 
 def _short(digest: str | None) -> str:
-    return digest[:12] if digest else "nothing"
+    if digest:
+        return digest[:12]
+    return "nothing"
 
 
 def _listed(names: Collection[str]) -> str:
@@ -267,4 +278,6 @@ def _listed(names: Collection[str]) -> str:
 
 
 def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.0f} minutes"
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{seconds / 60:.0f} minutes"

@@ -18,8 +18,13 @@ def verdict_on_step(
     were set to zero by a restart of the gateway, so they are counted from zero.
     """
     restarted = after[0] < before[0] or after[1] < before[1]
-    requests, errors = after if restarted else (after[0] - before[0], after[1] - before[1])
+    if restarted:
+        requests, errors = after
+    else:
+        requests, errors = after[0] - before[0], after[1] - before[1]
     requests = max(requests, errors)  # an error may be counted a moment before its request
     if clopper_pearson_lower(errors, requests, CONFIDENCE) > max_error_rate:
         return "roll_back"
-    return "hold" if errors > max_error_rate * requests else "advance"
+    if errors > max_error_rate * requests:
+        return "hold"
+    return "advance"

@@ -50,7 +50,9 @@ def exploit(losses: Sequence[float | None], *, factor: int, draws: random.Random
     num = max(1, len(losses) // factor)
     best = order[:num]
     worst = [trial for trial, loss in enumerate(losses) if loss is None] + order[num:][-num:]
-    return {trial: draws.choice(best) for trial in sorted(worst)} if best else {}
+    if best:
+        return {trial: draws.choice(best) for trial in sorted(worst)}
+    return {}
 
 
 def perturbed(rate: float, ends: tuple[float, float], draws: random.Random) -> float:

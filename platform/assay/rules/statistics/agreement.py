@@ -61,11 +61,17 @@ def agreement(
     agreed = [float(abs(x - y) <= within) for x, y in zip(first, second, strict=True)]
     num_agreed = int(sum(agreed))
     if len(set(clusters)) == len(clusters):
-        lower = clopper_pearson_lower(num_agreed, len(agreed), confidence) if agreed else 0.0
+        if agreed:
+            lower = clopper_pearson_lower(num_agreed, len(agreed), confidence)
+        else:
+            lower = 0.0
     else:
         lower = mean_bounds(agreed, clusters, confidence).lower
     kappa = weighted_kappa(first, second)
-    bound = _kappa_lower(first, second, clusters, scale, confidence) if kappa is not None else None
+    if kappa is not None:
+        bound = _kappa_lower(first, second, clusters, scale, confidence)
+    else:
+        bound = None
     return Agreement(
         num_agreed, lower, kappa, None if kappa is None or bound is None else min(bound, kappa)
     )
@@ -76,7 +82,9 @@ def weighted_kappa(first: Sequence[int], second: Sequence[int]) -> float | None:
     import numpy as np
 
     found = float(_kappas(_moments(first, second).sum(axis=1)))
-    return None if np.isnan(found) else found
+    if np.isnan(found):
+        return None
+    return found
 
 
 def _kappa_lower(

@@ -96,7 +96,9 @@ def mean_p(
     from scipy.special import stdtr
 
     if not scores or hypothesis <= lowest:
-        return 1.0 if not scores else 0.0
+        if not scores:
+            return 1.0
+        return 0.0
     sums, sizes = _by_cluster(scores, clusters)
     of_gaffke = _gaffke_p(sums, sizes, lowest, hypothesis)
     if len(sums) < 2:
@@ -105,7 +107,10 @@ def mean_p(
         _standard_error(scores, sums, sizes),
         hypothesis - math.fsum(scores) / len(scores),
     )
-    of_student = float(stdtr(len(sums) - 1, distance / error)) if error else float(distance >= 0)
+    if error:
+        of_student = float(stdtr(len(sums) - 1, distance / error))
+    else:
+        of_student = float(distance >= 0)
     return max(of_gaffke, of_student)
 
 

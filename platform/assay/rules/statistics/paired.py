@@ -63,7 +63,9 @@ def paired_p(b: int, c: int, n: int, difference: float) -> float:
     from scipy.special import bdtrc, gammaln, xlogy
 
     if abs(difference) >= 1:
-        return 1.0 if tango_score(b, c, n, difference) <= 0 else 0.0
+        if tango_score(b, c, n, difference) <= 0:
+            return 1.0
+        return 0.0
     fewest = _fewest_gains(n, difference, tango_score(b, c, n, difference))
     smallest = abs(difference)
     shares = smallest + (1 - smallest) * (np.arange(NUM_SHARES) / (NUM_SHARES - 1)) ** 2

@@ -41,7 +41,9 @@ def items_needed(
         chance = bdtrc(np.floor(observed * n + slack) - 1, n, limit)
     # The bound meets the limit exactly when such a count would be this rare at the limit itself.
     enough = np.flatnonzero(chance <= 1 - confidence)
-    return int(n[enough[0]]) if enough.size else None
+    if enough.size:
+        return int(n[enough[0]])
+    return None
 
 
 @lru_cache(maxsize=4096)
@@ -64,8 +66,13 @@ def pairs_needed(b: int, c: int, n: int, margin: float, confidence: float) -> in
         high = 2 * low
         while high < MOST_EXACT and not enough(high):
             low, high = high, 2 * high
-        low = high if high >= MOST_EXACT else bisect_left(range(high), True, lo=low, key=enough)
-    return low if low <= MOST_ITEMS else None
+        if high >= MOST_EXACT:
+            low = high
+        else:
+            low = bisect_left(range(high), True, lo=low, key=enough)
+    if low <= MOST_ITEMS:
+        return low
+    return None
 
 
 def smallest_detectable(
@@ -80,9 +87,13 @@ def smallest_detectable(
         most = (
             bisect_right(counts, limit, key=lambda k: clopper_pearson_upper(k, n, confidence)) - 1
         )
-        return clopper_pearson_upper(most, n, 1 - power) if most >= 0 else None
+        if most >= 0:
+            return clopper_pearson_upper(most, n, 1 - power)
+        return None
     fewest = bisect_left(counts, limit, key=lambda k: clopper_pearson_lower(k, n, confidence))
-    return clopper_pearson_lower(fewest, n, 1 - power) if fewest <= n else None
+    if fewest <= n:
+        return clopper_pearson_lower(fewest, n, 1 - power)
+    return None
 
 
 def smallest_detectable_difference(

@@ -68,7 +68,9 @@ def tango_score(b: int, c: int, n: int, difference: float) -> float:
     surplus = b - c - n * difference
     variance = n * (2 * _base_only(b, c, n, difference) + difference * (1 - difference))
     if variance <= 0:
-        return math.copysign(math.inf, surplus) if surplus else 0.0
+        if surplus:
+            return math.copysign(math.inf, surplus)
+        return 0.0
     return surplus / math.sqrt(variance)
 
 
@@ -79,7 +81,10 @@ def _base_only(b: int, c: int, n: int, difference: float) -> float:
     product = c * difference * (1 - difference)
     root = math.sqrt(max(0.0, linear**2 + 8 * n * product))
     # Two forms of one root: each is used where it does not subtract nearly equal numbers.
-    q = (root - linear) / (4 * n) if linear <= 0 else 2 * product / (root + linear)
+    if linear <= 0:
+        q = (root - linear) / (4 * n)
+    else:
+        q = 2 * product / (root + linear)
     return min(max(q, 0.0, -difference), (1 - difference) / 2)
 
 

@@ -17,7 +17,9 @@ def quantile_upper(values: Sequence[float], share: float, confidence: float) -> 
         return math.inf
     # The k-th smallest lies below the quantile only if k or more values do.
     rank = int(binom.ppf(confidence, len(values), share)) + 1
-    return sorted(values)[rank - 1] if rank <= len(values) else math.inf
+    if rank <= len(values):
+        return sorted(values)[rank - 1]
+    return math.inf
 
 
 def quantile_lower(values: Sequence[float], share: float, confidence: float) -> float:

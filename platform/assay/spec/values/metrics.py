@@ -193,9 +193,10 @@ def metrics_of(
         return None
     made = {name for name in BY_NAME if metric_fault(name, config, settings, judge) is None}
     filters = [entry.get("name") for entry in config.get("filter_list") or ()]
-    filtered = (
-        {f"{score},{name}" for score in own for name in filters} if len(filters) > 1 else set()
-    )
+    if len(filters) > 1:
+        filtered = {f"{score},{name}" for score in own for name in filters}
+    else:
+        filtered = set()
     return frozenset(own | made | filtered)
 
 
