@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from assay.loader.annotations import meanings
 from assay.records.record import digest_of
 from assay.rules.gate.early_stopping import ABSTENTION_METRICS, ZERO_OR_ONE
-from assay.rules.gate.verdict import LOWER_IS_BETTER
+from assay.rules.gate.evidence import LOWER_IS_BETTER
 from assay.spec.block import Block
 from assay.spec.gate import JudgeSpec, Limit, SuiteSpec, TaskSettings
 from assay.spec.values.metrics import HELD_OUT_CONFIG, METRICS, metric_fault, metrics_of, own_scores

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from assay.records.gate import Evaluation, LimitResult, Outcome, Sample, TaskResult
 from assay.records.selftest import LimitSelftest, Outcomes, Planted, Rate
 from assay.rules.gate.attempts import corrected_confidence
-from assay.rules.gate.verdict import LOWER_IS_BETTER, evaluate_limits, overall
+from assay.rules.gate.evidence import LOWER_IS_BETTER
+from assay.rules.gate.verdict import evaluate_limits, overall
 from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper
 from assay.spec.gate import Limit, SuiteSpec
 from assay.spec.values.metrics import CORPUS_WIDE, RIGHT
