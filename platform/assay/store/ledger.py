@@ -1,7 +1,6 @@
 """The ledger: what was run, what came of it, who agreed, and where traffic went. SQL, through
 SQLAlchemy."""
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from assay.errors import AssayError, NotApproved, UsageError
 from assay.records.record import Record, digest_of
 from assay.records.releases.audit import Actor, AuditEvent
 from assay.records.releases.release import Approval, Champion, Traffic
+from assay.store import tables
 from assay.store.audit import Audit, check_vouched, this_process
 from assay.store.database import Database
 from assay.store.releases import Releases
@@ -27,79 +27,6 @@ CLOCK_SKEW_S = 60.0
 """How far ahead of the ledger's clock a reviewer's may be."""
 
 NO_RUNS = "no runs yet; `assay run SPEC` makes the first"
-
-_tables = sql.MetaData()
-
-_runs = sql.Table(
-    "runs",
-    _tables,
-    sql.Column("id", sql.String, primary_key=True),
-    sql.Column("name", sql.String, nullable=False),
-    sql.Column("spec", sql.Text, nullable=False),
-    sql.Column("created_at", sql.Float, nullable=False),
-)
-_starts = sql.Table(
-    "starts",
-    _tables,
-    sql.Column("id", sql.Integer, primary_key=True),
-    sql.Column("run", sql.ForeignKey("runs.id"), nullable=False, index=True),
-    sql.Column("started_by", sql.String, nullable=False),
-    sql.Column("host", sql.String, nullable=False),
-    sql.Column("process", sql.Integer, nullable=False),
-    sql.Column("at", sql.Float, nullable=False),
-)
-_records = sql.Table(
-    "records",
-    _tables,
-    sql.Column("key", sql.String, primary_key=True),
-    sql.Column("stage", sql.String, nullable=False),
-    sql.Column("run", sql.ForeignKey("runs.id"), nullable=False),
-    sql.Column("record", sql.Text, nullable=False),
-    sql.Column("seconds", sql.Float, nullable=False),
-    sql.Column("at", sql.Float, nullable=False),
-)
-_stages = sql.Table(
-    "stages",
-    _tables,
-    sql.Column("id", sql.Integer, primary_key=True),
-    sql.Column("run", sql.ForeignKey("runs.id"), nullable=False, index=True),
-    sql.Column("stage", sql.String, nullable=False),
-    sql.Column("key", sql.String, nullable=False),
-    sql.Column("state", sql.String, nullable=False),
-    sql.Column("started_at", sql.Float, nullable=False),
-    sql.Column("ended_at", sql.Float),
-    sql.Column("error", sql.Text),
-)
-_inputs = sql.Table(
-    "inputs",
-    _tables,
-    sql.Column("key", sql.String, primary_key=True),
-    sql.Column("inputs", sql.Text, nullable=False),
-)
-_approvals = sql.Table(
-    "approvals",
-    _tables,
-    sql.Column("id", sql.Integer, primary_key=True),
-    sql.Column("run", sql.ForeignKey("runs.id"), nullable=False, index=True),
-    sql.Column("approval", sql.Text, nullable=False),
-)
-_traffic = sql.Table(
-    "traffic",
-    _tables,
-    sql.Column("id", sql.Integer, primary_key=True),
-    sql.Column("at", sql.Float, nullable=False),
-    sql.Column("traffic", sql.Text, nullable=False),
-)
-_attempts = sql.Table(
-    "attempts",
-    _tables,
-    sql.Column("id", sql.Integer, primary_key=True),
-    sql.Column("split", sql.String, nullable=False, index=True),
-    sql.Column("subject", sql.String, nullable=False),
-    sql.Column("run", sql.ForeignKey("runs.id"), nullable=False),
-    sql.Column("at", sql.Float, nullable=False),
-    sql.UniqueConstraint("split", "subject"),
-)
 
 
 @dataclass(frozen=True)
@@ -142,7 +69,7 @@ class Ledger:
 
     def __init__(self, url: str) -> None:
         self._database = Database(url)
-        self._database.make_tables(_tables)
+        self._database.make_tables(tables.ledger)
         self.audit = Audit(self._database)
         self.releases = Releases(self._database, self.audit, self._add_traffic)
         self._adopt_what_was_there()
@@ -165,10 +92,14 @@ class Ledger:
         id is another spec's: its reviewers must not become this one's."""
         actor = this_process(started_by)
         with self._database.writing() as connection:
-            there = connection.execute(sql.select(_runs.c.spec).where(_runs.c.id == run)).scalar()
+            there = connection.execute(
+                sql.select(tables.runs.c.spec).where(tables.runs.c.id == run)
+            ).scalar()
             if there is None:
                 connection.execute(
-                    _runs.insert().values(id=run, name=name, spec=spec, created_at=time.time())
+                    tables.runs.insert().values(
+                        id=run, name=name, spec=spec, created_at=time.time()
+                    )
                 )
             elif json.loads(there) != json.loads(spec):
                 raise UsageError(
@@ -181,7 +112,7 @@ class Ledger:
                 "host": actor.host,
                 "process": actor.process,
             }
-            connection.execute(_starts.insert().values({**values, "at": time.time()}))
+            connection.execute(tables.starts.insert().values({**values, "at": time.time()}))
             content = {"by": started_by, "spec": digest_of(json.loads(spec))}
             self.audit.append(connection, "start", run=run, content=content, actor=actor)
 
@@ -203,11 +134,15 @@ class Ledger:
     def runs(self) -> list[RunRow]:
         """All runs, the one started last first."""
         last = (
-            sql.select(_starts.c.run, sql.func.max(_starts.c.id).label("last"))
-            .group_by(_starts.c.run)
+            sql.select(tables.starts.c.run, sql.func.max(tables.starts.c.id).label("last"))
+            .group_by(tables.starts.c.run)
             .subquery()
         )
-        query = sql.select(_runs).join(last, last.c.run == _runs.c.id).order_by(last.c.last.desc())
+        query = (
+            sql.select(tables.runs)
+            .join(last, last.c.run == tables.runs.c.id)
+            .order_by(last.c.last.desc())
+        )
         with self._database.reading() as connection:
             return [RunRow(**row) for row in connection.execute(query).mappings()]
 
@@ -216,7 +151,7 @@ class Ledger:
         with self._database.reading() as connection:
             return set(
                 connection.execute(
-                    sql.select(_starts.c.started_by).where(_starts.c.run == run)
+                    sql.select(tables.starts.c.started_by).where(tables.starts.c.run == run)
                 ).scalars()
             )
 
@@ -234,11 +169,11 @@ class Ledger:
             if (
                 inputs
                 and not connection.execute(
-                    sql.select(_inputs.c.key).where(_inputs.c.key == key)
+                    sql.select(tables.inputs.c.key).where(tables.inputs.c.key == key)
                 ).first()
             ):
-                connection.execute(_inputs.insert().values(key=key, inputs=inputs))
-            result = connection.execute(_stages.insert().values(values))
+                connection.execute(tables.inputs.insert().values(key=key, inputs=inputs))
+            result = connection.execute(tables.stages.insert().values(values))
             return int(result.inserted_primary_key[0]) if result.inserted_primary_key else 0
 
     def finish_stage(self, attempt: int, record: Record) -> None:
@@ -246,13 +181,13 @@ class Ledger:
         now = time.time()
         with self._database.writing() as connection:
             row = (
-                connection.execute(sql.select(_stages).where(_stages.c.id == attempt))
+                connection.execute(sql.select(tables.stages).where(tables.stages.c.id == attempt))
                 .mappings()
                 .one()
             )
-            connection.execute(_records.delete().where(_records.c.key == row["key"]))
+            connection.execute(tables.records.delete().where(tables.records.c.key == row["key"]))
             connection.execute(
-                _records.insert().values(
+                tables.records.insert().values(
                     key=row["key"],
                     stage=row["stage"],
                     run=row["run"],
@@ -262,12 +197,14 @@ class Ledger:
                 )
             )
             connection.execute(
-                _stages.update().where(_stages.c.id == attempt).values(state="done", ended_at=now)
+                tables.stages.update()
+                .where(tables.stages.c.id == attempt)
+                .values(state="done", ended_at=now)
             )
             content = {
                 "stage": row["stage"],
                 "key": row["key"],
-                "record": _digest_of_text(record.model_dump_json()),
+                "record": tables.digest_of_text(record.model_dump_json()),
             }
             self.audit.append(
                 connection, "stage", run=row["run"], content=content, actor=this_process("")
@@ -277,14 +214,16 @@ class Ledger:
         """Ends the attempt without a record."""
         with self._database.writing() as connection:
             values = {"state": "failed", "ended_at": time.time(), "error": error}
-            connection.execute(_stages.update().where(_stages.c.id == attempt).values(values))
+            connection.execute(
+                tables.stages.update().where(tables.stages.c.id == attempt).values(values)
+            )
 
     def reuse_stage(self, run: str, stage: str, key: str) -> None:
         """Notes that a stage was not run because its record stood already."""
         now = time.time()
         with self._database.writing() as connection:
             newest = (
-                connection.execute(_newest_stages(run).where(_stages.c.stage == stage))
+                connection.execute(tables.newest_stages(run).where(tables.stages.c.stage == stage))
                 .mappings()
                 .first()
             )
@@ -298,12 +237,12 @@ class Ledger:
                 "started_at": now,
                 "ended_at": now,
             }
-            connection.execute(_stages.insert().values(values))
+            connection.execute(tables.stages.insert().values(values))
 
     def record(self, key: str) -> RecordRow | None:
         """The record under a key."""
-        columns = [_records.c[name] for name in RecordRow.__dataclass_fields__]
-        query = sql.select(*columns).where(_records.c.key == key)
+        columns = [tables.records.c[name] for name in RecordRow.__dataclass_fields__]
+        query = sql.select(*columns).where(tables.records.c.key == key)
         with self._database.reading() as connection:
             row = connection.execute(query).mappings().first()
         return RecordRow(**row) if row else None
@@ -311,13 +250,17 @@ class Ledger:
     def inputs(self, key: str) -> str | None:
         """What a key is made of, as JSON; None for a key of an older version."""
         with self._database.reading() as connection:
-            query = sql.select(_inputs.c.inputs).where(_inputs.c.key == key)
+            query = sql.select(tables.inputs.c.inputs).where(tables.inputs.c.key == key)
             return connection.execute(query).scalar()
 
     def stages(self, run: str) -> list[StageRow]:
         """The newest attempt at each stage, in the order in which they were begun."""
         with self._database.reading() as connection:
-            rows = connection.execute(_newest_stages(run).order_by(_stages.c.id)).mappings().all()
+            rows = (
+                connection.execute(tables.newest_stages(run).order_by(tables.stages.c.id))
+                .mappings()
+                .all()
+            )
         return [
             StageRow(**{name: row[name] for name in StageRow.__dataclass_fields__}) for row in rows
         ]
@@ -337,8 +280,8 @@ class Ledger:
                 )
             word = approval.model_copy(update={"recorded_at": now, "actor": actor})
             text = word.model_dump_json()
-            connection.execute(_approvals.insert().values(run=approval.run, approval=text))
-            content = {"word": _digest_of_text(text)}
+            connection.execute(tables.approvals.insert().values(run=approval.run, approval=text))
+            content = {"word": tables.digest_of_text(text)}
             self.audit.append(
                 connection, approval.decision, run=approval.run, content=content, actor=actor
             )
@@ -350,9 +293,9 @@ class Ledger:
 
     def _approval_texts(self, run: str) -> Sequence[str]:
         query = (
-            sql.select(_approvals.c.approval)
-            .where(_approvals.c.run == run)
-            .order_by(_approvals.c.id)
+            sql.select(tables.approvals.c.approval)
+            .where(tables.approvals.c.run == run)
+            .order_by(tables.approvals.c.id)
         )
         with self._database.reading() as connection:
             return connection.execute(query).scalars().all()
@@ -366,14 +309,14 @@ class Ledger:
         numbers = [0]
         with self._database.writing() as connection:
             for split in splits:
-                own = sql.select(_attempts.c.id).where(
-                    _attempts.c.split == split, _attempts.c.subject == subject
+                own = sql.select(tables.attempts.c.id).where(
+                    tables.attempts.c.split == split, tables.attempts.c.subject == subject
                 )
                 if connection.execute(own).first() is None:
                     values = {"split": split, "subject": subject, "run": run, "at": time.time()}
-                    connection.execute(_attempts.insert().values(values))
+                    connection.execute(tables.attempts.insert().values(values))
                 before = sql.select(sql.func.count()).where(
-                    _attempts.c.split == split, _attempts.c.id <= own.scalar_subquery()
+                    tables.attempts.c.split == split, tables.attempts.c.id <= own.scalar_subquery()
                 )
                 numbers.append(int(connection.execute(before).scalar_one()))
             if budget is not None and max(numbers) > budget:
@@ -383,7 +326,7 @@ class Ledger:
 
     def num_attempts(self, split: str) -> int:
         """How many candidates were evaluated with the items of a split."""
-        query = sql.select(sql.func.count()).where(_attempts.c.split == split)
+        query = sql.select(sql.func.count()).where(tables.attempts.c.split == split)
         with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one())
 
@@ -394,17 +337,23 @@ class Ledger:
 
     def _add_traffic(self, connection: Connection, traffic: Traffic, actor: Actor) -> None:
         text = traffic.model_dump_json()
-        connection.execute(_traffic.insert().values(at=time.time(), traffic=text))
+        connection.execute(tables.traffic.insert().values(at=time.time(), traffic=text))
         run = traffic.champion.run if traffic.champion else ""
         self.audit.append(
-            connection, "traffic", run=run, content={"traffic": _digest_of_text(text)}, actor=actor
+            connection,
+            "traffic",
+            run=run,
+            content={"traffic": tables.digest_of_text(text)},
+            actor=actor,
         )
 
     def traffic(self) -> Sequence[Traffic]:
         """Every change of traffic, in order."""
         with self._database.reading() as connection:
             texts = (
-                connection.execute(sql.select(_traffic.c.traffic).order_by(_traffic.c.id))
+                connection.execute(
+                    sql.select(tables.traffic.c.traffic).order_by(tables.traffic.c.id)
+                )
                 .scalars()
                 .all()
             )
@@ -420,7 +369,7 @@ class Ledger:
         what one has; returns the whole audit."""
         with self._database.reading() as connection:
             events = self.audit.events(connection)
-            check_vouched(events, self._facts(connection))
+            check_vouched(events, tables.facts(connection))
         return events
 
     def _adopt_what_was_there(self) -> None:
@@ -428,7 +377,7 @@ class Ledger:
         with self._database.reading() as connection:
             if (
                 not self.audit.is_empty(connection)
-                or not connection.execute(sql.select(_runs.c.id).limit(1)).first()
+                or not connection.execute(sql.select(tables.runs.c.id).limit(1)).first()
             ):
                 return
         with self._database.writing() as connection:
@@ -437,32 +386,6 @@ class Ledger:
                     connection,
                     "adopted",
                     run="",
-                    content=self._facts(connection),
+                    content=tables.facts(connection),
                     actor=this_process(""),
                 )
-
-    def _facts(self, connection: Connection) -> dict[str, list[list[str]]]:
-        """What the audit vouches for, as it stands in the tables."""
-        words = sql.select(_approvals.c.run, _approvals.c.approval).order_by(_approvals.c.id)
-        traffic = sql.select(_traffic.c.traffic).order_by(_traffic.c.id)
-        records = sql.select(_records.c.key, _records.c.record).order_by(_records.c.key)
-        starts = sql.select(_starts.c.run, _starts.c.started_by).order_by(_starts.c.id)
-        return {
-            "words": [[run, _digest_of_text(text)] for run, text in connection.execute(words)],
-            "traffic": [
-                ["", _digest_of_text(text)] for text in connection.execute(traffic).scalars()
-            ],
-            "records": [[key, _digest_of_text(text)] for key, text in connection.execute(records)],
-            "starts": [[run, by] for run, by in connection.execute(starts)],
-        }
-
-
-def _newest_stages(run: str) -> sql.Select[tuple[object, ...]]:
-    newest = (
-        sql.select(sql.func.max(_stages.c.id)).where(_stages.c.run == run).group_by(_stages.c.stage)
-    )
-    return sql.select(_stages).where(_stages.c.id.in_(newest))
-
-
-def _digest_of_text(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
