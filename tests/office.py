@@ -22,7 +22,7 @@ from assay.engines.evaluation.harness import TaskFile
 from assay.errors import AssayError
 from assay.flow.pipeline.context import RunContext
 from assay.flow.pipeline.graph import stages_of
-from assay.flow.release.head import head_file
+from assay.flow.place.head import head_file
 from assay.flow.release.operations import promote_run, record_decision
 from assay.records.gate import Evaluation, EvaluationRecord, GateRecord, Sample, TaskResult
 from assay.records.releases.release import Champion
@@ -381,10 +381,18 @@ class Office:
             env[f"ASSAY_{name.upper()}"] = str(getattr(self.settings, name))
         return {**env, "PYTHONPATH": os.pathsep.join(sys.path)}
 
-    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """The `assay` command at this place."""
+    def command(
+        self, *arguments: str, typed: str = "", **variables: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """The `assay` command at this place, with more of its settings as `variables`."""
+        more = {f"ASSAY_{name.upper()}": value for name, value in variables.items()}
         return subprocess.run(
-            [*ASSAY, *arguments], env=self.environment(), capture_output=True, text=True, timeout=60
+            [*ASSAY, *arguments],
+            env=self.environment() | more,
+            input=typed,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
 
     def begin(self, *arguments: str) -> "subprocess.Popen[str]":

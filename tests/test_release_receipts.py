@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from assay.errors import ExitCode, IntegrityError, NotApproved, PlaceError
+from assay.flow.place.book import place_keys
 from assay.flow.release.operations import rollback_run
-from assay.flow.release.receipts import place_keys, receipt_store, verify_folder
+from assay.flow.release.receipts import receipt_store, verify_folder
 from assay.records.releases.receipt import Envelope, Statement, read_statement
 from assay.store.receipts import PlaceKeys, ReceiptStore, open_receipt
 from office import Office, office, running  # noqa: F401

@@ -93,6 +93,16 @@ class Settings:
     user: str = field(default_factory=lambda: _env("USER", getpass.getuser()))
     """`ASSAY_USER`: who is working; the login name when not said."""
 
+    token: str = field(default_factory=lambda: _env("TOKEN", ""), repr=False)
+    """`ASSAY_TOKEN`: the personal token of who is working; the one of `assay login` when not
+    said."""
+
+    token_file: Path = field(
+        default_factory=lambda: Path(_env("TOKEN_FILE", str(_home() / f"login-{os.getuid()}")))
+    )
+    """`ASSAY_TOKEN_FILE`: where `assay login` keeps a token, mode 0600; a file of yours in
+    `ASSAY_HOME` when not said."""
+
     def is_readable_by_specs(self, variable: str) -> bool:
         """Whether a spec may name this environment variable."""
         return any(fnmatchcase(variable, pattern.strip()) for pattern in self.spec_env.split(","))

@@ -37,7 +37,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from assay.errors import AssayError
-from assay.flow.release.head import head_file
+from assay.flow.place.head import head_file
 from assay.flow.release.operations import (
     promote_run,
     reconcile_releases,

@@ -15,7 +15,9 @@ import click
 
 from assay import __version__
 from assay.cli.commands.gate import gate, verdict_code
-from assay.cli.commands.proof import audit, keys, verify
+from assay.cli.place.policy import policy
+from assay.cli.place.proof import audit, keys, verify
+from assay.cli.place.users import login, users
 from assay.cli.terminal.echo import echo
 from assay.errors import EXIT_CODE_MEANINGS, AssayError, ExitCode, InvalidInput
 from assay.settings import Settings
@@ -78,7 +80,7 @@ def assay(verbose: bool) -> None:
 
 
 assay.add_command(gate)
-for command in (keys, verify, audit):
+for command in (keys, verify, audit, users, login, policy):
     assay.add_command(command)
 
 
@@ -537,10 +539,10 @@ def _word(decision: Any, run: str, reviewer: str | None, reason: str, address: s
     from assay.records.releases.run_id import short_run
 
     settings = Settings()
-    name = reviewer or settings.user
-    _elsewhere(address, [decision, run, "--as", name, "--reason", reason])
+    named = ["--as", reviewer] if reviewer else []
+    _elsewhere(address, [decision, run, *named, "--reason", reason])
     word = record_decision(
-        run, decision=decision, reviewer=name, reason=reason, settings=settings, say=echo
+        run, decision=decision, reviewer=reviewer or "", reason=reason, settings=settings, say=echo
     )
     verb = "approved" if decision == "approve" else "rejected"
     echo(f"{word.run} was {verb} by {word.reviewer}; bound to model {word.artifact_digest[:12]}")

@@ -262,11 +262,13 @@ def _spawn(settings: Settings) -> int:
         "ASSAY_GATEWAY_PORT": str(settings.gateway_port),
         "ASSAY_SERVE_PORT": str(settings.serve_port),
     }
+    # a personal token is nothing that outlives its command
+    inherited = {name: value for name, value in os.environ.items() if name != "ASSAY_TOKEN"}
     log = str(supervisor.log_file(settings))
     return os.posix_spawn(
         sys.executable,
         [sys.executable, "-m", supervisor.MODULE],
-        {**os.environ, **variables},
+        {**inherited, **variables},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from assay.errors import IntegrityError
 from assay.records.record import canonical_json, digest_of
 from assay.records.releases.audit import Actor, AuditEvent
+from assay.records.releases.grant import GRANT_KINDS
 from assay.store.database import Database
 
 tables = sql.MetaData()
@@ -33,10 +34,11 @@ _audit = sql.Table(
 )
 
 
-def this_process(name: str) -> Actor:
-    """The actor of what this process does in somebody's name."""
+def this_process(name: str, token: str | None = None) -> Actor:
+    """The actor of what this process does in somebody's name, which a `token` has proved."""
     return Actor(
         name=name,
+        token=token,
         os_user=_login_name(),
         uid=os.getuid(),
         host=socket.gethostname(),
@@ -86,6 +88,18 @@ class Audit:
         """Whether nothing was ever done here, or nothing since the audit is kept."""
         return connection.execute(sql.select(_audit.c.sequence).limit(1)).first() is None
 
+    def grants(self, connection: Connection) -> list[list[str]]:
+        """Kind and digest of each statement on tokens and policies, in their order."""
+        query = (
+            sql.select(_audit.c.kind, _audit.c.content)
+            .where(_audit.c.kind.in_(GRANT_KINDS))
+            .order_by(_audit.c.sequence)
+        )
+        return [
+            [kind, str(json.loads(content).get("statement"))]
+            for kind, content in connection.execute(query)
+        ]
+
     def events(self, connection: Connection | None = None) -> list[AuditEvent]:
         """Every event, the oldest first. Raises `IntegrityError` where the chain is broken."""
         if connection is None:
@@ -125,25 +139,28 @@ def check_vouched(
     """Raises `IntegrityError` unless `facts`, the ledger's rows by table, are what the events have
     written: approvals, starts and changes of traffic row by row and in their order, and the newest
     record under each key."""
-    written: dict[str, list[list[str]]] = {"words": [], "traffic": [], "starts": [], "records": []}
+    written: dict[str, list[list[str]]] = {name: [] for name in facts}
     for event in events:
         if event.kind == "adopted" and event.sequence == 1:
             for name, rows in written.items():
-                rows.extend(event.content[name])
+                rows.extend(event.content.get(name, []))  # an older version knew fewer tables
         elif event.kind in ("approve", "reject"):
             written["words"].append([event.run, event.content["word"]])
         elif event.kind == "traffic":
             written["traffic"].append(["", event.content["traffic"]])
         elif event.kind == "start":
             written["starts"].append([event.run, event.content["by"]])
+        elif event.kind in GRANT_KINDS:
+            written["grants"].append([event.kind, event.content["statement"]])
         elif event.kind == "stage":
             written["records"].append([event.content["key"], event.content["record"]])
     for name, what in (
         ("words", "an approval"),
         ("traffic", "a change of traffic"),
         ("starts", "a start"),
+        ("grants", "a token or a policy"),
     ):
-        _check_rows(written[name], [list(row) for row in facts[name]], what)
+        check_rows(written[name], [list(row) for row in facts[name]], what)
     newest = {
         row[0]: row[1] for row in written["records"]
     }  # a later record replaces an earlier one
@@ -155,7 +172,9 @@ def check_vouched(
             )
 
 
-def _check_rows(written: list[list[str]], there: list[list[str]], what: str) -> None:
+def check_rows(written: list[list[str]], there: list[list[str]], what: str) -> None:
+    """Raises `IntegrityError` unless the rows are those that events have written, in their
+    order."""
     for number, (event, row) in enumerate(zip_longest(written, there), start=1):
         if event == row:
             continue

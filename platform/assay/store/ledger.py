@@ -16,8 +16,9 @@ from assay.records.record import Record, digest_of
 from assay.records.releases.audit import Actor, AuditEvent
 from assay.records.releases.release import Approval, Champion, Traffic
 from assay.store import tables
-from assay.store.audit import Audit, check_vouched, this_process
+from assay.store.audit import Audit, check_rows, check_vouched, this_process
 from assay.store.database import Database
+from assay.store.grants import Grants
 from assay.store.releases import Releases
 
 StageState = Literal["running", "done", "cached", "failed", "killed"]
@@ -72,6 +73,9 @@ class Ledger:
         self._database.make_tables(tables.ledger)
         self.audit = Audit(self._database)
         self.releases = Releases(self._database, self.audit, self._add_traffic)
+        self.grants = Grants(self._database, self.audit)
+        self.actor: Actor | None = None
+        """In whose name this process writes, once that is known."""
         self._adopt_what_was_there()
 
     def close(self) -> None:
@@ -90,7 +94,7 @@ class Ledger:
     def open_run(self, run: str, *, name: str, spec: str, started_by: str) -> None:
         """Writes down a run, and that somebody has started it (again). Raises `UsageError` when the
         id is another spec's: its reviewers must not become this one's."""
-        actor = this_process(started_by)
+        actor = self.actor or this_process(started_by)
         with self._database.writing() as connection:
             there = connection.execute(
                 sql.select(tables.runs.c.spec).where(tables.runs.c.id == run)
@@ -207,7 +211,11 @@ class Ledger:
                 "record": tables.digest_of_text(record.model_dump_json()),
             }
             self.audit.append(
-                connection, "stage", run=row["run"], content=content, actor=this_process("")
+                connection,
+                "stage",
+                run=row["run"],
+                content=content,
+                actor=self.actor or this_process(""),
             )
 
     def fail_stage(self, attempt: int, error: str) -> None:
@@ -269,7 +277,7 @@ class Ledger:
         """Writes down a reviewer's word, with the ledger's time and whose process gave it. Raises
         `NotApproved` for one that is dated ahead of the ledger's clock: it would outlive what it
         says."""
-        actor = this_process(approval.reviewer)
+        actor = self.actor or this_process(approval.reviewer)
         with self._database.writing() as connection:
             now = self._database.now(connection)
             if approval.given_at > now + CLOCK_SKEW_S:
@@ -371,6 +379,13 @@ class Ledger:
             events = self.audit.events(connection)
             check_vouched(events, tables.facts(connection))
         return events
+
+    def check_grants(self) -> None:
+        """Raises `IntegrityError` unless the tokens and policies are those that the audit tells
+        of."""
+        with self._database.reading() as connection:
+            told = self.audit.grants(connection)
+            check_rows(told, tables.grant_rows(connection), "a token or a policy")
 
     def _adopt_what_was_there(self) -> None:
         """Puts what an older version has written at the audit's beginning, once."""

@@ -110,17 +110,26 @@ class ReceiptStore:
 def open_receipt(file: Path, public_keys: Iterable[Path]) -> Statement:
     """The statement in a receipt's file. Raises `IntegrityError` unless one of these keys has
     signed it."""
+    try:
+        text = file.read_text()
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{file} is no receipt: {str(error).splitlines()[0]}") from error
+    return open_envelope(text, public_keys, str(file))
+
+
+def open_envelope(text: str, public_keys: Iterable[Path], file: str) -> Statement:
+    """The statement in an envelope, which messages call `file`; see `open_receipt`."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        envelope = Envelope.model_validate_json(file.read_text())
+        envelope = Envelope.model_validate_json(text)
         signed, payload = envelope.signed_bytes(), base64.b64decode(envelope.payload, validate=True)
         signatures = {
             one.keyid: base64.b64decode(one.sig, validate=True) for one in envelope.signatures
         }
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise IntegrityError(f"{file} is no receipt: {str(error).splitlines()[0]}") from error
     if envelope.payloadType != PAYLOAD_TYPE:
         raise IntegrityError(f"{file} is no receipt: it holds {envelope.payloadType}")

@@ -1,4 +1,4 @@
-"""The tables of the ledger's runs, records, words and traffic."""
+"""The tables of the ledger's runs, records, words, traffic and grants."""
 
 import hashlib
 
@@ -77,6 +77,13 @@ attempts = sql.Table(
     sql.Column("at", sql.Float, nullable=False),
     sql.UniqueConstraint("split", "subject"),
 )
+grants = sql.Table(
+    "grants",
+    ledger,
+    sql.Column("number", sql.Integer, primary_key=True, autoincrement=False),
+    sql.Column("kind", sql.String, nullable=False),
+    sql.Column("envelope", sql.Text, nullable=False),
+)
 
 
 def facts(connection: Connection) -> dict[str, list[list[str]]]:
@@ -91,8 +98,15 @@ def facts(connection: Connection) -> dict[str, list[list[str]]]:
         for name, query in said.items()
     }
     started = sql.select(starts.c.run, starts.c.started_by).order_by(starts.c.id)
+    rows["grants"] = grant_rows(connection)
     rows["starts"] = [[run, by] for run, by in connection.execute(started)]
     return rows
+
+
+def grant_rows(connection: Connection) -> list[list[str]]:
+    """Kind and digest of each row on tokens and policies, in their order."""
+    query = sql.select(grants.c.kind, grants.c.envelope).order_by(grants.c.number)
+    return [[kind, digest_of_text(text)] for kind, text in connection.execute(query)]
 
 
 def newest_stages(run: str) -> sql.Select[tuple[object, ...]]:

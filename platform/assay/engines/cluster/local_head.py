@@ -116,8 +116,9 @@ def is_running(settings: Settings) -> bool:
 
 def environment(settings: Settings) -> dict[str, str]:
     """The environment of the head, and of whatever talks to it."""
+    inherited = {name: value for name, value in os.environ.items() if name != "ASSAY_TOKEN"}
     return {
-        **os.environ,
+        **inherited,
         **SERVE_ENV,
         **FEW_PROCESSES,
         **SELDOM,

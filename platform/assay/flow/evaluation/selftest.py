@@ -15,6 +15,7 @@ from assay.flow.pipeline.executor import StageExecutor, Watcher, only_one
 from assay.flow.pipeline.graph import Stage
 from assay.flow.pipeline.judging import measured_judge
 from assay.flow.pipeline.keys import engine_fingerprint
+from assay.flow.place.identity import act
 from assay.records.evaluation import EvaluationRequest, SlotEvaluation
 from assay.records.gate import Evaluation, GateRecord
 from assay.records.inputs import StageInputs
@@ -55,11 +56,12 @@ def run(
     is damaged by so much, deployed and asked. The ledger keeps the outcome under the suite's
     digest. Raises `UsageError` when there are no such answers."""
     ledger = Ledger(settings.ledger_url)
+    actor = act(settings, ledger, "run")
     source = _source(suite, evaluated, root, ledger)
     name = f"selftest-{source.digest[:6]}"
     with only_one(settings.run_folder(name), name):
         ledger.open_run(
-            name, name="(gate selftest)", spec='{"kind":"selftest"}', started_by=settings.user
+            name, name="(gate selftest)", spec='{"kind":"selftest"}', started_by=actor.name
         )
         attempt = ledger.begin_stage(name, STAGE, reports.selftest_key(source.digest))
         try:

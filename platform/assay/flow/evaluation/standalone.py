@@ -26,6 +26,7 @@ from assay.flow.pipeline.executor import StageExecutor, Watcher, only_one
 from assay.flow.pipeline.graph import Stage, stopping_of
 from assay.flow.pipeline.judging import measured_judge
 from assay.flow.pipeline.keys import engine_fingerprint, folder_fingerprint
+from assay.flow.place.identity import act
 from assay.flow.release.slots import reference_slot
 from assay.records.evaluation import URL_MARK, EvaluationRequest, ModelRef, SlotEvaluation
 from assay.records.gate import Attempt, EvaluationRecord, GateRecord
@@ -78,6 +79,7 @@ def run(
     for request, suite in zip(requests, suites, strict=True):
         _check(request, suite)
     first, ledger = requests[0], Ledger(settings.ledger_url)
+    actor = act(settings, ledger, "run")
     replicas = ReplicasSpec(min=num_replicas, max=num_replicas)
     how = EvalOptions(
         ServeSpec(engine=EngineSpec.model_validate(first.engine), replicas=replicas),
@@ -92,7 +94,7 @@ def run(
             name = _name(request, gate.suite_digest(suite, tasks))
             held.enter_context(only_one(settings.run_folder(name), name))
             ledger.open_run(
-                name, name="(gate run)", spec=request.model_dump_json(), started_by=settings.user
+                name, name="(gate run)", spec=request.model_dump_json(), started_by=actor.name
             )
             cases.append(
                 _Case(

@@ -17,6 +17,7 @@ from assay.flow.pipeline.graph import Stage, stages_of
 from assay.flow.pipeline.judging import check_judge
 from assay.flow.pipeline.keys import run_id
 from assay.flow.pipeline.log import logger, run_log
+from assay.flow.place.identity import act
 from assay.records.gate import GateRecord
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
@@ -49,6 +50,7 @@ def run(
     be evaluated with the suite's items, or limits rest on a judge that was not measured, and
     `StageFailed` when a stage stops; the finished ones are kept."""
     ledger = Ledger(settings.ledger_url)
+    actor = act(settings, ledger, "run")
     check_judge(suite, root, ledger)
     name = run_id(spec, suite, root)
 
@@ -58,8 +60,8 @@ def run(
 
     folder = settings.run_folder(name)
     with only_one(folder, name), run_log(folder):
-        logger.info("run %s by %s, assay %s", name, settings.user, __version__)
-        ledger.open_run(name, name=spec.name, spec=spec.model_dump_json(), started_by=settings.user)
+        logger.info("run %s by %s, assay %s", name, actor.name, __version__)
+        ledger.open_run(name, name=spec.name, spec=spec.model_dump_json(), started_by=actor.name)
         context = RunContext(spec, suite, root, settings, ledger.champion())
         executor = StageExecutor(name, settings, root, ledger, watcher, prepare)
         try:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from assay.flow.release.head import check_head
+from assay.flow.place.head import check_head
 from assay.records.releases.audit import AuditEvent
 from assay.settings import Settings
 from assay.store.ledger import Ledger

@@ -5,9 +5,10 @@ from typing import Literal
 
 from assay.engines.deployment.ray_serve import ServeApi
 from assay.errors import PlaceError
+from assay.flow.place.head import keep_head
+from assay.flow.place.identity import act
 from assay.flow.release import approve, promote, rollback
 from assay.flow.release.checks import evaluated
-from assay.flow.release.head import keep_head
 from assay.flow.release.writer import reconcile, writing
 from assay.records.releases.release import Approval, Traffic
 from assay.settings import Settings
@@ -26,9 +27,10 @@ def record_decision(
     say: Callable[[str], None] = lambda _: None,
 ) -> Approval:
     """Writes down a reviewer's word on a run's newest verdict. A rejection ends a promotion that is
-    under way."""
+    under way. `reviewer` is the name that they give; empty for who works here."""
     ledger = Ledger(settings.ledger_url)
     store = ArtifactStore(settings.home / "artifacts")
+    actor = act(settings, ledger, "review", claimed=reviewer)
     reconcile_releases(settings, say=say)
     it = evaluated(run, ledger)
     if decision == "approve" and it.gate.scorecard.outcome == "PASS":
@@ -37,7 +39,7 @@ def record_decision(
         it.spec.approval,
         run_id=it.run,
         decision=decision,
-        reviewer=reviewer,
+        reviewer=actor.name,
         reason=reason,
         scorecard=it.gate.scorecard,
         model=it.model,

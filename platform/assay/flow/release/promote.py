@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from assay.engines.cluster.signals import asked_to_stop
 from assay.engines.deployment import ray_serve
 from assay.errors import AssayError, Superseded
+from assay.flow.place.identity import act
 from assay.flow.release.checks import Evaluated, check_bytes, check_may_serve, evaluated
 from assay.flow.release.receipts import write_receipts
 from assay.flow.release.writer import (
@@ -69,6 +70,7 @@ def run(
     evaluation. The traffic goes back, and the returned record says `rollback`, when the candidate's
     answers are server errors too often."""
     ledger, store = Ledger(settings.ledger_url), ArtifactStore(settings.home / "artifacts")
+    act(settings, ledger, "release")
     it = evaluated(run, ledger)
     with controlling(ledger), asked_to_stop() as asked:
         promotion = _Promotion(it, ledger, settings, api, say, asked)

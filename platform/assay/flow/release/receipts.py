@@ -8,6 +8,7 @@ from pathlib import Path
 from assay.engines.deployment.ray_serve import SlotState, loaded
 from assay.errors import IntegrityError, UsageError
 from assay.files import digest_files, plain_files
+from assay.flow.place.book import place_keys
 from assay.flow.release.checks import Evaluated
 from assay.records.record import digest_of
 from assay.records.releases.receipt import Statement
@@ -15,7 +16,7 @@ from assay.records.releases.release import Release
 from assay.rules.release.receipts import check_release
 from assay.settings import Settings
 from assay.store.ledger import Ledger
-from assay.store.receipts import PlaceKeys, ReceiptStore, open_receipt
+from assay.store.receipts import ReceiptStore, open_receipt
 
 
 def write_receipts(
@@ -72,11 +73,6 @@ def write_receipts(
 def receipt_store(settings: Settings) -> ReceiptStore:
     """The place's receipts."""
     return ReceiptStore(settings.home / "receipts", place_keys(settings))
-
-
-def place_keys(settings: Settings) -> PlaceKeys:
-    """The place's keys."""
-    return PlaceKeys(settings.home / "keys")
 
 
 def verify_folder(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from assay.engines.deployment import ray_serve
 from assay.errors import IntegrityError, NotApproved
+from assay.flow.place.identity import act
 from assay.flow.release.checks import Evaluated, check_bytes, check_may_serve, evaluated
 from assay.flow.release.promote import finish
 from assay.flow.release.receipts import write_receipts
@@ -22,6 +23,7 @@ def run(
     `NotApproved` when that one was rejected since, and `IntegrityError` when there is none, or when
     its bytes or its slot are not what they were."""
     ledger, store = Ledger(settings.ledger_url), ArtifactStore(settings.home / "artifacts")
+    act(settings, ledger, "release")
     target = former_champion(ledger.traffic())
     if target is not None and ledger.releases.under_way() is None:
         check_bytes(

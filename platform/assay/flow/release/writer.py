@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from assay.errors import IntegrityError, PlaceError, UsageError
-from assay.flow.release.head import check_head, keep_head
+from assay.flow.place.head import check_head, keep_head
+from assay.flow.place.identity import whoever
 from assay.records.releases.audit import Actor
 from assay.records.releases.release import Champion, Release, Traffic
 from assay.records.stages import Slot
@@ -14,7 +15,6 @@ from assay.rules.release.slots import idle_slot
 from assay.serving import gateway, supervisor
 from assay.serving.haproxy import MAX_WEIGHT, SLOTS
 from assay.settings import Settings
-from assay.store.audit import this_process
 from assay.store.ledger import Ledger
 
 WAIT_S = 40.0
@@ -62,7 +62,7 @@ class Writer:
 @contextmanager
 def writing(settings: Settings, ledger: Ledger) -> Iterator[Writer]:
     """One turn of the writer. Raises `PlaceError` when another's takes too long."""
-    actor = this_process(settings.user)
+    actor = ledger.actor or whoever(settings, ledger)
     with ledger.lock(_WRITER, wait_s=WAIT_S, taken=_busy(ledger)):
         number = max(ledger.releases.newest_writer(), gateway.newest_writer(settings)) + 1
         ledger.releases.claim(number, actor)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import Field
+
 from assay.records.record import Record
 
 
@@ -14,6 +16,8 @@ class Actor(Record):
     uid: int
     host: str
     process: int
+    token: str | None = Field(None, exclude_if=lambda value: value is None)
+    """Prefix of the personal token that proved the name; None where the name was believed."""
 
 
 class AuditEvent(Record):
@@ -25,7 +29,8 @@ class AuditEvent(Record):
     at: float
     """Seconds since the epoch, by the ledger's clock."""
     kind: str
-    """`start`, `stage`, `approve`, `reject`, `release`, `traffic` or `adopted`."""
+    """`start`, `stage`, `approve`, `reject`, `release`, `traffic`, `user`, `revocation`, `policy` or
+    `adopted`."""
     run: str
     """The run that it is about; empty for none."""
     content: dict[str, Any]

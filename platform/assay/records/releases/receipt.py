@@ -6,15 +6,15 @@ A statement has the form of in-toto's Statement v1; the envelope is DSSE's, vers
 import base64
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from assay.records.record import Record, canonical_json
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
-Kind = Literal["evaluation", "approval", "deployment", "release"]
-KINDS: tuple[Kind, ...] = ("evaluation", "approval", "deployment", "release")
+Kind = Literal["evaluation", "approval", "deployment", "release", "user", "revocation", "policy"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Subject(Record):

@@ -20,7 +20,7 @@ def keys() -> None:
 @keys.command()
 def init() -> None:
     """Make the first key; nothing is done where there is one."""
-    from assay.flow.release.receipts import place_keys
+    from assay.flow.place.book import place_keys
 
     found = place_keys(Settings())
     key = found.current() or found.make()
@@ -30,7 +30,7 @@ def init() -> None:
 @keys.command()
 def rotate() -> None:
     """Make another key, which signs from now on; what the others have signed stays valid."""
-    from assay.flow.release.receipts import place_keys
+    from assay.flow.place.book import place_keys
 
     found = place_keys(Settings())
     key = found.make()
@@ -40,7 +40,7 @@ def rotate() -> None:
 @keys.command()
 def show() -> None:
     """List the public keys, and print the one that signs."""
-    from assay.flow.release.receipts import place_keys
+    from assay.flow.place.book import place_keys
 
     found = place_keys(Settings())
     current = found.current()
@@ -68,7 +68,8 @@ def show() -> None:
 def verify(what: str, key_files: tuple[Path, ...], model: Path | None, as_json: bool) -> None:
     """Check receipts: of a run of this place, of a folder, or one file. A folder or a file needs
     nothing but itself and a public key, on any machine."""
-    from assay.flow.release.receipts import place_keys, receipt_store, verify_folder
+    from assay.flow.place.book import place_keys
+    from assay.flow.release.receipts import receipt_store, verify_folder
     from assay.store.receipts import open_receipt
 
     settings, path = Settings(), Path(what)

@@ -1,0 +1,1 @@
+"""Who acts at a place, and what its policy demands of everybody."""

@@ -1,0 +1,1 @@
+"""What the place demands of every spec."""
