@@ -15,9 +15,9 @@ from assay.records.gate import (
 from assay.rules.gate.measurements import (
     evaluate_contamination,
     evaluate_parity,
-    evaluate_service,
     joined_contamination,
 )
+from assay.rules.gate.service import evaluate_service
 from assay.rules.statistics.proportions import clopper_pearson_upper
 from assay.spec.gate import ContaminationSpec, ParitySpec, ServiceSpec
 

@@ -30,7 +30,8 @@ from assay.records.judge import JudgeAgreement
 from assay.records.record import Record, canonical_json, digest_of
 from assay.records.stages import DeploymentRecord
 from assay.rules.gate.judging import trusted
-from assay.rules.gate.measurements import evaluate_contamination, evaluate_parity, evaluate_service
+from assay.rules.gate.measurements import evaluate_contamination, evaluate_parity
+from assay.rules.gate.service import evaluate_service
 from assay.rules.gate.verdict import evaluate_limits, overall
 from assay.spec.gate import SuiteSpec
 from assay.stages.context import Work

@@ -44,11 +44,13 @@ def selftest_limits(
 ) -> tuple[LimitSelftest, ...]:
     """Every limit of the suite on its own, in its order. The same seed gives the same rates. A
     comparison with the champion is tested on the base model's answers."""
-    tests = [(task, limit) for task, limits in suite.limits.items() for limit in limits]
-    return tuple(
-        _selftest_limit(_Stored.of(suite, task, limit, candidate, base), draws, (seed, number))
-        for number, (task, limit) in enumerate(tests)
-    )
+    results: list[LimitSelftest] = []
+    for task, limits in suite.limits.items():
+        for limit in limits:
+            stored = _Stored.of(suite, task, limit, candidate, base)
+            # A seed of its own for each limit: one more limit leaves the others' rates as they are.
+            results.append(_selftest_limit(stored, draws, (seed, len(results))))
+    return tuple(results)
 
 
 def selftest_suite(
@@ -66,31 +68,28 @@ def selftest_suite(
             for limit in suite.limits[task.name]:
                 worst |= task.extreme(limit, worst=True)
             sides.append(task.draw(rng, shift=corrupted, towards=worst))
-        if base:
-            other = _evaluation(base, [theirs for _, theirs in sides])
-        else:
-            other = None
         ours = _evaluation(candidate, [first for first, _ in sides])
-        return overall(
-            evaluate_limits(suite, ours, other, other, confidence=corrected_confidence(suite))
-        )
+        other = None
+        if base:
+            other = _evaluation(base, [second for _, second in sides])
+        confidence = corrected_confidence(suite)
+        return overall(evaluate_limits(suite, ours, other, other, confidence=confidence))
 
     planted = []
     for corrupted in SPOILT:
         rng = _generator(seed, round(1000 * corrupted))
-        planted.append(
-            _planted(corrupted, _outcomes([decide(corrupted, rng) for _ in range(draws)]))
-        )
+        outcomes = [decide(corrupted, rng) for _ in range(draws)]
+        planted.append(_planted(corrupted, _outcomes(outcomes)))
     return tuple(planted)
 
 
 def faults_of(limits: Sequence[LimitSelftest]) -> tuple[str, ...]:
     """Every missed promise, with the limit that misses it."""
-    return tuple(
-        f"{limit.task} {limit.metric} {limit.requirement}: {fault}"
-        for limit in limits
-        for fault in limit.faults
-    )
+    found = []
+    for limit in limits:
+        name = f"{limit.task} {limit.metric} {limit.requirement}"
+        found += [f"{name}: {fault}" for fault in limit.faults]
+    return tuple(found)
 
 
 class _Drawn(NamedTuple):
@@ -131,38 +130,22 @@ class _Stored:
         candidate: Evaluation,
         base: Evaluation | None,
     ) -> "_Stored":
-        found = next(result for result in candidate.tasks if result.task == task)
+        result = next(result for result in candidate.tasks if result.task == task)
+        ours = {item.id: item for item in result.items if item.error is None}
+        theirs = ours
         if base:
-            other = {
-                item.id: item
-                for result in base.tasks
-                if result.task == task
-                for item in result.items
-            }
-        else:
-            other = {}
-        items = {item.id: item for item in found.items if item.error is None}
-        if base:
-            items = {
-                key: item
-                for key, item in items.items()
-                if key in other and other[key].error is None
-            }
-        ours = tuple(items.values())
-        members: dict[str, list[int]] = {}
-        for index, item in enumerate(ours):
-            members.setdefault(
-                item.id if item.cluster is None else f"cluster {item.cluster}", []
-            ).append(index)
+            theirs = _answered(base, task)
+            # A pair takes an answer on both sides.
+            ours = {key: item for key, item in ours.items() if key in theirs}
         return cls(
             suite,
             task,
             limit,
-            found.digest,
-            found.lower_is_better,
-            ours,
-            tuple(other[item.id] for item in ours) if base else ours,
-            tuple(tuple(found) for found in members.values()),
+            result.digest,
+            result.lower_is_better,
+            tuple(ours.values()),
+            tuple(theirs[key] for key in ours),
+            _clusters(list(ours.values())),
             candidate,
             base,
         )
@@ -182,23 +165,21 @@ class _Stored:
         exchanged = [False] * len(chosen)
         if equal:
             exchanged = (rng.random(len(chosen)) < 0.5).tolist()
-        pairs = [
-            (self.theirs[index], self.ours[index], place)
-            if exchange
-            else (self.ours[index], self.theirs[index], place)
-            for place, (cluster, exchange) in enumerate(zip(chosen, exchanged, strict=True))
-            for index in self.clusters[cluster]
-        ]
+        pairs = []
+        for place, (number, exchange) in enumerate(zip(chosen, exchanged, strict=True)):
+            for index in self.clusters[number]:
+                first, second = self.ours[index], self.theirs[index]
+                if exchange:
+                    first, second = second, first
+                # A cluster that is drawn twice counts as two: other questions of the same kind.
+                cluster = None if first.cluster is None else str(place)
+                pairs.append((first, second, cluster))
         replaced = rng.random(len(pairs)) < shift
         ours, theirs = [], []
-        for number, ((first, second, place), replace) in enumerate(
-            zip(pairs, replaced, strict=True)
-        ):
-            name, cluster = str(number), None if first.cluster is None else str(place)
-            if replace:
-                scores = {**first.scores, **(towards or {})}
-            else:
-                scores = first.scores
+        for number, (first, second, cluster) in enumerate(pairs):
+            name, scores = str(number), first.scores
+            if replaced[number]:
+                scores = {**scores, **(towards or {})}
             ours.append(_Drawn(name, scores, cluster))
             theirs.append(_Drawn(name, second.scores, cluster))
         return self._result(ours), self._result(theirs)
@@ -212,26 +193,30 @@ class _Stored:
         alone = self.suite.model_copy(
             update={"limits": {self.name: (self.limit,)}, "improvements": "all"}
         )
+        other = None
         if self.base and self.limit.reference:
             other = _evaluation(self.base, [sides[1]])
-        else:
-            other = None
         ours = _evaluation(self.candidate, [sides[0]])
-        return evaluate_limits(
-            alone, ours, other, other, confidence=corrected_confidence(self.suite)
-        )[0]
+        # The suite's own correction, although the limit is alone here: a release is decided so.
+        confidence = corrected_confidence(self.suite)
+        (result,) = evaluate_limits(alone, ours, other, other, confidence=confidence)
+        return result
 
     def extreme(self, limit: Limit, *, worst: bool) -> Scores:
         """The worst, or the best, that an answer can be in the sense of a limit's metric."""
+        # Whatever the metric is, its score moves from the good end to the bad one.
+        bad, good = 0.0, 1.0
+        if not worst:
+            bad, good = good, bad
         if limit.metric == "hallucination_rate":
-            return {"abstained": 0.0 if worst else 1.0}
+            return {"abstained": bad}
         if limit.metric == "over_abstention":
-            return {"abstained": 1.0 if worst else 0.0}
+            return {"abstained": good}
         if limit.metric == "ece":
             right = next((name for name in RIGHT if name in self.ours[0].scores), "exact_match")
-            return {"confidence": 1.0, right: 0.0 if worst else 1.0}
+            return {"confidence": 1.0, right: bad}
         if limit.metric == "macro_f1":
-            return {"exact_match": 0.0 if worst else 1.0}
+            return {"exact_match": bad}
         low, high = self._range(limit)
         lower_is_better = limit.metric in LOWER_IS_BETTER or limit.metric in self.lower_is_better
         return {limit.metric: high if worst == lower_is_better else low}
@@ -272,10 +257,10 @@ def _selftest_limit(stored: _Stored, draws: int, seed: tuple[int, int]) -> Limit
         on_limit = rates(0, partial(stored.draw, shift=shift, towards=towards, equal=compared))
     if limit.reference is not None:
         equal = rates(1, partial(stored.draw, equal=True))
-    planted = tuple(
-        _planted(corrupted, rates(2 + number, partial(stored.draw, shift=corrupted, towards=worst)))
-        for number, corrupted in enumerate(SPOILT)
-    )
+    planted = []
+    for number, corrupted in enumerate(SPOILT, start=2):
+        draw = partial(stored.draw, shift=corrupted, towards=worst)
+        planted.append(_planted(corrupted, rates(number, draw)))
     result = stored.decide(stored.as_evaluated())
     return LimitSelftest(
         task=stored.name,
@@ -283,9 +268,27 @@ def _selftest_limit(stored: _Stored, draws: int, seed: tuple[int, int]) -> Limit
         requirement=result.requirement,
         on_limit=on_limit,
         equal=equal,
-        planted=planted,
+        planted=tuple(planted),
         faults=_faults(stored, result.outcome, on_limit, equal, planted),
     )
+
+
+def _answered(evaluation: Evaluation, task: str) -> dict[str, Sample]:
+    """The samples of a task that have an answer, by their ids."""
+    answered: dict[str, Sample] = {}
+    for result in evaluation.tasks:
+        if result.task == task:
+            answered |= {item.id: item for item in result.items if item.error is None}
+    return answered
+
+
+def _clusters(items: Sequence[Sample]) -> tuple[tuple[int, ...], ...]:
+    """The places of the samples that are evidence only together."""
+    members: dict[str, list[int]] = {}
+    for index, item in enumerate(items):
+        cluster = item.id if item.cluster is None else f"cluster {item.cluster}"
+        members.setdefault(cluster, []).append(index)
+    return tuple(tuple(places) for places in members.values())
 
 
 def _onto_limit(stored: _Stored) -> tuple[float, Scores] | None:
@@ -297,18 +300,20 @@ def _onto_limit(stored: _Stored) -> tuple[float, Scores] | None:
     to_worst, to_best = stored.extreme(limit, worst=True), stored.extreme(limit, worst=False)
     (worst,), (best,) = to_worst.values(), to_best.values()
     if limit.reference is not None:
+        # Both answer alike to begin with, see `draw`, so each has the mean of the two.
         mean = (stored.mean(stored.ours) + stored.mean(stored.theirs)) / 2
+        towards, room = to_best, abs(best - mean)
         if limit.no_worse_than:
             towards, room = to_worst, abs(mean - worst)
-        else:
-            towards, room = to_best, abs(best - mean)
         margin = limit.margin or 0.0
-        if room >= margin:
-            return (margin / room if margin else 0.0, towards)
-        return None
-    said = limit.at_most if limit.at_least is None else limit.at_least
-    assert said is not None  # the suite sees to it
-    wanted = 1 - said if limit.metric == "hallucination_rate" else said
+        if room < margin:
+            return None
+        # Without a margin there may be no room either, and nothing to replace.
+        return (margin / room if margin else 0.0), towards
+    threshold = limit.at_most if limit.at_least is None else limit.at_least
+    assert threshold is not None  # the suite sees to it
+    # It is counted from the abstentions, of which more is better.
+    wanted = 1 - threshold if limit.metric == "hallucination_rate" else threshold
     if wanted in (worst, best):
         return None
     mean = stored.mean(stored.ours)
