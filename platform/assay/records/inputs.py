@@ -9,7 +9,7 @@ from pydantic import BaseModel, JsonValue
 from assay.records.artifact import Artifact
 from assay.records.record import Record, digest_of
 
-WITHOUT, ONLY = "without", "only"
+WITHOUT, ONLY, LATER = "without", "only", "later"
 ANY = "*"
 """Stands for every key, or every element, in a path."""
 
@@ -30,7 +30,12 @@ class StageInputs:
 
     def as_data(self) -> dict[str, JsonValue]:
         """JSON data of all that bears on the outcome, by field."""
-        return {one.name: _effective(getattr(self, one.name), one.metadata) for one in fields(self)}
+        there = (
+            one
+            for one in fields(self)
+            if LATER not in one.metadata or getattr(self, one.name) is not None
+        )
+        return {one.name: _effective(getattr(self, one.name), one.metadata) for one in there}
 
     @property
     def pending(self) -> tuple[str, ...]:
@@ -67,6 +72,11 @@ def only(*paths: str) -> Any:
     """A field of which nothing but these dotted paths bears on the outcome; none when there are
     none."""
     return field(metadata={ONLY: paths})
+
+
+def added_later() -> Any:
+    """A field that came after records were kept: None does not count, so that their keys hold."""
+    return field(default=None, metadata={LATER: True})
 
 
 def _effective(value: Any, metadata: Mapping[str, Sequence[str]]) -> JsonValue:

@@ -1,6 +1,7 @@
 """What `assay data show` found: examples as the model will see them, their lengths, and what
 becomes of each source."""
 
+from assay.records.cleaning import Reason, StepCounts
 from assay.records.record import Record
 
 
@@ -62,6 +63,13 @@ class LengthBin(Record):
     num_examples: int
 
 
+class StepEffect(Record):
+    """What one of `data.steps` does, with its first reasons."""
+
+    counts: StepCounts
+    reasons: tuple[Reason, ...]
+
+
 class Preview(Record):
     """The data of one training run."""
 
@@ -77,3 +85,5 @@ class Preview(Record):
     p95: int
     longest: int
     examples: tuple[PreviewExample, ...]
+    steps: tuple[StepEffect, ...] = ()
+    """Of `data.steps`; what is said of sources is said of what they leave."""

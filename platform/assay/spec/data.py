@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from assay.spec.block import Block, Fraction, Paths
+from assay.spec.block import Block, Fraction, Paths, later
+from assay.spec.steps import StepSpec
 
 DataFormat = Literal[
     "auto",
@@ -89,6 +90,11 @@ class DataSpec(Block):
     """At most so many of `train`'s examples, drawn by their digests: the same ones wherever they
     stand, and among more the same ones again. All of them when not said."""
 
+    steps: tuple[StepSpec, ...] = later(())
+    """What is done to `train`, in this order, before anything is split: `repair`, `select`,
+    `deduplicate`, `mask`, `function`. Files that are held out stay as they are. `assay data why`
+    says what became of a row."""
+
     @model_validator(mode="after")
     def _hub_data_are_pinned(self) -> "DataSpec":
         for pattern in self.patterns:
@@ -109,5 +115,10 @@ class DataSpec(Block):
     @property
     def patterns(self) -> tuple[str, ...]:
         """Every path and glob, of all splits."""
+        return (*self.train, *self.held_out_patterns)
+
+    @property
+    def held_out_patterns(self) -> tuple[str, ...]:
+        """Those of the splits that have files of their own."""
         held = [split.source for split in (self.selection, self.gate) if isinstance(split, HeldOut)]
-        return (*self.train, *(pattern for source in held for pattern in source))
+        return tuple(pattern for source in held for pattern in source)

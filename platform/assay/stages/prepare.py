@@ -11,6 +11,7 @@ from pathlib import Path
 from assay.engines.cluster import tasks
 from assay.engines.data import remote as remote_data
 from assay.engines.data import tokenize
+from assay.engines.data.cleaning.cleaned import cleaned_files
 from assay.engines.data.readers import Example, Message, check_forms, stream_sources
 from assay.engines.data.splits import (
     Fetched,
@@ -25,7 +26,8 @@ from assay.engines.data.splits import (
 from assay.engines.data.tokenize import Row, SplitWriter, TokenizedRows
 from assay.engines.deployment.chat_settings import chat_settings
 from assay.errors import UsageError
-from assay.records.inputs import StageInputs, only
+from assay.records.cleaning import CleaningRecord
+from assay.records.inputs import StageInputs, added_later, only, without
 from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord
 from assay.spec.data import DataSpec, TooLong, is_remote
 from assay.spec.objective import ObjectiveSpec
@@ -53,13 +55,15 @@ class Inputs(StageInputs):
     """What the prepared data depend on."""
 
     model: ModelRecord
-    data: DataSpec
+    data: DataSpec = without("steps")
     files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of each data file, or what stands for it elsewhere, by path."""
     train: TrainSpec = only("max_length", "objective")
     ewc_files: Mapping[str, str] = field(default_factory=dict)
     sealed: DatasetRecord | None = None
     """Prepared data whose sealed split must not be trained on here either."""
+    cleaned: CleaningRecord | None = added_later()
+    """What `data.steps` left of the training data."""
 
 
 Output = DatasetRecord
@@ -72,13 +76,14 @@ def run(inputs: Inputs, work: Work) -> DatasetRecord:
     objective learns from."""
     data, train, model, sealed = inputs.data, inputs.train, inputs.model, inputs.sealed
     work.say("reading the data")
-    fetched = _fetched([*data.patterns, *(train.ewc.data if train.ewc else ())], work)
+    fetched = _fetched(inputs, work)
     splits = Splits(
         data,
         train.objective,
         work.root,
         fetched,
         _sealed_questions(sealed),
+        cleaned=cleaned_files(inputs.cleaned, data.train) if inputs.cleaned else None,
         each=tasks.map_in_order,
         say=work.say,
     )
@@ -139,14 +144,15 @@ def run(inputs: Inputs, work: Work) -> DatasetRecord:
     )
 
 
-def _fetched(patterns: Sequence[str], work: Work) -> Fetched:
-    remote = [pattern for pattern in dict.fromkeys(patterns) if is_remote(pattern)]
-    if remote:
+def _fetched(inputs: Inputs, work: Work) -> Fetched:
+    """What is still to be read and lies elsewhere."""
+    data, ewc = inputs.data, inputs.train.ewc
+    patterns = [*data.held_out_patterns, *(ewc.data if ewc else ())]
+    if inputs.cleaned is None:
+        patterns = [*data.train, *patterns]
+    if any(map(is_remote, patterns)):
         work.say("fetching the data")
-    return {
-        pattern: remote_data.fetch(pattern, work.fresh_folder(f"fetched-{number}"))
-        for number, pattern in enumerate(remote)
-    }
+    return remote_data.fetch_all(patterns, work.folder)
 
 
 def _protected(

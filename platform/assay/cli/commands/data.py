@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
+from assay.cli.terminal.cleaning import count_line, reason_words
 from assay.cli.terminal.echo import echo
 from assay.flow.planning.preview import data_preview
-from assay.records.preview import Preview, PreviewExample, PreviewPart, SourceFates
+from assay.records.preview import Preview, PreviewExample, PreviewPart, SourceFates, StepEffect
 from assay.settings import Settings
 from assay.spec.spec import Spec
 from assay.text import padded, width
@@ -56,12 +57,24 @@ def _lines(found: Preview, *, in_colour: bool) -> Iterator[str]:
         yield ""
     yield from _length_lines(found)
     yield ""
+    if found.steps:
+        yield from step_lines(found.steps)
+        yield ""
     yield from _source_lines(found.sources)
     if found.num_measured < found.num_train:
         yield (
             f"lengths, and what is too long or cut, are of the first {found.num_measured:,} "
             "training examples"
         )
+
+
+def step_lines(steps: tuple[StepEffect, ...]) -> Iterator[str]:
+    """What each of `data.steps` does, with its first reasons."""
+    yield "steps, before anything is split:"
+    for effect in steps:
+        yield f"  {count_line(effect.counts)}"
+        for reason in effect.reasons:
+            yield f"    {reason.at}: {reason_words(reason)}"
 
 
 def _example_lines(number: int, example: PreviewExample, *, in_colour: bool) -> Iterator[str]:

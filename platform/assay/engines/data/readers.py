@@ -43,6 +43,17 @@ class Example(NamedTuple):
     """Plain text."""
 
 
+class SourceRow(NamedTuple):
+    """An example, and where it stands."""
+
+    source: str
+    """The entry of the data."""
+    file: Path
+    number: int
+    """Of the line, or of a table's row, from 1."""
+    example: Example
+
+
 def read_examples(
     paths: Sequence[str], format: DataFormat, system: str | None, root: Path
 ) -> list[Example]:
@@ -80,6 +91,18 @@ def stream_sources(
 ) -> Iterator[tuple[str, Example]]:
     """The same one by one, each with its entry, so that memory does not grow with the data. What is
     broken is told at the end."""
+    for row in stream_rows(paths, format, system, root, fetched):
+        yield row.source, row.example
+
+
+def stream_rows(
+    paths: Sequence[str],
+    format: DataFormat,
+    system: str | None,
+    root: Path,
+    fetched: Mapping[str, Sequence[Path]] | None = None,
+) -> Iterator[SourceRow]:
+    """The same, each with where it stands."""
     problems: list[Problem] = []
     seen: set[Path] = set()
     num_examples = 0
@@ -90,9 +113,9 @@ def stream_sources(
         for file in found:
             if file not in seen:
                 seen.add(file)
-                for example in _read_file(file, format, system, problems):
+                for number, example in _read_file(file, format, system, problems):
                     num_examples += 1
-                    yield pattern, example
+                    yield SourceRow(pattern, file, number, example)
     if not num_examples and not problems:
         problems.append(Problem(", ".join(paths), 0, 0, "", "no_data", "there are no examples"))
     if problems:
@@ -138,8 +161,8 @@ class _LineError(Exception):
 
 def _read_file(
     file: Path, format: DataFormat, system: str | None, problems: list[Problem]
-) -> Iterator[Example]:
-    """The file's examples; its broken lines are added to the list."""
+) -> Iterator[tuple[int, Example]]:
+    """The file's examples with their numbers; its broken lines are added to the list."""
     read: Callable[[Record], Example] | None = None if format == "auto" else _READERS[format]
     rows = _ROWS.get(file.suffix, _json_lines)
     try:
@@ -155,7 +178,7 @@ def _read_file(
                 if wrong.code in ("format", "not_json_lines"):
                     return  # every other line would say the same
             else:
-                yield example
+                yield number, example
     except OSError as error:
         problems.append(
             Problem(

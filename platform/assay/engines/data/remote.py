@@ -1,11 +1,12 @@
 """Data that lie elsewhere: URLs by fsspec, data sets of the Hugging Face hub by datasets."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from assay.engines.cluster.passed_on import hub_named
 from assay.errors import MissingExtra, PlaceError, UsageError
-from assay.spec.data import HUB_DATA
+from assay.spec.data import HUB_DATA, is_remote
 
 TAGS = (
     "ETag",
@@ -30,6 +31,15 @@ def mark(pattern: str) -> list[list[str]]:
         return [[pattern, ""]]
     system, files = _listed(pattern)
     return [[file, _tag(system, file)] for file in files]
+
+
+def fetch_all(patterns: Sequence[str], folder: Path) -> dict[str, list[Path]]:
+    """Copies of all of `patterns` that lie elsewhere, by their entry, in folders under `folder`."""
+    remote = [pattern for pattern in dict.fromkeys(patterns) if is_remote(pattern)]
+    return {
+        pattern: fetch(pattern, folder / f"fetched-{number}")
+        for number, pattern in enumerate(remote)
+    }
 
 
 def fetch(pattern: str, folder: Path) -> list[Path]:

@@ -66,11 +66,13 @@ class Splits:
         fetched: Fetched,
         sealed: frozenset[str],
         *,
+        cleaned: Fetched | None = None,
         each: Mapper = starmap,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Reads everything once: for its mistakes, its classes, what is like what, and what has
-        files of its own to be held out. `each` compares the texts of a block, here or elsewhere."""
+        files of its own to be held out. `each` compares the texts of a block, here or elsewhere.
+        `cleaned` has what `data.steps` left of the training data, by their entry."""
         self.data, self.objective, self.root, self.fetched, self.sealed = (
             data,
             objective,
@@ -78,6 +80,7 @@ class Splits:
             fetched,
             sealed,
         )
+        self.cleaned = cleaned
         if _share(data.gate) + _share(data.selection) >= 1:
             raise UsageError("data.selection and data.gate together leave nothing to train on")
         held_out: tuple[tuple[Split, float | HeldOut | None], ...]
@@ -147,6 +150,9 @@ class Splits:
         return Outcome(source, example, split, times)
 
     def _read(self, source: Sequence[str]) -> Iterator[tuple[str, Example]]:
+        if self.cleaned is not None and source == self.data.train:
+            # The steps write a form of their own, whatever that of the data is.
+            return stream_sources(source, "auto", self.data.system, self.root, self.cleaned)
         return stream_sources(source, self.data.format, self.data.system, self.root, self.fetched)
 
     def _surveyed(self, split: str, source: Sequence[str]) -> Iterator[Example]:

@@ -36,6 +36,7 @@ from assay.spec.gate import SuiteSpec
 from assay.spec.model import ModelSpec
 from assay.stages import (
     baseline,
+    clean,
     compress,
     contamination,
     deploy,
@@ -55,6 +56,7 @@ R = TypeVar("R", bound=Record)
 
 MODULES: dict[str, ModuleType] = {
     "fetch": fetch,
+    "clean": clean,
     "prepare": prepare,
     "contamination": contamination,
     "teacher": fetch,
@@ -124,6 +126,8 @@ def _stage(
 def _training_stages(context: RunContext, index: int) -> Iterator[Stage[Any]]:
     """The stages of one training run. The first has the sweep."""
     spec = context.spec.train_steps[index]
+    if context.data_spec(index).steps:
+        yield _stage(numbered("clean", index), lambda: _clean_inputs(context, index))
     yield _stage(numbered("prepare", index), lambda: _prepare_inputs(context, index))
     if context.checks_contamination:
         yield _stage(
@@ -212,6 +216,12 @@ def _fetched(model: ModelSpec, context: RunContext) -> fetch.Inputs:
     )
 
 
+def _clean_inputs(context: RunContext, index: int) -> clean.Inputs:
+    data = context.data_spec(index)
+    files = data_digests(data, context.root)
+    return clean.inputs_of(data, files, context.spec.train_steps[index], context.settings)
+
+
 def _prepare_inputs(context: RunContext, index: int) -> prepare.Inputs:
     data, spec = context.data_spec(index), context.spec.train_steps[index]
     return prepare.Inputs(
@@ -221,6 +231,7 @@ def _prepare_inputs(context: RunContext, index: int) -> prepare.Inputs:
         train=spec,
         ewc_files=ewc_digests(spec, context.root),
         sealed=context.data if index else None,
+        cleaned=context.record(numbered("clean", index), clean.Output) if data.steps else None,
     )
 
 

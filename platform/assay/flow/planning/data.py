@@ -72,6 +72,8 @@ def _estimated(
             f"the data cannot be read: {str(error).splitlines()[0]}; `assay validate` says more"
         )
         return None
+    if data.steps:
+        notes.append("the data are counted as they are before data.steps")
     labels = sorted({one.label for one in examples if isinstance(one.label, str)})
     learned = (worded(one, train.objective, labels) for one in examples)
     passages = [_passages(one, vocab_size) for one in learned]

@@ -3,20 +3,31 @@ model's weights."""
 
 import shutil
 import tempfile
+from itertools import islice, starmap
 from pathlib import Path
+from typing import NamedTuple
 
 from assay.engines.data import chat_folder, preview
 from assay.engines.data import remote as remote_data
-from assay.engines.data.splits import Splits
+from assay.engines.data.cleaning.clean import Cleaning, clean
+from assay.engines.data.cleaning.cleaned import counts_of, files_of, read_reasons, write_cleaned
+from assay.engines.data.cleaning.key import place_key
+from assay.engines.data.splits import Fetched, Splits
 from assay.engines.models import folders
 from assay.errors import UsageError
 from assay.flow.pipeline.keys import folder_fingerprint
-from assay.records.preview import Preview
+from assay.records.cleaning import Reason
+from assay.records.preview import Preview, StepEffect
 from assay.records.record import digest_of
 from assay.settings import Settings
-from assay.spec.data import is_remote
+from assay.spec.data import DataSpec
 from assay.spec.model import ModelSpec
-from assay.spec.spec import Spec
+from assay.spec.spec import FORMATS, Spec
+from assay.spec.steps import step_names
+from assay.spec.train import TrainSpec
+
+REASONS_SHOWN = 3
+"""Of each step."""
 
 
 def data_preview(spec: Spec, *, step: int, num: int, root: Path, settings: Settings) -> Preview:
@@ -27,14 +38,52 @@ def data_preview(spec: Spec, *, step: int, num: int, root: Path, settings: Setti
         raise UsageError(f"--step {step}: the spec has {len(spec.train_steps)}")
     train = spec.train_steps[step - 1]
     data = train.data or spec.data
-    with tempfile.TemporaryDirectory() as copies:
-        remote = [pattern for pattern in dict.fromkeys(data.patterns) if is_remote(pattern)]
-        fetched = {
-            pattern: remote_data.fetch(pattern, Path(copies) / str(number))
-            for number, pattern in enumerate(remote)
-        }
-        splits = Splits(data, train.objective, root, fetched, frozenset())
-        return preview.preview(_tokenizer(spec.model, root, settings), splits, train, num)
+    tokenizer = _tokenizer(spec.model, root, settings)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        fetched = remote_data.fetch_all(data.patterns, folder)
+        cleaned: Fetched | None = None
+        steps: tuple[StepEffect, ...] = ()
+        if data.steps:
+            cleaned, steps = _cleaned(data, train, Places(root, folder, fetched, settings))
+        splits = Splits(data, train.objective, root, fetched, frozenset(), cleaned=cleaned)
+        found = preview.preview(tokenizer, splits, train, num)
+        return Preview.model_validate({**found.model_dump(), "steps": steps})
+
+
+class Places(NamedTuple):
+    """Where data are read and written for a look."""
+
+    root: Path
+    scratch: Path
+    fetched: Fetched
+    settings: Settings
+
+
+def _cleaned(
+    data: DataSpec, train: TrainSpec, places: Places
+) -> tuple[Fetched, tuple[StepEffect, ...]]:
+    """What `data.steps` leave of the training data, in this process, and what each does."""
+    cleaning = Cleaning(
+        data=data,
+        root=places.root,
+        fetched=places.fetched,
+        folder=places.scratch / "steps",
+        key=place_key(places.settings.home),
+        each=starmap,
+        say=lambda _: None,
+    )
+    segments = clean(cleaning, FORMATS[train.objective.name])
+    folder = places.scratch / "cleaned"
+    write_cleaned(segments, data.train, folder)
+    counts, _, _ = counts_of(segments, step_names(data.steps), data.train)
+    effects = tuple(StepEffect(counts=step, reasons=_first(folder, step.name)) for step in counts)
+    return files_of(folder, data.train), effects
+
+
+def _first(folder: Path, step: str) -> tuple[Reason, ...]:
+    of_step = (reason for reason in read_reasons(folder) if reason.step == step)
+    return tuple(islice(of_step, REASONS_SHOWN))
 
 
 def _tokenizer(model: ModelSpec, root: Path, settings: Settings) -> Path:

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from assay.engines.data.cleaning.function import checked_bytes
 from assay.engines.data.readers import Example, check_forms, stream_sources
 from assay.errors import InvalidInput, Problem, UsageError
 from assay.flow.preflight.places import Places
 from assay.loader.yaml.reader import Location
 from assay.spec.data import DataSpec, HeldOut, is_remote
 from assay.spec.spec import FORMATS, Spec
+from assay.spec.steps import FunctionSpec
 from assay.spec.train import TrainSpec
 
 
@@ -42,10 +44,20 @@ class DataCheck:
 
     def _check(self, data: DataSpec, train: TrainSpec, at: Location) -> None:
         wanted = FORMATS[train.objective.name]
+        for number, step in enumerate(data.steps):
+            if step.function is not None:
+                self._check_function(step.function, (*at, "steps", number, "function"))
         self._read(data.train, data.format, data.system, wanted, (*at, "train"))
         for name, split in (("selection", data.selection), ("gate", data.gate)):
             if isinstance(split, HeldOut):
                 self._read(split.source, data.format, data.system, wanted, (*at, name))
+
+    def _check_function(self, function: FunctionSpec, at: Location) -> None:
+        """A user's step is compared with its digest, and not run."""
+        try:
+            checked_bytes(function, self.root)
+        except UsageError as error:
+            self.problems.append(self.places.problem(at, "function", str(error)))
 
     def _read(
         self,

@@ -1,0 +1,126 @@
+"""Which rows may be equal or nearly equal, from the sketches of all of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay.engines.data.cleaning.sketches import BANDS, NUM_MINIMA, WORD_SLOTS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+MOST_BEFORE = 16
+"""With so many rows before it in the same band a row is compared, and with the band's first. A
+template's texts fill bands with thousands of rows."""
+LEAST_ALIKE = 0.3
+"""Of the minima: pairs that have fewer in common are far below any useful similarity."""
+COMPARED_AT_ONCE = 100_000
+
+
+class Sketches:
+    """The sketches of all shards, in order; the held-out rows first."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        import numpy as np
+
+        self.tables = [np.load(file, mmap_mode="r") for file in files]
+        self.starts = np.cumsum([0, *(len(table) for table in self.tables)])
+        self.num_rows = int(self.starts[-1])
+
+    def column(self, name: str, number: int | None = None) -> "Array":
+        """One field of every row."""
+        import numpy as np
+
+        if number is None:
+            return np.concatenate([table[name] for table in self.tables])
+        return np.concatenate([np.asarray(table[name][:, number]) for table in self.tables])
+
+    def minima(self, rows: "Array") -> "Array":
+        """The lowest bytes of these rows' minima, as (rows, NUM_MINIMA)."""
+        import numpy as np
+
+        found = np.zeros((len(rows), NUM_MINIMA), dtype=np.uint8)
+        shards = np.searchsorted(self.starts, rows, side="right") - 1
+        for shard in np.unique(shards):
+            of_shard = np.flatnonzero(shards == shard)
+            found[of_shard] = self.tables[shard]["minima"][rows[of_shard] - self.starts[shard]]
+        return found
+
+    def place(self, row: int) -> tuple[int, int]:
+        """The shard that a row stands in, and where there."""
+        import numpy as np
+
+        shard = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return shard, row - int(self.starts[shard])
+
+
+def equal_pairs(sketches: Sketches) -> "Array":
+    """For every row that says what an earlier one says: the first of these, and itself."""
+    import numpy as np
+
+    low, high = sketches.column("equal", 0), sketches.column("equal", 1)
+    order = np.lexsort((np.arange(len(low)), high, low))
+    is_same = (low[order][1:] == low[order][:-1]) & (high[order][1:] == high[order][:-1])
+    first = np.maximum.accumulate(np.where(np.r_[True, ~is_same], np.arange(len(order)), 0))
+    pairs = np.stack([order[first], order], axis=1)
+    return np.asarray(pairs[pairs[:, 0] != pairs[:, 1]])
+
+
+def near_pairs(sketches: Sketches, gone: "Array") -> "tuple[Array, int]":
+    """Pairs of rows that share a band, the earlier first, sorted by the later and then the earlier;
+    and how many pairs were not looked at because a band had too many rows. What is `gone` is in
+    none."""
+    import numpy as np
+
+    found: list[Array] = [np.zeros((0, 2), dtype=np.int64)]
+    num_skipped = 0
+    left = np.flatnonzero(~gone)
+    for band in range(BANDS):
+        values = sketches.column("bands", band)[left]
+        pairs, skipped = _pairs_of_band(values, left)
+        num_skipped += skipped
+        found.append(_alike(sketches, pairs))
+    every = np.unique(np.concatenate(found)[:, ::-1], axis=0)[:, ::-1]
+    return np.ascontiguousarray(every), num_skipped
+
+
+def _pairs_of_band(values: "Array", rows: "Array") -> "tuple[Array, int]":
+    import numpy as np
+
+    order = np.argsort(values, kind="stable")
+    values, rows = values[order], rows[order]
+    places = np.arange(len(values))
+    first = np.maximum.accumulate(np.where(np.diff(values, prepend=~values[:1]) != 0, places, 0))
+    before = places - first
+    pairs = []
+    for distance in range(1, MOST_BEFORE + 1):
+        later = np.flatnonzero(before >= distance)
+        pairs.append(np.stack([rows[later - distance], rows[later]], axis=1))
+    far = np.flatnonzero(before > MOST_BEFORE)
+    pairs.append(np.stack([rows[first[far]], rows[far]], axis=1))
+    return np.concatenate(pairs), int((before[far] - MOST_BEFORE - 1).sum())
+
+
+def _alike(sketches: Sketches, pairs: "Array") -> "Array":
+    """Those whose minima say that they may be alike."""
+    import numpy as np
+
+    stays = np.zeros(len(pairs), dtype=bool)
+    for start in range(0, len(pairs), COMPARED_AT_ONCE):
+        some = pairs[start : start + COMPARED_AT_ONCE]
+        same = sketches.minima(some[:, 0]) == sketches.minima(some[:, 1])
+        stays[start : start + len(some)] = same.mean(axis=1) >= LEAST_ALIKE
+    return np.asarray(pairs[stays])
+
+
+def word_counts(files: Sequence[Path]) -> "Array":
+    """In how many rows each word stands, by its slot."""
+    import numpy as np
+
+    counts = np.zeros(WORD_SLOTS, dtype=np.uint32)
+    for file in files:
+        slots = np.load(file)
+        counts[slots[:, 0]] += slots[:, 1]
+    return counts

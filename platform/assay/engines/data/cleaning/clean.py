@@ -1,0 +1,207 @@
+"""All of `data.steps`, shard by shard: what is held in memory does not grow with the data, and a
+run that was killed goes on after the last finished shard.
+
+Steps that look at one row are joined to segments, which run in parallel. `deduplicate` compares all
+rows, and begins a new segment. Neither the size of shards nor the number of workers bears on the
+outcome.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.engines.data.cleaning.deduplicate import NOTES, Dropped, deduplicate
+from assay.engines.data.cleaning.rows import HELD_OUT, Row
+from assay.engines.data.cleaning.shards import RowSteps, Shard, clean_shard
+from assay.engines.data.readers import check_forms, stream_rows
+from assay.engines.data.splits import BLOCK_CHARACTERS, BLOCK_ROWS, Fetched
+from assay.spec.data import DataSpec, HeldOut
+from assay.spec.steps import StepSpec, step_names
+
+Each = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterable[Any]]
+"""Calls a function with each tuple of arguments; yields the results in their order."""
+SHARDS_PER_WORD = 25
+"""How often it is told how far it is."""
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What is to be done, where, and by whom."""
+
+    data: DataSpec
+    root: Path
+    fetched: Fetched
+    folder: Path
+    """For what is in between. What another attempt at the very same work left there is used."""
+    key: bytes
+    """Of the place."""
+    each: Each
+    say: Callable[[str], None]
+
+
+class Segment:
+    """Steps that are done in one go."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.deduplicate: tuple[str, StepSpec] | None = None
+        """Comes before the others."""
+        self.steps: list[tuple[str, StepSpec]] = []
+
+    def shards(self) -> list[Shard]:
+        """The finished ones, in order."""
+        numbers = sorted(int(file.stem[len("counts-") :]) for file in self.folder.glob("counts-*"))
+        return [Shard(self.folder, number) for number in numbers]
+
+    @property
+    def drops(self) -> Path:
+        """What `deduplicate` leaves out."""
+        return self.folder / "dropped.jsonl"
+
+    def dropped(self) -> Iterator[dict[str, Any]]:
+        """Its lines; none where the segment has no such step."""
+        if self.deduplicate is None:
+            return
+        with self.drops.open("rb") as lines:
+            yield from map(json.loads, lines)
+
+    def note(self) -> str:
+        """What `deduplicate` did not look at."""
+        notes = json.loads((self.folder / NOTES).read_bytes())
+        num_skipped = notes["pairs_not_compared"]
+        if not num_skipped:
+            return ""
+        return f"{num_skipped:,} pairs of rows made of one template were not compared"
+
+
+def segments_of(steps: Sequence[StepSpec], folder: Path) -> list[Segment]:
+    """The steps in order, cut before each that compares all rows."""
+    segments = [Segment(folder / "0")]
+    for name, step in zip(step_names(tuple(steps)), steps, strict=True):
+        if step.deduplicate is not None:
+            segments.append(Segment(folder / str(len(segments))))
+            segments[-1].deduplicate = name, step
+        else:
+            segments[-1].steps.append((name, step))
+    return segments
+
+
+def clean(cleaning: Cleaning, forms: Sequence[str]) -> list[Segment]:
+    """Does all steps. Raises `InvalidInput` for broken lines, and `UsageError` for data of another
+    form than `forms`."""
+    segments = segments_of(cleaning.data.steps, cleaning.folder)
+    for number, segment in enumerate(segments):
+        segment.folder.mkdir(parents=True, exist_ok=True)
+        row_steps = RowSteps(
+            tuple(segment.steps),
+            cleaning.key,
+            cleaning.root,
+            is_first=number == 0,
+            is_last=number == len(segments) - 1,
+        )
+        calls: Iterator[tuple[Any, ...]]
+        if number == 0:
+            calls = _from_files(cleaning, forms, segment, row_steps)
+        else:
+            calls = _from_shards(cleaning, segments[number - 1], segment, row_steps)
+        names = ", ".join(name for name, _ in segment.steps) or "reading"
+        for done, _ in enumerate(cleaning.each(clean_shard, calls), start=1):
+            if done % SHARDS_PER_WORD == 0:
+                cleaning.say(f"{names}: {done} shards of up to {BLOCK_ROWS} rows")
+    return segments
+
+
+def _from_files(
+    cleaning: Cleaning, forms: Sequence[str], segment: Segment, row_steps: RowSteps
+) -> Iterator[tuple[Sequence[Row], Sequence[int], RowSteps, Shard]]:
+    """Calls for the shards of the data as they are read; a finished shard is read past."""
+    rows = _read(cleaning)
+    for number, block in enumerate(_blocks(_of_form(rows, forms, cleaning.data.train))):
+        shard = Shard(segment.folder, number)
+        if not shard.is_finished:
+            yield block, (), row_steps, shard
+
+
+def _of_form(rows: Iterator[Row], forms: Sequence[str], train: Sequence[str]) -> Iterator[Row]:
+    """The same rows; raises at the first of another form than the objective learns from."""
+    for row in rows:
+        check_forms([row.example], forms, train[row.source])
+        yield row
+
+
+def _read(cleaning: Cleaning) -> Iterator[Row]:
+    data = cleaning.data
+    indices = {source: index for index, source in reversed(list(enumerate(data.train)))}
+    # The system's prompt is put before them when they are split.
+    for row in stream_rows(data.train, data.format, None, cleaning.root, cleaning.fetched):
+        at = f"{_place(row.source, row.file, cleaning)}:{row.number}"
+        yield Row("", indices[row.source], at, row.example)
+
+
+def _place(source: str, file: Path, cleaning: Cleaning) -> str:
+    """A file as the user knows it: what was fetched has another name on this machine."""
+    if source in cleaning.fetched:
+        copies = cleaning.fetched[source]
+        return source if len(copies) == 1 else f"{source}#{copies.index(file) + 1}"
+    return os.path.relpath(file, cleaning.root)
+
+
+def held_out_rows(cleaning: Cleaning) -> Iterator[Row]:
+    """The examples of the files that are held out, which training data must not repeat."""
+    data = cleaning.data
+    for split in (data.gate, data.selection):
+        if isinstance(split, HeldOut):
+            read = stream_rows(split.source, data.format, None, cleaning.root, cleaning.fetched)
+            for row in read:
+                at = f"{_place(row.source, row.file, cleaning)}:{row.number}"
+                yield Row("", HELD_OUT, at, row.example)
+
+
+def _blocks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    block: list[Row] = []
+    num_characters = 0
+    for row in rows:
+        block.append(row)
+        example = row.example
+        num_characters += len(example.text) + sum(len(turn.content) for turn in example.messages)
+        if len(block) >= BLOCK_ROWS or num_characters >= BLOCK_CHARACTERS:
+            yield block
+            block, num_characters = [], 0
+    if block:
+        yield block
+
+
+def _from_shards(
+    cleaning: Cleaning, before: Segment, segment: Segment, row_steps: RowSteps
+) -> Iterator[tuple[Path, Sequence[int], RowSteps, Shard]]:
+    """Calls for the shards of the segment before, once it is known what `deduplicate` drops."""
+    shards = before.shards()
+    dropped = _dropped(cleaning, shards, segment)
+    for source in shards:
+        shard = Shard(segment.folder, source.number)
+        if not shard.is_finished:
+            yield source.rows, dropped.get(source.number, ()), row_steps, shard
+
+
+def _dropped(
+    cleaning: Cleaning, shards: Sequence[Shard], segment: Segment
+) -> Mapping[int, Sequence[int]]:
+    """Places of the rows that go, by their shard."""
+    assert segment.deduplicate is not None
+    name, step = segment.deduplicate
+    assert step.deduplicate is not None
+    if not segment.drops.exists():
+        cleaning.say(f"{name}: looking for rows that are alike")
+        deduplicate(
+            Dropped(name, step.deduplicate, segment.folder, segment.drops, cleaning.key),
+            shards,
+            held_out_rows(cleaning),
+            cleaning.each,
+        )
+    found: dict[int, list[int]] = {}
+    for entry in segment.dropped():
+        found.setdefault(entry["shard"], []).append(entry["place"])
+    return found

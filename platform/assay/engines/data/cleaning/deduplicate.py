@@ -1,0 +1,219 @@
+"""`deduplicate`: a row goes only with its proof, which is the row that stays, how similar they are,
+and by what rule."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay.engines.data.cleaning.candidates import (
+    Sketches,
+    equal_pairs,
+    near_pairs,
+    word_counts,
+)
+from assay.engines.data.cleaning.facts import Token, compare, tokens_of
+from assay.engines.data.cleaning.rows import (
+    Row,
+    row_id,
+    row_of_line,
+    whole_text,
+    write_lines,
+    write_rows,
+)
+from assay.engines.data.cleaning.shards import Shard
+from assay.engines.data.cleaning.sketches import sketch_shard, word_slot
+from assay.spec.steps import DeduplicateSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+Each = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterable[Any]]
+PAIRS_AT_ONCE = 20_000
+TOKENS_HELD = 50_000
+"""Texts whose words are held while pairs are compared; a row is in several pairs."""
+HELD_ROWS, NOTES = "held.jsonl", "notes.json"
+EQUAL, NEAR = "equal", "near"
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What is looked for, and where it is written."""
+
+    step: str
+    spec: DeduplicateSpec
+    folder: Path
+    target: Path
+    """A JSON line for each row that goes: its shard, its place there, and the proof."""
+    key: bytes
+
+
+@dataclass(frozen=True)
+class Compare:
+    """What a worker needs to compare pairs."""
+
+    rows: tuple[Path, ...]
+    sketches: tuple[Path, ...]
+    counts: Path
+    spec: DeduplicateSpec
+
+
+def deduplicate(
+    wanted: Dropped, shards: Sequence[Shard], held_out: Iterable[Row], each: Each
+) -> None:
+    """Finds all rows that go. The first of equal or nearly equal ones stays; of `held_out` all do,
+    and come before all others. Sketches and comparisons that are on the disk are not made again."""
+    import numpy as np
+
+    rows = _held_rows(wanted, held_out)
+    num_held_files = len(rows)
+    rows += [shard.rows for shard in shards]
+    names = [f"sketch-{number:06d}.npy" for number in range(len(rows))]
+    files = [wanted.folder / name for name in names]
+    calls = zip(rows, files, strict=True)
+    missing = (
+        (source, wanted.spec.same_facts, file) for source, file in calls if not file.exists()
+    )
+    for _ in each(sketch_shard, missing):
+        pass
+    sketches = Sketches(files)
+    is_held = np.arange(sketches.num_rows) < sketches.starts[num_held_files]
+    proofs, gone = _equal(sketches, is_held)
+    num_skipped = 0
+    if wanted.spec.near is not None:
+        counts = wanted.folder / "words.npy"
+        np.save(counts, word_counts([file.with_suffix(".words.npy") for file in files]))
+        pairs, num_skipped = near_pairs(sketches, gone)
+        pairs = pairs[~is_held[pairs[:, 1]]]
+        job = Compare(tuple(rows), tuple(files), counts, wanted.spec)
+        proofs += _chosen(_verified(job, pairs, wanted.folder, each), gone)
+    write_lines([{"pairs_not_compared": num_skipped}], wanted.folder / NOTES)
+    entries = _entries(sorted(proofs), sketches, rows, num_held_files)
+    write_lines(({"step": wanted.step, **entry} for entry in entries), wanted.target)
+
+
+Proof = tuple[int, int, float, str, str]
+"""The row that goes, the one that stays, their similarity, the rule, and what differs."""
+
+
+def _held_rows(wanted: Dropped, held_out: Iterable[Row]) -> list[Path]:
+    file = wanted.folder / HELD_ROWS
+    if not file.exists():
+        named = (row._replace(id=row_id(row.example, wanted.key)) for row in held_out)
+        write_rows(named, file)
+    return [file] if file.stat().st_size else []
+
+
+def _equal(sketches: Sketches, is_held: "Array") -> "tuple[list[Proof], Array]":
+    """Proofs for the equal ones, and which rows need not be looked at any more."""
+    import numpy as np
+
+    gone = np.zeros(sketches.num_rows, dtype=bool)
+    pairs = equal_pairs(sketches)
+    gone[pairs[:, 1]] = True
+    going = pairs[~is_held[pairs[:, 1]]]
+    return [(int(row), int(kept), 1.0, EQUAL, "") for kept, row in going], gone
+
+
+def _verified(
+    job: Compare, pairs: "Array", folder: Path, each: Each
+) -> Iterator[tuple[int, int, float, str]]:
+    """The pairs that are alike indeed, in order: earlier row, later row, similarity, difference."""
+    starts = range(0, len(pairs), PAIRS_AT_ONCE)
+    targets = [folder / f"verified-{number:06d}.jsonl" for number in range(len(starts))]
+    missing = (
+        (job, pairs[start : start + PAIRS_AT_ONCE], target)
+        for start, target in zip(starts, targets, strict=True)
+        if not target.exists()
+    )
+    for _ in each(verify_pairs, missing):
+        pass
+    for target in targets:
+        with target.open("rb") as lines:
+            yield from map(json.loads, lines)
+
+
+def verify_pairs(job: Compare, pairs: "Array", target: Path) -> str:
+    """Compares the texts of pairs themselves; writes those that are as similar as is wanted, and,
+    where that is wanted, say the same. Returns the name of the file."""
+    import numpy as np
+
+    counts = np.load(job.counts, mmap_mode="r")
+    tokens = _TokenReader(job)
+    found = []
+    for earlier, later in pairs.tolist():
+        compared = compare(
+            tokens.of(earlier), tokens.of(later), lambda word: int(counts[word_slot(word)])
+        )
+        assert job.spec.near is not None
+        if compared.similarity < job.spec.near or (job.spec.same_facts and not compared.same_facts):
+            continue
+        found.append((earlier, later, round(compared.similarity, 4), compared.difference))
+    write_lines(found, target)
+    return target.name
+
+
+class _TokenReader:
+    """Reads rows by their number."""
+
+    def __init__(self, job: Compare) -> None:
+        self.sketches = Sketches(job.sketches)
+        self.rows = job.rows
+        self.of = lru_cache(TOKENS_HELD)(self._read)
+
+    def _read(self, row: int) -> list[Token]:
+        return tokens_of(whole_text(read_row(self.sketches, self.rows, row).example))
+
+
+def read_row(sketches: Sketches, rows: Sequence[Path], row: int) -> Row:
+    """One row by its number among all."""
+    shard, place = sketches.place(row)
+    with rows[shard].open("rb") as lines:
+        lines.seek(int(sketches.tables[shard]["offset"][place]))
+        return row_of_line(lines.readline())
+
+
+def _chosen(verified: Iterable[tuple[int, int, float, str]], gone: "Array") -> list[Proof]:
+    """Row by row, in order: one goes when an earlier one that stays is like it."""
+    import numpy as np
+
+    is_gone = np.array(gone)
+    best: dict[int, Proof] = {}
+    for earlier, later, similarity, difference in verified:
+        proof = best.get(later)
+        if is_gone[earlier] or (proof is not None and proof[2] >= similarity):
+            continue
+        is_gone[later] = True
+        best[later] = (later, earlier, similarity, NEAR, difference)
+    return list(best.values())
+
+
+def _entries(
+    proofs: Sequence[Proof], sketches: Sketches, rows: Sequence[Path], num_held_files: int
+) -> Iterator[dict[str, Any]]:
+    """Lines of the file of rows that go, in the rows' order."""
+    remaining = iter(proofs)
+    while some := list(islice(remaining, 1000)):
+        for row, kept, similarity, rule, difference in some:
+            shard, place = sketches.place(row)
+            goes, stays = read_row(sketches, rows, row), read_row(sketches, rows, kept)
+            is_held = sketches.place(kept)[0] < num_held_files
+            yield {
+                "shard": shard - num_held_files,
+                "place": place,
+                "row": goes.id,
+                "at": goes.at,
+                "source": goes.source,
+                "rule": rule,
+                "kept": stays.id,
+                "kept_at": stays.at,
+                "kept_source": stays.source,
+                "kept_is_held_out": is_held,
+                "similarity": similarity,
+                "difference": difference,
+            }

@@ -1,0 +1,39 @@
+"""What a step makes of an example."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from assay.engines.data.readers import Example
+
+
+class Result(NamedTuple):
+    """What a step makes of an example."""
+
+    example: Example | None
+    """None where it is left out."""
+    counts: Mapping[str, int] = {}
+    """What was done, by kind: `{"email": 2}`; nothing where nothing was."""
+    why: str = ""
+    """Why it is left out."""
+
+
+RowStep = Callable[[Example], Result]
+
+
+def unchanged(example: Example) -> Result:
+    """Nothing was done."""
+    return Result(example)
+
+
+def left_out(rule: str, why: str) -> Result:
+    """The example goes, by this rule."""
+    return Result(None, {rule: 1}, why)
+
+
+def map_texts(example: Example, change: Callable[[str], str]) -> Example:
+    """The example with every text changed, the system's too; labels stay."""
+    return example._replace(
+        messages=tuple(turn._replace(content=change(turn.content)) for turn in example.messages),
+        rejected=tuple(turn._replace(content=change(turn.content)) for turn in example.rejected),
+        text=change(example.text) if example.text else "",
+    )
