@@ -7,9 +7,9 @@ from itertools import starmap
 from pathlib import Path
 from typing import Any
 
-from assay.engines.data.cleaning.clean import Cleaning, clean
+from assay.engines.data.cleaning.clean import Cleaning, clean, segments_of
 from assay.engines.data.cleaning.cleaned import REASONS, counts_of, files_of, write_cleaned
-from assay.records.cleaning import StepCounts
+from assay.records.cleaning import RowProfile, StepCounts
 from assay.spec.data import DataSpec
 from assay.spec.spec import FORMATS
 from assay.spec.steps import step_names
@@ -37,6 +37,15 @@ class Cleaned:
         """The one reason of a place."""
         (found,) = (reason for reason in self.reasons if reason["at"] == at)
         return found
+
+
+def counted(
+    folder: Path, steps: list[object]
+) -> tuple[tuple[StepCounts, ...], RowProfile, RowProfile]:
+    """The counts of what `cleaned` did in `folder`."""
+    spec = DataSpec.model_validate({"train": "train.jsonl", "steps": steps})
+    segments = segments_of(spec.steps, folder / "scratch")
+    return counts_of(segments, step_names(spec.steps), spec.train)
 
 
 def write(file: Path, rows: Iterable[dict[str, object]]) -> None:

@@ -15,6 +15,7 @@ import click
 
 from assay import __version__
 from assay.cli.commands.gate import gate, verdict_code
+from assay.cli.commands.rows import card, models, why
 from assay.cli.place.policy import policy
 from assay.cli.place.proof import audit, keys, verify
 from assay.cli.place.users import login, users
@@ -182,7 +183,11 @@ def plan(
 
 @assay.group()
 def data() -> None:
-    """Look at a spec's data as the model will see them."""
+    """Look at data as the model will see them, and at what became of every row."""
+
+
+for command in (why, models, card):
+    data.add_command(command)
 
 
 @data.command()

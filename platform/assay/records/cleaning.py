@@ -65,3 +65,27 @@ class CleaningRecord(Record):
     steps: tuple[StepCounts, ...]
     before: RowProfile
     after: RowProfile
+
+
+class RowStory(Record):
+    """What became of one row of the data in one run."""
+
+    run: str
+    stage: str
+    """`clean`, or `clean-2` for the second training run's data."""
+    artifact: str
+    """Digest of the cleaned data."""
+    row: str
+    at: str
+    reasons: tuple[Reason, ...]
+    """In the order of the steps; none for a row that stays as it was read."""
+    example: str | None
+    """The row as it is trained on, as JSON; None where it was left out."""
+
+
+class RowModel(Record):
+    """An artifact that came of a row, among others."""
+
+    run: str
+    stage: str
+    artifact: str
