@@ -183,9 +183,15 @@ class Office:
         set_weights(self.settings, TO_NOBODY)
         head_file(self.settings).unlink(missing_ok=True)
 
-    def run(self, name: str) -> str:
+    def run(self, name: str, spec: Spec | None = None) -> str:
         """A run that has not come to the gate."""
-        spec = {
+        said = (spec or self.spec(name)).model_dump_json()
+        self.ledger.open_run(f"{name}-1a2b3c", name=name, spec=said, started_by="ben")
+        return f"{name}-1a2b3c"
+
+    def spec(self, name: str) -> Spec:
+        """What a run was made from."""
+        said = {
             "version": 1,
             "name": name,
             "model": "hf:some/model",
@@ -194,15 +200,18 @@ class Office:
             "approval": {"reviewers": ["anna", "ben"]},
             "serve": {"canary": self.canaries.get(name, {})},
         }
-        said = Spec.model_validate(spec).model_dump_json()
-        self.ledger.open_run(f"{name}-1a2b3c", name=name, spec=said, started_by="ben")
-        return f"{name}-1a2b3c"
+        return Spec.model_validate(said)
 
     def evaluated(
-        self, name: str, slot: Slot, outcome: str = "PASS", champion_digest: str | None = None
+        self,
+        name: str,
+        slot: Slot,
+        outcome: str = "PASS",
+        champion_digest: str | None = None,
+        spec: Spec | None = None,
     ) -> str:
         """A run whose candidate answers in `slot` and was evaluated there."""
-        run, store = self.run(name), ArtifactStore(self.settings.home / "artifacts")
+        run, store = self.run(name, spec), ArtifactStore(self.settings.home / "artifacts")
         made = self.settings.home / "made"
         made.mkdir()
         (made / "model.safetensors").write_text(f"{self.settings.ledger_url}, {name}")

@@ -12,6 +12,7 @@ import pytest
 
 from assay.cli.commands.first_spec import METHODS, model_size, write_first_spec
 from assay.errors import UsageError
+from assay.flow.place.book import KnownPlace
 from assay.flow.preflight.check import check
 from assay.loader.load import load_spec
 from assay.rules.planning.recommend import Template, recommend
@@ -163,7 +164,7 @@ def test_who_works_alone_says_so_or_training_would_end_where_nobody_can_approve(
             reviewer=reviewer,
             user="sam",
         )
-        spec, _ = check(path, root=Path(), user="sam")
+        spec, _ = check(path, root=Path(), place=KnownPlace("sam"))
         assert spec.approval.allow_self_approval is is_alone
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from assay.errors import InvalidInput, Problem
+from assay.flow.place.book import KnownPlace
 from assay.flow.preflight.check import check
 
 SPEC = """\
@@ -426,7 +427,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def told(root: Path, **how: bool) -> list[Problem]:
     try:
-        check(root / SPEC_FILE, root=root, user="sam", **how)
+        check(root / SPEC_FILE, root=root, place=KnownPlace("sam"), **how)
     except InvalidInput as error:
         return error.problems
     return []

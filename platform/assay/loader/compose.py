@@ -92,6 +92,11 @@ def places_named(spec: Spec) -> list[str]:
     return sorted(set(_named(spec.model_dump(mode="json"), ())))
 
 
+def variables_named(spec: Spec) -> list[str]:
+    """Every environment variable that the spec refers to, for places and for secrets."""
+    return sorted(set(REFERENCE.findall(spec.model_dump_json())))
+
+
 def _named(value: Value, location: Location) -> Iterator[str]:
     for part, inner in _items(value):
         yield from _named(inner, (*location, part))

@@ -164,6 +164,14 @@ class Database:
             ) from error
 
 
+def is_there(url: str) -> bool:
+    """Whether there is a database to open, as far as a file tells; a server's is taken to be."""
+    named = make_url(url)
+    if named.get_backend_name() != "sqlite":
+        return True
+    return bool(named.database) and Path(str(named.database)).is_file()
+
+
 class _Taken(AssayError):
     """Another process has the lock."""
 

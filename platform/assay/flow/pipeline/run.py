@@ -17,10 +17,14 @@ from assay.flow.pipeline.graph import Stage, stages_of
 from assay.flow.pipeline.judging import check_judge
 from assay.flow.pipeline.keys import run_id
 from assay.flow.pipeline.log import logger, run_log
+from assay.flow.place.book import read_place
 from assay.flow.place.identity import act
+from assay.loader.compose import variables_named
 from assay.records.gate import GateRecord
+from assay.rules.release.policy import limit_faults, spec_faults
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
+from assay.spec.place.policy import PolicySpec
 from assay.spec.spec import Spec
 from assay.store.ledger import Ledger
 
@@ -51,6 +55,7 @@ def run(
     `StageFailed` when a stage stops; the finished ones are kept."""
     ledger = Ledger(settings.ledger_url)
     actor = act(settings, ledger, "run")
+    _check_policy(read_place(settings, ledger).policy, spec, suite)
     check_judge(suite, root, ledger)
     name = run_id(spec, suite, root)
 
@@ -71,6 +76,14 @@ def run(
         finally:
             stop_unasked(context)
     return RunOutcome(name, context.record("gate", GateRecord), executor.num_run)
+
+
+def _check_policy(policy: PolicySpec, spec: Spec, suite: SuiteSpec) -> None:
+    """Refuses what the place's policy would refuse at the end, whoever has checked the spec."""
+    faults = [*spec_faults(policy, spec, variables_named(spec))]
+    faults += limit_faults(policy, suite.limits)
+    if faults:
+        raise UsageError("; ".join(fault.message for fault in faults))
 
 
 def _check_attempts(stage: Stage[Any], context: RunContext, ledger: Ledger) -> None:

@@ -2,7 +2,7 @@
 whoever they say they are."""
 
 from assay.errors import NotApproved
-from assay.flow.place.book import Place, read_place
+from assay.flow.place.book import KnownPlace, Place, read_place
 from assay.flow.place.head import check_head
 from assay.records.releases.audit import Actor
 from assay.records.releases.grant import Grant, Role
@@ -10,6 +10,7 @@ from assay.settings import Settings
 from assay.spec.approval import folded_name
 from assay.store import tokens
 from assay.store.audit import this_process
+from assay.store.database import is_there
 from assay.store.ledger import Ledger
 
 
@@ -39,13 +40,19 @@ def whoever(settings: Settings, ledger: Ledger) -> Actor:
     return this_process(found.name, found.token)
 
 
-def known_user(settings: Settings, place: Place) -> str | None:
-    """Who would act, as far as can be told without asking; for what is only planned."""
+def known_place(settings: Settings) -> KnownPlace:
+    """The policy that a spec must be up to, and who would act; for what is only planned. A ledger
+    that is not there yet is not made. Raises `IntegrityError` when the policy was tampered with."""
+    if not is_there(settings.ledger_url):
+        return KnownPlace(settings.user)
+    place = read_place(settings, Ledger(settings.ledger_url))
     token = given_token(settings)
     if not token:
-        return settings.user if place.policy.identity == "local" else None
+        user = settings.user if place.policy.identity == "local" else None
+        return KnownPlace(user, place.policy)
     prefix = tokens.prefix_of(token)
-    return next((one.name for one in place.tokens if one.token == prefix), None)
+    named = [one.name for one in place.tokens if one.token == prefix]
+    return KnownPlace(named[0] if named else None, place.policy)
 
 
 def given_token(settings: Settings) -> str:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from assay.engines.cluster.passed_on import ENDPOINT, endpoint_fault
 from assay.errors import InvalidInput, Problem
+from assay.flow.place.book import KnownPlace
 from assay.flow.preflight.data import DataCheck
 from assay.flow.preflight.lengths import BaseModel, base_model, check_model, check_service_length
 from assay.flow.preflight.people import check_people
 from assay.flow.preflight.places import Places
+from assay.flow.preflight.policy import check_policy
 from assay.flow.preflight.power import check_power
 from assay.flow.preflight.tasks import check_tasks, limit_location
 from assay.loader.compose import Override
@@ -21,25 +23,27 @@ from assay.loader.references import SuiteFile
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 
+UNKNOWN = KnownPlace(None)
+
 
 def check(
     path: Path,
     *,
     root: Path,
     overrides: Sequence[Override] = (),
-    user: str | None = None,
+    place: KnownPlace = UNKNOWN,
     reads_data: bool = True,
     is_run_here: bool = False,
 ) -> tuple[Spec, SuiteSpec]:
-    """The spec in `path` and its suites as one, with nothing wrong that can be known. `user` would
-    start the run. With `reads_data` every example is read, and limits that their samples can never
+    """The spec in `path` and its suites as one, with nothing wrong that can be known of it at
+    `place`. With `reads_data` every example is read, and limits that their samples can never
     meet are refused; with `is_run_here` what this machine lacks is told, too. Raises InvalidInput
     with every problem."""
     seen = examine(path, root, overrides)
     spec = seen.repaired.block
     problems = list(seen.problems)
     if spec is not None:
-        found = _all(spec, seen, root, user, reads_data=reads_data, is_run_here=is_run_here)
+        found = _all(spec, seen, root, place, reads_data=reads_data, is_run_here=is_run_here)
         problems += [one for one in found if _is_known(one, seen)]
     if problems or spec is None:
         raise InvalidInput(in_order(_without_echoes(problems)))
@@ -47,7 +51,13 @@ def check(
 
 
 def _all(
-    spec: Spec, seen: Examined, root: Path, user: str | None, *, reads_data: bool, is_run_here: bool
+    spec: Spec,
+    seen: Examined,
+    root: Path,
+    place: KnownPlace,
+    *,
+    reads_data: bool,
+    is_run_here: bool,
 ) -> Iterator[Problem]:
     places = Places(seen.positions)
     if seen.repaired.is_known(("model",)):
@@ -55,7 +65,8 @@ def _all(
     else:
         base = BaseModel(None, 0, frozenset(), None)
     yield from check_model(spec, base, places)
-    yield from check_people(spec.approval, seen.suites, places, user)
+    yield from check_people(spec.approval, seen.suites, places, place.user)
+    yield from check_policy(place.policy, spec, seen.suites, places)
     yield from _suite_conflicts(spec, seen, root)
     max_model_len = spec.serve.engine.max_model_len
     for file in seen.suites:

@@ -6,11 +6,17 @@ from pathlib import Path
 
 from assay.engines.deployment import ray_serve
 from assay.errors import IntegrityError, NotApproved
+from assay.flow.place.book import read_place
+from assay.loader.compose import variables_named
 from assay.records.gate import GateRecord, Scorecard
 from assay.records.record import digest_of
 from assay.records.releases.release import Champion
 from assay.records.stages import ModelRecord, Slot
 from assay.rules.release.approval import check_approval, check_champion, check_same_deployment
+from assay.rules.release.policy import check_age, scorecard_faults, spec_faults, strict_approval
+from assay.settings import Settings
+from assay.spec.approval import ApprovalSpec
+from assay.spec.place.policy import PolicySpec
 from assay.spec.spec import Spec
 from assay.stages import gate
 from assay.store.artifacts import ArtifactStore
@@ -78,16 +84,54 @@ def check_may_serve(
     champion: Champion | None,
     ledger: Ledger,
     api: ray_serve.ServeApi,
-    reports: Path,
+    settings: Settings,
     held_at: float | None = None,
 ) -> ray_serve.SlotState:
-    """What can change from one moment to the next: the approvals, the champion that the candidate
-    was compared with, and what its slot holds. Raises `NotApproved` or `IntegrityError`. `held_at`
+    """What can change from one moment to the next: the approvals, the place's policy, the champion
+    that the candidate was compared with, and what its slot holds. Raises `NotApproved` or `IntegrityError`. `held_at`
     is for a former champion, whose approvals had to hold when it got its traffic, and which was
     compared with an earlier one."""
+    _check_approval(it, it.spec.approval, ledger, held_at)
+    if held_at is None:
+        policy = read_place(settings, ledger).policy
+        check_policy(it, policy)
+        check_age(policy, it.run, it.scorecard, time.time())
+        _check_strict_approval(it, policy, ledger, is_first=champion is None)
+        check_champion(it.scorecard, champion.artifact_digest if champion else None)
+    return _check_deployed(it, api, settings.loaded_folder, is_former=held_at is not None)
+
+
+def check_policy(it: Evaluated, policy: PolicySpec) -> None:
+    """Raises `NotApproved` where the run's spec or its scorecard is not up to the place's
+    policy."""
+    faults = [fault.message for fault in spec_faults(policy, it.spec, variables_named(it.spec))]
+    faults += scorecard_faults(policy, it.scorecard)
+    if faults:
+        raise NotApproved(
+            f"run {it.run} is not up to what this place demands (`assay policy show`): "
+            f"{'; '.join(faults)}"
+        )
+
+
+def _check_strict_approval(
+    it: Evaluated, policy: PolicySpec, ledger: Ledger, *, is_first: bool
+) -> None:
+    strict = strict_approval(policy, it.spec.approval, is_first=is_first)
+    try:
+        _check_approval(it, strict, ledger, None)
+    except NotApproved as error:
+        raise NotApproved(
+            f"{error}; the spec asks for less, and the place's policy for this "
+            "(`assay policy show`)"
+        ) from error
+
+
+def _check_approval(
+    it: Evaluated, approval: ApprovalSpec, ledger: Ledger, held_at: float | None
+) -> None:
     check_approval(
         it.run,
-        it.spec.approval,
+        approval,
         it.scorecard,
         it.scorecard_digest,
         ledger.starters(it.run),
@@ -95,9 +139,6 @@ def check_may_serve(
         time.time(),
         held_at=held_at,
     )
-    if held_at is None:
-        check_champion(it.scorecard, champion.artifact_digest if champion else None)
-    return _check_deployed(it, api, reports, is_former=held_at is not None)
 
 
 def _check_deployed(

@@ -5,12 +5,14 @@ from typing import Literal
 
 from assay.engines.deployment.ray_serve import ServeApi
 from assay.errors import PlaceError
+from assay.flow.place.book import read_place
 from assay.flow.place.head import keep_head
 from assay.flow.place.identity import act
 from assay.flow.release import approve, promote, rollback
-from assay.flow.release.checks import evaluated
+from assay.flow.release.checks import check_policy, evaluated
 from assay.flow.release.writer import reconcile, writing
 from assay.records.releases.release import Approval, Traffic
+from assay.rules.release.policy import check_reviewer_of_place
 from assay.settings import Settings
 from assay.stages import gate
 from assay.store.artifacts import ArtifactStore
@@ -34,6 +36,9 @@ def record_decision(
     reconcile_releases(settings, say=say)
     it = evaluated(run, ledger)
     if decision == "approve" and it.gate.scorecard.outcome == "PASS":
+        policy = read_place(settings, ledger).policy
+        check_policy(it, policy)
+        check_reviewer_of_place(policy, actor.name, ledger.starters(it.run))
         gate.verify(it.gate, store)
     word = approve.run(
         it.spec.approval,

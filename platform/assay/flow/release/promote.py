@@ -92,9 +92,9 @@ def check_may_serve_now(promotion: _Promotion) -> ray_serve.SlotState:
     release = ledger.releases.under_way()
     champion = release.intent.former if release else ledger.champion()
     ledger.verify()
-    reports = promotion.settings.loaded_folder
+    settings = promotion.settings
     return check_may_serve(
-        promotion.it, champion=champion, ledger=ledger, api=promotion.api, reports=reports
+        promotion.it, champion=champion, ledger=ledger, api=promotion.api, settings=settings
     )
 
 

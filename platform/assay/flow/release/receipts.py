@@ -8,11 +8,12 @@ from pathlib import Path
 from assay.engines.deployment.ray_serve import SlotState, loaded
 from assay.errors import IntegrityError, UsageError
 from assay.files import digest_files, plain_files
-from assay.flow.place.book import place_keys
+from assay.flow.place.book import place_keys, read_place
 from assay.flow.release.checks import Evaluated
 from assay.records.record import digest_of
 from assay.records.releases.receipt import Statement
 from assay.records.releases.release import Release
+from assay.rules.release.policy import strict_approval
 from assay.rules.release.receipts import check_release
 from assay.settings import Settings
 from assay.store.ledger import Ledger
@@ -24,13 +25,18 @@ def write_receipts(
 ) -> list[Path]:
     """Signs and keeps the statements of one release."""
     run, artifact = it.run, it.scorecard.artifact_digest
+    approval = it.spec.approval
+    if release.intent.action == "promote":
+        policy = read_place(settings, ledger).policy
+        is_first = release.intent.former is None
+        approval = strict_approval(policy, approval, is_first=is_first)
     evaluation = Statement(
         kind="evaluation",
         run=run,
         artifact=artifact,
         predicate={
             "scorecard": it.scorecard.model_dump(mode="json"),
-            "approval": it.spec.approval.model_dump(mode="json"),
+            "approval": approval.model_dump(mode="json"),
             "started_by": sorted(ledger.starters(run)),
         },
     )

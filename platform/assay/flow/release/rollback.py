@@ -86,6 +86,6 @@ def _check_target(
         champion=champion,
         ledger=writer.ledger,
         api=api,
-        reports=writer.settings.loaded_folder,
+        settings=writer.settings,
         held_at=target.since,
     )
