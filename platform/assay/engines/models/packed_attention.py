@@ -81,12 +81,18 @@ def attend(
     sizes = text_sizes(position_ids)
     groups = query.shape[1] // key.shape[1]
     parts = (query, repeat_kv(key, groups), repeat_kv(value, groups))
+    precision = query.dtype
+    if query.requires_grad and query.device.type == "cpu":
+        # In 16 bits the way back of torch's kernel takes four to five times as long as in 32, on
+        # processors that multiply in bf16 as well (torch 2.13; 9 heads, 8 texts of 65 tokens: 16
+        # and 3.6 ms), which is far more than it takes to convert.
+        parts = tuple(part.float() for part in parts)
     texts = zip(*(part.split(sizes, 2) for part in parts), strict=True)
     attended = [
         scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=True)
         for q, k, v in texts
     ]
-    return torch.cat(attended, 2).transpose(1, 2).contiguous(), None
+    return torch.cat(attended, 2).transpose(1, 2).to(precision).contiguous(), None
 
 
 def attend_on_gpu(
