@@ -47,6 +47,7 @@ class Clock(TrainerCallback):
 def main() -> None:
     job = TrainingJob.model_validate_json(sys.argv[1])
     train = job.train
+    Path(job.progress_file).write_text(json.dumps({"step": 0}) + "\n")
     torch.set_num_threads(train.worker.threads)
     set_seed(train.seed)
     bf16 = chosen_precision(train, on_gpu=False) == "bf16"

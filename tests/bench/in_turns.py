@@ -39,6 +39,10 @@ class Runner:
     count."""
     seconds: list[float] = field(default_factory=list)
     """Of each turn, the first step left out."""
+    began_at: float = 0.0
+    """When it wrote its first line, on the monotonic clock: what it imports is loaded by then."""
+    first_step_s: float = 0.0
+    """From then on until the first step was done."""
     _trainers: list[psutil.Process] = field(default_factory=list)
     _around: list[psutil.Process] = field(default_factory=list)
 
@@ -60,6 +64,7 @@ class Runner:
         while not self.has_ended():
             if (grown := self._size()) != size:
                 size = grown
+                self.began_at = self.began_at or time.monotonic()
                 if self.num_steps() >= wanted:
                     break
             time.sleep(POLL_S)
@@ -98,6 +103,7 @@ def run_in_turns(start: list[Callable[[], Runner]]) -> list[Runner]:
         for make in start:
             runners.append(make())
             runners[-1].run(1)
+            runners[-1].first_step_s = time.monotonic() - runners[-1].began_at
         while not all(runner.has_ended() for runner in runners):
             for runner in runners:
                 if not runner.has_ended():
