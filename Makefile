@@ -12,7 +12,7 @@ CPU_TORCH ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backe
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-gpu test-methods test-long check format lock bench-train bench-sweep bench-prepare drill-train bench-serve bench-plan bench-demo bench-first-data bench-ewc bench-gate house drill-gate drill-release down clean fuzz-spec bench-spec
+.PHONY: help setup demo test test-gpu test-methods test-long check format lock bench-train bench-sweep bench-prepare bench-data drill-train bench-serve bench-plan bench-demo bench-first-data bench-ewc bench-gate house drill-gate drill-release down clean fuzz-spec bench-spec
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -57,6 +57,9 @@ bench-train: setup ## tokens/s of the train stage against a bare loop
 
 bench-sweep: setup ## a sweep by halving against the grid; what a trial costs on warm workers
 	@$(BIN)/python tests/bench/bench_sweep.py
+
+bench-data: setup ## what data.steps finds of planted duplicates and personal data, rows/s and memory
+	@$(BIN)/python tests/bench/bench_data.py
 
 bench-prepare: setup ## memory and time of preparing 100,000 and a million rows
 	@$(BIN)/python tests/bench/bench_prepare.py

@@ -15,7 +15,7 @@ from assay.engines.data.cleaning.candidates import (
     near_pairs,
     word_counts,
 )
-from assay.engines.data.cleaning.facts import Token, compare, tokens_of
+from assay.engines.data.cleaning.facts import Tokens, compare, tokens_of
 from assay.engines.data.cleaning.rows import (
     Row,
     row_id,
@@ -145,15 +145,18 @@ def verify_pairs(job: Compare, pairs: "Array", target: Path) -> str:
 
     counts = np.load(job.counts, mmap_mode="r")
     tokens = _TokenReader(job)
+    assert job.spec.near is not None
     found = []
     for earlier, later in pairs.tolist():
         compared = compare(
-            tokens.of(earlier), tokens.of(later), lambda word: int(counts[word_slot(word)])
+            tokens.of(earlier),
+            tokens.of(later),
+            least=job.spec.near,
+            same_facts=job.spec.same_facts,
+            frequency=lambda word: int(counts[word_slot(word)]),
         )
-        assert job.spec.near is not None
-        if compared.similarity < job.spec.near or (job.spec.same_facts and not compared.same_facts):
-            continue
-        found.append((earlier, later, round(compared.similarity, 4), compared.difference))
+        if compared is not None:
+            found.append((earlier, later, round(compared.similarity, 4), compared.difference))
     write_lines(found, target)
     return target.name
 
@@ -166,7 +169,7 @@ class _TokenReader:
         self.rows = job.rows
         self.of = lru_cache(TOKENS_HELD)(self._read)
 
-    def _read(self, row: int) -> list[Token]:
+    def _read(self, row: int) -> Tokens:
         return tokens_of(whole_text(read_row(self.sketches, self.rows, row).example))
 
 

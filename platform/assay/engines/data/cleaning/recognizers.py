@@ -28,7 +28,7 @@ class Recognizer(NamedTuple):
     pattern: re.Pattern[str]
     check: Check | None = None
     context: re.Pattern[str] | None = None
-    """Must be found in the `CONTEXT` characters before it."""
+    """Must be found in the `CONTEXT` characters before or after it."""
 
 
 CONTEXT = 30
@@ -47,16 +47,26 @@ def _luhn(text: str) -> bool:
 
 
 _ISSUERS = re.compile(
-    r"4(\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|3[068]\d{12}|35\d{14}"
-    r"|6(?:011|4[4-9]\d|5\d\d)\d{12}|62\d{14,17}|(?:50|5[6-8]|6[0-9])\d{10,17}"
+    r"4(\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|3[068]\d{12}"
+    r"|(?:35\d|1800|2131)\d{11,13}|6(?:011|4[4-9]\d|5\d\d)\d{12}|62\d{14,17}"
 )
-"""Visa, Mastercard, American Express, Diners, JCB, Discover, UnionPay, Maestro."""
+"""Visa, Mastercard, American Express, Diners, JCB, Discover, UnionPay."""
+_WIDER = re.compile(r"(?:50|5[6-8]|6\d|9\d)\d{10,17}")
+"""Maestro and national cards: a tenth of all numbers so long would be taken for one."""
 
 
 def is_card(text: str) -> bool:
     """Whether it is the number of a bank card."""
+    return _is_card_of(_ISSUERS, text)
+
+
+def _is_wider_card(text: str) -> bool:
+    return _is_card_of(_WIDER, text)
+
+
+def _is_card_of(issuers: re.Pattern[str], text: str) -> bool:
     digits = re.sub(r"\D", "", text)
-    return _ISSUERS.fullmatch(digits) is not None and _luhn(digits) and len(set(digits)) > 1
+    return issuers.fullmatch(digits) is not None and _luhn(digits) and len(set(digits)) > 1
 
 
 def is_resident_id(text: str) -> bool:
@@ -90,8 +100,14 @@ def _re(pattern: str, flags: int = 0) -> re.Pattern[str]:
 
 
 _CALL = _re(
-    r"phone|call|\btel|mobile|cell|fax|text|whatsapp|dial|电话|手机|致电|联系|座机|传真", re.I
+    r"phone|call|\btel|mobile|cell|fax|text|whatsapp|dial|contact|reach|ring|my[ ]number|number[ ]is"
+    r"|电话|手机|致电|联系|座机|传真|号码|拨|打给|找",
+    re.I,
 )
+_PAY = _re(r"card|charge|pay|paid|refund|卡|账号|账户|帐号|付款|扣款|退款", re.I)
+
+_DIGIT_GROUPS = _re(r"(?<![A-Za-z\d.])\d(?:[ -]?\d){11,18}(?!\d)")
+_EXTENSION = r"(?:[ ]?(?:x|ext\.?)[ ]?\d{1,5})?"
 
 RECOGNIZERS: tuple[Recognizer, ...] = (
     Recognizer(
@@ -116,7 +132,8 @@ RECOGNIZERS: tuple[Recognizer, ...] = (
         ),
         is_resident_id,
     ),
-    Recognizer("card", _re(r"(?<![\d.])\d(?:[ -]?\d){11,18}(?![\d])"), is_card),
+    Recognizer("card", _DIGIT_GROUPS, is_card),
+    Recognizer("card", _DIGIT_GROUPS, _is_wider_card, _PAY),
     Recognizer(
         "ip",
         _re(r"(?<![A-Za-z0-9.:])(?:\d{1,3}\.){3}\d{1,3}(?![A-Za-z0-9:]|\.\d)"),
@@ -172,9 +189,11 @@ RECOGNIZERS: tuple[Recognizer, ...] = (
     Recognizer(
         "phone",
         _re(
-            r"(?<![\d+])(?:\+|00)[1-9]\d{0,2}[ .-]?(?:\(\d{1,5}\)[ .-]?)?\d{1,5}(?:[ .-]?\d{2,5}){1,4}(?!\d)"
+            r"(?<![\d+])(?:\+|00)[1-9]\d{0,2}[ .-]?(?:\(\d{1,5}\)[ .-]?)?\d{1,5}(?:[ .-]?\d{2,5}){1,4}"
+            + _EXTENSION
+            + r"(?!\d)"
         ),
-        _num_digits(8, 15),
+        _num_digits(8, 20),
     ),
     # North America, with its separators; then the United Kingdom and its likes.
     Recognizer(
@@ -218,6 +237,6 @@ def _found(recognizer: Recognizer, text: str) -> Iterator[Span]:
         start, end = match.span(group)
         if start == end or (recognizer.check is not None and not recognizer.check(text[start:end])):
             continue
-        before = text[max(0, start - CONTEXT) : start]
-        if recognizer.context is None or recognizer.context.search(before):
+        beside = f"{text[max(0, start - CONTEXT) : start]} {text[end : end + CONTEXT]}"
+        if recognizer.context is None or recognizer.context.search(beside):
             yield Span(start, end, recognizer.kind)

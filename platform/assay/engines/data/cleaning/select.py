@@ -15,7 +15,7 @@ from assay.text import words
 Rule = Callable[[str], str]
 """Says what is wrong with a text; nothing where it may stay."""
 
-LANGUAGE_CHARACTERS = 2000
+LANGUAGE_CHARACTERS = 500
 """Of a text that its language is found by: beyond them the model says the same."""
 
 
