@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from assay.engines.training.job import Sources
 from assay.engines.training.trackers import require
 from assay.errors import MissingExtra, StageFailed
 from assay.records.artifact import Artifact
@@ -20,7 +21,9 @@ from assay.settings import Settings
 from assay.spec.sweep import SweepSpec
 from assay.spec.train import TrainSpec
 from assay.stages.context import Work
-from assay.stages.sweep import Trials, TrialScheduler, choose, trial_spec
+from assay.stages.sweep import choose
+from assay.stages.sweep_scheduler import TrialScheduler
+from assay.stages.sweep_trials import Trials, trial_spec
 
 
 def trial(learning_rate: float, loss: float | None, error: float = 0.1) -> TrialRecord:
@@ -75,7 +78,7 @@ def test_how_far_a_failed_trial_came_is_kept(tmp_path: Path) -> None:
         artifact=artifact, architecture="Llama", num_parameters=1, num_layers=1, context_length=64
     )
 
-    def killed_after_going_on(train: TrainSpec, *, work: Work, **_: object) -> TrainingRecord:
+    def killed_after_going_on(*_: object, work: Work, **__: object) -> TrainingRecord:
         with work.progress_file.open("a") as file:
             for step, loss in ((1, 4.0), (2, 3.0), (3, 2.5), (2, 3.0), (3, 99.0)):
                 told = Progress(
@@ -94,7 +97,8 @@ def test_how_far_a_failed_trial_came_is_kept(tmp_path: Path) -> None:
         SweepSpec(learning_rate=(0.1,)),
         Work(settings, tmp_path, tmp_path / "progress.jsonl", tmp_path),
     )
-    trials = Trials(sweep, TrainSpec(), killed_after_going_on, model, data, work)
+    sources = Sources(model=model, data=data)
+    trials = Trials(sweep, TrainSpec(), sources, killed_after_going_on, work)
     course = TrialScheduler(sweep, trials)
     turn = course.next(None)
     assert turn is not None

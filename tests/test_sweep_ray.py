@@ -13,7 +13,7 @@ from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord, SweepR
 from assay.settings import Settings
 from assay.spec.sweep import SweepSpec, with_parameters
 from assay.spec.train import TrainSpec
-from assay.stages import sweep, train
+from assay.stages import sweep, sweep_trials, train
 from assay.stages.context import Work
 from assay.store.artifacts import ArtifactStore
 from tiny import KNOWN, THINGS, YES, make_model
@@ -110,7 +110,7 @@ def test_a_trial_on_warm_workers_is_quick_and_has_the_numbers_of_a_fresh_run(
     grid: SweepRecord, on_ray: Settings, given: dict[str, Any]
 ) -> None:
     assert [trial.outcome for trial in grid.trials] == ["finished"] * 6
-    chosen = sweep.trial_spec(GRID, TrainSpec.model_validate(BASE), grid.parameters)
+    chosen = sweep_trials.trial_spec(GRID, TrainSpec.model_validate(BASE), grid.parameters)
     fresh = train.run(train.Inputs(train=chosen, **given), work(on_ray, "fresh"))
     warm = grid.trials[grid.chosen].training
     assert warm is not None
@@ -192,9 +192,9 @@ def test_a_range_test_finds_the_rates(on_ray: Settings, given: dict[str, Any]) -
     record = swept(SweepSpec(learning_rate="auto", **ONE_BY_ONE), on_ray, "auto", given)
     assert len(record.trials) == 3
     rates = [point.learning_rate for point in record.range_test]
-    assert len(rates) == sweep.RANGE_STEPS - 1
+    assert len(rates) == sweep_trials.RANGE_STEPS - 1
     assert rates == sorted(rates)
-    assert rates[0] == pytest.approx(sweep.LOWEST_RATE)
+    assert rates[0] == pytest.approx(sweep_trials.LOWEST_RATE)
     assert record.trials[0].learning_rate > 1e-5
 
 

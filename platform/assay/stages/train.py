@@ -4,14 +4,14 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from assay.engines.checkpoints import files as kept
 from assay.engines.checkpoints.callback import CheckpointConfig
 from assay.engines.training import trackers
-from assay.engines.training.job import TrainingJob
+from assay.engines.training.job import Sources, Stretch, TrainingJob
 from assay.engines.workers import ray_train
 from assay.errors import UsageError
 from assay.records.inputs import StageInputs, without
@@ -32,7 +32,6 @@ VERSION = 5
 MOST_LOOKS = 5
 LOOKS_SHARE = 0.05
 """Of the time that training takes, for looks at the selection loss that nobody asked for."""
-
 
 Fit = Callable[..., TrainingOutcome | PauseReport]
 """`ray_train.fit`, or something that does the same on workers that are there already."""
@@ -58,97 +57,42 @@ def run(inputs: Inputs, work: Work) -> TrainingRecord:
     `teacher`, and `grpo` may be rewarded by the reward model. What was trained before is gone on
     with, whichever run had begun it. Raises `UsageError` when another process is at the same
     training."""
-    train, model, data = inputs.train, inputs.model, inputs.data
-    teacher, scorer = inputs.teacher, inputs.reward_model
-    identity = job_digest(train, model=model, data=data, others=(teacher, scorer))
-    checkpoints = work.settings.home / "checkpoints" / identity[:16]
+    train, data = inputs.train, inputs.data
+    sources = Sources(
+        model=inputs.model, data=data, teacher=inputs.teacher, reward_model=inputs.reward_model
+    )
+    checkpoints = work.settings.home / "checkpoints" / job_digest(train, sources)[:16]
     taken = UsageError(
         f"another run is at this very training (its checkpoints are in {checkpoints})"
     )
+    stretch = Stretch(checkpoints=checkpoints, num_looks=_num_looks(train, data))
     with held(checkpoints.with_suffix(".lock"), taken=taken):
-        record = part(
-            train,
-            model=model,
-            data=data,
-            work=work,
-            teacher=teacher,
-            scorer=scorer,
-            fit=ray_train.fit,
-            checkpoints=checkpoints,
-            num_looks=_num_looks(train, data),
-        )
+        record = part(train, sources, stretch, work=work, fit=ray_train.fit)
         shutil.rmtree(checkpoints, ignore_errors=True)
-    assert isinstance(record, TrainingRecord)
+    assert isinstance(record, TrainingRecord)  # no pause was asked for
     return record
 
 
 def part(
-    train: TrainSpec,
-    *,
-    model: ModelRecord,
-    data: DatasetRecord,
-    work: Work,
-    fit: Fit,
-    checkpoints: Path,
-    teacher: ModelRecord | None = None,
-    scorer: ModelRecord | None = None,
-    until: float | None = None,
-    halt_file: Path | None = None,
-    rising_from: float | None = None,
-    start: Path | None = None,
-    num_looks: int | None = None,
-    at_once: int = 1,
+    train: TrainSpec, sources: Sources, stretch: Stretch, *, work: Work, fit: Fit
 ) -> TrainingRecord | PauseReport:
-    """The same, or the training up to a share of its steps: a sweep's trial. It goes on from what
-    is in `checkpoints`, or begins with the checkpoint in `start`, where there is one, of a training
-    that was the same up to there. It ends with a checkpoint when `halt_file` appears. With
-    `rising_from` the learning rate rises from there to `train.learning_rate`, step by step: a range
-    test. `at_once` such trainings share the machine."""
+    """Trains one stretch of a training: all of it, or a sweep's trial up to a share of its
+    steps."""
     started_at = time.time()
+    # First of all: workers take their time to start, and a missing tracker is known at once.
     trackers.require(train.report_to)
     work.say("starting the workers")
-    identity = job_digest(train, model=model, data=data, others=(teacher, scorer))
-    if start is not None and start.exists():
-        _take_in(start, checkpoints, identity, work)
-    output = work.folder / "output"
-    splits = Path(data.artifact.path)
-    if train.worker.gpus is not None:
-        num_gpus = train.worker.gpus
-    else:
-        num_gpus = float(work.on_gpu)
-    job = TrainingJob(
-        train=train,
-        model=model.artifact.path,
-        train_file=_split_file(train, splits / data.train.file),
-        selection_file=_split_file(train, splits / data.selection.file)
-        if data.selection.num_examples
-        else None,
-        ewc_file=str(splits / data.ewc.file) if data.ewc else None,
-        teacher=teacher.artifact.path if teacher else None,
-        scorer=scorer.artifact.path if scorer else None,
-        num_labels=_num_labels(train, data),
-        output=str(output),
-        progress_file=str(work.progress_file),
-        started_at=started_at,
-        on_gpu=num_gpus > 0,
-        threads=train.worker.threads or _fair_share(train.num_workers * at_once),
-        rising_from=rising_from,
-        num_looks=num_looks,
-        keeping=CheckpointConfig(
-            folder=str(checkpoints),
-            job=identity,
-            attempt="",
-            until=until,
-            halt_file=str(halt_file) if halt_file else None,
-        ),
-    )
+    if stretch.start is not None and stretch.start.exists():
+        _take_in(stretch.start, stretch.checkpoints, job_digest(train, sources), work)
+    job = _job(train, sources, stretch, work, started_at)
+    num_gpus = _gpus_per_worker(train, work)
     outcome = fit(job, num_gpus_per_worker=num_gpus)
     if isinstance(outcome, PauseReport):
         return outcome
-    weights = output / "weights"
-    (weights / "training_args.bin").unlink(
-        missing_ok=True
-    )  # a pickle, which nobody should have to load
+    weights = Path(job.output) / "weights"
+    # A pickle, which nobody should have to load.
+    (weights / "training_args.bin").unlink(missing_ok=True)
+    # peft's model card: a form that nobody has filled in, with this machine's path of the model.
     (weights / "README.md").unlink(missing_ok=True)
     _put_in_order(weights / "adapter_config.json")
     return TrainingRecord(
@@ -159,6 +103,53 @@ def part(
         seconds=time.time() - started_at,
         **outcome.model_dump(),
     )
+
+
+def _job(
+    train: TrainSpec, sources: Sources, stretch: Stretch, work: Work, started_at: float
+) -> TrainingJob:
+    """What every worker is told."""
+    data, splits = sources.data, Path(sources.data.artifact.path)
+    selection_file = None
+    if data.selection.num_examples:
+        selection_file = _split_file(train, splits / data.selection.file)
+    threads = train.worker.threads or _fair_share(train.num_workers * stretch.at_once)
+    return TrainingJob(
+        train=train,
+        model=sources.model.artifact.path,
+        train_file=_split_file(train, splits / data.train.file),
+        selection_file=selection_file,
+        ewc_file=str(splits / data.ewc.file) if data.ewc else None,
+        teacher=_path(sources.teacher),
+        scorer=_path(sources.reward_model),
+        num_labels=_num_labels(train, data),
+        output=str(work.folder / "output"),
+        progress_file=str(work.progress_file),
+        started_at=started_at,
+        on_gpu=_gpus_per_worker(train, work) > 0,
+        threads=threads,
+        rising_from=stretch.rising_from,
+        num_looks=stretch.num_looks,
+        keeping=CheckpointConfig(
+            folder=str(stretch.checkpoints),
+            job=job_digest(train, sources),
+            attempt="",
+            until=stretch.until,
+            halt_file=str(stretch.halt_file) if stretch.halt_file else None,
+        ),
+    )
+
+
+def _gpus_per_worker(train: TrainSpec, work: Work) -> float:
+    if train.worker.gpus is not None:
+        return train.worker.gpus
+    return float(work.on_gpu)
+
+
+def _path(model: ModelRecord | None) -> str | None:
+    if model is None:
+        return None
+    return model.artifact.path
 
 
 def _num_looks(train: TrainSpec, data: DatasetRecord) -> int | None:
@@ -172,17 +163,14 @@ def _num_looks(train: TrainSpec, data: DatasetRecord) -> int | None:
     return min(MOST_LOOKS, int(LOOKS_SHARE * 3 * shown / data.selection.num_examples))
 
 
-def job_digest(
-    train: TrainSpec,
-    *,
-    model: ModelRecord,
-    data: DatasetRecord,
-    others: Sequence[ModelRecord | None] = (),
-) -> str:
+def job_digest(train: TrainSpec, sources: Sources) -> str:
     """What says whether two trainings are the same one."""
-    models = [one.artifact.digest if one else None for one in (model, *others)]
+    models = [
+        one.artifact.digest if one else None
+        for one in (sources.model, sources.teacher, sources.reward_model)
+    ]
     return digest_of(
-        [VERSION, train.model_dump(exclude=WITHOUT_EFFECT), models, data.artifact.digest]
+        [VERSION, train.model_dump(exclude=WITHOUT_EFFECT), models, sources.data.artifact.digest]
     )
 
 

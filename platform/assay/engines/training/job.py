@@ -2,13 +2,14 @@
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from assay.engines.checkpoints.callback import CheckpointConfig
 from assay.engines.training.objectives import objective_of
 from assay.records.record import Record
-from assay.records.stages import PauseReport, TrainingOutcome
+from assay.records.stages import DatasetRecord, ModelRecord, PauseReport, TrainingOutcome
 from assay.spec.train import TrainSpec
 
 
@@ -46,6 +47,40 @@ class TrainingJob(Record):
     rising_from: float | None = None
     """For a range test: the learning rate rises from here to `train.learning_rate`, by the same
     factor each step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What a training reads."""
+
+    model: ModelRecord
+    """That it starts from."""
+    data: DatasetRecord
+    teacher: ModelRecord | None = None
+    """For `distill`."""
+    reward_model: ModelRecord | None = None
+    """For `grpo`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """The part of a training that is done at one go."""
+
+    checkpoints: Path
+    """It goes on from what is there, and leaves its own there."""
+    start: Path | None = None
+    """A checkpoint of a training that was the same up to there: where to begin, when there is
+    none in `checkpoints`."""
+    until: float | None = None
+    """The share of the training's steps that it ends after; None for all."""
+    halt_file: Path | None = None
+    """It ends with a checkpoint when this file appears."""
+    rising_from: float | None = None
+    """A range test: the learning rate rises from here to the spec's, step by step."""
+    num_looks: int | None = None
+    """How often the selection loss is measured on the way, where the spec does not say."""
+    at_once: int = 1
+    """How many such trainings share the machine."""
 
 
 def read_outcome(output: Path) -> TrainingOutcome | PauseReport:

@@ -35,6 +35,16 @@ class Turn:
     until: float
 
 
+@dataclass(frozen=True)
+class Search:
+    """Where Optuna's TPE draws parameters from, and what it knows of them."""
+
+    space: Mapping[str, tuple[Scalar, ...] | Range]
+    known: list[tuple[dict[str, Scalar], float]]
+    """Trials that have ended before, with their losses."""
+    seed: int
+
+
 class TrialScheduler(Protocol):
     """Who decides what is trained, and is told what came of it; called in Tune's own process, one
     at a time."""
@@ -56,16 +66,14 @@ def run(
     course: TrialScheduler,
     turn: Callable[[Turn], str],
     *,
-    space: Mapping[str, tuple[Scalar, ...] | Range] | None,
-    known: list[tuple[dict[str, Scalar], float]],
-    seed: int,
+    search: Search | None,
     folder: Path,
     max_concurrent: int,
     halt_file: Path,
 ) -> None:
     """Calls `turn` for what `course` wants, in actors that are used again, until it is over. With a
-    `space`, Optuna's TPE draws the parameters; `known` tells it of trials that have ended before.
-    On Ctrl-C or SIGTERM `halt_file` is made and waited for, and `KeyboardInterrupt` raised."""
+    `search`, Optuna's TPE draws the parameters. On Ctrl-C or SIGTERM `halt_file` is made and waited
+    for, and `KeyboardInterrupt` raised."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the older reporter is silent when asked to be
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # a trial's curves are in its record
     from ray import tune
@@ -75,14 +83,14 @@ def run(
         asked = Turn(config["trial"], config["parameters"], config["until"])
         tune.report({METRIC: 0.0, "result": turn(asked), "done": True})
 
-    search = _search(course, _optuna(space, known, seed) if space else None)
+    suggestions = _suggestions(course, _optuna(search) if search else None)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
         tune_config=tune.TuneConfig(
             metric=METRIC,
             mode="min",
             num_samples=-1,
-            search_alg=ConcurrencyLimiter(search, max_concurrent=max_concurrent),
+            search_alg=ConcurrencyLimiter(suggestions, max_concurrent=max_concurrent),
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(name="tune", storage_path=str(folder), verbose=0),
@@ -97,11 +105,11 @@ def run(
         raise KeyboardInterrupt
 
 
-def _search(course: TrialScheduler, optuna: Any) -> Any:
+def _suggestions(course: TrialScheduler, optuna: Any) -> Any:
     """Tune's Searcher class exists only once Tune is imported."""
     from ray.tune.search import Searcher
 
-    class Search(Searcher):  # type: ignore[misc]
+    class Suggestions(Searcher):  # type: ignore[misc]
         """Suggests the course's turns, one after the other."""
 
         def __init__(self) -> None:
@@ -134,9 +142,8 @@ def _search(course: TrialScheduler, optuna: Any) -> Any:
                 course.lost(turn)
                 return
             loss = course.ended(turn, result["result"])
-            if (
-                optuna and turn.trial in self.drawn
-            ):  # told of the first look alone: later ones cannot be compared
+            # Told of the first look alone: later ones cannot be compared.
+            if optuna and turn.trial in self.drawn:
                 told = {METRIC: loss if loss is not None else FAILED_LOSS}
                 optuna.on_trial_complete(self.drawn.pop(turn.trial), told)
 
@@ -149,31 +156,27 @@ def _search(course: TrialScheduler, optuna: Any) -> Any:
         def restore(self, checkpoint_path: str) -> None:
             """See `save`."""
 
-    return Search()
+    return Suggestions()
 
 
-def _optuna(
-    space: Mapping[str, tuple[Scalar, ...] | Range],
-    known: list[tuple[dict[str, Scalar], float]],
-    seed: int,
-) -> Any:
+def _optuna(search: Search) -> Any:
     """Tune's searcher over Optuna's TPE, told of what is known."""
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions = {
-        name: _distribution(optuna.distributions, values) for name, values in space.items()
+        name: _distribution(optuna.distributions, values) for name, values in search.space.items()
     }
-    search = OptunaSearch(
+    searcher = OptunaSearch(
         space=distributions,
         metric=METRIC,
         mode="min",
-        sampler=optuna.samplers.TPESampler(seed=seed),
+        sampler=optuna.samplers.TPESampler(seed=search.seed),
     )
-    for parameters, loss in known:
-        search.add_evaluated_point(parameters, loss)
-    return search
+    for parameters, loss in search.known:
+        searcher.add_evaluated_point(parameters, loss)
+    return searcher
 
 
 def _distribution(distributions: Any, values: tuple[Scalar, ...] | Range) -> Any:

@@ -308,7 +308,7 @@ def _digest(model: ModelRecord) -> str:
 
 
 def _sweep(context: RunContext, inputs: sweep.Inputs, work: Work) -> Record:
-    return sweep.run(inputs, work, trial=partial(train.part, teacher=context.teacher(0)))
+    return sweep.run(inputs, work, trial=train.part)
 
 
 def _merge(context: RunContext, index: int, inputs: merge.Inputs, work: Work) -> Record:
