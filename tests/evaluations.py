@@ -4,7 +4,7 @@ them is real."""
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from assay.engines.evaluation.harness import TaskFile
+from assay.engines.evaluation.lm_tasks import TaskFile
 from assay.records.evaluation import EvaluationRequest, ModelRef
 from assay.records.gate import Evaluation, EvaluationRecord, GateRecord, Sample, TaskResult
 from assay.records.judge import JudgeAgreement

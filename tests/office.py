@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from assay.engines.deployment import ray_serve
-from assay.engines.evaluation.harness import TaskFile
+from assay.engines.evaluation.lm_tasks import TaskFile
 from assay.errors import AssayError
 from assay.flow.pipeline.context import RunContext
 from assay.flow.pipeline.graph import stages_of

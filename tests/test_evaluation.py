@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from assay.engines.evaluation import task_files
 from assay.engines.evaluation.client import Endpoint
-from assay.engines.evaluation.harness import (
+from assay.engines.evaluation.harness import evaluate
+from assay.engines.evaluation.lm_tasks import (
     TaskFile,
     _exact_match,
     documents,
-    evaluate,
     load,
     task_file,
 )

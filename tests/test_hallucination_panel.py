@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from assay.engines.evaluation.client import Endpoint
-from assay.engines.evaluation.harness import evaluate, load, task_file
+from assay.engines.evaluation.harness import evaluate
+from assay.engines.evaluation.lm_tasks import load, task_file
 from assay.loader.load import load_suites
 from assay.records.gate import TaskResult
 from assay.rules.gate.abstention import abstained
@@ -53,7 +54,7 @@ def test_the_files_are_what_the_script_makes(panel: str) -> None:
 def test_the_suite_pins_all_that_it_runs(suite: str) -> None:
     tasks = tasks_of(load_suites([f"evals/{suite}.yaml"], ROOT), ROOT, None)
     assert {task.name for task in tasks} == set(load_suites([f"evals/{suite}.yaml"], ROOT).limits)
-    assert {task.name for task in tasks if task.wants_confidence} <= {
+    assert {task.name for task in tasks if task.scoring.wants_confidence} <= {
         "capitals_choice",
         "capitals_choice_zh",
     }

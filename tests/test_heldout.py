@@ -12,7 +12,8 @@ from assay.engines.data.contamination import Index as ContaminationIndex
 from assay.engines.data.contamination import SampleText, hits_in
 from assay.engines.data.readers import Example, Message
 from assay.engines.evaluation.client import Endpoint
-from assay.engines.evaluation.harness import TaskFile, documents, evaluate, task_file
+from assay.engines.evaluation.harness import evaluate
+from assay.engines.evaluation.lm_tasks import Scoring, TaskFile, documents, task_file
 from assay.records.gate import Evaluation, TaskResult
 from assay.rules.gate.verdict import evaluate_limits
 from assay.spec.gate import ContaminationSpec, SuiteSpec, TaskSettings
@@ -38,7 +39,9 @@ def held_out(folder: Path, *examples: Example) -> TaskFile:
     for example in examples:
         gate.add(example)
     gate.close()
-    return task_file("heldout", folder / "heldout" / "heldout.yaml", wanted_metrics=["auto"])
+    return task_file(
+        "heldout", folder / "heldout" / "heldout.yaml", scoring=Scoring(text_metrics=("auto",))
+    )
 
 
 def asked(task: TaskFile, server: Counting) -> TaskResult:

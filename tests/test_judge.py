@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 
 from assay.cli.main import assay
 from assay.engines.evaluation import judge as judges
-from assay.engines.evaluation.harness import TaskFile
 from assay.engines.evaluation.judge import Answer, scores
+from assay.engines.evaluation.lm_tasks import Scoring, TaskFile
 from assay.errors import InvalidInput, PlaceError, UsageError
 from assay.flow.pipeline.judging import check_judge, measured_judge
 from assay.loader.load import load_suite, load_suites
@@ -194,7 +194,7 @@ def test_items_get_the_score_as_a_share_of_the_scale_or_a_reason(
     )
     result = TaskResult(task="facts", digest="d", items=answers)
     scored = evaluate._with_judge_scores(
-        result, TaskFile("facts", "", "d", scoring_judge=judge_at(server)), tmp_path
+        result, TaskFile("facts", "", "d", scoring=Scoring(judge=judge_at(server))), tmp_path
     )
     assert [item.scores.get("judge") for item in scored.items] == [0, 0.5, 1, None]
     assert all(item.scores["exact_match"] == 0 for item in scored.items)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.engines.evaluation import harness
+from assay.engines.evaluation import lm_tasks
 from assay.engines.evaluation.templates import RENDER_S, Renderer
 from assay.errors import InvalidInput, UsageError
 
@@ -31,7 +31,7 @@ ENDLESS = [
 ]
 
 
-def task(folder: Path, text: str) -> harness.TaskFile:
+def task(folder: Path, text: str) -> lm_tasks.TaskFile:
     """A task whose question is made by this template."""
     (folder / "items.jsonl").write_text(
         json.dumps({"question": "why?", "answer": "because"}) + "\n"
@@ -48,12 +48,12 @@ def task(folder: Path, text: str) -> harness.TaskFile:
     }
     file = folder / "attack.yaml"
     file.write_text(json.dumps(config))
-    return harness.task_file("attack", file)
+    return lm_tasks.task_file("attack", file)
 
 
 def test_a_harmless_template_renders_as_in_lm_eval(tmp_path: Path) -> None:
     text = "{% if answer %}{{ question|trim }}{% endif %} {{ question|regex_replace('w', 'W') }}\n"
-    assert harness.documents(task(tmp_path, text)) == [("why? Why?\n", "because")]
+    assert lm_tasks.documents(task(tmp_path, text)) == [("why? Why?\n", "because")]
 
 
 @pytest.mark.parametrize("text", ESCAPES)
@@ -63,7 +63,7 @@ def test_s3_a_template_reaches_no_python(tmp_path: Path, text: str) -> None:
         UsageError,
         match=r"a template of the task cannot be rendered: .*(SecurityError|UndefinedError)",
     ):
-        harness.documents(task(tmp_path, text.replace("OUT", str(out))))
+        lm_tasks.documents(task(tmp_path, text.replace("OUT", str(out))))
     assert not out.exists()
 
 
@@ -73,7 +73,7 @@ def test_s3_a_template_takes_no_more_than_its_memory(tmp_path: Path, text: str) 
         "cannot be rendered: (it takes more than|its text has|OverflowError|it ended the process)"
     )
     with pytest.raises(UsageError, match=said):
-        harness.documents(task(tmp_path, text))
+        lm_tasks.documents(task(tmp_path, text))
 
 
 @pytest.mark.parametrize("text", ENDLESS)
@@ -93,7 +93,7 @@ def test_s16_an_alias_bomb_is_no_task(tmp_path: Path) -> None:
     file = tmp_path / "bomb.yaml"
     file.write_text("\n".join(["task: bomb", "a0: &a0 [x, x]", *levels]))
     with pytest.raises(InvalidInput, match=r"its aliases make .* values of it"):
-        harness.task_file("bomb", file)
+        lm_tasks.task_file("bomb", file)
 
 
 @pytest.mark.parametrize("text", ["a: &a [*a]", "[" * 5000 + "]" * 5000])
@@ -101,4 +101,4 @@ def test_s16_values_without_end_are_no_task(tmp_path: Path, text: str) -> None:
     file = tmp_path / "deep.yaml"
     file.write_text(f"task: deep\nx: {text}" if text.startswith("[") else f"task: deep\n{text}")
     with pytest.raises(InvalidInput, match="more deeply than any task needs"):
-        harness.task_file("deep", file)
+        lm_tasks.task_file("deep", file)

@@ -12,7 +12,8 @@ from transformers.data.metrics.squad_metrics import compute_f1
 
 from assay.engines.evaluation import text_metrics
 from assay.engines.evaluation.client import Endpoint
-from assay.engines.evaluation.harness import evaluate, task_file
+from assay.engines.evaluation.harness import evaluate
+from assay.engines.evaluation.lm_tasks import Scoring, task_file
 from assay.engines.evaluation.text_metrics import NAMES, ROUGE, corpus_score, scores_of
 from assay.records.gate import Evaluation, LimitResult, Sample, TaskResult
 from assay.rules.gate.verdict import evaluate_limits
@@ -177,7 +178,7 @@ def test_texts_too_long_for_rouge_are_no_score() -> None:
 def test_a_tasks_answers_get_the_scores_that_limits_name(tmp_path: Path) -> None:
     path = write_task(tmp_path, metric_list=[{"metric": "exact_match"}, {"metric": "bleu"}])
     settings = TaskSettings(regex=r"\d\?$", cluster_by="source")
-    task = task_file("facts", path, settings, wanted_metrics=["rougeL", "bleu", "regex"])
+    task = task_file("facts", path, settings, Scoring(text_metrics=("bleu", "regex", "rougeL")))
     assert task.digest != task_file("facts", path, settings).digest
     with serving(OpenAI, Counting) as server:
         server.answer = lambda question: (

@@ -32,7 +32,7 @@ from in_turns import Work, take_slices, tree
 from assay.engines.cluster import local_head
 from assay.engines.cluster.cpu_features import computes_in_bf16
 from assay.engines.deployment import ray_serve
-from assay.engines.evaluation import client, harness, logprobs
+from assay.engines.evaluation import client, harness, lm_tasks, logprobs, served_model
 from assay.engines.evaluation.client import Endpoint
 from assay.errors import PlaceError
 from assay.records.gate import Evaluation, Outcome, Sample, TaskResult
@@ -355,10 +355,10 @@ def _weigh_here(
         spans.append((started, time.monotonic()))
         return replies
 
-    for module in (harness, logprobs):
+    for module in (served_model, logprobs):
         module.request_all = timed  # type: ignore[attr-defined]
     # lm-eval takes the first items; so does the gate here, to ask the same.
-    tasks = [harness.task_file(name, _first(folder / f"{name}.yaml", max_items)) for name in names]
+    tasks = [lm_tasks.task_file(name, _first(folder / f"{name}.yaml", max_items)) for name in names]
     answered = harness.evaluate(endpoint, tasks, tokenizer=str(model), answers=answers)
     return spans, {result.task: result.items for result in answered.tasks}
 

@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from assay.engines.evaluation import harness
+from assay.engines.evaluation import harness, lm_tasks
 from assay.engines.evaluation.client import Endpoint
 from assay.records.gate import Evaluation, Outcome
 from assay.rules.gate.verdict import evaluate_limits, overall
@@ -166,7 +166,7 @@ def _fault(
 
 def _evaluate(endpoint: Endpoint, task: Path, folder: Path) -> None:
     found = harness.evaluate(
-        endpoint, [harness.task_file("facts", task)], answers=folder / "answers.jsonl"
+        endpoint, [lm_tasks.task_file("facts", task)], answers=folder / "answers.jsonl"
     )
     evaluation = Evaluation(
         artifact_digest="a" * 64, model_name="drill", tasks=found.tasks, seconds=1.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from assay.engines.deployment import ray_serve
-from assay.engines.evaluation.harness import TaskFile
+from assay.engines.evaluation.lm_tasks import TaskFile
 from assay.records.gate import EvaluationRecord
 from assay.records.inputs import StageInputs
 from assay.records.stages import DeploymentRecord, Slot

@@ -8,8 +8,8 @@ from pathlib import Path
 from assay.engines.cluster import tasks as ray_cluster
 from assay.engines.data import contamination
 from assay.engines.data.contamination import SampleText
-from assay.engines.evaluation import harness
-from assay.engines.evaluation.harness import TaskFile
+from assay.engines.evaluation import lm_tasks
+from assay.engines.evaluation.lm_tasks import TaskFile
 from assay.errors import UsageError
 from assay.records.gate import ContaminationRecord
 from assay.records.inputs import StageInputs, only
@@ -69,7 +69,7 @@ def _search(
     items = [
         SampleText(task.name, question, answer)
         for task in tasks
-        for question, answer in harness.documents(task)
+        for question, answer in lm_tasks.documents(task)
     ]
     return contamination.search(tokenizer, split, items, wanted, in_parallel=True), len(items)
 

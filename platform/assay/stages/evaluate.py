@@ -11,7 +11,7 @@ from assay.engines.cluster import tasks as ray_cluster
 from assay.engines.evaluation import harness, task_files
 from assay.engines.evaluation import judge as judges
 from assay.engines.evaluation.client import Endpoint
-from assay.engines.evaluation.harness import TaskFile
+from assay.engines.evaluation.lm_tasks import Scoring, TaskFile, task_file
 from assay.errors import StageFailed, UsageError
 from assay.records.gate import Evaluation, EvaluationRecord, Sample, TaskResult
 from assay.records.record import digest_of
@@ -49,9 +49,9 @@ class Stopping:
         """Whether a task's answers so far are enough."""
         if not can_stop(self.suite, result.task):
             return False
-        marked = _with_abstentions(
-            result, [abstained(item.response) for item in result.items if not item.error], 0.5
-        )
+        verdicts = [abstained(item.response) for item in result.items if not item.error]
+        # Any threshold will do: `can_stop` lets no limit on a penalized score through.
+        marked = _with_abstentions(result, verdicts, 0.5)
         return is_settled(self.suite, marked, self.base, self.champion, confidence=self.confidence)
 
 
@@ -63,77 +63,77 @@ class EvalRequest:
     stopping: Stopping | None = None
 
 
-def run(
-    deployment: DeploymentRecord,
-    wanted: Sequence[EvalRequest],
-    *,
-    engine: str,
-    tokenizer: str | None,
-    num_concurrent: int,
-    work: Work,
-    api_key: str = "none",
-    stands: Callable[[], bool] = lambda: True,
-    on_cluster: bool = True,
-) -> tuple[EvaluationRecord, ...]:
-    """Asks the deployment every question of every suite at once, or as many as `wanted` takes, and
-    keeps the answers as evidence: one record for each suite, each with the seconds that all took
-    together.
+@dataclass(frozen=True, kw_only=True)
+class Respondent:
+    """A deployment, and how it is asked."""
 
-    What the same artifact has answered before, through the same `engine` (a text that tells engines
-    and their settings apart), is not asked again: not by a second evaluation, nor after a crash.
-    `tokenizer` is the model's folder. When the deployment does not stand any more at the end,
-    nobody knows who answered: all is thrown away and `StageFailed` is raised. With `on_cluster` a
-    worker of the cluster asks, else a process of this machine."""
-    call = ray_cluster.call if on_cluster else ray_cluster.call_here
+    deployment: DeploymentRecord
+    engine: str
+    """Tells engines and their settings apart: what the same artifact has answered through the same
+    one is not asked again."""
+    tokenizer: str | None
+    """Folder of the model; None where its files are not ours."""
+    num_concurrent: int
+    api_key: str = "none"
+    is_deployed: Callable[[], bool] = lambda: True
+    """Whether the deployment is still the one that it was."""
+    on_cluster: bool = True
+    """Whether a worker of the cluster asks, or a process of this machine."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it answers."""
+        return Endpoint(
+            self.deployment.url,
+            self.deployment.model_name,
+            self.num_concurrent,
+            self.api_key,
+            max_reasoning_tokens=self.deployment.max_reasoning_tokens,
+        )
+
+
+def run(
+    asked: Respondent, requests: Sequence[EvalRequest], work: Work
+) -> tuple[EvaluationRecord, ...]:
+    """Asks every question of every suite at once, or as many as `requests` take, and keeps the
+    answers as evidence: one record for each suite, each with the seconds that all took together.
+
+    What the same artifact has answered before is not asked again: not by a second evaluation, nor
+    after a crash. When the deployment does not stand any more at the end, nobody knows who
+    answered: all is thrown away and `StageFailed` is raised."""
+    deployment = asked.deployment
     work.say(f"evaluating slot {deployment.slot}")
     started = time.monotonic()
-    cache = _cache(work, deployment.artifact_digest, engine)
-    tasks = {task.digest: task for suite in wanted for task in suite.tasks}
-    results = {digest: result for digest, task in tasks.items() if (result := cache.get(task))}
-    num_reused = {digest: len(result.items) for digest, result in results.items()}
-    for together in _unlike([task for task in tasks.values() if task.digest not in results]):
-        stopping = {
-            task.digest: [suite.stopping for suite in wanted if task in suite.tasks]
-            for task in together
-        }
-        answered = call(
-            harness.evaluate,
-            Endpoint(
-                deployment.url,
-                deployment.model_name,
-                num_concurrent,
-                api_key,
-                max_reasoning_tokens=deployment.max_reasoning_tokens,
-            ),
-            together,
-            tokenizer=tokenizer,
-            answers=cache.answers,
-            progress_file=work.progress_file,
-            settled=partial(_settled, {task.name: stopping[task.digest] for task in together}),
-        )
-        if not stands():
-            cache.clear()
-            raise StageFailed(
-                f"slot {deployment.slot} got another deployment while it was evaluated; run it "
-                "again"
-            )
+    cache = _cache(work, deployment.artifact_digest, asked.engine)
+    results: dict[str, TaskResult] = {}
+    num_reused: dict[str, int] = {}
+    left: dict[str, TaskFile] = {}
+    for task in (task for request in requests for task in request.tasks):
+        known = cache.get(task)
+        if known is None:
+            left[task.digest] = task
+        else:
+            results[task.digest] = known
+            num_reused[task.digest] = len(known.items)
+    for together in _unlike(list(left.values())):
+        answered = _ask(asked, requests, together, cache, work)
         for task, result in zip(together, answered.tasks, strict=True):
             marked = _with_abstention(result, task, cache.judged)
             results[task.digest] = _with_judge_scores(marked, task, work.settings.home / JUDGES)
             num_reused[task.digest] = answered.reused.get(task.name, 0)
             cache.put(task, results[task.digest])
     seconds = time.monotonic() - started
-    return tuple(
-        _keep(
-            deployment.artifact_digest,
-            deployment.model_name,
-            [results[task.digest] for task in suite.tasks],
-            sum(num_reused[task.digest] for task in suite.tasks),
-            seconds,
-            work,
+    records = []
+    for request in requests:
+        evaluation = Evaluation(
+            artifact_digest=deployment.artifact_digest,
+            model_name=deployment.model_name,
+            tasks=tuple(results[task.digest] for task in request.tasks),
+            seconds=seconds,
         )
-        for suite in wanted
-    )
+        num_known = sum(num_reused[task.digest] for task in request.tasks)
+        records.append(_keep(evaluation, num_known, work))
+    return tuple(records)
 
 
 def finished(
@@ -142,17 +142,14 @@ def finished(
     """The evaluation of an artifact that has answered all of the tasks before, through the same
     engine: no deployment is needed for it. None when something is to be asked."""
     cache = _cache(work, artifact_digest, engine)
-    results = [result for task in tasks if (result := cache.get(task))]
+    known = [cache.get(task) for task in tasks]
+    results = [result for result in known if result is not None]
     if not tasks or len(results) < len(tasks):
         return None
-    return _keep(
-        artifact_digest,
-        model_name,
-        results,
-        sum(len(result.items) for result in results),
-        0.0,
-        work,
+    evaluation = Evaluation(
+        artifact_digest=artifact_digest, model_name=model_name, tasks=tuple(results), seconds=0.0
     )
+    return _keep(evaluation, sum(len(result.items) for result in results), work)
 
 
 def tasks_of(suite: SuiteSpec, root: Path, data: DatasetRecord | None) -> tuple[TaskFile, ...]:
@@ -162,23 +159,20 @@ def tasks_of(suite: SuiteSpec, root: Path, data: DatasetRecord | None) -> tuple[
     found = []
     for name in sorted(suite.limits):
         task_settings = suite.settings(name)
-        if name == HELD_OUT and data is None:
-            continue
-        if name == HELD_OUT and data:
+        if name != HELD_OUT:
+            path = _task_path(name, task_settings, root)
+        elif data is not None:
             path = _held_out(data)
         else:
-            path = _task_path(name, task_settings, root)
+            continue
         metrics = {limit.metric for limit in suite.limits[name]}
-        task = harness.task_file(
-            name,
-            path,
-            task_settings,
+        scoring = Scoring(
             wants_confidence=not metrics.isdisjoint(NEED_CONFIDENCE),
-            judge=suite.judge if task_settings.abstention == "judge" else None,
-            wanted_metrics=[metric for metric in metrics if metric in TEXT_METRICS],
-            scoring_judge=suite.judge if "judge" in metrics else None,
+            abstention_judge=suite.judge if task_settings.abstention == "judge" else None,
+            text_metrics=tuple(sorted(metrics.intersection(TEXT_METRICS))),
+            judge=suite.judge if "judge" in metrics else None,
         )
-        found.append(task)
+        found.append(task_file(name, path, task_settings, scoring))
     return tuple(found)
 
 
@@ -207,14 +201,44 @@ def _unlike(tasks: Sequence[TaskFile]) -> list[list[TaskFile]]:
     names."""
     parts: list[list[TaskFile]] = []
     for task in tasks:
-        part = next(
-            (part for part in parts if all(other.name != task.name for other in part)), None
-        )
-        if part is None:
-            parts.append([task])
+        for part in parts:
+            if all(other.name != task.name for other in part):
+                part.append(task)
+                break
         else:
-            part.append(task)
+            parts.append([task])
     return parts
+
+
+def _ask(
+    asked: Respondent,
+    requests: Sequence[EvalRequest],
+    tasks: Sequence[TaskFile],
+    cache: "_Cache",
+    work: Work,
+) -> harness.Answered:
+    stopping = {
+        task.name: [request.stopping for request in requests if task in request.tasks]
+        for task in tasks
+    }
+    call = ray_cluster.call if asked.on_cluster else ray_cluster.call_here
+    answered = call(
+        harness.evaluate,
+        asked.endpoint,
+        tasks,
+        tokenizer=asked.tokenizer,
+        answers=cache.answers,
+        progress_file=work.progress_file,
+        settled=partial(_settled, stopping),
+    )
+    # Asked at the end, for it may have been given away at any time before.
+    if not asked.is_deployed():
+        cache.clear()
+        raise StageFailed(
+            f"slot {asked.deployment.slot} got another deployment while it was evaluated; run it "
+            "again"
+        )
+    return answered
 
 
 def _settled(stopping: Mapping[str, Sequence[Stopping | None]], result: TaskResult) -> bool:
@@ -267,8 +291,8 @@ def _with_abstention(result: TaskResult, task: TaskFile, judged: Path) -> TaskRe
     follow from it."""
     answered = [item for item in result.items if not item.error]
     verdicts: Sequence[bool | None] = [abstained(item.response) for item in answered]
-    if task.judge is not None:
-        verdicts = judges.abstentions(task.judge, answered, judged)
+    if task.scoring.abstention_judge is not None:
+        verdicts = judges.abstentions(task.scoring.abstention_judge, answered, judged)
     return _with_abstentions(result, verdicts, task.settings.penalty_threshold)
 
 
@@ -277,14 +301,11 @@ def _with_abstentions(
 ) -> TaskResult:
     """`verdicts` are of the items with an answer, in their order. One without an answer has no
     scores, and one that the judge does not read has an error."""
-    answered = (item for item in result.items if not item.error)
-    marked = {
-        item.id: _marked(item, verdict, penalty_threshold)
-        for item, verdict in zip(answered, verdicts, strict=True)
-    }
-    return result.model_copy(
-        update={"items": tuple(marked.get(item.id, item) for item in result.items)}
-    )
+    answered = [item for item in result.items if not item.error]
+    marked = {}
+    for item, verdict in zip(answered, verdicts, strict=True):
+        marked[item.id] = _marked(item, verdict, penalty_threshold)
+    return _with_items(result, marked)
 
 
 def _marked(item: Sample, verdict: bool | None, penalty_threshold: float) -> Sample:
@@ -293,29 +314,32 @@ def _marked(item: Sample, verdict: bool | None, penalty_threshold: float) -> Sam
             update={"scores": {}, "error": "the judge did not say whether it is an abstention"}
         )
     marked = item.model_copy(update={"scores": {**item.scores, "abstained": float(verdict)}})
-    derived = {
-        name: value
-        for name in DERIVED
-        if (value := score_of(marked, name, penalty_threshold)) is not None
-    }
+    derived = {}
+    for name in DERIVED:
+        value = score_of(marked, name, penalty_threshold)
+        if value is not None:
+            derived[name] = value
     return marked.model_copy(update={"scores": {**marked.scores, **derived}})
 
 
 def _with_judge_scores(result: TaskResult, task: TaskFile, folder: Path) -> TaskResult:
     """The items with the judge's score, from 0 to 1, where the task wants one. Where the judge gave
     none, the item says why, and has its other scores."""
-    judge = task.scoring_judge
+    judge = task.scoring.judge
     if judge is None:
         return result
     answered = [item for item in result.items if not item.error]
     asked = [judges.Answer(item.prompt, item.response, item.target) for item in answered]
-    found = {
-        item.id: _judged(item, judged, judge.scale)
-        for item, judged in zip(answered, judges.scores(judge, asked, folder), strict=True)
-    }
-    return result.model_copy(
-        update={"items": tuple(found.get(item.id, item) for item in result.items)}
-    )
+    scored = {}
+    for item, judged in zip(answered, judges.scores(judge, asked, folder), strict=True):
+        scored[item.id] = _judged(item, judged, judge.scale)
+    return _with_items(result, scored)
+
+
+def _with_items(result: TaskResult, changed: Mapping[str, Sample]) -> TaskResult:
+    """The result with these samples in the place of those of the same ids."""
+    items = tuple(changed.get(item.id, item) for item in result.items)
+    return result.model_copy(update={"items": items})
 
 
 def _judged(item: Sample, judged: judges.Judged, scale: tuple[int, int]) -> Sample:
@@ -332,32 +356,19 @@ def _is_unfinished(item: Sample) -> bool:
     return item.error is not None or "judge" in item.unscored
 
 
-def _keep(
-    artifact_digest: str,
-    model_name: str,
-    results: Sequence[TaskResult],
-    num_reused: int,
-    seconds: float,
-    work: Work,
-) -> EvaluationRecord:
-    evaluation = Evaluation(
-        artifact_digest=artifact_digest,
-        model_name=model_name,
-        tasks=tuple(results),
-        seconds=seconds,
-    )
-    folder = work.fresh_folder(f"evidence-{artifact_digest[:12]}")
+def _keep(evaluation: Evaluation, num_reused: int, work: Work) -> EvaluationRecord:
+    folder = work.fresh_folder(f"evidence-{evaluation.artifact_digest[:12]}")
     (folder / "evaluation.json").write_text(evaluation.model_dump_json(indent=1))
-    items = [item for result in results for item in result.items]
+    items = [item for result in evaluation.tasks for item in result.items]
     reasoned = [item for item in items if item.reasoning_tokens]
     return EvaluationRecord(
         evidence=work.store.put(folder, "evidence"),
-        artifact_digest=artifact_digest,
+        artifact_digest=evaluation.artifact_digest,
         num_items=len(items),
-        seconds=seconds,
+        seconds=evaluation.seconds,
         num_errors=sum(_is_unfinished(item) for item in items),
         num_reused=num_reused,
-        num_unasked=sum(len(result.unasked) for result in results),
+        num_unasked=sum(len(result.unasked) for result in evaluation.tasks),
         num_reasoned=len(reasoned),
         reasoning_tokens=sum(item.reasoning_tokens or 0 for item in reasoned),
         num_only_reasoned=sum(not item.response.strip() for item in reasoned),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from assay.engines.evaluation.harness import TaskFile
 from assay.engines.evaluation.judge import judge_digest
+from assay.engines.evaluation.lm_tasks import TaskFile
 from assay.errors import IntegrityError
 from assay.records.artifact import Artifact
 from assay.records.gate import (

@@ -1,10 +1,10 @@
 """`assay gate`: evaluating without a run, comparing two evaluations, and testing a suite on
 itself."""
 
-import os
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,8 +13,10 @@ from assay.errors import ExitCode, UsageError
 from assay.settings import Settings
 
 if TYPE_CHECKING:
-    from assay.records.evaluation import ModelRef
     from assay.records.gate import Outcome
+
+DEFAULT_NOISES = (0.0, 0.1, 0.3)
+"""Of a self-test on a model's files; with none it is the same model, asked once more."""
 
 
 @click.group()
@@ -69,48 +71,14 @@ def gate() -> None:
     help="Write the scorecard as one HTML file.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def run(
-    suites: tuple[str, ...],
-    artifact: str | None,
-    url: str | None,
-    model: str,
-    revision: str,
-    api_key_env: str | None,
-    base: str | None,
-    engine: tuple[str, ...],
-    num_concurrent: int | None,
-    num_replicas: int,
-    html_file: Path | None,
-    as_json: bool,
-) -> None:
+def run(**typed: Any) -> None:
     """Evaluate a model that was made elsewhere. What was evaluated before is not asked again.
 
     Of several suites each has a verdict and a record of its own; the exit code is the worst
     one's."""
-    from assay.cli.commands.gate_run import evaluate
+    from assay.cli.commands.gate_run import GateRun, evaluate
 
-    if (artifact is None) == (url is None):
-        raise UsageError("name the model by --artifact or by --url")
-    if artifact is not None and (model or revision or api_key_env):
-        raise UsageError("--model, --revision and --api-key-env go with --url")
-    if url is not None and num_replicas > 1:
-        raise UsageError(
-            "--replicas goes with --artifact; how many engines stand behind a URL is its owner's "
-            "affair"
-        )
-    outcome = evaluate(
-        subject(artifact or url or "", model, revision),
-        subject(base, model, revision) if base else None,
-        suites,
-        settings=Settings(),
-        engine=engine,
-        num_concurrent=num_concurrent,
-        num_replicas=num_replicas,
-        api_key=api_key(api_key_env),
-        html_file=html_file,
-        as_json=as_json,
-    )
-    sys.exit(verdict_code(outcome))
+    sys.exit(verdict_code(evaluate(GateRun(**typed), Settings())))
 
 
 @gate.command()
@@ -164,60 +132,21 @@ def compare(first: str, second: str, confidence: float | None, as_json: bool) ->
 )
 @click.option("--num-concurrent", type=click.IntRange(1), help="Requests in flight (128).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def selftest(
-    suite: tuple[str, ...],
-    evaluated: str,
-    artifact: str | None,
-    base: str | None,
-    draws: int,
-    noises: tuple[float, ...],
-    num_concurrent: int | None,
-    as_json: bool,
-) -> None:
+def selftest(artifact: str | None, base: str | None, as_json: bool, **typed: Any) -> None:
     """Test a suite on itself: how often it is wrong, how small a regression it sees, and how far
     its judge agrees with people's labels."""
     from assay.cli.commands.gate_run import evaluate_quietly
     from assay.cli.commands.gate_selftest import test_suite
+    from assay.flow.evaluation.selftest import SelftestRequest
 
+    asked, settings = SelftestRequest(**typed), Settings()
     if artifact is not None:
-        if evaluated:
+        if asked.evaluated:
             raise UsageError("name the answers by --run or by --artifact")
-        evaluated = evaluate_quietly(
-            subject(artifact), subject(base) if base else None, suite, Settings(), num_concurrent
-        )
-        noises = noises or (0.0, 0.1, 0.3)
-    faults = test_suite(
-        suite,
-        evaluated,
-        settings=Settings(),
-        draws=draws,
-        noises=noises,
-        num_concurrent=num_concurrent,
-        as_json=as_json,
-    )
+        name = evaluate_quietly(artifact, base, asked.suite, settings, asked.num_concurrent)
+        asked = replace(asked, evaluated=name, noises=asked.noises or DEFAULT_NOISES)
+    faults = test_suite(asked, settings=settings, as_json=as_json)
     sys.exit(ExitCode.FAILED if faults else ExitCode.DONE)
-
-
-def subject(text: str, model: str = "", revision: str = "") -> "ModelRef":
-    """A model as it stands on the command line: a URL, or what a spec's `model.source` takes."""
-    from assay.records.evaluation import ModelRef
-
-    if text.startswith(("http://", "https://")):
-        return ModelRef(url=text.rstrip("/"), model=model, revision=revision)
-    is_folder = not text.startswith(("hf:", "package:"))
-    return ModelRef(source=str(Path(text).expanduser().absolute()) if is_folder else text)
-
-
-def api_key(variable: str | None) -> str:
-    """The key that the named environment variable holds. Raises `UsageError` when it holds none."""
-    if variable is None:
-        return "none"
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise UsageError(
-            f"the environment variable {variable}, which --api-key-env names, is empty"
-        )
-    return key
 
 
 def verdict_code(outcome: "Outcome") -> ExitCode:

@@ -1,6 +1,8 @@
 """`assay gate run`: a model that was made elsewhere, evaluated and decided."""
 
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -12,6 +14,7 @@ from assay.cli.terminal import display, tables
 from assay.cli.terminal.echo import echo
 from assay.errors import UsageError
 from assay.flow.evaluation import standalone
+from assay.flow.evaluation.answers import EvalOptions
 from assay.loader.load import load_suites
 from assay.loader.references import model_fault
 from assay.records.evaluation import EvaluationRequest, ModelRef
@@ -19,49 +22,86 @@ from assay.records.gate import Outcome
 from assay.reporting.document import report
 from assay.settings import Settings
 from assay.spec.model import ModelSpec
-from assay.spec.serve import EngineSpec
+from assay.spec.serve import EngineSpec, ReplicasSpec, ServeSpec
 
 WORST_FIRST: tuple[Outcome, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
 
 
-def evaluate(
-    candidate: ModelRef,
-    base: ModelRef | None,
-    suites: Sequence[str],
-    *,
-    settings: Settings,
-    engine: Sequence[str] = (),
-    num_concurrent: int | None,
-    num_replicas: int = 1,
-    api_key: str,
-    html_file: Path | None,
-    as_json: bool,
-) -> Outcome:
+@dataclass(frozen=True, kw_only=True)
+class GateRun:
+    """`assay gate run` as it was typed."""
+
+    suites: tuple[str, ...]
+    artifact: str | None
+    url: str | None
+    model: str
+    revision: str
+    api_key_env: str | None
+    base: str | None
+    engine: tuple[str, ...]
+    num_concurrent: int | None
+    num_replicas: int
+    html_file: Path | None
+    as_json: bool
+
+    def __post_init__(self) -> None:
+        if (self.artifact is None) == (self.url is None):
+            raise UsageError("name the model by --artifact or by --url")
+        if self.artifact is not None and (self.model or self.revision or self.api_key_env):
+            raise UsageError("--model, --revision and --api-key-env go with --url")
+        if self.url is not None and self.num_replicas > 1:
+            raise UsageError(
+                "--replicas goes with --artifact; how many engines stand behind a URL is its "
+                "owner's affair"
+            )
+
+    def requests(self) -> list[EvaluationRequest]:
+        """One evaluation for each suite."""
+        candidate = subject(self.artifact or self.url or "", self.model, self.revision)
+        base = subject(self.base, self.model, self.revision) if self.base else None
+        engine = engine_settings(self.engine)
+        return [
+            EvaluationRequest(candidate=candidate, base=base, suite=(suite,), engine=engine)
+            for suite in dict.fromkeys(self.suites)
+        ]
+
+
+def subject(text: str, model: str = "", revision: str = "") -> ModelRef:
+    """A model as it stands on the command line: a URL, or what a spec's `model.source` takes."""
+    if text.startswith(("http://", "https://")):
+        return ModelRef(url=text.rstrip("/"), model=model, revision=revision)
+    is_folder = not text.startswith(("hf:", "package:"))
+    return ModelRef(source=str(Path(text).expanduser().absolute()) if is_folder else text)
+
+
+def api_key(variable: str | None) -> str:
+    """The key that the named environment variable holds. Raises `UsageError` when it holds none."""
+    if variable is None:
+        return "none"
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise UsageError(
+            f"the environment variable {variable}, which --api-key-env names, is empty"
+        )
+    return key
+
+
+def evaluate(typed: GateRun, settings: Settings) -> Outcome:
     """Evaluates by each suite, shows the scorecards in the forms that were asked for, and returns
     the worst verdict."""
-    engine_options = engine_settings(engine)
-    requests = [
-        EvaluationRequest(candidate=candidate, base=base, suite=(suite,), engine=engine_options)
-        for suite in dict.fromkeys(suites)
-    ]
-    found = _evaluated(
-        requests,
-        settings,
-        num_concurrent=num_concurrent,
-        num_replicas=num_replicas,
-        api_key=api_key,
-        to_stderr=as_json,
-    )
+    requests = typed.requests()
+    key = api_key(typed.api_key_env)
+    options = _options(requests[0], typed.num_concurrent, typed.num_replicas, key)
+    found = _evaluated(requests, settings, options, to_stderr=typed.as_json)
     documents = [report(evaluated.name, settings=settings) for evaluated in found]
-    if html_file:
-        files = _files(html_file, [request.suite[0] for request in requests])
-    else:
-        files = []
+    files = []
+    if typed.html_file:
+        files = _files(typed.html_file, [request.suite[0] for request in requests])
     for document, file in zip(documents, files, strict=False):
         write_html(document, file)
-    if as_json:
-        said = [document.model_dump_json() for document in documents]
-        echo(said[0] if len(said) == 1 else f"[{','.join(said)}]")
+    if typed.as_json:
+        texts = [document.model_dump_json() for document in documents]
+        echo(texts[0] if len(texts) == 1 else f"[{','.join(texts)}]")
     else:
         for evaluated, document in zip(found, documents, strict=True):
             tables.print_scorecard(evaluated.name, document.scorecard, document.selftest)
@@ -69,32 +109,44 @@ def evaluate(
                 echo(f"{evaluated.name}: nothing has changed, so nothing was asked")
         for file in files:
             echo(f"wrote {file}")
-    return min((document.scorecard.outcome for document in documents), key=WORST_FIRST.index)
+    outcomes = [document.scorecard.outcome for document in documents]
+    return min(outcomes, key=WORST_FIRST.index)
 
 
 def evaluate_quietly(
-    candidate: ModelRef,
-    base: ModelRef | None,
+    artifact: str,
+    base: str | None,
     suites: Sequence[str],
     settings: Settings,
     num_concurrent: int | None,
 ) -> str:
     """Evaluates by all suites as one, without showing a scorecard; returns the evaluation's
     name."""
-    request = EvaluationRequest(candidate=candidate, base=base, suite=tuple(suites), engine={})
-    (found,) = _evaluated(
-        [request], settings, num_concurrent=num_concurrent, api_key="none", to_stderr=True
+    other = subject(base) if base else None
+    request = EvaluationRequest(
+        candidate=subject(artifact), base=other, suite=tuple(suites), engine={}
     )
+    options = _options(request, num_concurrent)
+    (found,) = _evaluated([request], settings, options, to_stderr=True)
     return found.name
+
+
+def _options(
+    request: EvaluationRequest,
+    num_concurrent: int | None,
+    num_replicas: int = 1,
+    api_key: str = "none",
+) -> EvalOptions:
+    replicas = ReplicasSpec(min=num_replicas, max=num_replicas)
+    serve = ServeSpec(engine=EngineSpec.model_validate(request.engine), replicas=replicas)
+    return EvalOptions(serve, num_concurrent, api_key)
 
 
 def _evaluated(
     requests: Sequence[EvaluationRequest],
     settings: Settings,
+    options: EvalOptions,
     *,
-    num_concurrent: int | None,
-    num_replicas: int = 1,
-    api_key: str,
     to_stderr: bool,
 ) -> tuple[standalone.Evaluated, ...]:
     suites = [load_suites(request.suite) for request in requests]
@@ -102,15 +154,12 @@ def _evaluated(
         check_source(named)
     with display.watching(to_stderr=to_stderr) as watcher:
         return standalone.run(
-            requests,
-            suites,
+            list(zip(requests, suites, strict=True)),
+            options,
             root=Path.cwd(),
             settings=settings,
             watcher=watcher,
             before_work=lambda: ensure_place(settings),
-            api_key=api_key,
-            num_concurrent=num_concurrent,
-            num_replicas=num_replicas,
         )
 
 

@@ -2,7 +2,6 @@
 trusted."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from assay.cli.local import ensure_place
@@ -11,6 +10,7 @@ from assay.cli.terminal.echo import echo
 from assay.engines.evaluation.judge import judge_digest
 from assay.errors import NothingEvaluated, UsageError
 from assay.flow.evaluation import selftest
+from assay.flow.evaluation.selftest import SelftestRequest
 from assay.flow.pipeline.judging import measure_judge
 from assay.loader.load import load_suites
 from assay.records.judge import JudgeAgreement
@@ -21,35 +21,22 @@ from assay.spec.gate import SuiteSpec
 from assay.store.ledger import Ledger
 
 
-def test_suite(
-    suites: Sequence[str],
-    evaluated: str,
-    *,
-    settings: Settings,
-    draws: int,
-    noises: Sequence[float],
-    num_concurrent: int | None,
-    as_json: bool,
-) -> tuple[str, ...]:
+def test_suite(asked: SelftestRequest, *, settings: Settings, as_json: bool) -> tuple[str, ...]:
     """Measures the suite's judge on people's labels, where it has any; then runs the self-test on
     stored answers. Prints what both found and returns the promises that are missed. A judge can be
     measured before anything was evaluated."""
-    if wrong := [noise for noise in noises if not 0 <= noise <= 10]:
+    if wrong := [noise for noise in asked.noises if not 0 <= noise <= 10]:
         raise UsageError(
             f"--noise is a share of the weights' own spread, such as 0.1, not {wrong[0]:g}"
         )
-    suite = load_suites(suites)
+    suite = load_suites(asked.suite)
     judge = _measured(suite, settings)
     record, nothing = None, ""
     try:
         with display.watching(to_stderr=as_json) as watcher:
             record = selftest.run(
                 suite,
-                suites,
-                evaluated=evaluated,
-                draws=draws,
-                noises=noises,
-                num_concurrent=num_concurrent,
+                asked,
                 root=Path.cwd(),
                 settings=settings,
                 watcher=watcher,
@@ -63,7 +50,10 @@ def test_suite(
     fault = _fault(suite, judge)
     if fault and not as_json:
         tables.print_fault(fault)
-    return (*([fault] if fault else []), *(record.faults if record else ()))
+    faults = [fault] if fault else []
+    if record is not None:
+        faults += record.faults
+    return tuple(faults)
 
 
 def _measured(suite: SuiteSpec, settings: Settings) -> JudgeAgreement | None:
@@ -86,7 +76,9 @@ def _show(
 ) -> None:
     if as_json:
         found = record.model_dump(mode="json") if record else {}
-        echo(json.dumps(found | ({"judge": judge.model_dump(mode="json")} if judge else {})))
+        if judge is not None:
+            found["judge"] = judge.model_dump(mode="json")
+        echo(json.dumps(found))
         return
     if judge is not None:
         tables.print_judge(judge)

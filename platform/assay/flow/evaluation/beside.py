@@ -13,23 +13,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
 
 from assay.engines.cluster import tasks
 from assay.engines.deployment import ray_serve
 from assay.engines.models import folders
 from assay.errors import UsageError
 from assay.flow.pipeline.artifacts import is_intact
+from assay.flow.pipeline.engines import serve_for
 from assay.flow.pipeline.keys import folder_fingerprint
 from assay.flow.release.slots import reference_slot
 from assay.records.record import read_as
 from assay.records.stages import DeploymentRecord, ModelRecord, TrainingRecord
 from assay.settings import Settings
 from assay.spec.model import ModelSpec
-from assay.spec.serve import EngineSpec, ServeSpec
+from assay.spec.serve import ServeSpec
 from assay.spec.spec import Spec
 from assay.stages import deploy, fetch, merge
 from assay.stages.context import Work
 from assay.store.ledger import Ledger, RunRow
+
+M = TypeVar("M", bound=BaseModel)
 
 BASE = "base"
 ADAPTER = "adapter_config.json"
@@ -86,7 +92,7 @@ def answering(
             return
         say(f"starting an engine for {named.title}")
         model = named.make(work)
-        slot, serve = reference_slot(settings), _fitting(named.serve, model)
+        slot, serve = reference_slot(settings), serve_for(named.serve, model)
         there = deploy.into(slot, serve, model_name="beside", model=model, work=work)
         try:
             yield _watched(api, there)
@@ -145,17 +151,11 @@ def _candidate(run: RunRow, ledger: Ledger, root: Path, settings: Settings) -> N
     serve = ServeSpec(engine=spec.serve.engine)
     model = _record(run, ledger, settings, CANDIDATES)
     if model is not None:
-        rows = [
-            ledger.record(stage.key) for stage in ledger.stages(run.id) if stage.stage == "deploy"
-        ]
-        if rows and rows[-1]:
-            there = read_as(DeploymentRecord, rows[-1].record)
-        else:
+        there = _newest(run, ledger, "deploy", DeploymentRecord)
+        # What was deployed may be older than the newest model.
+        if there is not None and there.artifact_digest != model.artifact.digest:
             there = None
-        is_same = there is not None and there.artifact_digest == model.artifact.digest
-        return Named(
-            run.id, partial(_given, model), serve, spec.data.system, there if is_same else None
-        )
+        return Named(run.id, partial(_given, model), serve, spec.data.system, there)
     base = _record(run, ledger, settings, ("fetch",))
     training = _training(run, ledger, settings)
     if base is None or training is None or not spec.train_steps[-1].objective.generates:
@@ -192,10 +192,9 @@ def _record(
     times the last."""
     for wanted in stages:
         for stage in reversed(ledger.stages(run.id)):
-            if stage.stage.partition("-")[0] == wanted:
-                row = ledger.record(stage.key)
-            else:
-                row = None
+            if stage.stage.partition("-")[0] != wanted:
+                continue
+            row = ledger.record(stage.key)
             model = read_as(ModelRecord, row.record) if row else None
             if model is not None and is_intact(model, settings):
                 return model
@@ -205,14 +204,19 @@ def _record(
 def _training(run: RunRow, ledger: Ledger, settings: Settings) -> TrainingRecord | None:
     """The run's own training: of a chain the first stands on the base, and a later one on what the
     others made."""
-    rows = [ledger.record(stage.key) for stage in ledger.stages(run.id) if stage.stage == "train"]
-    if rows and rows[-1]:
-        found = read_as(TrainingRecord, rows[-1].record)
-    else:
-        found = None
+    found = _newest(run, ledger, "train", TrainingRecord)
     if found is not None and is_intact(found, settings):
         return found
     return None
+
+
+def _newest(run: RunRow, ledger: Ledger, stage: str, kind: type[M]) -> M | None:
+    """The record of the last time that a stage of the run ran."""
+    keys = [row.key for row in ledger.stages(run.id) if row.stage == stage]
+    row = ledger.record(keys[-1]) if keys else None
+    if row is None:
+        return None
+    return read_as(kind, row.record)
 
 
 def _given(model: ModelRecord, _: Work) -> ModelRecord:
@@ -221,15 +225,3 @@ def _given(model: ModelRecord, _: Work) -> ModelRecord:
 
 def _fetched(source: ModelSpec, root: Path, work: Work) -> ModelRecord:
     return fetch.run(fetch.Inputs(model=source, files=folder_fingerprint(source, root)), work)
-
-
-def _fitting(serve: ServeSpec, model: ModelRecord) -> ServeSpec:
-    """The engine's settings, no longer a context than the model was made for."""
-    engine = serve.engine
-    if not 0 < model.context_length < engine.max_model_len:
-        return serve
-    return ServeSpec(
-        engine=EngineSpec.model_validate(
-            {**engine.model_dump(), "max_model_len": model.context_length}
-        )
-    )

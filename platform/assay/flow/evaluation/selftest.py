@@ -10,7 +10,7 @@ from assay.engines.cluster import tasks as ray_cluster
 from assay.engines.evaluation.judge import judge_digest
 from assay.engines.models import weight_noise
 from assay.errors import NothingEvaluated, UsageError
-from assay.flow.evaluation.standalone import AnswerInputs, EvalCase, EvalOptions, ask_slot
+from assay.flow.evaluation.answers import AnswerInputs, EvalCase, EvalOptions, ask_slot
 from assay.flow.pipeline.executor import StageExecutor, Watcher, only_one
 from assay.flow.pipeline.graph import Stage
 from assay.flow.pipeline.judging import measured_judge
@@ -38,26 +38,36 @@ from assay.store.ledger import Ledger, RunRow
 STAGE = "selftest"
 
 
+@dataclass(frozen=True, kw_only=True)
+class SelftestRequest:
+    """A self-test as it was asked for."""
+
+    suite: tuple[str, ...]
+    """The suite's files."""
+    evaluated: str = ""
+    """Whose answers are drawn from, by the start of the id of a run or evaluation; the newest that
+    were given to the suite when empty."""
+    draws: int
+    noises: tuple[float, ...] = ()
+    """For each of these the model is damaged by so much, deployed and asked."""
+    num_concurrent: int | None = None
+
+
 def run(
     suite: SuiteSpec,
-    files: Sequence[str],
+    asked: SelftestRequest,
     *,
-    evaluated: str,
-    draws: int,
-    noises: Sequence[float] = (),
-    num_concurrent: int | None = None,
     root: Path,
     settings: Settings,
     watcher: Watcher,
     before_work: Callable[[], None],
 ) -> SelftestRecord:
-    """Tests the suite on the answers of a run or evaluation, named by the start of its id; on the
-    newest that was evaluated by this suite, when the name is empty. For each of `noises` its model
-    is damaged by so much, deployed and asked. The ledger keeps the outcome under the suite's
-    digest. Raises `UsageError` when there are no such answers."""
+    """Tests the suite on stored answers, and on damaged models where there are to be some. The
+    ledger keeps the outcome under the suite's digest. Raises `UsageError` when there are no such
+    answers."""
     ledger = Ledger(settings.ledger_url)
     actor = act(settings, ledger, "run")
-    source = _source(suite, evaluated, root, ledger)
+    source = _source(suite, asked.evaluated, root, ledger)
     name = f"selftest-{source.digest[:6]}"
     with only_one(settings.run_folder(name), name):
         ledger.open_run(
@@ -66,8 +76,10 @@ def run(
         attempt = ledger.begin_stage(name, STAGE, reports.selftest_key(source.digest))
         try:
             executor = StageExecutor(name, settings, root, ledger, watcher, before_work)
-            noised = tuple(_noised(source, noise, num_concurrent, executor) for noise in noises)
-            record = _tested(source, ", ".join(files), draws, noised)
+            noised = [
+                _noised(source, noise, asked.num_concurrent, executor) for noise in asked.noises
+            ]
+            record = _tested(source, asked, noised)
         except BaseException as error:
             ledger.fail_stage(attempt, str(error) or type(error).__name__)
             raise
@@ -111,9 +123,9 @@ def _source(suite: SuiteSpec, evaluated: str, root: Path, ledger: Ledger) -> _So
         data = read_as(DatasetRecord, stages.get("prepare"))
         tasks = evaluate.tasks_of(suite, root, data)
         digest, answered = gate.suite_digest(suite, tasks), decided.scorecard.task_digests
-        if suite.limits.keys() <= answered.keys() and all(
-            answered[task.name] == task.digest for task in tasks
-        ):
+        asked = {task.name: task.digest for task in tasks}
+        # A task that cannot be had here, as `heldout` without a run, is in no `asked`.
+        if suite.limits.keys() <= answered.keys() and asked.items() <= answered.items():
             model = read_as(ModelRecord, stages.get("compress") or stages.get("fetch"))
             return _Source(row, decided, suite, digest, data, model)
     if evaluated:
@@ -129,18 +141,18 @@ def _source(suite: SuiteSpec, evaluated: str, root: Path, ledger: Ledger) -> _So
 
 
 def _tested(
-    source: _Source, files: str, draws: int, noised: tuple[NoisedModel, ...]
+    source: _Source, asked: SelftestRequest, noised: Sequence[NoisedModel]
 ) -> SelftestRecord:
-    candidate, base, seed = source.candidate, source.base, int(source.digest[:8], 16)
+    candidate, base, draws = source.candidate, source.base, asked.draws
+    # Of the suite's own digest: the same suite has the same rates, whoever asks and when.
+    seed = int(source.digest[:8], 16)
     limits = selftest.selftest_limits(source.suite, candidate, base, draws=draws, seed=seed)
-    again = [
-        model
-        for model in noised
-        if model.noise == 0 and model.outcome != source.gate.scorecard.outcome
-    ]
-    faults = [f"the same model, asked once more, was {model.outcome}" for model in again]
+    faults = list(selftest.faults_of(limits))
+    for model in noised:
+        if model.noise == 0 and model.outcome != source.gate.scorecard.outcome:
+            faults.append(f"the same model, asked once more, was {model.outcome}")
     return SelftestRecord(
-        suite=files,
+        suite=", ".join(asked.suite),
         suite_digest=source.digest,
         artifact_digest=candidate.artifact_digest,
         base_digest=base.artifact_digest if base else None,
@@ -148,9 +160,9 @@ def _tested(
         draws=draws,
         limits=limits,
         planted=selftest.selftest_suite(source.suite, candidate, base, draws=draws, seed=seed),
-        noised=noised,
+        noised=tuple(noised),
         at=time.time(),
-        faults=(*selftest.faults_of(limits), *faults),
+        faults=tuple(faults),
     )
 
 
@@ -177,7 +189,7 @@ def _noised(
         model = executor.record(
             Stage(name, weight_noise.VERSION, ModelRecord, lambda: damage, _damage)
         )
-    engine = engine_fingerprint(how.serve_for(model).engine, executor.settings)
+    engine = engine_fingerprint(how.serve_of(model).engine, executor.settings)
     # The same model must not be answered from what is on file.
     mark = engine if noise else f"{engine} once more"
     inputs = AnswerInputs.of(EvalCase(tasks), model.artifact.digest, mark, 0)
@@ -214,16 +226,17 @@ def _compared(
     if suite.judged_tasks and suite.judge is not None:
         measured = measured_judge(suite, executor.root, executor.ledger)
         results = trusted(results, suite.judge, judge_digest(suite.judge), measured)
-    before = {item.id: item.response for result in source.candidate.tasks for item in result.items}
+    before: dict[str, str] = {}
+    for result in source.candidate.tasks:
+        before |= {item.id: item.response for item in result.items}
     after = [item for result in evaluation.tasks for item in result.items]
+    missed = [result for result in results if result.outcome != "PASS"]
     return NoisedModel(
         noise=noise,
         artifact_digest=evaluation.artifact_digest,
         outcome=overall(results),
         changed_answers=sum(before.get(item.id) != item.response for item in after) / len(after),
-        missed=tuple(
-            f"{result.task} {result.metric}" for result in results if result.outcome != "PASS"
-        ),
+        missed=tuple(f"{result.task} {result.metric}" for result in missed),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from assay.engines.evaluation.harness import TaskFile
+from assay.engines.evaluation.lm_tasks import TaskFile
 from assay.errors import UsageError
 from assay.records.gate import Attempt
 from assay.records.record import digest_of

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar, cast
 
-from assay.engines.evaluation.harness import TaskFile
+from assay.engines.evaluation.lm_tasks import TaskFile
 from assay.errors import StageFailed
 from assay.flow.pipeline.artifacts import champion_model
 from assay.records.gate import ContaminationRecord

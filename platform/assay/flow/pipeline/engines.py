@@ -16,13 +16,13 @@ from assay.flow.pipeline.context import RunContext
 from assay.flow.pipeline.keys import engine_fingerprint
 from assay.records.gate import EvaluationRecord
 from assay.records.stages import DeploymentRecord, ModelRecord, Slot
+from assay.spec.serve import EngineSpec, ServeSpec
 from assay.stages import baseline, deploy, evaluate
 from assay.stages.context import Work
 
 GIB = 2**30
-ENGINE_BYTES = (
-    3 * GIB
-)  # of one engine's processes, besides weights and cache (measured, vLLM 0.32 on processors)
+# Of one engine's processes, besides weights and cache (measured, vLLM 0.32 on processors).
+ENGINE_BYTES = 3 * GIB
 BASE, CANDIDATE = "baseline", "deploy"
 
 
@@ -76,15 +76,14 @@ def ask(
 ) -> EvaluationRecord:
     """Asks a deployment of `model` all of the suite's questions, or as many as decide."""
     spec = context.spec
-    (record,) = evaluate.run(
-        deployment,
-        [evaluate.EvalRequest(context.tasks, stopping)],
+    asked = evaluate.Respondent(
+        deployment=deployment,
         engine=engine_fingerprint(spec.serve.engine, context.settings),
         tokenizer=model.artifact.path,
         num_concurrent=spec.gate.num_concurrent * spec.serve.replicas.min,
-        work=work,
-        stands=lambda: ray_serve.holds(deploy.serve_api(context.settings), deployment),
+        is_deployed=lambda: ray_serve.holds(deploy.serve_api(context.settings), deployment),
     )
+    (record,) = evaluate.run(asked, [evaluate.EvalRequest(context.tasks, stopping)], work)
     return record
 
 
@@ -109,6 +108,17 @@ def _reference_answers(
         slot=partial(_reference_slot, context),
         api=deploy.serve_api(context.settings),
     )
+
+
+def serve_for(serve: ServeSpec, model: ModelRecord) -> ServeSpec:
+    """The engine's settings, no longer a context than the model was made for."""
+    engine = serve.engine
+    # 0 is a model that does not say.
+    if not 0 < model.context_length < engine.max_model_len:
+        return serve
+    fitting = {**engine.model_dump(), "max_model_len": model.context_length}
+    # Validated anew: other settings are checked against the length.
+    return ServeSpec(engine=EngineSpec.model_validate(fitting), replicas=serve.replicas)
 
 
 def _known_answers(
