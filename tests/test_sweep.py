@@ -22,8 +22,8 @@ from assay.spec.sweep import SweepSpec
 from assay.spec.train import TrainSpec
 from assay.stages.context import Work
 from assay.stages.sweep import choose
-from assay.stages.sweep_scheduler import TrialScheduler
-from assay.stages.sweep_trials import Trials, trial_spec
+from assay.stages.sweeping.scheduler import TrialScheduler
+from assay.stages.sweeping.trials import Trials, trial_spec
 
 
 def trial(learning_rate: float, loss: float | None, error: float = 0.1) -> TrialRecord:

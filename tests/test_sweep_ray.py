@@ -13,8 +13,9 @@ from assay.records.stages import DatasetRecord, ModelRecord, SplitRecord, SweepR
 from assay.settings import Settings
 from assay.spec.sweep import SweepSpec, with_parameters
 from assay.spec.train import TrainSpec
-from assay.stages import sweep, sweep_trials, train
+from assay.stages import sweep, train
 from assay.stages.context import Work
+from assay.stages.sweeping import trials as sweep_trials
 from assay.store.artifacts import ArtifactStore
 from tiny import KNOWN, THINGS, YES, make_model
 

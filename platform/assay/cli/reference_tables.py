@@ -60,10 +60,9 @@ def rates() -> tuple[Row, list[Row]]:
     """Peak learning rates by size of model and template, and where each is from."""
     rows: list[Row] = []
     for template in TEMPLATES:
-        found = [
-            recommend(template, num_parameters=size, num_examples=5_000).learning_rate
-            for size in SIZES
-        ]
+        found = []
+        for size in SIZES:
+            found.append(recommend(template, num_parameters=size, num_examples=5_000).learning_rate)
         rows.append((f"`{template}`", *(rate_words(rate.value) for rate in found)))
     return ("", *(f"{size / 1e9:g}B" for size in SIZES)), rows
 

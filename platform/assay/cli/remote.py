@@ -108,9 +108,9 @@ def _needed(spec: Spec) -> list[Path]:
     patterns = [pattern for data in spec.all_data for pattern in data.patterns]
     patterns += [pattern for train in spec.train_steps if train.ewc for pattern in train.ewc.data]
     needed = [file for pattern in patterns for file in matching_files(pattern, root)]
-    needed += [
-        path for suite in map(Path, spec.gate.suite) for path in (suite, suite.with_suffix(""))
-    ]
+    for suite in map(Path, spec.gate.suite):
+        for path in (suite, suite.with_suffix("")):
+            needed.append(path)
     if spec.model.kind == "folder" and not Path(spec.model.source).is_absolute():
         needed.append(Path(spec.model.source))
     return needed

@@ -189,10 +189,11 @@ def _from_text(text: str, place: SourceLocation, path: str) -> Document:
     try:
         said = read_yaml(text.encode(), place.file)
     except InvalidInput as error:
-        problems = [
-            Problem(*place, path, one.code, one.message, one.hint or "put it in quotes")
-            for one in error.problems
-        ]
+        problems = []
+        for one in error.problems:
+            problems.append(
+                Problem(*place, path, one.code, one.message, one.hint or "put it in quotes")
+            )
         raise InvalidInput(problems) from error
     positions = Positions(
         place.file,

@@ -96,11 +96,10 @@ def _bounds(annotation: Any, field: FieldInfo) -> str:
     """The smallest and largest number, in words."""
     if expected(annotation) not in ("a number", "a whole number"):
         return ""
-    said = [
-        (words, getattr(item, name, None))
-        for item in field.metadata
-        for name, words in _BOUNDS.items()
-    ]
+    said = []
+    for item in field.metadata:
+        for name, words in _BOUNDS.items():
+            said.append((words, getattr(item, name, None)))
     return "".join(f", {words} {bound:g}" for words, bound in said if bound is not None)
 
 
@@ -146,13 +145,13 @@ def _of_kind(annotation: Any, path: str, field: FieldInfo) -> str:
         return "5%"
     kinds = leaves(annotation)
     if blocks := [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Block)]:
-        needed = [
-            (key, inner) for key, inner in blocks[0].model_fields.items() if inner.is_required()
-        ]
-        said = {
-            key: _example(annotation_at(blocks[0], (key,)), f"{path}.{key}", inner)
-            for key, inner in needed
-        }
+        needed = []
+        for key, inner in blocks[0].model_fields.items():
+            if inner.is_required():
+                needed.append((key, inner))
+        said = {}
+        for key, inner in needed:
+            said[key] = _example(annotation_at(blocks[0], (key,)), f"{path}.{key}", inner)
         whole = "{" + ", ".join(f"{key}: {text}" for key, text in said.items()) + "}"
         if said and all(said.values()):
             return whole

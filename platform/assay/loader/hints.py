@@ -63,11 +63,10 @@ def rule_hint(message: str, said: Sequence[str]) -> str:
     written."""
     if found := re.search(r"(\S+) (\d+) is not divisible by (\S+) (\d+)", message):
         number, divisor = int(found[2]), int(found[4])
-        near = [
-            multiple
-            for multiple in (number - number % divisor, number - number % divisor + divisor)
-            if multiple
-        ]
+        near = []
+        for multiple in (number - number % divisor, number - number % divisor + divisor):
+            if multiple:
+                near.append(multiple)
         return f"write {found[1].split('.')[-1]}: {' or '.join(map(str, near))}"
     if found := re.search(r"(\w+) (\S+) is above (\w+) (\S+)", message):
         return f"write {found[3]}: {found[2]} or more"

@@ -53,11 +53,10 @@ def _part(schema: Any) -> Any:
         return [_part(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {
-        key: value
-        for key, value in schema.items()
-        if not (key == "required" and isinstance(value, list))
-    }
+    kept = {}
+    for key, value in schema.items():
+        if not (key == "required" and isinstance(value, list)):
+            kept[key] = value
     return {key: f"{value}Part" if key == "$ref" else _part(value) for key, value in kept.items()}
 
 

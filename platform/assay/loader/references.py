@@ -198,11 +198,10 @@ class _Check:
             problems.append(
                 self._problem(("data", "gate"), "missing", message, "add `gate: 10%`, or files")
             )
-        compared = [
-            task
-            for task, limits in suite.limits.items()
-            if any(limit.reference for limit in limits)
-        ]
+        compared = []
+        for task, limits in suite.limits.items():
+            if any(limit.reference for limit in limits):
+                compared.append(task)
         if baseline == "none" and compared:
             named = "base model" if "base" in suite.references else "champion"
             message = f"the suite compares {', '.join(compared)} with the {named}"

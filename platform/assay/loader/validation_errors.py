@@ -105,11 +105,10 @@ def _one_per_union(findings: Iterable[_Finding]) -> list[_Finding]:
         else:
             kept.append(finding)
     for place, branches in groups.items():
-        meant = [
-            branch
-            for branch in branches.values()
-            if not all(_wrong_shape(one, place) for one in branch)
-        ]
+        meant = []
+        for branch in branches.values():
+            if not all(_wrong_shape(one, place) for one in branch):
+                meant.append(branch)
         chosen = meant[0] if meant else next(iter(branches.values()))[:1]
         kept += _one_per_union(
             one._replace(tags=one.tags[1:]) for one in chosen
@@ -258,14 +257,14 @@ def _example(annotation: Any) -> str:
     """Something that could stand where a key is missing."""
     offered = choices(annotation)
     if not offered:
-        blocks = [
-            leaf
-            for leaf in leaves(annotation)
-            if isinstance(leaf, type) and issubclass(leaf, Block)
-        ]
-        inner = [
-            annotation_at(block, ("name",)) for block in blocks if "name" in block.model_fields
-        ]
+        blocks = []
+        for leaf in leaves(annotation):
+            if isinstance(leaf, type) and issubclass(leaf, Block):
+                blocks.append(leaf)
+        inner = []
+        for block in blocks:
+            if "name" in block.model_fields:
+                inner.append(annotation_at(block, ("name",)))
         offered = choices(inner[0]) if inner else []
     shown = offered[0] if offered else "..."
     if tuple_item(annotation) is not None:

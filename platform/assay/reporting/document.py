@@ -162,15 +162,14 @@ def _wrong_answers(gate: GateRecord, num_examples: int) -> tuple[WrongAnswers, .
             theirs = {item.id: item for item in base[limit.task].items}
         else:
             theirs = {}
-        bad = [
-            item
-            for item in task.items
-            if counts_against(item, metric, lower_is_better=metric in task.lower_is_better)
-        ]
+        bad = []
+        for item in task.items:
+            if counts_against(item, metric, lower_is_better=metric in task.lower_is_better):
+                bad.append(item)
         pairs = [(item, theirs.get(item.id)) for item in bad]
-        examples = [
-            _example(item, other, metric, metric in task.lower_is_better) for item, other in pairs
-        ]
+        examples = []
+        for item, other in pairs:
+            examples.append(_example(item, other, metric, metric in task.lower_is_better))
         examples.sort(key=_urgency)
         if bad:
             shown = tuple(examples[:num_examples])
@@ -230,15 +229,15 @@ def _service(record: ServiceRecord) -> tuple[Figure, ...]:
         ("time between tokens", seen.inter_token_s),
     ):
         ordered = sorted(times)
-        found += [
-            (
-                f"{name}, p{percent}",
-                1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)],
-                "ms",
-            )
-            for percent in (50, 95, 99)
-            if ordered
-        ]
+        for percent in (50, 95, 99):
+            if ordered:
+                found.append(
+                    (
+                        f"{name}, p{percent}",
+                        1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)],
+                        "ms",
+                    )
+                )
     found += [
         ("output", seen.output_tokens / seen.seconds if seen.seconds else 0.0, "tokens/s"),
         ("engines", seen.num_engines, ""),
@@ -336,9 +335,9 @@ def _selection_losses(history: Sequence[LossPoint]) -> tuple[tuple[float, float]
 
 def _trial_name(trial: TrialRecord) -> str:
     rates = [trial.learning_rate, *(change.learning_rate for change in trial.learning_rate_changes)]
-    words = [
-        f"{key.rpartition('.')[2]} {_number(value)}" for key, value in trial.parameters.items()
-    ]
+    words = []
+    for key, value in trial.parameters.items():
+        words.append(f"{key.rpartition('.')[2]} {_number(value)}")
     return ", ".join([" then ".join(f"{rate:.3g}" for rate in rates), *words])
 
 

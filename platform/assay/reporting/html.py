@@ -140,10 +140,8 @@ def _flags(report: Report) -> list[_Flag]:
             )
         )
     elif report.selftest.faults:
-        flags += [
-            _Flag(f"The suite's self-test misses a promise: {fault}")
-            for fault in report.selftest.faults
-        ]
+        for fault in report.selftest.faults:
+            flags.append(_Flag(f"The suite's self-test misses a promise: {fault}"))
     else:
         flags.append(_Flag("The suite's self-test kept its promises.", True))
     return flags

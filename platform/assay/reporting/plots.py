@@ -32,9 +32,10 @@ def interval(limit: LimitResult) -> Markup:
         others = {}
     else:
         others = {"base": limit.base_observed, "champion": limit.champion_observed}
-    ends = [
-        end for end in (limit.lower, limit.upper, limit.bound, limit.observed) if end is not None
-    ]
+    ends = []
+    for end in (limit.lower, limit.upper, limit.bound, limit.observed):
+        if end is not None:
+            ends.append(end)
     low, high = _domain(
         [limit.limit, *ends, *(number for number in others.values() if number is not None)],
         whole=(0.0, 1.0) if limit.unit == "share" and not difference else None,

@@ -399,9 +399,9 @@ class SuiteSpec(Block):
             return limits
         said = limits[HELD_OUT]
         many = said if isinstance(said, list | tuple) else [said]
-        named = [
-            {"metric": "auto", **limit} if isinstance(limit, dict) else limit for limit in many
-        ]
+        named = []
+        for limit in many:
+            named.append({"metric": "auto", **limit} if isinstance(limit, dict) else limit)
         return {**limits, HELD_OUT: named}
 
     @model_validator(mode="after")

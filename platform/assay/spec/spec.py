@@ -95,14 +95,13 @@ FORMATS = {
 
 def _split_faults(spec: Spec) -> Iterator[tuple[bool, str]]:
     """Held-out shares that leave too little, or that nothing can be made of."""
-    needs_selection = [
-        name
-        for name, is_said in (
-            ("sweep", spec.sweep is not None),
-            ("train.early_stopping", any(step.early_stopping for step in spec.train_steps)),
-        )
-        if is_said
-    ]
+    needs_selection = []
+    for name, is_said in (
+        ("sweep", spec.sweep is not None),
+        ("train.early_stopping", any(step.early_stopping for step in spec.train_steps)),
+    ):
+        if is_said:
+            needs_selection.append(name)
     yield (
         bool(needs_selection) and spec.data.selection == 0.0,
         f"data.selection is 0, and {' and '.join(needs_selection)} decides on its loss; give it a "

@@ -219,9 +219,10 @@ class SweepSpec(Block):
 
     def grid(self) -> list[dict[str, Scalar]]:
         """All combinations of the lists."""
-        lists = {
-            name: values for name, values in self.space.items() if not isinstance(values, Range)
-        }
+        lists = {}
+        for name, values in self.space.items():
+            if not isinstance(values, Range):
+                lists[name] = values
         return [
             dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())
         ]

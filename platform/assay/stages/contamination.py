@@ -66,11 +66,10 @@ def run(inputs: Inputs, work: Work) -> ContaminationRecord:
 def _search(
     tasks: Sequence[TaskFile], tokenizer: Path, split: Path, wanted: ContaminationSpec
 ) -> tuple[contamination.Found, int]:
-    items = [
-        SampleText(task.name, question, answer)
-        for task in tasks
-        for question, answer in lm_tasks.documents(task)
-    ]
+    items = []
+    for task in tasks:
+        for question, answer in lm_tasks.documents(task):
+            items.append(SampleText(task.name, question, answer))
     return contamination.search(tokenizer, split, items, wanted, in_parallel=True), len(items)
 
 

@@ -217,10 +217,9 @@ def _ask(
     cache: "_Cache",
     work: Work,
 ) -> harness.Answered:
-    stopping = {
-        task.name: [request.stopping for request in requests if task in request.tasks]
-        for task in tasks
-    }
+    stopping = {}
+    for task in tasks:
+        stopping[task.name] = [request.stopping for request in requests if task in request.tasks]
     call = ray_cluster.call if asked.on_cluster else ray_cluster.call_here
     answered = call(
         harness.evaluate,

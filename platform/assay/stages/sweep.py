@@ -21,9 +21,9 @@ from assay.records.stages import (
 from assay.spec.sweep import SweepSpec
 from assay.spec.train import WITHOUT_EFFECT, TrainSpec
 from assay.stages.context import Work
-from assay.stages.sweep_scheduler import TrialScheduler
-from assay.stages.sweep_trials import VERSION as VERSION
-from assay.stages.sweep_trials import Trial, Trials
+from assay.stages.sweeping.scheduler import TrialScheduler
+from assay.stages.sweeping.trials import VERSION as VERSION
+from assay.stages.sweeping.trials import Trial, Trials
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -165,10 +165,9 @@ def _num_looks(train: TrainSpec, data: DatasetRecord) -> int | None:
 
 def job_digest(train: TrainSpec, sources: Sources) -> str:
     """What says whether two trainings are the same one."""
-    models = [
-        one.artifact.digest if one else None
-        for one in (sources.model, sources.teacher, sources.reward_model)
-    ]
+    models = []
+    for one in (sources.model, sources.teacher, sources.reward_model):
+        models.append(one.artifact.digest if one else None)
     return digest_of(
         [VERSION, train.model_dump(exclude=WITHOUT_EFFECT), models, sources.data.artifact.digest]
     )

@@ -123,11 +123,10 @@ def _length_lines(found: Preview) -> Iterator[str]:
 
 
 def _source_lines(sources: tuple[SourceFates, ...]) -> Iterator[str]:
-    columns = [
-        (title, field)
-        for number, (title, field) in enumerate(COLUMNS)
-        if number < ALWAYS_SHOWN or any(getattr(source, field) for source in sources)
-    ]
+    columns = []
+    for number, (title, field) in enumerate(COLUMNS):
+        if number < ALWAYS_SHOWN or any(getattr(source, field) for source in sources):
+            columns.append((title, field))
     widest = max(width(source.source) for source in sources)
     yield padded("source", widest) + "".join(f"  {title}" for title, _ in columns)
     for source in sources:

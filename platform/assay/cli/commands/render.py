@@ -41,11 +41,10 @@ def rendered(path: Path, overrides: Sequence[Override]) -> str:
 def rendered_data(path: Path, overrides: Sequence[Override]) -> dict[str, Any]:
     """The same as data: the spec, and where each of its paths is from. Raises InvalidInput."""
     spec, document = resolve_spec(path, overrides)
-    origins = {
-        ".".join(map(str, line.location)): line.origin
-        for line in _lines(spec, (), document)
-        if line.origin
-    }
+    origins = {}
+    for line in _lines(spec, (), document):
+        if line.origin:
+            origins[".".join(map(str, line.location))] = line.origin
     return {"spec": spec.model_dump(mode="json"), "origins": origins}
 
 

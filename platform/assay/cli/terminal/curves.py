@@ -20,9 +20,9 @@ HIGHEST = 2.0
 
 def print_sweep(console: Console, sweep: SweepRecord) -> None:
     """Curves, then a row for each trial, then what the choice cost."""
-    styles = [
-        CHOSEN if i == sweep.chosen else COLOURS[i % len(COLOURS)] for i in range(len(sweep.trials))
-    ]
+    styles = []
+    for i in range(len(sweep.trials)):
+        styles.append(CHOSEN if i == sweep.chosen else COLOURS[i % len(COLOURS)])
     for line in picture([trial.history for trial in sweep.trials], styles):
         console.print(line, highlight=False)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -60,12 +60,14 @@ def picture(histories: Sequence[Sequence[LossPoint]], styles: Sequence[str]) -> 
             cell = (y // 4, x // 2)
             bits, _ = cells.get(cell, (0, style))
             cells[cell] = (bits | DOTS[y % 4][x % 2], style)
-    lines = [
-        "".join(
-            _cell(*cells[row, column]) if (row, column) in cells else " " for column in range(WIDTH)
+    lines = []
+    for row in range(HEIGHT):
+        lines.append(
+            "".join(
+                _cell(*cells[row, column]) if (row, column) in cells else " "
+                for column in range(WIDTH)
+            )
         )
-        for row in range(HEIGHT)
-    ]
     scale = [f"{top:8.3f} ┤", *["         │"] * (HEIGHT - 2), f"{bottom:8.3f} ┤"]
     under = f"         └{'─' * WIDTH}"
     return [
@@ -78,10 +80,11 @@ def picture(histories: Sequence[Sequence[LossPoint]], styles: Sequence[str]) -> 
 def trial_words(trial: TrialRecord) -> str:
     """A trial by what was varied; a population's with the rates that it went on with."""
     rates = [trial.learning_rate, *(change.learning_rate for change in trial.learning_rate_changes)]
-    others = [
-        f"{name.rpartition('.')[2]} {format(value, '.4g') if isinstance(value, float) else value}"
-        for name, value in trial.parameters.items()
-    ]
+    others = []
+    for name, value in trial.parameters.items():
+        others.append(
+            f"{name.rpartition('.')[2]} {format(value, '.4g') if isinstance(value, float) else value}"
+        )
     return ", ".join([" then ".join(f"{rate:.3g}" for rate in rates), *others])
 
 
@@ -90,20 +93,19 @@ def _dots(
 ) -> list[tuple[int, int]]:
     """The curve on a raster of twice the width and four times the height, without gaps."""
     wide, high = WIDTH * 2 - 1, HEIGHT * 4 - 1
-    raster = [
-        (
-            round(point.step / last * wide),
-            round((top - point.loss) / ((top - bottom) or 1.0) * high),
+    raster = []
+    for point in history:
+        raster.append(
+            (
+                round(point.step / last * wide),
+                round((top - point.loss) / ((top - bottom) or 1.0) * high),
+            )
         )
-        for point in history
-    ]
     found = raster[:1]
     for (x0, y0), (x1, y1) in pairwise(raster):
         steps = max(abs(x1 - x0), abs(y1 - y0), 1)
-        found += [
-            (round(x0 + (x1 - x0) * i / steps), round(y0 + (y1 - y0) * i / steps))
-            for i in range(1, steps + 1)
-        ]
+        for i in range(1, steps + 1):
+            found.append((round(x0 + (x1 - x0) * i / steps), round(y0 + (y1 - y0) * i / steps)))
     return found
 
 

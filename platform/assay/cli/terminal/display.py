@@ -144,9 +144,10 @@ def summary(record: Record) -> str:
             loss = f", selection loss {record.selection_loss:.3f}"
         else:
             loss = ""
-        seen = [
-            point.selection_loss for point in record.history if point.selection_loss is not None
-        ]
+        seen = []
+        for point in record.history:
+            if point.selection_loss is not None:
+                seen.append(point.selection_loss)
         loss += (
             f" (on the way {', '.join(f'{one:.3f}' for one in seen[-MOST_SHOWN:])})"
             if seen and loss
@@ -187,10 +188,9 @@ def _current(progress_file: Path) -> dict[str, Progress]:
     """The newest progress of each of the stage's running trials, by name; of the stage itself where
     it has none."""
     trials = sorted(progress_file.parent.glob("trials/*.jsonl"))
-    found = {
-        file.stem.rpartition("-")[0] if trials else "": _newest(file)
-        for file in trials or [progress_file]
-    }
+    found = {}
+    for file in trials or [progress_file]:
+        found[file.stem.rpartition("-")[0] if trials else ""] = _newest(file)
     return {
         name: newest for name, newest in found.items() if newest is not None and not newest.is_over
     }

@@ -328,10 +328,11 @@ def _changing(
     apart = copy(trainer)
     apart.lr_scheduler = None
     scheduler = type(trainer).create_scheduler(apart, num_training_steps, optimizer)
-    changes = [
-        (steps_until(change.at, num_training_steps), change.learning_rate / train.learning_rate)
-        for change in train.learning_rate_changes
-    ]
+    changes = []
+    for change in train.learning_rate_changes:
+        changes.append(
+            (steps_until(change.at, num_training_steps), change.learning_rate / train.learning_rate)
+        )
 
     def share(own: Callable[[int], float], step: int) -> float:
         return own(step) * next(

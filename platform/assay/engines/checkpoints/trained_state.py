@@ -13,11 +13,10 @@ def save(model: Any, folder: Path) -> None:
     """Writes `FILE` into the folder."""
     from safetensors.torch import save_file
 
-    tensors = {
-        f"weight:{name}": weight
-        for name, weight in model.named_parameters()
-        if weight.requires_grad
-    }
+    tensors = {}
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            tensors[f"weight:{name}"] = weight
     if allocator := _allocator(model):
         for kind in IMPORTANCE:
             tensors |= {

@@ -26,9 +26,9 @@ def may_add(config_file: Path) -> dict[str, float]:
         types = dict(config["available_node_types"])
         types.pop(str(config["head_node_type"]))
         at_once = int(config.get("max_workers", 2))  # Ray's default
-        workers = [
-            (_resources(one), int(one.get("max_workers", at_once))) for one in types.values()
-        ]
+        workers = []
+        for one in types.values():
+            workers.append((_resources(one), int(one.get("max_workers", at_once))))
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise PlaceError(
             f"{config_file} is no configuration of a Ray cluster ({type(error).__name__}: "

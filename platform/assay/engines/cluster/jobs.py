@@ -192,9 +192,10 @@ def _check_packable(source: Path, root: Path) -> None:
 
 
 def _check_size(sources: Sequence[Path], root: Path) -> None:
-    files = {
-        file for source in sources for file in ([source] if source.is_file() else source.rglob("*"))
-    }
+    files = set()
+    for source in sources:
+        for file in [source] if source.is_file() else source.rglob("*"):
+            files.add(file)
     total_bytes = sum(file.stat().st_size for file in files if file.is_file())
     if total_bytes > MAX_UPLOAD_BYTES:
         raise UsageError(
@@ -221,11 +222,10 @@ def _connect(address: str) -> Any:
 @contextmanager
 def _without_address_variables() -> Iterator[None]:
     """Ray's client would silently prefer these variables to the address that it is given."""
-    hidden = {
-        name: os.environ.pop(name)
-        for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
-        if name in os.environ
-    }
+    hidden = {}
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        if name in os.environ:
+            hidden[name] = os.environ.pop(name)
     try:
         yield
     finally:

@@ -66,9 +66,9 @@ def _evaluate(
     as_chat: bool,
     settled: Callable[[TaskResult], bool] | None,
 ) -> dict[str, TaskResult]:
-    under_way = {
-        task.name: _UnderWay.of(task, asked, in_blocks=settled is not None) for task in tasks
-    }
+    under_way = {}
+    for task in tasks:
+        under_way[task.name] = _UnderWay.of(task, asked, in_blocks=settled is not None)
     asked.confident = {task.name for task in tasks if task.scoring.wants_confidence}
     asked.reasoning_limits = {}
     asked.turns = {}

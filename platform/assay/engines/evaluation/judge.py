@@ -95,21 +95,19 @@ def scores(judge: JudgeSpec, answers: Sequence[Answer], folder: Path | None) -> 
     prompts = [_prompt(judge, answer) for answer in answers]
     distinct = [[_user(prompt)] for prompt in dict.fromkeys(prompts) if prompt is not None]
     replies = request_all(endpoint, [_scoring(chat) for chat in distinct], answers=file)
-    unread = {
-        number: [
-            *chat,
-            {"role": "assistant", "content": content_of(reply)},
-            _user(ONCE_MORE.format(*judge.scale)),
-        ]
-        for number, (chat, reply) in enumerate(zip(distinct, replies, strict=True))
-        if not reply.error and _score_in(reply, judge) is None
-    }
+    unread = {}
+    for number, (chat, reply) in enumerate(zip(distinct, replies, strict=True)):
+        if not reply.error and _score_in(reply, judge) is None:
+            unread[number] = [
+                *chat,
+                {"role": "assistant", "content": content_of(reply)},
+                _user(ONCE_MORE.format(*judge.scale)),
+            ]
     again = request_all(endpoint, [_scoring(chat) for chat in unread.values()], answers=file)
     second = dict(zip(unread, again, strict=True))
-    found = {
-        chat[0]["content"]: _judged(second.get(number, reply), judge)
-        for number, (chat, reply) in enumerate(zip(distinct, replies, strict=True))
-    }
+    found = {}
+    for number, (chat, reply) in enumerate(zip(distinct, replies, strict=True)):
+        found[chat[0]["content"]] = _judged(second.get(number, reply), judge)
     too_long = Judged(
         None, f"question, answer and reference have more than {MAX_CHARACTERS:,} characters"
     )

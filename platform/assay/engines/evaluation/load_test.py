@@ -298,9 +298,10 @@ def _gpu_memory() -> tuple[int, int] | None:
         said = subprocess.run(
             command, capture_output=True, text=True, timeout=10, check=True
         ).stdout
-        rows = [
-            [int(part) for part in line.split(",")] for line in said.splitlines() if line.strip()
-        ]
+        rows = []
+        for line in said.splitlines():
+            if line.strip():
+                rows.append([int(part) for part in line.split(",")])
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
     used, total = max(rows, key=lambda row: row[0] / row[1], default=(0, 0))

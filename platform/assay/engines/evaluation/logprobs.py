@@ -71,9 +71,10 @@ def score(
     error."""
     by_place = _worth_asking_by_place(pairs)
     found = _ask_places(endpoint, [pairs[index] for index in by_place], answers, progress)
-    scores = {
-        index: result for index, result in zip(by_place, found, strict=True) if result is not None
-    }
+    scores = {}
+    for index, result in zip(by_place, found, strict=True):
+        if result is not None:
+            scores[index] = result
     left = [index for index in range(len(pairs)) if index not in scores]
     echoed = _ask_echo(endpoint, [pairs[index] for index in left], answers, progress)
     scores |= dict(zip(left, echoed, strict=True))
@@ -186,10 +187,9 @@ def _read_place(choice: Json | None, reply: Reply) -> _Position | None:
     if choice is None:
         return None
     try:
-        said = {
-            _token_id(name): float(value)
-            for name, value in choice["logprobs"]["top_logprobs"][0].items()
-        }
+        said = {}
+        for name, value in choice["logprobs"]["top_logprobs"][0].items():
+            said[_token_id(name)] = float(value)
         return _Position(said, _token_id(choice["logprobs"]["tokens"][0]), reply)
     except (KeyError, IndexError, TypeError, ValueError):
         return None

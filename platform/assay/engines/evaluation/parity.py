@@ -131,10 +131,9 @@ def read_served(endpoint: Endpoint, probes: Sequence[Probe]) -> Reading:
             raise StageFailed(f"the served model does not tell log-probabilities: {reply.error}")
         said = reply.body["choices"][0]["logprobs"]
         own, tops = said["token_logprobs"], said["top_logprobs"]
-        told = [
-            {_token_id(name): value for name, value in tops[place].items()}
-            for place in probe.places
-        ]
+        told = []
+        for place in probe.places:
+            told.append({_token_id(name): value for name, value in tops[place].items()})
         reading.append(
             [
                 Position(own[place], max(top, key=lambda token: (top[token], -token)), top)
@@ -175,7 +174,7 @@ def _kl(first: dict[int, float], second: dict[int, float]) -> float:
     log sum inequality)."""
     shared = first.keys() & second.keys()
     known = sum(math.exp(first[token]) * (first[token] - second[token]) for token in shared)
-    rest = [
-        max(1.0 - sum(math.exp(side[token]) for token in shared), 1e-9) for side in (first, second)
-    ]
+    rest = []
+    for side in (first, second):
+        rest.append(max(1.0 - sum(math.exp(side[token]) for token in shared), 1e-9))
     return max(0.0, known + rest[0] * math.log(rest[0] / rest[1]))

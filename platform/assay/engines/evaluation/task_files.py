@@ -105,9 +105,9 @@ def read(path: Path, name: str, functions: Mapping[str, str]) -> TaskSource:
     used = sorted({ref.file for ref in _function_refs(config)})
     digests = {file_label(file, path.parent): _sha256(file, path) for file in used}
     _check_functions(digests, functions, path)
-    files = {
-        file_label(file, path.parent): _sha256(file, path) for file in [*pieces, *used, *local]
-    }
+    files = {}
+    for file in [*pieces, *used, *local]:
+        files[file_label(file, path.parent)] = _sha256(file, path)
     data = tuple(sorted(_sha256(file, path) for file in local))
     digest = digest_of([sorted(files.values()), sorted(digests)])
     return TaskSource(name, path, {**config, "task": name}, digest, files, data)

@@ -69,9 +69,9 @@ def save(model: Any, spec: BottleneckSpec, folder: Path) -> None:
     with deepspeed.zero.GatheredParameters(list(trained.values()), enabled=sharded):
         if dist.get_rank() == 0:
             folder.mkdir(parents=True, exist_ok=True)
-            tensors = {
-                name: weight.detach().cpu().clone().contiguous() for name, weight in trained.items()
-            }
+            tensors = {}
+            for name, weight in trained.items():
+                tensors[name] = weight.detach().cpu().clone().contiguous()
             save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
             scores = any(hasattr(model, name) for name in HEADS)
             task = "SEQ_CLS" if scores else "CAUSAL_LM"

@@ -95,9 +95,8 @@ def _offload(to: bool | str, nvme_path: str | None, on_gpu: bool) -> dict[str, A
 
 def _merged(config: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
     """`raw` over `config`, block by block."""
-    both = {
-        key: _merged(config[key], raw[key])
-        for key in raw
-        if isinstance(config.get(key), dict) and isinstance(raw[key], dict)
-    }
+    both = {}
+    for key in raw:
+        if isinstance(config.get(key), dict) and isinstance(raw[key], dict):
+            both[key] = _merged(config[key], raw[key])
     return {**config, **raw, **both}

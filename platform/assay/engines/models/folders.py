@@ -190,11 +190,10 @@ def _with_prompts_as_tokens(model: Any, prompts: Any) -> Any:
         **model.state_dict(),
         "lm_head.weight": torch.cat([head, torch.zeros_like(prompts, dtype=head.dtype)]),
     }
-    names = [
-        name
-        for name, weight in model.named_parameters()
-        if weight is model.get_input_embeddings().weight
-    ]
+    names = []
+    for name, weight in model.named_parameters():
+        if weight is model.get_input_embeddings().weight:
+            names.append(name)
     whole.load_state_dict({**weights, names[0]: embeddings})
     whole.generation_config = model.generation_config
     return whole
@@ -276,9 +275,10 @@ def _convert_gguf(file: Path, target: Path) -> None:
         gguf_tokenizer.correct(target, file)
     # A model that came from GGUF remembers that it was quantized and cannot be saved; a fresh one
     # can.
-    facts = {
-        key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"
-    }
+    facts = {}
+    for key, value in loaded.config.to_dict().items():
+        if key != "quantization_config":
+            facts[key] = value
     config = type(loaded.config).from_dict({**facts, "dtype": "bfloat16"})
     with torch.device("meta"):  # nothing is initialized only to be replaced
         fresh = AutoModelForCausalLM.from_config(config)

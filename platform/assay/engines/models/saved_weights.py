@@ -74,10 +74,9 @@ def _adapter_shapes(model: Any) -> Shapes:
         return {
             name: tuple(value.shape) for name, value in get_peft_model_state_dict(model).items()
         }
-    shaped = {
-        name: torch.empty(_shape(tensor), device="meta")
-        for name, tensor in model.state_dict(keep_vars=True).items()
-    }
+    shaped = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        shaped[name] = torch.empty(_shape(tensor), device="meta")
     return {
         name: tuple(value.shape)
         for name, value in get_peft_model_state_dict(model, state_dict=shaped).items()

@@ -96,26 +96,27 @@ def _rewarded(trainer: Any, grpo: GrpoSpec, prompts: list[dict[str, Any]]) -> li
     from trl.models.utils import unwrap_model_for_generation
 
     tokenizer = trainer.processing_class
-    texts = [
-        tokenizer.apply_chat_template(
-            one["prompt"],
-            tokenize=False,
-            add_generation_prompt=True,
-            **(trainer.args.chat_template_kwargs or {}),
+    more = trainer.args.chat_template_kwargs or {}
+    texts = []
+    for prompt in prompts:
+        text = tokenizer.apply_chat_template(
+            prompt["prompt"], tokenize=False, add_generation_prompt=True, **more
         )
-        for one in prompts
-    ]
-    inputs = tokenizer(
+        texts.append(text)
+    # Answers are written to the right of the prompts, so the filling stands to the left; and the
+    # template has written the special tokens already.
+    encoded = tokenizer(
         texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
     )
-    inputs = {
-        name: inputs[name].to(trainer.args.device) for name in ("input_ids", "attention_mask")
-    }
+    # Nothing else: some tokenizers add token types, which `generate` refuses.
+    inputs = {}
+    for name in ("input_ids", "attention_mask"):
+        inputs[name] = encoded[name].to(trainer.args.device)
     with (
         torch.no_grad(),
         unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model,
     ):
-        answers = model.generate(
+        generated = model.generate(
             **inputs,
             do_sample=False,
             use_cache=True,
@@ -123,26 +124,23 @@ def _rewarded(trainer: Any, grpo: GrpoSpec, prompts: list[dict[str, Any]]) -> li
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=trainer.eos_token_ids,
         )
-    new = answers[:, inputs["input_ids"].shape[1] :]
+    new = generated[:, inputs["input_ids"].shape[1] :]
     ids = [[int(token) for token in tokens if token != tokenizer.pad_token_id] for tokens in new]
-    said = [
-        [{"role": "assistant", "content": tokenizer.decode(one, skip_special_tokens=True)}]
-        for one in ids
-    ]
+    replies = []
+    for tokens in ids:
+        text = tokenizer.decode(tokens, skip_special_tokens=True)
+        replies.append([{"role": "assistant", "content": text}])
+    chats = [[*one["prompt"], *reply] for one, reply in zip(prompts, replies, strict=True)]
+    answers = [one["answer"] for one in prompts]
     total = torch.zeros(len(prompts))
     for spec, function, its_tokenizer in zip(
         grpo.rewards, trainer.reward_funcs, trainer.reward_processing_classes, strict=True
     ):
+        # TRL takes models and functions alike; a model reads whole chats.
         if isinstance(function, torch.nn.Module):
-            values = _scores(
-                function,
-                its_tokenizer,
-                [[*one["prompt"], *two] for one, two in zip(prompts, said, strict=True)],
-            )
+            values = _scores(function, its_tokenizer, chats)
         else:
-            values = function(
-                completions=said, answer=[one["answer"] for one in prompts], completion_ids=ids
-            )
+            values = function(completions=replies, answer=answers, completion_ids=ids)
         total += spec.weight * torch.tensor(values)
     rewards: list[float] = total.tolist()
     return rewards

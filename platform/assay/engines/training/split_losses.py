@@ -63,10 +63,9 @@ def references(job: TrainingJob, trainer: Any) -> "dict[str, torch.Tensor]":
             "train": job.train_file,
             **({"selection": job.selection_file} if job.selection_file else {}),
         }
-        found = {
-            name: torch.tensor(_over_split(trainer, split, _log_probs))
-            for name, split in splits.items()
-        }
+        found = {}
+        for name, split in splits.items():
+            found[name] = torch.tensor(_over_split(trainer, split, _log_probs))
         if dist.get_rank() == 0:
             draft = file.with_suffix(".part")
             save_file(found, draft)

@@ -99,17 +99,18 @@ class _Group:
         addresses = ray.get([one.address.remote() for one in self.workers], timeout=START_TIMEOUT_S)
         nodes = [node for node, _, _ in addresses]
         _, host, port = addresses[0]
-        joined = [
-            one.join.remote(
-                rank=rank,
-                world=len(nodes),
-                local_rank=nodes[:rank].count(nodes[rank]),
-                local_world=nodes.count(nodes[rank]),
-                master=(host, port),
-                on_gpu=on_gpu,
+        joined = []
+        for rank, one in enumerate(self.workers):
+            joined.append(
+                one.join.remote(
+                    rank=rank,
+                    world=len(nodes),
+                    local_rank=nodes[:rank].count(nodes[rank]),
+                    local_world=nodes.count(nodes[rank]),
+                    master=(host, port),
+                    on_gpu=on_gpu,
+                )
             )
-            for rank, one in enumerate(self.workers)
-        ]
         ray.get(joined, timeout=START_TIMEOUT_S)
 
 

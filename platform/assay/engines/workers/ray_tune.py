@@ -165,9 +165,9 @@ def _optuna(search: Search) -> Any:
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    distributions = {
-        name: _distribution(optuna.distributions, values) for name, values in search.space.items()
-    }
+    distributions = {}
+    for name, values in search.space.items():
+        distributions[name] = _distribution(optuna.distributions, values)
     searcher = OptunaSearch(
         space=distributions,
         metric=METRIC,

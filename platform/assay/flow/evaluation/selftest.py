@@ -76,9 +76,9 @@ def run(
         attempt = ledger.begin_stage(name, STAGE, reports.selftest_key(source.digest))
         try:
             executor = StageExecutor(name, settings, root, ledger, watcher, before_work)
-            noised = [
-                _noised(source, noise, asked.num_concurrent, executor) for noise in asked.noises
-            ]
+            noised = []
+            for noise in asked.noises:
+                noised.append(_noised(source, noise, asked.num_concurrent, executor))
             record = _tested(source, asked, noised)
         except BaseException as error:
             ledger.fail_stage(attempt, str(error) or type(error).__name__)

@@ -95,10 +95,9 @@ def _measured(
 ) -> JudgeAgreement:
     """A reply without a score counts as the score that lies furthest from the label."""
     people = [label.label for label in labels]
-    counted = [
-        _furthest(label, judge) if score is None else score
-        for label, score in zip(people, scores, strict=True)
-    ]
+    counted = []
+    for label, score in zip(people, scores, strict=True):
+        counted.append(_furthest(label, judge) if score is None else score)
     questions = [label.question for label in labels]
     found = agreement(
         people,

@@ -112,9 +112,8 @@ def _passages(example: Example, vocab_size: int | None) -> list[Passage]:
     for chat in (example.messages, example.rejected):
         if chat and chat[0].role != "system":  # the template may bring one of its own
             passages.append(Passage(SYSTEM_TOKENS, bears_loss=False))
-    texts += [
-        (turn.content, turn.role == "assistant") for turn in (*example.messages, *example.rejected)
-    ]
+    for turn in (*example.messages, *example.rejected):
+        texts.append((turn.content, turn.role == "assistant"))
     texts += [(example.label, True)] if isinstance(example.label, str) else []
     return passages + [
         Passage(estimated_tokens(text, vocab_size), bears_loss) for text, bears_loss in texts

@@ -90,11 +90,10 @@ def plan(
     shape = _shape(spec, context, root)
     data = data_plans(context, shape.vocab_size if shape else None, notes)
     notes += chat_notes(context, root)
-    needs = [
-        need
-        for need in _needs(spec, shape, data, cluster)
-        if need.stage in {plan.stage for plan in first}
-    ]
+    needs = []
+    for need in _needs(spec, shape, data, cluster):
+        if need.stage in {plan.stage for plan in first}:
+            needs.append(need)
     if not is_described and any(need.fits is False for need in needs):
         notes.append(
             "the nodes that are up now were counted; --cluster FILE plans for what an autoscaler "

@@ -84,10 +84,9 @@ def _reasons(stored: StoredInputs, history: "_History") -> list[str]:
 
 
 def _shown(found: Sequence[Change]) -> list[str]:
-    lines = [
-        f"{change.path}: {as_yaml(change.old)} -> {as_yaml(change.new)}"
-        for change in found[:MOST_SHOWN]
-    ]
+    lines = []
+    for change in found[:MOST_SHOWN]:
+        lines.append(f"{change.path}: {as_yaml(change.old)} -> {as_yaml(change.new)}")
     left = len(found) - MOST_SHOWN
     if left > 0:
         return [*lines, f"and {left} more"]

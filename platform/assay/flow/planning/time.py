@@ -143,11 +143,9 @@ def _trainings(like: dict[str, list[_Like]]) -> list[tuple[str, int, TrainingRec
     for one in like.get("sweep", []):
         if (sweep := _read(SweepRecord, one.record)) is not None:
             workers = one.spec["sweep"].get("num_workers") or _num_workers(one.spec["train"])
-            found += [
-                (f"{one.run}'s sweep", workers, trial.training)
-                for trial in sweep.trials
-                if trial.training
-            ]
+            for trial in sweep.trials:
+                if trial.training:
+                    found.append((f"{one.run}'s sweep", workers, trial.training))
     return found
 
 

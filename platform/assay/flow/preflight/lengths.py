@@ -224,9 +224,10 @@ def _name_problems(
     train: TrainSpec, weights: Collection[str], places: Places, at: Location
 ) -> Iterator[Problem]:
     """Modules and patterns that match nothing of the model."""
-    modules = {
-        name.rsplit(".", 2)[-2] for name in weights if name.endswith(".weight") and "." in name[:-7]
-    }
+    modules = set()
+    for name in weights:
+        if name.endswith(".weight") and "." in name[:-7]:
+            modules.add(name.rsplit(".", 2)[-2])
     method = train.method
     low_rank = method.low_rank or method.adalora
     targets = low_rank.target_modules if low_rank is not None else "all-linear"

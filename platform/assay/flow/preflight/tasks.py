@@ -91,9 +91,10 @@ def num_items(task: str, settings: TaskSettings, root: Path) -> int | None:
     except InvalidInput:
         return None
     try:
-        lines = {
-            line.strip() for file in _data_files(config) for line in file.read_bytes().splitlines()
-        }
+        lines = set()
+        for file in _data_files(config):
+            for line in file.read_bytes().splitlines():
+                lines.add(line.strip())
     except OSError:
         return None
     return len(lines - {b""}) or None

@@ -16,9 +16,8 @@ def package_folders(package: str) -> list[Path]:
     except (metadata.PackageNotFoundError, ValueError):
         return folders
     tops = sorted({file.parts[0] for file in distribution.files or [] if len(file.parts) > 1})
-    own = [
-        Path(str(distribution.locate_file(top)))
-        for top in tops
-        if not top.endswith((".dist-info", ".."))
-    ]
+    own = []
+    for top in tops:
+        if not top.endswith((".dist-info", "..")):
+            own.append(Path(str(distribution.locate_file(top))))
     return [*folders, *(folder for folder in own if folder.is_dir() and folder not in folders)]

@@ -21,9 +21,10 @@ def compare(
     suite: SuiteSpec, first: Evaluation, second: Evaluation, confidence: float
 ) -> tuple[ComparedLimit, ...]:
     """Every metric that the suite limits, each once, in its order."""
-    metrics = {
-        (task, limit.metric): limit for task, limits in suite.limits.items() for limit in limits
-    }
+    metrics = {}
+    for task, limits in suite.limits.items():
+        for limit in limits:
+            metrics[(task, limit.metric)] = limit
     return tuple(
         _compare(suite, task, limit, first, second, confidence)
         for (task, _), limit in metrics.items()

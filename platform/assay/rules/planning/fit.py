@@ -287,10 +287,11 @@ def _savings(train: TrainSpec) -> Iterator[dict[str, Any]]:
 def _changed(train: TrainSpec, changes: dict[str, Any]) -> TrainSpec | None:
     """The run with some of its settings changed; None when they do not go together."""
     said = train.model_dump()
-    merged = {
-        name: {**said[name], **value} if name == "deepspeed" and isinstance(value, dict) else value
-        for name, value in changes.items()
-    }
+    merged = {}
+    for name, value in changes.items():
+        merged[name] = (
+            {**said[name], **value} if name == "deepspeed" and isinstance(value, dict) else value
+        )
     try:
         return TrainSpec.model_validate({**said, **merged})
     except ValidationError:

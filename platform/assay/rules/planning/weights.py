@@ -176,9 +176,9 @@ def _unfrozen(method: MethodSpec, shape: ModelShape) -> int:
     sizes |= {} if shape.tied else {"lm_head.weight": shape.vocab_size * h}
     free = 0
     for layer in range(shape.num_layers):
-        own = {
-            f"model.layers.{layer}.{name}.weight": a * b for name, (a, b) in linear(shape).items()
-        }
+        own = {}
+        for name, (a, b) in linear(shape).items():
+            own[f"model.layers.{layer}.{name}.weight"] = a * b
         if layer >= first:
             free += sum(own.values()) + 2 * h
         else:

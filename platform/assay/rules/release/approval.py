@@ -249,21 +249,20 @@ def _shortfall(
         parts.append(
             f"that takes {needed} reviewers, and the spec names {len(approval_spec.reviewers)}"
         )
-    parts += [
-        f"{reviewer}'s word does not count: {fault}" for reviewer, fault in sorted(faults.items())
-    ]
-    others = [
-        reviewer for reviewer in approval_spec.reviewers if folded_name(reviewer) not in valid
-    ]
+    for reviewer, fault in sorted(faults.items()):
+        parts.append(f"{reviewer}'s word does not count: {fault}")
+    others = []
+    for reviewer in approval_spec.reviewers:
+        if folded_name(reviewer) not in valid:
+            others.append(reviewer)
     parts.append(f"`assay approve {run}` is for {_listed(others)}")
     return "; ".join(parts)
 
 
 def _missed(scorecard: Scorecard) -> str:
-    missed = [
-        f"{result.task} ({result.metric} {result.requirement})"
-        for result in scorecard.missed_soft_limits
-    ]
+    missed = []
+    for result in scorecard.missed_soft_limits:
+        missed.append(f"{result.task} ({result.metric} {result.requirement})")
     return f"soft limits are missed: {', '.join(missed)}"
 
 

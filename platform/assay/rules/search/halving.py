@@ -69,11 +69,10 @@ def _promotion(
 ) -> TrialBudget | None:
     """A trial of the bracket that is among the best of its rung and has not gone on yet; high rungs
     first."""
-    own = {
-        segment: loss
-        for segment, loss in losses.items()
-        if segment[0] % ladder.num_brackets == bracket
-    }
+    own = {}
+    for segment, loss in losses.items():
+        if segment[0] % ladder.num_brackets == bracket:
+            own[segment] = loss
     rungs = ladder.rungs[bracket:]
     for rung, above in reversed(list(pairwise(rungs))):
         num_ended = sum(1 for _, share in own if share == rung)
@@ -95,9 +94,8 @@ def _best_left(losses: Mapping[TrialBudget, float | None], ladder: Ladder) -> Tr
 
 def _ranked(losses: Mapping[TrialBudget, float | None], rung: float) -> list[int]:
     """Trials that have ended at a rung with a loss, the lowest first."""
-    there = [
-        (loss, trial)
-        for (trial, share), loss in losses.items()
-        if share == rung and loss is not None
-    ]
+    there = []
+    for (trial, share), loss in losses.items():
+        if share == rung and loss is not None:
+            there.append((loss, trial))
     return [trial for _, trial in sorted(there)]

@@ -175,9 +175,10 @@ def own_scores(config: Mapping[str, Any]) -> frozenset[str] | None:
         return None
     kind = str(config.get("output_type", "generate_until"))
     listed = config.get("metric_list") or [{"metric": name} for name in _USUAL.get(kind, ())]
-    named = [
-        entry["metric"] for entry in listed if isinstance(entry, Mapping) and "metric" in entry
-    ]
+    named = []
+    for entry in listed:
+        if isinstance(entry, Mapping) and "metric" in entry:
+            named.append(entry["metric"])
     # A metric may be a function of the task's own, which is then called by the function's name.
     names = [name if isinstance(name, str) else getattr(name, "name", "") for name in named]
     return frozenset(name for name in names if name and name not in _OF_NO_SAMPLE)

@@ -13,7 +13,7 @@ from assay.rules.search import population
 from assay.rules.search.halving import Ladder, TrialBudget, ladder, next_segment
 from assay.rules.search.lr_range import rates_to_try
 from assay.spec.sweep import Range, SweepSpec
-from assay.stages.sweep_trials import (
+from assay.stages.sweeping.trials import (
     CHANGES,
     RANGE_TEST,
     Parameters,
