@@ -8,7 +8,7 @@ import pytest
 from numpy.random import default_rng
 from scipy.stats import binom
 
-from assay.cli.commands.first_spec import write_first_spec
+from assay.cli.commands.first_spec import FirstSpec, write_first_spec
 from assay.engines.data.profile import answers_in
 from assay.loader.load import load_spec, load_suite
 from assay.rules.planning.first_suite import SCORE_GAIN, AnswerProfile, Form, first_suite
@@ -156,12 +156,14 @@ def test_init_writes_a_suite_for_the_data_that_it_is_shown(
     )
     write_first_spec(
         Path("spec.yaml"),
-        template=template,
-        model="hf:Qwen/Qwen3-8B",
-        data="train.jsonl",
-        name="bot",
-        reviewer="anna",
-        user="ben",
+        FirstSpec(
+            template=template,
+            model="hf:Qwen/Qwen3-8B",
+            data="train.jsonl",
+            name="bot",
+            reviewer="anna",
+            user="ben",
+        ),
     )
     suite = load_suite(Path("evals/bot.yaml"))
     limits: tuple[Limit, ...] = suite.limits["heldout"]

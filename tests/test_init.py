@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from assay.cli.commands.first_spec import METHODS, model_size, write_first_spec
+from assay.cli.commands.first_spec import METHODS, FirstSpec, model_size, write_first_spec
 from assay.errors import UsageError
 from assay.flow.place.book import KnownPlace
 from assay.flow.preflight.check import check
@@ -33,12 +33,14 @@ def test_every_template_is_a_valid_spec_of_at_most_15_lines(
     Path("train.jsonl").write_text("\n".join(json.dumps({**example, "id": n}) for n in range(40)))
     written = write_first_spec(
         Path("spec.yaml"),
-        template=template,
-        model="hf:Qwen/Qwen3-8B",
-        data="train.jsonl",
-        name="bot",
-        reviewer="anna",
-        user="ben",
+        FirstSpec(
+            template=template,
+            model="hf:Qwen/Qwen3-8B",
+            data="train.jsonl",
+            name="bot",
+            reviewer="anna",
+            user="ben",
+        ),
     )
     assert written == [Path("spec.yaml"), Path("evals/bot.yaml")]
     assert len(Path("spec.yaml").read_text().splitlines()) <= 15
@@ -59,12 +61,14 @@ def test_a_small_model_is_swept_and_a_large_one_is_not(
     ):
         write_first_spec(
             Path(f"{name}.yaml"),
-            template="lora",
-            model=model,
-            data="train.jsonl",
-            name=name,
-            reviewer="anna",
-            user="ben",
+            FirstSpec(
+                template="lora",
+                model=model,
+                data="train.jsonl",
+                name=name,
+                reviewer="anna",
+                user="ben",
+            ),
         )
         spec = load_spec(Path(f"{name}.yaml"))
         assert (spec.sweep is not None) is is_swept
@@ -157,12 +161,14 @@ def test_who_works_alone_says_so_or_training_would_end_where_nobody_can_approve(
         model = "hf:Qwen/Qwen3-8B"
         write_first_spec(
             path,
-            template="lora",
-            model=model,
-            data="train.jsonl",
-            name=name,
-            reviewer=reviewer,
-            user="sam",
+            FirstSpec(
+                template="lora",
+                model=model,
+                data="train.jsonl",
+                name=name,
+                reviewer=reviewer,
+                user="sam",
+            ),
         )
         spec, _ = check(path, root=Path(), place=KnownPlace("sam"))
         assert spec.approval.allow_self_approval is is_alone
@@ -178,12 +184,14 @@ def test_a_name_that_cannot_be_one_is_told_with_the_nearest_that_can(
     with pytest.raises(UsageError, match=f"such as `{nearest}`"):
         write_first_spec(
             tmp_path / "spec.yaml",
-            template="lora",
-            model="m",
-            data="d",
-            name=name,
-            reviewer="anna",
-            user="ben",
+            FirstSpec(
+                template="lora",
+                model="m",
+                data="d",
+                name=name,
+                reviewer="anna",
+                user="ben",
+            ),
         )
     assert is_name(nearest)
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from assay.cli.terminal.echo import echo
@@ -14,6 +15,18 @@ from assay.loader.compose import places_named
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A command that a cluster is to run."""
+
+    name: str
+    arguments: list[str]
+    """What follows `assay`."""
+    folder: Path
+    """What it takes along; gone when it was sent."""
+    env: dict[str, str]
 
 
 def submit_spec(
@@ -30,68 +43,54 @@ def submit_spec(
     folder = jobs.pack(_resolved(spec), Path.cwd(), _needed(spec))
     name = run_id(spec, suite, Path.cwd())
     echo(f"submitting {path} as run {name}", err=True)
-    job = f"{name}-{secrets.token_hex(3)}"
     places = {variable: os.environ[variable] for variable in places_named(spec)}
-    return _submit(["run", jobs.RESOLVED_SPEC], folder, job, settings, address, follow, places)
+    # With a random end: the same run may be submitted again, and Ray takes each id once.
+    job = _Job(f"{name}-{secrets.token_hex(3)}", ["run", jobs.RESOLVED_SPEC], folder, places)
+    return _submit(job, settings, address or settings.dashboard_url, follow=follow)
 
 
 def submit_command(arguments: list[str], *, settings: Settings, address: str) -> int:
     """Runs `assay ARGUMENTS` on a cluster's head; returns its exit code."""
     folder = jobs.pack("", Path.cwd(), [])
-    return _submit(
-        arguments,
-        folder,
-        f"assay-{arguments[0]}-{secrets.token_hex(3)}",
-        settings,
-        address,
-        True,
-        {},
-    )
+    job = _Job(f"assay-{arguments[0]}-{secrets.token_hex(3)}", arguments, folder, {})
+    return _submit(job, settings, address, follow=True)
 
 
-def _submit(
-    arguments: list[str],
-    folder: Path,
-    job: str,
-    settings: Settings,
-    address: str | None,
-    follow: bool,
-    env: dict[str, str],
-) -> int:
-    where = address or settings.dashboard_url
+def _submit(job: _Job, settings: Settings, where: str, *, follow: bool) -> int:
     if not os.environ.get("RAY_AUTH_MODE") and settings.token_path.is_file():
-        os.environ.update(
-            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(settings.token_path)}
-        )
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(settings.token_path)
+    env = {
+        **passed_on(),
+        **job.env,
+        "ASSAY_USER": settings.user,
+        # A job's output is a file there: Python would keep lines back, and rich would guess 80.
+        "PYTHONUNBUFFERED": "1",
+        "COLUMNS": "120",
+    }
     try:
         jobs.submit(
             where,
-            entrypoint=["python", "-m", "assay.cli.main", *arguments],
-            working_dir=folder,
-            env={
-                **passed_on(),
-                **env,
-                "ASSAY_USER": settings.user,
-                "PYTHONUNBUFFERED": "1",
-                "COLUMNS": "120",
-            },
-            submission_id=job,
+            entrypoint=["python", "-m", "assay.cli.main", *job.arguments],
+            working_dir=job.folder,
+            env=env,
+            submission_id=job.name,
         )
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(job.folder, ignore_errors=True)
     if not follow:
-        echo(f"job {job} at {where}; `ray job logs -f {job}` follows it")
+        echo(f"job {job.name} at {where}; `ray job logs -f {job.name}` follows it")
         return ExitCode.DONE
     output = jobs.OwnOutput(lambda text: echo(text, nl=False))
     try:
-        outcome = jobs.follow(where, job, output)
+        outcome = jobs.follow(where, job.name, output)
     except KeyboardInterrupt:
-        jobs.stop(where, job)
+        jobs.stop(where, job.name)
         raise
     finally:
         output.close()
     if outcome.exit_code is None:
-        raise PlaceError(f"job {job} ended as {outcome.status}: {outcome.message}")
+        raise PlaceError(f"job {job.name} ended as {outcome.status}: {outcome.message}")
     return outcome.exit_code
 
 

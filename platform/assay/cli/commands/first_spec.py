@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
 
@@ -55,47 +56,36 @@ SWEPT_UP_TO = 3e9
 """Weights beyond which trying three rates costs more than a first run should."""
 
 
-def write_first_spec(
-    path: Path,
-    *,
-    template: Template,
-    model: str,
-    data: str,
-    name: str | None,
-    reviewer: str,
-    user: str,
-    has_gpu: bool = True,
-) -> list[Path]:
-    """Writes the spec and its suite, and returns their paths. `user` will start the run. `has_gpu`
-    says of the place where it will run whether it has any, or is not known. Raises `UsageError`
-    when a file is there already, or the name cannot be one."""
-    if name is not None and not names.is_name(name):
+@dataclass(frozen=True, kw_only=True)
+class FirstSpec:
+    """What a first spec is to be about."""
+
+    template: Template
+    model: str
+    data: str
+    name: str | None
+    """None for the folder's."""
+    reviewer: str
+    user: str
+    """Who will start the run."""
+    has_gpu: bool = True
+    """Whether the place where it will run has any, or is not known."""
+
+
+def write_first_spec(path: Path, wanted: FirstSpec) -> list[Path]:
+    """Writes the spec and its suite, and returns their paths. Raises `UsageError` when a file is
+    there already, or the name cannot be one."""
+    name = wanted.name or names.slug(Path.cwd().name)
+    if not names.is_name(name):
         seen = f"; what users see may be another: `serve: {{model_name: {name}}}`"
         raise UsageError(f"--name: {names.fault(name)}{seen}")
-    chosen = name or names.slug(Path.cwd().name)
-    suite = Path("evals") / f"{chosen}.yaml"
+    suite = Path("evals") / f"{name}.yaml"
     for file in (path, suite):
         if file.exists():
             raise UsageError(f"{file} is there already; name another, or remove it")
-    size = model_size(model)
-    advice = recommend(template, num_parameters=size, num_examples=num_examples(data))
-    profile = _profile(data)
+    profile = _profile(wanted.data)
     first = first_suite(profile)
-    micro = None
-    if profile is not None and not has_gpu:
-        longest = min(profile.long_tokens, TrainSpec().max_length)
-        micro = micro_batch(int(advice.global_batch_size.value), longest)
-    lines = _lines(
-        template,
-        advice,
-        chosen,
-        written(model),
-        f"{{train: {written(data)}, gate: {first.percent}}}",
-        suite,
-        _approval(reviewer, user),
-        micro=micro,
-        may_sweep=size is None or size <= SWEPT_UP_TO,
-    )
+    lines = _lines(wanted, name, suite, first, _micro_batch(wanted, profile))
     suite.parent.mkdir(exist_ok=True)
     suite.write_text("\n".join(_suite_lines(first)) + "\n" + (JUDGE if first.wants_judge else ""))
     path.write_text("\n".join(lines) + "\n")
@@ -187,21 +177,14 @@ def _suite_lines(first: FirstSuite) -> Iterator[str]:
 
 
 def _lines(
-    template: Template,
-    advice: Recommendation,
-    name: str,
-    model: str,
-    data: str,
-    suite: Path,
-    approval: str,
-    *,
-    micro: Advice | None,
-    may_sweep: bool,
+    wanted: FirstSpec, name: str, suite: Path, first: FirstSuite, micro: Advice | None
 ) -> Iterator[str]:
-    rate = advice.learning_rate
+    advice, size = _advice(wanted), model_size(wanted.model)
+    rate, data = advice.learning_rate, f"{{train: {written(wanted.data)}, gate: {first.percent}}}"
+    may_sweep = size is None or size <= SWEPT_UP_TO
     yield "version: 1"
     yield f"name: {name}"
-    yield _model_line(model, data)
+    yield _model_line(written(wanted.model), wanted.data)
     yield f"data: {data}"
     if may_sweep:
         tried = ", ".join(rate_words(rate.value * factor) for factor in (1 / 3, 1, 3))
@@ -210,18 +193,30 @@ def _lines(
             f"{rate.reason}"
         )
     yield "train:"
-    yield f"  {METHODS[template]}"
+    yield f"  {METHODS[wanted.template]}"
     if not may_sweep:
         yield _said("learning_rate", rate_words(rate.value), rate)
-    yield _said(
-        "global_batch_size", f"{advice.global_batch_size.value:g}", advice.global_batch_size
-    )
+    batch = advice.global_batch_size
+    yield _said("global_batch_size", f"{batch.value:g}", batch)
     if micro is not None:
         yield _said("micro_batch_size", f"{micro.value:g}", micro)
     yield _said("num_epochs", f"{advice.num_epochs.value:g}", advice.num_epochs)
     yield _said("warmup_ratio", f"{advice.warmup_ratio.value:.0%}", advice.warmup_ratio)
     yield f"gate: {{suite: {suite}}}"
-    yield f"approval: {approval}"
+    yield f"approval: {_approval(wanted.reviewer, wanted.user)}"
+
+
+def _advice(wanted: FirstSpec) -> Recommendation:
+    size = model_size(wanted.model)
+    return recommend(wanted.template, num_parameters=size, num_examples=num_examples(wanted.data))
+
+
+def _micro_batch(wanted: FirstSpec, profile: AnswerProfile | None) -> Advice | None:
+    """How many examples go through the model at once; the trainer's affair on a GPU."""
+    if profile is None or wanted.has_gpu:
+        return None
+    longest = min(profile.long_tokens, TrainSpec().max_length)
+    return micro_batch(int(_advice(wanted).global_batch_size.value), longest)
 
 
 def _approval(reviewer: str, user: str) -> str:

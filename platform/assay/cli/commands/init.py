@@ -1,11 +1,17 @@
 """`assay init`: a short interview in a terminal; without one, what the options say."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 import click
 
-from assay.cli.commands.first_spec import model_size, num_examples, write_first_spec
+from assay.cli.commands.first_spec import (
+    FirstSpec,
+    model_size,
+    num_examples,
+    write_first_spec,
+)
 from assay.cli.terminal.echo import echo
 from assay.rules.planning.recommend import Template
 from assay.spec.values.names import fault, is_name
@@ -22,45 +28,55 @@ What should it learn?
   classify  to put a label on a text"""
 
 
-def first_spec(
-    path: Path,
-    *,
-    template: Template | None,
-    model: str | None,
-    data: str | None,
-    name: str | None,
-    reviewer: str | None,
-    user: str,
-    interactive: bool,
-    has_gpu: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Typed:
+    """The options of `assay init`; None where one was not given."""
+
+    template: Template | None
+    model: str | None
+    data: str | None
+    name: str | None
+    reviewer: str | None
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether nothing has to be asked: a name and a reviewer have good defaults."""
+        return bool(self.template and self.model and self.data)
+
+
+def first_spec(path: Path, typed: Typed, *, user: str, interactive: bool, has_gpu: bool) -> None:
     """Writes the files and says what to type next. What the options leave open is asked, where
     somebody is there to be asked, and else takes its default."""
     if interactive:
-        model = model or _ask(
-            "Base model (hf:ORG/NAME, a folder, or package:NAME/FILE)", DEFAULT_MODEL
-        )
-        data = data or _ask("Training data, JSON Lines", DEFAULT_DATA)
-        template = template or _ask_template(model)
-        name = name or _ask_name()
-        reviewer = reviewer or _ask(
-            "Who may approve a release (not you, if somebody else can)", user
-        )
-    data = data or DEFAULT_DATA
-    written = write_first_spec(
-        path,
-        template=template or "lora",
-        model=model or DEFAULT_MODEL,
-        data=data,
-        name=name,
-        reviewer=reviewer or user,
+        typed = _asked(typed, user)
+    wanted = FirstSpec(
+        template=typed.template or "lora",
+        model=typed.model or DEFAULT_MODEL,
+        data=typed.data or DEFAULT_DATA,
+        name=typed.name,
+        reviewer=typed.reviewer or user,
         user=user,
         has_gpu=has_gpu,
     )
-    for file in written:
+    for file in write_first_spec(path, wanted):
         echo(f"wrote {file}")
-    put = "" if num_examples(data) else f"put your examples into {data}, then "
+    put = "" if num_examples(wanted.data) else f"put your examples into {wanted.data}, then "
     echo(f"next: {put}`assay validate {path}`, and `assay plan {path}`")
+
+
+def _asked(typed: Typed, user: str) -> Typed:
+    """The options, with an answer to each that was left open."""
+    model = typed.model or _ask(
+        "Base model (hf:ORG/NAME, a folder, or package:NAME/FILE)", DEFAULT_MODEL
+    )
+    return Typed(
+        model=model,
+        data=typed.data or _ask("Training data, JSON Lines", DEFAULT_DATA),
+        template=typed.template or _ask_template(model),
+        name=typed.name or _ask_name(),
+        reviewer=typed.reviewer
+        or _ask("Who may approve a release (not you, if somebody else can)", user),
+    )
 
 
 def _ask(question: str, default: str) -> str:
