@@ -11,7 +11,7 @@ from assay.engines.evaluation.judge import abstentions
 from assay.engines.evaluation.logprobs import Pair, score
 from assay.errors import PlaceError
 from assay.records.gate import Sample
-from assay.spec.gate import JudgeSpec
+from assay.spec.suite.judge import JudgeSpec
 from served import Counting, OpenAI, logprobs
 from servers import free_port, serving
 

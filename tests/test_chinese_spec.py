@@ -14,7 +14,7 @@ from assay.flow.planning.plan import plan
 from assay.loader.load import load_spec, load_suites
 from assay.rules.gate.abstention import abstained
 from assay.settings import Settings
-from assay.spec.gate import ContaminationSpec
+from assay.spec.suite.measured import ContaminationSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING = ("answers", "abstentions", "replay")

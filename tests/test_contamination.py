@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from assay.engines.data.contamination import Hit, Index, SampleText, hits_in, search
-from assay.spec.gate import ContaminationSpec
+from assay.spec.suite.measured import ContaminationSpec
 
 EVALS = Path(__file__).parents[1] / "evals" / "country-facts"
 WANTED = ContaminationSpec()

@@ -16,7 +16,8 @@ from assay.engines.evaluation.harness import evaluate
 from assay.engines.evaluation.lm_tasks import Scoring, TaskFile, documents, task_file
 from assay.records.gate import Evaluation, TaskResult
 from assay.rules.gate.verdict import evaluate_limits
-from assay.spec.gate import ContaminationSpec, SuiteSpec, TaskSettings
+from assay.spec.gate import SuiteSpec, TaskSettings
+from assay.spec.suite.measured import ContaminationSpec
 from assay.spec.values.metrics import fitting_metric, num_words
 from assay.stages.prepare import GateTask
 from served import Counting, OpenAI

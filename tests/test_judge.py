@@ -19,7 +19,8 @@ from assay.loader.load import load_suite, load_suites
 from assay.records.gate import GateRecord, Sample, TaskResult
 from assay.records.judge import JudgeAgreement
 from assay.settings import Settings
-from assay.spec.gate import JudgeSpec, SuiteSpec
+from assay.spec.gate import SuiteSpec
+from assay.spec.suite.judge import JudgeSpec
 from assay.stages import evaluate, gate
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger

@@ -10,7 +10,8 @@ from assay.records.record import digest_of
 from assay.rules.gate.early_stopping import ABSTENTION_METRICS, ZERO_OR_ONE
 from assay.rules.gate.evidence import LOWER_IS_BETTER
 from assay.spec.block import Block
-from assay.spec.gate import JudgeSpec, Limit, SuiteSpec, TaskSettings
+from assay.spec.gate import Limit, SuiteSpec, TaskSettings
+from assay.spec.suite.judge import JudgeSpec
 from assay.spec.values.metrics import HELD_OUT_CONFIG, METRICS, metric_fault, metrics_of, own_scores
 from assay.spec.values.patterns import check_pattern
 

@@ -14,7 +14,8 @@ from assay.engines.training.batches import PackedSplit, collate, collate_padded,
 from assay.engines.training.optimizers import parameter_groups
 from assay.engines.training.regularizers import ResidualDropout, TokenContrast, shrink
 from assay.spec.method import MethodSpec
-from assay.spec.train import ContrastiveSpec, TrainSpec
+from assay.spec.train import TrainSpec
+from assay.spec.training.regularizers import ContrastiveSpec
 from tiny import THINGS
 from training import train_here
 

@@ -19,7 +19,7 @@ from assay.rules.gate.measurements import (
 )
 from assay.rules.gate.service import evaluate_service
 from assay.rules.statistics.proportions import clopper_pearson_upper
-from assay.spec.gate import ContaminationSpec, ParitySpec, ServiceSpec
+from assay.spec.suite.measured import ContaminationSpec, ParitySpec, ServiceSpec
 
 
 def measured(**changes: Any) -> ServiceMeasurement:

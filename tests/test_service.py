@@ -8,7 +8,7 @@ import pytest
 from assay.engines.evaluation.client import Endpoint
 from assay.engines.evaluation.load_test import EngineProcess, measure
 from assay.errors import StageFailed
-from assay.spec.gate import LoadSpec
+from assay.spec.suite.measured import LoadSpec
 from served import Counting, OpenAI
 from servers import serving
 

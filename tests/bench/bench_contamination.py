@@ -17,7 +17,7 @@ from typing import Any
 from common import ROOT, met
 
 from assay.engines.data.contamination import Index, SampleText, hits_in
-from assay.spec.gate import ContaminationSpec
+from assay.spec.suite.measured import ContaminationSpec
 
 NUM_ITEMS = 100
 NUM_CLEAN = 20_000

@@ -43,9 +43,9 @@ def assay(verbose: bool) -> None:
         logging.getLogger("assay").setLevel(logging.DEBUG)
 
 
-for command in (*specs.COMMANDS, *runs.COMMANDS, *releases.COMMANDS, gate):
+for command in (gate, keys, verify, audit, users, login, policy):
     assay.add_command(command)
-for command in (keys, verify, audit, users, login, policy):
+for command in (*specs.COMMANDS, *runs.COMMANDS, *releases.COMMANDS):
     assay.add_command(command)
 
 

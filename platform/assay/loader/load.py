@@ -12,8 +12,9 @@ from assay.loader.parse import in_order, validated
 from assay.loader.references import SuiteFile, check_references, check_suite
 from assay.loader.yaml.reader import Document, Positions
 from assay.loader.yaml.repair import Repaired, repaired
-from assay.spec.gate import LM_EVAL, JudgeSpec, SuiteSpec, TaskSettings
+from assay.spec.gate import LM_EVAL, SuiteSpec, TaskSettings
 from assay.spec.spec import Spec
+from assay.spec.suite.judge import JudgeSpec
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pydantic import Field
 from assay.records.artifact import Artifact
 from assay.records.record import Record
 from assay.spec.block import later
-from assay.spec.train import RateChange
+from assay.spec.training.rates import RateChange
 
 
 class ModelRecord(Record):

@@ -4,25 +4,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from assay.spec.block import Block, Duration, Fraction, Paths, Score, later, refuse
+from assay.spec.block import Block, Fraction, Paths, Score, later, refuse
+from assay.spec.suite.judge import JudgeSpec
+from assay.spec.suite.measured import ContaminationSpec, Level, ParitySpec, ServiceSpec
 from assay.spec.values.patterns import check_pattern
-from assay.spec.values.templates import check_prompt
 
 HELD_OUT = "heldout"
 """The task that needs no file: it is made from the spec's `data.gate` split."""
-
-MAX_PROMPT_CHARACTERS = 20_000
-"""Of a judge's rubric and of its prompt's template."""
-
-MAX_SCALE = 100
-"""Between a judge's lowest and highest score."""
 
 Regex = Annotated[str, AfterValidator(check_pattern)]
 """A regular expression in the syntax of the `regex` library, of bounded size."""
 Probability = Annotated[float, Field(gt=0, lt=1)]
 Reference = Literal["base", "champion"]
 """What a candidate is compared with."""
-Level = Literal["hard", "soft"]
 
 LM_EVAL = "lm-eval:"
 """Before the name of one of lm-eval's own tasks, as a task's source."""
@@ -195,148 +189,6 @@ class TaskSettings(Block):
     other is refused."""
 
 
-class LoadSpec(Block):
-    """The load under which the service limits are measured."""
-
-    num_requests: int = Field(200, ge=1)
-    """Requests, after a warm-up that is not counted."""
-
-    num_concurrent: int = Field(16, ge=1)
-    """Requests in flight."""
-
-    prompt_tokens: int = Field(256, ge=1)
-    """Tokens of each prompt, roughly; no two prompts begin alike."""
-
-    output_tokens: int = Field(128, ge=1)
-    """Longest answer."""
-
-
-class ServiceSpec(Block):
-    """What the candidate must show as a service, measured by the gate in the slot where it will
-    serve."""
-
-    ttft_p50: Duration | None = None
-    """Time to first token, median: the upper confidence bound must not exceed this."""
-
-    ttft_p95: Duration | None = None
-    """The same, 95th percentile."""
-
-    ttft_p99: Duration | None = None
-    """The same, 99th percentile."""
-
-    inter_token_p95: Duration | None = None
-    """Time for each token after the first, averaged over a request; 95th percentile over
-    requests."""
-
-    output_tokens_per_s: float | None = Field(None, gt=0)
-    """Generated tokens a second, for each GPU (for each replica on CPU), at least."""
-
-    error_rate: Fraction | None = None
-    """Share of the requests that fail, at most."""
-
-    completion_rate: Fraction | None = None
-    """Share of the requests that are answered to their end, at least."""
-
-    peak_memory: Fraction | None = None
-    """Share of the memory of the GPU (of the machine, on CPU) that the engine holds at its highest,
-    at most."""
-
-    level: Level = "hard"
-    """Of all of these limits."""
-
-    load: LoadSpec = LoadSpec()
-    """Under which load they are measured."""
-
-
-class ContaminationSpec(Block):
-    """Whether the suite's items stand in the training data."""
-
-    exact: Literal["fail", "list", "ignore"] = "fail"
-    """What an item does whose question and answer stand in the training data: `fail` the gate, be
-    listed on the scorecard, or nothing."""
-
-    near: Literal["fail", "list", "ignore"] = "list"
-    """The same, for an item that the training data holds in a similar wording."""
-
-    ngram: int = Field(13, ge=1)
-    """Words in a row that count as a near hit when item and training data share them; where a
-    script has no spaces, 1.8 letters count as a word."""
-
-    similarity: Fraction = 0.8
-    """Estimated Jaccard similarity (MinHash) from which on two texts are a near hit."""
-
-
-class ParitySpec(Block):
-    """How alike the model must stay from training to serving, on the same probes."""
-
-    top1_agreement: Fraction | None = None
-    """Share of the probes' tokens for which both models' likeliest next token is the same, at
-    least."""
-
-    logprob_difference: float | None = Field(None, ge=0)
-    """Mean absolute difference of the log-probability of the probes' tokens, at most."""
-
-    num_probes: int = Field(32, ge=1)
-    """Texts of the selection split that are compared."""
-
-    level: Level = "soft"
-    """Of both limits."""
-
-
-class JudgeSpec(Block):
-    """A model that reads answers: for abstentions, and by a rubric for the metric `judge`."""
-
-    url: str = Field(pattern=r"^https?://")
-    """Base of its OpenAI-compatible API, ending in `/v1`."""
-
-    model: str
-    """Its name there."""
-
-    api_key_env: str | None = None
-    """Environment variable that holds its API key."""
-
-    rubric: str | None = later(None, min_length=1, max_length=MAX_PROMPT_CHARACTERS)
-    """What earns which score, in words; the metric `judge` needs it."""
-
-    scale: tuple[int, int] = later((1, 5))
-    """Lowest and highest score of the rubric, whole numbers. Limits read it as 0 to 1."""
-
-    prompt: Annotated[str, AfterValidator(check_prompt)] | None = later(
-        None, min_length=1, max_length=MAX_PROMPT_CHARACTERS
-    )
-    """What the judge is asked, as a Jinja template of `question`, `answer`, `reference`, `rubric`,
-    `lowest`, `highest` and `fence` (a mark that no answer can hold); a prompt of the gate's own
-    when not said. The reply must end in a line `SCORE: n`."""
-
-    labels: str | None = later(None)
-    """JSON Lines of `question`, `answer`, `label` (a person's score on the scale) and, where there
-    is one, `reference`, inside the folder named like the suite. `assay gate selftest` measures the
-    judge on them."""
-
-    agreement_within: int = later(0, ge=0)
-    """How far a score may lie from the label and still agree with it."""
-
-    min_agreement: Fraction | None = later(None)
-    """Share of the labels with which the judge must agree; the lower confidence bound counts. While
-    it was not measured or not reached, limits on the metric `judge` are inconclusive."""
-
-    min_kappa: Fraction | None = later(None)
-    """The same for Cohen's kappa with quadratic weights: agreement beyond what chance alone would
-    give."""
-
-    @model_validator(mode="after")
-    def _hangs_together(self) -> "JudgeSpec":
-        lowest, highest = self.scale
-        if not lowest < highest <= lowest + MAX_SCALE:
-            raise ValueError(f"scale is written [lowest, highest], at most {MAX_SCALE} apart")
-        if self.agreement_within >= highest - lowest:
-            raise ValueError("agreement_within is as wide as the scale: every score would agree")
-        said = (self.prompt, self.labels, self.min_agreement, self.min_kappa)
-        if self.rubric is None and any(value is not None for value in said):
-            raise ValueError("prompt, labels, min_agreement and min_kappa go with a rubric")
-        return self
-
-
 def _one_or_many(value: Any) -> Any:
     if isinstance(value, dict | Limit):
         return [value]
@@ -428,11 +280,11 @@ class SuiteSpec(Block):
     @property
     def judged_tasks(self) -> tuple[str, ...]:
         """Tasks with a limit on the metric `judge`."""
-        return tuple(
-            task
-            for task, limits in self.limits.items()
-            if any(limit.metric == "judge" for limit in limits)
-        )
+        found = []
+        for task, limits in self.limits.items():
+            if any(limit.metric == "judge" for limit in limits):
+                found.append(task)
+        return tuple(found)
 
     def _judge_faults(self) -> list[tuple[bool, str]]:
         """A judge decides nothing before people's labels have shown how far it can be trusted."""

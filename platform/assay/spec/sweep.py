@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from assay.spec.block import Block
-from assay.spec.train import LearningRate, TrainSpec
+from assay.spec.train import TrainSpec
+from assay.spec.training.rates import LearningRate
 
 Scalar = bool | int | float | str
 

@@ -6,16 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from assay.spec.block import Block, Fraction, Paths, later, refuse
+from assay.spec.block import Block, Fraction, later, refuse
 from assay.spec.checkpoint import CheckpointSpec
 from assay.spec.data import DataSpec
 from assay.spec.early_stopping import EarlyStoppingSpec
 from assay.spec.method import LoraSpec, MethodSpec, checked_patterns
 from assay.spec.objective import ObjectiveSpec, SftSpec
-
-LearningRate = Annotated[float, Field(gt=0, le=1)]
-"""Step size of the optimizer. The sweep uses this type as well."""
-
+from assay.spec.training.deepspeed import DeepSpeedSpec
+from assay.spec.training.rates import LearningRate, RateChange
+from assay.spec.training.regularizers import ContrastiveSpec, EwcSpec
+from assay.spec.training.worker import WorkerResources
 
 Kernel = Literal["flash", "liger", "compile"]
 
@@ -27,144 +27,8 @@ def _one_kernel(value: Any) -> Any:
     return value
 
 
-class DeepSpeedSpec(Block):
-    """How DeepSpeed shards the training state (ZeRO; Rajbhandari et al., 2020)."""
-
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    """0 shards nothing, 1 the optimizer's state, 2 the gradients too, 3 the weights too."""
-
-    offload_optimizer: bool | Literal["cpu", "nvme"] = False
-    """Keep the optimizer's state in CPU memory (`true` or `cpu`), or on disk (`nvme`)."""
-
-    offload_param: bool | Literal["cpu", "nvme"] = False
-    """Keep the sharded weights in CPU memory, or on disk; needs ZeRO stage 3."""
-
-    nvme_path: str | None = None
-    """Folder on a fast local disk, for `nvme`."""
-
-    quantized_weights: bool = False
-    """ZeRO++: gather weights in 8 bits (Wang et al., 2023); needs stage 3 and GPUs."""
-
-    quantized_gradients: bool = False
-    """ZeRO++: reduce gradients in 4 bits; needs stage 3 and GPUs."""
-
-    hpz_partition_size: int | None = Field(None, ge=1)
-    """ZeRO++: keep a second copy of the weights within so many GPUs of a node; needs stage 3."""
-
-    raw: dict[str, Any] = Field({})
-    """DeepSpeed's own JSON, for experts, merged last. What the spec says elsewhere is refused
-    here."""
-
-    @model_validator(mode="after")
-    def _offload_needs_sharding(self) -> "DeepSpeedSpec":
-        whole = self.zero_stage != 3
-        on_disk = "nvme" in (self.offload_optimizer, self.offload_param)
-        plus = self.quantized_weights or self.quantized_gradients or self.hpz_partition_size
-        refuse(
-            [
-                (bool(self.offload_param) and whole, "offload_param needs zero_stage: 3"),
-                (
-                    bool(self.offload_optimizer) and self.zero_stage == 0,
-                    "offload_optimizer needs zero_stage 1, 2 or 3",
-                ),
-                (on_disk and whole, "offloading to nvme needs zero_stage: 3"),
-                (
-                    on_disk != (self.nvme_path is not None),
-                    "nvme_path and offloading to nvme go together",
-                ),
-                (
-                    bool(plus) and whole,
-                    "ZeRO++ (quantized_weights, quantized_gradients, hpz_partition_size) needs "
-                    "zero_stage: 3",
-                ),
-            ]
-        )
-        return self
-
-    @field_validator("raw")
-    @classmethod
-    def _contradicts_nothing(cls, raw: dict[str, Any]) -> dict[str, Any]:
-        for path, elsewhere in SAID_ELSEWHERE.items():
-            value: Any = raw
-            for key in path.split("."):
-                value = value.get(key) if isinstance(value, dict) else None
-            if value is not None:
-                raise ValueError(f"raw sets {path}, which is said by {elsewhere}")
-        return raw
-
-
-SAID_ELSEWHERE = {
-    "train_batch_size": "train.global_batch_size",
-    "train_micro_batch_size_per_gpu": "train.micro_batch_size",
-    "gradient_accumulation_steps": "train.global_batch_size and train.micro_batch_size",
-    "gradient_clipping": "train.max_grad_norm",
-    "bf16.enabled": "train.precision",
-    "fp16.enabled": "train.precision",
-    "optimizer": "train.optimizer, train.learning_rate and train.weight_decay",
-    "scheduler": "train.schedule",
-    "zero_optimization.stage": "train.deepspeed.zero_stage",
-    "zero_optimization.offload_optimizer.device": "train.deepspeed.offload_optimizer",
-    "zero_optimization.offload_param.device": "train.deepspeed.offload_param",
-    "zero_optimization.zero_quantized_weights": "train.deepspeed.quantized_weights",
-    "zero_optimization.zero_quantized_gradients": "train.deepspeed.quantized_gradients",
-    "zero_optimization.zero_hpz_partition_size": "train.deepspeed.hpz_partition_size",
-}
-"""DeepSpeed's keys that other fields of the spec decide."""
-
-
 CROSS_ENTROPY = ("sft", "pretrain", "classify", "distill")
 """Objectives whose loss is cross entropy, or a part of it is."""
-
-
-class EwcSpec(Block):
-    """Elastic weight consolidation (Kirkpatrick et al., 2017): weights that the named data need
-    stay near where they were."""
-
-    data: Paths
-    """Examples of what must not be forgotten."""
-
-    strength: float = Field(1e6, gt=0)
-    """How strongly a weight is held: it goes 1 / (1 + learning rate * strength * its Fisher
-    information) of the way that a step would take it from its start. The information is scaled to a
-    mean of 1, and most weights have far less, so that useful strengths are large."""
-
-    num_examples: int = Field(64, ge=1)
-    """Examples that the Fisher information is estimated on."""
-
-
-class ContrastiveSpec(Block):
-    """Contrastive training (SimCTG; Su et al., 2022): the last hidden states of a text's tokens are
-    pushed apart, so that the model repeats itself less."""
-
-    margin: float = Field(0.5, gt=0, le=1)
-    """How far below 1 the cosine similarity of two tokens of a text is to be."""
-
-    weight: float = Field(1.0, gt=0)
-    """Weight beside the cross entropy."""
-
-
-class WorkerResources(Block):
-    """What Ray reserves for one training worker."""
-
-    cpus: float = Field(1, gt=0)
-    """Logical CPUs of a worker."""
-
-    gpus: float | None = Field(None, ge=0)
-    """GPUs of a worker; when not said, 1 where the cluster has GPUs and 0 elsewhere."""
-
-    threads: int | None = Field(None, ge=1)
-    """Threads that torch may use in a worker on CPU; when not said, the machine's cores are shared
-    by the workers that train at once, those of other trials included."""
-
-
-class RateChange(Block):
-    """Another peak learning rate from some step on."""
-
-    at: Annotated[Fraction, Field(gt=0, lt=1)]
-    """Share of the steps after which it holds."""
-
-    learning_rate: LearningRate
-    """The new peak; the schedule's own course goes on under it."""
 
 
 WITHOUT_EFFECT = {"checkpoint", "eval_steps", "min_workers", "max_failures", "report_to"}
@@ -508,11 +372,9 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
         "0",
     )
     if objective.grpo is not None:
-        named = ("neftune_alpha", "ewc", "dropout", "l1")
-        regularizers = {name: getattr(train, name) for name in named}
-        own = ["method: adalora"] * bool(method.adalora) + [
-            name for name, set_ in regularizers.items() if set_
-        ]
+        own = [name for name in ("neftune_alpha", "ewc", "dropout", "l1") if getattr(train, name)]
+        if method.adalora:
+            own.insert(0, "method: adalora")
         yield (
             bool(own),
             f"{' and '.join(own)} and objective: grpo do not go together: its training loop is "

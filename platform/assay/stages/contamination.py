@@ -14,7 +14,7 @@ from assay.errors import UsageError
 from assay.records.gate import ContaminationRecord
 from assay.records.inputs import StageInputs, only
 from assay.records.stages import DatasetRecord, ModelRecord
-from assay.spec.gate import ContaminationSpec
+from assay.spec.suite.measured import ContaminationSpec
 from assay.stages.context import Work
 
 VERSION = 2

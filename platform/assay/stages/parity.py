@@ -12,7 +12,7 @@ from assay.records.gate import ModelForm, ParityRecord
 from assay.records.inputs import StageInputs, only
 from assay.records.record import digest_of
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, TrainingRecord
-from assay.spec.gate import ParitySpec
+from assay.spec.suite.measured import ParitySpec
 from assay.stages.context import Work
 
 VERSION = 1

@@ -10,7 +10,7 @@ from assay.engines.evaluation.client import Endpoint
 from assay.records.gate import ServiceRecord
 from assay.records.inputs import StageInputs
 from assay.records.stages import DeploymentRecord
-from assay.spec.gate import LoadSpec
+from assay.spec.suite.measured import LoadSpec
 from assay.stages.context import Work
 
 VERSION = 2

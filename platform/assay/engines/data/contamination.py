@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.records.gate import ContaminationHit
-from assay.spec.gate import ContaminationSpec
+from assay.spec.suite.measured import ContaminationSpec
 from assay.text import UNSPACED, word_weight, words
 
 FEW_EXAMPLES = 20_000

@@ -18,9 +18,9 @@ from assay.engines.data.tokenize import Row
 from assay.errors import UsageError
 from assay.records.record import canonical_json, digest_of
 from assay.spec.data import DataSpec, HeldOut
-from assay.spec.gate import ContaminationSpec
 from assay.spec.objective import ClassifySpec, ObjectiveSpec
 from assay.spec.spec import FORMATS
+from assay.spec.suite.measured import ContaminationSpec
 
 BLOCK_ROWS, BLOCK_CHARACTERS = 2000, 4_000_000
 """Whichever comes first ends a block that is compared or tokenized at once."""

@@ -16,7 +16,7 @@ from assay.engines.evaluation.client import Endpoint, Reply, Request, content_of
 from assay.errors import PlaceError
 from assay.records.gate import Sample
 from assay.records.record import digest_of
-from assay.spec.gate import JudgeSpec
+from assay.spec.suite.judge import JudgeSpec
 from assay.spec.values.templates import DEFAULT_PROMPT
 
 VERSION = 1

@@ -12,7 +12,8 @@ from assay.engines.evaluation import task_files, templates, text_metrics
 from assay.engines.evaluation.judge import judge_digest
 from assay.errors import UsageError
 from assay.records.record import digest_of
-from assay.spec.gate import JudgeSpec, TaskSettings
+from assay.spec.gate import TaskSettings
+from assay.spec.suite.judge import JudgeSpec
 from assay.text import normalized, without_punctuation
 
 AS_THE_FILE_SAYS = TaskSettings()

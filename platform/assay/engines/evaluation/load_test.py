@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from assay.engines.evaluation.client import Endpoint, client_for
 from assay.errors import StageFailed
 from assay.records.gate import ServiceMeasurement
-from assay.spec.gate import LoadSpec
+from assay.spec.suite.measured import LoadSpec
 
 if TYPE_CHECKING:
     import httpx

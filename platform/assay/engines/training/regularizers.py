@@ -10,7 +10,8 @@ from assay.engines.models import bottleneck
 from assay.engines.models.packed_attention import text_sizes
 from assay.engines.training.batches import Batch, PackedSplit, collate
 from assay.engines.training.objectives import Frozen, completion_loss
-from assay.spec.train import ContrastiveSpec, EwcSpec, TrainSpec
+from assay.spec.train import TrainSpec
+from assay.spec.training.regularizers import ContrastiveSpec, EwcSpec
 
 if TYPE_CHECKING:
     import torch

@@ -19,8 +19,9 @@ from assay.records.gate import ServiceRecord
 from assay.records.inputs import StageInputs
 from assay.records.record import digest_of
 from assay.records.stages import DeploymentRecord, ModelRecord
-from assay.spec.gate import REQUESTS_TO_A_REPLICA, LoadSpec, SuiteSpec
+from assay.spec.gate import REQUESTS_TO_A_REPLICA, SuiteSpec
 from assay.spec.serve import ServeSpec
+from assay.spec.suite.measured import LoadSpec
 from assay.stages import baseline, deploy, evaluate, service
 from assay.stages.context import Work
 

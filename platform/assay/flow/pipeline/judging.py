@@ -15,7 +15,8 @@ from assay.records.record import digest_of, read_as
 from assay.rules.gate.judging import judge_fault
 from assay.rules.statistics.agreement import agreement
 from assay.settings import Settings
-from assay.spec.gate import JudgeSpec, SuiteSpec
+from assay.spec.gate import SuiteSpec
+from assay.spec.suite.judge import JudgeSpec
 from assay.stages.evaluate import JUDGES
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from assay.rules.planning.power import (
     quantile_needs,
     share_needs,
 )
-from assay.spec.gate import HELD_OUT, LM_EVAL, Limit, ServiceSpec, SuiteSpec, TaskSettings
+from assay.spec.gate import HELD_OUT, LM_EVAL, Limit, SuiteSpec, TaskSettings
+from assay.spec.suite.measured import ServiceSpec
 from assay.spec.values.metrics import CORPUS_WIDE
 
 

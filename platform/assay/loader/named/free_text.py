@@ -9,7 +9,8 @@ from typing import Any
 
 from assay.errors import InvalidInput, Problem
 from assay.loader.yaml.reader import Location, Positions
-from assay.spec.gate import JudgeSpec, SuiteSpec, TaskSettings
+from assay.spec.gate import SuiteSpec, TaskSettings
+from assay.spec.suite.judge import JudgeSpec
 from assay.spec.values.patterns import check_pattern
 
 MAX_LABELS = 100_000

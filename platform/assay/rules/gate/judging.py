@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from assay.records.gate import LimitResult
 from assay.records.judge import JudgeAgreement
-from assay.spec.gate import JudgeSpec
+from assay.spec.suite.judge import JudgeSpec
 
 
 def trusted(

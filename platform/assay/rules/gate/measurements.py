@@ -19,7 +19,7 @@ from assay.records.record import digest_of
 from assay.rules.statistics.means import mean_bounds
 from assay.rules.statistics.power import Direction
 from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper
-from assay.spec.gate import ContaminationSpec, ParitySpec
+from assay.spec.suite.measured import ContaminationSpec, ParitySpec
 
 Unit = Literal["share", "score", "seconds", "tokens/s", "nats"]
 

@@ -15,7 +15,7 @@ from assay.rules.gate.measurements import (
 from assay.rules.statistics.power import Direction, items_needed
 from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper
 from assay.rules.statistics.quantiles import quantile, quantile_lower, quantile_upper
-from assay.spec.gate import ServiceSpec
+from assay.spec.suite.measured import ServiceSpec
 
 FEWEST_WINDOWS = 5
 """Parts of a measurement from which on a throughput has bounds."""

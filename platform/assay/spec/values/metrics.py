@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from assay.spec.gate import JudgeSpec, TaskSettings
+from assay.spec.gate import TaskSettings
+from assay.spec.suite.judge import JudgeSpec
 
 Needs = Literal["text", "abstention", "rightness", "probability", "judge"]
 """What a task has to have for a metric: generated text, an answer that may be an abstention, a

@@ -1,0 +1,1 @@
+"""Blocks of a suite's file beside its tasks and limits."""
