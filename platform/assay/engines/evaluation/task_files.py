@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from assay.errors import InvalidInput, MissingExtra, Problem
-from assay.loader.yaml.reader import explained
+from assay.loader.yaml.syntax_errors import explained
 from assay.records.record import digest_of
 
 Config = dict[str, Any]

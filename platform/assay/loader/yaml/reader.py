@@ -7,19 +7,19 @@ large through aliases.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, NoReturn
 
 import yaml
 
 from assay.errors import InvalidInput, Problem
-from assay.loader.yaml import full_width
+from assay.loader.yaml.scalars import Scalar, plain_scalar
+from assay.loader.yaml.syntax_errors import explained
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
 MAX_NODES = 5_000
-MAX_DIGITS = 100
 MAX_BROKEN_BLOCKS = 20
 """Blocks with syntax errors of one file that are left out and told."""
 
@@ -36,7 +36,6 @@ class SourceLocation(NamedTuple):
     column: int
 
 
-Scalar = str | int | float | bool | None
 Value = Scalar | list["Value"] | dict[str, "Value"]
 
 
@@ -57,11 +56,10 @@ class Positions:
         empty."""
         if location in self.values:
             return self.values[location]
-        around = (location[:length] for length in range(len(location) - 1, 0, -1))
-        return next(
-            (self.keys[outer] for outer in around if outer in self.keys),
-            self.values.get((), SourceLocation(self.file, 0, 0)),
-        )
+        for length in range(len(location) - 1, 0, -1):
+            if location[:length] in self.keys:
+                return self.keys[location[:length]]
+        return self.values.get((), SourceLocation(self.file, 0, 0))
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,8 @@ def read_around_errors(data: bytes, file: str) -> Document:
         except InvalidInput as error:
             # Where a block was left out, what its anchors named is gone, too: that is nobody's
             # mistake.
-            problems += [one for one in error.problems if not (problems and one.code == "alias")]
+            is_first = not problems
+            problems += [one for one in error.problems if is_first or one.code != "alias"]
             found = _block_around(lines, error.problems[-1].line)
             if error.problems[-1].code not in ("yaml", "alias") or found is None:
                 raise InvalidInput(problems or error.problems) from None
@@ -349,116 +348,7 @@ class _Reader:
         return SourceLocation(self.file, 0, 0)
 
 
-def plain_scalar(text: str) -> Scalar:
-    """What an unquoted scalar means in the core schema of YAML 1.2 (section 10.3.2)."""
-    if text[:1] not in _FIRST:  # most text is told by its first character
-        return text
-    if _NULL.fullmatch(text):
-        return None
-    if _BOOL.fullmatch(text):
-        return text.lower() == "true"
-    if _NOT_FINITE.fullmatch(text):
-        raise ValueError(f"`{text}` is not a finite number")
-    if not (integer := _INT.fullmatch(text)) and not _FLOAT.fullmatch(text):
-        return text
-    if len(text) > MAX_DIGITS:
-        raise ValueError(f"a number of more than {MAX_DIGITS} characters")
-    if integer:
-        return int(text, {"o": 8, "x": 16}.get(text[1:2], 10))
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise ValueError(f"`{text}` is too large for a number")
-    return number
-
-
-_FIRST = frozenset(["", *"0123456789+-.~nNtTfF"])
-_NULL = re.compile(r"null|Null|NULL|~|")
-_BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
-_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 _NOT_IN_A_FILE = re.compile(rf"{_CONTROL.pattern}|[\u2028\u2029]|\r(?!\n)")
 """Control characters, and what YAML takes for the end of a line and no editor does: escapes in
 quotes may name it."""
-
-
-def explained(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str, str]:
-    """A syntax error as its line, its column, what is wrong, and what to do."""
-    mark = error.problem_mark or error.context_mark
-    line, column = (mark.line, mark.column) if mark else (0, 0)
-    if line > text.count("\n"):  # the end of a text whose last line is not ended
-        line, column = text.count("\n"), len(text) - text.rfind("\n") - 1
-    shown = text.split("\n")[line]
-    if "\t" in shown[: len(shown) - len(shown.lstrip())]:
-        return line + 1, shown.index("\t") + 1, "a tab in the indentation", "indent with spaces"
-    began = error.context_mark.line if error.context_mark else line
-    if found := _full_width(text.split("\n"), (line, line - 1, began)):
-        return found
-    if above := _value_above(text.split("\n")[: line + 1]):
-        hint = (
-            f"line {above} has its value already, or is indented too little: indent both lines "
-            "alike"
-        )
-        return (
-            line + 1,
-            len(shown) - len(shown.lstrip()) + 1,
-            "this line is indented deeper than the one above",
-            hint,
-        )
-    problem = str(error.problem)
-    for pattern, at_opening, message, hint in _SYNTAX_ERRORS:
-        if pattern in f"{error.context}: {problem}":
-            if at_opening and error.context_mark:
-                line, column = error.context_mark.line, error.context_mark.column
-            return line + 1, column + 1, message, hint
-    return line + 1, column + 1, f"this is not YAML: {problem}", ""
-
-
-def _full_width(lines: Sequence[str], numbers: Sequence[int]) -> tuple[int, int, str, str] | None:
-    """A full-width character in one of the lines (counted from 0) that was meant as YAML's own."""
-    for number in numbers:
-        if 0 <= number < len(lines):
-            at = full_width.in_structure(lines[number])
-        else:
-            at = None
-        if at is not None:
-            what, hint = full_width.named(lines[number][at])
-            return number + 1, at + 1, f"{what} where YAML wants the plain one", hint
-    return None
-
-
-def _value_above(lines: list[str]) -> int:
-    """The number of the line `key: value` above the last one, where that is indented deeper; 0
-    where it is not."""
-    *above, last = lines
-    number = next((index for index in range(len(above), 0, -1) if above[index - 1].strip(" -#")), 0)
-    found = re.match(r"( *)(- +)?[\w-]+: +[^\s#|>&]", above[number - 1]) if number else None
-    depth = len(last) - len(last.lstrip(" "))
-    if found is None or not re.match(r" *(- +)?[\w-]+:( |$)", last):
-        return 0
-    if depth > len(found[1] + (found[2] or "")):
-        return number
-    return 0
-
-
-_SYNTAX_ERRORS = (
-    # what libyaml says, whether the place is where it began, what we say, what to do
-    ("quoted scalar: found unexpected", True, "the quote that opens here is never closed", "close it"),
-    ("unknown escape", False, "an unknown escape in double quotes", "use single quotes, or double the backslash"),
-    ("flow sequence", True, "the list that opens here with `[` is not closed with `]`", "check commas and quotes"),
-    ("flow mapping", True, "the block that opens here with `{` is not closed with `}`", "check commas and quotes"),
-    ("scanning an alias", True, "text cannot begin with *", "put it in quotes"),
-    ("scanning an anchor", True, "text cannot begin with &", "put it in quotes"),
-    ("cannot start any token", False, "text cannot begin with this character", "put it in quotes"),
-    ("mapping values are not allowed", False, "a colon that cannot stand here",
-     "check the indentation, or put text that holds `: ` in quotes"),
-    ("could not find expected ':'", True, "a colon is missing: expected `key: value`", "check the indentation"),
-    ("sequence entries are not allowed", False, "a list item cannot begin here", "put `- ` on a line of its own"),
-    ("did not find expected '-' indicator", False, "expected another `- ` item of the list here",
-     "check the indentation"),
-    ("did not find expected key", False, "expected `key: value` here", "check the indentation and the quotes"),
-    ("did not find expected node content", False, "expected a value here", "check the brackets"),
-    ("invalid Unicode", False, "an escape that is no character", "write the character itself"),
-    ("did not find expected <document start>", False, "expected `key: value` here", "check the indentation"),
-)  # fmt: skip

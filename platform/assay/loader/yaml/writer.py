@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from assay.loader.annotations import takes_duration, takes_share
-from assay.loader.yaml.reader import plain_scalar
+from assay.loader.yaml.scalars import plain_scalar
 from assay.spec.block import Block, FromEnvironment
 
 
