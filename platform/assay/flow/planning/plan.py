@@ -20,10 +20,10 @@ from assay.flow.pipeline.judging import check_judge
 from assay.flow.pipeline.keys import run_id
 from assay.flow.planning.chats import chat_notes
 from assay.flow.planning.data import data_plans
+from assay.flow.planning.limits import limit_plans
 from assay.flow.planning.stages import stage_plans
 from assay.flow.planning.time import Amounts, waves, with_times
 from assay.flow.preflight.lengths import GROUP, odd_columns
-from assay.flow.preflight.tasks import num_items as samples_of
 from assay.loader.cluster import ClusterSpec
 from assay.records.inputs import Pending
 from assay.records.plan import (
@@ -40,7 +40,6 @@ from assay.records.plan import (
     TrainingPlan,
 )
 from assay.records.stages import ModelRecord
-from assay.rules.gate.attempts import corrected_confidence
 from assay.rules.planning.fit import gpus_of, loading_need, serving_need, training_need
 from assay.rules.planning.memory import (
     COMPRESSING_BYTES,
@@ -49,32 +48,20 @@ from assay.rules.planning.memory import (
     WEIGHT_BYTES,
     loaded_memory,
 )
-from assay.rules.planning.power import (
-    POWER,
-    WORTHWHILE,
-    difference_limit,
-    score_difference_limit,
-    score_limit,
-    share_limit,
-    unknown_limit,
-)
+from assay.rules.planning.power import POWER
 from assay.rules.planning.weights import Precision
 from assay.rules.planning.workload import training_plan
 from assay.settings import Settings
 from assay.spec.compress import Scheme
-from assay.spec.gate import HELD_OUT, Limit, SuiteSpec
+from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
-from assay.spec.values.metrics import CORPUS_WIDE, GRADED
 
 if TYPE_CHECKING:
     from assay.store.ledger import Ledger
 
 LARGE = 10_000_000_000
 """Weights from which on a plan says what disk the artifacts take."""
-
-NO_SHARES = ("penalized_score", "brier", *CORPUS_WIDE)
-"""Metrics whose power is not known before the answers are."""
 
 
 def plan(
@@ -86,7 +73,8 @@ def plan(
     ledger = existing_ledger(settings, notes)
     is_described, cluster = cluster is not None, cluster or _cluster(settings, notes)
     context = RunContext(spec, suite, root, settings, ledger.champion() if ledger else None)
-    first = stage_plans(context, ledger, {})  # fills the records that stand
+    # Twice: the first time fills the records that stand, of which what blocks a stage is made.
+    first = stage_plans(context, ledger, {})
     shape = _shape(spec, context, root)
     data = data_plans(context, shape.vocab_size if shape else None, notes)
     notes += chat_notes(context, root)
@@ -103,32 +91,32 @@ def plan(
         notes.append(_disk_words(spec, shape))
     blocks = dict(_blocks(context, shape, needs, ledger, is_described=is_described))
     stages = stage_plans(context, ledger, blocks) if blocks else first
-    limits = tuple(_limits(suite, root, data[0]))
+    limits = tuple(limit_plans(suite, root, data[0]))
     if suite.underpowered == "refuse" and any("can never" in limit.note for limit in limits):
         notes.append(
             "`assay run` refuses limits that can never be met, unless the suite says "
             "`underpowered: allow`"
         )
-    training = tuple(
-        training_plan(train, one) if one else None
-        for train, one in zip(spec.train_steps, data, strict=True)
-    )
+    training: list[TrainingPlan | None] = []
+    for train, its_data in zip(spec.train_steps, data, strict=True):
+        training.append(training_plan(train, its_data) if its_data else None)
     amounts = _amounts(spec, data[0], training, limits, cluster)
     stages = with_times(stages, spec, amounts, ledger)
     seconds, unknown = _total(stages)
+    cost = None
+    if seconds is not None and settings.cost_per_hour:
+        cost = seconds / 3600 * settings.cost_per_hour
     return Plan(
         run=run_id(spec, suite, root),
         stages=tuple(stages),
         model=shape,
         data=tuple(data),
-        training=training,
+        training=tuple(training),
         cluster=cluster,
         needs=tuple(needs),
         seconds=seconds,
         seconds_unknown=unknown,
-        cost=seconds / 3600 * settings.cost_per_hour
-        if seconds is not None and settings.cost_per_hour
-        else None,
+        cost=cost,
         gate=PowerPlan(confidence=suite.confidence, power=POWER, limits=limits),
         notes=tuple(notes),
     )
@@ -202,14 +190,12 @@ def _shape(spec: Spec, context: RunContext, root: Path) -> ModelShape | None:
             return found
     if spec.model.kind == "hf":
         return model_shape.known(spec.model.name)
-    try:
-        if spec.model.kind == "package":
+    path = (root / spec.model.source).expanduser()
+    if spec.model.kind == "package":
+        try:
             path = folders.packaged_file(spec.model)
-        else:
-            path = None
-    except AssayError:
-        return None
-    path = path or (root / spec.model.source).expanduser()
+        except AssayError:
+            return None
     if path.suffix == ".gguf":
         return model_shape.from_gguf(path)
     return model_shape.from_folder(path)
@@ -341,63 +327,6 @@ def _untrusted(context: RunContext, ledger: "Ledger | None") -> str:
     except UsageError as error:
         return str(error)
     return ""
-
-
-def _limits(suite: SuiteSpec, root: Path, data: DataPlan | None) -> Iterator[LimitPlan]:
-    """Every limit of a suite that was loaded from `root`. Attempts that share the items share the
-    confidence."""
-    confidence = corrected_confidence(suite)
-    for task, limits in suite.limits.items():
-        task_settings = suite.settings(task)
-        num_items = data.num_gate if data else None
-        if task != HELD_OUT:
-            num_items = samples_of(task, task_settings, root)
-        if task_settings.max_items and num_items:
-            num_items = min(num_items, task_settings.max_items)
-        for limit in limits:
-            metric = limit.metric
-            if metric == "auto" and task == HELD_OUT and data is not None and data.gate_metric:
-                metric = data.gate_metric
-            named = Limit.model_validate({**limit.model_dump(), "metric": metric})
-            yield _limit(task, named, num_items, confidence)
-
-
-def _limit(task: str, limit: Limit, num_items: int | None, confidence: float) -> LimitPlan:
-    if limit.metric in NO_SHARES:
-        return unknown_limit(
-            task, limit.metric, num_items=num_items, note=f"{limit.metric} is no share of the items"
-        )
-    if limit.reference is not None:
-        margin, is_better = limit.margin or 0.0, limit.better_than is not None
-        if is_better:
-            words = f"better than {limit.reference} by"
-        else:
-            words = f"no worse than {limit.reference} within"
-        if limit.metric in GRADED:
-            plan_difference = score_difference_limit
-        else:
-            plan_difference = difference_limit
-        return plan_difference(
-            task,
-            f"{limit.metric} {words} {margin:.1%}",
-            num_items=num_items,
-            margin=-margin if is_better else margin,
-            confidence=confidence,
-            truth=margin + WORTHWHILE if is_better else 0.0,
-        )
-    bound, sign = limit.at_least, ">="
-    if limit.at_most is not None:
-        bound, sign = limit.at_most, "<="
-    assert bound is not None  # the spec sees to it
-    plan_limit = score_limit if limit.metric in GRADED else share_limit
-    return plan_limit(
-        task,
-        f"{limit.metric} {sign} {bound:.1%}",
-        num_items=num_items,
-        limit=bound,
-        confidence=confidence,
-        direction="at_most" if limit.at_most is not None else "at_least",
-    )
 
 
 def _amounts(
