@@ -9,13 +9,12 @@ in the data.
 import math
 import time
 from collections.abc import Callable, Sequence
-from copy import copy
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from assay.engines.checkpoints import elastic, schedules, trained_state
 from assay.engines.checkpoints import files as checkpoints
-from assay.engines.checkpoints import trained_state
 from assay.engines.checkpoints.files import CheckpointManifest
 from assay.errors import StageFailed
 from assay.records.record import Record
@@ -30,7 +29,6 @@ EXPLODED = 3.0
 EXPLODED_LINES = 3
 """So many log lines in a row."""
 
-ROUNDING = 1e-6
 LOOKS = 10
 """Early stopping looks so many times in a run, when the spec does not say how often."""
 
@@ -180,7 +178,7 @@ class CheckpointCallback:
         draft.mkdir(parents=True, exist_ok=True)
         dist.barrier()
         if self.train.min_workers is not None and trainer.is_deepspeed_enabled:
-            _count_steps_in_groups(trainer.model_wrapped, step)
+            elastic.count_steps_in_groups(trainer.model_wrapped, step)
         if not trainer.is_deepspeed_enabled and dist.get_rank() == 0:
             trained_state.save(trainer.model, draft)
         trainer._save_optimizer_and_scheduler(str(draft))
@@ -261,7 +259,7 @@ class CheckpointCallback:
 
     def _pauses_at(self, step: int, num_steps: int) -> bool:
         until = self.keeping.until if self.keeping else None
-        return until is not None and step == steps_until(until, num_steps)
+        return until is not None and step == schedules.steps_until(until, num_steps)
 
     def _decide(self, step: int) -> int:
         now, spec = time.monotonic(), self.train.checkpoint
@@ -294,11 +292,6 @@ class CheckpointCallback:
         )
 
 
-def steps_until(share: float, num_steps: int) -> int:
-    """How many steps a share of them is."""
-    return max(1, math.ceil(share * num_steps - ROUNDING))
-
-
 def attach(checkpointing: CheckpointCallback, trainer: Any) -> None:
     """Puts the keeper's checkpoints, and its schedule for a range test, in the place of the
     trainer's own."""
@@ -308,52 +301,13 @@ def attach(checkpointing: CheckpointCallback, trainer: Any) -> None:
             trainer.model, Path(folder)
         )
     if checkpointing.train.min_workers is not None and trainer.is_deepspeed_enabled:
-        _let_others_read()
+        elastic.let_others_read()
     if checkpointing.train.learning_rate_changes:
-        trainer.create_scheduler = partial(_changing, trainer, checkpointing.train)
+        trainer.create_scheduler = partial(schedules.changing, trainer, checkpointing.train)
     if checkpointing.rising_from is not None:
         trainer.create_scheduler = partial(
-            _rising, trainer, checkpointing.rising_from / checkpointing.train.learning_rate
+            schedules.rising, trainer, checkpointing.rising_from / checkpointing.train.learning_rate
         )
-
-
-def _changing(
-    trainer: Any, train: TrainSpec, num_training_steps: int, optimizer: Any = None
-) -> Any:
-    """The Trainer's own schedule, times what the spec changes the peak by."""
-    if optimizer is None and trainer.lr_scheduler is not None:
-        return (
-            trainer.lr_scheduler
-        )  # DeepSpeed has asked for it before, with the optimizer that it has made
-    apart = copy(trainer)
-    apart.lr_scheduler = None
-    scheduler = type(trainer).create_scheduler(apart, num_training_steps, optimizer)
-    changes = []
-    for change in train.learning_rate_changes:
-        changes.append(
-            (steps_until(change.at, num_training_steps), change.learning_rate / train.learning_rate)
-        )
-
-    def share(own: Callable[[int], float], step: int) -> float:
-        return own(step) * next(
-            (factor for first, factor in reversed(changes) if step >= first), 1.0
-        )
-
-    scheduler.lr_lambdas = [partial(share, own) for own in scheduler.lr_lambdas]
-    if optimizer is None:
-        trainer.lr_scheduler = scheduler
-    return scheduler
-
-
-def _rising(trainer: Any, below: float, num_training_steps: int, optimizer: Any = None) -> Any:
-    """A learning rate that rises from a share of its highest, by the same factor each step."""
-    from torch.optim.lr_scheduler import LambdaLR
-
-    last = max(num_training_steps - 1, 1)
-    trainer.lr_scheduler = LambdaLR(
-        optimizer or trainer.optimizer, lambda step: float(below ** max(0.0, 1 - step / last))
-    )
-    return trainer.lr_scheduler
 
 
 def divergence(history: Sequence[LossPoint]) -> str | None:
@@ -368,39 +322,6 @@ def divergence(history: Sequence[LossPoint]) -> str | None:
     ):
         return f"the loss is {history[-1].loss:.1f}, after {history[0].loss:.1f} at the start"
     return None
-
-
-def _count_steps_in_groups(engine: Any, step: int) -> None:
-    """DeepSpeed's elastic checkpoints look for the step where its own Adam keeps it; torch's keeps
-    it elsewhere."""
-    optimizer = getattr(engine.optimizer, "optimizer", None)
-    for group in getattr(optimizer, "param_groups", ()):
-        group["step"] = step
-
-
-@cache
-def _let_others_read() -> None:
-    """DeepSpeed's optimizers of stage 1 and 2 can divide an elastic checkpoint among another number
-    of workers; its engine refuses before it asks them."""
-    from deepspeed.runtime.engine import DeepSpeedEngine
-
-    own = DeepSpeedEngine._load_zero_checkpoint
-
-    def load(engine: Any, folder: str, tag: str, load_optimizer_states: bool = True) -> Any:
-        if engine.loaded_checkpoint_dp_world_size == engine.seq_dp_world_size:
-            return own(engine, folder, tag, load_optimizer_states=load_optimizer_states)
-        shards = engine._get_all_zero_checkpoints(folder, tag)
-        if shards is None:
-            return False
-        engine.optimizer.load_state_dict(
-            state_dict_list=shards,
-            load_optimizer_states=load_optimizer_states,
-            load_from_fp32_weights=engine.zero_load_from_fp32_weights(),
-            param_shapes=engine._get_zero_param_shapes(),
-        )
-        return True
-
-    DeepSpeedEngine._load_zero_checkpoint = load
 
 
 def _from_first(decision: int) -> int:

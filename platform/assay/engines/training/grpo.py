@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.engines.data.chat_masks import split_reasoning
+from assay.engines.training.job import TrainingJob
 from assay.engines.training.rewards import reward
 from assay.loader.named import chat_templates
 from assay.spec.objective import GrpoSpec, RewardFunctionSpec
@@ -18,17 +19,15 @@ def read_prompts(file: str) -> list[dict[str, Any]]:
 
 
 def make_trainer(
+    job: TrainingJob,
     grpo: GrpoSpec,
     *,
     model: Any,
-    folder: str,
-    prompts_file: str,
-    scorer: str | None,
     arguments: dict[str, Any],
     make_optimizer: Callable[[Any], Any],
     callbacks: list[Any],
 ) -> Any:
-    """A trainer over the prompts of a file. `arguments` are transformers' own; a batch is counted
+    """A trainer over the prompts of the job's file. `arguments` are transformers' own; a batch is counted
     in answers."""
     from datasets import Dataset
     from transformers import AutoTokenizer
@@ -44,16 +43,17 @@ def make_trainer(
                 self.optimizer = make_optimizer(model if model is not None else self.model)
             return self.optimizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    template_arguments = chat_templates.arguments_of(Path(folder))
-    functions = [_function(spec, scorer) for spec in grpo.rewards]
+    tokenizer = AutoTokenizer.from_pretrained(job.model, padding_side="left")
+    template_arguments = chat_templates.arguments_of(Path(job.model))
+    functions, tokenizers = [], []
+    for spec in grpo.rewards:
+        functions.append(_function(spec, job.scorer))
+        is_model = spec.name == "reward_model"
+        tokenizers.append(AutoTokenizer.from_pretrained(job.scorer) if is_model else None)
     return Trainer(
         model=model,
         reward_funcs=functions,
-        reward_processing_classes=[
-            AutoTokenizer.from_pretrained(scorer) if spec.name == "reward_model" else None
-            for spec in grpo.rewards
-        ],
+        reward_processing_classes=tokenizers,
         args=GRPOConfig(
             **arguments,
             chat_template_kwargs=template_arguments or None,
@@ -64,7 +64,7 @@ def make_trainer(
             epsilon=grpo.epsilon,
             reward_weights=[spec.weight for spec in grpo.rewards],
         ),
-        train_dataset=Dataset.from_list(read_prompts(prompts_file)),
+        train_dataset=Dataset.from_list(read_prompts(job.train_file)),
         processing_class=tokenizer,
         callbacks=callbacks,
     )

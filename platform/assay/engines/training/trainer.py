@@ -9,8 +9,6 @@ positions that bear loss only. Every objective but `grpo` is a loss on such batc
 import math
 import os
 import warnings
-from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,27 +19,19 @@ from assay.engines.models import base_model_cache, bottleneck, kernels, methods
 from assay.engines.models.deepspeed_config import Precision, deepspeed_config, is_used
 from assay.engines.models.saved_weights import check_saved
 from assay.engines.training import grpo as trl_trainer
-from assay.engines.training.batches import Batch, PackedSplit, collate, collate_padded
+from assay.engines.training.batches import PackedSplit, collate, collate_padded
 from assay.engines.training.job import TrainingJob, is_padded
-from assay.engines.training.objectives import Frozen, Objective, objective_of
+from assay.engines.training.objective_trainer import trainer_type
+from assay.engines.training.objectives import objective_of
 from assay.engines.training.optimizers import make_optimizer, schedule
 from assay.engines.training.progress import peak_memory_bytes, watch_type, write_progress
-from assay.engines.training.regularizers import (
-    Anchor,
-    EmbeddingNoise,
-    ResidualDropout,
-    TokenContrast,
-    estimate_anchor,
-    orthogonality,
-    shrink,
-)
-from assay.engines.training.split_losses import mean_and_error, references, selection_losses
+from assay.engines.training.regularizers import Anchor, estimate_anchor
+from assay.engines.training.split_losses import mean_and_error, selection_losses
 from assay.engines.training.trackers import until_ended
 from assay.records.progress import Progress
 from assay.records.stages import TrainingOutcome
 from assay.spec.train import TrainSpec
 
-ORTHOGONALITY_WEIGHT = 0.5  # peft's default
 LINES_PER_RUN = 200  # history is thinned to about this many points
 
 
@@ -167,14 +157,15 @@ def _trainer(job: TrainingJob, chosen: kernels.Kernels, watch: Any) -> Any:
     from transformers.trainer_callback import PrinterCallback
 
     train, grpo = job.train, job.train.objective.grpo
-    num_steps = train.max_steps or math.ceil(
-        train.num_epochs * steps_per_epoch(train, _num_units(job))
-    )
+    num_steps = train.max_steps
+    if not num_steps:
+        num_steps = math.ceil(train.num_epochs * steps_per_epoch(train, _num_units(job)))
     precision = chosen_precision(train, on_gpu=job.on_gpu)
-    arguments = _arguments(job, precision, num_steps) | (
-        kernels.LIGER if "liger" in chosen.used else {}
-    )
-    unset_hf_deepspeed_config()  # of a training before this one in the same process
+    arguments = _arguments(job, precision, num_steps)
+    if "liger" in chosen.used:
+        arguments |= kernels.LIGER
+    # What a training before this one has left in the same process.
+    unset_hf_deepspeed_config()
     os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
     # TrainingArguments come first: with ZeRO-3 they make `from_pretrained` shard the weights as it
     # loads them.
@@ -192,17 +183,15 @@ def _trainer(job: TrainingJob, chosen: kernels.Kernels, watch: Any) -> Any:
     methods.save_start(model, train.method, Path(job.output))
     if grpo is not None:
         trainer = trl_trainer.make_trainer(
+            job,
             grpo,
             model=model,
-            folder=job.model,
-            prompts_file=job.train_file,
-            scorer=job.scorer,
             arguments=arguments,
             make_optimizer=partial(make_optimizer, train=train),
             callbacks=[watch],
         )
     else:
-        trainer = _trainer_type()(
+        trainer = trainer_type()(
             job=job,
             anchor=_anchor(job, model, made.device),
             model=model,
@@ -231,11 +220,12 @@ def _num_units(job: TrainingJob) -> int:
 def _arguments(job: TrainingJob, precision: Precision, num_steps: int) -> dict[str, Any]:
     """transformers' `TrainingArguments`, which TRL's extend."""
     train = job.train
+    sharding = None
+    if is_used(train):
+        sharding = deepspeed_config(train, precision=precision, on_gpu=job.on_gpu)
     return {
         "output_dir": str(Path(job.output) / "trainer"),
-        "deepspeed": deepspeed_config(train, precision=precision, on_gpu=job.on_gpu)
-        if is_used(train)
-        else None,
+        "deepspeed": sharding,
         "use_cpu": not job.on_gpu,
         "per_device_train_batch_size": train.examples_per_worker,
         "gradient_accumulation_steps": train.accumulation_steps,
@@ -284,105 +274,6 @@ def _collator(job: TrainingJob) -> Any:
     return partial(collate_padded, count_units=counted, pad=pad)
 
 
-def _trainer_type() -> Any:
-    """The Trainer that computes the spec's objective; the class exists only once transformers is
-    imported."""
-    import torch.distributed as dist
-    from transformers import Trainer, TrainerCallback
-
-    class ObjectiveTrainer(Trainer):  # type: ignore[misc]
-        """Trainer's loop, with the loss, the optimizer and the regularizers of a `TrainSpec`."""
-
-        optimizer: Any
-
-        def __init__(self, *, job: TrainingJob, anchor: Anchor | None, **arguments: Any) -> None:
-            # A loss function makes Trainer count items over the whole global batch; `compute_loss`
-            # is what is called.
-            super().__init__(compute_loss_func=self.compute_loss, **arguments)
-            self.job = job
-            self.objective: Objective = objective_of(job.train)
-            self.frozen = Frozen(teacher=_teacher(job, self.args.device))
-            self.frozen_of_selection = replace(self.frozen)
-            self.anchor = anchor
-            noise = job.train.neftune_alpha
-            self.noise: EmbeddingNoise | None = None
-            if noise is not None:
-                self.noise = EmbeddingNoise(self.model, noise)
-            self.dropout: ResidualDropout | None = None
-            if job.train.dropout is not None:
-                self.dropout = ResidualDropout(self.model, job.train.dropout)
-            contrastive = job.train.contrastive
-            self.contrast: TokenContrast | None = None
-            if contrastive is not None:
-                self.contrast = TokenContrast(self.model, contrastive)
-            self.add_callback(TrainerCallbacks(self))
-
-        def before_first_step(self) -> None:
-            """Measures what the model that training starts from says and needs."""
-            if self.objective.needs_reference:
-                found = references(self.job, self)
-                self.frozen.reference = found["train"]
-                self.frozen_of_selection.reference = found.get("selection")
-
-        def compute_loss(
-            self,
-            model: Any,
-            inputs: Batch,
-            return_outputs: bool = False,
-            num_items_in_batch: Any = None,
-        ) -> Any:
-            """The batch's share of the mean loss over the global batch. DeepSpeed and DDP average
-            over workers, so that it is multiplied by their number."""
-            if self.noise is not None:
-                self.noise.reads(inputs)
-            if self.contrast is not None:
-                self.contrast.reads(inputs)
-            losses = self.objective.loss(model, inputs, self.job.train, self.frozen)
-            if num_items_in_batch is None:
-                num_items = losses.counts.sum()
-            else:
-                num_items = num_items_in_batch
-            loss = losses.totals.sum() / num_items * dist.get_world_size()
-            for penalty in self._penalties(self.accelerator.unwrap_model(model)):
-                loss = loss + penalty / self.job.train.accumulation_steps
-            return loss
-
-        def _penalties(self, model: Any) -> Iterator[Any]:
-            """What a step's loss is raised by for where weights and hidden states are."""
-            if self.job.train.method.adalora is not None:
-                yield ORTHOGONALITY_WEIGHT * orthogonality(model)
-            term = self.contrast.term() if self.contrast is not None else None
-            if term is not None:
-                yield term
-
-        def create_optimizer(self, model: Any = None) -> Any:
-            """The spec's optimizer, where DeepSpeed does not make it."""
-            if self.optimizer is None:
-                self.optimizer = make_optimizer(
-                    model if model is not None else self.model, self.job.train
-                )
-            return self.optimizer
-
-    class TrainerCallbacks(TrainerCallback):  # type: ignore[misc]
-        """What happens between steps."""
-
-        def __init__(self, trainer: ObjectiveTrainer) -> None:
-            self.trainer = trainer
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.trainer.before_first_step()
-
-        def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if self.trainer.anchor is not None:
-                self.trainer.anchor.pull(self.trainer.model, self.trainer.optimizer)
-            if self.trainer.job.train.l1 is not None:
-                shrink(self.trainer.optimizer, self.trainer.job.train.l1)
-            if self.trainer.job.train.method.adalora is not None:  # gradients are still there
-                self.trainer.model.base_model.update_and_allocate(state.global_step)
-
-    return ObjectiveTrainer
-
-
 def _anchor(job: TrainingJob, model: Any, device: Any) -> Anchor | None:
     """Measured before DeepSpeed takes the gradients for itself, on the weights that training starts
     from."""
@@ -390,16 +281,6 @@ def _anchor(job: TrainingJob, model: Any, device: Any) -> Anchor | None:
         return None
     assert job.ewc_file is not None
     return estimate_anchor(model.to(device), job.ewc_file, job.train.ewc, job.train)
-
-
-def _teacher(job: TrainingJob, device: Any) -> Any:
-    if job.teacher is None:
-        return None
-    from transformers import AutoModelForCausalLM
-
-    teacher = AutoModelForCausalLM.from_pretrained(job.teacher, dtype="auto").to(device).eval()
-    teacher.config.use_cache = False
-    return teacher.requires_grad_(False)
 
 
 def _save(job: TrainingJob, trainer: Any) -> None:
