@@ -2,7 +2,8 @@
 and the evidence."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from pydantic import JsonValue
 
 from assay.errors import NotApproved
 from assay.records.evaluation import URL_MARK, EvaluationRequest
-from assay.records.gate import GateRecord, Sample, SelfTest, ServiceRecord
+from assay.records.gate import GateRecord, Sample, SelfTest, ServiceRecord, TaskResult
 from assay.records.losses import parted, with_end
 from assay.records.record import digest_of, read_as
 from assay.records.report import (
@@ -34,28 +35,26 @@ if TYPE_CHECKING:
     from assay.store.ledger import Ledger, RunRow
 
 NUM_EXAMPLES = 10
-STOPPED_AT = 0.2  # of the answers spoilt: the regression by which a scorecard tells a suite's power
+STOPPED_AT = 0.2
+"""Share of the answers spoilt: the regression by which a scorecard tells a suite's power."""
 
 
 def report(name: str, *, settings: Settings, num_examples: int = NUM_EXAMPLES) -> Report:
     """The newest verdict of a run or evaluation, named by the start of its id; of the newest that
     has one, when the name is empty. Raises `NotApproved` when the gate has not spoken yet, and
     `IntegrityError` when the answers that it rests on were changed since."""
-    from assay.store.ledger import (
-        Ledger,
-    )  # late: `flow.steps` knows this module, and a plan needs no ledger
+    # Late: the stage graph knows this module, and a plan needs no ledger.
+    from assay.store.ledger import Ledger
 
     ledger = Ledger(settings.ledger_url)
-    if name:
-        rows = [ledger.find_run(name)]
-    else:
-        rows = [ledger.find_run(name), *ledger.runs()]
+    store = ArtifactStore(settings.home / "artifacts")
+    rows = [ledger.find_run(name)]
+    if not name:
+        rows += ledger.runs()
     for row in rows:
-        stages = stages_of(row, ledger)
-        if (gate := read_as(GateRecord, stages.get("gate"))) is not None:
-            return _report(
-                row, gate, stages, ledger, ArtifactStore(settings.home / "artifacts"), num_examples
-            )
+        decided = _Decided.of(row, ledger)
+        if decided is not None:
+            return _report(decided, ledger, store, num_examples)
     raise NotApproved(f"{rows[0].id} has no verdict yet; `assay run` takes it to the gate")
 
 
@@ -92,14 +91,25 @@ def summary(selftest: SelftestRecord | None) -> SelfTest | None:
     )
 
 
-def _report(
-    row: "RunRow",
-    gate: GateRecord,
-    stages: dict[str, JsonValue],
-    ledger: "Ledger",
-    store: ArtifactStore,
-    num_examples: int,
-) -> Report:
+@dataclass(frozen=True)
+class _Decided:
+    """A run with a verdict."""
+
+    row: "RunRow"
+    gate: GateRecord
+    stages: dict[str, JsonValue]
+
+    @classmethod
+    def of(cls, row: "RunRow", ledger: "Ledger") -> "_Decided | None":
+        stages = stages_of(row, ledger)
+        gate = read_as(GateRecord, stages.get("gate"))
+        if gate is None:
+            return None
+        return cls(row, gate, stages)
+
+
+def _report(decided: _Decided, ledger: "Ledger", store: ArtifactStore, num_examples: int) -> Report:
+    row, gate, stages = decided.row, decided.gate, decided.stages
     card = gate.scorecard
     for kept in (gate.candidate, gate.base, gate.champion, card.service):
         if kept is not None:
@@ -136,10 +146,9 @@ def stages_of(row: "RunRow", ledger: "Ledger") -> dict[str, JsonValue]:
     """Each finished stage's newest record, as JSON data."""
     found = {}
     for stage in ledger.stages(row.id):
-        if stage.state in ("done", "cached"):
-            record = ledger.record(stage.key)
-        else:
-            record = None
+        if stage.state not in ("done", "cached"):
+            continue
+        record = ledger.record(stage.key)
         if record is not None:
             found[stage.stage] = json.loads(record.record)
     return found
@@ -149,34 +158,36 @@ def _wrong_answers(gate: GateRecord, num_examples: int) -> tuple[WrongAnswers, .
     """For each limit on a task the answers that count against it, those that the base model had
     right first."""
     ours = {result.task: result for result in read_evaluation(gate.candidate).tasks}
+    base: dict[str, TaskResult] = {}
     if gate.base:
         base = {result.task: result for result in read_evaluation(gate.base).tasks}
-    else:
-        base = {}
     found = []
     for limit in gate.scorecard.limits:
         if limit.kind != "task" or limit.task not in ours:
             continue
-        task, metric = ours[limit.task], limit.metric
-        if limit.task in base:
-            theirs = {item.id: item for item in base[limit.task].items}
-        else:
-            theirs = {}
-        bad = []
-        for item in task.items:
-            if counts_against(item, metric, lower_is_better=metric in task.lower_is_better):
-                bad.append(item)
-        pairs = [(item, theirs.get(item.id)) for item in bad]
-        examples = []
-        for item, other in pairs:
-            examples.append(_example(item, other, metric, metric in task.lower_is_better))
-        examples.sort(key=_urgency)
-        if bad:
+        examples = _bad_examples(ours[limit.task], base.get(limit.task), limit.metric)
+        if examples:
             shown = tuple(examples[:num_examples])
-            found.append(
-                WrongAnswers(task=limit.task, metric=metric, count=len(bad), examples=shown)
+            wrong = WrongAnswers(
+                task=limit.task, metric=limit.metric, count=len(examples), examples=shown
             )
+            found.append(wrong)
     return tuple(found)
+
+
+def _bad_examples(task: TaskResult, base: TaskResult | None, metric: str) -> list[Example]:
+    """The answers to a task that are not as good as they could be, what to show first before the
+    others."""
+    theirs: dict[str, Sample] = {}
+    if base is not None:
+        theirs = {item.id: item for item in base.items}
+    lower_is_better = metric in task.lower_is_better
+    examples = []
+    for item in task.items:
+        if counts_against(item, metric, lower_is_better=lower_is_better):
+            examples.append(_example(item, theirs.get(item.id), metric, lower_is_better))
+    examples.sort(key=_urgency)
+    return examples
 
 
 def counts_against(item: Sample, metric: str, *, lower_is_better: bool) -> bool:
@@ -202,17 +213,20 @@ def _urgency(example: Example) -> tuple[bool, float]:
 
 def _example(item: Sample, base: Sample | None, metric: str, lower_is_better: bool) -> Example:
     is_graded = metric in (*GRADED, "auto")
+    base_was_right = base_score = None
+    if base is not None:
+        base_was_right = not counts_against(base, metric, lower_is_better=lower_is_better)
+        if is_graded:
+            base_score = base.scores.get(metric)
     return Example(
         id=item.id,
         prompt=item.prompt,
         target=item.target,
         response=item.response,
         base_response=base.response if base else None,
-        base_was_right=not counts_against(base, metric, lower_is_better=lower_is_better)
-        if base
-        else None,
+        base_was_right=base_was_right,
         score=item.scores.get(metric) if is_graded else None,
-        base_score=base.scores.get(metric) if is_graded and base else None,
+        base_score=base_score,
         remark=item.remarks.get(metric, ""),
     )
 
@@ -224,76 +238,77 @@ def _service(record: ServiceRecord) -> tuple[Figure, ...]:
         ("requests", seen.num_requests, ""),
         ("in flight", seen.num_concurrent, ""),
     ]
-    for name, times in (
-        ("time to first token", seen.ttft_s),
-        ("time between tokens", seen.inter_token_s),
-    ):
-        ordered = sorted(times)
-        for percent in (50, 95, 99):
-            if ordered:
-                found.append(
-                    (
-                        f"{name}, p{percent}",
-                        1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)],
-                        "ms",
-                    )
-                )
+    found += _percentiles("time to first token", seen.ttft_s)
+    found += _percentiles("time between tokens", seen.inter_token_s)
+    rate = seen.output_tokens / seen.seconds if seen.seconds else 0.0
+    # Of no requests, none failed and none was completed.
+    num_requests = max(1, seen.num_requests)
     found += [
-        ("output", seen.output_tokens / seen.seconds if seen.seconds else 0.0, "tokens/s"),
+        ("output", rate, "tokens/s"),
         ("engines", seen.num_engines, ""),
-        ("failed", 100 * seen.num_failed / seen.num_requests if seen.num_requests else 0.0, "%"),
-        (
-            "completed",
-            100 * seen.num_completed / seen.num_requests if seen.num_requests else 0.0,
-            "%",
-        ),
+        ("failed", 100 * seen.num_failed / num_requests, "%"),
+        ("completed", 100 * seen.num_completed / num_requests, "%"),
     ]
     if seen.peak_memory_bytes is not None and seen.memory_bytes:
         found.append(("peak memory", 100 * seen.peak_memory_bytes / seen.memory_bytes, "%"))
     return tuple(Figure(name=name, value=value, unit=unit) for name, value, unit in found)
 
 
+def _percentiles(name: str, seconds: Sequence[float]) -> Iterator[tuple[str, float, str]]:
+    ordered = sorted(seconds)
+    if not ordered:
+        return
+    for percent in (50, 95, 99):
+        index = min(len(ordered) - 1, len(ordered) * percent // 100)
+        yield f"{name}, p{percent}", 1000 * ordered[index], "ms"
+
+
 def _curves(stages: Mapping[str, JsonValue]) -> tuple[Curve, ...]:
     """The losses of each training run and of each sweep's trials, where the run has them."""
     curves = []
     for name, data in stages.items():
-        note = ""
-        if name.startswith("sweep") and (sweep := read_as(SweepRecord, data)):
-            lines = tuple(
-                Line(
-                    name=_trial_name(trial),
-                    points=_losses(trial.history),
-                    chosen=index == sweep.chosen,
-                )
-                for index, trial in enumerate(sweep.trials)
-            )
-        elif name.startswith("train") and (training := read_as(TrainingRecord, data)):
-            lines = (
-                Line(
-                    name=f"learning rate {training.learning_rate:g}",
-                    points=_losses(training.history),
-                ),
-                Line(name="selection", points=_selection_losses(with_end(training))),
-            )
-            note = "; ".join(
-                part for part in (_computed_with(training), parted(with_end(training))) if part
-            )
-        else:
-            continue
-        if drawn := tuple(line for line in lines if len(line.points) > 1):
-            curves.append(Curve(title=name, x_label="step", y_label="loss", lines=drawn, note=note))
+        lines, note = _lines_of(name, data)
+        # A point alone is no line.
+        drawn = tuple(line for line in lines if len(line.points) > 1)
+        if drawn:
+            curve = Curve(title=name, x_label="step", y_label="loss", lines=drawn, note=note)
+            curves.append(curve)
     return tuple(curves)
+
+
+def _lines_of(name: str, data: JsonValue) -> tuple[list[Line], str]:
+    """The losses that a stage's record tells, and what is to be said of them."""
+    if name.startswith("sweep"):
+        sweep = read_as(SweepRecord, data)
+        return (_trial_lines(sweep) if sweep else []), ""
+    training = read_as(TrainingRecord, data) if name.startswith("train") else None
+    if training is None:
+        return [], ""
+    history = with_end(training)
+    rate = f"learning rate {training.learning_rate:g}"
+    lines = [
+        Line(name=rate, points=_losses(training.history)),
+        Line(name="selection", points=_selection_losses(history)),
+    ]
+    notes = (_computed_with(training), parted(history))
+    return lines, "; ".join(note for note in notes if note)
+
+
+def _trial_lines(sweep: SweepRecord) -> list[Line]:
+    lines = []
+    for index, trial in enumerate(sweep.trials):
+        points = _losses(trial.history)
+        lines.append(Line(name=_trial_name(trial), points=points, chosen=index == sweep.chosen))
+    return lines
 
 
 def _sweep(stages: Mapping[str, JsonValue]) -> SweepLines | None:
     record = read_as(SweepRecord, stages["sweep"]) if "sweep" in stages else None
     if record is None:
         return None
-    trials = tuple(
-        _trial(trial, index == record.chosen) for index, trial in enumerate(record.trials)
-    )
+    trials = [_trial(trial, index == record.chosen) for index, trial in enumerate(record.trials)]
     return SweepLines(
-        trials=trials,
+        trials=tuple(trials),
         seconds=record.seconds,
         num_steps=sum(trial.num_steps for trial in trials),
         num_tokens=record.num_tokens,
@@ -335,10 +350,10 @@ def _selection_losses(history: Sequence[LossPoint]) -> tuple[tuple[float, float]
 
 def _trial_name(trial: TrialRecord) -> str:
     rates = [trial.learning_rate, *(change.learning_rate for change in trial.learning_rate_changes)]
-    words = []
+    words = [" then ".join(f"{rate:.3g}" for rate in rates)]
     for key, value in trial.parameters.items():
         words.append(f"{key.rpartition('.')[2]} {_number(value)}")
-    return ", ".join([" then ".join(f"{rate:.3g}" for rate in rates), *words])
+    return ", ".join(words)
 
 
 def _number(value: object) -> str:
@@ -356,12 +371,18 @@ def _digests(gate: GateRecord) -> dict[str, str]:
         "model": card.artifact_digest,
         "base model": card.base_digest,
         "champion": card.champion_digest,
-        **{f"task {task}": digest for task, digest in card.task_digests.items()},
-        "answers of the model": gate.candidate.evidence.digest,
-        "answers of the base model": gate.base.evidence.digest if gate.base else None,
-        "answers of the champion": gate.champion.evidence.digest if gate.champion else None,
-        **{f"evidence: {name}": digest for name, digest in card.evidence.items()},
-        "training data": card.contamination.train_digest if card.contamination else None,
-        "parity probes": card.parity.probes_digest if card.parity else None,
     }
+    for task, digest in card.task_digests.items():
+        found[f"task {task}"] = digest
+    found["answers of the model"] = gate.candidate.evidence.digest
+    if gate.base:
+        found["answers of the base model"] = gate.base.evidence.digest
+    if gate.champion:
+        found["answers of the champion"] = gate.champion.evidence.digest
+    for name, digest in card.evidence.items():
+        found[f"evidence: {name}"] = digest
+    if card.contamination:
+        found["training data"] = card.contamination.train_digest
+    if card.parity:
+        found["parity probes"] = card.parity.probes_digest
     return {name: digest for name, digest in found.items() if digest}

@@ -5,7 +5,7 @@ Only numbers and fixed words are drawn; every text passes through `escape`.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import log10
 
 from markupsafe import Markup, escape
@@ -28,19 +28,15 @@ def interval(limit: LimitResult) -> Markup:
     if limit.observed is None:
         return Markup("")
     difference = is_difference(limit)
-    if difference:
-        others = {}
-    else:
-        others = {"base": limit.base_observed, "champion": limit.champion_observed}
-    ends = []
-    for end in (limit.lower, limit.upper, limit.bound, limit.observed):
-        if end is not None:
-            ends.append(end)
-    low, high = _domain(
-        [limit.limit, *ends, *(number for number in others.values() if number is not None)],
-        whole=(0.0, 1.0) if limit.unit == "share" and not difference else None,
-        zero=difference,
-    )
+    others: dict[str, float] = {}
+    # Beside a difference, what the others came to has no place on its axis.
+    if not difference:
+        seen = (("base", limit.base_observed), ("champion", limit.champion_observed))
+        others = {kind: number for kind, number in seen if number is not None}
+    candidates = (limit.lower, limit.upper, limit.bound, limit.observed)
+    ends = [end for end in candidates if end is not None]
+    whole = (0.0, 1.0) if limit.unit == "share" and not difference else None
+    low, high = _domain([limit.limit, *ends, *others.values()], whole=whole, zero=difference)
     at = _scale(low, high)
     if allows_below(limit):
         left, right = 0.0, at(limit.limit)
@@ -50,14 +46,13 @@ def interval(limit: LimitResult) -> Markup:
         _rect("forbidden", 0, 3, WIDTH, 20),
         _rect("allowed", left, 3, right - left, 20),
         _line("axis", 0, MIDDLE, WIDTH, MIDDLE),
+        _line("whisker", at(min(ends)), MIDDLE, at(max(ends)), MIDDLE),
     ]
-    parts.append(_line("whisker", at(min(ends)), MIDDLE, at(max(ends)), MIDDLE))
-    parts += [_diamond(kind, at(number)) for kind, number in others.items() if number is not None]
+    for kind, number in others.items():
+        parts.append(_diamond(kind, at(number)))
     parts += [
         _line("limit", at(limit.limit), 1, at(limit.limit), 25),
-        Markup('<circle class="observed" cx="{:.1f}" cy="{}" r="3.6"/>').format(
-            at(limit.observed), MIDDLE
-        ),
+        _observed(at(limit.observed)),
         _text(0, 34, shown(low, limit), "start"),
         _text(WIDTH, 34, shown(high, limit), "end"),
     ]
@@ -67,14 +62,15 @@ def interval(limit: LimitResult) -> Markup:
 
 def slice_interval(part: SliceResult, limit: LimitResult) -> Markup:
     """The interval of a slice, on one axis with the limit's other slices."""
-    ends = [end for other in limit.slices for end in (other.lower, other.upper)]
-    at = _scale(*((0.0, 1.0) if min(ends) >= 0 and max(ends) <= 1 else _domain(ends)))
+    ends = [other.lower for other in limit.slices] + [other.upper for other in limit.slices]
+    low, high = 0.0, 1.0
+    if min(ends) < 0 or max(ends) > 1:
+        low, high = _domain(ends)
+    at = _scale(low, high)
     parts = [
         _line("axis", 0, MIDDLE, WIDTH, MIDDLE),
         _line("whisker", at(part.lower), MIDDLE, at(part.upper), MIDDLE),
-        Markup('<circle class="observed" cx="{:.1f}" cy="{}" r="3.6"/>').format(
-            at(part.observed), MIDDLE
-        ),
+        _observed(at(part.observed)),
     ]
     return _svg(WIDTH, 26, parts, f"{part.lower:.3g} to {part.upper:.3g}")
 
@@ -90,31 +86,38 @@ def curve(drawn: Curve) -> Markup:
     y_low, y_high = _span([y for _, y in every])
     width, height = CHART_WIDTH - CHART_LEFT - right, CHART_HEIGHT - CHART_BOTTOM - PAD
     parts = _axes(drawn.x_label, (f"{x_low:g}", f"{x_high:g}"), (y_low, y_high), right)
-    ends = {}
+    ends: dict[str, tuple[float, float]] = {}
+    # What is drawn last lies above the others.
     for line in sorted(drawn.lines, key=lambda line: line.chosen):
-        places = [
-            (
-                CHART_LEFT + width * (x - x_low) / (x_high - x_low),
-                PAD + height * (1 - (y - y_low) / (y_high - y_low)),
-            )
-            for x, y in points[line.name]
-        ]
+        places = []
+        for x, y in points[line.name]:
+            across = CHART_LEFT + width * (x - x_low) / (x_high - x_low)
+            down = PAD + height * (1 - (y - y_low) / (y_high - y_low))
+            places.append((across, down))
         ends[line.name] = places[-1]
         kind = "line" if line.chosen or len(drawn.lines) == 1 else "line other"
-        parts.append(
-            Markup('<polyline class="{}" points="{}"><title>{}</title></polyline>').format(
-                kind, " ".join(f"{x:.1f},{y:.1f}" for x, y in places), line.name
-            )
-        )
+        parts.append(_polyline(kind, places, line.name))
     if len(drawn.lines) > 1:
         chosen = {line.name for line in drawn.lines if line.chosen}
-        for x in sorted({x for x, _ in ends.values()}):
-            together = {name: y for name, (at, y) in ends.items() if at == x}
-            for name, y in _apart(together, PAD + height).items():
-                parts.append(
-                    _text(x + 5, y + 3, _short(name), "start", "chosen" if name in chosen else "")
-                )
+        parts += _names(ends, chosen, PAD + height)
     return _svg(CHART_WIDTH, CHART_HEIGHT, parts, f"{drawn.title}: {drawn.y_label}")
+
+
+def _polyline(kind: str, places: Sequence[tuple[float, float]], title: str) -> Markup:
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    line = Markup('<polyline class="{}" points="{}"><title>{}</title></polyline>')
+    return line.format(kind, points, title)
+
+
+def _names(
+    ends: Mapping[str, tuple[float, float]], chosen: set[str], bottom: float
+) -> Iterator[Markup]:
+    """The names of lines to the right of where they end."""
+    for x in sorted({x for x, _ in ends.values()}):
+        together = {name: y for name, (at, y) in ends.items() if at == x}
+        for name, y in _apart(together, bottom).items():
+            kind = "chosen" if name in chosen else ""
+            yield _text(x + 5, y + 3, _short(name), "start", kind)
 
 
 def rates(trials: Sequence[TrialLine]) -> Markup:
@@ -126,9 +129,10 @@ def rates(trials: Sequence[TrialLine]) -> Markup:
         return Markup("")
     lowest = min(loss for _, loss in seen)
     most = lowest + MOST_ABOVE
-    ends = [
-        min(loss + sign * (trial.error or 0.0), most) for trial, loss in seen for sign in (-1, 1)
-    ]
+    ends = []
+    for trial, loss in seen:
+        error = trial.error or 0.0
+        ends += [min(loss - error, most), min(loss + error, most)]
     y_low, y_high = _span(ends)
     x_low, x_high = _span([log10(trial.learning_rate) for trial, _ in seen])
     width, height = CHART_WIDTH - CHART_LEFT - 4 * PAD, CHART_HEIGHT - CHART_BOTTOM - PAD
@@ -139,30 +143,26 @@ def rates(trials: Sequence[TrialLine]) -> Markup:
     shown_rates = (f"{10**x_low:.2g}", f"{10**x_high:.2g}")
     parts = _axes("learning rate", shown_rates, (y_low, y_high), PAD, inset=2 * PAD)
     for trial, loss in sorted(seen, key=lambda pair: pair[0].chosen):
-        x = (
-            CHART_LEFT
-            + 2 * PAD
-            + (width - PAD) * (log10(trial.learning_rate) - x_low) / (x_high - x_low)
-        )
+        share = (log10(trial.learning_rate) - x_low) / (x_high - x_low)
+        x = CHART_LEFT + 2 * PAD + (width - PAD) * share
         chosen = " chosen" if trial.chosen else ""
         if trial.error is not None:
-            parts.append(
-                _line(f"error{chosen}", x, at(loss - trial.error), x, at(loss + trial.error))
-            )
-        parts.append(
-            Markup(
-                '<circle class="dot{}{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}: {:.3f}</title></circle>'
-            ).format(
-                chosen,
-                "" if trial.outcome == "finished" else " part",
-                x,
-                at(loss),
-                4.5 if chosen else 3,
-                trial.name,
-                loss,
-            )
-        )
+            ends_of = at(loss - trial.error), at(loss + trial.error)
+            parts.append(_line(f"error{chosen}", x, ends_of[0], x, ends_of[1]))
+        parts.append(_dot(trial, x, at(loss), loss))
     return _svg(CHART_WIDTH, CHART_HEIGHT, parts, "selection loss by learning rate")
+
+
+def _dot(trial: TrialLine, x: float, y: float, loss: float) -> Markup:
+    kind, radius = "dot", 3.0
+    if trial.chosen:
+        kind, radius = "dot chosen", 4.5
+    if trial.outcome != "finished":
+        kind += " part"
+    dot = Markup(
+        '<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{:g}"><title>{}: {:.3f}</title></circle>'
+    )
+    return dot.format(kind, x, y, radius, trial.name, loss)
 
 
 def _axes(
@@ -239,9 +239,8 @@ def verdict_bars(planted: Sequence[Planted]) -> Markup:
             parts.append(_rect(f"bar-{kind}", x, top, step - 6, height * share))
             top += height * share
         parts.append(_text(x + step / 2 - 3, height + 13, f"{point.corrupted:.0%}", "middle"))
-    words = ", ".join(
-        f"{point.corrupted:.0%} spoilt: {point.passes.share:.0%} pass" for point in planted
-    )
+    shares = [f"{one.corrupted:.0%} spoilt: {one.passes.share:.0%} pass" for one in planted]
+    words = ", ".join(shares)
     return _svg(WIDTH, height + 17, parts, words)
 
 
@@ -285,10 +284,13 @@ def _domain(
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
     room = 0.15 * (high - low) or 0.1 * abs(high) or 0.1
-    low, high = max(low - room, 0.0) if low >= 0 and not zero else low - room, high + room
+    never_below_0 = low >= 0 and not zero
+    low, high = low - room, high + room
+    if never_below_0:
+        low = max(low, 0.0)
     if whole is not None:
-        return (max(low, whole[0]), min(high, whole[1]))
-    return (low, high)
+        return max(low, whole[0]), min(high, whole[1])
+    return low, high
 
 
 def _span(numbers: Sequence[float]) -> tuple[float, float]:
@@ -324,6 +326,11 @@ def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
     return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(
         kind, x1, y1, x2, y2
     )
+
+
+def _observed(x: float) -> Markup:
+    circle = Markup('<circle class="observed" cx="{:.1f}" cy="{}" r="3.6"/>')
+    return circle.format(x, MIDDLE)
 
 
 def _diamond(kind: str, x: float) -> Markup:
