@@ -19,6 +19,8 @@ from assay.spec.block import Block, Duration, Fraction, Paths, Reference, Score
 from assay.spec.data import Split
 from assay.spec.model import ModelField
 
+MOST_KEYS_SHOWN = 12
+"""Of a block whose keys are all named in a hint."""
 EXTENDS = "extends"
 """The key of a spec's first file that no block knows: it is gone when the blocks are read."""
 
@@ -82,7 +84,9 @@ SYNONYMS = {
 def annotation_at(cls: type[Block], location: Location) -> Any:
     """The annotation of what stands at `location` in a `cls`; None for a place that the blocks do
     not know."""
-    return _annotation_at(cls, tuple(0 if isinstance(part, int) else part for part in location))
+    # Every item of a list has the same annotation, so that one of them is remembered for all.
+    general = tuple(0 if isinstance(part, int) else part for part in location)
+    return _annotation_at(cls, general)
 
 
 @lru_cache(maxsize=1024)
@@ -90,52 +94,65 @@ def _annotation_at(cls: type[Block], location: Location) -> Any:
     current: Any = cls
     for part in location:
         if isinstance(part, int):
-            current = _part(current, tuple) or current  # a single value may stand for a list of one
-        elif block := next((leaf for leaf in leaves(current) if part in _hints(leaf)), None):
+            # A single value may stand for a list of one.
+            current = _part(current, tuple) or current
+            continue
+        block = _block_with(current, part)
+        if block is not None:
             current = _hints(block)[part]
         else:
             current = _part(current, dict)
     return current
 
 
+def _block_with(annotation: Any, key: str) -> type[Block] | None:
+    """The first block in an annotation that has the key."""
+    for leaf in leaves(annotation):
+        if key in _hints(leaf):
+            block: type[Block] = leaf
+            return block
+    return None
+
+
 def field_at(cls: type[Block], location: Location) -> FieldInfo | None:
     """The field that a location ends in, if it ends in one."""
     if not location:
         return None
-    blocks = (
-        leaf for leaf in leaves(annotation_at(cls, location[:-1])) if location[-1] in _hints(leaf)
-    )
-    return next((block.model_fields[location[-1]] for block in blocks), None)
+    key = str(location[-1])
+    block = _block_with(annotation_at(cls, location[:-1]), key)
+    if block is None:
+        return None
+    return block.model_fields[key]
 
 
 def meaning(cls: type[Block], location: Location) -> str:
     """What the field says of itself that a location ends in; empty where there is none."""
-    block = next(
-        (
-            leaf
-            for leaf in leaves(annotation_at(cls, location[:-1]))
-            if location[-1:][0] in _hints(leaf)
-        ),
-        None,
-    )
-    if block:
-        return meanings(block)[str(location[-1])]
-    return ""
+    key = str(location[-1])
+    block = _block_with(annotation_at(cls, location[:-1]), key)
+    if block is None:
+        return ""
+    return meanings(block)[key]
 
 
 @cache
 def meanings(block: type[Block]) -> dict[str, str]:
     """What each field of a block says of itself: the string under it, on one line."""
-    found = {}
+    found: dict[str, str] = {}
     for cls in reversed(block.__mro__):
         if issubclass(cls, Block) and cls is not Block:
-            (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-            assert isinstance(definition, ast.ClassDef)
-            for field, below in pairwise(definition.body):
-                if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-                    assert isinstance(field.target, ast.Name)
-                    found[field.target.id] = " ".join(str(ast.literal_eval(below.value)).split())
+            found |= _strings_under_fields(cls)
     return {name: found.get(name, "") for name in block.model_fields}
+
+
+def _strings_under_fields(cls: type[Block]) -> dict[str, str]:
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(definition, ast.ClassDef)
+    found = {}
+    for field, below in pairwise(definition.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+            assert isinstance(field.target, ast.Name)
+            found[field.target.id] = " ".join(str(ast.literal_eval(below.value)).split())
+    return found
 
 
 def leaves(annotation: Any) -> list[Any]:
@@ -144,17 +161,18 @@ def leaves(annotation: Any) -> list[Any]:
         return [type(value) for value in get_args(annotation)]
     if get_origin(annotation) is dict:
         return [dict]
-    inner = dict.fromkeys(leaf for part in _args(annotation) for leaf in leaves(part))
+    inner: dict[Any, None] = {}
+    for part in _args(annotation):
+        inner |= dict.fromkeys(leaves(part))
     return list(inner) or [annotation]
 
 
 def keys_at(cls: type[Block], location: Location) -> list[str]:
     """The keys that the block at `location` knows."""
-    return list(
-        dict.fromkeys(
-            key for block in leaves(annotation_at(cls, location)) for key in _hints(block)
-        )
-    )
+    keys: dict[str, None] = {}
+    for block in leaves(annotation_at(cls, location)):
+        keys |= dict.fromkeys(_hints(block))
+    return list(keys)
 
 
 def expected(annotation: Any) -> str:
@@ -187,18 +205,24 @@ def choices(annotation: Any) -> list[str]:
     """The fixed texts that an annotation offers."""
     if get_origin(annotation) is Literal:
         return [value for value in get_args(annotation) if isinstance(value, str)]
-    return [choice for part in _args(annotation) for choice in choices(part)]
+    found = []
+    for part in _args(annotation):
+        found += choices(part)
+    return found
 
 
 def fixed_numbers(annotation: Any) -> list[int | float]:
     """The fixed numbers that an annotation offers."""
+    found: list[int | float] = []
     if get_origin(annotation) is Literal:
-        return [
-            value
-            for value in get_args(annotation)
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        ]
-    return [number for part in _args(annotation) for number in fixed_numbers(part)]
+        for value in get_args(annotation):
+            # Python's booleans are integers.
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                found.append(value)
+        return found
+    for part in _args(annotation):
+        found += fixed_numbers(part)
+    return found
 
 
 def tuple_item(annotation: Any) -> Any:
@@ -218,11 +242,11 @@ def takes_duration(annotation: Any) -> bool:
 
 def blocks_at(cls: type[Block], location: Location) -> list[type[Block]]:
     """The blocks that may stand at a location."""
-    return [
-        leaf
-        for leaf in leaves(annotation_at(cls, location))
-        if isinstance(leaf, type) and issubclass(leaf, Block)
-    ]
+    found = []
+    for leaf in leaves(annotation_at(cls, location)):
+        if isinstance(leaf, type) and issubclass(leaf, Block):
+            found.append(leaf)
+    return found
 
 
 def reference_kind(annotation: Any, *, through_blocks: bool = True) -> Reference | None:
@@ -231,41 +255,43 @@ def reference_kind(annotation: Any, *, through_blocks: bool = True) -> Reference
     if isinstance(annotation, type):
         inner: Iterable[Any] = _hints(annotation).values() if through_blocks else ()
     else:
-        if get_origin(annotation) is Annotated:
-            marks = get_args(annotation)[1:]
-        else:
-            marks = ()
-        if mark := next((mark for mark in marks if isinstance(mark, Reference)), None):
-            return mark
+        for mark in _marks(annotation):
+            if isinstance(mark, Reference):
+                return mark
         inner = _args(annotation)
-    return next(
-        (kind for part in inner if (kind := reference_kind(part, through_blocks=through_blocks))),
-        None,
-    )
+    for part in inner:
+        kind = reference_kind(part, through_blocks=through_blocks)
+        if kind is not None:
+            return kind
+    return None
+
+
+def _marks(annotation: Any) -> tuple[Any, ...]:
+    """What `Annotated` says besides the type."""
+    if get_origin(annotation) is Annotated:
+        return get_args(annotation)[1:]
+    return ()
 
 
 def reference_paths(cls: type[Block]) -> list[str]:
     """Every path whose text may name the environment."""
-    return [
-        f"{home}.{key}" if home else key
-        for home, key, annotation in _all_keys(cls, "")
-        if reference_kind(annotation, through_blocks=False)
-    ]
+    found = []
+    for home, key, annotation in _all_keys(cls, ""):
+        if reference_kind(annotation, through_blocks=False):
+            found.append(f"{home}.{key}" if home else key)
+    return found
 
 
 def spelled_out(annotation: Any, value: Value) -> Any:
     """What a short form stands for; the value itself where it is none."""
-    if get_origin(annotation) is Annotated:
-        marks = get_args(annotation)[1:]
-    else:
-        marks = ()
-    try:
-        before: list[Any] = [mark.func for mark in marks if isinstance(mark, BeforeValidator)]
-        if before:
-            return before[0](value)
-        return value
-    except ValueError:
-        return value
+    for mark in _marks(annotation):
+        if isinstance(mark, BeforeValidator):
+            spell_out: Any = mark.func
+            try:
+                return spell_out(value)
+            except ValueError:
+                return value
+    return value
 
 
 @lru_cache(maxsize=256)
@@ -273,7 +299,8 @@ def key_hint(cls: type[Block], location: Location) -> tuple[str, str]:
     """For an unknown key: the hint, and the key of the same block that was probably meant, if
     any."""
     own, homes = keys_at(cls, location[:-1]), _homes(cls)
-    own += [EXTENDS] if len(location) == 1 and "version" in own else []
+    if len(location) == 1 and "version" in own:
+        own.append(EXTENDS)
     wanted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(location[-1])).replace("-", "_").lower()
     wanted = SYNONYMS.get(wanted, wanted)
     if wanted not in own and wanted in homes:
@@ -282,7 +309,9 @@ def key_hint(cls: type[Block], location: Location) -> tuple[str, str]:
         return f"did you mean `{close[0]}`?", close[0]
     if close := get_close_matches(wanted, homes, 1, 0.8):
         return f"did you mean `{close[0]}`? It belongs {' or '.join(homes[close[0]])}", ""
-    return (f"the keys here are {', '.join(own)}" if len(own) <= 12 else ""), ""
+    if len(own) <= MOST_KEYS_SHOWN:
+        return f"the keys here are {', '.join(own)}", ""
+    return "", ""
 
 
 @cache
@@ -308,7 +337,11 @@ def _part(annotation: Any, collection: type) -> Any:
     """The annotation of what a dict or a tuple holds; None if there is none in `annotation`."""
     if get_origin(annotation) is collection:
         return get_args(annotation)[1 if collection is dict else 0]
-    return next((part for inner in _args(annotation) if (part := _part(inner, collection))), None)
+    for inner in _args(annotation):
+        part = _part(inner, collection)
+        if part:
+            return part
+    return None
 
 
 def _args(annotation: Any) -> tuple[Any, ...]:

@@ -60,6 +60,42 @@ class _Position:
     reply: Reply
 
 
+@dataclass(frozen=True)
+class _Server:
+    """Where it is asked, what it has answered before, and who is told how far it is."""
+
+    endpoint: Endpoint
+    answers: Path | None
+    progress: Callable[[int, int], None]
+
+    @property
+    def prompts_a_request(self) -> int:
+        """No more than may be in flight."""
+        return min(PROMPTS_A_REQUEST, self.endpoint.num_concurrent)
+
+    def ask(
+        self, batches: Sequence[Sequence[Tokens]], more: Sequence[Json]
+    ) -> dict[Tokens, tuple[Json | None, Reply]]:
+        """Of each prompt what the server says of it, if it says anything, and the reply in which it
+        does. A request is made for each batch, with `more` in its body; not more prompts are in
+        flight than the endpoint says requests."""
+        num_concurrent = self.endpoint.num_concurrent // self.prompts_a_request
+        few = replace(self.endpoint, num_concurrent=num_concurrent)
+        asks = []
+        for batch, own in zip(batches, more, strict=True):
+            asks.append(Request("completions", {"prompt": _prompt(batch), **ONE_TOKEN, **own}))
+        replies = request_all(few, asks, answers=self.answers, progress=self.progress)
+        found: dict[Tokens, tuple[Json | None, Reply]] = {}
+        for batch, reply in zip(batches, replies, strict=True):
+            # The API does not promise the order of the prompts.
+            choices = sorted(reply.body.get("choices", ()), key=lambda choice: choice["index"])
+            if len(choices) != len(batch):
+                choices = [None] * len(batch)
+            for prompt, choice in zip(batch, choices, strict=True):
+                found[prompt] = choice, reply
+        return found
+
+
 def score(
     endpoint: Endpoint,
     pairs: Sequence[Pair],
@@ -69,16 +105,18 @@ def score(
 ) -> list[Score]:
     """The score of each pair, in order. Raises nothing for a server that fails: the score has the
     error."""
+    server = _Server(endpoint, answers, progress)
+    scores: list[Score | None] = [None] * len(pairs)
     by_place = _worth_asking_by_place(pairs)
-    found = _ask_places(endpoint, [pairs[index] for index in by_place], answers, progress)
-    scores = {}
-    for index, result in zip(by_place, found, strict=True):
-        if result is not None:
-            scores[index] = result
-    left = [index for index in range(len(pairs)) if index not in scores]
-    echoed = _ask_echo(endpoint, [pairs[index] for index in left], answers, progress)
-    scores |= dict(zip(left, echoed, strict=True))
-    return [scores[index] for index in range(len(pairs))]
+    told = _ask_places(server, [pairs[index] for index in by_place])
+    for index, result in zip(by_place, told, strict=True):
+        scores[index] = result
+    # What the server did not tell in the one way is asked for in the other.
+    left = [index for index, result in enumerate(scores) if result is None]
+    echoed = _ask_echo(server, [pairs[index] for index in left])
+    for index, result in zip(left, echoed, strict=True):
+        scores[index] = result
+    return [result for result in scores if result is not None]
 
 
 def _worth_asking_by_place(pairs: Sequence[Pair]) -> list[int]:
@@ -88,9 +126,10 @@ def _worth_asking_by_place(pairs: Sequence[Pair]) -> list[int]:
         groups.setdefault(pair.context, []).append(index)
     chosen = []
     for context, group in groups.items():
-        gains = {index: gain for index in group if (gain := _gain_by_place(pairs[index])) > 0}
-        if sum(gains.values()) > COST_OF_ASKING + len(context):
-            chosen += list(gains)
+        gains = [(index, _gain_by_place(pairs[index])) for index in group]
+        winning = [(index, gain) for index, gain in gains if gain > 0]
+        if sum(gain for _, gain in winning) > COST_OF_ASKING + len(context):
+            chosen += [index for index, _ in winning]
     return sorted(chosen)
 
 
@@ -106,12 +145,7 @@ def _places(pair: Pair) -> list[Tokens]:
     return [pair.context + pair.continuation[:length] for length in range(len(pair.continuation))]
 
 
-def _ask_places(
-    endpoint: Endpoint,
-    pairs: Sequence[Pair],
-    answers: Path | None,
-    progress: Callable[[int, int], None],
-) -> list[Score | None]:
+def _ask_places(server: _Server, pairs: Sequence[Pair]) -> list[Score | None]:
     """The scores, place by place; None where the server does not tell what was asked for."""
     wanted: dict[Tokens, set[int]] = {}
     for pair in pairs:
@@ -119,56 +153,31 @@ def _ask_places(
             wanted.setdefault(place, set()).add(token)
     contexts = {pair.context for pair in pairs}
     places: dict[Tokens, _Position | None] = {}
-    for is_context in (True, False):  # what follows a context finds it in the engine's cache
-        part = {
-            place: tokens for place, tokens in wanted.items() if (place in contexts) == is_context
-        }
-        places |= _ask_at(endpoint, part, answers, progress)
-    return [_from_places(pair, [places[place] for place in _places(pair)]) for pair in pairs]
+    # Contexts first: what follows one finds it in the engine's cache.
+    for is_context in (True, False):
+        part = {}
+        for place, tokens in wanted.items():
+            if (place in contexts) == is_context:
+                part[place] = tokens
+        places |= _ask_at(server, part)
+    scores = []
+    for pair in pairs:
+        positions = [places[place] for place in _places(pair)]
+        scores.append(_from_places(pair, positions))
+    return scores
 
 
-def _ask_at(
-    endpoint: Endpoint,
-    wanted: Mapping[Tokens, set[int]],
-    answers: Path | None,
-    progress: Callable[[int, int], None],
-) -> dict[Tokens, _Position | None]:
+def _ask_at(server: _Server, wanted: Mapping[Tokens, set[int]]) -> dict[Tokens, _Position | None]:
     """What the model says at each place of the wanted tokens; None where the server does not
     tell."""
-    batches = _batches(wanted, _prompts_a_request(endpoint))
-    named = [sorted({token for place in batch for token in wanted[place]}) for batch in batches]
-    more = [{"logprob_token_ids": tokens, "return_tokens_as_token_ids": True} for tokens in named]
-    found = _ask_batches(endpoint, batches, more, answers, progress)
+    batches = _batches(wanted, server.prompts_a_request)
+    more: list[Json] = []
+    for batch in batches:
+        tokens = set[int]().union(*(wanted[place] for place in batch))
+        # As ids: two tokens may have the same text, and a text is no key then.
+        more.append({"logprob_token_ids": sorted(tokens), "return_tokens_as_token_ids": True})
+    found = server.ask(batches, more)
     return {place: _read_place(choice, reply) for place, (choice, reply) in found.items()}
-
-
-def _ask_batches(
-    endpoint: Endpoint,
-    batches: Sequence[Sequence[Tokens]],
-    more: Sequence[Json],
-    answers: Path | None,
-    progress: Callable[[int, int], None],
-) -> dict[Tokens, tuple[Json | None, Reply]]:
-    """Of each prompt what the server says of it, if it says anything, and the reply in which it
-    does. A request is made for each batch, with `more` in its body; not more prompts are in flight
-    than the endpoint says requests."""
-    few = replace(endpoint, num_concurrent=endpoint.num_concurrent // _prompts_a_request(endpoint))
-    asks = [
-        Request("completions", {"prompt": _prompt(batch), **ONE_TOKEN, **body})
-        for batch, body in zip(batches, more, strict=True)
-    ]
-    found: dict[Tokens, tuple[Json | None, Reply]] = {}
-    for batch, reply in zip(
-        batches, request_all(few, asks, answers=answers, progress=progress), strict=True
-    ):
-        choices = sorted(reply.body.get("choices", ()), key=lambda choice: choice["index"])
-        told = choices if len(choices) == len(batch) else [None] * len(batch)
-        found |= {prompt: (choice, reply) for prompt, choice in zip(batch, told, strict=True)}
-    return found
-
-
-def _prompts_a_request(endpoint: Endpoint) -> int:
-    return min(PROMPTS_A_REQUEST, endpoint.num_concurrent)
 
 
 def _prompt(batch: Sequence[Tokens]) -> list[int] | list[list[int]]:
@@ -180,9 +189,10 @@ def _prompt(batch: Sequence[Tokens]) -> list[int] | list[list[int]]:
 
 
 def _read_place(choice: Json | None, reply: Reply) -> _Position | None:
-    if reply.error:  # a server that refuses does not know the field
-        if _is_refused(reply):
-            return None
+    # A server that refuses does not know the field.
+    if _is_refused(reply):
+        return None
+    if reply.error:
         return _Position({}, -1, reply)
     if choice is None:
         return None
@@ -222,29 +232,21 @@ def _effort(replies: Sequence[Reply]) -> tuple[float, int]:
     return sum(reply.latency_s for reply in replies), sum(reply.num_tries for reply in replies)
 
 
-def _ask_echo(
-    endpoint: Endpoint,
-    pairs: Sequence[Pair],
-    answers: Path | None,
-    progress: Callable[[int, int], None],
-) -> list[Score]:
+def _ask_echo(server: _Server, pairs: Sequence[Pair]) -> list[Score]:
     distinct = list(dict.fromkeys(pair.context + pair.continuation for pair in pairs))
-    size = _prompts_a_request(endpoint)
-    found = _ask_echo_in(_several(distinct, size), endpoint, answers, progress)
+    size = server.prompts_a_request
+    found = _ask_echo_in(_several(distinct, size), server)
     refused = [whole for whole, (_, reply) in found.items() if _is_refused(reply)]
     # Some servers take one prompt at a time, or refuse all of a batch for one that is too long.
     if refused and size > 1:
-        found |= _ask_echo_in(_several(refused, 1), endpoint, answers, progress)
+        found |= _ask_echo_in(_several(refused, 1), server)
     return [_from_echo(pair, *found[pair.context + pair.continuation]) for pair in pairs]
 
 
 def _ask_echo_in(
-    batches: Sequence[Sequence[Tokens]],
-    endpoint: Endpoint,
-    answers: Path | None,
-    progress: Callable[[int, int], None],
+    batches: Sequence[Sequence[Tokens]], server: _Server
 ) -> dict[Tokens, tuple[Json | None, Reply]]:
-    return _ask_batches(endpoint, batches, [{"echo": True}] * len(batches), answers, progress)
+    return server.ask(batches, [{"echo": True}] * len(batches))
 
 
 def _is_refused(reply: Reply) -> bool:
