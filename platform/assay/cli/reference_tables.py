@@ -19,12 +19,12 @@ from assay.rules.planning.recommend import Template, recommend
 from assay.spec.serve import EngineSpec
 from assay.spec.train import TrainSpec
 
+# Weights of the models that settings are shown for.
 SIZES = (0.6e9, 1.7e9, 8e9, 14e9, 32e9, 70e9)
-"""Weights of the models that settings are shown for."""
 
 TEMPLATES: tuple[Template, ...] = ("lora", "qlora", "full", "dpo", "classify")
+# Examples.
 COUNTS = (200, 5_000, 200_000)
-"""Examples."""
 
 MODELS = (
     "Qwen/Qwen3-0.6B",
@@ -35,11 +35,11 @@ MODELS = (
     "Qwen/Qwen3-32B",
     "meta-llama/Llama-3.3-70B-Instruct",
 )
+# Gigabytes of usual GPUs: RTX 4090 or L4; L40S or A6000; A100 or H100; H200.
 GPUS = (24, 48, 80, 141)
-"""Gigabytes of usual GPUs: RTX 4090 or L4; L40S or A6000; A100 or H100; H200."""
 
+# Of one example in training, all of which bear loss, and of one conversation in the engine.
 TOKENS, SERVED_TOKENS = 2_048, 8_192
-"""Of one example in training, all of which bear loss, and of one conversation in the engine."""
 
 METHODS: dict[str, dict[str, Any]] = {
     "LoRA": {"method": "lora", "deepspeed": {"zero_stage": 0}},

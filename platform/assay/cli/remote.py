@@ -105,7 +105,10 @@ def _needed(spec: Spec) -> list[Path]:
 
     root = Path.cwd()
     patterns = [pattern for data in spec.all_data for pattern in data.patterns]
-    patterns += [pattern for train in spec.train_steps if train.ewc for pattern in train.ewc.data]
+    for train in spec.train_steps:
+        if train.ewc:
+            for pattern in train.ewc.data:
+                patterns.append(pattern)
     needed = [file for pattern in patterns for file in matching_files(pattern, root)]
     for suite in map(Path, spec.gate.suite):
         for path in (suite, suite.with_suffix("")):

@@ -19,8 +19,8 @@ from assay.spec.block import Block, Duration, Fraction, Paths, Reference, Score
 from assay.spec.data import Split
 from assay.spec.model import ModelField
 
+# Of a block whose keys are all named in a hint.
 MOST_KEYS_SHOWN = 12
-"""Of a block whose keys are all named in a hint."""
 EXTENDS = "extends"
 """The key of a spec's first file that no block knows: it is gone when the blocks are read."""
 
@@ -192,7 +192,10 @@ def expected(annotation: Any) -> str:
         offered = dict.fromkeys(expected(part) for part in parts if part is not type(None))
         return " or ".join(word for word in offered if f"{word} or a list of them" not in offered)
     if isinstance(annotation, type) and issubclass(annotation, Block):
-        needed = [key for key, field in annotation.model_fields.items() if field.is_required()]
+        needed = []
+        for key, field in annotation.model_fields.items():
+            if field.is_required():
+                needed.append(key)
         if needed:
             return "a block with " + " and ".join(f"`{key}`" for key in needed)
         return "a block of keys"

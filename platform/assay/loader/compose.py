@@ -26,8 +26,8 @@ from assay.settings import Settings
 from assay.spec.block import REFERENCE, FromEnvironment, Reference
 from assay.spec.spec import Spec
 
+# Files in a chain of `extends`.
 MAX_CHAIN = 20
-"""Files in a chain of `extends`."""
 
 
 Override = tuple[str, str]

@@ -157,7 +157,10 @@ def _of_kind(annotation: Any, path: str, field: FieldInfo) -> str:
             return whole
         return ""
     if int in kinds or float in kinds:
-        bounds = [getattr(item, name, None) for item in field.metadata for name in ("ge", "gt")]
+        bounds = []
+        for item in field.metadata:
+            for name in ("ge", "gt"):
+                bounds.append(getattr(item, name, None))
         least = max((bound for bound in bounds if bound is not None), default=0)
         return str(max(8, int(least)) if int in kinds else 0.1)
     if bool in kinds:

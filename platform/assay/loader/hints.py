@@ -82,7 +82,9 @@ def _text_hint(cls: type[Block], location: Location, value: str) -> str:
     meant = _as_number(annotation, value)
     if meant and meant != value.strip():
         return f"write {meant}"
-    offered = {name.lower(): name for name in [*choices(annotation), *keys_at(cls, location)]}
+    offered = {}
+    for name in [*choices(annotation), *keys_at(cls, location)]:
+        offered[name.lower()] = name
     synonym = VALUE_SYNONYMS.get(value.lower(), "").lower()
     if synonym in offered:
         close = [synonym]

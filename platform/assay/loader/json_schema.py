@@ -24,7 +24,9 @@ def spec_schema() -> dict[str, Any]:
     say any part."""
     whole, blocks = _schema(Spec)
     whole["properties"] = {"extends": EXTENDS, **whole["properties"]}
-    parts = {f"{name}Part": _part(block) for name, block in {**blocks, "Spec": whole}.items()}
+    parts = {}
+    for name, block in {**blocks, "Spec": whole}.items():
+        parts[f"{name}Part"] = _part(block)
     return {
         "$schema": DIALECT,
         "$defs": {**blocks, "Spec": whole, **parts},

@@ -62,8 +62,13 @@ def validated(document: Document, cls: type[B]) -> Parsed[B]:
     block, error = _block(cls, document)
     errors = error.errors(include_url=False) if error else []
     found = mistakes(cls, document, [one for one in errors if not _is_unread(document, one["loc"])])
-    known = {(problem.file, problem.line, problem.column) for problem in document.problems}
-    new = [one for one in found if not one.line or (one.file, one.line, one.column) not in known]
+    known = set()
+    for problem in document.problems:
+        known.add((problem.file, problem.line, problem.column))
+    new = []
+    for one in found:
+        if not one.line or (one.file, one.line, one.column) not in known:
+            new.append(one)
     return Parsed(block, document, in_order([*document.problems, *new]))
 
 

@@ -26,8 +26,8 @@ from assay.spec.spec import Spec
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """Suffixes of weights that can run code when they are read."""
 
+# Patterns of one list that match nothing and are told.
 MAX_TOLD = 20
-"""Patterns of one list that match nothing and are told."""
 
 
 @dataclass(frozen=True)

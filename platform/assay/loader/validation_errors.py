@@ -25,8 +25,8 @@ from assay.loader.yaml.reader import Document, Location, SourceLocation, Value
 from assay.spec.block import Block
 from assay.spec.values.names import slug
 
+# Mistakes that are told one by one; whoever has more reads no further.
 MAX_TOLD = 25
-"""Mistakes that are told one by one; whoever has more reads no further."""
 
 
 def mistakes(cls: type[Block], document: Document, errors: Iterable[ErrorDetails]) -> list[Problem]:

@@ -11,8 +11,8 @@ Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 Level = Literal["hard", "soft"]
 Reference = Literal["base", "champion"]
 
+# Of the scorecard. It rises when a field changes its meaning or goes.
 SCHEMA_VERSION = 2
-"""Of the scorecard. It rises when a field changes its meaning or goes."""
 
 
 class Sample(Record):

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from assay.records.stages import LossPoint, TrainingOutcome
 
+# A loss has moved when it has by so large a share of itself, and by more than its standard error.
 CLEARLY = 0.02
-"""A loss has moved when it has by so large a share of itself, and by more than its standard
-error."""
 
 
 def parted(history: Sequence[LossPoint]) -> str:

@@ -101,7 +101,9 @@ def _personal(record: CleaningRecord) -> Iterator[str]:
     if not masks:
         yield "Nothing was masked: the steps have no `mask`."
     else:
-        totals = {kind: sum(step.changed.get(kind, 0) for step in masks) for kind in ALL_KINDS}
+        totals = {}
+        for kind in ALL_KINDS:
+            totals[kind] = sum(step.changed.get(kind, 0) for step in masks)
         found = ", ".join(f"{kind} {number:,}" for kind, number in totals.items() if number)
         yield f"Masked by rules: {found or 'none was found'}. Rules do not find everything."
     yield ""

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from assay.store.ledger import Ledger, RunRow
 
 NUM_EXAMPLES = 10
+# Share of the answers spoilt: the regression by which a scorecard tells a suite's power.
 STOPPED_AT = 0.2
-"""Share of the answers spoilt: the regression by which a scorecard tells a suite's power."""
 
 
 def report(name: str, *, settings: Settings, num_examples: int = NUM_EXAMPLES) -> Report:
@@ -306,7 +306,9 @@ def _sweep(stages: Mapping[str, JsonValue]) -> SweepLines | None:
     record = read_as(SweepRecord, stages["sweep"]) if "sweep" in stages else None
     if record is None:
         return None
-    trials = [_trial(trial, index == record.chosen) for index, trial in enumerate(record.trials)]
+    trials = []
+    for index, trial in enumerate(record.trials):
+        trials.append(_trial(trial, index == record.chosen))
     return SweepLines(
         trials=tuple(trials),
         seconds=record.seconds,

@@ -239,7 +239,9 @@ def verdict_bars(planted: Sequence[Planted]) -> Markup:
             parts.append(_rect(f"bar-{kind}", x, top, step - 6, height * share))
             top += height * share
         parts.append(_text(x + step / 2 - 3, height + 13, f"{point.corrupted:.0%}", "middle"))
-    shares = [f"{one.corrupted:.0%} spoilt: {one.passes.share:.0%} pass" for one in planted]
+    shares = []
+    for one in planted:
+        shares.append(f"{one.corrupted:.0%} spoilt: {one.passes.share:.0%} pass")
     words = ", ".join(shares)
     return _svg(WIDTH, height + 17, parts, words)
 

@@ -108,7 +108,10 @@ def _split_faults(spec: Spec) -> Iterator[tuple[bool, str]]:
         "share such as 5%",
     )
     for data in spec.all_data:
-        shares = [split for split in (data.selection, data.gate) if isinstance(split, float)]
+        shares = []
+        for split in (data.selection, data.gate):
+            if isinstance(split, float):
+                shares.append(split)
         yield (
             sum(shares) >= 1,
             "data.selection and data.gate together leave nothing to train on; make one of the "

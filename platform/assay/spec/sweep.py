@@ -12,8 +12,8 @@ from assay.spec.training.rates import LearningRate
 
 Scalar = bool | int | float | str
 
+# Learning rates that a range test proposes.
 NUM_AUTO_RATES = 3
-"""Learning rates that a range test proposes."""
 
 
 class LogUniform(Block):
@@ -43,7 +43,10 @@ class Range(Block):
 
     @model_validator(mode="after")
     def _one_range(self) -> "Range":
-        given = [ends for ends in (self.uniform, self.loguniform, self.randint) if ends is not None]
+        given = []
+        for ends in (self.uniform, self.loguniform, self.randint):
+            if ends is not None:
+                given.append(ends)
         if len(given) != 1:
             raise ValueError("say one of uniform, loguniform, randint")
         if given[0][0] >= given[0][1]:

@@ -275,7 +275,10 @@ def _faults(record: GateRecord) -> list[str]:
         "verdict": (told.outcome, overall(found)),
         "number of limits": (len(told.limits), len(found)),
     }
-    faults = [f"another {name}" for name, (said, is_so) in facts.items() if said != is_so]
+    faults = []
+    for name, (said, is_so) in facts.items():
+        if said != is_so:
+            faults.append(f"another {name}")
     for said_limit, limit in zip(told.limits, found, strict=False):
         if not _same(said_limit, limit):
             faults.append(f"{limit.task} {limit.metric} is {limit.outcome}: {limit.reason}")

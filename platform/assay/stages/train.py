@@ -30,8 +30,8 @@ from assay.store.lock import held
 VERSION = 5
 
 MOST_LOOKS = 5
+# Of the time that training takes, for looks at the selection loss that nobody asked for.
 LOOKS_SHARE = 0.05
-"""Of the time that training takes, for looks at the selection loss that nobody asked for."""
 
 Fit = Callable[..., TrainingOutcome | PauseReport]
 """`ray_train.fit`, or something that does the same on workers that are there already."""

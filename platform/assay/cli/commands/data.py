@@ -14,8 +14,8 @@ from assay.spec.spec import Spec
 from assay.text import padded, width
 
 BAR = 40
+# Characters of a part that are shown; of a longer one, its two ends.
 LONGEST_PART = 800
-"""Characters of a part that are shown; of a longer one, its two ends."""
 COLUMNS = (
     ("read", "num_read"),
     ("train", "num_train"),
@@ -27,8 +27,8 @@ COLUMNS = (
     ("quotes the gate", "num_in_gate"),
     ("beyond max_samples", "num_beyond_max"),
 )
+# Columns; the others only where they count anything.
 ALWAYS_SHOWN = 4
-"""Columns; the others only where they count anything."""
 
 
 def show_data(

@@ -66,7 +66,10 @@ def _key(cls: type[Block], found: Entry) -> str:
 def _block(cls: type[Block], path: str) -> str:
     """What a block says of itself, and its keys; empty where there is none."""
     location = tuple(path.split(".")) if path else ()
-    inside = [one for one in _every(cls) if one.path.startswith(f"{path}." if path else "")]
+    inside = []
+    for one in _every(cls):
+        if one.path.startswith(f"{path}." if path else ""):
+            inside.append(one)
     keys = [one for one in inside if _depth(one.path) == len(location) + 1]
     keys = keys or [one for one in inside if _depth(one.path) == len(location) + 2]
     text = textwrap.wrap(about(cls, location), WIDTH)

@@ -49,11 +49,11 @@ THINKS_UNLESS_TOLD = re.compile(r"\bQwen3(\.\d+)?-\d+(\.\d+)?B(-A\d+B)?(-Base|-F
 """Qwen3's models with both ways of answering; those of July 2025 and the embedders have other
 names."""
 MAX_LINE = 2**20
+# Tokens that a template, an instruction and a system prompt put around a text, about.
 AROUND = 50
-"""Tokens that a template, an instruction and a system prompt put around a text, about."""
 
+# Weights beyond which trying three rates costs more than a first run should.
 SWEPT_UP_TO = 3e9
-"""Weights beyond which trying three rates costs more than a first run should."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from assay.settings import Settings
 if TYPE_CHECKING:
     from assay.records.gate import Outcome
 
+# Of a self-test on a model's files; with none it is the same model, asked once more.
 DEFAULT_NOISES = (0.0, 0.1, 0.3)
-"""Of a self-test on a model's files; with none it is the same model, asked once more."""
 
 
 @click.group()

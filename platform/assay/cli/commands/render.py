@@ -16,8 +16,8 @@ from assay.spec.block import Block
 from assay.spec.spec import Spec
 from assay.text import width as columns_of
 
+# Comments are aligned no further to the right than this, except behind longer lines.
 WIDEST = 60
-"""Comments are aligned no further to the right than this, except behind longer lines."""
 
 
 @dataclass(frozen=True)

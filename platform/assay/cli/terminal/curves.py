@@ -12,10 +12,10 @@ from assay.records.stages import LossPoint, SweepRecord, TrialRecord
 WIDTH, HEIGHT = 64, 12
 COLOURS = ("cyan", "yellow", "magenta", "blue", "red", "white")
 CHOSEN = "bold green"
+# Bits of a braille character's dots, row by row (Unicode 2800 to 28FF).
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
-"""Bits of a braille character's dots, row by row (Unicode 2800 to 28FF)."""
+# Losses above so many times the highest first one are not drawn.
 HIGHEST = 2.0
-"""Losses above so many times the highest first one are not drawn."""
 
 
 def print_sweep(console: Console, sweep: SweepRecord) -> None:

@@ -32,8 +32,8 @@ from assay.reporting.words import items_asked, reasoning
 
 POLL_S = 0.25
 PLAIN_EVERY_S = 10.0
+# Selection losses on the way.
 MOST_SHOWN = 5
-"""Selection losses on the way."""
 LESS = "`early_stopping: {}` keeps the best weights; fewer epochs, more data or dropout help"
 NAME_WIDTH = len("contamination")
 """Of a column of stages."""

@@ -24,13 +24,13 @@ from assay.spec.train import TrainSpec
 KEPT = "kept.json"
 TRAINER_STATE = "trainer_state.json"
 STOP_POLL_S = 0.5
+# A loss of so many times the first one is no longer learning anything.
 EXPLODED = 3.0
-"""A loss of so many times the first one is no longer learning anything."""
+# So many log lines in a row.
 EXPLODED_LINES = 3
-"""So many log lines in a row."""
 
+# Early stopping looks so many times in a run, when the spec does not say how often.
 LOOKS = 10
-"""Early stopping looks so many times in a run, when the spec does not say how often."""
 
 GO_ON, SAVE, STOP = 0, 1, 2
 

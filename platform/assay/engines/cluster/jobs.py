@@ -24,18 +24,18 @@ from assay.errors import PlaceError, Unreachable, UsageError
 RESOLVED_SPEC = "assay-spec.yaml"
 """The spec's name in the folder that `pack` makes."""
 
+# Ray's own limit is 512 MiB for the zipped folder.
 MAX_UPLOAD_BYTES = 500 * 10**6
-"""Ray's own limit is 512 MiB for the zipped folder."""
 
+# A connection that brings no output for so long is opened anew: it may have been lost without a
+# sign.
 QUIET_S = 60.0
-"""A connection that brings no output for so long is opened anew: it may have been lost without a
-sign."""
 
+# How long `submit` waits for the agent of a head that has only just started.
 AGENT_WAIT_S = 120.0
-"""How long `submit` waits for the agent of a head that has only just started."""
 
+# How long `follow` tries to reach a cluster that it has already spoken to.
 PATIENCE_S = 600.0
-"""How long `follow` tries to reach a cluster that it has already spoken to."""
 
 CHATTY = (
     "dashboard.modules.dashboard_sdk",

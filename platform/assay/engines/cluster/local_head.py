@@ -23,9 +23,9 @@ START_TIMEOUT_S = 60.0
 _started: list["subprocess.Popen[bytes]"] = []
 """Heads of this process, kept because Python warns of those that it forgets."""
 STOP_TIMEOUT_S = 10.0
+# What `ray job stop` leaves a run to write a checkpoint, before it is killed; Ray's own 3 seconds
+# are few.
 JOB_STOP_WAIT_S = 15
-"""What `ray job stop` leaves a run to write a checkpoint, before it is killed; Ray's own 3 seconds
-are few."""
 MARK = "ASSAY_LOCAL_HEAD"
 """Environment variable that everything started by the head inherits; its value is the place's
 home."""
@@ -116,7 +116,10 @@ def is_running(settings: Settings) -> bool:
 
 def environment(settings: Settings) -> dict[str, str]:
     """The environment of the head, and of whatever talks to it."""
-    inherited = {name: value for name, value in os.environ.items() if name != "ASSAY_TOKEN"}
+    inherited = {}
+    for name, value in os.environ.items():
+        if name != "ASSAY_TOKEN":
+            inherited[name] = value
     return {
         **inherited,
         **SERVE_ENV,
@@ -251,7 +254,10 @@ def _answers(settings: Settings) -> bool:
 
 
 def _last_words(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = []
+    for line in log.read_text(errors="replace").splitlines():
+        if line.strip():
+            lines.append(line.strip())
     if lines:
         return lines[-1]
     return "it said nothing"

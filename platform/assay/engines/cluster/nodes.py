@@ -25,7 +25,10 @@ def running_cluster(dashboard_url: str, token: str) -> Cluster | None:
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             summaries = json.loads(answer.read())["data"]["summary"]
-        nodes = [_node(summary) for summary in summaries if summary["raylet"]["state"] == "ALIVE"]
+        nodes = []
+        for summary in summaries:
+            if summary["raylet"]["state"] == "ALIVE":
+                nodes.append(_node(summary))
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             raise PlaceError(f"the cluster at {dashboard_url} refuses the token") from error
@@ -46,7 +49,10 @@ def running_cluster(dashboard_url: str, token: str) -> Cluster | None:
 def _node(summary: dict[str, Any]) -> Node:
     """One node; its memory and its GPUs' are None until the node has told of them."""
     resources = summary["raylet"].get("resourcesTotal", {})
-    gpu_mib = [gpu["memoryTotal"] for gpu in summary.get("gpus") or [] if gpu.get("memoryTotal")]
+    gpu_mib = []
+    for gpu in summary.get("gpus") or []:
+        if gpu.get("memoryTotal"):
+            gpu_mib.append(gpu["memoryTotal"])
     memory = summary.get("mem") or [0]
     return Node(
         count=1,

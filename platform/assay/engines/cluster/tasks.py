@@ -30,8 +30,8 @@ WORKER_ENV = {
 HEAD = "node:__internal_head__"
 """A resource that the head alone has."""
 
+# Another worker, with its imports, is worth while once there is so much more to do.
 CALLS_PER_WORKER = 4
-"""Another worker, with its imports, is worth while once there is so much more to do."""
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+# Status codes that come back however often one asks. A 404 does pass: Serve gives it while a
+# route comes up.
 REFUSALS = (400, 401, 403, 405, 413, 415, 422)
-"""Status codes that come back however often one asks. A 404 does pass: Serve gives it while a route
-comes up."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from assay.records.gate import TaskResult
 from assay.records.record import digest_of
 from assay.spec.gate import TaskSettings
 
+# In so many parts a task is asked that may be stopped early.
 BLOCKS = 8
-"""In so many parts a task is asked that may be stopped early."""
 
 
 @dataclass(frozen=True)

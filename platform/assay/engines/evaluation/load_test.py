@@ -24,15 +24,15 @@ from assay.spec.suite.measured import LoadSpec
 if TYPE_CHECKING:
     import httpx
 
+# Parts of the measurement whose throughput is told apart, of a second or more each.
 WINDOWS = 20
-"""Parts of the measurement whose throughput is told apart, of a second or more each."""
+# How often the engine's memory is looked at.
 SAMPLE_S = 0.5
-"""How often the engine's memory is looked at."""
+# Of plain English, where the server does not tell.
 WORDS_A_TOKEN = 0.75
-"""Of plain English, where the server does not tell."""
+# Of the two prompts from which it is learned how many tokens a word has; both fit into any
+# context.
 FEW_WORDS, MORE_WORDS = 2, 10
-"""Of the two prompts from which it is learned how many tokens a word has; both fit into any
-context."""
 WORDS = (
     "the",
     "river",

@@ -17,8 +17,8 @@ from assay.engines.models import folders
 from assay.errors import StageFailed
 from assay.records.gate import ModelForm, ParityPair
 
+# Likeliest tokens that are kept at each place; vLLM tells no more.
 NUM_TOLD = 20
-"""Likeliest tokens that are kept at each place; vLLM tells no more."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,9 @@ def _notes(
         if not item.error:
             responses.append(item.response)
             rights.append(references(loaded, doc))
-    notes = {name: text_metrics.corpus_score(name, responses, rights) for name in metrics}
+    notes = {}
+    for name in metrics:
+        notes[name] = text_metrics.corpus_score(name, responses, rights)
     if "auto" in metrics:
         notes["auto"] = str((loaded.config.metadata or {}).get("auto_note", ""))
     return {name: note for name, note in notes.items() if note}

@@ -25,8 +25,8 @@ from assay.errors import UsageError
 from assay.loader.named import chat_templates
 from assay.records.progress import Progress
 
+# Stop sequences that OpenAI's API takes.
 MAX_STOPS = 4
-"""Stop sequences that OpenAI's API takes."""
 DEFAULT_MAX_GEN_TOKS = 256
 LENGTHS = ("max_gen_toks", "max_tokens", "max_new_tokens", "max_completion_tokens")
 """What task files call the longest answer."""
@@ -305,7 +305,9 @@ def _with_turns(
 ) -> list[dict[str, str]]:
     """A prompt in which the question is a whole chat; a system message of the chat's own takes the
     place of the task's. Solved examples stay before it."""
-    chat = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in turns]
+    chat = []
+    for turn in turns:
+        chat.append({"role": str(turn["role"]), "content": str(turn["content"])})
     before = list(messages[:-1])
     if chat[0]["role"] == "system":
         before = [message for message in before if message["role"] != "system"]

@@ -23,8 +23,8 @@ from assay.records.record import digest_of
 
 Config = dict[str, Any]
 
+# In one task file, all aliases written out.
 MOST_VALUES = 100_000
-"""In one task file, all aliases written out."""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Any
 from assay.engines.evaluation.template_process import HEADER, write_message
 from assay.errors import UsageError
 
+# How long one template may take for one document. The tasks of lm-eval take less than a
+# millisecond.
 RENDER_S = 5.0
-"""How long one template may take for one document. The tasks of lm-eval take less than a
-millisecond."""
 
 
 class Renderer:

@@ -20,18 +20,18 @@ from typing import Any, NoReturn
 
 from assay.spec.gate import TaskSettings
 
+# Rises when an answer would score otherwise than before.
 VERSION = 1
-"""Rises when an answer would score otherwise than before."""
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 NAMES = ("bleu", "chrf", *ROUGE, "token_f1", "contains", "regex", "json_valid", "json_schema")
 
+# How long one regular expression may search one answer.
 SEARCH_S = 1.0
-"""How long one regular expression may search one answer."""
 
+# Words of the answer times words of the reference: ROUGE-L takes some 2 s for so many.
 MAX_CELLS = 4_000_000
-"""Words of the answer times words of the reference: ROUGE-L takes some 2 s for so many."""
 
 _KANA_AND_THAI = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff"
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -64,7 +64,9 @@ def corpus_score(name: str, responses: Sequence[str], references: Sequence[Seque
         return ""
     most = max(map(len, references))
     # sacrebleu takes the first reference of every answer, then the second of every answer, ...
-    streams = [[each[n] if n < len(each) else None for each in references] for n in range(most)]
+    streams = []
+    for n in range(most):
+        streams.append([each[n] if n < len(each) else None for each in references])
     everything = "".join(reference for each in references for reference in each)
     if name == "bleu":
         metric = _bleu(_bleu_tokenizer(everything), False)

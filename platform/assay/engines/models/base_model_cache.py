@@ -9,8 +9,8 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+# Tensors that are compared, spread over the model.
 NUM_WITNESSES = 8
-"""Tensors that are compared, spread over the model."""
 
 _kept: dict[tuple[object, ...], tuple[Any, str]] = {}
 _lent: dict[int, tuple[tuple[object, ...], str]] = {}

@@ -88,10 +88,11 @@ def attend(
         # and 3.6 ms), which is far more than it takes to convert.
         parts = tuple(part.float() for part in parts)
     texts = zip(*(part.split(sizes, 2) for part in parts), strict=True)
-    attended = [
-        scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=True)
-        for q, k, v in texts
-    ]
+    attended = []
+    for q, k, v in texts:
+        attended.append(
+            scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=True)
+        )
     return torch.cat(attended, 2).transpose(1, 2).to(precision).contiguous(), None
 
 

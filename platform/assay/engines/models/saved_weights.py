@@ -26,7 +26,10 @@ def check_saved(folder: Path, model: Any, *, doubled_ranks: bool = False) -> Non
     if doubled_ranks:
         found = {name: _halved(name, shape) for name, shape in found.items()}
     alike = _tied(model)
-    missing = [name for name in wanted if not any(one in found for one in alike.get(name, [name]))]
+    missing = []
+    for name in wanted:
+        if not any(one in found for one in alike.get(name, [name])):
+            missing.append(name)
     wrong = [name for name in found if name in wanted and found[name] != wanted[name]]
     unknown = [name for name in found if name not in wanted]
     for what, those in (

@@ -4,8 +4,8 @@ import json
 import struct
 from pathlib import Path
 
+# Bytes; safetensors allows no more.
 MAX_HEADER = 100 * 2**20
-"""Bytes; safetensors allows no more."""
 
 
 def of_folder(folder: Path) -> frozenset[str]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from assay.errors import UsageError
 
+# Raised when the same seed gives other bytes.
 VERSION = 1
-"""Raised when the same seed gives other bytes."""
 
 
 def add_noise(source: Path, target: Path, noise: float, seed: int) -> None:
@@ -28,7 +28,9 @@ def add_noise(source: Path, target: Path, noise: float, seed: int) -> None:
             continue
         with safe_open(str(file), framework="pt") as weights:
             names = sorted(weights.keys())
-            tensors = {name: _noised(weights.get_tensor(name), noise, generator) for name in names}
+            tensors = {}
+            for name in names:
+                tensors[name] = _noised(weights.get_tensor(name), noise, generator)
             save_file(tensors, str(target / file.name), metadata=weights.metadata())
 
 

@@ -130,7 +130,9 @@ def _rewarded(trainer: Any, grpo: GrpoSpec, prompts: list[dict[str, Any]]) -> li
     for tokens in ids:
         text = tokenizer.decode(tokens, skip_special_tokens=True)
         replies.append([{"role": "assistant", "content": text}])
-    chats = [[*one["prompt"], *reply] for one, reply in zip(prompts, replies, strict=True)]
+    chats = []
+    for one, reply in zip(prompts, replies, strict=True):
+        chats.append([*one["prompt"], *reply])
     answers = [one["answer"] for one in prompts]
     total = torch.zeros(len(prompts))
     for spec, function, its_tokenizer in zip(

@@ -80,7 +80,10 @@ def watch_type() -> Any:
             self.checkpointing.history.append(point)
             for tracker in self.trackers:
                 tracker.tell(point)
-            measured = [one.selection_loss for one in history if one.selection_loss is not None]
+            measured = []
+            for one in history:
+                if one.selection_loss is not None:
+                    measured.append(one.selection_loss)
             progress = Progress(
                 num_steps=state.max_steps,
                 memory_bytes=peak_memory_bytes(self.job.on_gpu),

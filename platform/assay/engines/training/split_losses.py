@@ -105,12 +105,15 @@ def _over_split(trainer: Any, file: str, read: Callable[[Any, Batch], list[T]]) 
     with torch.no_grad():
         for number in range(math.ceil(len(split) / (size * world))):
             first = (number * world + rank) * size
-            chosen = [split[index] for index in range(first, min(first + size, len(split)))]
+            chosen = []
+            for index in range(first, min(first + size, len(split))):
+                chosen.append(split[index])
             batch = trainer.data_collator(chosen or [split[0]])
             values = read(
                 trainer, {name: tensor.to(trainer.args.device) for name, tensor in batch.items()}
             )
-            mine += [(unit.number, value) for unit, value in zip(chosen, values, strict=False)]
+            for unit, value in zip(chosen, values, strict=False):
+                mine.append((unit.number, value))
     trainer.model_wrapped.train(was_training)
     everyone: list[list[tuple[int, T]]] = [[] for _ in range(world)]
     dist.all_gather_object(everyone, mine)

@@ -12,11 +12,11 @@ from assay.engines.workers.retry import Stopped, run_with_retries
 from assay.records.stages import TrainingOutcome
 from assay.spec.train import TrainSpec
 
+# Time for a checkpoint after the run was asked to stop.
 STOP_WITHIN_S = 8.0
-"""Time for a checkpoint after the run was asked to stop."""
 
+# Longer than Ray takes to take back what ended workers held.
 RELEASE_S = 15.0
-"""Longer than Ray takes to take back what ended workers held."""
 
 KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",

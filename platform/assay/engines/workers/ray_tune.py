@@ -22,8 +22,8 @@ from assay.spec.sweep import Range, Scalar
 
 STOP_WITHIN_S = 9.0
 METRIC = "loss"
+# What the search is told of a trial that failed.
 FAILED_LOSS = 1e9
-"""What the search is told of a trial that failed."""
 
 
 @dataclass(frozen=True)

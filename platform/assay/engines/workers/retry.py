@@ -99,7 +99,10 @@ def smaller(train: TrainSpec) -> TrainSpec | None:
     """The same training with at most half the examples in a forward pass, and as many in a step;
     None at one."""
     share = train.global_batch_size // train.num_workers
-    sizes = [size for size in range(1, train.examples_per_worker // 2 + 1) if share % size == 0]
+    sizes = []
+    for size in range(1, train.examples_per_worker // 2 + 1):
+        if share % size == 0:
+            sizes.append(size)
     if sizes:
         return _changed(train, micro_batch_size=sizes[-1])
     return None
@@ -193,7 +196,10 @@ def _last_line(text: str, pattern: re.Pattern[str]) -> str:
 def _with_workers(train: TrainSpec, fits: int) -> TrainSpec:
     """As many workers as fit, no fewer than allowed, with the same global batch; as it is where too
     few fit."""
-    able = [n for n in range(train.min_workers or 1, fits + 1) if train.global_batch_size % n == 0]
+    able = []
+    for n in range(train.min_workers or 1, fits + 1):
+        if train.global_batch_size % n == 0:
+            able.append(n)
     if not able or able[-1] == train.num_workers:
         return train
     share = train.global_batch_size // able[-1]

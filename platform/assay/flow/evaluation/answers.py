@@ -27,8 +27,8 @@ from assay.stages.context import Work
 
 ELSEWHERE: Literal["elsewhere"] = "elsewhere"
 """The slot, and the engine, of a server that is not ours."""
+# In flight to such a server, which has others to answer.
 REQUESTS_TO_A_URL = 16
-"""In flight to such a server, which has others to answer."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,9 @@ def server(subject: ModelRef, api_key: str) -> DeploymentRecord:
         if model:
             raise UsageError(f"{url} has no model {model!r}; {there}")
         raise UsageError(f"say which model of {url}: {there}")
-    said = {key: offered[model].get(key) for key in ("id", "root", "owned_by", "max_model_len")}
+    said = {}
+    for key in ("id", "root", "owned_by", "max_model_len"):
+        said[key] = offered[model].get(key)
     known = digest_of([url, said, subject.revision or secrets.token_hex(16)])
     return DeploymentRecord(
         slot=ELSEWHERE,

@@ -132,7 +132,10 @@ class RunContext:
         if grpo is None or all(reward.name != "reward_model" for reward in grpo.rewards):
             return None
         before = self.spec.train_steps[:index]
-        scoring = [i for i, train in enumerate(before) if train.objective.reward is not None]
+        scoring = []
+        for i, train in enumerate(before):
+            if train.objective.reward is not None:
+                scoring.append(i)
         return self.record(numbered("merge", scoring[-1]), ModelRecord)
 
     def teacher(self, index: int) -> ModelRecord | None:
@@ -170,7 +173,9 @@ class RunContext:
         """What was found in the data of all training runs."""
         if not self.checks_contamination:
             return None
-        names = [numbered("contamination", index) for index in range(len(self.spec.train_steps))]
+        names = []
+        for index in range(len(self.spec.train_steps)):
+            names.append(numbered("contamination", index))
         found = [self.record(name, ContaminationRecord) for name in names]
         pending = next((record for record in found if isinstance(record, Pending)), None)
         if pending is not None:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 STAGE = "judge"
 VERSION = 1
+# Disagreements that a record keeps.
 NUM_SHOWN = 10
-"""Disagreements that a record keeps."""
 
 
 def measured_judge(suite: SuiteSpec, root: Path, ledger: "Ledger") -> JudgeAgreement | None:
@@ -71,7 +71,9 @@ def measure_judge(
     ledger.open_run(name, name="(gate selftest)", spec='{"kind":"judge"}', started_by=starter)
     attempt = ledger.begin_stage(name, STAGE, _key(judge, labels_digest, suite.confidence))
     try:
-        answers = [judges.Answer(label.question, label.answer, label.reference) for label in labels]
+        answers = []
+        for label in labels:
+            answers.append(judges.Answer(label.question, label.answer, label.reference))
         judged = judges.scores(judge, answers, settings.home / JUDGES)
         if failed := [one.error for one in judged if one.score is None and not one.is_unread]:
             raise StageFailed(

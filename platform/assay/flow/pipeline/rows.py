@@ -15,8 +15,8 @@ from assay.reporting.data_card import data_card
 from assay.spec.spec import Spec
 from assay.store.ledger import Ledger, RunRow
 
+# Of an id.
 FEWEST_DIGITS = 6
-"""Of an id."""
 FINISHED = ("done", "cached")
 HOLD_WEIGHTS = ("train", "merge", "compress")
 
@@ -75,7 +75,10 @@ def stories(ledger: Ledger, wanted: str, run: str | None) -> list[RowStory]:
 def models_of(ledger: Ledger, wanted: str) -> list[RowModel]:
     """Every artifact that was trained on the row, or made of one that was."""
     found = []
-    stories_left = [story for story in stories(ledger, wanted, None) if story.example is not None]
+    stories_left = []
+    for story in stories(ledger, wanted, None):
+        if story.example is not None:
+            stories_left.append(story)
     for run, first in {story.run: story.stage for story in reversed(stories_left)}.items():
         trained = False
         for stage in ledger.stages(run):

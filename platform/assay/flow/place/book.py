@@ -55,6 +55,10 @@ def read_place(settings: Settings, ledger: Ledger) -> Place:
             "the place's policy was signed by another version of Assay, which knew other keys; set "
             f"it again (`assay policy set`): {str(error).splitlines()[0]}"
         ) from error
-    revoked = [token for one in said if isinstance(one, Revocation) for token in one.tokens]
+    revoked = []
+    for one in said:
+        if isinstance(one, Revocation):
+            for token in one.tokens:
+                revoked.append(token)
     tokens = tuple(one for one in said if isinstance(one, Grant))
     return Place(policy, tokens, frozenset(revoked))

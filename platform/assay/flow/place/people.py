@@ -47,7 +47,10 @@ def revoke(settings: Settings, who: str) -> list[Grant]:
     actor = act(settings, ledger, "admin")
     place, now = read_place(settings, ledger), ledger.grants.now()
     valid = [one for one in place.tokens if place.is_valid(one, now)]
-    gone = [one for one in valid if who == one.token or folded_name(who) == folded_name(one.name)]
+    gone = []
+    for one in valid:
+        if who == one.token or folded_name(who) == folded_name(one.name):
+            gone.append(one)
     if not gone:
         raise UsageError(f"{who} has no token that opens anything; `assay users list` has them all")
     admins = [one for one in valid if "admin" in one.roles and one not in gone]

@@ -19,8 +19,8 @@ from assay.spec.data import DataSpec, HeldOut
 from assay.spec.train import TrainSpec
 from assay.spec.values.metrics import fitting_metric, num_words
 
+# Data of more bytes is not read for a plan.
 MOST_BYTES_READ = 32 * 2**20
-"""Data of more bytes is not read for a plan."""
 
 
 def data_plans(

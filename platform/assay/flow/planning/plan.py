@@ -60,8 +60,8 @@ from assay.spec.train import TrainSpec
 if TYPE_CHECKING:
     from assay.store.ledger import Ledger
 
+# Weights from which on a plan says what disk the artifacts take.
 LARGE = 10_000_000_000
-"""Weights from which on a plan says what disk the artifacts take."""
 
 
 def plan(

@@ -26,8 +26,8 @@ from assay.spec.spec import FORMATS, Spec
 from assay.spec.steps import step_names
 from assay.spec.train import TrainSpec
 
+# Of each step.
 REASONS_SHOWN = 3
-"""Of each step."""
 
 
 def data_preview(spec: Spec, *, step: int, num: int, root: Path, settings: Settings) -> Preview:

@@ -20,11 +20,11 @@ from assay.records.record import read_as
 if TYPE_CHECKING:
     from assay.store.ledger import Ledger
 
+# Changes of one stage that are listed.
 MOST_SHOWN = 6
-"""Changes of one stage that are listed."""
 DIGEST = re.compile(r"[0-9a-f]{64}")
+# Digits of a digest that people are shown.
 SHORT = 12
-"""Digits of a digest that people are shown."""
 
 
 def stage_plans(
@@ -162,7 +162,10 @@ class _History:
         previous = self.latest(stored.stage)
         if previous is None or previous.inputs is None:
             return []
-        known = {name: value for name, value in stored.inputs.items() if not _is_pending(value)}
+        known = {}
+        for name, value in stored.inputs.items():
+            if not _is_pending(value):
+                known[name] = value
         before = {name: previous.inputs.inputs.get(name) for name in known}
         return list(changes("", before, known))
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 EVALUATING = ("baseline", "champion", "gate")
 """Stages whose time is that of questions."""
+# Runs that are looked at, the newest first.
 MOST_RUNS = 20
-"""Runs that are looked at, the newest first."""
 
 
 class Guess(NamedTuple):
@@ -90,7 +90,9 @@ def _like_records(spec: Spec, ledger: "Ledger") -> dict[str, list[_Like]]:
 
 
 def _guess(stage: str, spec: Spec, amounts: Amounts, like: dict[str, list[_Like]]) -> Guess | None:
-    trainings = {numbered("train", index): index for index in range(len(spec.train_steps))}
+    trainings = {}
+    for index in range(len(spec.train_steps)):
+        trainings[numbered("train", index)] = index
     if stage in trainings:
         return _training(
             spec.train_steps[trainings[stage]], amounts.training[trainings[stage]], like

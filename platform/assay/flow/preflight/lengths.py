@@ -21,8 +21,8 @@ from assay.spec.objective import ObjectiveSpec
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
 
+# Columns that share a scale in W4A16.
 GROUP = 128
-"""Columns that share a scale in W4A16."""
 
 
 class BaseModel(NamedTuple):

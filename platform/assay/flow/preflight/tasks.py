@@ -16,8 +16,8 @@ from assay.loader.yaml.reader import Location
 from assay.spec.gate import HELD_OUT, LM_EVAL, Limit, TaskSettings
 from assay.spec.values.metrics import BY_NAME, HELD_OUT_CONFIG, metric_fault, metrics_of
 
+# Of a task's data; more is left to the evaluation.
 MOST_BYTES_READ = 32 * 2**20
-"""Of a task's data; more is left to the evaluation."""
 
 OTHER_NAMES = {
     "abstention": "over_abstention",

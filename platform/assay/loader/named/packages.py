@@ -10,7 +10,9 @@ def package_folders(package: str) -> list[Path]:
     nothing is imported. Dashes and underscores are the same."""
     module = package.replace("-", "_")
     spec = PathFinder.find_spec(module) if "." not in module else None
-    folders = [Path(place) for place in (spec.submodule_search_locations or [] if spec else [])]
+    folders = []
+    for place in spec.submodule_search_locations or [] if spec else []:
+        folders.append(Path(place))
     try:
         distribution = metadata.distribution(package)
     except (metadata.PackageNotFoundError, ValueError):

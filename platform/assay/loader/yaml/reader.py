@@ -20,8 +20,8 @@ from assay.loader.yaml.syntax_errors import explained
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
 MAX_NODES = 5_000
+# Blocks with syntax errors of one file that are left out and told.
 MAX_BROKEN_BLOCKS = 20
-"""Blocks with syntax errors of one file that are left out and told."""
 
 Location = tuple[str | int, ...]
 """Keys and list indices from the root to a value, such as `("train", "learning_rate")`."""
@@ -93,7 +93,9 @@ def read_around_errors(data: bytes, file: str) -> Document:
             # Where a block was left out, what its anchors named is gone, too: that is nobody's
             # mistake.
             is_first = not problems
-            problems += [one for one in error.problems if is_first or one.code != "alias"]
+            for one in error.problems:
+                if is_first or one.code != "alias":
+                    problems.append(one)
             found = _block_around(lines, error.problems[-1].line)
             if error.problems[-1].code not in ("yaml", "alias") or found is None:
                 raise InvalidInput(problems or error.problems) from None

@@ -1,10 +1,10 @@
 """The ids of runs: a name, a dash, and digits of a digest."""
 
+# 128 bits: nobody finds two specs with one id. Runs of older versions have 6 digits.
 NUM_DIGITS = 32
-"""128 bits: nobody finds two specs with one id. Runs of older versions have 6 digits."""
 
+# Enough to tell a place's runs apart; whatever is longer is found by its beginning.
 NUM_SHOWN = 10
-"""Enough to tell a place's runs apart; whatever is longer is found by its beginning."""
 
 
 def run_id_of(name: str, digest: str) -> str:

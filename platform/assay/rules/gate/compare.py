@@ -11,8 +11,8 @@ from assay.rules.gate.verdict import evaluate_limits
 from assay.spec.gate import Limit, SuiteSpec
 from assay.spec.values.metrics import CORPUS_WIDE
 
+# Confidence is not told beyond this.
 SUREST = 0.9999
-"""Confidence is not told beyond this."""
 
 SEARCH_STEPS = 12
 

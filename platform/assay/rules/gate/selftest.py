@@ -26,15 +26,15 @@ from assay.spec.values.metrics import CORPUS_WIDE, RIGHT
 if TYPE_CHECKING:
     from numpy.random import Generator
 
+# Shares of answers that are spoilt, from none to nearly every second.
 SPOILT = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
-"""Shares of answers that are spoilt, from none to nearly every second."""
 
+# Of each bound of a rate. A suite's self-test has some ten rates, and should not be alarmed by
+# chance.
 RATE_CONFIDENCE = 0.995
-"""Of each bound of a rate. A suite's self-test has some ten rates, and should not be alarmed by
-chance."""
 
+# A model that is good enough should pass in this share of the draws.
 WANTED_POWER = 0.8
-"""A model that is good enough should pass in this share of the draws."""
 
 Scores = dict[str, float]
 

@@ -17,8 +17,8 @@ from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pe
 from assay.rules.statistics.quantiles import quantile, quantile_lower, quantile_upper
 from assay.spec.suite.measured import ServiceSpec
 
+# Parts of a measurement from which on a throughput has bounds.
 FEWEST_WINDOWS = 5
-"""Parts of a measurement from which on a throughput has bounds."""
 
 
 def evaluate_service(
@@ -62,7 +62,9 @@ def _percentile(measured: ServiceMeasurement, asked: Asked) -> Seen:
 def _throughput(measured: ServiceMeasurement, asked: Asked) -> Seen:
     from scipy.stats import t as student
 
-    windows = [rate / max(1, measured.num_engines) for rate in measured.window_tokens_per_s]
+    windows = []
+    for rate in measured.window_tokens_per_s:
+        windows.append(rate / max(1, measured.num_engines))
     check_measured(windows)
     n = len(windows)
     if n < FEWEST_WINDOWS:

@@ -15,20 +15,20 @@ from assay.rules.planning.power import difference_limit, score_difference_limit,
 from assay.spec.values.metrics import SHORT_WORDS
 
 CONFIDENCE = 0.95
+# Of the data that may be sealed: round ones, and a fifth at most.
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
-"""Of the data that may be sealed: round ones, and a fifth at most."""
 FEWEST_SAMPLES = 100
+# Share of one answer from which on always giving it is what a model must beat.
 COMMON = 0.1
-"""Share of one answer from which on always giving it is what a model must beat."""
+# Share of one answer beyond which the data tells nothing apart.
 NOTHING_ELSE = 0.97
-"""Share of one answer beyond which the data tells nothing apart."""
+# Over the base model, in exact matches, that samples are counted for; training on these very
+# questions' kind is to show more than a few points.
 GAIN = 0.1
-"""Over the base model, in exact matches, that samples are counted for; training on these very
-questions' kind is to show more than a few points."""
+# The same in ROUGE-L.
 SCORE_GAIN = 0.05
-"""The same in ROUGE-L."""
+# Of answers that are to be JSON.
 JSON_PERCENT = 90
-"""Of answers that are to be JSON."""
 
 Form = Literal["answers", "labels", "preferences"]
 

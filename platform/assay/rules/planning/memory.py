@@ -30,22 +30,22 @@ from assay.spec.train import TrainSpec
 
 GIB = 2**30
 
+# A worker's process before it holds a model: the interpreter with Ray, torch, transformers, peft
+# and DeepSpeed imported and its communication set up: what `make bench-plan` measured of a model
+# of 123,200 weights.
 CPU_RUNTIME = 690 * 2**20
-"""A worker's process before it holds a model: the interpreter with Ray, torch, transformers, peft
-and DeepSpeed imported and its communication set up: what `make bench-plan` measured of a model of
-123,200 weights."""
 
+# vLLM's CPU build before it holds a model. An allowance: it was not measured here.
 SERVE_CPU_RUNTIME = 3 * GIB // 2
-"""vLLM's CPU build before it holds a model. An allowance: it was not measured here."""
 
+# vLLM on a GPU before it holds a model. An allowance: it was not measured here.
 SERVE_GPU_RUNTIME = GIB
-"""vLLM on a GPU before it holds a model. An allowance: it was not measured here."""
 
+# What `engines/models/deepspeed_config.py` sets for gathering and reducing.
 BUCKET_ELEMENTS = 50_000_000
-"""What `engines/models/deepspeed_config.py` sets for gathering and reducing."""
 
+# DeepSpeed's `stage3_max_live_parameters`.
 MAX_LIVE_ELEMENTS = 1_000_000_000
-"""DeepSpeed's `stage3_max_live_parameters`."""
 
 WEIGHT_BYTES: dict[Scheme, float] = {
     "none": 2,
@@ -178,9 +178,9 @@ def serving_memory(
     )
 
 
+# Of a weight: `merge` adds an adapter in fp32, and `compress` quantizes what it has loaded in
+# bf16.
 MERGING_BYTES, COMPRESSING_BYTES = 4, 2
-"""Of a weight: `merge` adds an adapter in fp32, and `compress` quantizes what it has loaded in
-bf16."""
 
 
 def loaded_memory(shape: ModelShape, width: int, what: str) -> MemoryEstimate:

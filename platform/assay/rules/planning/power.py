@@ -7,19 +7,19 @@ from statistics import NormalDist
 from assay.records.plan import LimitPlan
 from assay.rules.statistics.power import Direction
 
+# A limit is called shown when it is met in this share of all cases.
 POWER = 0.8
-"""A limit is called shown when it is met in this share of all cases."""
 
+# Share of the items that one of two models answers rightly and the other does not. It is not
+# known before both have answered; the margin that can be shown grows with its square root.
 ASSUMED_DISCORDANCE = 0.2
-"""Share of the items that one of two models answers rightly and the other does not. It is not known
-before both have answered; the margin that can be shown grows with its square root."""
 
+# The gain over another model that the items needed for `better_than` are counted for.
 WORTHWHILE = 0.05
-"""The gain over another model that the items needed for `better_than` are counted for."""
 
+# Standard deviation of scores such as ROUGE-L, and of their differences between two models. It is
+# not known before both have answered.
 ASSUMED_SPREAD = 0.2
-"""Standard deviation of scores such as ROUGE-L, and of their differences between two models. It is
-not known before both have answered."""
 
 MOST_ITEMS = 1_000_000
 

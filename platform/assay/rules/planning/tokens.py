@@ -4,15 +4,15 @@ has run."""
 import re
 from typing import NamedTuple
 
+# A vocabulary of so many entries or more has merges for many scripts (Qwen, Llama 3, Gemma,
+# DeepSeek); a smaller one mostly for English (SmolLM2, Llama 2), and splits other letters into
+# bytes.
 MANY_ENTRIES = 100_000
-"""A vocabulary of so many entries or more has merges for many scripts (Qwen, Llama 3, Gemma,
-DeepSeek); a smaller one mostly for English (SmolLM2, Llama 2), and splits other letters into
-bytes."""
 
+# Letters up to which an English word is mostly one token.
 WHOLE_WORD = 7
-"""Letters up to which an English word is mostly one token."""
+# Of what is longer, and of words in capitals (headings, base64).
 LETTERS_A_PART, CAPITALS_A_PART = 4, 2
-"""Of what is longer, and of words in capitals (headings, base64)."""
 
 
 class Script(NamedTuple):

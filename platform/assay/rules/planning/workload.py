@@ -8,8 +8,8 @@ from assay.records.plan import DataPlan, TrainingPlan
 from assay.spec.data import DataSpec
 from assay.spec.train import TrainSpec
 
+# Of some hundred batches the largest lies about so many standard deviations above the mean.
 DEVIATIONS = 3
-"""Of some hundred batches the largest lies about so many standard deviations above the mean."""
 
 
 def training_plan(train: TrainSpec, data: DataPlan) -> TrainingPlan:
@@ -33,11 +33,11 @@ def training_plan(train: TrainSpec, data: DataPlan) -> TrainingPlan:
     )
 
 
+# What a chat template puts around a message, about: its role and its end, in special tokens.
 TEMPLATE_TOKENS = 5
-"""What a chat template puts around a message, about: its role and its end, in special tokens."""
+# What many templates say by themselves where a chat brings no system message (SmolLM2's 26,
+# Qwen2.5's 20).
 SYSTEM_TOKENS = 25
-"""What many templates say by themselves where a chat brings no system message (SmolLM2's 26,
-Qwen2.5's 20)."""
 
 
 class Passage(NamedTuple):

@@ -9,8 +9,8 @@ from assay.records.gate import Scorecard
 from assay.records.releases.release import Approval
 from assay.spec.approval import ApprovalSpec, folded_name
 
+# How far ahead an approver's clock may be.
 CLOCK_SKEW_S = 60.0
-"""How far ahead an approver's clock may be."""
 
 
 def check_approval(

@@ -54,7 +54,9 @@ def _check(release: Statement, by_digest: dict[str, Statement]) -> None:
         at,
         held_at=intent.candidate.since,
     )
-    loaded = {str(key): str(value) for key, value in deployment.predicate["loaded"].items()}
+    loaded = {}
+    for key, value in deployment.predicate["loaded"].items():
+        loaded[str(key)] = str(value)
     check_same_deployment(
         scorecard,
         float(deployment.predicate["deployed_at"]),

@@ -6,19 +6,22 @@ from collections.abc import Sequence
 
 from assay.records.stages import LossPoint
 
+# Weight of what came before, in the mean that runs along the losses.
 SMOOTHING = 0.7
-"""Weight of what came before, in the mean that runs along the losses."""
+# Losses that were not finite are recorded as the largest float.
 FINITE = 1e300
-"""Losses that were not finite are recorded as the largest float."""
+# The rates that are tried stand so far apart.
 SPREAD = 3.0
-"""The rates that are tried stand so far apart."""
 
 
 def rates_to_try(history: Sequence[LossPoint]) -> tuple[float, float, float]:
     """The rate at which the loss falls fastest, with one below and one above it; the one above
     stays under the rate at which the loss was lowest. Raises `ValueError` when the loss never
     fell."""
-    points = [point for point in history if point.learning_rate > 0 and point.loss < FINITE]
+    points = []
+    for point in history:
+        if point.learning_rate > 0 and point.loss < FINITE:
+            points.append(point)
     smooth = _smoothed([point.loss for point in points])
     if len(points) < 4:
         raise ValueError("the loss was not finite for long enough to read anything off it")

@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from assay.rules.search.halving import TrialBudget
 
+# A learning rate is changed by a factor between 1 / WIDEST and WIDEST.
 WIDEST = 2.0
-"""A learning rate is changed by a factor between 1 / WIDEST and WIDEST."""
 
 
 def looks(num_looks: int) -> tuple[float, ...]:

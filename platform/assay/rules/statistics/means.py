@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from numpy import float64
     from numpy.typing import NDArray
 
+# How exactly a bound is found.
 TOLERANCE = 1e-7
-"""How exactly a bound is found."""
 
 
 @dataclass(frozen=True)

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from numpy import float64
     from numpy.typing import NDArray
 
+# Above this many pairs Tango's interval stands alone; it errs by some tenths of a point of
+# confidence at most.
 MOST_EXACT = 3_000
-"""Above this many pairs Tango's interval stands alone; it errs by some tenths of a point of
-confidence at most."""
 
+# Shares of discordant pairs at which the chance is taken.
 NUM_SHARES = 96
-"""Shares of discordant pairs at which the chance is taken."""
 
+# A chance that is left out of the sum.
 NEGLIGIBLE = 1e-15
-"""A chance that is left out of the sum."""
 
+# How exactly the bound is found.
 TOLERANCE = 1e-5
-"""How exactly the bound is found."""
 
 
 @lru_cache(maxsize=4096)

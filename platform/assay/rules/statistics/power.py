@@ -15,8 +15,8 @@ from assay.rules.statistics.proportions import (
 
 Direction = Literal["at_least", "at_most"]
 
+# Where the search for a number of items ends.
 MOST_ITEMS = 100_000
-"""Where the search for a number of items ends."""
 
 
 @lru_cache(maxsize=4096)

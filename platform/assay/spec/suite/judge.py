@@ -7,11 +7,11 @@ from pydantic import AfterValidator, Field, model_validator
 from assay.spec.block import Block, Fraction, later
 from assay.spec.values.templates import check_prompt
 
+# Of a judge's rubric and of its prompt's template.
 MAX_PROMPT_CHARACTERS = 20_000
-"""Of a judge's rubric and of its prompt's template."""
 
+# Between a judge's lowest and highest score.
 MAX_SCALE = 100
-"""Between a judge's lowest and highest score."""
 
 
 class JudgeSpec(Block):

@@ -121,8 +121,8 @@ HELD_OUT_CONFIG: Mapping[str, Any] = {
 """What decides on the metrics of the task `heldout`, which has no file before the data is
 prepared."""
 
+# Answers of so many words in the median can be expected word for word.
 SHORT_WORDS = 5
-"""Answers of so many words in the median can be expected word for word."""
 
 _LETTER = (
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
@@ -181,7 +181,9 @@ def own_scores(config: Mapping[str, Any]) -> frozenset[str] | None:
         if isinstance(entry, Mapping) and "metric" in entry:
             named.append(entry["metric"])
     # A metric may be a function of the task's own, which is then called by the function's name.
-    names = [name if isinstance(name, str) else getattr(name, "name", "") for name in named]
+    names = []
+    for name in named:
+        names.append(name if isinstance(name, str) else getattr(name, "name", ""))
     return frozenset(name for name in names if name and name not in _OF_NO_SAMPLE)
 
 
@@ -193,7 +195,10 @@ def metrics_of(
     own = own_scores(config)
     if own is None:
         return None
-    made = {name for name in BY_NAME if metric_fault(name, config, settings, judge) is None}
+    made = set()
+    for name in BY_NAME:
+        if metric_fault(name, config, settings, judge) is None:
+            made.add(name)
     filters = [entry.get("name") for entry in config.get("filter_list") or ()]
     if len(filters) > 1:
         filtered = {f"{score},{name}" for score in own for name in filters}

@@ -8,10 +8,10 @@ import re
 import sys
 
 MAX_CHARACTERS = 2_000
+# Of a pattern with its repetitions written out.
 MAX_NODES = 100_000
-"""Of a pattern with its repetitions written out."""
+# Of groups in groups: the compiler calls itself for each.
 MAX_DEPTH = 100
-"""Of groups in groups: the compiler calls itself for each."""
 
 _COUNT = re.compile(r"\{(\d*)(?:,(\d*))?\}")
 

@@ -186,7 +186,10 @@ class TrialScheduler:
         parameters = self.parameters[number]
         spec = trial_spec(self.sweep, self.trials.base, parameters)
         rungs = self.ladder.own_rungs(number)
-        results = [self.results[number, rung] for rung in rungs if (number, rung) in self.results]
+        results = []
+        for rung in rungs:
+            if (number, rung) in self.results:
+                results.append(self.results[number, rung])
         reports = [result.pause or result.failed_at for result in results]
         last = results[-1] if results else TurnResult()
         rates = ("learning_rate", CHANGES)

@@ -21,12 +21,12 @@ from assay.spec.sweep import SweepSpec, with_parameters
 from assay.spec.train import WITHOUT_EFFECT, TrainSpec
 from assay.stages.context import Work
 
+# Of the sweep's stage, and of the trials that it keeps.
 VERSION = 4
-"""Of the sweep's stage, and of the trials that it keeps."""
 
 RANGE_STEPS = 40
+# What a range test goes through, and in how many optimizer steps.
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 0.1
-"""What a range test goes through, and in how many optimizer steps."""
 
 Trial = Callable[..., TrainingRecord | PauseReport]
 """`stages.train.part`, handed in by the flow: stages do not import each other."""
@@ -215,7 +215,9 @@ def _how_far(progress_file: Path) -> PauseReport | None:
     if not reached:
         return None
     fields = set(LossPoint.model_fields)
-    points = [LossPoint.model_validate(one.model_dump(include=fields)) for one in reached]
+    points = []
+    for one in reached:
+        points.append(LossPoint.model_validate(one.model_dump(include=fields)))
     return PauseReport(
         step=reached[-1].step,
         num_tokens=reached[-1].num_tokens or 0,
