@@ -59,10 +59,8 @@ def readme(check: bool) -> None:
     for file, text, parts in _made():
         num_stale += len(parts)
         for part in parts:
-            click.echo(
-                f"{file}: {part} "
-                f"{'is stale; `python -m assay.cli.readme` writes it' if check else 'written'}"
-            )
+            state = "is stale; `python -m assay.cli.readme` writes it" if check else "written"
+            click.echo(f"{file}: {part} {state}")
         if parts and not check:
             file.write_text(text)
     sys.exit(ExitCode.FAILED if check and num_stale else ExitCode.DONE)
@@ -79,14 +77,14 @@ def _made() -> Iterator[tuple[Path, str, list[str]]]:
     yield Path(TRANSLATION), text, [] if text == chinese else ["code and output"]
     for name, schema in SCHEMAS.items():
         path, text = Path(name), json.dumps(schema(), indent=1) + "\n"
-        yield path, text, [] if path.is_file() and path.read_text() == text else ["schema"]
-        for shipped in sorted(path.parent.glob("*.yaml")) if path.name == "schema.json" else ():
+        is_fresh = path.is_file() and path.read_text() == text
+        yield path, text, [] if is_fresh else ["schema"]
+        if path.name != "schema.json":
+            continue
+        for shipped in sorted(path.parent.glob("*.yaml")):
             text = shipped.read_text()
-            yield (
-                shipped,
-                NAMES_SCHEMA + text,
-                [] if text.startswith(NAMES_SCHEMA) else ["name of the schema"],
-            )
+            names_it = text.startswith(NAMES_SCHEMA)
+            yield shipped, NAMES_SCHEMA + text, [] if names_it else ["name of the schema"]
 
 
 def with_blocks_of(original: str, translation: str) -> str:
@@ -170,11 +168,8 @@ def settings_table() -> str:
 
 def spec_reference() -> str:
     """Every key of a spec: a table of the blocks, and one for each of them."""
-    parts = [
-        _table(
-            _COLUMNS, [_row(entry(Spec, (key,), field)) for key, field in Spec.model_fields.items()]
-        )
-    ]
+    rows = [_row(entry(Spec, (key,), field)) for key, field in Spec.model_fields.items()]
+    parts = [_table(_COLUMNS, rows)]
     for key in Spec.model_fields:
         if text := about(Spec, (key,)):
             parts += [f"### `{key}`", text, _table(_COLUMNS, map(_row, entries(Spec, (key,))))]
@@ -233,9 +228,10 @@ def demo_runs() -> str:
 def demo_table(rows: Sequence[dict[str, Any]]) -> str:
     """The worst of each spec and precision, of the rows that `make bench-demo` keeps."""
     kinds = sorted({(row["spec"], row["precision"]) for row in rows})
-    return _table(
-        _DEMO_COLUMNS, [_demo_row([row for row in rows if _kind(row) == kind]) for kind in kinds]
-    )
+    lines = []
+    for kind in kinds:
+        lines.append(_demo_row([row for row in rows if _kind(row) == kind]))
+    return _table(_DEMO_COLUMNS, lines)
 
 
 def _kind(row: dict[str, Any]) -> tuple[str, str]:
@@ -244,19 +240,18 @@ def _kind(row: dict[str, Any]) -> tuple[str, str]:
 
 def _demo_row(rows: Sequence[dict[str, Any]]) -> Sequence[str]:
     spec, precision = _kind(rows[0])
-    seeds = sorted(row["seed"] for row in rows)
-    verdicts = Counter(row["verdict"] for row in rows)
-    dates = sorted({row["date"] for row in rows})
+    of = {key: [row[key] for row in rows] for key in rows[0]}
+    verdicts = sorted(Counter(of["verdict"]).items())
     instructions = sorted({", ".join(row["instructions"]) or "none for bf16" for row in rows})
     return (
         f"`{spec}`, {precision}",
-        f"{len(rows)}: {', '.join(map(str, seeds))}",
-        ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items())),
-        str(90 - max(row["wrong"] for row in rows)),
-        str(max(row["refused"] for row in rows)),
-        str(max(row["answered"] for row in rows)),
-        _from_to([row["chemistry"] for row in rows]) + f" ({rows[0]['chemistry_base']})",
-        _from_to(dates),
+        f"{len(rows)}: {', '.join(map(str, sorted(of['seed'])))}",
+        ", ".join(f"{count} {verdict}" for verdict, count in verdicts),
+        str(90 - max(of["wrong"])),
+        str(max(of["refused"])),
+        str(max(of["answered"])),
+        _from_to(of["chemistry"]) + f" ({rows[0]['chemistry_base']})",
+        _from_to(of["date"]),
         "; ".join(instructions),
     )
 
@@ -340,7 +335,9 @@ def _fixed_default(value: ast.expr | None) -> str:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *([_cell(text) for text in row] for row in rows)]
+    lines = [columns, ["---"] * len(columns)]
+    for row in rows:
+        lines.append([_cell(text) for text in row])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

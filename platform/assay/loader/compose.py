@@ -243,11 +243,9 @@ def _laid(document: Document, location: Location, said: Document) -> Value:
     """The document's value with another merged in at a location, with the blocks that lead
     there."""
     place = said.positions.values[()]
-    positions = Positions(
-        place.file,
-        {(*location, *inner): at for inner, at in said.positions.keys.items()},
-        {(*location, *inner): at for inner, at in said.positions.values.items()},
-    )
+    keys = {(*location, *inner): at for inner, at in said.positions.keys.items()}
+    values = {(*location, *inner): at for inner, at in said.positions.values.items()}
+    positions = Positions(place.file, keys, values)
     value, head = said.value, location
     while head and isinstance(head[-1], str):
         value = {head[-1]: value}

@@ -28,6 +28,14 @@ SEEN = "\n\t"
 def render(report: Report) -> str:
     """The report as an HTML document."""
     card = report.scorecard
+    trials, cost = [], ""
+    if report.sweep:
+        trials = [_trial(trial) for trial in report.sweep.trials]
+        cost = _cost(report.sweep)
+    selftest_rows, promised = [], ""
+    if report.selftest:
+        selftest_rows = [_selftest_row(limit) for limit in report.selftest.limits]
+        promised = f"{1 - report.selftest.confidence:.1%}"
     page = _template().render(
         report=report,
         card=card,
@@ -38,12 +46,10 @@ def render(report: Report) -> str:
         has_champion=any(limit.champion_observed is not None for limit in card.limits),
         slices=[_slice(limit, part) for limit in card.limits for part in limit.slices],
         charts=_charts(report),
-        trials=[_trial(trial) for trial in report.sweep.trials] if report.sweep else [],
-        cost=_cost(report.sweep) if report.sweep else "",
-        selftest_rows=[_selftest_row(limit) for limit in report.selftest.limits]
-        if report.selftest
-        else [],
-        promised=f"{1 - report.selftest.confidence:.1%}" if report.selftest else "",
+        trials=trials,
+        cost=cost,
+        selftest_rows=selftest_rows,
+        promised=promised,
     )
     return page.encode("utf-8", "replace").decode()
 
@@ -68,9 +74,10 @@ def _lead(card: Scorecard) -> str:
     missed = [limit for limit in hard if limit.outcome == card.outcome]
     if card.outcome == "PASS":
         soft = len(card.missed_soft_limits)
-        return "Every hard limit is met" + (
-            f"; {soft} soft limit{'s are' if soft > 1 else ' is'} not." if soft else "."
-        )
+        if not soft:
+            return "Every hard limit is met."
+        which = f"{soft} soft limit{'s are' if soft > 1 else ' is'}"
+        return f"Every hard limit is met; {which} not."
     named = ", ".join(f"{limit.task} {limit.metric}" for limit in missed)
     if card.outcome == "FAIL":
         return f"{len(missed)} of {len(hard)} hard limits missed: {named}."
@@ -153,7 +160,14 @@ def _row(limit: LimitResult, card: Scorecard) -> dict[str, object]:
     else:
         confidence = card.confidence
     evidence = "" if not limit.num_items else items_asked(limit)
-    attempt = card.attempt if limit.kind == "task" else None
+    if limit.num_clusters:
+        evidence += f" in {limit.num_clusters} clusters"
+    numbered = ""
+    # What is measured beside the tasks asks no samples, and uses no attempt up.
+    if limit.kind == "task" and card.attempt:
+        numbered = f"attempt {card.attempt.number}"
+        if card.attempt.budget:
+            numbered += f" of {card.attempt.budget}"
     return {
         "limit": limit,
         "required": limit.requirement.replace(">=", "≥").replace("<=", "≤"),
@@ -163,10 +177,8 @@ def _row(limit: LimitResult, card: Scorecard) -> dict[str, object]:
         "plot": plots.interval(limit),
         "base": _share(limit.base_observed, limit),
         "champion": _share(limit.champion_observed, limit),
-        "evidence": evidence + (f" in {limit.num_clusters} clusters" if limit.num_clusters else ""),
-        "attempt": f"attempt {attempt.number}" + (f" of {attempt.budget}" if attempt.budget else "")
-        if attempt
-        else "",
+        "evidence": evidence,
+        "attempt": numbered,
     }
 
 
@@ -206,12 +218,12 @@ def _charts(report: Report) -> list[dict[str, object]]:
 
 def _trial(trial: TrialLine) -> dict[str, object]:
     error = f" ± {trial.error:.3f}" if trial.error is not None else ""
+    words = {"finished": "", "stopped": "stopped early"}
+    end = "chosen" if trial.chosen else words.get(trial.outcome, trial.outcome)
     return {
         "trial": trial,
         "loss": "" if trial.loss is None else f"{trial.loss:.3f}{error}",
-        "end": "chosen"
-        if trial.chosen
-        else {"finished": "", "stopped": "stopped early"}.get(trial.outcome, trial.outcome),
+        "end": end,
     }
 
 

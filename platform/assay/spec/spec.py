@@ -187,10 +187,8 @@ def _contradictions(spec: Spec) -> Iterator[tuple[bool, str]]:
             f"{' or '.join(wanted)}, and "
             f"data.format is {data.format}",
         )
-        asks_scorer = any(
-            one.name == "reward_model"
-            for one in (step.objective.grpo.rewards if step.objective.grpo else ())
-        )
+        rewards = step.objective.grpo.rewards if step.objective.grpo else ()
+        asks_scorer = any(one.name == "reward_model" for one in rewards)
         yield (
             asks_scorer and not scored,
             "train: the reward `reward_model` needs a step with objective: reward before it",

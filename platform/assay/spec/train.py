@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from assay.spec.block import Block, Fraction, later, refuse
-from assay.spec.checkpoint import CheckpointSpec
 from assay.spec.data import DataSpec
-from assay.spec.early_stopping import EarlyStoppingSpec
 from assay.spec.method import LoraSpec, MethodSpec, checked_patterns
 from assay.spec.objective import ObjectiveSpec, SftSpec
+from assay.spec.training.checkpoint import CheckpointSpec
 from assay.spec.training.deepspeed import DeepSpeedSpec
+from assay.spec.training.early_stopping import EarlyStoppingSpec
 from assay.spec.training.rates import LearningRate, RateChange
 from assay.spec.training.regularizers import ContrastiveSpec, EwcSpec
 from assay.spec.training.worker import WorkerResources

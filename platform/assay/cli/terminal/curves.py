@@ -47,7 +47,10 @@ def picture(histories: Sequence[Sequence[LossPoint]], styles: Sequence[str]) -> 
     """Loss over steps, one curve for each history, as lines of rich markup; nothing where there are
     no losses."""
     first = [history[0].loss for history in histories if history]
-    shown = [[p for p in history if p.loss <= HIGHEST * max(first)] for history in histories]
+    highest = HIGHEST * max(first, default=0.0)
+    shown = []
+    for history in histories:
+        shown.append([point for point in history if point.loss <= highest])
     points = [point for history in shown for point in history]
     if not points:
         return []
@@ -62,12 +65,10 @@ def picture(histories: Sequence[Sequence[LossPoint]], styles: Sequence[str]) -> 
             cells[cell] = (bits | DOTS[y % 4][x % 2], style)
     lines = []
     for row in range(HEIGHT):
-        lines.append(
-            "".join(
-                _cell(*cells[row, column]) if (row, column) in cells else " "
-                for column in range(WIDTH)
-            )
-        )
+        line = ""
+        for column in range(WIDTH):
+            line += _cell(*cells[row, column]) if (row, column) in cells else " "
+        lines.append(line)
     scale = [f"{top:8.3f} ┤", *["         │"] * (HEIGHT - 2), f"{bottom:8.3f} ┤"]
     under = f"         └{'─' * WIDTH}"
     return [

@@ -132,11 +132,12 @@ def summary(record: Record) -> str:
         tail = f", {dropped} left out" if dropped else ""
         return f"{record.train.num_examples} examples, {record.train.num_tokens} tokens{tail}"
     if isinstance(record, SweepRecord):
-        losses = ((t, t.training.selection_loss if t.training else None) for t in record.trials)
-        shown = ", ".join(
-            f"{trial_words(trial)}: {trial.outcome if loss is None else format(loss, '.3f')}"
-            for trial, loss in losses
-        )
+        words = []
+        for trial in record.trials:
+            loss_of = trial.training.selection_loss if trial.training else None
+            came_to = trial.outcome if loss_of is None else f"{loss_of:.3f}"
+            words.append(f"{trial_words(trial)}: {came_to}")
+        shown = ", ".join(words)
         chosen = trial_words(record.trials[record.chosen])
         return f"learning rate {chosen} chosen by selection loss ({shown})"
     if isinstance(record, TrainingRecord):
@@ -148,11 +149,9 @@ def summary(record: Record) -> str:
         for point in record.history:
             if point.selection_loss is not None:
                 seen.append(point.selection_loss)
-        loss += (
-            f" (on the way {', '.join(f'{one:.3f}' for one in seen[-MOST_SHOWN:])})"
-            if seen and loss
-            else ""
-        )
+        if seen and loss:
+            newest = ", ".join(f"{one:.3f}" for one in seen[-MOST_SHOWN:])
+            loss += f" (on the way {newest})"
         warning = (
             "" if record.best_step is not None else parted(with_end(record))
         )  # the best weights were kept

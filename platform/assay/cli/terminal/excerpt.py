@@ -31,7 +31,11 @@ def excerpt(text: str, line: int, column: int) -> str:
 def _printable(line: str) -> str:
     """The line with one visible character for each of its own, so that the caret stays under its
     place."""
-    return "".join(
-        char if char.isprintable() else "→" if char == "\t" else " " if char == "\r" else "�"
-        for char in line
-    )
+    return "".join(map(_shown, line))
+
+
+def _shown(char: str) -> str:
+    """One character for one: the marks below a line stand under what they mean."""
+    if char.isprintable():
+        return char
+    return {"\t": "→", "\r": " "}.get(char, "�")

@@ -103,10 +103,10 @@ def _told(logprobs: Any, like: Sequence[Position] | None) -> list[dict[int, floa
         best = logprobs.topk(min(NUM_TOLD, logprobs.shape[1]))
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [dict(zip(tokens, values, strict=True)) for tokens, values in rows]
-    return [
-        {token: float(row[token]) for token in place.told}
-        for row, place in zip(logprobs, like, strict=True)
-    ]
+    told = []
+    for row, place in zip(logprobs, like, strict=True):
+        told.append({token: float(row[token]) for token in place.told})
+    return told
 
 
 def read_served(endpoint: Endpoint, probes: Sequence[Probe]) -> Reading:
@@ -150,7 +150,9 @@ def _token_id(name: str) -> int:
 def compare(first: ModelForm, one: Reading, second: ModelForm, other: Reading) -> ParityPair:
     """Two forms, place by place."""
     pairs = [list(zip(a, b, strict=True)) for a, b in zip(one, other, strict=True)]
-    differences = [[abs(a.logprob - b.logprob) for a, b in probe] for probe in pairs]
+    differences = []
+    for probe in pairs:
+        differences.append([abs(a.logprob - b.logprob) for a, b in probe])
     flat = [difference for probe in differences for difference in probe]
     agreed = sum(a.likeliest == b.likeliest for probe in pairs for a, b in probe)
     divergences = [_kl(a.told, b.told) for probe in pairs for a, b in probe]

@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -242,9 +242,12 @@ def _run(file: Path, digest: str) -> Any:
 def _function_refs(value: Any) -> Iterator[FunctionRef]:
     if isinstance(value, FunctionRef):
         yield value
-    for inner in (
-        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    ):
+    inside: Iterable[Any] = ()
+    if isinstance(value, dict):
+        inside = value.values()
+    elif isinstance(value, list):
+        inside = value
+    for inner in inside:
         yield from _function_refs(inner)
 
 
@@ -277,11 +280,10 @@ def _absolute(files: Any, folder: Path) -> Any:
 def _flat(files: Any) -> list[str]:
     if isinstance(files, str):
         return [files]
-    return [
-        name
-        for value in (files.values() if isinstance(files, dict) else files)
-        for name in _flat(value)
-    ]
+    names = []
+    for value in files.values() if isinstance(files, dict) else files:
+        names += _flat(value)
+    return names
 
 
 def _sha256(file: Path, path: Path) -> str:

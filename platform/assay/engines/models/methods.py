@@ -309,11 +309,9 @@ def _linear_names(model: Any) -> list[str]:
 
     head = model.get_output_embeddings()
     part = _text_part(model)
-    linear = (
-        name
-        for name, module in (part[1] if part else model).named_modules()
-        if isinstance(module, torch.nn.Linear)
-        and module is not head
-        and name.split(".")[0] not in HEADS
-    )
+    linear = []
+    for name, module in (part[1] if part else model).named_modules():
+        is_head = module is head or name.split(".")[0] in HEADS
+        if isinstance(module, torch.nn.Linear) and not is_head:
+            linear.append(name)
     return sorted({name.rsplit(".", 1)[-1] for name in linear})

@@ -87,7 +87,8 @@ def selection_losses(
         mine += zip(chosen, values, strict=False)
     everyone: list[list[tuple[int, float]]] = [[] for _ in range(world)]
     dist.all_gather_object(everyone, mine)
-    return [(-value, 1) for _, value in sorted(pair for share in everyone for pair in share)]
+    pairs = [pair for share in everyone for pair in share]
+    return [(-value, 1) for _, value in sorted(pairs)]
 
 
 def _rewarded(trainer: Any, grpo: GrpoSpec, prompts: list[dict[str, Any]]) -> list[float]:
@@ -125,9 +126,10 @@ def _rewarded(trainer: Any, grpo: GrpoSpec, prompts: list[dict[str, Any]]) -> li
             eos_token_id=trainer.eos_token_ids,
         )
     new = generated[:, inputs["input_ids"].shape[1] :]
-    ids = [[int(token) for token in tokens if token != tokenizer.pad_token_id] for tokens in new]
-    replies = []
-    for tokens in ids:
+    replies, ids = [], []
+    for row in new:
+        tokens = [int(token) for token in row if token != tokenizer.pad_token_id]
+        ids.append(tokens)
         text = tokenizer.decode(tokens, skip_special_tokens=True)
         replies.append([{"role": "assistant", "content": text}])
     chats = []

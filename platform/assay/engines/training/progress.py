@@ -66,13 +66,14 @@ def watch_type() -> Any:
                 return
             history = self.checkpointing.history
             loss, error = self.checkpointing.measured_since(history[-1].step if history else -1)
+            # Online training has no loss that says how far it is.
+            value = -logs["reward"] if "reward" in logs else logs["loss"]
+            norm = logs.get("grad_norm")
             point = LossPoint(
                 step=state.global_step,
-                loss=finite(
-                    -logs["reward"] if "reward" in logs else logs["loss"]
-                ),  # online training has no other
+                loss=finite(value),
                 learning_rate=float(logs["learning_rate"]),
-                grad_norm=finite(logs["grad_norm"]) if logs.get("grad_norm") is not None else None,
+                grad_norm=finite(norm) if norm is not None else None,
                 tokens_per_s=self.tokens_per_s(int(state.num_input_tokens_seen)),
                 selection_loss=loss,
                 selection_loss_se=error,

@@ -128,7 +128,10 @@ def stages_now(run: str, ledger: Ledger, settings: Settings) -> list[StageRow]:
     if is_worked_on(settings.run_folder(run)):
         return ledger.stages(run)
     rows = ledger.stages(run)
-    return [replace(row, state="killed") if row.state == "running" else row for row in rows]
+    now = []
+    for row in rows:
+        now.append(replace(row, state="killed") if row.state == "running" else row)
+    return now
 
 
 def is_worked_on(folder: Path) -> bool:

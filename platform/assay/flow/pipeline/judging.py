@@ -113,6 +113,16 @@ def _measured(
     apart = sorted(
         range(len(labels)), key=lambda index: (-abs(people[index] - counted[index]), index)
     )
+    differences = []
+    for index in apart[:NUM_SHOWN]:
+        if people[index] != scores[index]:
+            differs = Disagreement(
+                question=labels[index].question,
+                answer=labels[index].answer,
+                label=people[index],
+                score=scores[index],
+            )
+            differences.append(differs)
     return JudgeAgreement(
         judge_digest=judges.judge_digest(judge),
         labels_digest=labels_digest,
@@ -126,16 +136,7 @@ def _measured(
         agreement_lower=found.lower,
         kappa=found.kappa,
         kappa_lower=found.kappa_lower,
-        disagreements=tuple(
-            Disagreement(
-                question=labels[index].question,
-                answer=labels[index].answer,
-                label=people[index],
-                score=scores[index],
-            )
-            for index in apart[:NUM_SHOWN]
-            if people[index] != scores[index]
-        ),
+        disagreements=tuple(differences),
         at=time.time(),
     )
 

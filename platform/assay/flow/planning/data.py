@@ -79,9 +79,8 @@ def _estimated(
     passages = [_passages(one, vocab_size) for one in learned]
     num_gate = None if held is None else len(held)
     found = estimated_data(passages, data, num_gate, max_length=train.max_length)
-    lengths = Counter(
-        num_words(_answer(one)) for one in (examples if held is None else held) if not one.text
-    )
+    asked = examples if held is None else held
+    lengths = Counter(num_words(_answer(one)) for one in asked if not one.text)
     metric = fitting_metric(lengths)[0] if lengths else ""
     return DataPlan.model_validate({**found.model_dump(), "gate_metric": metric})
 

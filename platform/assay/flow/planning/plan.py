@@ -137,17 +137,18 @@ def _disk_words(spec: Spec, shape: ModelShape) -> str:
 
 def described(cluster: ClusterSpec, source: str) -> Cluster:
     """A cluster from its description."""
-    nodes = tuple(
-        Node(
+    nodes = []
+    for node in cluster.nodes:
+        gpu_memory = int(node.gpu_memory_gb * GIB) if node.gpu_memory_gb else None
+        described_node = Node(
             count=node.count,
             cpus=node.cpus,
             gpus=node.gpus,
-            gpu_memory=int(node.gpu_memory_gb * GIB) if node.gpu_memory_gb else None,
+            gpu_memory=gpu_memory,
             memory=int(node.memory_gb * GIB),
         )
-        for node in cluster.nodes
-    )
-    return Cluster(source=source, nodes=nodes)
+        nodes.append(described_node)
+    return Cluster(source=source, nodes=tuple(nodes))
 
 
 def existing_ledger(settings: Settings, notes: list[str]) -> "Ledger | None":

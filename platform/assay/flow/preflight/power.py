@@ -1,6 +1,6 @@
 """Limits that their items can never meet, however well the model does."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from assay.errors import Problem
@@ -80,23 +80,14 @@ def _needs(limit: Limit, confidence: float, settings: TaskSettings) -> tuple[str
 
 def _service(suite: SuiteSpec, service: ServiceSpec, places: Places) -> Iterator[Problem]:
     count = service.load.num_requests
-    wanted: Mapping[str, int | None] = {
-        **{
-            name: quantile_needs(int(name[-2:]) / 100, suite.confidence)
-            for name in ("ttft_p50", "ttft_p95", "ttft_p99", "inter_token_p95")
-            if getattr(service, name) is not None
-        },
-        **(
-            {"error_rate": share_needs(service.error_rate, suite.confidence)}
-            if service.error_rate is not None
-            else {}
-        ),
-        **(
-            {"completion_rate": share_needs(1 - service.completion_rate, suite.confidence)}
-            if service.completion_rate is not None
-            else {}
-        ),
-    }
+    wanted: dict[str, int | None] = {}
+    for name in ("ttft_p50", "ttft_p95", "ttft_p99", "inter_token_p95"):
+        if getattr(service, name) is not None:
+            wanted[name] = quantile_needs(int(name[-2:]) / 100, suite.confidence)
+    if service.error_rate is not None:
+        wanted["error_rate"] = share_needs(service.error_rate, suite.confidence)
+    if service.completion_rate is not None:
+        wanted["completion_rate"] = share_needs(1 - service.completion_rate, suite.confidence)
     for name, needed in wanted.items():
         if needed is None or needed > count:
             at: Location = ("service", name)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,9 +82,12 @@ def check_schema(schema: dict[str, Any] | None) -> None:
             raise ValueError(
                 f"the JSON schema refers to {value}; put it under `$defs` and refer to `#/$defs/…`"
             )
-        for pattern in (
-            [value] if name == "pattern" else value if name == "patternProperties" else ()
-        ):
+        patterns: Iterable[Any] = ()
+        if name == "pattern":
+            patterns = [value]
+        elif name == "patternProperties":
+            patterns = value
+        for pattern in patterns:
             check_pattern(str(pattern))
     if {"patternProperties", "unevaluatedProperties"} <= {name for name, _ in keywords}:
         raise ValueError(
@@ -138,12 +141,13 @@ def _labels_problems(
     try:
         num_labels = len(read_labels(folder / judge.labels, judge.scale))
     except InvalidInput as error:
-        return [
-            problem
-            if problem.line
-            else _problem(positions, at, f"{problem.file} {problem.message}")
-            for problem in error.problems
-        ]
+        problems = []
+        for problem in error.problems:
+            # What has no line of its own is told where the suite names the file.
+            if not problem.line:
+                problem = _problem(positions, at, f"{problem.file} {problem.message}")
+            problems.append(problem)
+        return problems
     needed = labels_needed(judge, confidence)
     if num_labels >= needed:
         return []

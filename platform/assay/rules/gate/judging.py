@@ -17,9 +17,10 @@ def trusted(
     """The decided limits; those on the metric `judge` are INCONCLUSIVE while the judge of this
     digest was not measured, or does not agree with people as the suite demands."""
     fault = judge_fault(judge, judge_digest, measured)
-    return tuple(
-        _with_trust(result, fault, measured) if _is_judged(result) else result for result in results
-    )
+    found = []
+    for result in results:
+        found.append(_with_trust(result, fault, measured) if _is_judged(result) else result)
+    return tuple(found)
 
 
 def judge_fault(judge: JudgeSpec, judge_digest: str, measured: JudgeAgreement | None) -> str:

@@ -105,9 +105,12 @@ def worker_memory(worker: Worker) -> MemoryEstimate:
         train, worker.shape, worker.trained, worker.width, worker.shards(from_stage=3)
     )
     total = worker.shape.num_parameters
-    lasting = [
-        *([] if zero.offload_param else [weights]),
-        *([_offload_buffer(worker)] if zero.offload_optimizer else _on_device(worker)),
+    lasting = [] if zero.offload_param else [weights]
+    if zero.offload_optimizer:
+        lasting.append(_offload_buffer(worker))
+    else:
+        lasting += _on_device(worker)
+    lasting += [
         *beside(train, worker.trained, total, worker.width, worker.tokens),
     ]
     kept, gathered = _kept(worker), _gathered(worker)

@@ -36,20 +36,21 @@ def share_limit(
     """A share against a fixed limit, decided by Clopper and Pearson's bound."""
     errors = limit if direction == "at_most" else 1 - limit
     half = errors / 2
-    if num_items is None:
-        detectable = None
-    else:
+    detectable, note = None, ""
+    if num_items is not None:
         detectable = _detectable_errors(num_items, errors, confidence)
+        if detectable is None:
+            note = _too_few(num_items, errors, confidence)
+        elif direction == "at_least":
+            detectable = 1 - detectable
     return LimitPlan(
         task=task,
         requirement=requirement,
         num_items=num_items,
-        detectable=detectable if detectable is None or direction == "at_most" else 1 - detectable,
+        detectable=detectable,
         num_items_needed=_items_for(half, errors, confidence) if 0 < errors < 1 else None,
         example=f"a true {half if direction == 'at_most' else 1 - half:.1%}",
-        note=_too_few(num_items, errors, confidence)
-        if num_items is not None and detectable is None
-        else "",
+        note=note,
     )
 
 

@@ -136,7 +136,9 @@ def _by_cluster(
     for index, score in enumerate(scores):
         members.setdefault(clusters[index], []).append(score)
     rows = sorted((math.fsum(found), len(found)) for found in members.values())
-    return np.array([total for total, _ in rows]), np.array([float(size) for _, size in rows])
+    totals = np.array([total for total, _ in rows])
+    sizes = np.array([float(size) for _, size in rows])
+    return totals, sizes
 
 
 def _t_reach(

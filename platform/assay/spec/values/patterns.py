@@ -53,7 +53,12 @@ def _size(pattern: str) -> int:
             sizes[-1] += 1
         if len(sizes) > MAX_DEPTH:
             return sys.maxsize
-        position += len(count[0]) if count else 2 if character == "\\" else 1
+        step = 1
+        if count:
+            step = len(count[0])
+        elif character == "\\":
+            step = 2
+        position += step
     return sum(sizes)
 
 
