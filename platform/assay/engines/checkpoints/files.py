@@ -62,6 +62,7 @@ def at(root: Path, step: int) -> Path:
 def flush(folder: Path, *, share: int = 0, num_shares: int = 1) -> dict[str, FileEntry]:
     """Puts one share of the folder's files on the disk, and returns their entries; so many workers
     divide the reading among them."""
+    # Sorted, so that all workers divide the same list.
     paths = sorted(path for path in folder.rglob("*") if path.is_file())[share::num_shares]
     return {path.relative_to(folder).as_posix(): _flushed(path) for path in paths}
 
@@ -73,13 +74,13 @@ def seal(folder: Path, manifest: CheckpointManifest) -> Path:
     path = folder / MANIFEST
     path.write_text(json.dumps({"manifest": data, "digest": digest_of(data)}))
     _flush(path)
+    # The names of files are in their folders, which have to be flushed apart from them.
     for inner in {folder, *(file.parent for file in folder.rglob("*"))}:
         _flush(inner)
     target = at(folder.parent, manifest.step)
     if target.exists():
-        shutil.rmtree(
-            target
-        )  # of an attempt that overlaps with this one, or damaged: the state is the same
+        # Of an attempt that overlaps with this one, or damaged: the state is the same.
+        shutil.rmtree(target)
     os.rename(folder, target)
     _flush(folder.parent)
     return target
@@ -100,12 +101,14 @@ def verify(folder: Path) -> CheckpointManifest:
     there = {
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     } - {MANIFEST}
+    # One is enough to say; all of them would fill the screen.
     for name in sorted(there ^ set(manifest.files)):
         raise Damaged(
             f"{folder.name}: {name} {'does not belong to it' if name in there else 'is missing'}"
         )
     for name, entry in manifest.files.items():
         path = folder / name
+        # Before the digest: a file that was cut short is told without being read.
         if path.stat().st_size != entry.size:
             raise Damaged(
                 f"{folder.name}: {name} has {path.stat().st_size} bytes, not {entry.size}"
@@ -135,6 +138,7 @@ def take_in(folder: Path, root: Path, job: str) -> None:
     of `job`. Raises `Damaged` when it is not whole."""
     manifest = verify(folder)
     root.mkdir(parents=True, exist_ok=True)
+    # Renamed and not copied: it lies on the same disk, and may have gigabytes.
     own = draft(root, manifest.step, "taken-over")
     os.rename(folder, own)
     seal(own, CheckpointManifest.model_validate({**manifest.model_dump(), "job": job}))
@@ -143,6 +147,7 @@ def take_in(folder: Path, root: Path, job: str) -> None:
 def prune(root: Path, *, keep_last: int, keep_best: int) -> None:
     """Removes all but the newest `keep_last` and the `keep_best` with the lowest selection loss."""
     finished = _finished(root)
+    # By what manifests claim, unverified: a wrong one costs a checkpoint that was as good, no more.
     losses = {folder: loss for folder in finished if (loss := _claimed_loss(folder)) is not None}
     best = sorted(losses, key=lambda folder: losses[folder])[:keep_best]
     for folder in finished:
@@ -154,11 +159,9 @@ def go_back_to(root: Path, checkpoint: Checkpoint | None) -> None:
     """Removes what is newer than `checkpoint`, which is damaged or foreign, and what was left half
     written."""
     for folder in [*root.glob(f"{DRAFT}*"), *_finished(root)]:
-        if (
-            checkpoint is None
-            or folder.name.startswith(DRAFT)
-            or folder.name > checkpoint.folder.name
-        ):
+        is_draft = folder.name.startswith(DRAFT)
+        # Steps have leading zeros, so that names sort as their numbers do.
+        if checkpoint is None or is_draft or folder.name > checkpoint.folder.name:
             shutil.rmtree(folder, ignore_errors=True)
 
 

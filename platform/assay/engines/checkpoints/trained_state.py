@@ -50,6 +50,7 @@ def load(model: Any, folder: Path) -> None:
                 if name.startswith(f"{kind}:")
             }
             setattr(allocator, kind, {name: values.to(device) for name, values in found.items()})
+        # peft keeps them in the configuration, and reads them there at the next step.
         ranks = {
             name.removeprefix("rank:"): tensors[name]
             for name in tensors

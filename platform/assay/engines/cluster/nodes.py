@@ -33,6 +33,7 @@ def running_cluster(dashboard_url: str, token: str) -> Cluster | None:
         if error.code in (401, 403):
             raise PlaceError(f"the cluster at {dashboard_url} refuses the token") from error
         return None
+    # The dashboard's API is not promised: an answer of another form is like none.
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if not nodes:
@@ -58,6 +59,7 @@ def _node(summary: dict[str, Any]) -> Node:
         count=1,
         cpus=float(resources.get("CPU", 0)),
         gpus=float(resources.get("GPU", 0)),
+        # The smallest: a worker may get any of the node's GPUs.
         gpu_memory=min(gpu_mib) * MIB if gpu_mib else None,
         memory=int(memory[0]) or None,
     )
@@ -65,6 +67,7 @@ def _node(summary: dict[str, Any]) -> Node:
 
 def num_local_gpus() -> int:
     """NVIDIA GPUs of this machine, as their driver lists them."""
+    # Not by NVML or torch: `plan` is to stay quick, and neither is installed with the command line.
     folder = Path("/proc/driver/nvidia/gpus")
     if folder.is_dir():
         return len(list(folder.iterdir()))

@@ -46,6 +46,8 @@ class ClusterSize:
 def connect(address: str) -> None:
     """Connects this process to the cluster at `address`; once is enough.
     Raises `PlaceError` when nobody answers there or the token is refused."""
+    # Else Ray hides all GPUs from tasks that ask for none, and says on standard error that this
+    # will change.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
@@ -54,6 +56,8 @@ def connect(address: str) -> None:
     try:
         ray.init(
             address=address or "auto",
+            # Named actors of one run are found by the next; without a namespace Ray makes one for
+            # each driver.
             namespace="assay",
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -79,6 +83,8 @@ def size() -> ClusterSize:
 
     now = ray.cluster_resources()
     alive = [node for node in ray.nodes() if node["Alive"]]
+    # Nodes that an autoscaler has started are in what is there now already; the head alone is not
+    # its own.
     head: dict[str, float] = next(
         (node["Resources"] for node in alive if HEAD in node["Resources"]), {}
     )
@@ -110,12 +116,16 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    # The files that it is given may be on this node alone; soft, for the node may be full.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    # Called once, a worker ends and gives its memory back; never retried, for what it does may
+    # leave files.
     remote = ray.remote(num_cpus=1, max_retries=0, max_calls=1, scheduling_strategy=here)(function)
     task = remote.remote(*args, **kwargs)
     try:
         return _returned(task, function)
     except KeyboardInterrupt:
+        # Without force Ray raises KeyboardInterrupt inside, which libraries in C++ do not see.
         ray.cancel(task, force=True)
         raise
 
@@ -123,7 +133,8 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 def call_here(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """The same without a cluster: in a process of its own on this machine, which ends with the
     call."""
-    context = multiprocessing.get_context("spawn")  # a fork would inherit threads and locks
+    # A fork would inherit threads and locks.
+    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, initializer=_set_environment) as pool:
         try:
             return pool.submit(function, *args, **kwargs).result()
@@ -184,6 +195,7 @@ def _returned(task: Any, function: Callable[..., T]) -> T:
     try:
         return ray.get(task)  # type: ignore[no-any-return]
     except RayTaskError as error:
+        # Ray wraps an error of a worker in one of its own.
         if isinstance(error.cause, AssayError):
             raise error.cause from error
         raise StageFailed(

@@ -84,9 +84,8 @@ def collate(units: Sequence[Unit], *, count_units: bool = False) -> Batch:
     tokens = torch.cat([text[0] for text in texts])
     positions = torch.cat([torch.arange(len(text[0])) for text in texts])
     bears_loss = torch.cat([text[1] for text in texts])
-    bears_loss &= (
-        positions > 0
-    )  # the first token of a text has nothing before it to be predicted from
+    # The first token of a text has nothing before it to be predicted from.
+    bears_loss &= positions > 0
     keep = bears_loss.nonzero().squeeze(1) - 1
     return {
         "input_ids": tokens.unsqueeze(0),
@@ -106,6 +105,7 @@ def collate_padded(units: Sequence[Unit], *, count_units: bool = False, pad: int
     texts = [text for unit in units for text in unit.texts]
     tokens = pad_sequence([text[0] for text in texts], batch_first=True, padding_value=pad)
     mask = pad_sequence([text[1] for text in texts], batch_first=True, padding_value=False)
+    # As in `collate`: nothing predicts the first token of a text.
     mask[:, 0] = False
     real = pad_sequence([torch.ones_like(text[0]) for text in texts], batch_first=True)
     sizes = [int(text[1][1:].sum()) for text in texts]
@@ -132,6 +132,7 @@ def _extras(
     else:
         counted = targets
     return {
+        # Trainer shifts labels by one when it counts them, so that a first one has to stand before.
         "labels": torch.cat([torch.tensor([IGNORED]), counted]).unsqueeze(0),
         "targets": targets,
         "sizes": torch.tensor(sizes),

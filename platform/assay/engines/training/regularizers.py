@@ -35,6 +35,8 @@ class EmbeddingNoise:
 
         if not (module.training and torch.is_grad_enabled()) or self.lengths is None:
             return output
+        # NEFTune scales by the root of tokens times width, which makes the noise as long for every
+        # text.
         reach = self.alpha / (self.lengths * output.shape[-1]).sqrt().unsqueeze(-1).to(output.dtype)
         return output + (2 * torch.rand_like(output) - 1) * reach
 
@@ -54,7 +56,8 @@ class ResidualDropout:
 
         if not module.training:
             return output
-        if isinstance(output, tuple):  # attention returns its weights, too
+        # Attention returns its weights beside what it adds.
+        if isinstance(output, tuple):
             return (functional.dropout(output[0], self.share), *output[1:])
         return functional.dropout(output, self.share)
 
@@ -82,6 +85,7 @@ class TokenContrast:
         self.lengths: list[int] = []
         self.is_packed = False
         self.states: torch.Tensor | None = None
+        # peft wraps the model once more.
         if hasattr(model, "get_base_model"):
             causal = model.get_base_model()
         else:
@@ -99,7 +103,8 @@ class TokenContrast:
         states, self.states = self.states, None
         if self.is_packed:
             texts = states[0].split(self.lengths)
-        else:  # rows of padded texts, after any virtual tokens
+        else:
+            # Rows of padded texts, after any virtual tokens.
             longest = max(self.lengths)
             texts = tuple(
                 row[-longest:][:length] for row, length in zip(states, self.lengths, strict=True)
@@ -163,6 +168,7 @@ class Anchor:
         step)."""
         import torch
 
+        # Groups may have rates of their own, and a group knows its weights by identity alone.
         rates = {
             id(weight): group["lr"]
             for group in optimizer.param_groups
@@ -187,6 +193,7 @@ def estimate_anchor(model: Any, file: str, ewc: EwcSpec, train: TrainSpec) -> An
         name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in trained.items()
     }
     num_examples = min(ewc.num_examples, len(split))
+    # Without dropout: what a weight is needed for is not to depend on a draw.
     model.eval()
     for index in range(num_examples):
         model.zero_grad()
@@ -199,6 +206,7 @@ def estimate_anchor(model: Any, file: str, ewc: EwcSpec, train: TrainSpec) -> An
     model.train()
     total = sum(float(values.sum()) for values in fisher.values())
     count = sum(values.numel() for values in fisher.values())
+    # To a mean of 1, so that a strength means the same for every model and data set.
     scale = count / total if total > 0 and math.isfinite(total) else 0.0
     starts = {name: weight.detach().clone() for name, weight in trained.items()}
     return Anchor(ewc.strength, starts, {name: values * scale for name, values in fisher.items()})
@@ -217,6 +225,8 @@ def orthogonality(model: Any) -> "torch.Tensor":
                 product = weight @ weight.T
             else:
                 product = weight.T @ weight
+            # In the order of peft's names: the factor that reads is a matrix of rows, the other one
+            # of columns.
             distances.append(
                 torch.linalg.norm(product - torch.eye(len(product), device=product.device))
             )

@@ -39,6 +39,7 @@ def mean_and_error(losses: Sequence[tuple[float, int]]) -> tuple[float | None, f
         return finite(mean), None
     residuals = sum((total - mean * count) ** 2 for total, count in losses)
     n = len(losses)
+    # A ratio of two sums has no plain standard error; this is its first-order one.
     error = math.sqrt(residuals * n / (n - 1)) / tokens if n > 1 else None
     return mean, error
 
@@ -52,6 +53,7 @@ def references(job: TrainingJob, trainer: Any) -> "dict[str, torch.Tensor]":
     from safetensors.torch import load_file, save_file
 
     file = beginnings(job) / REFERENCE
+    # Rank 0 looks for all: on a shared disk one worker may see a file before another does.
     there = [file.exists()]
     dist.broadcast_object_list(there, src=0)
     if not there[0] and trainer.state.global_step:
@@ -67,6 +69,7 @@ def references(job: TrainingJob, trainer: Any) -> "dict[str, torch.Tensor]":
         for name, split in splits.items():
             found[name] = torch.tensor(_over_split(trainer, split, _log_probs))
         if dist.get_rank() == 0:
+            # Renamed when it is whole: a run that is killed here would read half a file later.
             draft = file.with_suffix(".part")
             save_file(found, draft)
             draft.rename(file)
@@ -108,6 +111,8 @@ def _over_split(trainer: Any, file: str, read: Callable[[Any, Batch], list[T]]) 
             chosen = []
             for index in range(first, min(first + size, len(split))):
                 chosen.append(split[index])
+            # Whoever has nothing left computes any text: under ZeRO-3 a forward pass needs all
+            # workers.
             batch = trainer.data_collator(chosen or [split[0]])
             values = read(
                 trainer, {name: tensor.to(trainer.args.device) for name, tensor in batch.items()}

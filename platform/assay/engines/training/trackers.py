@@ -32,6 +32,7 @@ class Tracker:
 def require(names: Sequence[str]) -> None:
     """Raises `MissingExtra` for a tracker that is not installed; nothing is imported."""
     for name in names:
+        # Looked for, not imported: some take seconds to import.
         if importlib.util.find_spec(name) is None:
             raise MissingExtra(
                 f"train.report_to names {name}, which is not installed: pip install 'assay[{name}]'"
@@ -77,12 +78,14 @@ def _tensorboard(folder: Path) -> Tracker:
     def tell(point: LossPoint) -> None:
         for name, value in _values(point).items():
             writer.add_scalar(f"train/{name}", value, point.step)
+        # A run may be killed at any time, and its curve should reach as far as it did.
         writer.flush()
 
     return Tracker(tell, lambda ended_well: writer.close())
 
 
 def _ray_metrics(run: str) -> Tracker | None:
+    # A worker that was started without Ray, as in tests and benchmarks, must not load it for this.
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return None
@@ -108,12 +111,15 @@ def _mlflow(run: str, folder: Path, kept: Path, settings: dict[str, Any]) -> Tra
 
     in_folder = not mlflow.is_tracking_uri_set()
     if in_folder:
+        # MLflow's own default is a folder `mlruns` where the process happens to stand.
         mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     if kept.exists():
         started = mlflow.start_run(run_id=kept.read_text())
     else:
         started = mlflow.start_run(run_name=run)
         mlflow.log_params(_flat(settings))
+        # After the parameters: MLflow refuses to log one twice, so that a run with an id has all of
+        # them.
         kept.write_text(started.info.run_id)
 
     def tell(point: LossPoint) -> None:
@@ -122,7 +128,8 @@ def _mlflow(run: str, folder: Path, kept: Path, settings: dict[str, Any]) -> Tra
     def end(ended_well: bool) -> None:
         mlflow.end_run("FINISHED" if ended_well else "FAILED")
         if in_folder:
-            mlflow.set_tracking_uri(None)  # the next run of this process has a folder of its own
+            # The next run of this process has a folder of its own.
+            mlflow.set_tracking_uri(None)
 
     return Tracker(tell, end)
 

@@ -36,6 +36,8 @@ def close() -> None:
 
 def _attempt(job: TrainingJob, *, num_gpus_per_worker: float) -> None:
     worker = job.train.worker
+    # Threads and devices are settled when a process starts, so that another job needs other
+    # workers.
     kind = (job.train.num_workers, worker.cpus, job.threads, num_gpus_per_worker, job.on_gpu)
     if kind not in _groups:
         close()  # one group at a time: two would wait for each other's resources
@@ -61,6 +63,8 @@ class _Group:
         remote = ray.remote(
             num_cpus=worker.cpus,
             num_gpus=num_gpus,
+            # A worker that Ray restarts would be in no process group, and the others would wait for
+            # it.
             max_restarts=0,
             scheduling_strategy="DEFAULT",  # not in the placement group of Tune's own actor
             runtime_env={"env_vars": ray_train.worker_env(job.threads, on_gpu=job.on_gpu)},
@@ -78,11 +82,15 @@ class _Group:
 
         running = [one.train.remote(job.model_dump_json()) for one in self.workers]
         while running:
+            # One after the other: the first error comes from the worker that failed, while the rest
+            # wait for it in the process group.
             ready, running = ray.wait(running, num_returns=1)
             try:
                 ray.get(ready)
             except Diverged:
                 if running:
+                    # All see the same loss and leave by themselves; then the group can be used
+                    # again.
                     ray.wait(running, num_returns=len(running), timeout=LEAVE_TIMEOUT_S)
                 raise
 
@@ -120,6 +128,9 @@ class _Worker:
     def address(self) -> tuple[str, str, int]:
         """(node, host, free port) of this worker."""
         import ray
+
+        # Ray has no public one: a port that is free on this node, and the address that others reach
+        # it by.
         from ray.train._internal.utils import get_address_and_port
 
         return (ray.get_runtime_context().get_node_id(), *get_address_and_port())
@@ -139,6 +150,7 @@ class _Worker:
         import torch
         import torch.distributed as dist
 
+        # transformers and DeepSpeed read these as if torchrun had set them.
         os.environ |= {"MASTER_ADDR": master[0], "MASTER_PORT": str(master[1])}
         os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world)}
         os.environ |= {"LOCAL_RANK": "0" if on_gpu else str(local_rank)}

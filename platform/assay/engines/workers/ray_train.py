@@ -43,6 +43,7 @@ def fit(job: TrainingJob, *, num_gpus_per_worker: float) -> TrainingOutcome:
             partial(_attempt, num_gpus_per_worker=num_gpus_per_worker),
             num_workers=partial(workers_that_fit, num_gpus_per_worker=num_gpus_per_worker),
         )
+    # The checkpoint is written; for the command line it is the Ctrl-C that it began with.
     except Stopped as stopped:
         raise KeyboardInterrupt from stopped
     assert isinstance(outcome, TrainingOutcome), "only a sweep's trial pauses"
@@ -55,6 +56,7 @@ def workers_that_fit(train: TrainSpec, *, num_gpus_per_worker: float) -> int:
     at most."""
     end = time.monotonic() + RELEASE_S
     while True:
+        # Ray gives back what an ended worker held a moment after it has ended.
         free = tasks.free()
         fits = int(free.cpus // train.worker.cpus)
         if num_gpus_per_worker:
@@ -87,6 +89,7 @@ def _run_group(job: TrainingJob, num_gpus_per_worker: float) -> None:
         "CPU": worker.cpus,
         **({"GPU": num_gpus_per_worker} if num_gpus_per_worker else {}),
     }
+    # Its own failure policy stays at none: which checkpoint to go on from is decided in `retry`.
     trainer = TorchTrainer(
         _loop,
         train_loop_config={"job": job.model_dump_json()},
@@ -107,6 +110,7 @@ def _run_group(job: TrainingJob, num_gpus_per_worker: float) -> None:
 
 def worker_env(threads: int, *, on_gpu: bool) -> dict[str, str]:
     """The environment of a training worker."""
+    # In a job the workers need it too, or a trial that is stopped leaks their placement group.
     if os.environ.get("RAY_ADDRESS"):
         address = {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]}
     else:
@@ -118,6 +122,8 @@ def worker_env(threads: int, *, on_gpu: bool) -> dict[str, str]:
         **KEEP_MEMORY,
         **address,
         "OMP_NUM_THREADS": str(threads),
+        # DeepSpeed looks for a GPU by itself, and finds those of a machine that this worker got
+        # none of.
         "DS_ACCELERATOR": "cpu",
     }
 

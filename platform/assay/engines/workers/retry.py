@@ -64,12 +64,16 @@ def run_with_retries(
     adaptations: list[str] = []
     while True:
         current, step = _prepared(job, train, root)
+        # Only failures in a row without a new checkpoint count: a run of days may lose many
+        # workers.
         failures = 0 if step > reached else failures
         reached = max(step, reached)
+        # Before the attempt: the kernel counts since the machine was started.
         killed_before = _oom_kills()
         try:
             attempt(current)
             outcome = _outcome(current)
+        # Ahead of the errors below, of which it is one: who asked for it gets it.
         except Stopped:
             raise
         except Exception as error:
@@ -85,6 +89,8 @@ def run_with_retries(
             )
         num_restarts += 1
         if train.min_workers:
+            # Also after a worker was lost: its node may be gone, and with it the room for all of
+            # them.
             resized = _with_workers(train, min(num_workers(train), job.train.num_workers))
             if resized.num_workers != train.num_workers:
                 words = f"num_workers {resized.num_workers} instead of {train.num_workers}"
@@ -115,6 +121,7 @@ def fault(error: BaseException, *, killed: bool) -> Fault:
         return Fault("other", _last_line(str(error), re.compile(".")).rpartition("Diverged: ")[2])
     said = [error, *(getattr(error, "worker_failures", None) or {}).values()]
     texts = [f"{type(one).__name__}: {one}" for one in said]
+    # Memory first: a worker that ran out of it is often reported as lost, too.
     if memory := next((text for text in texts if OUT_OF_MEMORY.search(text)), None):
         return Fault("memory", _last_line(memory, OUT_OF_MEMORY))
     if lost := next((text for text in texts if LOST_WORKER.search(text)), None):
@@ -127,6 +134,7 @@ def fault(error: BaseException, *, killed: bool) -> Fault:
 def _prepared(job: TrainingJob, train: TrainSpec, root: Path | None) -> tuple[TrainingJob, int]:
     """The job for one more attempt, and the step that it starts from."""
     output = Path(job.output)
+    # What an attempt before has left there would be taken for this one's result.
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     if root is None or job.keeping is None:
@@ -137,6 +145,7 @@ def _prepared(job: TrainingJob, train: TrainSpec, root: Path | None) -> tuple[Tr
     keeping = CheckpointConfig(
         folder=str(root),
         job=job.keeping.job,
+        # New each time: workers of an attempt that was given up may still be writing.
         attempt=uuid.uuid4().hex[:12],
         resume_from=str(found.folder) if found else None,
         until=job.keeping.until,
@@ -189,6 +198,8 @@ def _last_line(text: str, pattern: re.Pattern[str]) -> str:
     """The last line that matches: the end of a worker's traceback says what happened."""
     lines = [line.strip() for line in text.splitlines() if pattern.search(line)]
     if lines:
+        # It stands on one line of a terminal; some libraries put a whole configuration into a
+        # message.
         return lines[-1][:300]
     return "no reason was given"
 
