@@ -152,9 +152,8 @@ def summary(record: Record) -> str:
         if seen and loss:
             newest = ", ".join(f"{one:.3f}" for one in seen[-MOST_SHOWN:])
             loss += f" (on the way {newest})"
-        warning = (
-            "" if record.best_step is not None else parted(with_end(record))
-        )  # the best weights were kept
+        # The best weights were kept.
+        warning = "" if record.best_step is not None else parted(with_end(record))
         warned = f"\n  [yellow]{warning}; {LESS}[/yellow]" if warning else ""
         if record.num_restarts:
             again = f", {record.num_restarts} restarts"

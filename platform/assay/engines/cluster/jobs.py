@@ -74,6 +74,7 @@ def pack(spec_text: str, root: Path, needed: Sequence[Path]) -> Path:
     sources = [(source if source.is_absolute() else root / source).resolve() for source in needed]
     for source in sources:
         _check_packable(source, root)
+    # Before anything is copied.
     _check_size(sources, root)
     folder = Path(tempfile.mkdtemp(prefix="assay-submit-"))
     for source in sources:
@@ -114,6 +115,7 @@ def submit(
                 )
             return
         except PlaceError as error:
+            # A head answers before its agent does, and refuses jobs until then.
             if "No available agent" not in str(error) or time.monotonic() > end:
                 raise
             time.sleep(1.0)
@@ -170,6 +172,7 @@ def follow(address: str, submission_id: str, write: Callable[[str], None]) -> Jo
         except Unreachable as error:
             if last_contact is None or time.monotonic() - last_contact > PATIENCE_S:
                 raise PlaceError(str(error)) from error
+            # Seldom enough to harm nobody for ten minutes, often enough to be there soon.
             wait_s = min(2 * wait_s, 30.0)
         time.sleep(wait_s)
 
@@ -210,6 +213,7 @@ def _connect(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
     if "://" not in address:
+        # Ray's client takes an address without a scheme for the cluster's own.
         address = f"http://{address}"
     if not address.startswith(("http://", "https://")):
         raise UsageError(f"{address}: jobs go to the dashboard's address, http://HOST:8265")

@@ -78,6 +78,7 @@ def start(settings: Settings) -> None:
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment(settings) | _ports_of_its_own(),
+            # Ctrl-C in this terminal is for the command, not for a head that outlives it.
             start_new_session=True,
         )
     _started.append(process)
@@ -94,6 +95,7 @@ def stop(settings: Settings) -> None:
     """Stops the head and everything that runs on it; does nothing when it does not run."""
     process = _process(settings)
     if process is not None:
+        # `ray start --block` takes its own processes along then.
         process.send_signal(signal.SIGTERM)
     # Some of what runs on the head has left its process tree (Serve's HAProxy, for one); all of it
     # bears the mark.

@@ -20,6 +20,7 @@ def asked_to_stop() -> Iterator[threading.Event]:
     """An event that these signals set, in the main thread; elsewhere nobody sets it. A second one
     interrupts at once, but for the end of the terminal, of which shells and kernel both tell."""
     asked = threading.Event()
+    # Python lets the main thread alone set handlers.
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
@@ -29,6 +30,7 @@ def asked_to_stop() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         asked.set()
 
+    # nohup ignores it, so that a run outlives its terminal.
     under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     wishes = [number for number in WISHES if not (number == signal.SIGHUP and under_nohup)]
     former = {number: signal.signal(number, ask) for number in wishes}
@@ -36,6 +38,7 @@ def asked_to_stop() -> Iterator[threading.Event]:
         yield asked
     finally:
         for number, handler in former.items():
+            # None is a handler that was not set from Python; it cannot be put back.
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
@@ -59,6 +62,7 @@ def run_beside(work: Callable[[], object], *, ask: Callable[[], None], within_s:
         thread.start()
         deadline = None
         while thread.is_alive():
+            # With a timeout: a join without one would keep Python from running the handler.
             thread.join(0.2)
             if asked.is_set() and deadline is None:
                 ask()
@@ -66,6 +70,8 @@ def run_beside(work: Callable[[], object], *, ask: Callable[[], None], within_s:
             if deadline is not None and time.monotonic() > deadline:
                 raise KeyboardInterrupt
     if errors and asked.is_set():
+        # Work that was asked to stop fails in its own way, such as with lost workers; the wish is
+        # what counts.
         raise KeyboardInterrupt from errors[0]
     if errors:
         raise errors[0]

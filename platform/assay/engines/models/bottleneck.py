@@ -65,6 +65,7 @@ def save(model: Any, spec: BottleneckSpec, folder: Path) -> None:
     from safetensors.torch import save_file
 
     trained = trained_weights(model)
+    # DeepSpeed marks what it has sharded; there is no public way to ask.
     sharded = any(hasattr(weight, "ds_id") for weight in trained.values())
     with deepspeed.zero.GatheredParameters(list(trained.values()), enabled=sharded):
         if dist.get_rank() == 0:
@@ -93,8 +94,10 @@ def load(model: Any, folder: Path) -> Any:
 
     spec, weights = saved_spec(folder), load_file(folder / WEIGHTS)
     assert spec is not None
+    # As they were trained: rounded here, what was learned would be rounded twice when it is merged.
     attach(model, spec, in_fp32=True)
     missing, unknown = model.load_state_dict(weights, strict=False)
+    # The base model's own weights are not in the file, and are there already.
     missing = [name for name in missing if f".{NAME}." in name]
     if missing or unknown:
         raise StageFailed(
@@ -118,6 +121,7 @@ def merge(model: Any) -> Any:
         )
     size = added[0].gate_proj.out_features
     for host in hosts:
+        # Not by `delattr`: the layer may have none.
         adapter = host._modules.pop(NAME, None)
         if adapter is not None:
             adapter.hook.remove()
@@ -135,6 +139,7 @@ def merge(model: Any) -> Any:
             )
             if side == 0 and own.bias is not None:
                 own.bias = torch.nn.Parameter(torch.cat([own.bias, own.bias.new_zeros(size)]))
+    # transformers and vLLM build the wider layers from the configuration.
     model.config.intermediate_size += size
     return model
 
@@ -144,17 +149,13 @@ def layers_of(model: Any) -> list[Any]:
     import torch
 
     count = int(model.config.num_hidden_layers)
-    found = (
-        module
-        for module in model.modules()
-        if isinstance(module, torch.nn.ModuleList) and len(module) == count
+    # By its length: architectures call the list by different names, and none is declared.
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
+            return list(module)
+    raise UsageError(
+        "bottleneck and dropout find no list of layers in this model; use lora, without them"
     )
-    layers = next(found, None)
-    if layers is None:
-        raise UsageError(
-            "bottleneck and dropout find no list of layers in this model; use lora, without them"
-        )
-    return list(layers)
 
 
 def _layers(model: Any, spec: BottleneckSpec) -> list[Any]:
@@ -194,6 +195,7 @@ def _types() -> tuple[Any, Any]:
             super().__init__()
             self.narrow = torch.nn.Linear(width, size)
             self.widen = torch.nn.Linear(size, width)
+            # The adapter begins as the identity, so that training starts from the base model.
             torch.nn.init.zeros_(self.widen.weight)
             torch.nn.init.zeros_(self.widen.bias)
             self.activation = ACT2FN[activation]
@@ -221,6 +223,7 @@ def _types() -> tuple[Any, Any]:
             self.gate_proj = torch.nn.Linear(width, size, bias=False)
             self.up_proj = torch.nn.Linear(width, size, bias=False)
             self.down_proj = torch.nn.Linear(size, width, bias=False)
+            # The same here: what it adds is 0 at first.
             torch.nn.init.zeros_(self.down_proj.weight)
             self.activation = ACT2FN[activation]
 

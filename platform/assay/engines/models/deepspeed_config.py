@@ -48,8 +48,11 @@ def deepspeed_config(train: TrainSpec, *, precision: Precision, on_gpu: bool) ->
         "zero_optimization": zero,
         "bf16": {"enabled": precision == "bf16"},
         "fp16": {"enabled": precision == "fp16"},
+        # Muon, Lion and the 8-bit ones are not on DeepSpeed's list; which of them ZeRO may split is
+        # checked in the spec.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
+        # Never: the progress file says it.
         "steps_per_print": 1_000_000_000,
         "wall_clock_breakdown": False,
     }

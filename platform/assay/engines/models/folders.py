@@ -99,6 +99,7 @@ def describe(folder: Path) -> ModelFacts:
     num_parameters = 0
     for file in sorted(folder.glob(WEIGHT_FILES)):
         with safe_open(str(file), framework="numpy") as weights:
+            # By the headers alone: the weights themselves are not read.
             for name in weights.keys():  # noqa: SIM118 (a safetensors handle is no mapping)
                 size = 1
                 for length in weights.get_slice(name).get_shape():
@@ -107,6 +108,7 @@ def describe(folder: Path) -> ModelFacts:
     if not num_parameters:
         raise UsageError(f"{folder} holds no weights in safetensors form")
     text = config.get("text_config")  # of a model that sees or hears, too
+    # Some configurations have the key, and nothing in it.
     text = text if isinstance(text, dict) else config
     return ModelFacts(
         architecture=(config.get("architectures") or ["unknown"])[0],
@@ -183,6 +185,7 @@ def _with_prompts_as_tokens(model: Any, prompts: Any) -> Any:
 
     head = model.get_output_embeddings().weight.detach().clone()
     embeddings = torch.cat([model.get_input_embeddings().weight.detach(), prompts.to(head.dtype)])
+    # The table gets rows that the head must not have: a learned prompt is never to be said.
     model.config.tie_word_embeddings = False
     model.config.vocab_size = len(embeddings)
     whole = type(model)(model.config)
@@ -207,7 +210,10 @@ def _save_tokenizer_with_prompts(base: Path, target: Path, num_prompts: int) -> 
     tokenizer = AutoTokenizer.from_pretrained(base)
     size = AutoConfig.from_pretrained(base).vocab_size
     tokenizer.add_tokens(
-        [f"<|unused-{number}|>" for number in range(size - len(tokenizer))], special_tokens=True
+        # Embedding tables are padded to round sizes, and the new tokens must have the rows behind
+        # that.
+        [f"<|unused-{number}|>" for number in range(size - len(tokenizer))],
+        special_tokens=True,
     )
     words = [f"<|learned-{number}|>" for number in range(num_prompts)]
     tokenizer.add_tokens(words, special_tokens=True)
@@ -246,12 +252,15 @@ def _download(source: ModelSpec, target: Path, wanted: Sequence[str] = HUB_FILES
             f"{str(error).splitlines()[0]}. "
             "Check the name, the network and HF_TOKEN, or name a local folder"
         ) from error
+    # huggingface_hub keeps its bookkeeping there, with times of this download: the digest would be
+    # another each time.
     shutil.rmtree(target / ".cache", ignore_errors=True)
 
 
 def _copy_folder(folder: Path, target: Path) -> None:
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder")
+    # A pickle runs code when it is loaded.
     if not list(folder.glob(WEIGHT_FILES)):
         raise UsageError(f"{folder} holds no {WEIGHT_FILES}; weights in pickle form are not loaded")
     target.mkdir(parents=True, exist_ok=True)
@@ -283,6 +292,7 @@ def _convert_gguf(file: Path, target: Path) -> None:
     with torch.device("meta"):  # nothing is initialized only to be replaced
         fresh = AutoModelForCausalLM.from_config(config)
     fresh.load_state_dict(loaded.state_dict(), strict=False, assign=True)
+    # The state of a tied model has the table once.
     fresh.tie_weights()
     fresh.to(torch.bfloat16).save_pretrained(target)
     fresh.generation_config.save_pretrained(target)

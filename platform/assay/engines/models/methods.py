@@ -48,9 +48,8 @@ def load(
         )
     else:
         model = load_base()
-    set_seed(
-        train.seed
-    )  # loading may have drawn numbers; from here on every attempt draws the same ones
+    # Loading may have drawn numbers; from here on every attempt draws the same ones.
+    set_seed(train.seed)
     model.config.use_cache = (
         False  # with a cache the mask that keeps packed texts apart is not built
     )
@@ -59,6 +58,8 @@ def load(
     if method.freeze is not None:
         return _frozen(model, method.freeze)
     if train.gradient_checkpointing:
+        # Checkpointing computes a layer again from inputs that need gradients, and frozen
+        # embeddings give none.
         model.enable_input_require_grads()
     # Under ZeRO-3 weights of one group have one precision; elsewhere adapters of a bf16 model are
     # fp32.
@@ -70,6 +71,7 @@ def load(
     config = _peft_config(model, folder, method, num_steps, scores=num_labels is not None)
     try:
         tuned = get_peft_model(model, config, autocast_adapter_dtype=in_fp32)
+    # peft's word for names that match nothing.
     except ValueError as error:
         raise UsageError(f"method: {method.name} does not fit this model: {error}") from error
     if train.kernels != "none" and train.deepspeed.zero_stage != 3:
@@ -82,10 +84,9 @@ def save_start(model: Any, method: MethodSpec, output: Path) -> None:
     `olora`)."""
     if method.lora is not None and method.lora.init in ("pissa", "olora"):
         config = model.peft_config["default"]
-        chosen, config.init_lora_weights = (
-            config.init_lora_weights,
-            True,
-        )  # or loading would decompose anew
+        chosen = config.init_lora_weights
+        # Else loading it would decompose the base weights anew.
+        config.init_lora_weights = True
         model.save_pretrained(str(output / INITIAL))
         config.init_lora_weights = chosen
 
@@ -125,9 +126,9 @@ def base(
 
 def pad_token(tokenizer: Any) -> int:
     """The token that fills up padded rows."""
-    if tokenizer.pad_token_id is not None:
-        token = tokenizer.pad_token_id
-    else:
+    token = tokenizer.pad_token_id
+    # Many decoders have none; what fills a row up is masked, so that any token will do.
+    if token is None:
         token = tokenizer.eos_token_id
     return int(token or 0)
 
@@ -140,6 +141,8 @@ def _four_bits(qlora: QloraSpec, dtype: Any) -> Any:
         bnb_4bit_quant_type=qlora.quant_type,
         bnb_4bit_use_double_quant=qlora.double_quant,
         bnb_4bit_compute_dtype=dtype,
+        # transformers leaves output heads alone by itself only where no list is given; and a new
+        # head is to be trained.
         llm_int8_skip_modules=["lm_head", *HEADS],
     )
 
@@ -165,6 +168,7 @@ def _frozen(model: Any, freeze: FreezeSpec) -> Any:
 def layer_of(name: str) -> int | None:
     """Which transformer layer a weight belongs to, counted from 0; None for embeddings, the last
     norm and the head."""
+    # What Llama and its kin, GPT-2, and others call the list of layers.
     found = re.search(r"\.(?:layers|h|blocks)\.(\d+)\.", f".{name}")
     if found:
         return int(found[1])
@@ -183,19 +187,18 @@ def _peft_config(
         return _adalora_config(model, method.adalora, num_steps, task)
     if method.ia3 is not None:
         ia3 = method.ia3
-        chosen = {
-            "target_modules": ia3.target_modules,
-            "feedforward_modules": ia3.feedforward_modules,
-        }
-        return IA3Config(
-            **{key: list(value) for key, value in chosen.items() if value is not None}, **task
-        )
+        chosen = {}
+        # What is not said is left to peft, which knows the modules of each architecture.
+        if ia3.target_modules is not None:
+            chosen["target_modules"] = list(ia3.target_modules)
+        if ia3.feedforward_modules is not None:
+            chosen["feedforward_modules"] = list(ia3.feedforward_modules)
+        return IA3Config(**chosen, **task)
     if method.prefix_tuning is not None:
         prefix = method.prefix_tuning
+        hidden = {}
         if prefix.projection:
-            hidden = {"encoder_hidden_size": model.config.hidden_size}
-        else:
-            hidden = {}
+            hidden["encoder_hidden_size"] = model.config.hidden_size
         return PrefixTuningConfig(
             num_virtual_tokens=prefix.num_virtual_tokens,
             prefix_projection=prefix.projection,
@@ -206,13 +209,13 @@ def _peft_config(
         return _p_tuning_config(method.p_tuning, task)
     prompt = method.prompt_tuning
     assert prompt is not None
+    text, init = {}, PromptTuningInit.RANDOM
     if prompt.init_text:
         text = {"prompt_tuning_init_text": prompt.init_text, "tokenizer_name_or_path": folder}
-    else:
-        text = {}
+        init = PromptTuningInit.TEXT
     return PromptTuningConfig(
         num_virtual_tokens=prompt.num_virtual_tokens,
-        prompt_tuning_init=PromptTuningInit.TEXT if prompt.init_text else PromptTuningInit.RANDOM,
+        prompt_tuning_init=init,
         **text,
         **task,
     )
@@ -270,10 +273,10 @@ def _text_part(model: Any) -> tuple[str, Any] | None:
     if model.config.get_text_config() is model.config:
         return None
     decoder = model.get_decoder()
-    return next(
-        ((name, module) for name, module in model.named_modules() if module is decoder and name),
-        None,
-    )
+    for name, module in model.named_modules():
+        if module is decoder and name:
+            return name, module
+    return None
 
 
 def _without_other_senses(model: Any) -> Any:
@@ -281,12 +284,10 @@ def _without_other_senses(model: Any) -> Any:
     that wait for them."""
     part, head = _text_part(model), model.get_output_embeddings()
     if part is not None:
-        trained = {
-            id(weight)
-            for module in (part[1], head)
-            if module is not None
-            for weight in module.parameters()
-        }
+        # By identity: a tied head is the embedding table itself.
+        trained = {id(weight) for weight in part[1].parameters()}
+        if head is not None:
+            trained |= {id(weight) for weight in head.parameters()}
         for weight in model.parameters():
             weight.requires_grad_(id(weight) in trained)
     return model

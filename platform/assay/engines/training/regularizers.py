@@ -225,8 +225,6 @@ def orthogonality(model: Any) -> "torch.Tensor":
                 product = weight @ weight.T
             else:
                 product = weight.T @ weight
-            # In the order of peft's names: the factor that reads is a matrix of rows, the other one
-            # of columns.
             distances.append(
                 torch.linalg.norm(product - torch.eye(len(product), device=product.device))
             )

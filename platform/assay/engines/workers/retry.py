@@ -198,8 +198,7 @@ def _last_line(text: str, pattern: re.Pattern[str]) -> str:
     """The last line that matches: the end of a worker's traceback says what happened."""
     lines = [line.strip() for line in text.splitlines() if pattern.search(line)]
     if lines:
-        # It stands on one line of a terminal; some libraries put a whole configuration into a
-        # message.
+        # It is shown on one line of a terminal.
         return lines[-1][:300]
     return "no reason was given"
 

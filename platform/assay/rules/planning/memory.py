@@ -248,9 +248,8 @@ def _layer_bytes_per_token(train: TrainSpec, shape: ModelShape, width: int) -> i
     method = train.method
     h, f = shape.hidden_size, shape.intermediate_size
     q = shape.num_heads * shape.head_dim
-    kept = (
-        2 * 4 * h
-    )  # both norms compute in fp32 and keep their input, which is the residual stream
+    # Both norms compute in fp32 and keep their input, which is the residual stream.
+    kept = 2 * 4 * h
     kept += width * (q + 2 * q)  # queries, and keys and values repeated to as many heads
     kept += width * q  # attention's output
     kept += width * 2 * f + width * f  # gate and up, and gate's activation
