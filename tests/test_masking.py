@@ -71,6 +71,17 @@ def test_numbers_are_checked() -> None:
     assert not is_iban("DE89370400440532013001")
 
 
+def test_names_are_masked_where_the_words_beside_them_tell() -> None:
+    text = "Dear Anna Bell,\nmy name is Omar. Is Anna Bell in New York?\nKind regards,\nOmar Reed"
+    assert masked(text) == text
+    assert masked(text, kinds=["name"]) == (
+        "Dear [NAME],\nmy name is [NAME]. Is [NAME] in New York?\nKind regards,\n[NAME]"
+    )
+    chinese = "我叫欧阳娜娜，请把包裹交给王芳女士，张家界很美"
+    assert masked(chinese, kinds=["name"]) == "我叫[NAME]，请把包裹交给[NAME]女士，张家界很美"
+    assert masked("Dear Customer, I am Happy", kinds=["name"]) == "Dear Customer, I am Happy"
+
+
 @pytest.mark.parametrize("by", ["surrogate", "pseudonym"])
 def test_the_same_person_has_the_same_stand_in_and_another_place_another(by: str) -> None:
     first = masked("mail a@b.org, phone 138-0013-8000", by=by)
