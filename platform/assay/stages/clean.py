@@ -9,7 +9,7 @@ from assay.engines.cluster import tasks
 from assay.engines.data import remote
 from assay.engines.data.cleaning.clean import Cleaning, clean
 from assay.engines.data.cleaning.cleaned import counts_of, write_cleaned
-from assay.engines.data.cleaning.key import key_fingerprint, place_key
+from assay.engines.data.cleaning.masking.key import key_fingerprint, place_key
 from assay.records.cleaning import CleaningRecord
 from assay.records.inputs import StageInputs, only
 from assay.records.record import digest_of

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.engines.data.cleaning.sketches import BANDS, NUM_MINIMA, WORD_SLOTS
+from assay.engines.data.cleaning.duplicates.sketches import BANDS, NUM_MINIMA, WORD_SLOTS
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from assay.engines.data.cleaning.names import name_spans
+from assay.engines.data.cleaning.masking.names import name_spans
 
 Check = Callable[[str], bool]
 

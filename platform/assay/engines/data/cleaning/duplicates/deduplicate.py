@@ -10,14 +10,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.engines.data.cleaning.candidates import (
+from assay.engines.data.cleaning.duplicates.candidates import (
     Sketches,
     equal_pairs,
     near_pairs,
     read_pairs,
     word_counts,
 )
-from assay.engines.data.cleaning.facts import Tokens, compare, tokens_of
+from assay.engines.data.cleaning.duplicates.facts import Tokens, compare, tokens_of
+from assay.engines.data.cleaning.duplicates.sketches import sketch_shard, word_slot
 from assay.engines.data.cleaning.rows import (
     Row,
     row_id,
@@ -27,7 +28,6 @@ from assay.engines.data.cleaning.rows import (
     write_rows,
 )
 from assay.engines.data.cleaning.shards import Shard
-from assay.engines.data.cleaning.sketches import sketch_shard, word_slot
 from assay.spec.steps import DeduplicateSpec
 
 if TYPE_CHECKING:
