@@ -23,6 +23,7 @@ from assay.errors import AssayError
 from assay.flow.pipeline.context import RunContext
 from assay.flow.pipeline.graph import stages_of
 from assay.flow.place.head import head_file
+from assay.flow.release import controller
 from assay.flow.release.operations import promote_run, record_decision
 from assay.records.gate import Evaluation, EvaluationRecord, GateRecord, Sample, TaskResult
 from assay.records.releases.release import Champion
@@ -52,6 +53,8 @@ class ServeServer(Server):
     broken: set[str]
     reports: Path
     num_deployed = 0
+    starts_as = "RUNNING"
+    """What Serve says of an application that it has just been told of."""
 
     def report(self, replica: str, artifact: str) -> None:
         """Where a replica says what it has loaded."""
@@ -81,7 +84,7 @@ class ServeServer(Server):
             assert wanted_digest == Path(model["model_loading_config"]["model_source"]).name
             self.report(f"{name}#{self.num_deployed}", wanted_digest)
             self.applications[name] = {
-                "status": "RUNNING",
+                "status": self.starts_as,
                 "message": "",
                 "last_deployed_time_s": time.time() + self.num_deployed,
                 "deployed_app_config": config,
@@ -103,16 +106,19 @@ class FakeServe(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         slot = self.path.split("/")[1]
-        said = (
-            {"applications": self.server.applications}
-            if self.path == APPLICATIONS
-            else {"slot": slot}
-        )
-        body = json.dumps(said).encode()
-        self.send_response(500 if slot in self.server.broken else 200)
+        if self.path == APPLICATIONS:
+            self._answer(200, json.dumps({"applications": self.server.applications}))
+        elif slot in self.server.applications:
+            self._answer(500 if slot in self.server.broken else 200, json.dumps({"slot": slot}))
+        else:  # so says Serve of a route that no application has
+            self._answer(404, f"Path '{self.path}' not found.", "text/plain")
+
+    def _answer(self, status: int, body: str, kind: str = "application/json") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body.encode())
 
     def do_PUT(self) -> None:
         """Serve is told which applications there are to be; those that are new or changed start
@@ -141,6 +147,7 @@ def engine_environment(folder: Path) -> Path:
     packages.mkdir(parents=True)
     for name in ("assay_replica.py", "assay_files.py"):
         (packages / name).touch()
+    (packages / "vllm-1.0.dist-info").mkdir()
     return folder / "bin" / "python"
 
 
@@ -163,6 +170,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             with httpx.Client(base_url=settings.gateway_url, headers=headers) as client:
                 yield Running(settings, serve, client)
         finally:
+            controller.stop(settings)
             gateway.stop(settings)
 
 
@@ -178,6 +186,7 @@ class Office:
         self.settings = replace(running.settings, ledger_url=ledger_url)
         self.serve = running.serve
         self.client = running.client
+        controller.stop(self.settings)  # one that `assay up` of an earlier test has started
         self.ledger = Ledger(ledger_url)
         self.serve.applications, self.serve.broken, self.serve.num_deployed = {}, set(), 100
         set_weights(self.settings, TO_NOBODY)
@@ -225,6 +234,8 @@ class Office:
             context_length=8,
         )
         self._finish(run, "compress", compress)
+        deployment = self._deployment(slot, model.digest)
+        self._finish(run, "deploy", deployment)
         num_right = {"PASS": 60, "FAIL": 0}.get(outcome, 30)
         self._finish(run, "gate", self._gate(run, slot, model.digest, num_right, champion_digest))
         return run
@@ -265,18 +276,22 @@ class Office:
             suite=SUITE,
             suite_file="evals/suite.yaml",
             tasks=(TaskFile("facts", "facts.yaml", "facts"),),
-            deployment=DeploymentRecord(
-                slot=slot,
-                model_name="bot",
-                artifact_digest=digest,
-                url="",
-                deployed_at=1000.0,
-                replicas=(f"{slot}#1",),
-            ),
+            deployment=self._deployment(slot, digest),
             champion=evaluate(champion_digest) if champion_digest else None,
         )
         return gate.run(
             inputs, work, evaluate=lambda deployment: evaluate(deployment.artifact_digest)
+        )
+
+    def _deployment(self, slot: Slot, digest: str) -> DeploymentRecord:
+        return DeploymentRecord(
+            slot=slot,
+            model_name="bot",
+            artifact_digest=digest,
+            url="",
+            deployed_at=1000.0,
+            replicas=(f"{slot}#1",),
+            engine_build=tuple(ray_serve.engine_packages(self.settings.engine_python)),
         )
 
     def deploy_again(self, run: str, *, champion: Champion | None = None) -> str:

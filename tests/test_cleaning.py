@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from assay.engines.data.cleaning import clean as clean_module
+from assay.engines.data.cleaning.duplicates import candidates
 from assay.engines.data.cleaning.rows import example_of, record_of
 from assay.engines.data.readers import Example, Message, read_examples
 from assay.errors import UsageError
@@ -126,6 +127,13 @@ ORDER = "Please tell me how I can return the blue garden chair that I bought fro
 ORDER_ZH = "你们好，我上个月在{}的门店买了一把蓝色的花园椅子，左边的扶手松了，油漆也掉了，请问我应该怎么退货？收据编号是{}。"
 
 
+LONG = (
+    "The river comes from the hills in the north, passes the old mill, and turns west at the bridge "
+    "that was built for carts. Below it lie meadows which are under water each spring, so that the "
+    "farmers keep their cows on the other side until the grass is dry. In summer children swim."
+)
+
+
 def test_near_equal_rows_go_and_other_facts_stay(tmp_path: Path) -> None:
     first, first_zh = ORDER.format("Leeds", "3rd"), ORDER_ZH.format("上海", "8841")
     stay = [
@@ -134,15 +142,19 @@ def test_near_equal_rows_go_and_other_facts_stay(tmp_path: Path) -> None:
         ORDER.format("Leeds", "4th"),  # another number
         first.replace("can return", "can not return"),
         first.replace("blue", "green"),
+        first.replace("its left", "its upper left"),  # a word more
         first_zh,
         ORDER_ZH.format("北京", "8841"),
         ORDER_ZH.format("上海", "8842"),
         first_zh.replace("松了", "没松"),
+        first_zh.replace("门店", "万达门店"),
+        LONG,
     ]
     go = [
         first.replace("Please tell me", "Hello, tell me please,").upper().capitalize(),
         first.replace("because its", "because, its").rstrip(".") + "!",
         first.replace("left arm", "left arm now"),
+        LONG.replace("from the hills", "down from the hills"),
         first_zh.replace("，", "、").replace("请问", "") + "谢谢！",
         first_zh.replace("我应该怎么", "我应该 怎么"),
     ]
@@ -150,9 +162,10 @@ def test_near_equal_rows_go_and_other_facts_stay(tmp_path: Path) -> None:
     found = pretrain(tmp_path, "deduplicate")
     assert found.texts() == stay
     kept = {reason["kept_at"] for reason in found.reasons}
-    assert kept == {"train.jsonl:1", "train.jsonl:6"}
+    assert kept == {"train.jsonl:1", "train.jsonl:7", "train.jsonl:12"}
     assert all(0.8 <= reason["similarity"] <= 1 for reason in found.reasons)
-    assert "1 x word more or fewer" in found.reason("train.jsonl:12")["why"]
+    assert "1 x filler" in found.reason("train.jsonl:15")["why"]
+    assert "1 x word more or fewer" in found.reason("train.jsonl:16")["why"]
 
 
 def test_other_labels_and_other_signs_are_no_duplicates(tmp_path: Path) -> None:
@@ -177,6 +190,17 @@ def test_a_slip_of_the_pen_is_told_from_another_word(tmp_path: Path) -> None:
     )
     found = pretrain(tmp_path, "deduplicate")
     assert [reason["at"] for reason in found.reasons] == ["train.jsonl:2"]
+
+
+def test_pairs_of_a_template_that_are_not_compared_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "MOST_BEFORE", 2)
+    cities = ("Leeds", "Ghent", "Oslo", "Porto", "Lyon", "Graz", "Basel", "Turin")
+    texts(tmp_path, *(ORDER.format(city, "3rd") for city in cities))
+    found = pretrain(tmp_path, "deduplicate")
+    assert len(found.texts()) == len(cities)
+    assert "made of one template were not compared" in found.steps["deduplicate"].note
 
 
 def messy(folder: Path, num: int) -> None:

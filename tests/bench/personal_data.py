@@ -44,6 +44,16 @@ EN = {
     ),
     "iban": ("Send the refund to {}.", "IBAN {}", "My account is {}, at the same bank as before."),
     "ip": ("I logged in from {} yesterday.", "The server at {} does not answer.", "client={}"),
+    "name": (
+        "My name is {} and I ordered last week.",
+        "Nobody has answered me since Friday.\nBest regards,\n{}",
+        "Please ask for {} at the desk.",
+        "{} from accounting told me to write here.",
+        "Dear {}, your parcel is here.",
+        "I spoke with Mrs. {} yesterday.",
+        "The contract was handed to {} in May.",
+        "Is {} still working for you?",
+    ),
 }
 ZH = {
     "email": ("有问题请发邮件到{}，我会尽快回复。", "我的邮箱是{}", "请把发票寄给{}，谢谢！"),
@@ -58,6 +68,16 @@ ZH = {
     "resident_id": ("我的身份证号码是{}。", "身份证：{}，请核对", "证件号{}已经过期了吗？"),
     "plate": ("我的车牌是{}，停在门口。", "车号{}", "请给{}开一下停车场的门。"),
     "qq": ("我的QQ是{}", "加QQ：{}聊吧。", "QQ号码{}"),
+    "name": (
+        "我叫{}，上周下的单。",
+        "收件人：{}",
+        "请联系{}先生。",
+        "{}女士昨天来过。",
+        "合同是{}签的。",
+        "我的同事{}会来取货。",
+        "请问{}在吗？",
+        "姓名：{}",
+    ),
     "wechat": ("我的微信号是{}。", "加我微信：{}", "微信{}，备注来意"),
 }
 CLEAN_EN: tuple[Callable[[random.Random], str], ...] = (
@@ -135,6 +155,8 @@ def personal_sentences(num: int, seed: int) -> Iterator[Sentence]:
 def found_in(sentence: Sentence, masked: str) -> bool:
     """Whether anything of the value that would serve to know it is left: four letters or digits in
     a row, for a plate three."""
+    if sentence.kind == "name":
+        return any(part in masked for part in sentence.value.split())
     least = 3 if sentence.kind == "plate" else 4
     plain = "".join(char for char in masked if char.isalnum())
     value = "".join(char for char in sentence.value if char.isalnum())
@@ -154,6 +176,7 @@ def _english(seed: int) -> dict[str, Callable[[], Any]]:
         "email": lambda: drawn.choice((us.email, us.company_email, gb.free_email))(),
         "phone": lambda: drawn.choice((us.phone_number, gb.phone_number))(),
         "card": lambda: _spaced(drawn, us.credit_card_number()),
+        "name": lambda: f"{us.first_name()} {us.last_name()}",
         "ssn": us.ssn,
         "iban": gb.iban,
         "ip": lambda: drawn.choice((us.ipv4, us.ipv6))(),
@@ -172,6 +195,7 @@ def _chinese(seed: int) -> dict[str, Callable[[], Any]]:
             _spaced_phone(drawn, cn.phone_number()) if drawn.random() < 0.7 else _landline(drawn)
         ),
         "card": lambda: _spaced(drawn, cn.credit_card_number()),
+        "name": cn.name,
         "resident_id": cn.ssn,
         "plate": lambda: _plate(drawn),
         "qq": lambda: str(drawn.randrange(10**5, 10**10)),

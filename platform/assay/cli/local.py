@@ -1,25 +1,32 @@
 """`assay up` and `assay down`: the local Ray head and the gateway."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from assay.cli.terminal.echo import echo
 from assay.engines.cluster import local_head
 from assay.engines.cluster.cpu_features import has_avx2
-from assay.errors import PlaceError
+from assay.errors import PlaceError, Unreachable
 from assay.serving import gateway
 from assay.settings import Settings
+
+START_TIMEOUT_S = 900.0
+"""How long an engine that another process starts is waited for."""
 
 
 def start_place(
     settings: Settings, *, new_key: bool = False, save_key: bool = False, gateway_only: bool = False
 ) -> None:
-    """Starts what is not running yet, and makes the first API key."""
+    """Starts what is not running yet, makes the first API key, and brings the champion back."""
+    from assay.flow.release import controller
+
     if not gateway_only:
         check_processor()
         ensure_place(settings)
     gateway.start(settings)
     set_traffic_right(settings)
+    controller.start(settings)
     if new_key or not gateway.has_keys(settings):
         key = gateway.create_key(settings, settings.user)
         echo(f"API key, shown this once: {key}")
@@ -28,6 +35,7 @@ def start_place(
     echo(f"gateway   {settings.gateway_url}")
     if not gateway_only:
         echo(f"dashboard {settings.dashboard_url}  (token in {settings.token_path})")
+    bring_back(settings)
 
 
 def ensure_place(settings: Settings) -> None:
@@ -55,8 +63,20 @@ def set_traffic_right(settings: Settings) -> None:
     reconcile_releases(settings, say=lambda text: echo(text, err=True))
 
 
+def bring_back(settings: Settings) -> None:
+    """Brings the champion back where a restart has ended it, and waits for that. Raises what keeps
+    it from its traffic; the controller goes on trying."""
+    from assay.flow.release.restore import restore
+
+    with suppress(Unreachable):  # the controller waits for the cluster
+        restore(settings, say=lambda text: echo(text, err=True), wait_s=START_TIMEOUT_S)
+
+
 def stop_place(settings: Settings) -> None:
-    """Stops the gateway and the head, in this order."""
+    """Stops the controller, the gateway and the head, in this order."""
+    from assay.flow.release import controller
+
+    controller.stop(settings)
     was_running = gateway.is_running(settings) or local_head.is_running(settings)
     gateway.stop(settings)
     local_head.stop(settings)

@@ -109,7 +109,7 @@ def chat(
     help="Start the gateway alone, beside a Ray head that runs already.",
 )
 def up(new_key: bool, save_key: bool, gateway_only: bool) -> None:
-    """Start a local Ray head and the gateway; print an API key once."""
+    """Start a local Ray head and the gateway, bring the champion back, print an API key once."""
     from assay.cli.local import start_place
 
     start_place(Settings(), new_key=new_key, save_key=save_key, gateway_only=gateway_only)
@@ -117,7 +117,7 @@ def up(new_key: bool, save_key: bool, gateway_only: bool) -> None:
 
 @click.command()
 def down() -> None:
-    """Stop the gateway, the local Ray head and everything on it. Ledger and artifacts stay."""
+    """Stop controller, gateway, local Ray head and everything on it. Ledger and artifacts stay."""
     from assay.cli.local import stop_place
 
     stop_place(Settings())

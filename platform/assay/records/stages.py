@@ -244,3 +244,8 @@ class DeploymentRecord(Record):
     max_reasoning_tokens: int = 0
     """How long an evaluated answer may reason before it answers: half of the engine's context; 0
     for a model that does not reason."""
+    engine_build: tuple[str, ...] = later(())
+    """Name and version of the engine and of what it stands on; empty in records of older
+    versions."""
+    on_gpu: bool = later(False)
+    """Whether the engine runs on GPUs."""

@@ -26,6 +26,9 @@ runs in the folder that holds it, and its map commands use this name."""
 MAX_WEIGHT = 256
 """HAProxy's highest weight."""
 
+RETRY_AFTER_S = 5
+"""When a client should ask again while nothing serves, in seconds; clients of OpenAI's API heed it."""
+
 _FAILURES = {
     400: ("bad_request", "the request is not valid HTTP"),
     408: ("request_timeout", "the request did not arrive in time"),
@@ -126,8 +129,8 @@ def _defaults(config: GatewayConfig) -> str:
     # No redispatch: a slot's failures must count against that slot.
     limits = config.limits
     errors = "\n".join(
-        f"    http-error status {status} content-type application/json string "
-        f"{_error(status, code, message)}"
+        f"    http-error status {status} content-type application/json "
+        f"string {_error(status, code, message)}{_retry_after(status)}"
         for status, (code, message) in _FAILURES.items()
     )
     return f"""defaults
@@ -195,7 +198,17 @@ def _slot(config: GatewayConfig, slot: str) -> str:
     bind unix@{_quoted(_slot_socket(config, slot))} mode 600
     http-request replace-path ^/v1/(.*)$ /{slot}/v1/\\1
     http-after-response set-header X-Assay-Slot {slot}
+    {_gone()}
     server {SERVER} 127.0.0.1:{config.serve_port}"""
+
+
+def _gone() -> str:
+    """Serve's own 404, plain text, says that no application is there (yet); an engine's is JSON."""
+    said = _error(503, "unreachable", _FAILURES[503][1])
+    return (
+        f"http-response return status 503 content-type application/json string {said}"
+        f"{_retry_after(503)} if {{ status 404 }} {{ res.hdr(content-type) -m beg text/plain }}"
+    )
 
 
 def _slot_socket(config: GatewayConfig, slot: str) -> Path:
@@ -204,7 +217,12 @@ def _slot_socket(config: GatewayConfig, slot: str) -> Path:
 
 def _refuse(status: int, code: str, message: str, condition: str) -> str:
     answer = f"status {status} content-type application/json string {_error(status, code, message)}"
+    answer += _retry_after(status)
     return f"http-request return {answer} if {condition}"
+
+
+def _retry_after(status: int) -> str:
+    return f" hdr Retry-After {RETRY_AFTER_S}" if status == 503 else ""
 
 
 def _error(status: int, code: str, message: str) -> str:

@@ -32,10 +32,13 @@ Kind = Literal[
     "plate",
     "wechat",
     "qq",
+    "name",
 ]
 """What is masked: `card` is every bank card, `ssn` the United States' number, `resident_id` China's."""
 
 ALL_KINDS: tuple[Kind, ...] = get_args(Kind)
+CERTAIN_KINDS = tuple(kind for kind in ALL_KINDS if kind != "name")
+"""Those that have a form of their own."""
 
 
 class RepairSpec(Block):
@@ -108,8 +111,10 @@ class DeduplicateSpec(Block):
 class MaskSpec(Block):
     """Personal data are replaced."""
 
-    kinds: tuple[Kind, ...] = ALL_KINDS
-    """What is looked for, in English and Chinese text."""
+    kinds: tuple[Kind, ...] = CERTAIN_KINDS
+    """What is looked for, in English and Chinese text. `name`, which is not among them when nothing
+    is said, finds names of people where the words beside them tell (`my name is`, `Dear`, `女士`),
+    and no others."""
 
     by: Literal["label", "surrogate", "pseudonym"] = "label"
     """`label` writes `[EMAIL]`; `surrogate` another of the same form, the same one for the same

@@ -4,12 +4,13 @@ every row that is not as it was."""
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from assay.engines.cluster import tasks
 from assay.engines.data import remote
 from assay.engines.data.cleaning.clean import Cleaning, clean
 from assay.engines.data.cleaning.cleaned import counts_of, write_cleaned
-from assay.engines.data.cleaning.key import key_fingerprint, place_key
+from assay.engines.data.cleaning.masking.key import key_fingerprint, place_key
 from assay.records.cleaning import CleaningRecord
 from assay.records.inputs import StageInputs, only
 from assay.records.record import digest_of
@@ -53,6 +54,7 @@ def run(inputs: Inputs, work: Work) -> CleaningRecord:
     if any(map(is_remote, data.patterns)):
         work.say("fetching the data")
     scratch = work.folder / f"steps-{digest_of(inputs.as_data())[:16]}"
+    _forget_others(scratch)
     cleaning = Cleaning(
         data=data,
         root=work.root,
@@ -70,3 +72,10 @@ def run(inputs: Inputs, work: Work) -> CleaningRecord:
     artifact = work.store.put(folder, "dataset")
     shutil.rmtree(scratch)
     return CleaningRecord(artifact=artifact, steps=steps, before=before, after=after)
+
+
+def _forget_others(scratch: Path) -> None:
+    """What was left of other data or steps is of no use any more."""
+    for folder in scratch.parent.glob("steps-*"):
+        if folder != scratch:
+            shutil.rmtree(folder)

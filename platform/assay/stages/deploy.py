@@ -1,5 +1,6 @@
 """`deploy`: a model into a slot, where it answers but has no traffic."""
 
+import sys
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -121,7 +122,27 @@ def wait(
         deployed_at=state.deployed_at,
         replicas=state.replicas,
         max_reasoning_tokens=serve.engine.max_model_len // 2 if chats.reasons else 0,
+        engine_build=engine_build(model, work.settings),
+        on_gpu=work.on_gpu,
     )
+
+
+def standing(
+    slot: Slot, serve: ServeSpec, *, model_name: str, model: ModelRecord, work: Work
+) -> Started | None:
+    """The engine of this very model that was started in the slot before, and may still come up;
+    None where there is none."""
+    wanted = _application(slot, serve, model_name, model, work)
+    deployed_at = ray_serve.standing(serve_api(work.settings), wanted)
+    return Started(slot, deployed_at) if deployed_at is not None else None
+
+
+def engine_build(model: ModelRecord, settings: Settings) -> tuple[str, ...]:
+    """Name and version of the engine that serves a model, and of what it stands on, as they are
+    installed now. The platform's own environment serves classifiers."""
+    if model.architecture.endswith(CLASSIFIER):
+        return tuple(ray_serve.engine_packages(sys.executable))
+    return tuple(ray_serve.engine_packages(settings.engine_python))
 
 
 def _replace(

@@ -100,6 +100,15 @@ class Audit:
             for kind, content in connection.execute(query)
         ]
 
+    def contents(self, connection: Connection, kind: str, run: str) -> Sequence[str]:
+        """What the events of a kind say of a run, as JSON, the oldest first."""
+        query = (
+            sql.select(_audit.c.content)
+            .where(_audit.c.kind == kind, _audit.c.run == run)
+            .order_by(_audit.c.sequence)
+        )
+        return connection.execute(query).scalars().all()
+
     def events(self, connection: Connection | None = None) -> list[AuditEvent]:
         """Every event, the oldest first. Raises `IntegrityError` where the chain is broken."""
         if connection is None:

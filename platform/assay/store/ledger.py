@@ -20,6 +20,7 @@ from assay.store.audit import Audit, check_rows, check_vouched, this_process
 from assay.store.database import Database
 from assay.store.grants import Grants
 from assay.store.releases import Releases
+from assay.store.restorations import Restorations
 
 StageState = Literal["running", "done", "cached", "failed", "killed"]
 """`killed` is never written: it is what is seen of a stage whose process has gone (see
@@ -73,6 +74,7 @@ class Ledger:
         self._database.make_tables(tables.ledger)
         self.audit = Audit(self._database)
         self.releases = Releases(self._database, self.audit, self._add_traffic)
+        self.restorations = Restorations(self._database, self.audit)
         self.grants = Grants(self._database, self.audit)
         self.actor: Actor | None = None
         """In whose name this process writes, once that is known."""
@@ -254,6 +256,16 @@ class Ledger:
         with self._database.reading() as connection:
             row = connection.execute(query).mappings().first()
         return RecordRow(**row) if row else None
+
+    def records_of(self, run: str, stage: str) -> Sequence[str]:
+        """Every record that this stage of the run has left, as JSON, the newest first."""
+        query = (
+            sql.select(tables.records.c.record)
+            .where(tables.records.c.run == run, tables.records.c.stage == stage)
+            .order_by(tables.records.c.at.desc())
+        )
+        with self._database.reading() as connection:
+            return connection.execute(query).scalars().all()
 
     def inputs(self, key: str) -> str | None:
         """What a key is made of, as JSON; None for a key of an older version."""

@@ -107,7 +107,7 @@ class Releases:
         """Writes down what is about to be done. Raises `Superseded` while another release is under
         way."""
         with self._database.writing() as connection:
-            _require_newest(connection, fence)
+            require_newest(connection, fence)
             if other := _under_way(connection):
                 raise Superseded(f"release {other.id} of {other.intent.candidate.run} is under way")
             values = {
@@ -165,7 +165,7 @@ class Releases:
         note: str = "",
     ) -> Release:
         """One transition from `release` as it was read; refused when it has changed since."""
-        _require_newest(connection, fence)
+        require_newest(connection, fence)
         result = connection.execute(
             _releases.update()
             .where(_releases.c.id == release.id)
@@ -196,7 +196,9 @@ def _newest(connection: Connection) -> int:
     return int(connection.execute(sql.select(_writers.c.number)).scalar() or 0)
 
 
-def _require_newest(connection: Connection, fence: int) -> None:
+def require_newest(connection: Connection, fence: int) -> None:
+    """Raises `Superseded` unless this is the newest writer's number, inside the transaction of what
+    it is about to write."""
     newest = _newest(connection)
     if fence != newest:
         raise Superseded(f"writer {fence} comes too late: {newest} has the releases of this place")

@@ -64,11 +64,19 @@ def print_runs(
             f"under way: {release.intent.action} of {short_run(release.intent.candidate.run)}, "
             f"{step}"
         )
-    console.print(
-        f"traffic: {short_run(champion.run)} (slot {champion.slot})"
-        if champion
-        else "traffic: nobody"
-    )
+    console.print(f"traffic: {_traffic(champion, ledger)}")
+
+
+def _traffic(champion: Champion | None, ledger: Ledger) -> str:
+    """Who has the traffic, and what keeps them from it."""
+    if champion is None:
+        return "nobody"
+    who = f"{short_run(champion.run)} (slot {champion.slot})"
+    if not ledger.restorations.is_held(champion):
+        return who
+    restoration = ledger.restorations.newest(champion.run, champion.since)
+    why = restoration.note if restoration and restoration.note else "its engine is starting again"
+    return f"nobody; {who} was lost in a restart: {why}"
 
 
 def print_status(run: str, ledger: Ledger, settings: Settings) -> None:

@@ -116,6 +116,11 @@ def is_running(settings: Settings) -> bool:
     return _process(settings) is not None
 
 
+def has_crashed(settings: Settings) -> bool:
+    """Whether a head was started here, and is gone without `stop`."""
+    return _pid_file(settings).exists() and not is_running(settings)
+
+
 def environment(settings: Settings) -> dict[str, str]:
     """The environment of the head, and of whatever talks to it."""
     inherited = {}

@@ -230,6 +230,19 @@ def holds(api: ServeApi, deployment: DeploymentRecord) -> bool:
     return now is not None and now.deployed_at == deployment.deployed_at
 
 
+def standing(api: ServeApi, wanted: dict[str, Any]) -> float | None:
+    """When the application that its slot has was deployed, where that is `wanted` and it answers or
+    may still do so; None where the slot has another, one that failed, or none."""
+    details = _request(api, "GET").get("applications", {}).get(wanted["name"], {})
+    there = details.get("deployed_app_config")
+    ended = ("DEPLOY_FAILED", "UNHEALTHY", "DELETING")
+    if not there or details.get("status") in ended:
+        return None
+    if any(there.get(key) != wanted[key] for key in ("import_path", "args")):
+        return None
+    return _deployed_at(details)
+
+
 def engine_pids(api: ServeApi, slot: Slot) -> list[tuple[str, int]]:
     """(IP address of the node, process) of each engine replica in the slot that runs."""
     deployments = _request(api, "GET").get("applications", {}).get(slot, {}).get("deployments", {})

@@ -11,7 +11,7 @@ from assay.engines.data import chat_folder, preview
 from assay.engines.data import remote as remote_data
 from assay.engines.data.cleaning.clean import Cleaning, clean
 from assay.engines.data.cleaning.cleaned import counts_of, files_of, read_reasons, write_cleaned
-from assay.engines.data.cleaning.key import place_key
+from assay.engines.data.cleaning.masking.key import place_key
 from assay.engines.data.splits import Fetched, Splits
 from assay.engines.models import folders
 from assay.errors import UsageError

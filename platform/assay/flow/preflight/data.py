@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from assay.engines.data.cleaning.function import checked_bytes
+from assay.engines.data.cleaning.steps.function import checked_bytes
 from assay.engines.data.readers import Example, check_forms, stream_sources
 from assay.errors import InvalidInput, Problem, UsageError
 from assay.flow.preflight.places import Places

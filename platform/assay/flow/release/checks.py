@@ -9,9 +9,9 @@ from assay.errors import IntegrityError, NotApproved
 from assay.flow.place.book import read_place
 from assay.loader.compose import variables_named
 from assay.records.gate import GateRecord, Scorecard
-from assay.records.record import digest_of
+from assay.records.record import digest_of, read_as
 from assay.records.releases.release import Champion
-from assay.records.stages import ModelRecord, Slot
+from assay.records.stages import DeploymentRecord, ModelRecord, Slot
 from assay.rules.release.approval import check_approval, check_champion, check_same_deployment
 from assay.rules.release.policy import check_age, scorecard_faults, spec_faults, strict_approval
 from assay.settings import Settings
@@ -31,6 +31,8 @@ class Evaluated:
     spec: Spec
     gate: GateRecord
     model: ModelRecord
+    deployment: DeploymentRecord | None = None
+    """Where it was evaluated; None where an older version has not kept it."""
 
     @property
     def scorecard(self) -> Scorecard:
@@ -53,8 +55,9 @@ def evaluated(run: str, ledger: Ledger) -> Evaluated:
             for stage in ledger.stages(row.id)
             if stage.state in ("done", "cached")
         }
-        verdict, model = (
-            ledger.record(keys[stage]) if stage in keys else None for stage in ("gate", "compress")
+        verdict, model, deployment = (
+            ledger.record(keys[stage]) if stage in keys else None
+            for stage in ("gate", "compress", "deploy")
         )
         if verdict and model:
             return Evaluated(
@@ -62,6 +65,7 @@ def evaluated(run: str, ledger: Ledger) -> Evaluated:
                 Spec.model_validate_json(row.spec),
                 GateRecord.model_validate_json(verdict.record),
                 ModelRecord.model_validate_json(model.record),
+                read_as(DeploymentRecord, deployment.record) if deployment else None,
             )
         if run and verdict:
             raise NotApproved(
@@ -98,7 +102,11 @@ def check_may_serve(
         check_age(policy, it.run, it.scorecard, time.time())
         _check_strict_approval(it, policy, ledger, is_first=champion is None)
         check_champion(it.scorecard, champion.artifact_digest if champion else None)
-    return _check_deployed(it, api, settings.loaded_folder, is_former=held_at is not None)
+    if held_at is None:
+        return _check_deployed(it, api, settings.loaded_folder)
+    restored = ledger.restorations.newest(it.run, held_at)
+    restored_at = restored.deployed_at if restored else None
+    return _check_deployed(it, api, settings.loaded_folder, is_former=True, restored_at=restored_at)
 
 
 def check_policy(it: Evaluated, policy: PolicySpec) -> None:
@@ -142,19 +150,27 @@ def _check_approval(
 
 
 def _check_deployed(
-    it: Evaluated, api: ray_serve.ServeApi, reports: Path, *, is_former: bool
+    it: Evaluated,
+    api: ray_serve.ServeApi,
+    reports: Path,
+    *,
+    is_former: bool = False,
+    restored_at: float | None = None,
 ) -> ray_serve.SlotState:
-    """Raises `IntegrityError` unless the slot holds the very deployment that was evaluated; returns
-    what it holds."""
+    """Raises `IntegrityError` unless the slot holds the very deployment that was evaluated, or the
+    one that was `restored_at` in its stead (see `restore`); returns what it holds."""
     scorecard, model = it.scorecard, it.model
     state = ray_serve.state(api, traffic_slot(scorecard.deployment_slot))
     running = state if state and state.answers else None
     slot_digest = (
         model.artifact.digest if running and running.model_path == model.artifact.path else None
     )
+    deployed_at = running.deployed_at if running else None
+    if deployed_at is not None and deployed_at == restored_at:
+        deployed_at = scorecard.deployed_at
     check_same_deployment(
         scorecard,
-        running.deployed_at if running else None,
+        deployed_at,
         running.replicas if running else (),
         slot_digest,
         ray_serve.loaded(reports, running.replicas) if running else {},

@@ -152,7 +152,9 @@ def _step(promotion: _Promotion, writer: Writer, release: Release, share: float)
     promotion.state = check_may_serve_now(promotion)
     _check_unchanged(promotion, release)
     release = promotion.ledger.releases.advance(release, fence=writer.number, actor=writer.actor)
-    writer.give(shared_weights(release.intent.candidate, release.intent.former, share))
+    former = release.intent.former
+    is_lost = promotion.ledger.restorations.is_held(former)
+    writer.give(shared_weights(release.intent.candidate, None if is_lost else former, share))
     return release
 
 

@@ -4,6 +4,7 @@ verification."""
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from assay.engines.deployment.ray_serve import SlotState, loaded
 from assay.errors import IntegrityError, UsageError
@@ -12,7 +13,8 @@ from assay.flow.place.book import place_keys, read_place
 from assay.flow.release.checks import Evaluated
 from assay.records.record import digest_of
 from assay.records.releases.receipt import Statement
-from assay.records.releases.release import Release
+from assay.records.releases.release import Champion, Release
+from assay.records.releases.restoration import EngineIdentity
 from assay.rules.release.policy import strict_approval
 from assay.rules.release.receipts import check_release
 from assay.settings import Settings
@@ -47,16 +49,14 @@ def write_receipts(
         for word in ledger.approvals(run)
         if word.artifact_digest == artifact and word.scorecard_digest == it.scorecard_digest
     ]
-    deployment = Statement(
-        kind="deployment",
-        run=run,
-        artifact=artifact,
-        predicate={
-            "slot": state.slot,
-            "model_name": state.model_name,
-            "deployed_at": state.deployed_at,
-            "loaded": loaded(settings.loaded_folder, state.replicas),
-        },
+    candidate = release.intent.candidate
+    restored = ledger.restorations.newest(run, candidate.since)
+    deployment = deployment_statement(
+        candidate,
+        state,
+        settings,
+        engine=engine_of(it),
+        restores=restored.release if restored else "",
     )
     rests_on = {
         "evaluation": [evaluation.digest],
@@ -74,6 +74,44 @@ def write_receipts(
         },
     )
     return receipt_store(settings).write([evaluation, *words, deployment, moved])
+
+
+def engine_of(it: Evaluated) -> EngineIdentity | None:
+    """What the model was evaluated on; None where an older version evaluated it."""
+    deployment = it.deployment
+    if deployment is None or not deployment.engine_build:
+        return None
+    if deployment.deployed_at != it.scorecard.deployed_at:
+        return None
+    return EngineIdentity(
+        settings=it.spec.serve.engine.model_dump(mode="json"),
+        build=deployment.engine_build,
+        on_gpu=deployment.on_gpu,
+    )
+
+
+def deployment_statement(
+    champion: Champion,
+    state: SlotState,
+    settings: Settings,
+    *,
+    engine: EngineIdentity | None,
+    restores: str = "",
+) -> Statement:
+    """What stands in a champion's slot. `restores` is the digest of the release whose deployment was
+    lost, where this one stands in its stead."""
+    predicate: dict[str, Any] = {
+        "slot": state.slot,
+        "model_name": state.model_name,
+        "deployed_at": state.deployed_at,
+        "loaded": loaded(settings.loaded_folder, state.replicas),
+    }
+    if engine is not None:
+        predicate["engine"] = engine.model_dump(mode="json")
+    if restores:
+        predicate["restores"] = restores
+    run, artifact = champion.run, champion.artifact_digest
+    return Statement(kind="deployment", run=run, artifact=artifact, predicate=predicate)
 
 
 def receipt_store(settings: Settings) -> ReceiptStore:

@@ -43,10 +43,15 @@ class Writer:
         """Makes sure of the weights; returns whether they were others."""
         return gateway.settle(self.settings, weights, writer=self.number)
 
+    def weights_of(self, champion: Champion | None) -> dict[str, int]:
+        """All traffic to the champion's slot; none while it is lost, and what stands there now has
+        not been proved to be what was approved."""
+        return weights_of(None if self.ledger.restorations.is_held(champion) else champion)
+
     def take_back(self, release: Release, reason: str) -> Traffic:
         """Gives the traffic back to who had it before the release, and ends it."""
         former = release.intent.former
-        self.give(weights_of(former))
+        self.give(self.weights_of(former))
         traffic = Traffic(
             action="rollback", champion=former, former=None, by=self.actor.name, reason=reason
         )
@@ -118,11 +123,10 @@ def settle(writer: Writer, *, say: Callable[[str], None]) -> None:
             "the right one? "
             f"To start anew, stop the gateway and remove {supervisor.weights_file(settings)}"
         )
-    if writer.give(weights_of(champion)):
-        say(
-            "the gateway's weights were not the ledger's; "
-            f"{champion.run if champion else 'nobody'} has the traffic"
-        )
+    weights = writer.weights_of(champion)
+    if writer.give(weights):
+        who = champion.run if champion and any(weights.values()) else "nobody"
+        say(f"the gateway's weights were not the ledger's; {who} has the traffic")
 
 
 def weights_of(champion: Champion | None) -> dict[str, int]:

@@ -29,8 +29,8 @@ class AuditEvent(Record):
     at: float
     """Seconds since the epoch, by the ledger's clock."""
     kind: str
-    """`start`, `stage`, `approve`, `reject`, `release`, `traffic`, `user`, `revocation`, `policy` or
-    `adopted`."""
+    """`start`, `stage`, `approve`, `reject`, `release`, `traffic`, `restore`, `user`, `revocation`,
+    `policy` or `adopted`."""
     run: str
     """The run that it is about; empty for none."""
     content: dict[str, Any]

@@ -54,17 +54,29 @@ def _check(release: Statement, by_digest: dict[str, Statement]) -> None:
         at,
         held_at=intent.candidate.since,
     )
-    loaded = {}
-    for key, value in deployment.predicate["loaded"].items():
-        loaded[str(key)] = str(value)
+    loaded = {str(key): str(value) for key, value in deployment.predicate["loaded"].items()}
+    deployed_at = float(deployment.predicate["deployed_at"])
+    if intent.action == "rollback" and deployment.predicate.get("restores"):
+        _check_restores(deployment, by_digest)
+        deployed_at = scorecard.deployed_at
     check_same_deployment(
         scorecard,
-        float(deployment.predicate["deployed_at"]),
+        deployed_at,
         tuple(loaded),
         deployment.artifact,
         loaded,
         is_former=intent.action == "rollback",
     )
+
+
+def _check_restores(deployment: Statement, by_digest: dict[str, Statement]) -> None:
+    """A deployment that stands in a lost one's stead: of the same bytes, on the same engine."""
+    first = by_digest.get(deployment.predicate["restores"])
+    if first is None or first.kind != "release":
+        raise IntegrityError("the release that the deployment restores is not there")
+    _same("artifact of the restored release", first.artifact, deployment.artifact)
+    (lost,) = _named(first, "deployment", by_digest)
+    _same("engine", deployment.predicate["engine"], lost.predicate["engine"])
 
 
 def _named(release: Statement, kind: Kind, by_digest: dict[str, Statement]) -> list[Statement]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.engines.data.cleaning.deduplicate import NOTES, Dropped, deduplicate
+from assay.engines.data.cleaning.duplicates.deduplicate import NOTES, Dropped, deduplicate
 from assay.engines.data.cleaning.rows import HELD_OUT, Row
 from assay.engines.data.cleaning.shards import RowSteps, Shard, clean_shard
 from assay.engines.data.readers import check_forms, stream_rows

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from assay.engines.data.cleaning.rows import Row, whole_text
-from assay.engines.data.cleaning.select import language_of
+from assay.engines.data.cleaning.steps.select import language_of
 from assay.text import words
 
 UNKNOWN = "?"

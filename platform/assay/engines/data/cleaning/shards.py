@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.engines.data.cleaning.function import user_function
-from assay.engines.data.cleaning.mask import masker
+from assay.engines.data.cleaning.masking.mask import masker
 from assay.engines.data.cleaning.profile import Profile
-from assay.engines.data.cleaning.repair import repairer
-from assay.engines.data.cleaning.results import RowStep, left_out
 from assay.engines.data.cleaning.rows import (
     Row,
     is_learnable,
@@ -21,7 +18,10 @@ from assay.engines.data.cleaning.rows import (
     write_lines,
     write_rows,
 )
-from assay.engines.data.cleaning.select import selector
+from assay.engines.data.cleaning.steps.function import user_function
+from assay.engines.data.cleaning.steps.repair import repairer
+from assay.engines.data.cleaning.steps.results import RowStep, left_out
+from assay.engines.data.cleaning.steps.select import selector
 from assay.records.cleaning import Reason
 from assay.spec.steps import StepSpec
 

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from assay.engines.data.cleaning.recognizers import spans_of
-from assay.engines.data.cleaning.results import Result, RowStep, map_texts
-from assay.engines.data.cleaning.surrogates import surrogate
+from assay.engines.data.cleaning.masking.recognizers import spans_of
+from assay.engines.data.cleaning.masking.surrogates import surrogate
+from assay.engines.data.cleaning.steps.results import Result, RowStep, map_texts
 from assay.engines.data.readers import Example
 from assay.spec.steps import MaskSpec
 

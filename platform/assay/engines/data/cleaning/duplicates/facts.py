@@ -26,11 +26,12 @@ NEGATIONS = {"not", "no", "never", "none", "nobody", "nothing", "neither", "nor"
 """The `t` of "don't", which is two words here."""
 FILLERS = {
     *("a", "an", "the", "please", "kindly", "just", "really", "very", "so", "well"),
-    *("oh", "um", "uh", "ok", "okay"),
+    *("oh", "um", "uh", "ok", "okay", "already", "now", "still", "also", "even", "quite"),
+    *("actually", "basically", "simply", "currently", "then", "there", "here"),
     *"请請您你吗嗎呢吧啊呀哦嗯的地得了",
 }
 """Words that may come, go, or stand for each other."""
-LONG_TEXT = 20
+LONG_TEXT = 40
 """For so many words that two texts have, one of content may be more or fewer."""
 SLIP_LETTERS = 5
 """A shorter word is too often another word by one letter."""
@@ -120,6 +121,7 @@ def compare(
         return None
     found = _Differences(a.names | b.names, frequency)
     for ours, theirs in _gaps(blocks):
+        found.before = a.folded[ours.start - 1] if ours.start else ""
         if not found.add(a.folded[ours], b.folded[theirs]) and same_facts:
             return None
     if same_facts and found.num_content * LONG_TEXT > common:
@@ -141,6 +143,8 @@ class _Differences:
 
     def __init__(self, names: frozenset[str], frequency: Frequency) -> None:
         self.names, self.frequency = names, frequency
+        self.before = ""
+        """The word before what is added next."""
         self.num_slips = 0
         self.num_fillers = 0
         self.num_content = 0
@@ -160,8 +164,15 @@ class _Differences:
             self.num_slips += len(ours) if are_slips else 0
             self.num_others += 0 if are_slips else 1
             return are_slips
+        if self._is_stutter(both):
+            self.num_slips += len(both)
+            return True
         self.num_content += sum(word not in FILLERS for word in both)
         return self.names.isdisjoint(both) and NEGATIONS.isdisjoint(both)
+
+    def _is_stutter(self, words: Sequence[str]) -> bool:
+        """Whether it is the word before once more: `我我想`, `the the`."""
+        return set(words) == {self.before}
 
     def in_words(self) -> str:
         """Such as `1 x slip, 2 x filler`; nothing where the words are the same."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.engines.data.cleaning.sketches import BANDS, NUM_MINIMA, WORD_SLOTS
+from assay.engines.data.cleaning.duplicates.sketches import BANDS, NUM_MINIMA, WORD_SLOTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +16,10 @@ MOST_BEFORE = 16
 template's texts fill bands with thousands of rows."""
 LEAST_ALIKE = 0.3
 """Of the minima: pairs that have fewer in common are far below any useful similarity."""
-COMPARED_AT_ONCE = 100_000
+COMPARED_AT_ONCE = 20_000
+ROWS_AT_ONCE = 50_000
+"""Whose pairs are held in memory."""
+PAIRS = "pairs.bin"
 
 
 class Sketches:
@@ -68,39 +71,70 @@ def equal_pairs(sketches: Sketches) -> "Array":
     return np.asarray(pairs[pairs[:, 0] != pairs[:, 1]])
 
 
-def near_pairs(sketches: Sketches, gone: "Array") -> "tuple[Array, int]":
-    """Pairs of rows that share a band, the earlier first, sorted by the later and then the earlier;
-    and how many pairs were not looked at because a band had too many rows. What is `gone` is in
-    none."""
+def near_pairs(sketches: Sketches, gone: "Array", is_held: "Array", folder: Path) -> int:
+    """Writes `PAIRS` into the folder: pairs of rows that share a band, the earlier first, sorted by
+    the later and then the earlier. What is `gone` is in none, and what is held out is never the
+    later. Returns how many pairs were not looked at because a band had too many rows."""
     import numpy as np
 
-    found: list[Array] = [np.zeros((0, 2), dtype=np.int64)]
+    left = np.flatnonzero(~gone).astype(np.uint32)
+    bands = [_sorted_band(sketches, band, left, folder) for band in range(BANDS)]
     num_skipped = 0
-    left = np.flatnonzero(~gone)
-    for band in range(BANDS):
-        values = sketches.column("bands", band)[left]
-        pairs, skipped = _pairs_of_band(values, left)
-        num_skipped += skipped
-        found.append(_alike(sketches, pairs))
-    every = np.unique(np.concatenate(found)[:, ::-1], axis=0)[:, ::-1]
-    return np.ascontiguousarray(every), num_skipped
+    draft = folder / f".{PAIRS}"
+    with draft.open("wb") as file:
+        for start in range(0, sketches.num_rows, ROWS_AT_ONCE):
+            found: list[Array] = [np.zeros((0, 2), dtype=np.uint32)]
+            for band in bands:
+                pairs, skipped = _pairs_of_band(band, start, is_held)
+                num_skipped += skipped
+                found.append(_alike(sketches, pairs))
+            every = np.unique(np.concatenate(found)[:, ::-1], axis=0)[:, ::-1]
+            file.write(np.ascontiguousarray(every).tobytes())
+    draft.replace(folder / PAIRS)
+    return num_skipped
 
 
-def _pairs_of_band(values: "Array", rows: "Array") -> "tuple[Array, int]":
+def read_pairs(folder: Path) -> "Array":
+    """What `near_pairs` wrote, as (pairs, 2), on the disk."""
     import numpy as np
 
+    if not (folder / PAIRS).stat().st_size:
+        return np.zeros((0, 2), dtype=np.uint32)
+    return np.memmap(folder / PAIRS, dtype=np.uint32, mode="r").reshape(-1, 2)
+
+
+def _sorted_band(sketches: Sketches, band: int, left: "Array", folder: Path) -> Path:
+    """Rows in the order of a band's values, and for each the place of the first with its value."""
+    import numpy as np
+
+    values = sketches.column("bands", band)[left]
     order = np.argsort(values, kind="stable")
-    values, rows = values[order], rows[order]
-    places = np.arange(len(values))
-    first = np.maximum.accumulate(np.where(np.diff(values, prepend=~values[:1]) != 0, places, 0))
-    before = places - first
+    values = values[order]
+    places = np.arange(len(values), dtype=np.uint32)
+    is_first = np.diff(values, prepend=~values[:1]) != 0
+    first = np.maximum.accumulate(np.where(is_first, places, 0)).astype(np.uint32)
+    file = folder / f"band-{band:02d}.npy"
+    np.save(file, np.stack([left[order], first]))
+    return file
+
+
+def _pairs_of_band(file: Path, start: int, is_held: "Array") -> "tuple[Array, int]":
+    """Pairs whose later row is one of the `ROWS_AT_ONCE` from `start` on."""
+    import numpy as np
+
+    rows, first = np.load(file, mmap_mode="r")
+    is_in_block = (rows >= start) & (rows < start + ROWS_AT_ONCE)
+    later = np.flatnonzero(is_in_block)
+    later = later[~is_held[rows[later]]]
+    before = later - first[later]
     pairs = []
     for distance in range(1, MOST_BEFORE + 1):
-        later = np.flatnonzero(before >= distance)
-        pairs.append(np.stack([rows[later - distance], rows[later]], axis=1))
-    far = np.flatnonzero(before > MOST_BEFORE)
+        some = later[before >= distance]
+        pairs.append(np.stack([rows[some - distance], rows[some]], axis=1))
+    is_far = before > MOST_BEFORE
+    far = later[is_far]
     pairs.append(np.stack([rows[first[far]], rows[far]], axis=1))
-    return np.concatenate(pairs), int((before[far] - MOST_BEFORE - 1).sum())
+    return np.concatenate(pairs), int((before[is_far] - MOST_BEFORE - 1).sum())
 
 
 def _alike(sketches: Sketches, pairs: "Array") -> "Array":

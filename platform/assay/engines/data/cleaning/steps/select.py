@@ -5,9 +5,9 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
-from assay.engines.data.cleaning.quality import QUALITY
-from assay.engines.data.cleaning.results import Result, RowStep, left_out, unchanged
 from assay.engines.data.cleaning.rows import whole_text
+from assay.engines.data.cleaning.steps.quality import QUALITY
+from assay.engines.data.cleaning.steps.results import Result, RowStep, left_out, unchanged
 from assay.engines.data.readers import Example
 from assay.spec.steps import SelectSpec
 from assay.text import words

@@ -53,7 +53,7 @@ def _resident_id(_: str, drawn: random.Random) -> str:
 
 def _card(text: str, drawn: random.Random) -> str:
     """The last digit is wrong by Luhn's rule: no bank has given it to anybody."""
-    from assay.engines.data.cleaning.recognizers import is_card
+    from assay.engines.data.cleaning.masking.recognizers import is_card
 
     made = _digits(text, drawn)
     while is_card(made):

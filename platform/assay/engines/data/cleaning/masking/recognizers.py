@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from assay.engines.data.cleaning.masking.names import name_spans
+
 Check = Callable[[str], bool]
 
 
@@ -32,6 +34,7 @@ class Recognizer(NamedTuple):
 
 
 CONTEXT = 30
+NAME = "name"
 _ASCII = (
     {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
     | dict.fromkeys((0x2010, 0x2011, 0x2012, 0x2013, 0x2014, 0x2212), ord("-"))
@@ -228,6 +231,10 @@ def spans_of(
         for span in _found(recognizer, plain):
             if all(span.end <= other.start or other.end <= span.start for other in found):
                 found.append(span)
+    if NAME in kinds:
+        for start, end in name_spans(plain):
+            if all(end <= other.start or other.end <= start for other in found):
+                found.append(Span(start, end, NAME))
     return sorted(found)
 
 

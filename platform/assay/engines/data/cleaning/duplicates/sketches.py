@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.engines.data.cleaning.facts import facts_of
+from assay.engines.data.cleaning.duplicates.facts import facts_of
 from assay.engines.data.cleaning.rows import record_of, row_of_line, whole_text
 from assay.engines.data.readers import Example
 from assay.records.record import canonical_json

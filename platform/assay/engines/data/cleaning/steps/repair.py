@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
-from assay.engines.data.cleaning.results import Result, RowStep, map_texts, unchanged
+from assay.engines.data.cleaning.steps.results import Result, RowStep, map_texts, unchanged
 from assay.engines.data.readers import Example
 from assay.spec.steps import RepairSpec
 

@@ -5,17 +5,20 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from heapq import merge
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.engines.data.cleaning.candidates import (
+from assay.engines.data.cleaning.duplicates.candidates import (
     Sketches,
     equal_pairs,
     near_pairs,
+    read_pairs,
     word_counts,
 )
-from assay.engines.data.cleaning.facts import Tokens, compare, tokens_of
+from assay.engines.data.cleaning.duplicates.facts import Tokens, compare, tokens_of
+from assay.engines.data.cleaning.duplicates.sketches import sketch_shard, word_slot
 from assay.engines.data.cleaning.rows import (
     Row,
     row_id,
@@ -25,7 +28,6 @@ from assay.engines.data.cleaning.rows import (
     write_rows,
 )
 from assay.engines.data.cleaning.shards import Shard
-from assay.engines.data.cleaning.sketches import sketch_shard, word_slot
 from assay.spec.steps import DeduplicateSpec
 
 if TYPE_CHECKING:
@@ -83,17 +85,18 @@ def deduplicate(
         pass
     sketches = Sketches(files)
     is_held = np.arange(sketches.num_rows) < sketches.starts[num_held_files]
-    proofs, gone = _equal(sketches, is_held)
+    equal, gone = _equal(sketches, is_held)
+    near: Iterable[Proof] = ()
     num_skipped = 0
     if wanted.spec.near is not None:
         counts = wanted.folder / "words.npy"
         np.save(counts, word_counts([file.with_suffix(".words.npy") for file in files]))
-        pairs, num_skipped = near_pairs(sketches, gone)
-        pairs = pairs[~is_held[pairs[:, 1]]]
+        num_skipped = near_pairs(sketches, gone, is_held, wanted.folder)
         job = Compare(tuple(rows), tuple(files), counts, wanted.spec)
-        proofs += _chosen(_verified(job, pairs, wanted.folder, each), gone)
+        near = _chosen(_verified(job, read_pairs(wanted.folder), wanted.folder, each), gone)
+    entries = _entries(merge(equal, near), sketches, rows, num_held_files)
     write_lines([{"pairs_not_compared": num_skipped}], wanted.folder / NOTES)
-    entries = _entries(sorted(proofs), sketches, rows, num_held_files)
+    # Last: whoever finds this file takes all of the step for done.
     write_lines(({"step": wanted.step, **entry} for entry in entries), wanted.target)
 
 
@@ -109,15 +112,17 @@ def _held_rows(wanted: Dropped, held_out: Iterable[Row]) -> list[Path]:
     return [file] if file.stat().st_size else []
 
 
-def _equal(sketches: Sketches, is_held: "Array") -> "tuple[list[Proof], Array]":
-    """Proofs for the equal ones, and which rows need not be looked at any more."""
+def _equal(sketches: Sketches, is_held: "Array") -> "tuple[Iterator[Proof], Array]":
+    """Proofs for the equal ones, in the rows' order, and which rows need not be looked at any
+    more."""
     import numpy as np
 
     gone = np.zeros(sketches.num_rows, dtype=bool)
     pairs = equal_pairs(sketches)
     gone[pairs[:, 1]] = True
     going = pairs[~is_held[pairs[:, 1]]]
-    return [(int(row), int(kept), 1.0, EQUAL, "") for kept, row in going], gone
+    going = going[np.argsort(going[:, 1])]
+    return ((int(row), int(kept), 1.0, EQUAL, "") for kept, row in going), gone
 
 
 def _verified(
@@ -181,42 +186,38 @@ def read_row(sketches: Sketches, rows: Sequence[Path], row: int) -> Row:
         return row_of_line(lines.readline())
 
 
-def _chosen(verified: Iterable[tuple[int, int, float, str]], gone: "Array") -> list[Proof]:
-    """Row by row, in order: one goes when an earlier one that stays is like it."""
+def _chosen(verified: Iterable[tuple[int, int, float, str]], gone: "Array") -> Iterator[Proof]:
+    """Row by row, in order: one goes when an earlier one that stays is like it; its proof is the
+    most similar of them."""
     import numpy as np
 
     is_gone = np.array(gone)
-    best: dict[int, Proof] = {}
-    for earlier, later, similarity, difference in verified:
-        proof = best.get(later)
-        if is_gone[earlier] or (proof is not None and proof[2] >= similarity):
-            continue
-        is_gone[later] = True
-        best[later] = (later, earlier, similarity, NEAR, difference)
-    return list(best.values())
+    for later, pairs in groupby(verified, key=lambda pair: pair[1]):
+        proofs = [pair for pair in pairs if not is_gone[pair[0]]]
+        if proofs:
+            is_gone[later] = True
+            earlier, _, similarity, difference = max(proofs, key=lambda pair: (pair[2], -pair[0]))
+            yield later, earlier, similarity, NEAR, difference
 
 
 def _entries(
-    proofs: Sequence[Proof], sketches: Sketches, rows: Sequence[Path], num_held_files: int
+    proofs: Iterable[Proof], sketches: Sketches, rows: Sequence[Path], num_held_files: int
 ) -> Iterator[dict[str, Any]]:
     """Lines of the file of rows that go, in the rows' order."""
-    remaining = iter(proofs)
-    while some := list(islice(remaining, 1000)):
-        for row, kept, similarity, rule, difference in some:
-            shard, place = sketches.place(row)
-            goes, stays = read_row(sketches, rows, row), read_row(sketches, rows, kept)
-            is_held = sketches.place(kept)[0] < num_held_files
-            yield {
-                "shard": shard - num_held_files,
-                "place": place,
-                "row": goes.id,
-                "at": goes.at,
-                "source": goes.source,
-                "rule": rule,
-                "kept": stays.id,
-                "kept_at": stays.at,
-                "kept_source": stays.source,
-                "kept_is_held_out": is_held,
-                "similarity": similarity,
-                "difference": difference,
-            }
+    for row, kept, similarity, rule, difference in proofs:
+        shard, place = sketches.place(row)
+        goes, stays = read_row(sketches, rows, row), read_row(sketches, rows, kept)
+        yield {
+            "shard": shard - num_held_files,
+            "place": place,
+            "row": goes.id,
+            "at": goes.at,
+            "source": goes.source,
+            "rule": rule,
+            "kept": stays.id,
+            "kept_at": stays.at,
+            "kept_source": stays.source,
+            "kept_is_held_out": sketches.place(kept)[0] < num_held_files,
+            "similarity": similarity,
+            "difference": difference,
+        }

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from assay.engines.data.cleaning.results import Result, RowStep, left_out
 from assay.engines.data.cleaning.rows import example_of, record_of
+from assay.engines.data.cleaning.steps.results import Result, RowStep, left_out
 from assay.engines.data.readers import Example
 from assay.errors import UsageError
 from assay.spec.steps import FunctionSpec

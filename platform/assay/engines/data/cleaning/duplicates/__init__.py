@@ -1,0 +1,1 @@
+"""Equal and nearly equal rows: candidates, comparison, proof."""

@@ -1,0 +1,1 @@
+"""Personal data: where they stand, and what is written in their stead."""

@@ -1,0 +1,38 @@
+"""Whether what serves a champion is lost, and what may stand in its stead."""
+
+from collections.abc import Sequence
+
+from assay.errors import IntegrityError
+from assay.records.releases.release import Champion, Release
+from assay.records.releases.restoration import EngineIdentity, Restoration
+from assay.spec.serve import EngineSpec
+
+
+def accepted_deployment(
+    champion: Champion, restoration: Restoration | None, releases: Sequence[Release]
+) -> float | None:
+    """When the deployment that may have the champion's traffic was made, in seconds since the
+    epoch; None where that is not known, or none may."""
+    if restoration is not None:
+        return restoration.deployed_at if restoration.state == "done" else None
+    intents = [one.intent for one in releases if one.state == "done"]
+    times = [intent.deployed_at for intent in intents if intent.candidate == champion]
+    return times[-1] if times else None
+
+
+def check_engine(receipt: EngineIdentity, settings: EngineSpec, build: Sequence[str]) -> None:
+    """Raises `IntegrityError`, with what is different, unless an engine of these settings and this
+    build is the one that the receipt tells of: another may answer otherwise than it was
+    evaluated."""
+    if EngineSpec.model_validate(receipt.settings) != settings:
+        raise IntegrityError(
+            "its engine's settings are not those that it was evaluated with; run the spec again"
+        )
+    lacking = sorted(set(receipt.build) - set(build))
+    added = sorted(set(build) - set(receipt.build))
+    if lacking or added:
+        raise IntegrityError(
+            f"the engine is another build than it was evaluated on: {', '.join(lacking) or 'nothing'} "
+            f"then, {', '.join(added) or 'nothing'} now; install what was there (`make setup`), or "
+            "run the spec again"
+        )
