@@ -12,7 +12,7 @@ import pytest
 
 from assay.cli.commands.first_spec import METHODS, FirstSpec, model_size, write_first_spec
 from assay.errors import UsageError
-from assay.flow.place.book import KnownPlace
+from assay.flow.place.known import KnownPlace
 from assay.flow.preflight.check import check
 from assay.loader.load import load_spec
 from assay.rules.planning.recommend import Template, recommend

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from assay.errors import InvalidInput, Problem
-from assay.flow.place.book import KnownPlace
+from assay.flow.place.known import KnownPlace
 from assay.flow.preflight.check import check
 
 SPEC = """\

@@ -10,7 +10,8 @@ import pytest
 
 from assay.errors import ExitCode, InvalidInput, NotApproved, UsageError
 from assay.flow.pipeline.run import _check_policy
-from assay.flow.place.book import KnownPlace, place_keys
+from assay.flow.place.book import place_keys
+from assay.flow.place.known import KnownPlace
 from assay.flow.place.policy import current_policy, set_policy
 from assay.flow.preflight.check import check
 from assay.flow.release.operations import record_decision, rollback_run

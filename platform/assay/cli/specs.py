@@ -248,7 +248,7 @@ def diff(old: str, new: str, as_json: bool, overrides: Overrides) -> None:
 
 def _checked(path: Path, overrides: Overrides, **how: bool) -> "tuple[Spec, SuiteSpec]":
     """The spec and its suite, with nothing wrong that can be known before anything is started."""
-    from assay.flow.place.identity import known_place
+    from assay.flow.place.known import known_place
     from assay.flow.preflight.check import check
 
     return check(path, root=Path(), overrides=overrides, place=known_place(Settings()), **how)

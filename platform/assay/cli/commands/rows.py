@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from assay.cli.terminal.cleaning import reason_words
 from assay.cli.terminal.echo import echo
 from assay.settings import Settings
 
@@ -17,6 +16,7 @@ from assay.settings import Settings
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def why(row: str, run: str | None, as_json: bool) -> None:
     """Say what `data.steps` did to a row, and why. ROW is its id, or FILE:LINE."""
+    from assay.cli.terminal.cleaning import reason_words
     from assay.flow.pipeline.rows import stories
     from assay.store.ledger import Ledger
 

@@ -1,6 +1,6 @@
 """What is laid down at a place: its policy, and who has which token."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
@@ -25,15 +25,6 @@ class Place:
     def is_valid(self, token: Grant, now: float) -> bool:
         """Whether a token opens anything at this time, in seconds since the epoch."""
         return token.token not in self.revoked and now < token.expires_at
-
-
-@dataclass(frozen=True)
-class KnownPlace:
-    """What can be told of a place before anything is started."""
-
-    user: str | None
-    """Who would start a run; None when that is not known."""
-    policy: PolicySpec = field(default_factory=PolicySpec)
 
 
 def place_keys(settings: Settings) -> PlaceKeys:

@@ -2,15 +2,15 @@
 whoever they say they are."""
 
 from assay.errors import NotApproved
-from assay.flow.place.book import KnownPlace, Place, read_place
+from assay.flow.place.book import Place, read_place
 from assay.flow.place.head import check_head
+from assay.flow.place.known import KnownPlace
 from assay.records.releases.audit import Actor
 from assay.records.releases.grant import Grant, Role
 from assay.settings import Settings
 from assay.spec.approval import folded_name
 from assay.store import tokens
 from assay.store.audit import this_process
-from assay.store.database import is_there
 from assay.store.ledger import Ledger
 
 
@@ -40,11 +40,9 @@ def whoever(settings: Settings, ledger: Ledger) -> Actor:
     return this_process(found.name, found.token)
 
 
-def known_place(settings: Settings) -> KnownPlace:
-    """The policy that a spec must be up to, and who would act; for what is only planned. A ledger
-    that is not there yet is not made. Raises `IntegrityError` when the policy was tampered with."""
-    if not is_there(settings.ledger_url):
-        return KnownPlace(settings.user)
+def place_as_written(settings: Settings) -> KnownPlace:
+    """The policy that the ledger holds, and who would act. Raises `IntegrityError` when the policy
+    was tampered with."""
     place = read_place(settings, Ledger(settings.ledger_url))
     token = given_token(settings)
     if not token:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from assay.engines.cluster.passed_on import ENDPOINT, endpoint_fault
 from assay.errors import InvalidInput, Problem
-from assay.flow.place.book import KnownPlace
+from assay.flow.place.known import KnownPlace
 from assay.flow.preflight.data import DataCheck
 from assay.flow.preflight.lengths import BaseModel, base_model, check_model, check_service_length
 from assay.flow.preflight.people import check_people
