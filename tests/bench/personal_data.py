@@ -2,6 +2,7 @@
 numbers that are none. Seeded."""
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -157,6 +158,7 @@ def found_in(sentence: Sentence, masked: str) -> bool:
     a row, for a plate three."""
     if sentence.kind == "name":
         return any(part in masked for part in sentence.value.split())
+    masked = re.sub(r"\[[A-Z_]+\]", " ", masked)  # a plate may have the letters of its label
     least = 3 if sentence.kind == "plate" else 4
     plain = "".join(char for char in masked if char.isalnum())
     value = "".join(char for char in sentence.value if char.isalnum())

@@ -79,9 +79,17 @@ def is_resident_id(text: str) -> bool:
     return "10X98765432"[total % 11] == text[17].upper()
 
 
+_IBAN_COUNTRIES = re.compile(
+    "A[DELTZ]|B[AEGHRY]|C[HRYZ]|D[EKO]|E[EGS]|F[IOR]|G[BEILRT]|H[RU]|I[ELQST]|JO|K[WZ]|L[BCITUVY]"
+    "|M[CDEKRTU]|N[LO]|OM|P[KLST]|QA|R[OSU]|S[ACDEIKMOTV]|T[LNR]|UA|V[AG]|XK"
+)
+
+
 def is_iban(text: str) -> bool:
-    """Whether the remainder of ISO 13616 is 1."""
+    """Whether the country has IBANs and the remainder is 1 (ISO 13616)."""
     joined = text.replace(" ", "")
+    if not _IBAN_COUNTRIES.match(joined):
+        return False
     moved = joined[4:] + joined[:4]
     return 15 <= len(joined) <= 34 and int("".join(str(int(char, 36)) for char in moved)) % 97 == 1
 
