@@ -25,6 +25,22 @@ NODES_A_LINE = 8.0
 COMPREHENSIONS_IN_1000, CONDITIONALS_IN_1000 = 25, 20
 COMMENTS_IN_1000 = 25
 WIDTH = 100
+MOST_NAMED = 8  # of what is worst in each measure
+
+
+@dataclass
+class Density:
+    """What is counted in one file, or in all."""
+
+    code_lines: int = 0
+    nodes: int = 0
+    comprehensions: int = 0
+    conditionals: int = 0
+    comments: int = 0
+
+    def in_1000(self, count: int) -> float:
+        """So many in a thousand lines of code."""
+        return 1000 * count / max(1, self.code_lines)
 
 
 @dataclass
@@ -35,11 +51,19 @@ class Measured:
     function_lines: dict[str, int] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
     wide: list[str] = field(default_factory=list)
-    num_code_lines: int = 0
-    num_nodes: int = 0
-    num_comprehensions: int = 0
-    num_conditionals: int = 0
-    num_comments: int = 0
+    files: dict[str, Density] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> Density:
+        """Of all files together."""
+        every = self.files.values()
+        return Density(
+            sum(one.code_lines for one in every),
+            sum(one.nodes for one in every),
+            sum(one.comprehensions for one in every),
+            sum(one.conditionals for one in every),
+            sum(one.comments for one in every),
+        )
 
 
 def main() -> int:
@@ -62,10 +86,11 @@ def measure(files: list[Path]) -> Measured:
         tree = ast.parse(text)
         lines = text.splitlines()
         measured.file_lines[name] = len(lines)
-        measured.num_code_lines += sum(_is_code(line) for line in lines) - _docstring_lines(tree)
+        density = measured.files[name] = Density()
+        density.code_lines = sum(_is_code(line) for line in lines) - _docstring_lines(tree)
         wide = (number for number, line in enumerate(lines, start=1) if len(line) > WIDTH)
         measured.wide += [f"{name}:{number}" for number in wide]
-        measured.num_comments += sum(1 for _ in _comments(text))
+        density.comments = sum(1 for _ in _comments(text))
         _count_nodes(tree, name, measured)
     return measured
 
@@ -95,16 +120,17 @@ def rows_of_functions(measured: Measured) -> Iterator[tuple[str, str, str, bool]
 
 def rows_of_lines(measured: Measured) -> Iterator[tuple[str, str, str, bool]]:
     """Density against its limits."""
-    thousands = measured.num_code_lines / 1000
-    nodes = measured.num_nodes / measured.num_code_lines
+    whole = measured.whole
+    nodes = whole.nodes / whole.code_lines
     yield "syntax nodes a line", f"{nodes:.1f}", f"{NODES_A_LINE:g}", nodes <= NODES_A_LINE
     counts = (
-        ("comprehensions in 1,000 lines", measured.num_comprehensions, COMPREHENSIONS_IN_1000),
-        ("conditional expressions in 1,000", measured.num_conditionals, CONDITIONALS_IN_1000),
+        ("comprehensions in 1,000 lines", whole.comprehensions, COMPREHENSIONS_IN_1000),
+        ("conditional expressions in 1,000", whole.conditionals, CONDITIONALS_IN_1000),
     )
     for name, count, limit in counts:
-        yield name, f"{count / thousands:.0f}", f"{limit}", count / thousands <= limit
-    comments = measured.num_comments / thousands
+        share = whole.in_1000(count)
+        yield name, f"{share:.0f}", f"{limit}", share <= limit
+    comments = whole.in_1000(whole.comments)
     yield (
         "comments in 1,000 lines, at least",
         f"{comments:.0f}",
@@ -124,13 +150,31 @@ def worst(measured: Measured) -> Iterator[tuple[str, list[str]]]:
     if greedy:
         found = sorted(greedy, key=lambda name: -measured.parameters[name])
         yield "too many parameters", [f"{measured.parameters[name]} {name}" for name in found]
+    long_functions = sorted(measured.function_lines.items(), key=lambda pair: -pair[1])
+    yield "longest functions", [f"{lines} {name}" for name, lines in long_functions[:MOST_NAMED]]
+    yield from worst_files(measured)
+
+
+def worst_files(measured: Measured) -> Iterator[tuple[str, list[str]]]:
+    """The files in which most is to be gained, of each measure of density."""
+    excess = {
+        "syntax nodes beyond the limit": lambda one: one.nodes - NODES_A_LINE * one.code_lines,
+        "most comprehensions": lambda one: one.comprehensions,
+        "most conditional expressions": lambda one: one.conditionals,
+        "comments missing": lambda one: one.code_lines * COMMENTS_IN_1000 / 1000 - one.comments,
+    }
+    for title, count in excess.items():
+        files = sorted(measured.files.items(), key=lambda pair, count=count: -count(pair[1]))
+        yield title, [f"{count(one):.0f} {name}" for name, one in files[:MOST_NAMED]]
+    yield "too wide", measured.wide[:MOST_NAMED]
 
 
 def _count_nodes(tree: ast.Module, name: str, measured: Measured) -> None:
+    density = measured.files[name]
     for node in ast.walk(tree):
-        measured.num_nodes += 1
-        measured.num_comprehensions += isinstance(node, COMPREHENSIONS)
-        measured.num_conditionals += isinstance(node, ast.IfExp)
+        density.nodes += 1
+        density.comprehensions += isinstance(node, COMPREHENSIONS)
+        density.conditionals += isinstance(node, ast.IfExp)
         if isinstance(node, FUNCTIONS):
             where = f"{name}:{node.lineno} {node.name}"
             assert node.end_lineno is not None
