@@ -82,7 +82,8 @@ def rollback(reason: str, address: str | None) -> None:
     "beside",
     default=None,
     metavar="WHAT",
-    help="Ask another model, too: `base`, a run (its candidate, promoted or not), an adapter's folder, or a model.",
+    help="Ask another model, too: `base`, a run (its candidate, promoted or not), an adapter's "
+    "folder, or a model.",
 )
 def chat(
     message: tuple[str, ...], model: str | None, system: str | None, beside: str | None

@@ -83,9 +83,8 @@ def trial_words(trial: TrialRecord) -> str:
     rates = [trial.learning_rate, *(change.learning_rate for change in trial.learning_rate_changes)]
     others = []
     for name, value in trial.parameters.items():
-        others.append(
-            f"{name.rpartition('.')[2]} {format(value, '.4g') if isinstance(value, float) else value}"
-        )
+        shown = format(value, ".4g") if isinstance(value, float) else value
+        others.append(f"{name.rpartition('.')[2]} {shown}")
     return ", ".join([" then ".join(f"{rate:.3g}" for rate in rates), *others])
 
 

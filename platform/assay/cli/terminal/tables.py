@@ -95,10 +95,8 @@ def print_status(run: str, ledger: Ledger, settings: Settings) -> None:
             words = summary(record)
         else:
             words = ""
-        console.print(
-            f"[{style}]{stage.stage:<{NAME_WIDTH}} {stage.state:<8}[/{style}] {took}  {words}".rstrip(),
-            highlight=False,
-        )
+        state = f"[{style}]{stage.stage:<{NAME_WIDTH}} {stage.state:<8}[/{style}]"
+        console.print(f"{state} {took}  {words}".rstrip(), highlight=False)
         if isinstance(record, SweepRecord):
             print_sweep(console, record)
     for word in ledger.approvals(run):

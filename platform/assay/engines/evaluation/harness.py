@@ -1,5 +1,5 @@
-"""lm-eval: asks a served model the questions of task files, all at once or in blocks, and hands back
-what came of them."""
+"""lm-eval: asks a served model the questions of task files, all at once or in blocks, and hands
+back what came of them."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

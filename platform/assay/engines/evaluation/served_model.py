@@ -1,5 +1,5 @@
-"""The served model as lm-eval knows models: what lm-eval asks becomes requests, and the replies what
-lm-eval reads."""
+"""The served model as lm-eval knows models: what lm-eval asks becomes requests, and the replies
+what lm-eval reads."""
 
 import json
 from collections import Counter, defaultdict

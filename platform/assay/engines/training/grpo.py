@@ -27,8 +27,8 @@ def make_trainer(
     make_optimizer: Callable[[Any], Any],
     callbacks: list[Any],
 ) -> Any:
-    """A trainer over the prompts of the job's file. `arguments` are transformers' own; a batch is counted
-    in answers."""
+    """A trainer over the prompts of the job's file. `arguments` are transformers' own; a batch is
+    counted in answers."""
     from datasets import Dataset
     from transformers import AutoTokenizer
     from trl import GRPOConfig, GRPOTrainer

@@ -25,14 +25,16 @@ from assay.spec.train import TrainSpec
 VMSTAT = Path("/proc/vmstat")
 
 OUT_OF_MEMORY = re.compile(
-    r"out of memory|OutOfMemory|low on memory|can't allocate memory|Cannot allocate memory|not enough memory"
-    r"|MemoryError",
+    r"out of memory|OutOfMemory|low on memory|can't allocate memory|Cannot allocate memory"
+    r"|not enough memory|MemoryError",
     re.I,
 )
 LOST_WORKER = re.compile(
-    r"WorkerHealthCheck|WorkerGroupStartup|WorkerCrashed|Preemption|actor died|ActorDied|ActorUnavailable|ActorError"
+    r"WorkerHealthCheck|WorkerGroupStartup|WorkerCrashed|Preemption"
+    r"|actor died|ActorDied|ActorUnavailable|ActorError"
     r"|NodeDied|NodeAffinity|died unexpectedly|owner.*died"
-    r"|Connection closed by peer|Connection reset by peer|Broken pipe|Socket closed|NCCL.*(remote|unhandled system)"
+    r"|Connection closed by peer|Connection reset by peer|Broken pipe|Socket closed"
+    r"|NCCL.*(remote|unhandled system)"
     r"|Timed out (after )?waiting|UNAVAILABLE"
 )
 

@@ -19,7 +19,8 @@ def explained(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int, str, st
     if "\t" in shown[: len(shown) - len(shown.lstrip())]:
         return line + 1, shown.index("\t") + 1, "a tab in the indentation", "indent with spaces"
     began = error.context_mark.line if error.context_mark else line
-    # Before libyaml's own words: a full-width colon is text to it, and it complains of what follows.
+    # Before libyaml's own words: a full-width colon is text to it, and it complains of what
+    # follows.
     if found := _full_width(text.split("\n"), (line, line - 1, began)):
         return found
     if above := _value_above(text.split("\n")[: line + 1]):

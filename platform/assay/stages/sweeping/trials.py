@@ -143,7 +143,8 @@ class Trials:
         """The trial's own folder, whose name tells the parameters."""
         spec = trial_spec(self.sweep, self.base, parameters).model_dump(exclude=WITHOUT_EFFECT)
         digests = [self.sources.model.artifact.digest, self.sources.data.artifact.digest]
-        # The names are cut to be short, and two trials may have the same: the mark tells them apart.
+        # The names are cut to be short, and two trials may have the same: the mark tells them
+        # apart.
         mark = digest_of([VERSION, spec, *digests])[:6]
         return self.work.folder / "trials" / f"{trial_name(parameters)}-{mark}"
 
