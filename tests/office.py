@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 
+from assay.engines.cluster import tasks
 from assay.engines.deployment import ray_serve
 from assay.engines.evaluation.lm_tasks import TaskFile
 from assay.errors import AssayError
@@ -428,7 +429,8 @@ class Office:
 
 
 @pytest.fixture
-def office(running: Running, tmp_path: Path) -> Office:
+def office(running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Office:
+    monkeypatch.setattr(tasks, "free", lambda: tasks.ClusterSize(cpus=8, gpus=0, nodes=1))
     return Office(running, f"sqlite:///{tmp_path / 'ledger.db'}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from assay.engines.cluster import local_head
+from assay.engines.cluster import local_head, tasks
 from assay.engines.deployment import ray_serve
 from assay.flow.pipeline import engines
 from assay.flow.pipeline.context import RunContext
@@ -35,6 +35,7 @@ class Serve:
             engines.psutil, "virtual_memory", lambda: SimpleNamespace(available=self.free)
         )
         patch.setattr(engines, "ask", self._ask)
+        patch.setattr(tasks, "free", lambda: tasks.ClusterSize(cpus=8, gpus=8, nodes=1))
         self._project = project
 
     def _start(self, slot: Any, serve: Any, *, model: ModelRecord, **_: Any) -> deploy.Started:
@@ -110,9 +111,11 @@ def test_without_room_each_engine_starts_when_it_is_its_turn(
     base_answers(project, context)
     deploy_candidate(project, context)
     assert [said.split()[0] for said in serve.said] == [
+        "remove",
         "start",
         "wait",
         "ask",
+        "remove",
         "remove",
         "start",
         "wait",

@@ -12,8 +12,9 @@ import pytest
 
 from assay.engines.cluster import signals
 from assay.errors import UsageError
-from assay.flow.pipeline.executor import StageExecutor, only_one, stages_now
+from assay.flow.pipeline.executor import StageExecutor, stages_now
 from assay.flow.pipeline.graph import Stage
+from assay.flow.place.run_lock import only_one
 from assay.records.inputs import StageInputs
 from assay.records.record import Record, digest_of
 from assay.settings import Settings

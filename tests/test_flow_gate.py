@@ -3,6 +3,7 @@ answers stand already, so no model is asked; ledger, store, stages and rules are
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from assay.flow.pipeline.graph import Stage, stages_of
 from assay.flow.pipeline.keys import run_id
 from assay.loader.load import load_suites
 from assay.records.gate import ContaminationRecord, EvaluationRecord, GateRecord, Sample, TaskResult
+from assay.records.inputs import StoredInputs
 from assay.records.record import digest_of
 from assay.records.releases.release import Champion
 from assay.records.stages import DatasetRecord, DeploymentRecord, ModelRecord, SplitRecord
@@ -278,3 +280,27 @@ def test_a_weighing_without_all_answers_is_made_again(tmp_path: Path) -> None:
     assert stage(context, "gate").is_valid(record)
     some = record.candidate.model_copy(update={"num_errors": 1})
     assert not stage(context, "gate").is_valid(record.model_copy(update={"candidate": some}))
+
+
+@pytest.mark.parametrize(("num_right", "reused"), [(10, True), (90, False)])
+def test_a_verdict_that_was_not_pass_stands_although_its_engine_is_gone(
+    tmp_path: Path, num_right: int, reused: bool
+) -> None:
+    """Or an unchanged spec that failed would start its engine again each time it is run."""
+    project = Project(tmp_path)
+    context = project.context(project.model("bot"), num_right)
+    deployment = context.records.pop("deploy")
+    deploy = stage(context, "deploy")
+    assert not deploy.is_valid(deployment)  # no cluster runs here, and nothing was decided
+    context.records["deploy"] = deployment
+    decided = stage(context, "gate")
+    stored = StoredInputs(decided.name, decided.version, decided.inputs().as_data())
+    run = project.ledger.runs()[0].id
+    attempt = project.ledger.begin_stage(run, "gate", stored.key)
+    project.ledger.finish_stage(attempt, project.decide(context))
+    del context.records["deploy"]
+    assert deploy.is_valid(deployment) == reused
+    project.write_suite(limits={"facts": {"at_least": 0.05}})  # another question to the same model
+    stricter = load_suites(["suite.yaml"], project.folder)
+    anew = replace(context, suite=stricter)
+    assert not stage(anew, "deploy").is_valid(deployment)

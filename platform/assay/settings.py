@@ -85,6 +85,10 @@ class Settings:
     """`ASSAY_COST_PER_HOUR`: what an hour of the whole cluster costs, in your currency; `assay
     plan` then says what a run costs. Not counted when 0."""
 
+    wait_limit_s: float = field(default_factory=lambda: float(_env("WAIT_LIMIT", "1800")))
+    """`ASSAY_WAIT_LIMIT`: how long a stage waits for what others hold of the cluster, in seconds,
+    before it gives up and says who holds it."""
+
     spec_env: str = field(default_factory=lambda: _env("SPEC_ENV", READABLE_VARIABLES))
     """`ASSAY_SPEC_ENV`: which environment variables a spec may name as `${env:NAME}`, with `*` for
     any letters; those whose names say that they hold a place when not said. A spec may come from

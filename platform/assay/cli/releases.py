@@ -72,6 +72,18 @@ def rollback(reason: str, address: str | None) -> None:
 
 
 @click.command()
+@click.argument("run")
+@click.option("--address", default=None, help="Do it on this Ray cluster (dashboard address).")
+def free(run: str, address: str | None) -> None:
+    """Give back what a run's candidate holds of the cluster; it can then not be promoted."""
+    from assay.flow.resources.giving_back import free_run
+
+    _elsewhere(address, ["free", run])
+    is_freed = free_run(run, settings=Settings(), say=echo)
+    echo("given back" if is_freed else "nothing was held: its slot is empty, or another run's")
+
+
+@click.command()
 @click.argument("message", nargs=-1)
 @click.option("--model", default=None, help="Model name; the champion's when not said.")
 @click.option(
@@ -162,4 +174,4 @@ def _elsewhere(address: str | None, arguments: list[str]) -> None:
     sys.exit(submit_command(arguments, settings=Settings(), address=address))
 
 
-COMMANDS = (approve, reject, promote, rollback, chat, up, down, demo)
+COMMANDS = (approve, reject, promote, rollback, free, chat, up, down, demo)

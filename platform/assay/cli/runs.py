@@ -16,8 +16,8 @@ from assay.settings import Settings
 def logs(run: str, follow: bool) -> None:
     """Print a run's own log: what each stage did when, and all of an error; the newest run's when
     none is named."""
-    from assay.flow.pipeline.executor import LOCK
     from assay.flow.pipeline.log import FILE, lines
+    from assay.flow.place.run_lock import LOCK
     from assay.store.ledger import Ledger
     from assay.store.lock import is_held
 

@@ -165,8 +165,11 @@ def show(spec: Path, num: int, step: int, as_json: bool, overrides: Overrides) -
 
 @click.command()
 @click.argument("spec", type=click.Path(path_type=Path))
+@click.option(
+    "--keep", is_flag=True, help="Leave the candidate's engine running whatever the verdict is."
+)
 @_overridable
-def run(spec: Path, overrides: Overrides) -> None:
+def run(spec: Path, keep: bool, overrides: Overrides) -> None:
     """Run a spec as far as the gate's verdict, on this machine or on ASSAY_RAY_ADDRESS."""
     from assay.cli.local import ensure_place
     from assay.cli.terminal import display, tables
@@ -182,6 +185,7 @@ def run(spec: Path, overrides: Overrides) -> None:
             settings=settings,
             watcher=watcher,
             before_work=lambda: ensure_place(settings),
+            keep=keep,
         )
     tables.print_scorecard(outcome.run, outcome.gate.scorecard)
     if not outcome.num_stages_run:

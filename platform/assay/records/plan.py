@@ -3,6 +3,7 @@ of it."""
 
 from typing import Literal
 
+from assay.records.holding import Holding
 from assay.records.record import Record
 
 Action = Literal["cached", "run", "blocked"]
@@ -93,6 +94,9 @@ class Need(Record):
     """Bytes that the device of each has; None when the cluster is unknown."""
     fits: bool | None = None
     """None when the cluster, or what is needed of it, is unknown."""
+    waits_for: str = ""
+    """Who holds what it would have to wait for now; empty where there is room, or where that is not
+    known."""
     advice: str = ""
     """When it does not fit: what is short, and the shape that would fit."""
 
@@ -195,6 +199,8 @@ class Plan(Record):
     """Each training run."""
     cluster: Cluster | None
     needs: tuple[Need, ...]
+    held: tuple[Holding, ...]
+    """What the slots hold of the cluster that runs."""
     seconds: float | None
     """Of all stages that would run, as far as known; None when none is."""
     seconds_unknown: tuple[str, ...]

@@ -124,6 +124,8 @@ def _lines(it: Plan) -> Iterator[str]:
     if it.needs:
         yield ""
         yield f"resources  {_cluster_words(it.cluster)}"
+        for one in it.held:
+            yield f"  held by {one}{', which is given back' if one.returns else ''}"
         for need in it.needs:
             yield from _need_lines(need)
     yield ""
@@ -221,7 +223,11 @@ def _need_lines(need: Need) -> Iterator[str]:
         True: click.style("  fits", fg="green"),
         False: click.style("  does not fit", fg="red"),
     }[need.fits]
+    if need.waits_for:
+        verdict = click.style("  waits", fg="yellow")
     yield f"  {need.stage:<10}{what}{memory}{of}{verdict}"
+    for line in textwrap.wrap(need.waits_for, _width() - 12):
+        yield f"{'':<12}{line}"
     for line in textwrap.wrap(need.advice, _width() - 12):
         yield f"{'':<12}{line}"
     if need.at_longest is not None:

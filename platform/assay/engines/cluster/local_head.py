@@ -117,8 +117,10 @@ def is_running(settings: Settings) -> bool:
 
 
 def has_crashed(settings: Settings) -> bool:
-    """Whether a head was started here, and is gone without `stop`."""
-    return _pid_file(settings).exists() and not is_running(settings)
+    """Whether a head was started here, and is gone without `stop`. One whose first process alone
+    was killed goes on."""
+    is_gone = _pid_file(settings).exists() and not is_running(settings)
+    return is_gone and not _answers(settings)
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -18,7 +18,7 @@ from assay.engines.cluster.cpu_features import computes_in_bf16
 from assay.engines.deployment.chat_settings import chat_settings
 from assay.errors import PlaceError, StageFailed, Unreachable
 from assay.records.stages import DeploymentRecord, Slot
-from assay.spec.serve import ServeSpec
+from assay.spec.serve import ReplicasSpec, ServeSpec
 
 API = "/api/serve/applications/"
 POLL_S = 0.5
@@ -99,12 +99,15 @@ def application(
     """One application of Serve's declarative configuration. The model's folder says how its chats
     are served. Without `verification` its replicas load whatever is in the folder: for
     measurements, never for what may get traffic."""
+    eager = not on_gpu if serve.engine.enforce_eager == "auto" else serve.engine.enforce_eager
     engine: dict[str, Any] = {
         "max_model_len": serve.engine.max_model_len,
         "dtype": _dtype(serve, on_gpu=on_gpu),
         "tensor_parallel_size": serve.engine.tensor_parallel_size,
-        "enforce_eager": serve.engine.enforce_eager,
+        "pipeline_parallel_size": serve.engine.pipeline_parallel_size,
+        "enforce_eager": eager,
         "enable_prefix_caching": True,
+        **serve.engine.raw,
         **chat_settings(Path(model_path), serve.engine).engine_kwargs(),
     }
     environment = {
@@ -118,26 +121,15 @@ def application(
     else:
         engine["block_size"] = CPU_BLOCK_TOKENS
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(serve.engine.kv_cache_gb_on_cpu)
-        if (
-            serve.engine.enforce_eager
-        ):  # or the first request for log-probabilities waits for a C++ compiler
+        if eager:  # or the first request for log-probabilities waits for a C++ compiler
             environment["TORCH_COMPILE_DISABLE"] = "1"
         if (os.cpu_count() or 1) <= SMALL_MACHINE_CORES:
             environment["VLLM_CPU_NUM_OF_RESERVED_CPU"] = "0"
     config = {
         "model_loading_config": {"model_id": model_name, "model_source": model_path},
         "engine_kwargs": engine,
-        "placement_group_config": {"bundles": [bundle] * serve.engine.tensor_parallel_size},
-        "deployment_config": {
-            "autoscaling_config": {
-                "min_replicas": serve.replicas.min,
-                "max_replicas": serve.replicas.max,
-                "target_ongoing_requests": serve.replicas.target_ongoing_requests,
-            },
-            "max_ongoing_requests": max(
-                MOST_ONGOING_REQUESTS, 4 * serve.replicas.target_ongoing_requests
-            ),
-        },
+        "placement_group_config": {"bundles": [bundle] * serve.engine.gpus_per_replica},
+        "deployment_config": _deployment_config(serve.replicas),
         "runtime_env": {"env_vars": environment},
     }
     if _packages(engine_python, f"{REPLICA_MODULE}.py"):
@@ -162,22 +154,22 @@ def classifier_application(
         "model_loading_config": {"model_id": model_name, "model_source": model_path},
         "engine_kwargs": {"max_model_len": serve.engine.max_model_len},
         "callback_config": {"callback_kwargs": _to_verify(verification)},
-        "deployment_config": {
-            "autoscaling_config": {
-                "min_replicas": serve.replicas.min,
-                "max_replicas": serve.replicas.max,
-                "target_ongoing_requests": serve.replicas.target_ongoing_requests,
-            },
-            "max_ongoing_requests": max(
-                MOST_ONGOING_REQUESTS, 4 * serve.replicas.target_ongoing_requests
-            ),
-        },
+        "deployment_config": _deployment_config(serve.replicas),
     }
     return {
         "name": slot,
         "route_prefix": f"/{slot}",
         "import_path": "assay.engines.deployment.classifier:build_app",
         "args": {"llm_configs": [config]},
+    }
+
+
+def _deployment_config(replicas: ReplicasSpec) -> dict[str, Any]:
+    """How many replicas there are when. What the spec leaves open is left to Ray Serve."""
+    said = replicas.model_dump(exclude={"min", "max"}, exclude_none=True)
+    return {
+        "autoscaling_config": {"min_replicas": replicas.min, "max_replicas": replicas.max, **said},
+        "max_ongoing_requests": max(MOST_ONGOING_REQUESTS, 4 * replicas.target_ongoing_requests),
     }
 
 
@@ -215,9 +207,22 @@ def loaded(reports: Path, replicas: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def applications(api: ServeApi) -> dict[str, dict[str, Any]]:
+    """What Serve says of each application; none where it does not run."""
+    found: dict[str, dict[str, Any]] = _request(api, "GET").get("applications", {})
+    return found
+
+
+def num_replicas(details: dict[str, Any]) -> int:
+    """Engine replicas that run; not Serve's routers, which hold no model."""
+    deployments = details.get("deployments", {}).items()
+    engines = [one for name, one in deployments if name.startswith(ENGINES)]
+    return sum(replica.get("state") == "RUNNING" for one in engines for replica in one["replicas"])
+
+
 def state(api: ServeApi, slot: Slot) -> SlotState | None:
     """What the slot holds; None when it is empty or Serve is not running."""
-    details = _request(api, "GET").get("applications", {}).get(slot)
+    details = applications(api).get(slot)
     return (
         _slot_state(api, slot, details) if details and details.get("deployed_app_config") else None
     )
@@ -233,19 +238,19 @@ def holds(api: ServeApi, deployment: DeploymentRecord) -> bool:
 def standing(api: ServeApi, wanted: dict[str, Any]) -> float | None:
     """When the application that its slot has was deployed, where that is `wanted` and it answers or
     may still do so; None where the slot has another, one that failed, or none."""
-    details = _request(api, "GET").get("applications", {}).get(wanted["name"], {})
+    details = applications(api).get(wanted["name"], {})
     there = details.get("deployed_app_config")
     ended = ("DEPLOY_FAILED", "UNHEALTHY", "DELETING")
     if not there or details.get("status") in ended:
         return None
     if any(there.get(key) != wanted[key] for key in ("import_path", "args")):
         return None
-    return _deployed_at(details)
+    return deployed_at(details)
 
 
 def engine_pids(api: ServeApi, slot: Slot) -> list[tuple[str, int]]:
     """(IP address of the node, process) of each engine replica in the slot that runs."""
-    deployments = _request(api, "GET").get("applications", {}).get(slot, {}).get("deployments", {})
+    deployments = applications(api).get(slot, {}).get("deployments", {})
     return [
         (str(replica["node_ip"]), int(replica["pid"]))
         for name, deployment in deployments.items()
@@ -308,19 +313,18 @@ def wait_until_running(
 
 
 def _deployed(api: ServeApi) -> dict[str, dict[str, Any]]:
-    applications = _request(api, "GET").get("applications", {})
     return {
         name: details["deployed_app_config"]
-        for name, details in applications.items()
+        for name, details in applications(api).items()
         if details.get("deployed_app_config") and details.get("status") != "DELETING"
     }
 
 
-def _put(api: ServeApi, applications: dict[str, dict[str, Any]]) -> None:
+def _put(api: ServeApi, wanted: dict[str, dict[str, Any]]) -> None:
     body = {
         "proxy_location": "HeadOnly",
         "http_options": {"host": "127.0.0.1", "port": api.serve_port},
-        "applications": list(applications.values()),
+        "applications": list(wanted.values()),
     }
     _request(api, "PUT", body)
 
@@ -361,13 +365,14 @@ def _slot_state(api: ServeApi, slot: Slot, details: dict[str, Any]) -> SlotState
         message=details.get("message", ""),
         model_name=loading["model_id"],
         model_path=str(Path(loading["model_source"])),
-        deployed_at=_deployed_at(details),
+        deployed_at=deployed_at(details),
         replicas=tuple(sorted(replicas)),
         url=f"http://127.0.0.1:{api.serve_port}/{slot}/v1",
     )
 
 
-def _deployed_at(details: dict[str, Any]) -> float:
+def deployed_at(details: dict[str, Any]) -> float:
+    """When the application was deployed, by its own mark (see `deploy`)."""
     environment = details["deployed_app_config"].get("runtime_env") or {}
     said = environment.get("env_vars", {}).get(DEPLOYED_AT)
     return float(said or details["last_deployed_time_s"])  # not said: deployed by something else

@@ -123,7 +123,7 @@ def ask_slot(
             is_deployed=lambda: ray_serve.holds(api, deployment),
         )
         evaluations = evaluate.run(asked, [case.request for case in cases], work)
-        gpus = serve.engine.tensor_parallel_size
+        gpus = serve.engine.gpus_per_replica
         # Several suites may want the same load: it is measured once.
         measured: dict[LoadSpec, ServiceRecord] = {}
         for case in cases:

@@ -11,11 +11,12 @@ from assay.engines.evaluation.judge import judge_digest
 from assay.engines.models import weight_noise
 from assay.errors import NothingEvaluated, UsageError
 from assay.flow.evaluation.answers import AnswerInputs, EvalCase, EvalOptions, ask_slot
-from assay.flow.pipeline.executor import StageExecutor, Watcher, only_one
+from assay.flow.pipeline.executor import StageExecutor, Watcher
 from assay.flow.pipeline.graph import Stage
 from assay.flow.pipeline.judging import measured_judge
 from assay.flow.pipeline.keys import engine_fingerprint
 from assay.flow.place.identity import act
+from assay.flow.place.run_lock import only_one
 from assay.records.evaluation import EvaluationRequest, SlotEvaluation
 from assay.records.gate import Evaluation, GateRecord
 from assay.records.inputs import StageInputs

@@ -26,11 +26,12 @@ from assay.flow.evaluation.answers import (
 )
 from assay.flow.pipeline.artifacts import champion_model
 from assay.flow.pipeline.attempts import begin_attempt
-from assay.flow.pipeline.executor import StageExecutor, Watcher, only_one
+from assay.flow.pipeline.executor import StageExecutor, Watcher
 from assay.flow.pipeline.graph import Stage, stopping_of
 from assay.flow.pipeline.judging import measured_judge
 from assay.flow.pipeline.keys import engine_fingerprint, folder_fingerprint
 from assay.flow.place.identity import act
+from assay.flow.place.run_lock import only_one
 from assay.records.evaluation import EvaluationRequest, ModelRef, SlotEvaluation
 from assay.records.gate import Attempt, EvaluationRecord, GateRecord
 from assay.records.inputs import StageInputs

@@ -17,6 +17,7 @@ from assay.flow.pipeline.keys import engine_fingerprint
 from assay.records.gate import EvaluationRecord
 from assay.records.stages import DeploymentRecord, ModelRecord, Slot
 from assay.spec.serve import EngineSpec, ServeSpec
+from assay.spec.train import TrainSpec
 from assay.stages import baseline, deploy, evaluate
 from assay.stages.context import Work
 
@@ -49,7 +50,33 @@ def deploy_candidate(context: RunContext, inputs: deploy.Inputs, work: Work) -> 
     from assay.flow.release.slots import idle_slot  # a plan has no need of it
 
     started = context.started.pop(CANDIDATE, None)
+    if started is None:
+        _make_room(context, idle_slot(context.settings), work)
     return deploy.run(inputs, work, slot=idle_slot(context.settings), started=started)
+
+
+def wait_for_workers(train: TrainSpec, work: Work, driver_cpus: float = 0.0) -> None:
+    """Waits until training's workers find room beside the engines."""
+    gpus = train.worker.gpus
+    each = float(work.on_gpu) if gpus is None else gpus
+    cpus = train.num_workers * train.worker.cpus + driver_cpus
+    _wait("training's workers", cpus, train.num_workers * each, work)
+
+
+def _make_room(context: RunContext, slot: AbstractContextManager[Slot], work: Work) -> None:
+    """Frees the slot that is about to be deployed to, and waits until its engine finds room."""
+    api = deploy.serve_api(context.settings)
+    with slot as name:
+        ray_serve.remove(api, name)
+    serve = context.spec.serve
+    count = serve.replicas.min * serve.engine.gpus_per_replica
+    _wait("the engine's replicas", count, count * float(work.on_gpu), work)
+
+
+def _wait(what: str, cpus: float, gpus: float, work: Work) -> None:
+    from assay.flow.resources.waiting import Room, wait_for_room  # a plan has no need of it
+
+    wait_for_room(Room(what, cpus, gpus), work.settings, say=work.say)
 
 
 def base_answers(context: RunContext, inputs: baseline.Inputs, work: Work) -> EvaluationRecord:
@@ -99,6 +126,8 @@ def _reference_answers(
     def deployed() -> DeploymentRecord:
         serve, served_name = context.spec.serve, context.spec.served_name
         early = context.started.pop(BASE, None)
+        if early is None:
+            _make_room(context, _reference_slot(context), work)
         started = early or _start(context, _reference_slot(context), model, work)
         return deploy.wait(started, serve, model_name=served_name, model=model, work=work)
 

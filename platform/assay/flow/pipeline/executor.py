@@ -2,27 +2,24 @@
 otherwise."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from assay.engines.cluster import signals, tasks
-from assay.errors import AssayError, PlaceError, StageFailed, UsageError
+from assay.errors import AssayError, PlaceError, StageFailed
 from assay.flow.pipeline.artifacts import is_intact
 from assay.flow.pipeline.graph import Stage
 from assay.flow.pipeline.log import logger
+from assay.flow.place.run_lock import is_worked_on
 from assay.records.inputs import StoredInputs
 from assay.records.record import Record, canonical_json, read_as
 from assay.settings import Settings
 from assay.stages.context import Work
 from assay.store.ledger import Ledger, StageRow
-from assay.store.lock import held, is_held
 
 R = TypeVar("R", bound=Record)
-
-LOCK = "lock"
 
 
 class Watcher(Protocol):
@@ -132,18 +129,3 @@ def stages_now(run: str, ledger: Ledger, settings: Settings) -> list[StageRow]:
     for row in rows:
         now.append(replace(row, state="killed") if row.state == "running" else row)
     return now
-
-
-def is_worked_on(folder: Path) -> bool:
-    """Whether a process has the run's lock, as far as this machine can tell."""
-    return is_held(folder / LOCK) is not False
-
-
-def only_one(folder: Path, name: str) -> AbstractContextManager[None]:
-    """Holds the run's lock; raises `UsageError` when it is being run already."""
-    return held(
-        folder / LOCK,
-        taken=UsageError(
-            f"run {name} is being run already; `assay status {name}` shows how far it is"
-        ),
-    )

@@ -6,7 +6,7 @@ this one table.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +29,7 @@ from assay.flow.pipeline.keys import (
 from assay.records.gate import EvaluationRecord, GateRecord, ParityRecord, ServiceRecord
 from assay.records.inputs import Pending, StageInputs, StoredInputs
 from assay.records.judge import JudgeAgreement
-from assay.records.record import Record
+from assay.records.record import Record, read_as
 from assay.records.stages import DeploymentRecord, ModelRecord
 from assay.rules.gate.attempts import corrected_confidence
 from assay.spec.gate import SuiteSpec
@@ -153,6 +153,7 @@ def _training_stages(context: RunContext, index: int) -> Iterator[Stage[Any]]:
             teacher=context.teacher(index),
             reward_model=context.reward_model(index),
         ),
+        partial(_train, context, index),
     )
     yield _stage(
         numbered("merge", index),
@@ -197,7 +198,7 @@ def _serving_stages(context: RunContext) -> Iterator[Stage[Any]]:
     )
     if suite.service is not None:
         load = suite.service.load
-        gpus = serve.engine.tensor_parallel_size
+        gpus = serve.engine.gpus_per_replica
         yield _stage(
             "service",
             lambda: service.Inputs(deployment=context.deployment, load=load, gpus_a_replica=gpus),
@@ -307,7 +308,13 @@ def _digest(model: ModelRecord) -> str:
     return model.artifact.digest
 
 
+def _train(context: RunContext, index: int, inputs: train.Inputs, work: Work) -> Record:
+    engines.wait_for_workers(inputs.train, work)
+    return train.run(inputs, work)
+
+
 def _sweep(context: RunContext, inputs: sweep.Inputs, work: Work) -> Record:
+    engines.wait_for_workers(inputs.train, work, driver_cpus=1)
     return sweep.run(inputs, work, trial=train.part)
 
 
@@ -366,8 +373,11 @@ def _is_answered(record: EvaluationRecord | GateRecord) -> bool:
 
 
 def _is_deployed(context: RunContext, record: DeploymentRecord) -> bool:
-    """Whether the slot still holds this very deployment."""
+    """Whether the slot still holds this very deployment, or gave it back because the verdict on it
+    was not PASS: that verdict stands, and asking for it again starts nothing."""
     settings = context.settings
+    if _was_refused(context, record):
+        return True
     api = ray_serve.ServeApi(
         settings.dashboard_url, settings.ray_token(), settings.serve_port, settings.engine_python
     )
@@ -382,3 +392,27 @@ def _is_deployed(context: RunContext, record: DeploymentRecord) -> bool:
         and bool(set(state.replicas) & set(record.replicas))
         and state.model_path == context.candidate.artifact.path
     )
+
+
+def _was_refused(context: RunContext, deployment: DeploymentRecord) -> bool:
+    """Whether all that follows this deployment is on record, and the gate has not passed it."""
+    from assay.store.ledger import Ledger  # a plan without a ledger has no need of its library
+
+    ledger = Ledger(context.settings.ledger_url)
+    then = replace(context, records={**context.records, "deploy": deployment})
+    for stage in stages_after("deploy", then):
+        inputs = stage.inputs()
+        key = StoredInputs(stage.name, stage.version, inputs.as_data()).key
+        row = None if inputs.pending else ledger.record(key)
+        record = read_as(stage.output, row.record) if row else None
+        if record is None or not stage.is_valid(record):
+            return False
+        then.records[stage.name] = record
+    return then.record("gate", GateRecord).scorecard.outcome != "PASS"
+
+
+def stages_after(name: str, context: RunContext) -> list[Stage[Any]]:
+    """The stages that come after the one of this name."""
+    stages = stages_of(context)
+    names = [stage.name for stage in stages]
+    return stages[names.index(name) + 1 :]

@@ -12,13 +12,16 @@ from assay.errors import UsageError
 from assay.flow.pipeline.attempts import MAKE_CANDIDATES, check_attempts_left
 from assay.flow.pipeline.context import RunContext
 from assay.flow.pipeline.engines import stop_unasked
-from assay.flow.pipeline.executor import StageExecutor, Watcher, only_one
+from assay.flow.pipeline.executor import StageExecutor, Watcher
 from assay.flow.pipeline.graph import Stage, stages_of
 from assay.flow.pipeline.judging import check_judge
 from assay.flow.pipeline.keys import run_id
 from assay.flow.pipeline.log import logger, run_log
 from assay.flow.place.book import read_place
 from assay.flow.place.identity import act
+from assay.flow.place.run_lock import only_one
+from assay.flow.resources.giving_back import free_needless
+from assay.flow.resources.holdings import KEEP
 from assay.loader.compose import variables_named
 from assay.records.gate import GateRecord
 from assay.rules.release.policy import limit_faults, spec_faults
@@ -47,9 +50,11 @@ def run(
     settings: Settings,
     watcher: Watcher,
     before_work: Callable[[], None],
+    keep: bool = False,
 ) -> RunOutcome:
     """Takes the spec as far as the gate's verdict. What stands in the ledger with intact artifacts
-    is not done again; `before_work` is called once, before the first stage that is. Raises
+    is not done again; `before_work` is called once, before the first stage that is. A candidate that
+    does not pass gives its slot back at once, unless it is to be kept. Raises
     `UsageError` before anything starts when the cluster cannot hold the run, no other candidate may
     be evaluated with the suite's items, or limits rest on a judge that was not measured, and
     `StageFailed` when a stage stops; the finished ones are kept."""
@@ -61,6 +66,7 @@ def run(
 
     def prepare() -> None:
         before_work()
+        free_needless(settings, say=logger.info)
         _check_cluster(spec, settings)
 
     folder = settings.run_folder(name)
@@ -75,7 +81,12 @@ def run(
                 context.records[stage.name] = executor.record(stage, first=check)
         finally:
             stop_unasked(context)
-    return RunOutcome(name, context.record("gate", GateRecord), executor.num_run)
+        verdict = context.record("gate", GateRecord)
+        if keep:
+            (folder / KEEP).touch()
+    if executor.num_run:
+        free_needless(settings, say=logger.info)
+    return RunOutcome(name, verdict, executor.num_run)
 
 
 def _check_policy(policy: PolicySpec, spec: Spec, suite: SuiteSpec) -> None:

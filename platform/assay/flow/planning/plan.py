@@ -25,6 +25,7 @@ from assay.flow.planning.stages import stage_plans
 from assay.flow.planning.time import Amounts, waves, with_times
 from assay.flow.preflight.lengths import GROUP, odd_columns
 from assay.loader.cluster import ClusterSpec
+from assay.records.holding import Holding
 from assay.records.inputs import Pending
 from assay.records.plan import (
     Cluster,
@@ -40,7 +41,13 @@ from assay.records.plan import (
     TrainingPlan,
 )
 from assay.records.stages import ModelRecord
-from assay.rules.planning.fit import gpus_of, loading_need, serving_need, training_need
+from assay.rules.planning.fit import (
+    gpus_of,
+    loading_need,
+    serving_need,
+    training_need,
+    waiting,
+)
 from assay.rules.planning.memory import (
     COMPRESSING_BYTES,
     GIB,
@@ -76,12 +83,13 @@ def plan(
     # Twice: the first time fills the records that stand, of which what blocks a stage is made.
     first = stage_plans(context, ledger, {})
     shape = _shape(spec, context, root)
+    held = _held(settings, ledger) if not is_described else ()
     data = data_plans(context, shape.vocab_size if shape else None, notes)
     notes += chat_notes(context, root)
     needs = []
     for need in _needs(spec, shape, data, cluster):
         if need.stage in {plan.stage for plan in first}:
-            needs.append(need)
+            needs.append(waiting(need, cluster, held))
     if not is_described and any(need.fits is False for need in needs):
         notes.append(
             "the nodes that are up now were counted; --cluster FILE plans for what an autoscaler "
@@ -114,6 +122,7 @@ def plan(
         training=tuple(training),
         cluster=cluster,
         needs=tuple(needs),
+        held=held,
         seconds=seconds,
         seconds_unknown=unknown,
         cost=cost,
@@ -180,6 +189,18 @@ def _cluster(settings: Settings, notes: list[str]) -> Cluster | None:
     gpus = ray_nodes.num_local_gpus()
     here = Node(count=1, cpus=settings.num_cpus, gpus=gpus, gpu_memory=None, memory=memory)
     return Cluster(source="this machine; no cluster is running", nodes=(here,))
+
+
+def _held(settings: Settings, ledger: "Ledger | None") -> tuple[Holding, ...]:
+    """What the slots of the running cluster hold; nothing where none runs."""
+    if ledger is None:
+        return ()
+    from assay.flow.resources.holdings import holdings
+
+    try:
+        return tuple(holdings(settings, ledger))
+    except PlaceError:
+        return ()
 
 
 def _shape(spec: Spec, context: RunContext, root: Path) -> ModelShape | None:

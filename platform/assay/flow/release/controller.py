@@ -2,7 +2,8 @@
 
 One runs for one place, and holds a lock for as long as it lives. It looks every few seconds whether
 the champion's slot still holds what may have its traffic, starts a local Ray head that crashed, and
-brings the champion back (see `restore`) when it is lost.
+brings the champion back (see `restore`) when it is lost. Candidates that nobody needs any more give
+their slots back.
 """
 
 import os
@@ -21,6 +22,7 @@ import psutil
 from assay.engines.cluster import local_head
 from assay.errors import AssayError, PlaceError, Superseded, Unreachable, UsageError
 from assay.flow.release.restore import is_lost, restore
+from assay.flow.resources.giving_back import free_needless
 from assay.settings import Settings
 from assay.store.ledger import Ledger
 from assay.store.lock import held, is_held
@@ -134,8 +136,10 @@ def _look(settings: Settings, ledger: Ledger) -> None:
     """One look, and what it makes necessary."""
     if not settings.ray_address and local_head.has_crashed(settings):
         _say("the local Ray head has ended; starting it again")
+        local_head.stop(settings)  # what it has left behind would keep its ports
         local_head.start(settings)
     if not is_lost(settings, ledger):
+        free_needless(settings, say=_say)
         return
     time.sleep(LOOK_S)
     if is_lost(settings, ledger):

@@ -1,6 +1,7 @@
 """From a verdict to traffic: approving, rejecting, promoting and rolling back one run."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 
 from assay.engines.deployment.ray_serve import ServeApi
@@ -11,6 +12,7 @@ from assay.flow.place.identity import act
 from assay.flow.release import approve, promote, rollback
 from assay.flow.release.checks import check_policy, evaluated
 from assay.flow.release.writer import reconcile, writing
+from assay.flow.resources.giving_back import free_needless
 from assay.records.releases.release import Approval, Traffic
 from assay.rules.release.policy import check_reviewer_of_place
 from assay.settings import Settings
@@ -54,6 +56,8 @@ def record_decision(
     )
     if decision == "reject":
         _withdraw(word, ledger, settings)
+        with suppress(PlaceError):  # the word counts, whether a cluster answers or not
+            free_needless(settings, say=say)
     keep_head(
         settings, ledger.audit.events()
     )  # a word that is removed again, event and all, is noticed

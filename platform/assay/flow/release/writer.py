@@ -60,8 +60,18 @@ class Writer:
 
     def idle_slot(self) -> Slot:
         """A slot that nobody's requests can reach. Raises `StageFailed` when there is none."""
-        given = [gateway.get_weights(self.settings), supervisor.read_weights(self.settings)]
-        return idle_slot(self.ledger.champion(), self.ledger.releases.under_way(), given)
+        return idle_slot(
+            self.ledger.champion(), self.ledger.releases.under_way(), self._all_weights()
+        )
+
+    def slots_with_weight(self) -> list[Slot]:
+        """Slots that requests can reach, now or when the gateway next starts."""
+        slots: tuple[Slot, ...] = ("blue", "green")
+        given = self._all_weights()
+        return [slot for slot in slots if any(weights[slot] for weights in given)]
+
+    def _all_weights(self) -> list[dict[str, int]]:
+        return [gateway.get_weights(self.settings), supervisor.read_weights(self.settings)]
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 """Whether a cluster can hold what a stage needs, and the nearest shape that it could hold."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from assay.records.holding import Holding
 from assay.records.plan import Cluster, DataPlan, Device, MemoryEstimate, ModelShape, Need, Node
 from assay.rules.planning.memory import GIB, PAIRED, serving_memory, worker_memory
 from assay.rules.planning.weights import Precision
@@ -87,7 +88,7 @@ def serving_need(
 ) -> Need:
     """What the engine's replicas want: a GPU each for every shard, or a CPU."""
     device: Device = "GPU" if cluster is not None and cluster.gpus > 0 else "CPU"
-    gpus, count = float(device == "GPU"), num_replicas * serve.engine.tensor_parallel_size
+    gpus, count = float(device == "GPU"), num_replicas * serve.engine.gpus_per_replica
     if shape:
         memory = serving_memory(serve.engine, shape, scheme=scheme, device=device)
     else:
@@ -137,6 +138,27 @@ def loading_need(stage: str, memory: MemoryEstimate | None, cluster: Cluster | N
     )
     return _with(
         need, available, False, f"{advice}; a node with more memory, or a smaller model, is wanted"
+    )
+
+
+def waiting(need: Need, cluster: Cluster | None, held: Sequence[Holding]) -> Need:
+    """The need, with who holds what it would wait for now. What is given back by itself does not
+    count, nor what its own stage takes the place of."""
+    if cluster is None or need.fits is False:
+        return need
+    replaced = {"deploy": "candidate", "baseline": "reference"}.get(need.stage)
+    staying = [one for one in held if not one.returns and one.role != replaced]
+    cpus = cluster.cpus - sum(one.cpus for one in staying)
+    gpus = cluster.gpus - sum(one.gpus for one in staying)
+    lacks_cpus, lacks_gpus = (
+        need.num_workers * need.cpus > cpus,
+        need.num_workers * need.gpus > gpus,
+    )
+    if not staying or not (lacks_cpus or lacks_gpus):
+        return need
+    words = "; ".join(str(one) for one in staying)
+    return need.model_copy(
+        update={"waits_for": f"{cpus:g} CPUs and {gpus:g} GPUs are free; held by {words}"}
     )
 
 

@@ -142,7 +142,7 @@ def serving_memory(
 ) -> MemoryEstimate:
     """One process of an engine replica, with a KV cache for one sequence of `max_model_len` on a
     GPU (the engine takes what is left for more), and of the size that the spec gives on CPU."""
-    shards = engine.tensor_parallel_size
+    shards = engine.gpus_per_replica
     embedding = shape.vocab_size * shape.hidden_size * (1 if shape.tied else 2)
     linear = shape.num_parameters - embedding
     per_token = kv_bytes_per_token(shape)
