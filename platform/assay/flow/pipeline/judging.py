@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from assay.engines.evaluation import judge as judges
 from assay.errors import StageFailed, UsageError
-from assay.flow.place.identity import act
 from assay.loader.named.free_text import JudgeLabel, read_labels
 from assay.records.judge import Disagreement, JudgeAgreement
 from assay.records.record import digest_of, read_as
@@ -67,6 +66,8 @@ def measure_judge(
     labels = read_labels(root / judge.labels, judge.scale)
     assert labels_digest is not None  # they were just read
     name = f"judge-{judges.judge_digest(judge)[:6]}"
+    from assay.flow.place.identity import act  # a plan without a ledger has no need of its library
+
     starter = act(settings, ledger, "run").name
     ledger.open_run(name, name="(gate selftest)", spec='{"kind":"judge"}', started_by=starter)
     attempt = ledger.begin_stage(name, STAGE, _key(judge, labels_digest, suite.confidence))
