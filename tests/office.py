@@ -30,6 +30,7 @@ from assay.records.gate import Evaluation, EvaluationRecord, GateRecord, Sample,
 from assay.records.releases.release import Champion
 from assay.records.stages import DeploymentRecord, ModelRecord, Slot
 from assay.serving import gateway
+from assay.serving.haproxy import ARTIFACT_HEADER
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
@@ -118,8 +119,17 @@ class FakeServe(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        slot = self.path.split("/")[1]
+        if slot in self.server.applications:
+            self.send_header(ARTIFACT_HEADER, self._artifact(slot))
         self.end_headers()
         self.wfile.write(body.encode())
+
+    def _artifact(self, slot: str) -> str:
+        """What the slot's replicas have loaded, as `assay_replica` says with every answer."""
+        config = self.server.applications[slot]["deployed_app_config"] or {}
+        models = config.get("args", {}).get("llm_configs", [{}])
+        return Path(models[0].get("model_loading_config", {}).get("model_source", "nothing")).name
 
     def do_PUT(self) -> None:
         """Serve is told which applications there are to be; those that are new or changed start
@@ -147,7 +157,7 @@ def engine_environment(folder: Path) -> Path:
     packages = folder / "lib" / "python3.11" / "site-packages"
     packages.mkdir(parents=True)
     for name in ("assay_replica.py", "assay_files.py"):
-        (packages / name).touch()
+        (packages / name).write_text(ray_serve.SAYS_ARTIFACT)
     (packages / "vllm-1.0.dist-info").mkdir()
     return folder / "bin" / "python"
 
@@ -190,7 +200,7 @@ class Office:
         controller.stop(self.settings)  # one that `assay up` of an earlier test has started
         self.ledger = Ledger(ledger_url)
         self.serve.applications, self.serve.broken, self.serve.num_deployed = {}, set(), 100
-        set_weights(self.settings, TO_NOBODY)
+        set_weights(self.settings, TO_NOBODY, ())
         head_file(self.settings).unlink(missing_ok=True)
 
     def run(self, name: str, spec: Spec | None = None) -> str:

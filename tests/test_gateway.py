@@ -20,18 +20,26 @@ import psutil
 import pytest
 
 from assay.errors import PlaceError, UsageError
-from assay.serving import gateway, supervisor
+from assay.serving import admin, gateway, supervisor
+from assay.serving.haproxy import ARTIFACT_HEADER
 from assay.settings import Settings
-from servers import free_port, serving
-from traffic import set_weights
+from servers import Server, free_port, serving
+from traffic import APPROVED, set_weights
 
 CHUNK_PAUSE_S = 0.15
+
+
+class ServeServer(Server):
+    """What it says that it has loaded, a header each."""
+
+    said: tuple[str, ...] = (APPROVED,)
 
 
 class FakeServe(BaseHTTPRequestHandler):
     """Answers with what it was asked; `/stream` sends three chunks with pauses, `/broken` a 500."""
 
     protocol_version = "HTTP/1.1"
+    server: ServeServer
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
@@ -48,11 +56,14 @@ class FakeServe(BaseHTTPRequestHandler):
         body = json.dumps({"path": self.path, "headers": dict(self.headers)}).encode()
         self.send_response(500 if self.path.endswith("/broken") else 200)
         self.send_header("Content-Length", str(len(body)))
+        for said in self.server.said:
+            self.send_header(ARTIFACT_HEADER, said)
         self.end_headers()
         self.wfile.write(body)
 
     def _stream(self) -> None:
         self.send_response(200)
+        self.send_header(ARTIFACT_HEADER, APPROVED)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for text in (b"one", b"two", b"six"):
@@ -81,9 +92,14 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def serve_port() -> Iterator[int]:
-    with serving(FakeServe) as server:
-        yield server.port
+def serve() -> Iterator[ServeServer]:
+    with serving(FakeServe, ServeServer) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def serve_port(serve: ServeServer) -> int:
+    return serve.port
 
 
 @pytest.fixture(scope="module")
@@ -305,3 +321,71 @@ def test_a_slot_that_cannot_be_reached_is_an_error_of_that_slot(tmp_path: Path) 
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
     gateway.stop(settings)
+
+
+OTHER = "b" * 64
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        (),
+        ("",),
+        (OTHER,),
+        (APPROVED[:-1],),
+        (APPROVED.upper(),),
+        (f"{OTHER}, {APPROVED}",),
+        (f"{APPROVED},{OTHER}",),
+        (APPROVED, OTHER),
+        (OTHER, APPROVED),
+        (APPROVED, APPROVED),
+    ],
+)
+def test_no_answer_gets_through_but_of_an_approved_artifact(
+    running: Running, serve: ServeServer, said: tuple[str, ...]
+) -> None:
+    """Whatever Serve was told to put into the slot, and by whom."""
+    set_weights(running.settings, {"blue": 256, "green": 0})
+    assert running.get("/v1/models").is_success
+    serve.said = said
+    try:
+        for path in ("/v1/models", "/v1/broken"):
+            response = running.get(path)
+            assert (response.status_code, code_of(response)) == (503, "not_approved")
+            assert "path" not in response.text
+    finally:
+        serve.said = (APPROVED,)
+    assert running.get("/v1/models").headers[ARTIFACT_HEADER] == APPROVED
+
+
+def test_what_is_approved_is_changed_without_a_restart_and_survives_one(running: Running) -> None:
+    settings = running.settings
+    set_weights(settings, {"blue": 256, "green": 0}, (OTHER,))
+    assert gateway.get_approved(settings) == supervisor.read_approved(settings) == {OTHER}
+    assert code_of(running.get("/v1/models")) == "not_approved"
+    before = haproxy_of(settings)
+    before.kill()
+    before.wait(10)
+    set_weights(settings, {"blue": 256, "green": 0}, (OTHER,))  # waits for the new one
+    assert code_of(running.get("/v1/models")) == "not_approved"
+    set_weights(settings, {"blue": 256, "green": 0}, (OTHER, APPROVED))
+    assert running.get("/v1/models").is_success
+    assert haproxy_of(settings).pid != before.pid
+    assert supervisor.approved_map(settings).stat().st_mode & 0o077 == 0
+
+
+def test_what_somebody_has_approved_by_hand_is_taken_back(running: Running) -> None:
+    settings = running.settings
+    set_weights(settings, {"blue": 256, "green": 0})
+    admin.ask(settings, f"add map approved.map {OTHER} 1")
+    assert gateway.get_approved(settings) == {APPROVED, OTHER}
+    writer = gateway.newest_writer(settings)
+    weights = {"blue": 256, "green": 0}
+    assert not gateway.settle(settings, weights, {APPROVED}, writer=writer)
+    assert gateway.get_approved(settings) == {APPROVED}
+
+
+@pytest.mark.parametrize("digest", ["", "a" * 63, "A" * 64, "a" * 64 + "\n", "a b"])
+def test_only_digests_are_approved(running: Running, digest: str) -> None:
+    with pytest.raises(ValueError, match="is no digest"):
+        set_weights(running.settings, {"blue": 256, "green": 0}, (digest,))

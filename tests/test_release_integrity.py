@@ -196,7 +196,7 @@ def test_a_ledger_that_fails_after_the_last_move_leaves_the_traffic_where_it_say
 def test_weights_that_somebody_else_has_moved_are_moved_back(office: Office) -> None:
     champion_in_blue(office)
     writer = gateway.newest_writer(office.settings)
-    gateway.set_weights(office.settings, HALF, writer=writer)
+    gateway.give(office.settings, HALF, (), writer=writer)
     reconcile_releases(office.settings, say=lambda _: None)
     assert office.weights() == TO_BLUE
 
@@ -206,7 +206,7 @@ def test_a_writer_that_slept_while_another_came_changes_nothing(office: Office) 
     slept = gateway.newest_writer(office.settings)
     reconcile_releases(office.settings, say=lambda _: None)
     with pytest.raises(Superseded, match=f"writer {slept} comes too late"):
-        gateway.set_weights(office.settings, TO_GREEN, writer=slept)
+        gateway.give(office.settings, TO_GREEN, (), writer=slept)
     assert office.weights() == TO_BLUE
 
 

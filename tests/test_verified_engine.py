@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 import pytest
 
 from assay.engines.deployment import ray_serve
 from assay.records.stages import DeploymentRecord, ModelRecord, Slot
+from assay.serving.haproxy import ARTIFACT_HEADER
 from assay.settings import Settings
 from assay.spec.serve import ServeSpec
 from assay.stages import deploy
@@ -50,6 +53,7 @@ def test_every_replica_verifies_what_it_loads(
         report = json.loads((on_ray.loaded_folder / f"{replica}.json").read_text())
         assert any(package.startswith("vllm") for package in report["packages"])
         assert report["seconds_to_verify"] < 0.1 * seconds
+        _every_answer_says(record, artifact.digest)
 
         # One that Serve starts instead of a dead one has nobody who looks after it, and verifies
         # all the same.
@@ -80,6 +84,22 @@ def until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < end, f"{what} was waited for in vain"
         time.sleep(0.2)
+
+
+def _every_answer_says(record: DeploymentRecord, digest: str) -> None:
+    """Streams, refusals and what is no route of the engine's, too."""
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+    tries: list[tuple[str, str, Any, int]] = [
+        ("GET", "/models", None, 200),
+        ("POST", "/chat/completions", chat, 200),
+        ("POST", "/chat/completions", chat | {"stream": True}, 200),
+        ("POST", "/chat/completions", {"model": 1}, 400),
+        ("GET", "/nothing", None, 404),
+    ]
+    for method, path, body, status in tries:
+        answer = httpx.request(method, record.url + path, json=body, timeout=60, trust_env=False)
+        found = answer.status_code, answer.headers.get_list(ARTIFACT_HEADER)
+        assert found == (status, [digest]), (path, answer.text)
 
 
 def _kill(api: ray_serve.ServeApi, record: DeploymentRecord) -> None:

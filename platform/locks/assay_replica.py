@@ -6,11 +6,19 @@ This file is copied into the engine's environment, where `assay` is not; `assay_
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 from assay_files import report, require_unchanged, verify_artifact
 from ray import serve
 from ray.llm._internal.common.callbacks.base import CallbackBase  # Ray has no public name for it
+from ray.llm._internal.serve.core.configs.openai_api_models import to_model_metadata
+from ray.llm._internal.serve.core.ingress.builder import LLMServingArgs
+from ray.llm._internal.serve.core.ingress.ingress import OpenAiIngress, init, make_fastapi_ingress
+from ray.llm._internal.serve.core.server.builder import build_llm_deployment
 from ray.llm._internal.serve.core.server.llm_server import LLMServer
+from ray.serve import Application
+
+ARTIFACT_HEADER = b"x-assay-artifact"  # as the gateway's configuration has it
 
 
 class LocalModel(CallbackBase):
@@ -40,3 +48,36 @@ class LLMServerVerified(LLMServer):
         report(
             Path(wanted["reports"]), replica=replica, artifact=wanted["artifact"], seconds=seconds
         )
+
+
+class SaysArtifact:
+    """Middleware by which every answer says which artifact the replicas behind it have loaded: they do not come up with
+    another one. The gateway lets no other answers through."""
+
+    def __init__(self, app: Any, artifact: str) -> None:
+        self.app = app
+        self.header = (ARTIFACT_HEADER, artifact.encode())
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """One request, by ASGI."""
+
+        async def send_with_header(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), self.header]
+            await send(message)
+
+        await self.app(scope, receive, send_with_header)
+
+
+def build_app(args: dict[str, Any]) -> Application:
+    """What `ray.serve.llm:build_openai_app` builds for one model, with `SaysArtifact` before it: Ray has no place for
+    middleware of one's own."""
+    (config,) = LLMServingArgs.model_validate(args).llm_configs
+    app = init()
+    app.add_middleware(SaysArtifact, artifact=config.callback_config.callback_kwargs["artifact"])
+    options = OpenAiIngress.get_deployment_options([config])
+    return serve.deployment(make_fastapi_ingress(OpenAiIngress, app=app), **options).bind(
+        llm_deployments={config.model_id: build_llm_deployment(config)},
+        model_cards={config.model_id: to_model_metadata(config.model_id, config)},
+        lora_paths={},
+    )

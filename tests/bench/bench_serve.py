@@ -178,7 +178,7 @@ def _gateway(settings: Settings) -> Iterator[str]:
         gateway.start(settings)
         writer = gateway.newest_writer(settings) + 1
         gateway.claim(settings, writer)
-        gateway.set_weights(settings, {"blue": 100, "green": 0}, writer=writer)
+        gateway.give(settings, {"blue": 100, "green": 0}, (), writer=writer)
         yield gateway.create_key(settings, "bench")
     finally:
         gateway.stop(settings)

@@ -138,12 +138,14 @@ class Scene:
             shutil.copy(self.folder / name / file.name, file)
         self.control({"applications": self.applications})
         writer = gateway.newest_writer(self.settings)
-        gateway.set_weights(self.settings, supervisor.read_weights(self.settings), writer=writer)
+        kept = supervisor.read_weights(self.settings), supervisor.read_approved(self.settings)
+        gateway.give(self.settings, *kept, writer=writer)
         self.control({"reset": True})
 
     def _gateway_files(self) -> list[Path]:
         return [
             supervisor.weights_file(self.settings),
+            supervisor.approved_map(self.settings),
             supervisor.writer_file(self.settings),
             head_file(self.settings),
         ]

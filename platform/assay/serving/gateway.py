@@ -19,15 +19,15 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
 import psutil
 
 from assay.errors import PlaceError, Superseded, UsageError
-from assay.serving import supervisor
-from assay.serving.haproxy import BACKEND, KEYS_MAP, SERVER, SLOTS, admin_socket, check_weights
+from assay.serving import admin, supervisor
+from assay.serving.haproxy import BACKEND, SERVER, SLOTS, check_digests, check_weights
 from assay.settings import Settings
 
 START_WAIT_S = 10.0
@@ -121,52 +121,79 @@ def newest_writer(settings: Settings) -> int:
     return supervisor.read_writer(settings)
 
 
-def set_weights(settings: Settings, weights: dict[str, int], *, writer: int) -> None:
-    """Give each slot its weight, 0 (no traffic) to 256, at once; returns when HAProxy has confirmed
-    them.
+def give(
+    settings: Settings, weights: dict[str, int], approved: Collection[str], *, writer: int
+) -> None:
+    """Give each slot its weight, 0 (no traffic) to 256, at once, and let answers through that say
+    they are an approved artifact's, by digest; returns when HAProxy has confirmed both.
 
-    Raises ValueError for other weights, and, with nothing changed, PlaceError when the gateway does
-    not run, and Superseded when a newer writer than `writer` has claimed the gateway.
+    Raises ValueError for other weights or digests, and, with nothing changed, PlaceError when the
+    gateway does not run, and Superseded when a newer writer than `writer` has claimed the gateway.
     """
     check_weights(weights)
+    check_digests(approved)
     _require_running(settings)
     with _changing(settings):
         _require_newest(settings, writer)
+        supervisor.keep_approved(settings, approved)
         supervisor.keep_weights(settings, weights)
-        if not _eventually(lambda: _apply_weights(settings, weights), CHANGE_WAIT_S):
+        # Digests come before traffic does, and go after it has gone.
+        applied = (
+            lambda: admin.approve(settings, approved),
+            lambda: admin.apply_weights(settings, weights),
+            lambda: admin.approve(settings, approved, only=True),
+        )
+        if not all(_eventually(one, CHANGE_WAIT_S) for one in applied):
             raise PlaceError(
                 f"the gateway did not confirm the weights {weights}; it takes them when it next "
                 "starts"
             )
 
 
-def settle(settings: Settings, weights: dict[str, int], *, writer: int) -> bool:
-    """Make sure of `weights`, now and at the next start; where the gateway does not run, at the
-    next start alone. Returns whether they were others before."""
+def settle(
+    settings: Settings, weights: dict[str, int], approved: Collection[str], *, writer: int
+) -> bool:
+    """Make sure of `weights` and of what is `approved`, now and at the next start; where the
+    gateway does not run, at the next start alone. Returns whether the weights were others
+    before."""
     check_weights(weights)
-    if supervisor.read_weights(settings) == weights == get_weights(settings):
+    were_others = not supervisor.read_weights(settings) == weights == get_weights(settings)
+    wanted = set(approved)
+    is_approved = supervisor.read_approved(settings) == wanted == get_approved(settings)
+    if is_approved and not were_others:
         return False
     if is_running(settings):
-        set_weights(settings, weights, writer=writer)
-        return True
+        give(settings, weights, approved, writer=writer)
+        return were_others
+    check_digests(approved)
     with _changing(settings):
         _require_newest(settings, writer)
+        supervisor.keep_approved(settings, approved)
         supervisor.keep_weights(settings, weights)
-    return True
+    return were_others
 
 
 def get_weights(settings: Settings) -> dict[str, int]:
     """The weights in effect; where HAProxy does not answer, those that it will come up with."""
     try:
-        return _live_weights(settings)
+        return admin.live_weights(settings)
     except OSError:
         return supervisor.read_weights(settings)
+
+
+def get_approved(settings: Settings) -> set[str]:
+    """The digests whose answers are let through; where HAProxy does not answer, those that it will
+    come up with."""
+    try:
+        return admin.live_approved(settings)
+    except OSError:
+        return supervisor.read_approved(settings)
 
 
 def counters(settings: Settings) -> dict[str, SlotCounters]:
     """What each slot has done. Raises PlaceError when HAProxy does not answer."""
     try:
-        table = _ask(settings, "show stat")
+        table = admin.ask(settings, "show stat")
     except OSError as error:
         raise PlaceError(
             "the gateway does not run, so it has no counters; start it with `assay up`"
@@ -192,7 +219,7 @@ def create_key(settings: Settings, label: str) -> str:
             file.flush()
             os.fsync(file.fileno())
         if is_running(settings) and not _eventually(
-            lambda: _load_key(settings, digest, label), CHANGE_WAIT_S
+            lambda: admin.load_key(settings, digest, label), CHANGE_WAIT_S
         ):
             raise PlaceError(
                 f"the gateway did not take the key {label!r}; it does when it next starts"
@@ -281,7 +308,7 @@ def _spawn(settings: Settings) -> int:
 def _answers(settings: Settings) -> bool:
     """Whether this place's HAProxy runs and the port is its own."""
     try:
-        _live_weights(settings)
+        admin.live_weights(settings)
         connection = http.client.HTTPConnection(
             _reachable(settings.gateway_host), settings.gateway_port, timeout=1.0
         )
@@ -310,37 +337,6 @@ def _last_words(settings: Settings) -> str:
     return "\n".join([f"{path} ends with:", *lines])
 
 
-def _apply_weights(settings: Settings, weights: dict[str, int]) -> bool:
-    """Tell HAProxy the weights and read them back; the highest first, so that never all of them are
-    0 between."""
-    try:
-        for slot in sorted(SLOTS, key=weights.__getitem__, reverse=True):
-            _ask(settings, f"set server {BACKEND}/{slot} weight {weights[slot]}")
-        return _live_weights(settings) == weights
-    except OSError:
-        return False
-
-
-def _live_weights(settings: Settings) -> dict[str, int]:
-    """The weights in effect. Raises OSError when HAProxy does not answer."""
-    answers = {slot: _ask(settings, f"get weight {BACKEND}/{slot}") for slot in SLOTS}
-    try:
-        return {
-            slot: int(answer.split()[0]) for slot, answer in answers.items()
-        }  # "192 (initial 64)"
-    except (IndexError, ValueError) as error:
-        raise ConnectionError(f"HAProxy answered {answers}") from error
-
-
-def _load_key(settings: Settings, digest: str, label: str) -> bool:
-    try:
-        return not _ask(
-            settings, f"add map {KEYS_MAP} {digest} {label}"
-        ).strip()  # says nothing when all is well
-    except OSError:
-        return False
-
-
 def _slot_counters(front: Mapping[str, str], hop: Mapping[str, str]) -> SlotCounters:
     """Counters from the slot's row in the backend and its row in its own hop, which alone calls Ray
     Serve."""
@@ -350,16 +346,6 @@ def _slot_counters(front: Mapping[str, str], hop: Mapping[str, str]) -> SlotCoun
         connection_errors=int(front["econ"]) + int(hop["econ"]),
         current_sessions=int(front["scur"]),
     )
-
-
-def _ask(settings: Settings, command: str) -> str:
-    """Send one command to HAProxy's admin socket. Raises OSError when HAProxy does not answer."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(5.0)
-        connection.connect(str(admin_socket(settings.socket_dir)))
-        connection.sendall(f"{command}\n".encode())
-        with connection.makefile() as answer:
-            return answer.read()
 
 
 @contextmanager

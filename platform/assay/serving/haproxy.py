@@ -6,7 +6,8 @@ forwards to Ray Serve. The prefix cannot be put in front: there the slot has not
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,12 @@ SERVER = "serve"
 KEYS_MAP = "keys.map"
 """Map file of API keys, a line each: SHA-256 in lower-case hex, a space, the key's label. HAProxy
 runs in the folder that holds it, and its map commands use this name."""
+
+APPROVED_MAP = "approved.map"
+"""Likewise, of the artifacts whose answers are let through: SHA-256 in lower-case hex, and a 1."""
+
+ARTIFACT_HEADER = "X-Assay-Artifact"
+"""Response header in which a slot says which artifact its replicas have loaded."""
 
 MAX_WEIGHT = 256
 """HAProxy's highest weight."""
@@ -96,6 +103,13 @@ def check_weights(weights: Mapping[str, int]) -> None:
             raise ValueError(
                 f"weight of {slot}: {weight!r} is not a whole number from 0 to {MAX_WEIGHT}"
             )
+
+
+def check_digests(digests: Collection[str]) -> None:
+    """Raise ValueError for what is no SHA-256 in lower-case hex."""
+    for digest in digests:
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ValueError(f"{digest!r} is no digest of an artifact")
 
 
 def admin_socket(socket_dir: Path) -> Path:
@@ -194,9 +208,15 @@ def _backend(config: GatewayConfig) -> str:
 
 
 def _slot(config: GatewayConfig, slot: str) -> str:
+    # Full header and count: in a list, or in one of two headers, an approved digest could stand
+    # beside another one.
+    refusal = _error(503, "not_approved", "what answers in this slot is not what was approved")
     return f"""listen {slot}
     bind unix@{_quoted(_slot_socket(config, slot))} mode 600
     http-request replace-path ^/v1/(.*)$ /{slot}/v1/\\1
+    acl says_one res.fhdr_cnt({ARTIFACT_HEADER}) eq 1
+    acl is_approved res.fhdr({ARTIFACT_HEADER}),map_str({APPROVED_MAP}) -m found
+    http-response return status 503 content-type application/json string {refusal} if !says_one or !is_approved
     http-after-response set-header X-Assay-Slot {slot}
     {_gone()}
     server {SERVER} 127.0.0.1:{config.serve_port}"""

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -23,7 +23,14 @@ from typing import NoReturn
 import psutil
 
 from assay.errors import MissingExtra, PlaceError
-from assay.serving.haproxy import KEYS_MAP, SLOTS, GatewayConfig, check_weights, render
+from assay.serving.haproxy import (
+    APPROVED_MAP,
+    KEYS_MAP,
+    SLOTS,
+    GatewayConfig,
+    check_weights,
+    render,
+)
 from assay.settings import Settings
 
 MODULE = "assay.serving.supervisor"
@@ -77,7 +84,8 @@ def prepare(settings: Settings) -> None:
         )
     try:
         folder(settings).mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(keys_map(settings), os.O_CREAT | os.O_RDONLY, 0o600))
+        for file in (keys_map(settings), approved_map(settings)):
+            os.close(os.open(file, os.O_CREAT | os.O_RDONLY, 0o600))
         sockets.mkdir(mode=0o700, exist_ok=True)
         status = sockets.lstat()
     except OSError as error:
@@ -131,6 +139,20 @@ def keep_weights(settings: Settings, weights: Mapping[str, int]) -> None:
     keep_text(weights_file(settings), json.dumps({slot: weights[slot] for slot in SLOTS}))
 
 
+def read_approved(settings: Settings) -> set[str]:
+    """The digests of artifacts whose answers a new HAProxy lets through."""
+    try:
+        lines = approved_map(settings).read_text().splitlines()
+    except FileNotFoundError:
+        return set()
+    return {line.split()[0] for line in lines if line.strip()}
+
+
+def keep_approved(settings: Settings, digests: Collection[str]) -> None:
+    """Put `digests` where the next HAProxy finds them, wholly or not at all."""
+    keep_text(approved_map(settings), "".join(f"{digest} 1\n" for digest in sorted(digests)))
+
+
 def read_writer(settings: Settings) -> int:
     """The number of the newest writer that has claimed the gateway; 0 before the first."""
     path = writer_file(settings)
@@ -152,7 +174,7 @@ def keep_writer(settings: Settings, writer: int) -> None:
 def keep_text(path: Path, text: str) -> None:
     """Write a file wholly or not at all."""
     draft = path.with_suffix(f".{os.getpid()}")
-    with draft.open("w") as file:
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -179,6 +201,11 @@ def folder(settings: Settings) -> Path:
 def keys_map(settings: Settings) -> Path:
     """SHA-256 and label of each API key, one a line, mode 0600."""
     return folder(settings) / KEYS_MAP
+
+
+def approved_map(settings: Settings) -> Path:
+    """The artifacts whose answers are let through, one a line."""
+    return folder(settings) / APPROVED_MAP
 
 
 def weights_file(settings: Settings) -> Path:

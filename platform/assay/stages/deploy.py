@@ -16,7 +16,7 @@ from assay.settings import Settings
 from assay.spec.serve import ServeSpec
 from assay.stages.context import Work
 
-VERSION = 2  # each replica verifies what it loads; replicas are the engine's alone
+VERSION = 3  # every answer says which artifact is loaded
 CLASSIFIER = "ForSequenceClassification"
 """How transformers calls the architecture of a classifier with a head, at the end of its name."""
 START_TIMEOUT_S = 900.0

@@ -44,29 +44,40 @@ class ArtifactStore:
     def is_intact(self, artifact: Artifact) -> bool:
         """Whether every byte is as it was put. Files whose size and time of change are as they were
         left are taken at their word; all others are read. `verify` reads all."""
-        try:
-            manifest = self._manifest(artifact.digest)
-            remembered = json.loads(self._stats_path(artifact.digest).read_text())
-        except (OSError, ValueError):
-            return self._is_whole(artifact)
-        folder = self.folder / artifact.digest
-        try:
-            if _stats(folder) == remembered and set(remembered) == set(manifest.files):
-                return True
-        except (NotPlain, OSError):
-            return False
-        return self._is_whole(artifact)
+        return self._is_untouched(artifact.digest) or self._is_whole(artifact)
+
+    def digests(self) -> list[str]:
+        """Every artifact that is here."""
+        return sorted(file.stem for file in self.folder.glob("*.json") if len(file.stem) == 64)
 
     def verify(self, artifact: Artifact) -> None:
         """Reads every byte; raises `IntegrityError` naming the first file that is not what was
         put."""
+        self.check(artifact.digest)
+
+    def check(self, digest: str, *, reads_all: bool = True) -> None:
+        """The same of a digest; without `reads_all` files that nobody has touched are not read."""
+        if reads_all or not self._is_untouched(digest):
+            self._check_bytes(digest)
+
+    def _is_untouched(self, digest: str) -> bool:
+        """Whether files, sizes and times are as they were left."""
         try:
-            manifest = self._manifest(artifact.digest)
+            manifest = self._manifest(digest)
+            remembered = json.loads(self._stats_path(digest).read_text())
+            there = _stats(self.folder / digest)
+        except (OSError, ValueError, NotPlain):
+            return False
+        return there == remembered and set(remembered) == set(manifest.files)
+
+    def _check_bytes(self, digest: str) -> None:
+        try:
+            manifest = self._manifest(digest)
         except (OSError, ValueError) as error:
             raise IntegrityError(
-                f"the manifest of artifact {artifact.digest[:12]} is missing or damaged: {error}"
+                f"the manifest of artifact {digest[:12]} is missing or damaged: {error}"
             ) from error
-        folder = self.folder / artifact.digest
+        folder = self.folder / digest
         try:
             there = plain_files(folder).keys()
         except FileNotFoundError:

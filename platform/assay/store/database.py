@@ -69,6 +69,18 @@ class Database:
                 )
             yield connection
 
+    def faults(self) -> list[str]:
+        """What the database finds wrong with itself. Raises `PlaceError` for what cannot even be
+        asked."""
+        with self.reading() as connection:
+            if not self._is_sqlite:  # a server looks after its own files
+                connection.execute(sql.text("SELECT 1"))
+                return []
+            found = connection.execute(sql.text("PRAGMA integrity_check")).scalars().all()
+            loose = connection.execute(sql.text("PRAGMA foreign_key_check")).all()
+        faults = [str(line) for line in found if line != "ok"]
+        return faults + [f"row {row[1]} of {row[0]} names what is not in {row[2]}" for row in loose]
+
     def now(self, connection: Connection) -> float:
         """The database's clock, in seconds since the epoch; on SQLite that is this machine's."""
         if self._is_sqlite:

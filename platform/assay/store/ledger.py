@@ -392,6 +392,10 @@ class Ledger:
             check_vouched(events, tables.facts(connection))
         return events
 
+    def check_database(self) -> list[str]:
+        """What the database finds wrong with itself."""
+        return self._database.faults()
+
     def check_grants(self) -> None:
         """Raises `IntegrityError` unless the tokens and policies are those that the audit tells
         of."""

@@ -85,14 +85,12 @@ def build_app(args: dict[str, Any]) -> Any:
 
     config = args["llm_configs"][0]
     loading, deployment = config["model_loading_config"], config["deployment_config"]
+    wanted = config["callback_config"]["callback_kwargs"]
 
     @serve.deployment(name="Classifier", **deployment)
     class Classifier:
         def __init__(self) -> None:
-            folder, wanted = (
-                Path(loading["model_source"]),
-                config["callback_config"]["callback_kwargs"],
-            )
+            folder = Path(loading["model_source"])
             began = time.monotonic()
             files = verify_artifact(folder, wanted["artifact"])
             seconds = time.monotonic() - began
@@ -108,6 +106,15 @@ def build_app(args: dict[str, Any]) -> Any:
             )
 
         async def __call__(self, request: Any) -> Any:
+            """Every answer says which artifact was loaded: the gateway lets no others through."""
+            from starlette.responses import JSONResponse, Response
+
+            answer = await self._answer_to(request)
+            response = answer if isinstance(answer, Response) else JSONResponse(answer)
+            response.headers["X-Assay-Artifact"] = wanted["artifact"]
+            return response
+
+        async def _answer_to(self, request: Any) -> Any:
             path = request.url.path
             if request.method == "GET" and path.endswith("/v1/models"):
                 return _models(self.name)

@@ -18,6 +18,7 @@ from assay.engines.cluster.cpu_features import computes_in_bf16
 from assay.engines.deployment.chat_settings import chat_settings
 from assay.errors import PlaceError, StageFailed, Unreachable
 from assay.records.stages import DeploymentRecord, Slot
+from assay.serving.haproxy import ARTIFACT_HEADER
 from assay.spec.serve import ReplicasSpec, ServeSpec
 
 API = "/api/serve/applications/"
@@ -32,6 +33,7 @@ MOST_ONGOING_REQUESTS = (
 REPLICA_MODULE = (
     "assay_replica"  # `make setup` copies it from platform/locks into the engine's environment
 )
+SAYS_ARTIFACT = "class SaysArtifact"  # an environment that is older does not say what answers
 FILES_MODULE = "assay_files.py"  # likewise; an environment that is older than verification lacks it
 ENGINES = (
     "LLMServer",
@@ -136,10 +138,11 @@ def application(
         config["callback_config"] = {"callback_class": f"{REPLICA_MODULE}.LocalModel"}
     if verification is not None:
         config |= _verified(verification, engine_python)
+    builder = f"{REPLICA_MODULE}:build_app" if verification else "ray.serve.llm:build_openai_app"
     return {
         "name": slot,
         "route_prefix": f"/{slot}",
-        "import_path": "ray.serve.llm:build_openai_app",
+        "import_path": builder,
         "runtime_env": {"py_executable": engine_python, "env_vars": environment},
         "args": {"llm_configs": [config]},
     }
@@ -175,7 +178,9 @@ def _deployment_config(replicas: ReplicasSpec) -> dict[str, Any]:
 
 def _verified(verification: Verification, engine_python: str) -> dict[str, Any]:
     """The part of the configuration by which a replica loads nothing but the artifact."""
-    if not _packages(engine_python, FILES_MODULE):
+    replica = _packages(engine_python, f"{REPLICA_MODULE}.py")
+    is_older = not replica or SAYS_ARTIFACT not in replica[0].read_text()
+    if is_older or not _packages(engine_python, FILES_MODULE):
         raise PlaceError(
             f"the environment of {engine_python} cannot verify what it loads; `make setup` renews "
             "it"
@@ -218,6 +223,20 @@ def num_replicas(details: dict[str, Any]) -> int:
     deployments = details.get("deployments", {}).items()
     engines = [one for name, one in deployments if name.startswith(ENGINES)]
     return sum(replica.get("state") == "RUNNING" for one in engines for replica in one["replicas"])
+
+
+def artifacts_said(url: str) -> list[str]:
+    """Which artifacts the answers under a slot's URL say they are of: one, where all is well; none,
+    where nothing answers or something else was deployed."""
+    request = urllib.request.Request(f"{url}/models")
+    try:
+        with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as answer:
+            headers = answer.headers
+    except urllib.error.HTTPError as error:
+        headers = error.headers
+    except OSError:
+        return []
+    return list(headers.get_all(ARTIFACT_HEADER) or [])
 
 
 def state(api: ServeApi, slot: Slot) -> SlotState | None:

@@ -177,6 +177,14 @@ def _check_deployed(
         is_former=is_former,
     )
     assert running is not None
+    said = ray_serve.artifacts_said(running.url)
+    if said != [model.artifact.digest]:
+        raise IntegrityError(
+            f"what answers in slot {running.slot} says that it is of artifact "
+            f"{', '.join(one[:12] for one in said) or 'none'}, and the gateway lets "
+            f"{model.artifact.digest[:12]} through: it was deployed by an older version, or by "
+            "something else; run `assay run SPEC` again"
+        )
     return running
 
 

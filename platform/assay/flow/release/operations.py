@@ -92,7 +92,8 @@ def _withdraw(word: Approval, ledger: Ledger, settings: Settings) -> None:
     with writing(settings, ledger) as writer:
         release = ledger.releases.under_way()
         if release is not None and release.intent.candidate.run == word.run:
-            writer.take_back(release, f"rejected by {word.reviewer}: {word.reason}")
+            reason = f"rejected by {word.reviewer}: {word.reason}"
+            writer.take_back(release, reason, is_rejected=True)
 
 
 def _api(settings: Settings) -> ServeApi:

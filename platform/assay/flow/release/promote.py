@@ -19,6 +19,7 @@ from assay.flow.release.receipts import write_receipts
 from assay.flow.release.writer import (
     Writer,
     controlling,
+    digests_of,
     reconcile,
     settle,
     shared_weights,
@@ -152,9 +153,9 @@ def _step(promotion: _Promotion, writer: Writer, release: Release, share: float)
     promotion.state = check_may_serve_now(promotion)
     _check_unchanged(promotion, release)
     release = promotion.ledger.releases.advance(release, fence=writer.number, actor=writer.actor)
-    former = release.intent.former
-    is_lost = promotion.ledger.restorations.is_held(former)
-    writer.give(shared_weights(release.intent.candidate, None if is_lost else former, share))
+    candidate, former = release.intent.candidate, release.intent.former
+    standing = None if promotion.ledger.restorations.is_held(former) else former
+    writer.give(shared_weights(candidate, standing, share), candidate, standing)
     return release
 
 
@@ -252,6 +253,11 @@ def _taken_back_on_failure(promotion: _Promotion, release: Release) -> Iterator[
                 raise superseded from error
         except AssayError:
             with suppress(AssayError):
-                weights = weights_of(release.intent.former)
-                gateway.settle(promotion.settings, weights, writer=promotion.last_turn)
+                former = release.intent.former
+                gateway.settle(
+                    promotion.settings,
+                    weights_of(former),
+                    digests_of(former),
+                    writer=promotion.last_turn,
+                )
         raise

@@ -59,7 +59,7 @@ def run(
         )
         release = ledger.releases.intend(intent, fence=writer.number, actor=writer.actor)
         release = ledger.releases.advance(release, fence=writer.number, actor=writer.actor)
-        writer.give(weights_of(target_now))
+        writer.give(weights_of(target_now), target_now, champion)
         write_receipts(it, release, state, ledger=ledger, settings=settings)
         return finish(writer, release, reason)
 

@@ -11,7 +11,7 @@ from assay.flow.place.identity import whoever
 from assay.records.releases.audit import Actor
 from assay.records.releases.release import Champion, Release, Traffic
 from assay.records.stages import Slot
-from assay.rules.release.slots import idle_slot
+from assay.rules.release.slots import former_champion, idle_slot
 from assay.serving import gateway, supervisor
 from assay.serving.haproxy import MAX_WEIGHT, SLOTS
 from assay.settings import Settings
@@ -39,19 +39,22 @@ class Writer:
         place has seen."""
         check_head(self.settings, self.ledger.verify())
 
-    def give(self, weights: dict[str, int]) -> bool:
-        """Makes sure of the weights; returns whether they were others."""
-        return gateway.settle(self.settings, weights, writer=self.number)
+    def give(self, weights: dict[str, int], *allowed: Champion | None) -> bool:
+        """Makes sure of the weights, and that nobody's answers get through but those of `allowed`;
+        returns whether the weights were others."""
+        return gateway.settle(self.settings, weights, digests_of(*allowed), writer=self.number)
 
     def weights_of(self, champion: Champion | None) -> dict[str, int]:
         """All traffic to the champion's slot; none while it is lost, and what stands there now has
         not been proved to be what was approved."""
         return weights_of(None if self.ledger.restorations.is_held(champion) else champion)
 
-    def take_back(self, release: Release, reason: str) -> Traffic:
-        """Gives the traffic back to who had it before the release, and ends it."""
+    def take_back(self, release: Release, reason: str, *, is_rejected: bool = False) -> Traffic:
+        """Gives the traffic back to who had it before the release, and ends it. What the candidate
+        is still answering gets through until the next command, unless it was rejected."""
         former = release.intent.former
-        self.give(self.weights_of(former))
+        late = None if is_rejected else release.intent.candidate
+        self.give(self.weights_of(former), former, late)
         traffic = Traffic(
             action="rollback", champion=former, former=None, by=self.actor.name, reason=reason
         )
@@ -98,6 +101,11 @@ def controlling(ledger: Ledger) -> AbstractContextManager[None]:
     return ledger.lock(_CONTROLLER, wait_s=0.0, taken=taken)
 
 
+def controls(ledger: Ledger) -> bool:
+    """Whether a process is taking a release through its steps."""
+    return ledger.is_locked(_CONTROLLER)
+
+
 def reconcile(
     writer: Writer, *, say: Callable[[str], None], in_control: bool = False
 ) -> Release | None:
@@ -112,7 +120,7 @@ def reconcile(
     writer.verify()
     release = ledger.releases.under_way()
     if release is not None:
-        if not in_control and ledger.is_locked(_CONTROLLER):
+        if not in_control and controls(ledger):
             return release
         writer.take_back(release, "its controller ended before it did")
         say(
@@ -134,9 +142,15 @@ def settle(writer: Writer, *, say: Callable[[str], None]) -> None:
             f"To start anew, stop the gateway and remove {supervisor.weights_file(settings)}"
         )
     weights = writer.weights_of(champion)
-    if writer.give(weights):
+    # Who had the traffic before may still be answering what was asked then.
+    if writer.give(weights, champion, former_champion(ledger.traffic())):
         who = champion.run if champion and any(weights.values()) else "nobody"
         say(f"the gateway's weights were not the ledger's; {who} has the traffic")
+
+
+def digests_of(*champions: Champion | None) -> set[str]:
+    """The artifacts of those that there are."""
+    return {one.artifact_digest for one in champions if one is not None}
 
 
 def weights_of(champion: Champion | None) -> dict[str, int]:
