@@ -4,10 +4,12 @@ import base64
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +19,10 @@ from assay.flow.place.head import head_file
 from assay.flow.place.identity import act
 from assay.flow.place.people import add_user, login, revoke
 from assay.flow.place.policy import set_policy
-from assay.flow.release.operations import record_decision, rollback_run
+from assay.flow.release.operations import reconcile_releases, record_decision, rollback_run
 from assay.records.record import canonical_json, digest_of
 from assay.records.releases.grant import Grant, PolicyChange, Role, grant_statement
+from assay.records.releases.release import Approval, Champion, Traffic
 from assay.settings import Settings
 from assay.store.audit import this_process
 from assay.store.ledger import Ledger
@@ -81,7 +84,9 @@ def database(office: Office) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def add_event(connection: sqlite3.Connection, kind: str, content: dict[str, str]) -> None:
+def add_event(
+    connection: sqlite3.Connection, kind: str, content: dict[str, Any], run: str = ""
+) -> None:
     """An event that goes on from the chain as it is, as one writes it who knows how."""
     sequence, digest = connection.execute(
         "SELECT sequence, digest FROM audit ORDER BY sequence DESC LIMIT 1"
@@ -90,7 +95,7 @@ def add_event(connection: sqlite3.Connection, kind: str, content: dict[str, str]
         "sequence": sequence + 1,
         "at": 1.0,
         "kind": kind,
-        "run": "",
+        "run": run,
         "content": content,
         "actor": this_process("root").model_dump(),
         "previous": digest,
@@ -397,3 +402,86 @@ def test_what_a_controller_has_left_is_taken_back_without_a_token(guarded: Guard
     office.promote(run)
     done = office.command("up", "--gateway-only")
     assert (done.returncode, office.weights()) == (ExitCode.DONE, TO_BLUE)
+
+
+def forge_champion(office: Office, run: str) -> None:
+    """A change of traffic that nobody has made, with its event, in a chain that holds."""
+    model = office.model(run)
+    champion = Champion(
+        run=run, slot="blue", model_name="bot", artifact_digest=model.artifact.digest, since=1.0
+    )
+    text = Traffic(action="promote", champion=champion, former=None, by="ben").model_dump_json()
+    with database(office) as connection:
+        connection.execute("INSERT INTO traffic (at, traffic) VALUES (1.0, ?)", (text,))
+        add_event(connection, "traffic", {"traffic": digest_of_text(text)})
+
+
+def forge_approval(office: Office, run: str, word: Approval) -> None:
+    text = word.model_dump_json()
+    with database(office) as connection:
+        connection.execute("INSERT INTO approvals (run, approval) VALUES (?, ?)", (run, text))
+        add_event(connection, "approve", {"word": digest_of_text(text)}, run)
+
+
+def test_a_champion_that_is_written_into_the_ledger_gets_no_traffic(office: Office) -> None:
+    """By somebody who knows how the chain is made, and has not the place's key."""
+    first = office.evaluated("first", "green")
+    office.approve(first)
+    office.promote(first)
+    run = office.evaluated("bot", "blue")
+    forge_champion(office, run)
+    office.ledger.verify()  # the chain alone does not tell
+    with pytest.raises(IntegrityError, match="its key has not signed it"):
+        reconcile_releases(office.settings, say=lambda _: None)
+    refused_here = office.command("promote", run)
+    assert refused_here.returncode == ExitCode.DRIFT
+    assert office.weights()["blue"] == 0
+    assert office.command("audit", "--verify").returncode == ExitCode.DRIFT
+    assert "its key has not signed it" in office.command("doctor", "--quick").stdout
+
+
+def test_an_approval_that_is_written_into_the_ledger_lets_nobody_through(office: Office) -> None:
+    genuine, run = office.evaluated("other", "green"), office.evaluated("bot", "blue")
+    office.approve(genuine)
+    word = office.ledger.approvals(genuine)[0]
+    scorecard = digest_of(json.loads(office.gate_record(run))["scorecard"])
+    digests = {
+        "artifact_digest": office.model(run).artifact.digest,
+        "scorecard_digest": scorecard,
+    }
+    forge_approval(office, run, word.model_copy(update={"run": run, **digests}))
+    office.ledger.verify()
+    with pytest.raises(IntegrityError, match="its key has not signed it"):
+        office.promote(run)
+
+
+def test_a_seal_does_not_fit_another_event(office: Office) -> None:
+    """Taken from a genuine approval, and put under a copy of it: the place in the chain differs."""
+    run = office.evaluated("bot", "blue")
+    office.approve(run)
+    word = office.ledger.approvals(run)[0]
+    (seal,) = (event.content["seal"] for event in office.ledger.verify() if event.kind == "approve")
+    text = word.model_dump_json()
+    with database(office) as connection:
+        connection.execute("INSERT INTO approvals (run, approval) VALUES (?, ?)", (run, text))
+        content = {"word": digest_of_text(text), "seal": seal}
+        add_event(connection, "approve", content, run)
+    with pytest.raises(IntegrityError, match="its key has not signed it"):
+        office.promote(run)
+
+
+def test_words_of_an_older_version_are_not_signed_and_still_count(office: Office) -> None:
+    run = office.evaluated("bot", "blue")
+    scorecard = digest_of(json.loads(office.gate_record(run))["scorecard"])
+    word = Approval(
+        run=run,
+        decision="approve",
+        reviewer="anna",
+        reason="",
+        artifact_digest=office.model(run).artifact.digest,
+        scorecard_digest=scorecard,
+        given_at=time.time(),
+    )
+    Ledger(office.settings.ledger_url).add_approval(word)  # as it was written before
+    office.promote(run)
+    assert office.weights() == TO_BLUE

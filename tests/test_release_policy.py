@@ -114,6 +114,7 @@ def test_an_approval_that_is_too_old_does_not_count(office: Office, demand: Dema
     run = office.evaluated("bot", "blue")
     office.approve(run)
     (word,) = office.ledger.approvals(run)
+    office.ledger.audit.keys = place_keys(office.settings)
     office.ledger.add_approval(word.model_copy(update={"given_at": time.time() - 7200}))
     demand("max_age: {approval: 1h}")
     refused(office, run, NotApproved, "it expired 1.0 hours ago.*place's policy")

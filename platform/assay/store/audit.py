@@ -13,10 +13,17 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
 from assay.errors import IntegrityError
-from assay.records.record import canonical_json, digest_of
+from assay.records.record import canonical_json, digest_of, read_as
 from assay.records.releases.audit import Actor, AuditEvent
 from assay.records.releases.grant import GRANT_KINDS
+from assay.records.releases.receipt import Signature
 from assay.store.database import Database
+from assay.store.receipts import PlaceKeys
+
+SEAL = "seal"
+SEALED_KINDS = ("approve", "reject", "release", "traffic")
+"""Events that the place's key signs: whoever can write to the database alone can add none. Tokens
+and policies are signed themselves; a start or a record that is added lets nobody through."""
 
 tables = sql.MetaData()
 
@@ -51,6 +58,8 @@ class Audit:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.keys: PlaceKeys | None = None
+        """The keys of the place that this process works for, once that is known."""
         database.make_tables(tables)
 
     def append(
@@ -71,12 +80,15 @@ class Audit:
             "actor": actor.model_dump(),
             "previous": last.digest if last else "",
         }
+        if self.keys is not None and kind in SEALED_KINDS:
+            seal = self.keys.signature(canonical_json(facts).encode())
+            facts["content"] = {**content, SEAL: seal.model_dump()}
         event = AuditEvent.model_validate({**facts, "digest": digest_of(facts)})
         connection.execute(
             _audit.insert().values(
                 {
                     **facts,
-                    "content": canonical_json(content),
+                    "content": canonical_json(event.content),
                     "actor": event.actor.model_dump_json(),
                     "digest": event.digest,
                 }
@@ -140,6 +152,25 @@ def check_chain(events: Sequence[AuditEvent]) -> None:
                 "written"
             )
         previous = event.digest
+
+
+def check_seals(events: Sequence[AuditEvent], keys: PlaceKeys) -> None:
+    """Raises `IntegrityError` at the first word or change of traffic that the place has not signed.
+    Those of older versions, at the chain's beginning, are not signed."""
+    is_sealed = False
+    for event in events:
+        seal = event.content.get(SEAL)
+        if event.kind not in SEALED_KINDS or not (seal or is_sealed):
+            continue
+        is_sealed = True
+        content = {name: value for name, value in event.content.items() if name != SEAL}
+        facts = event.model_dump(exclude={"digest"}) | {"content": content}
+        signature = read_as(Signature, seal)
+        if signature is None or not keys.has_signed(signature, canonical_json(facts).encode()):
+            raise IntegrityError(
+                f"event {event.sequence} of the audit ({event.kind} {event.run}) was not written "
+                "by this place: its key has not signed it"
+            )
 
 
 def check_vouched(

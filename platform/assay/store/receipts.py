@@ -69,6 +69,16 @@ class PlaceKeys:
     def sign(self, statement: Statement) -> Envelope:
         """Signs with the current key; the first is made when there is none. Raises `PlaceError` for
         a key that others may read."""
+        payload = statement.payload()
+        signature = self.signature(encoded(PAYLOAD_TYPE, payload))
+        return Envelope(
+            payload=base64.b64encode(payload).decode(),
+            payloadType=PAYLOAD_TYPE,
+            signatures=(signature,),
+        )
+
+    def signature(self, data: bytes) -> Signature:
+        """The current key's signature of some bytes; see `sign`."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -78,13 +88,25 @@ class PlaceKeys:
             raise PlaceError(f"others may read {file}: rotate it (`assay keys rotate`)")
         private = load_pem_private_key(file.read_bytes(), password=None)
         assert isinstance(private, Ed25519PrivateKey)
-        payload = statement.payload()
-        signature = private.sign(encoded(PAYLOAD_TYPE, payload))
-        return Envelope(
-            payload=base64.b64encode(payload).decode(),
-            payloadType=PAYLOAD_TYPE,
-            signatures=(Signature(keyid=key, sig=base64.b64encode(signature).decode()),),
-        )
+        signed = private.sign(data)
+        return Signature(keyid=key, sig=base64.b64encode(signed).decode())
+
+    def has_signed(self, signature: Signature, data: bytes) -> bool:
+        """Whether one of the place's keys, of before too, has signed these bytes."""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+        file = self.public_file(signature.keyid)
+        if file not in self.public_files():
+            return False
+        public = load_pem_public_key(file.read_bytes())
+        assert isinstance(public, Ed25519PublicKey)
+        try:
+            public.verify(base64.b64decode(signature.sig, validate=True), data)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
 
 
 class ReceiptStore:

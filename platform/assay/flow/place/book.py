@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from assay.errors import IntegrityError
+from assay.flow.place.head import check_head
+from assay.records.releases.audit import AuditEvent
 from assay.records.releases.grant import Grant, PolicyChange, Revocation
 from assay.settings import Settings
 from assay.spec.place.policy import PolicySpec
+from assay.store.audit import check_seals
 from assay.store.ledger import Ledger
 from assay.store.receipts import PlaceKeys
 
@@ -30,6 +33,15 @@ class Place:
 def place_keys(settings: Settings) -> PlaceKeys:
     """The place's keys."""
     return PlaceKeys(settings.home / "keys")
+
+
+def verified(settings: Settings, ledger: Ledger) -> list[AuditEvent]:
+    """The whole audit, which goes on from what this place has seen, says what the tables say, and
+    is signed by the place where that counts. Raises `IntegrityError`."""
+    events = ledger.verify()
+    check_head(settings, events)
+    check_seals(events, place_keys(settings))
+    return events
 
 
 def read_place(settings: Settings, ledger: Ledger) -> Place:

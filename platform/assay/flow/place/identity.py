@@ -2,8 +2,7 @@
 whoever they say they are."""
 
 from assay.errors import NotApproved
-from assay.flow.place.book import Place, read_place
-from assay.flow.place.head import check_head
+from assay.flow.place.book import Place, place_keys, read_place, verified
 from assay.flow.place.known import KnownPlace
 from assay.records.releases.audit import Actor
 from assay.records.releases.grant import Grant, Role
@@ -21,7 +20,8 @@ def act(settings: Settings, ledger: Ledger, role: Role, *, claimed: str = "") ->
     Raises `NotApproved` for who may not, and `IntegrityError` when the ledger says what was not
     done: then nobody may do anything.
     """
-    check_head(settings, ledger.verify())
+    verified(settings, ledger)
+    ledger.audit.keys = place_keys(settings)
     ledger.actor = _actor(settings, ledger, role, claimed)
     return ledger.actor
 
@@ -30,6 +30,7 @@ def whoever(settings: Settings, ledger: Ledger) -> Actor:
     """Who acts, where anybody may: what a controller has left is taken back by whoever comes next.
     A name that nothing proves is left out where the place asks for tokens."""
     place = read_place(settings, ledger)
+    ledger.audit.keys = place_keys(settings)
     token = given_token(settings)
     if place.policy.identity == "local" and not token:
         return this_process(settings.user)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from assay.flow.place.head import check_head
+from assay.flow.place.book import verified
 from assay.records.releases.audit import AuditEvent
 from assay.settings import Settings
 from assay.store.ledger import Ledger
@@ -17,9 +17,7 @@ def events_until(ledger: Ledger, moment: float | None) -> list[AuditEvent]:
 def check_audit(ledger: Ledger, settings: Settings) -> int:
     """The number of events. Raises `IntegrityError` unless the chain is whole, goes on from what
     this place has seen, and the tables say what it says."""
-    events = ledger.verify()
-    check_head(settings, events)
-    return len(events)
+    return len(verified(settings, ledger))
 
 
 def served_at(ledger: Ledger, moment: float) -> dict[str, Any] | None:

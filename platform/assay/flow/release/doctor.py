@@ -7,8 +7,7 @@ from pathlib import Path
 
 from assay.engines.deployment import ray_serve
 from assay.errors import AssayError, PlaceError
-from assay.flow.place.book import place_keys, read_place
-from assay.flow.place.head import check_head
+from assay.flow.place.book import place_keys, read_place, verified
 from assay.flow.release.receipts import receipt_store, verify_folder
 from assay.flow.release.writer import controls, digests_of, weights_of
 from assay.rules.release.slots import former_champion
@@ -93,7 +92,7 @@ def _database(patient: _Patient) -> Found:
 
 
 def _audit(patient: _Patient) -> Found:
-    check_head(patient.settings, patient.ledger.verify())
+    verified(patient.settings, patient.ledger)
     yield from ()
 
 

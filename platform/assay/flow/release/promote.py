@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from assay.engines.cluster.signals import asked_to_stop
 from assay.engines.deployment import ray_serve
 from assay.errors import AssayError, Superseded
+from assay.flow.place.book import verified
 from assay.flow.place.identity import act
 from assay.flow.release.checks import Evaluated, check_bytes, check_may_serve, evaluated
 from assay.flow.release.receipts import write_receipts
@@ -92,8 +93,8 @@ def check_may_serve_now(promotion: _Promotion) -> ray_serve.SlotState:
     ledger = promotion.ledger
     release = ledger.releases.under_way()
     champion = release.intent.former if release else ledger.champion()
-    ledger.verify()
     settings = promotion.settings
+    verified(settings, ledger)
     return check_may_serve(
         promotion.it, champion=champion, ledger=ledger, api=promotion.api, settings=settings
     )

@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from assay.errors import IntegrityError, PlaceError, UsageError
-from assay.flow.place.head import check_head, keep_head
+from assay.flow.place.book import verified
+from assay.flow.place.head import keep_head
 from assay.flow.place.identity import whoever
 from assay.records.releases.audit import Actor
 from assay.records.releases.release import Champion, Release, Traffic
@@ -37,7 +38,7 @@ class Writer:
     def verify(self) -> None:
         """Raises `IntegrityError` unless the ledger says what was done, and goes on from what this
         place has seen."""
-        check_head(self.settings, self.ledger.verify())
+        verified(self.settings, self.ledger)
 
     def give(self, weights: dict[str, int], *allowed: Champion | None) -> bool:
         """Makes sure of the weights, and that nobody's answers get through but those of `allowed`;
