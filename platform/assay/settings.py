@@ -101,6 +101,10 @@ class Settings:
     """`ASSAY_TOKEN`: the personal token of who is working; the one of `assay login` when not
     said."""
 
+    act: str = field(default_factory=lambda: _env("ACT", ""), repr=False)
+    """`ASSAY_ACT`: a command that somebody has signed with their token on another machine; set by
+    `assay submit` and `--address`."""
+
     token_file: Path = field(
         default_factory=lambda: Path(_env("TOKEN_FILE", str(_home() / f"login-{os.getuid()}")))
     )

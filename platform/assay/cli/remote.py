@@ -11,10 +11,12 @@ from assay.engines.cluster import jobs
 from assay.engines.cluster.passed_on import passed_on
 from assay.errors import ExitCode, PlaceError
 from assay.flow.pipeline.keys import run_id
+from assay.flow.place.identity import given_token
 from assay.loader.compose import places_named
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
+from assay.store.tokens import sign_act
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,28 @@ def submit_spec(
     name = run_id(spec, suite, Path.cwd())
     echo(f"submitting {path} as run {name}", err=True)
     places = {variable: os.environ[variable] for variable in places_named(spec)}
+    arguments = ["run", jobs.RESOLVED_SPEC]
+    env = places | _signed(settings, arguments, name)
     # With a random end: the same run may be submitted again, and Ray takes each id once.
-    job = _Job(f"{name}-{secrets.token_hex(3)}", ["run", jobs.RESOLVED_SPEC], folder, places)
+    job = _Job(f"{name}-{secrets.token_hex(3)}", arguments, folder, env)
     return _submit(job, settings, address or settings.dashboard_url, follow=follow)
 
 
 def submit_command(arguments: list[str], *, settings: Settings, address: str) -> int:
     """Runs `assay ARGUMENTS` on a cluster's head; returns its exit code."""
     folder = jobs.pack("", Path.cwd(), [])
-    job = _Job(f"assay-{arguments[0]}-{secrets.token_hex(3)}", arguments, folder, {})
+    env = _signed(settings, arguments, "")
+    job = _Job(f"assay-{arguments[0]}-{secrets.token_hex(3)}", arguments, folder, env)
     return _submit(job, settings, address, follow=True)
+
+
+def _signed(settings: Settings, arguments: list[str], about: str) -> dict[str, str]:
+    """The command, signed with the token of who works here: the token itself stays here, for Ray
+    shows a job's environment to whoever may see the job."""
+    token = given_token(settings)
+    if not token:
+        return {}
+    return {"ASSAY_ACT": sign_act(token, arguments, about).model_dump_json()}
 
 
 def _submit(job: _Job, settings: Settings, where: str, *, follow: bool) -> int:

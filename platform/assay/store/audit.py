@@ -41,11 +41,13 @@ _audit = sql.Table(
 )
 
 
-def this_process(name: str, token: str | None = None) -> Actor:
-    """The actor of what this process does in somebody's name, which a `token` has proved."""
+def this_process(name: str, token: str | None = None, act: str | None = None) -> Actor:
+    """The actor of what this process does in somebody's name, which a `token` has proved, or an
+    `act` that was signed with it."""
     return Actor(
         name=name,
         token=token,
+        act=act,
         os_user=_login_name(),
         uid=os.getuid(),
         host=socket.gethostname(),

@@ -1,11 +1,19 @@
 """Personal tokens: made, hashed and compared. Argon2id, by `cryptography`."""
 
+import hashlib
 import os
 import re
 import secrets
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from assay.errors import NotApproved, PlaceError
+from assay.records.releases.grant import SignedAct
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 FORM = re.compile(r"assay_([0-9a-f]{8})_[0-9a-f]{64}")
 
@@ -56,6 +64,40 @@ def is_hash_of(secret_hash: str, token: str) -> bool:
     except InvalidKey:
         return False
     return True
+
+
+def act_key_of(token: str) -> str:
+    """The public key, in hex, of the key by which the token's owner signs commands."""
+    return _act_key(token).public_key().public_bytes_raw().hex()
+
+
+def sign_act(token: str, arguments: Sequence[str], about: str) -> SignedAct:
+    """A command that is to be done elsewhere, signed with a token."""
+    act = SignedAct(token=prefix_of(token), arguments=tuple(arguments), about=about, at=time.time())
+    signature = _act_key(token).sign(act.signed_bytes()).hex()
+    return act.model_copy(update={"signature": signature})
+
+
+def has_signed(act_key: str, act: SignedAct) -> bool:
+    """Whether the owner of this public key has signed the command."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    try:
+        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(act_key))
+        public.verify(bytes.fromhex(act.signature), act.signed_bytes())
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _act_key(token: str) -> "Ed25519PrivateKey":
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    # The token is 256 random bits: one hash, told apart from all other uses, makes a key of it.
+    return Ed25519PrivateKey.from_private_bytes(
+        hashlib.sha256(f"assay act 1 {token}".encode()).digest()
+    )
 
 
 def read_token(file: Path) -> str:

@@ -59,10 +59,10 @@ def run(
     be evaluated with the suite's items, or limits rest on a judge that was not measured, and
     `StageFailed` when a stage stops; the finished ones are kept."""
     ledger = Ledger(settings.ledger_url)
-    actor = act(settings, ledger, "run")
+    name = run_id(spec, suite, root)
+    actor = act(settings, ledger, "run", about=name)
     _check_policy(read_place(settings, ledger).policy, spec, suite)
     check_judge(suite, root, ledger)
-    name = run_id(spec, suite, root)
 
     def prepare() -> None:
         before_work()

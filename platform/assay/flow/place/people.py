@@ -34,6 +34,7 @@ def add_user(
         secret_hash=tokens.hash_of(token),
         given_at=now,
         expires_at=now + life_s,
+        act_key=tokens.act_key_of(token),
     )
     ledger.grants.add("user", grant, keys=place_keys(settings), actor=actor)
     keep_head(settings, ledger.audit.events())

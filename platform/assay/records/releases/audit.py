@@ -18,6 +18,9 @@ class Actor(Record):
     process: int
     token: str | None = Field(None, exclude_if=lambda value: value is None)
     """Prefix of the personal token that proved the name; None where the name was believed."""
+    act: str | None = Field(None, exclude_if=lambda value: value is None)
+    """Signature of the command that was signed with the token elsewhere; None where the token
+    itself was given."""
 
 
 class AuditEvent(Record):

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from assay.records.record import Record
+from assay.records.record import Record, canonical_json
 from assay.records.releases.receipt import Kind, Statement
 
 Role = Literal["run", "review", "release", "admin"]
@@ -28,6 +28,28 @@ class Grant(Record):
     """Seconds since the epoch."""
     expires_at: float
     """Likewise; the token opens nothing from then on."""
+    act_key: str = ""
+    """The public key, in hex, of the key that is made of the token, by which acts are signed."""
+
+
+class SignedAct(Record):
+    """One command that somebody has signed with their token, for a machine that must not see the
+    token itself: Ray shows a job's environment to whoever may see the job."""
+
+    token: str
+    """The token's prefix."""
+    arguments: tuple[str, ...]
+    """The command's, as they will be given."""
+    about: str
+    """The id of the run that is to be made; empty for a command that makes none."""
+    at: float
+    """Seconds since the epoch, by the clock of who signs."""
+    signature: str = ""
+    """Ed25519, in hex, of the canonical JSON of all else."""
+
+    def signed_bytes(self) -> bytes:
+        """What the signature is of."""
+        return canonical_json(self.model_dump(exclude={"signature"})).encode()
 
 
 class Revocation(Record):
