@@ -216,9 +216,9 @@ def _slot(config: GatewayConfig, slot: str) -> str:
     http-request replace-path ^/v1/(.*)$ /{slot}/v1/\\1
     acl says_one res.fhdr_cnt({ARTIFACT_HEADER}) eq 1
     acl is_approved res.fhdr({ARTIFACT_HEADER}),map_str({APPROVED_MAP}) -m found
+    {_gone()}
     http-response return status 503 content-type application/json string {refusal} if !says_one or !is_approved
     http-after-response set-header X-Assay-Slot {slot}
-    {_gone()}
     server {SERVER} 127.0.0.1:{config.serve_port}"""
 
 

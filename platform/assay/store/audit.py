@@ -21,7 +21,7 @@ from assay.store.database import Database
 from assay.store.receipts import PlaceKeys
 
 SEAL = "seal"
-SEALED_KINDS = ("approve", "reject", "release", "traffic")
+SEALED_KINDS = ("approve", "reject", "release", "traffic", "restore")
 """Events that the place's key signs: whoever can write to the database alone can add none. Tokens
 and policies are signed themselves; a start or a record that is added lets nobody through."""
 

@@ -146,6 +146,10 @@ def _gateway(patient: _Patient) -> Found:
         if champion is not None:
             yield f"{champion.run} has the traffic, and the gateway does not run", "`assay up`"
         return
+    if ledger.restorations.is_held(champion):
+        what = f"{champion.run if champion else 'the champion'} is not back since a restart"
+        yield what, "`assay status` says why; `assay up` brings it back"
+        return
     kept, live = supervisor.read_weights(settings), gateway.get_weights(settings)
     if not kept == live == weights_of(champion):
         said = f"{live} now and {kept} at the next start"
