@@ -195,6 +195,7 @@ class Office:
 
     def __init__(self, running: Running, ledger_url: str) -> None:
         self.settings = replace(running.settings, ledger_url=ledger_url)
+        self.running = running
         self.serve = running.serve
         self.client = running.client
         controller.stop(self.settings)  # one that `assay up` of an earlier test has started

@@ -12,7 +12,8 @@ import pytest
 
 from assay.errors import ExitCode, IntegrityError, NotApproved, PlaceError
 from assay.flow.place.book import place_keys
-from assay.flow.release.operations import rollback_run
+from assay.flow.place.head import head_file
+from assay.flow.release.operations import reconcile_releases, rollback_run
 from assay.flow.release.receipts import receipt_store, verify_folder
 from assay.records.releases.receipt import Envelope, Statement, read_statement
 from assay.store.receipts import PlaceKeys, ReceiptStore, open_receipt
@@ -66,6 +67,35 @@ def test_the_command_verifies_a_run_a_folder_and_a_file(office: Office, released
     kinds = [event["kind"] for event in json.loads(office.command("audit", "--json").stdout)]
     assert kinds.count("approve") == 1
     assert kinds[-2:] == ["traffic", "release"]
+
+
+def test_an_exported_head_tells_of_an_audit_that_was_written_anew(
+    office: Office, released: Path, tmp_path: Path
+) -> None:
+    """Even by somebody who has the place's key and all of its files: the head is kept elsewhere."""
+    head = tmp_path / "head.json"
+    done = office.command("audit", "--export", str(head))
+    assert (done.returncode, done.stderr) == (ExitCode.DONE, "")
+    reconcile_releases(office.settings, say=lambda _: None)
+    second = office.evaluated("second", "green")
+    office.approve(second)
+    done = office.command("audit", "--since", str(head))
+    assert (done.returncode, done.stderr) == (ExitCode.DONE, "")
+    assert "nothing up to" in done.stdout
+
+    file = Path(office.settings.ledger_url.removeprefix("sqlite:///"))
+    file.unlink()
+    head_file(office.settings).unlink()
+    anew = Office(office.running, office.settings.ledger_url)
+    anew.approve(anew.evaluated("bot", "blue"))
+    anew.command("audit", "--verify")
+    done = anew.command("audit", "--since", str(head))
+    assert done.returncode == ExitCode.DRIFT
+    assert "was rewritten since" in done.stderr
+    receipt = next(released.glob("release-*"))
+    assert anew.command("audit", "--since", str(receipt)).returncode == ExitCode.USAGE
+    head.write_text(head.read_text().replace('"sig": "', '"sig": "AA'))
+    assert anew.command("audit", "--since", str(head)).returncode == ExitCode.DRIFT
 
 
 def test_a_rollback_has_receipts_of_its_own(office: Office, released: Path) -> None:

@@ -3,11 +3,15 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from assay.cli.terminal.echo import echo
 from assay.settings import Settings
+
+if TYPE_CHECKING:
+    from assay.store.ledger import Ledger
 
 NO_KEY = ("no key yet; `assay keys init` makes one",)
 
@@ -99,14 +103,29 @@ def verify(what: str, key_files: tuple[Path, ...], model: Path | None, as_json: 
 @click.option(
     "--at", "at", default=None, help="What had the traffic at this time, such as 2026-11-27T15:00."
 )
+@click.option(
+    "--export",
+    type=click.Path(path_type=Path),
+    help="Write the newest event, signed, to this file, to be kept elsewhere.",
+)
+@click.option(
+    "--since",
+    type=click.Path(path_type=Path),
+    help="Check that nothing up to this exported head was rewritten.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def audit(verify_it: bool, at: str | None, as_json: bool) -> None:
+def audit(
+    verify_it: bool, at: str | None, export: Path | None, since: Path | None, as_json: bool
+) -> None:
     """Every act, by whom, in the order of the ledger; or what served whom at a time."""
     from assay.flow.release.audit import check_audit, events_until, served_at
     from assay.store.ledger import Ledger
 
     settings = Settings()
     ledger = Ledger(settings.ledger_url)
+    if export is not None or since is not None:
+        _compare_heads(ledger, settings, export, since)
+        return
     if verify_it:
         echo(
             f"{check_audit(ledger, settings)} events, none changed, and the ledger says what they "
@@ -130,6 +149,19 @@ def audit(verify_it: bool, at: str | None, as_json: bool) -> None:
         )
         said = event.content.get("state") or event.content.get("stage") or ""
         echo(f"{event.sequence:5}  {time}  {event.kind:<8} {said:<12} {event.run}  {actor}")
+
+
+def _compare_heads(
+    ledger: "Ledger", settings: Settings, export: Path | None, since: Path | None
+) -> None:
+    from assay.flow.place.book import place_keys
+    from assay.flow.release.audit import check_since, export_head
+
+    if since is not None:
+        num_new = check_since(ledger, settings, since, place_keys(settings).public_files())
+        echo(f"nothing up to {since} was rewritten; {num_new} events since")
+    if export is not None:
+        echo(f"event {export_head(ledger, settings, export)}, signed, is in {export}")
 
 
 def _folder(what: str, settings: Settings, receipts: Path) -> Path:

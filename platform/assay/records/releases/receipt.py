@@ -13,7 +13,9 @@ from assay.records.record import Record, canonical_json
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
-Kind = Literal["evaluation", "approval", "deployment", "release", "user", "revocation", "policy"]
+Kind = Literal[
+    "evaluation", "approval", "deployment", "release", "user", "revocation", "policy", "head"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
