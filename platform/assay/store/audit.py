@@ -115,13 +115,17 @@ class Audit:
         ]
 
     def contents(self, connection: Connection, kind: str, run: str) -> Sequence[str]:
-        """What the events of a kind say of a run, as JSON, the oldest first."""
+        """What the events of a kind say of a run, as JSON and without their seals, the oldest
+        first."""
         query = (
             sql.select(_audit.c.content)
             .where(_audit.c.kind == kind, _audit.c.run == run)
             .order_by(_audit.c.sequence)
         )
-        return connection.execute(query).scalars().all()
+        said = [json.loads(text) for text in connection.execute(query).scalars()]
+        for content in said:
+            content.pop(SEAL, None)
+        return [json.dumps(content) for content in said]
 
     def events(self, connection: Connection | None = None) -> list[AuditEvent]:
         """Every event, the oldest first. Raises `IntegrityError` where the chain is broken."""
