@@ -6,6 +6,7 @@ Every setting is an environment variable `ASSAY_<NAME>`; the defaults describe o
 import getpass
 import hashlib
 import os
+import socket
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -55,6 +56,11 @@ class Settings:
 
     dashboard_port: int = field(default_factory=lambda: int(_env("DASHBOARD_PORT", "8265")))
     """`ASSAY_DASHBOARD_PORT`: Ray's dashboard and job API."""
+
+    dashboard: str = field(default_factory=lambda: _env("DASHBOARD_URL", ""))
+    """`ASSAY_DASHBOARD_URL`: Ray's dashboard as it is reached from here, such as
+    `http://ray-head:8265`; at `ASSAY_DASHBOARD_PORT` of the machine that `ASSAY_RAY_ADDRESS` names
+    when not said, and of this one where that is the head."""
 
     ray_port: int = field(default_factory=lambda: int(_env("RAY_PORT", "6379")))
     """`ASSAY_RAY_PORT`: the local Ray head."""
@@ -123,7 +129,12 @@ class Settings:
     @property
     def dashboard_url(self) -> str:
         """Ray's dashboard and job API."""
-        return f"http://127.0.0.1:{self.dashboard_port}"
+        if self.dashboard:
+            return self.dashboard.rstrip("/")
+        host = host_of(self.ray_address)
+        if not host or is_this_machine(host):  # a head's dashboard may listen on the loopback alone
+            host = "127.0.0.1"
+        return f"http://{host}:{self.dashboard_port}"
 
     @property
     def gateway_url(self) -> str:
@@ -159,6 +170,29 @@ class Settings:
     def run_folder(self, run: str) -> Path:
         """Scratch space, logs and progress of one run."""
         return self.home / "runs" / run
+
+
+def host_of(ray_address: str) -> str:
+    """The machine in an address of Ray, such as `10.0.0.5:6379` or `ray://head:10001`; empty where it
+    names none, as `auto` does."""
+    place = ray_address.rpartition("//")[2]
+    host, _, port = place.rpartition(":")
+    if not port.isdigit():
+        return ""
+    return host
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether an address is one of this machine's own: only those can be bound."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host.strip("[]"), 0, type=socket.SOCK_DGRAM
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+    except OSError:
+        return False
+    return True
 
 
 def _default_engine_python() -> str:
