@@ -1,14 +1,16 @@
 """What the gate measures of a server under load."""
 
 import os
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from assay.engines.evaluation.client import Endpoint
 from assay.engines.evaluation.load_test import EngineProcess, measure
-from assay.errors import StageFailed
+from assay.errors import PlaceError, StageFailed
 from assay.spec.suite.measured import LoadSpec
+from assay.stages import service
 from served import Counting, OpenAI
 from servers import serving
 
@@ -97,3 +99,21 @@ def test_a_server_that_never_answers_cannot_be_measured(server: Counting) -> Non
     server.fault = lambda number: 500
     with pytest.raises(StageFailed, match="does not answer a streamed chat"):
         measure(endpoint(server), load(), HERE)
+
+
+def test_engines_that_come_during_the_load_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "COUNT_S", 0.001)
+    counts: Iterator[int | None] = iter([1, None, 3, 2])
+    looked = threading.Event()
+
+    def count() -> int:
+        number = next(counts, 0)
+        if number is None:
+            raise PlaceError("the dashboard is busy")
+        if number == 0:
+            looked.set()
+        return number
+
+    with service.counting(count) as most:
+        assert looked.wait(10)
+        assert most() == 3

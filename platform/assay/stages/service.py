@@ -1,19 +1,25 @@
 """`service`: the deployed candidate under load, where its limits on speed, errors and memory are
 measured."""
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from assay.engines.cluster import tasks
 from assay.engines.deployment import ray_serve
 from assay.engines.evaluation import load_test
 from assay.engines.evaluation.client import Endpoint
+from assay.errors import PlaceError
 from assay.records.gate import ServiceRecord
 from assay.records.inputs import StageInputs
 from assay.records.stages import DeploymentRecord
 from assay.spec.suite.measured import LoadSpec
 from assay.stages.context import Work
 
-VERSION = 2
+VERSION = 3  # engines that autoscaling adds during the load are counted
+COUNT_S = 1.0
+"""Between two looks at how many engines there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +43,18 @@ def run(inputs: Inputs, work: Work, *, api: ray_serve.ServeApi) -> ServiceRecord
         f"{deployment.slot}"
     )
     replicas = ray_serve.engine_pids(api, deployment.slot)
-    here = tasks.node_ip()
+    here, gpus = tasks.node_ip(), gpus_a_replica if work.on_gpu else 1
     engine = load_test.EngineProcess(
         pids=tuple(pid for node, pid in replicas if node == here),
         on_gpu=work.on_gpu,
-        num_engines=max(1, len(replicas)) * (gpus_a_replica if work.on_gpu else 1),
+        num_engines=max(1, len(replicas)) * gpus,
     )
     endpoint = Endpoint(deployment.url, deployment.model_name)
-    measured = tasks.call(load_test.measure, endpoint, wanted, engine)
+    with counting(lambda: len(ray_serve.engine_pids(api, deployment.slot))) as most:
+        measured = tasks.call(load_test.measure, endpoint, wanted, engine)
+    # What autoscaling has added in the middle of the load shares its throughput.
+    num_engines = max(measured.num_engines, gpus * most())
+    measured = measured.model_copy(update={"num_engines": num_engines})
     folder = work.fresh_folder("service")
     (folder / "service.json").write_text(measured.model_dump_json(indent=1))
     return ServiceRecord(
@@ -53,3 +63,24 @@ def run(inputs: Inputs, work: Work, *, api: ray_serve.ServeApi) -> ServiceRecord
         num_requests=measured.num_requests,
         seconds=measured.seconds,
     )
+
+
+@contextmanager
+def counting(count: Callable[[], int]) -> Iterator[Callable[[], int]]:
+    """Counts over and over until the block ends; yields what tells the most that was counted. A look
+    that fails is left out: the next one comes in a second."""
+    seen, ended = [0], threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            with suppress(PlaceError):
+                seen.append(count())
+            ended.wait(COUNT_S)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield lambda: max(seen)
+    finally:
+        ended.set()
+        thread.join(timeout=ray_serve.HTTP_TIMEOUT_S)
