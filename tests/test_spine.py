@@ -1,7 +1,6 @@
 """The whole line with a tiny model, a real Ray, the real engine and the real gateway, by the
 commands one types."""
 
-import contextlib
 import json
 import signal
 import subprocess
@@ -9,7 +8,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from project import Project
@@ -100,26 +98,6 @@ def test_a_stricter_suite_blocks_without_training_again(project: Project) -> Non
     assert _stages(out, "✓") == ["gate"]
     newest = json.loads(project.assay("status", "--json"))["runs"][0]["id"]
     project.assay("promote", newest, exit_code=12)
-
-
-def test_a_restart_does_not_end_production(project: Project) -> None:
-    key = project.env["ASSAY_API_KEY"]
-    project.assay("down")
-    project.assay("up")
-    answer = json.loads(_ask(project, key, "is tello real?"))
-    assert answer["choices"][0]["message"]["content"] == "yes"
-
-    # Nobody says `up` after a crash: the controller does.
-    head = psutil.Process(int((project.home / "ray-head.pid").read_text()))
-    for process in [*head.children(recursive=True), head]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    end = time.monotonic() + 300
-    while "choices" not in _ask(project, key, "is tello real?"):
-        assert time.monotonic() < end, (project.home / "controller/controller.log").read_text()
-        time.sleep(0.5)
-    project.assay("audit", "--verify")
-    project.assay("verify", "tiny")
 
 
 def _stages(output: str, mark: str) -> list[str]:
