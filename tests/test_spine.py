@@ -72,7 +72,9 @@ def test_from_a_spec_to_an_answer(project: Project) -> None:
 
 
 def test_an_unchanged_spec_runs_nothing(project: Project) -> None:
-    assert "nothing was run" in project.assay("run", "tiny.yaml")
+    out = project.assay("run", "tiny.yaml")
+    assert "nothing was run" in out
+    assert out.endswith("it has the traffic (slot blue)\n")
 
 
 def test_one_changed_byte_voids_the_approval(project: Project) -> None:

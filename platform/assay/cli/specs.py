@@ -174,6 +174,7 @@ def run(spec: Path, keep: bool, overrides: Overrides) -> None:
     from assay.cli.local import ensure_place
     from assay.cli.terminal import display, tables
     from assay.flow.pipeline import run as flow
+    from assay.store.ledger import Ledger
 
     loaded, suite = _checked(spec, overrides, is_run_here=True)
     settings = Settings()
@@ -190,7 +191,10 @@ def run(spec: Path, keep: bool, overrides: Overrides) -> None:
     tables.print_scorecard(outcome.run, outcome.gate.scorecard)
     if not outcome.num_stages_run:
         echo(f"{outcome.run}: nothing has changed, so nothing was run")
-    if outcome.gate.scorecard.outcome == "PASS":
+    champion = Ledger(settings.ledger_url).champion()
+    if champion is not None and champion.run == outcome.run:
+        echo(f"it has the traffic (slot {champion.slot})")
+    elif outcome.gate.scorecard.outcome == "PASS":
         echo(tables.next_steps(outcome.run, loaded, outcome.gate.scorecard))
     sys.exit(verdict_code(outcome.gate.scorecard.outcome))
 
