@@ -74,7 +74,7 @@ def test_from_a_spec_to_an_answer(project: Project) -> None:
 def test_an_unchanged_spec_runs_nothing(project: Project) -> None:
     out = project.assay("run", "tiny.yaml")
     assert "nothing was run" in out
-    assert out.endswith("it has the traffic (slot blue)\n")
+    assert "it has the traffic" in out
 
 
 def test_one_changed_byte_voids_the_approval(project: Project) -> None:

@@ -146,6 +146,8 @@ class _Restoring:
             self.champion.artifact_digest
         }:
             raise IntegrityError("a replica has not loaded what was approved")
+        if ray_serve.artifacts_said(state.url) != [self.champion.artifact_digest]:
+            raise IntegrityError("its answers do not say that they are of what was approved")
         return state
 
     def _require_champion(self) -> None:
