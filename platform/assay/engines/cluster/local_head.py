@@ -123,11 +123,16 @@ def has_crashed(settings: Settings) -> bool:
     return is_gone and not _answers(settings)
 
 
+# A person's token is not the cluster's. PYTHONPATH would put its packages before those of the
+# engine's own environment: with another FastAPI there, every answer is "400 Field required".
+NOT_INHERITED = ("ASSAY_TOKEN", "PYTHONPATH", "PYTHONHOME")
+
+
 def environment(settings: Settings) -> dict[str, str]:
     """The environment of the head, and of whatever talks to it."""
     inherited = {}
     for name, value in os.environ.items():
-        if name != "ASSAY_TOKEN":
+        if name not in NOT_INHERITED:
             inherited[name] = value
     return {
         **inherited,
