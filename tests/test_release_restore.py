@@ -318,6 +318,19 @@ def test_up_starts_one_controller_that_brings_the_champion_back_without_a_person
     assert controller.is_running(office.settings)
 
 
+def test_a_controller_knows_the_local_head_although_its_command_names_one_to_ray(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # `assay up` says so to Ray's own libraries; a controller that took it for somebody else's
+    # cluster would never start a head that crashed.
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    local = replace(office.settings, ray_address="")
+    code = "from assay.settings import Settings; print([Settings().ray_address])"
+    environment = controller.environment(local)
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert said.stdout.decode().strip() == "['']"
+
+
 def test_a_cluster_that_does_not_answer_is_waited_for(office: Office) -> None:
     champion_in_blue(office)
     away = replace(office.settings, dashboard_port=1)

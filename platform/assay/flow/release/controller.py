@@ -60,7 +60,7 @@ def start(settings: Settings) -> None:
     pid = os.posix_spawn(
         sys.executable,
         [sys.executable, "-m", MODULE],
-        _environment(settings),
+        environment(settings),
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log_file(settings)), flags, 0o600),
@@ -147,9 +147,17 @@ def _look(settings: Settings, ledger: Ledger) -> None:
             restore(settings, say=_say)
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    """The place, and nobody's personal token: nothing that outlives its command has one."""
-    inherited = {name: value for name, value in os.environ.items() if name != "ASSAY_TOKEN"}
+# Nothing that outlives its command has a person's token. Commands name the local head in RAY_ADDRESS
+# for Ray's own libraries; here it would make of it a cluster of somebody else, which nobody starts.
+_NOT_INHERITED = ("ASSAY_TOKEN", "RAY_ADDRESS")
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What a controller of this place is started with."""
+    inherited = {}
+    for name, value in os.environ.items():
+        if name not in _NOT_INHERITED:
+            inherited[name] = value
     said = {f"ASSAY_{name.upper()}": str(getattr(settings, name)) for name in _TOLD}
     return inherited | said
 
