@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from assay.engines.evaluation.lm_tasks import TaskFile
-from assay.records.evaluation import EvaluationRequest, ModelRef
+from assay.records.evaluations.evaluation import EvaluationRequest, ModelRef
+from assay.records.evaluations.judge import JudgeAgreement
 from assay.records.gate import Evaluation, EvaluationRecord, GateRecord, Sample, TaskResult
-from assay.records.judge import JudgeAgreement
 from assay.records.record import digest_of
 from assay.records.stages import DeploymentRecord
 from assay.settings import Settings

@@ -19,6 +19,7 @@ import pytest
 
 from assay.engines.cluster import tasks
 from assay.engines.deployment import ray_serve
+from assay.engines.deployment.application import SAYS_ARTIFACT, engine_packages
 from assay.engines.evaluation.lm_tasks import TaskFile
 from assay.errors import AssayError
 from assay.flow.pipeline.context import RunContext
@@ -157,7 +158,7 @@ def engine_environment(folder: Path) -> Path:
     packages = folder / "lib" / "python3.11" / "site-packages"
     packages.mkdir(parents=True)
     for name in ("assay_replica.py", "assay_files.py"):
-        (packages / name).write_text(ray_serve.SAYS_ARTIFACT)
+        (packages / name).write_text(SAYS_ARTIFACT)
     (packages / "vllm-1.0.dist-info").mkdir()
     return folder / "bin" / "python"
 
@@ -303,7 +304,7 @@ class Office:
             url="",
             deployed_at=1000.0,
             replicas=(f"{slot}#1",),
-            engine_build=tuple(ray_serve.engine_packages(self.settings.engine_python)),
+            engine_build=tuple(engine_packages(self.settings.engine_python)),
         )
 
     def deploy_again(self, run: str, *, champion: Champion | None = None) -> str:

@@ -10,9 +10,9 @@ import pytest
 
 from assay.cli.commands import chat
 from assay.cli.terminal.display import summary
-from assay.engines.data import chat_folder
-from assay.engines.data.tokenize import load_tokenizer, tokenize
-from assay.engines.deployment import ray_serve
+from assay.engines.data.chats import folder as chat_folder
+from assay.engines.data.chats.tokens import load_tokenizer, tokenize
+from assay.engines.deployment.application import ServedModel, application
 from assay.engines.deployment.chat_settings import ChatSettings, chat_settings
 from assay.engines.evaluation.client import Reply, content_of, reasoning_of, reasoning_tokens_of
 from assay.errors import InvalidInput, UsageError
@@ -219,10 +219,9 @@ def test_the_engine_is_told_what_reads_the_reasoning(
 
     def told(**engine: Any) -> Any:
         serve = ServeSpec(engine=EngineSpec(**engine))
-        application = ray_serve.application(
-            "blue", "m", str(folder), serve, "/no/bin/python", on_gpu=False
-        )
-        return application["args"]["llm_configs"][0]["engine_kwargs"].get("reasoning_parser")
+        model = ServedModel("blue", "m", str(folder))
+        served = application(model, serve, "/no/bin/python", on_gpu=False)
+        return served["args"]["llm_configs"][0]["engine_kwargs"].get("reasoning_parser")
 
     assert told() == parser
     assert told(reasoning_parser="none") is None

@@ -4,8 +4,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from assay.engines.data.chat_masks import answer_start, chat_format, end_of_turn, marked, render
-from assay.engines.data.tokenize import format_of, tokenize
+from assay.engines.data.chats.masks import answer_start, end_of_turn, marked
+from assay.engines.data.chats.templates import chat_format, render
+from assay.engines.data.chats.tokens import format_of, tokenize
 from assay.errors import UsageError
 from assay.loader.named import chat_templates
 from families import KINDS, tokenizer_of

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from assay.engines.data.tokenize import Row, classified, load_tokenizer, tokenize_rows
+from assay.engines.data.chats.tokens import Row, classified, load_tokenizer
+from assay.engines.data.tokenize import tokenize_rows
 from assay.engines.deployment.classifier import Model
 from assay.engines.models import folders
 from assay.errors import InvalidInput

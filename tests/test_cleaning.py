@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from assay.engines.data.cleaning import clean as clean_module
 from assay.engines.data.cleaning.duplicates import candidates
 from assay.engines.data.cleaning.rows import example_of, record_of
-from assay.engines.data.readers import Example, Message, read_examples
+from assay.engines.data.reading.examples import Example, Message
+from assay.engines.data.reading.sources import read_examples
 from assay.errors import UsageError
 from assay.spec.data import DataSpec
 from cleaned import Cleaned, cleaned, write

@@ -4,7 +4,7 @@ import pytest
 
 from assay.errors import IntegrityError, UsageError
 from assay.flow.evaluation.compare import compare
-from assay.records.comparison import Comparison
+from assay.records.evaluations.comparison import Comparison
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from evaluations import decide, evaluation, items, settings_in, write

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from assay.engines.data.readers import Example, Message, check_forms, read_examples
+from assay.engines.data.reading.examples import Example, Message
+from assay.engines.data.reading.sources import check_forms, read_examples
 from assay.errors import InvalidInput, Problem, UsageError
 from assay.spec.data import DataFormat
 

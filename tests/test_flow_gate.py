@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from assay.engines.deployment import ray_serve
+from assay.engines.deployment.application import engine_packages
 from assay.errors import UsageError
 from assay.flow.pipeline.attempts import check_attempts_left
 from assay.flow.pipeline.context import RunContext
@@ -131,7 +131,7 @@ class Project:
             for i in range(NUM_ITEMS)
         )
         engine = context.spec.serve.engine.model_dump()
-        mark = digest_of([engine, ray_serve.engine_packages(self.settings.engine_python)])
+        mark = digest_of([engine, engine_packages(self.settings.engine_python)])
         evaluate._cache(self.work(), model.artifact.digest, mark).put(
             task,
             TaskResult(task="facts", digest=digest_of([task.digest, "and its items"]), items=items),

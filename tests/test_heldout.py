@@ -10,7 +10,7 @@ import yaml
 
 from assay.engines.data.contamination import Index as ContaminationIndex
 from assay.engines.data.contamination import SampleText, hits_in
-from assay.engines.data.readers import Example, Message
+from assay.engines.data.reading.examples import Example, Message
 from assay.engines.evaluation.client import Endpoint
 from assay.engines.evaluation.harness import evaluate
 from assay.engines.evaluation.lm_tasks import Scoring, TaskFile, documents, task_file

@@ -16,8 +16,8 @@ from assay.engines.evaluation.lm_tasks import Scoring, TaskFile
 from assay.errors import InvalidInput, PlaceError, UsageError
 from assay.flow.pipeline.judging import check_judge, measured_judge
 from assay.loader.load import load_suite, load_suites
+from assay.records.evaluations.judge import JudgeAgreement
 from assay.records.gate import GateRecord, Sample, TaskResult
-from assay.records.judge import JudgeAgreement
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.spec.suite.judge import JudgeSpec

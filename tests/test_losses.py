@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from assay.engines.data.tokenize import Row, write_rows
+from assay.engines.data.chats.tokens import Row
+from assay.engines.data.tokenize import write_rows
 from assay.records.losses import parted, with_end
 from assay.records.progress import Progress
 from assay.records.stages import LossPoint, TrainingOutcome

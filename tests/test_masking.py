@@ -9,7 +9,7 @@ import pytest
 from assay.engines.data.cleaning.masking.key import FILE, key_fingerprint, place_key
 from assay.engines.data.cleaning.masking.mask import masker
 from assay.engines.data.cleaning.masking.recognizers import is_card, is_iban, is_resident_id
-from assay.engines.data.readers import Example, Message
+from assay.engines.data.reading.examples import Example, Message
 from assay.errors import PlaceError
 from assay.spec.steps import MaskSpec
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 import workers
 from assay.engines.checkpoints.callback import CheckpointConfig
-from assay.engines.data.tokenize import Row
+from assay.engines.data.chats.tokens import Row
 from assay.engines.models import folders, methods
 from assay.engines.models import shape as model_shape
 from assay.engines.models.kernels import Kernels

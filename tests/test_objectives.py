@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from assay.engines.data.tokenize import Row, write_rows
+from assay.engines.data.chats.tokens import Row
+from assay.engines.data.tokenize import write_rows
 from assay.engines.training.batches import PackedSplit, collate, collate_padded, take_extras
 from assay.engines.training.objectives import Frozen, objective_of, text_log_probs
 from assay.spec.train import TrainSpec

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from assay.engines.data import remote
-from assay.engines.data.readers import Example, Message
-from assay.engines.data.splits import ListDigest, Part, Splits
-from assay.engines.data.tokenize import Row
+from assay.engines.data.chats.tokens import Row
+from assay.engines.data.learned_rows import ListDigest, Part
+from assay.engines.data.reading.examples import Example, Message
+from assay.engines.data.splits import Splits, SplitSource
 from assay.errors import AssayError, UsageError
 from assay.records.record import digest_of
 from assay.spec.data import DataSpec
@@ -45,7 +46,7 @@ def splits(
         DataSpec.model_validate({"train": "*.jsonl", **data}),
         ObjectiveSpec.model_validate(objective),
     )
-    found = Splits(spec, wanted, folder, {}, sealed)
+    found = Splits(SplitSource(spec, folder, {}), wanted, sealed)
     rows: dict[str, list[Row]] = {"train": [], "selection": []}
     parts = {name: Part(wanted, found.labels) for name in rows}
     gate = GateTask(folder / "gate")
@@ -115,7 +116,7 @@ def test_a_split_does_not_depend_on_where_its_blocks_end(
 ) -> None:
     whole = splits(folder, "sft", gate=0.1, selection=0.2)
     (folder / "gate").rename(folder / "gate-before")
-    monkeypatch.setattr("assay.engines.data.splits.BLOCK_ROWS", 7)
+    monkeypatch.setattr("assay.engines.data.learned_rows.BLOCK_ROWS", 7)
     found = splits(folder, "sft", gate=0.1, selection=0.2)
     assert (found.train, found.selection) == (whole.train, whole.selection)
     assert len(found.train) + len(found.selection) < found.splits.num_examples == 200
@@ -209,7 +210,7 @@ def test_data_in_a_store_of_objects(folder: Path, tmp_path: Path) -> None:
 
 def test_a_split_of_a_data_set_becomes_a_table(folder: Path, tmp_path: Path) -> None:
     """The hub's own library reads it; a folder stands for the hub here."""
-    from assay.engines.data.readers import read_examples
+    from assay.engines.data.reading.sources import read_examples
 
     (tmp_path / "set").mkdir()
     (folder / "a.jsonl").rename(tmp_path / "set" / "test.jsonl")
@@ -238,7 +239,8 @@ def drawn_texts(
         ObjectiveSpec.model_validate("sft"),
     )
     found: dict[str, list[str]] = {"train": [], "selection": [], "gate": []}
-    for split, example in Splits(spec, objective, folder, {}, frozenset()).examples():
+    found_splits = Splits(SplitSource(spec, folder, {}), objective, frozenset())
+    for split, example in found_splits.examples():
         found[split].append(example.messages[0].content)
     return found
 
@@ -261,7 +263,7 @@ def test_texts_that_are_alike_are_never_parted(
     ]
     assert not parted
     assert 45 <= len(found["gate"]) <= 135
-    monkeypatch.setattr("assay.engines.data.splits.BLOCK_ROWS", 7)
+    monkeypatch.setattr("assay.engines.data.learned_rows.BLOCK_ROWS", 7)
     again = drawn_texts(tmp_path, records[::-1], gate=0.2, selection=0.2)
     assert {split: sorted(texts) for split, texts in again.items()} == {
         k: sorted(v) for k, v in found.items()

@@ -52,7 +52,7 @@ def test_the_split_does_not_depend_on_its_blocks(
     ]
     (tmp_path / "train.jsonl").write_text("\n".join(lines))
     whole = prepared(on_ray, tmp_path / "model", tmp_path)
-    monkeypatch.setattr("assay.engines.data.splits.BLOCK_ROWS", 30)
+    monkeypatch.setattr("assay.engines.data.learned_rows.BLOCK_ROWS", 30)
     monkeypatch.setattr("assay.stages.prepare.BLOCKS_PER_WORD", 5)
     found = prepared(on_ray, tmp_path / "model", tmp_path)
     assert found == whole

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from assay.engines.data.tokenize import Row, write_rows
+from assay.engines.data.chats.tokens import Row
+from assay.engines.data.tokenize import write_rows
 from assay.engines.models import folders, methods
 from assay.engines.training.batches import PackedSplit, collate, collate_padded, take_extras
 from assay.engines.training.optimizers import parameter_groups

@@ -5,7 +5,12 @@ import pytest
 from assay.errors import ExitCode, IntegrityError, NotApproved
 from assay.records.gate import LimitResult, Scorecard
 from assay.records.releases.release import Approval
-from assay.rules.release.approval import check_approval, check_reviewer, check_same_deployment
+from assay.rules.release.approval import (
+    Verdict,
+    check_approval,
+    check_reviewer,
+    check_same_deployment,
+)
 from assay.spec.approval import ApprovalSpec
 
 NOW = 1_000_000.0
@@ -61,7 +66,7 @@ def word(reviewer: str = "ann", decision: str = "approve", **changes: Any) -> Ap
 def check(
     *words: Approval, spec: ApprovalSpec = SPEC, card: Scorecard | None = None, now: float = NOW
 ) -> None:
-    check_approval("run-1", spec, card or scorecard(), "card", {"sam"}, words, now)
+    check_approval(Verdict("run-1", card or scorecard(), "card", {"sam"}), spec, words, now)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +281,7 @@ def test_a_weighing_by_nobody_cannot_be_promoted() -> None:
 def test_s16_names_are_compared_without_case_and_width(starter: str) -> None:
     spec = ApprovalSpec(reviewers=("sam", "ann"))
     with pytest.raises(NotApproved, match="they started this run"):
-        check_approval("run-1", spec, scorecard(), "card", {starter}, [word("sam")], NOW)
+        check_approval(Verdict("run-1", scorecard(), "card", {starter}), spec, [word("sam")], NOW)
     with pytest.raises(NotApproved, match="they started this run"):
         check_reviewer(spec, "sam", {starter}, "approve", "", scorecard())
 

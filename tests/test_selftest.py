@@ -142,7 +142,7 @@ def test_a_missed_promise_is_flagged_in_every_scorecard_of_the_suite(tmp_path: P
 
 
 def _remember(wanted: SuiteSpec, ours, base, digest: str, ledger: Ledger) -> None:  # type: ignore[no-untyped-def]
-    from assay.records.selftest import SelftestRecord
+    from assay.records.evaluations.selftest import SelftestRecord
     from assay.reporting.document import selftest_key
     from assay.rules.gate.selftest import faults_of
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from assay.engines.deployment.ray_serve import application
+from assay.engines.deployment.application import ServedModel, application
 from assay.spec.serve import RAW_ARGUMENTS, EngineSpec, ReplicasSpec, ServeSpec
 
 ENGINE = Path(__file__).parents[1] / ".venv-engine/bin/python"
@@ -16,7 +16,9 @@ ENGINE = Path(__file__).parents[1] / ".venv-engine/bin/python"
 
 def config(serve: dict[str, Any], *, on_gpu: bool = False) -> dict[str, Any]:
     spec = ServeSpec.model_validate(serve)
-    said = application("blue", "bot", "/nowhere", spec, "/nowhere/bin/python", on_gpu=on_gpu)
+    said = application(
+        ServedModel("blue", "bot", "/nowhere"), spec, "/nowhere/bin/python", on_gpu=on_gpu
+    )
     found: dict[str, Any] = said["args"]["llm_configs"][0]
     return found
 

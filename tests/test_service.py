@@ -10,7 +10,7 @@ from assay.engines.evaluation.client import Endpoint
 from assay.engines.evaluation.load_test import EngineProcess, measure
 from assay.errors import PlaceError, StageFailed
 from assay.spec.suite.measured import LoadSpec
-from assay.stages import service
+from assay.stages.evidence import service
 from served import Counting, OpenAI
 from servers import serving
 

@@ -8,15 +8,9 @@ from typing import Any
 
 import pytest
 
-from assay.engines.data.tokenize import (
-    Row,
-    TokenizedExample,
-    fit,
-    load_tokenizer,
-    tokenize,
-    write_rows,
-    write_split,
-)
+from assay.engines.data.chats.tokens import Row, TokenizedExample, load_tokenizer, tokenize
+from assay.engines.data.fitting import fit
+from assay.engines.data.tokenize import write_rows, write_split
 from assay.engines.training.batches import PackedSplit, Unit, collate, collate_padded
 from assay.engines.training.objectives import Frozen, completion_loss
 from assay.engines.training.split_losses import mean_and_error

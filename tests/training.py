@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from assay.engines.data.tokenize import Row, prompts_of, write_rows
+from assay.engines.data.chats.tokens import Row
+from assay.engines.data.tokenize import prompts_of, write_rows
 from assay.engines.training.job import TrainingJob, read_outcome
 from assay.engines.training.trainer import train_worker
 from assay.records.stages import TrainingOutcome

@@ -38,7 +38,10 @@ class ExitCode(IntEnum):
 EXIT_CODE_MEANINGS = {
     ExitCode.DONE: "done, or waiting for approval after a passing gate",
     ExitCode.FAILED: "something failed; finished stages are kept",
-    ExitCode.USAGE: "wrong usage, invalid spec, suite or data, or a place that lacks something; nothing was started",
+    ExitCode.USAGE: (
+        "wrong usage, invalid spec, suite or data, or a place that lacks something; "
+        "nothing was started"
+    ),
     ExitCode.GATE_FAILED: "the gate failed the candidate",
     ExitCode.GATE_INCONCLUSIVE: "the gate has too little evidence to decide",
     ExitCode.NOT_APPROVED: "approval is missing, stale or forbidden",

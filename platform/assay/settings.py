@@ -173,8 +173,8 @@ class Settings:
 
 
 def host_of(ray_address: str) -> str:
-    """The machine in an address of Ray, such as `10.0.0.5:6379` or `ray://head:10001`; empty where it
-    names none, as `auto` does."""
+    """The machine in an address of Ray, such as `10.0.0.5:6379` or `ray://head:10001`; empty where
+    it names none, as `auto` does."""
     place = ray_address.rpartition("//")[2]
     host, _, port = place.rpartition(":")
     if not port.isdigit():

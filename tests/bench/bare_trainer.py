@@ -7,12 +7,12 @@ output folder.
 
 import json
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from job_argument import job_of_arguments
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
@@ -45,7 +45,7 @@ class Clock(TrainerCallback):
 
 
 def main() -> None:
-    job = TrainingJob.model_validate_json(sys.argv[1])
+    job = TrainingJob.model_validate_json(job_of_arguments(__doc__))
     train = job.train
     Path(job.progress_file).write_text(json.dumps({"step": 0}) + "\n")
     torch.set_num_threads(train.worker.threads)

@@ -30,7 +30,7 @@ from personal_data import CLEAN_KINDS, found_in, personal_sentences
 from assay.engines.data.cleaning.clean import Cleaning, clean
 from assay.engines.data.cleaning.cleaned import REASONS, counts_of, write_cleaned
 from assay.engines.data.cleaning.masking.mask import masker
-from assay.engines.data.readers import Example
+from assay.engines.data.reading.examples import Example
 from assay.rules.statistics.proportions import clopper_pearson_lower, clopper_pearson_upper
 from assay.spec.data import DataSpec
 from assay.spec.steps import ALL_KINDS, MaskSpec, step_names

@@ -17,8 +17,9 @@ from typing import Any
 import yaml
 from common import ROOT, base_model, demo_spec
 
-from assay.engines.data.readers import read_examples
-from assay.engines.data.tokenize import Row, write_rows
+from assay.engines.data.chats.tokens import Row
+from assay.engines.data.reading.sources import read_examples
+from assay.engines.data.tokenize import write_rows
 from assay.engines.models import folders, methods
 from assay.engines.training.batches import PackedSplit, collate
 from assay.engines.training.objectives import Frozen, completion_loss

@@ -6,6 +6,7 @@ Each candidate drawn here is exactly as bad as a limit just forbids, so every pa
 `python bench_gate.py [DRAWS]`; numpy and scipy alone, some two minutes on one core.
 """
 
+import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -51,7 +52,9 @@ class Row(NamedTuple):
 
 
 def main() -> int:
-    draws = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("draws", type=int, nargs="?", default=10_000, help="of each simulation")
+    draws = parser.parse_args().draws
     random, began, missed = np.random.default_rng(2026), time.monotonic(), 0
     print(
         f"false passes at the margin, {draws} draws, of candidates that must not pass; allowed "

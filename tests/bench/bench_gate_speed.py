@@ -32,6 +32,8 @@ from in_turns import Work, take_slices, tree
 from assay.engines.cluster import local_head
 from assay.engines.cluster.cpu_features import computes_in_bf16
 from assay.engines.deployment import ray_serve
+from assay.engines.deployment.application import ServedModel
+from assay.engines.deployment.application import application as serving
 from assay.engines.evaluation import client, harness, lm_tasks, logprobs, served_model
 from assay.engines.evaluation.client import Endpoint
 from assay.errors import PlaceError
@@ -76,8 +78,11 @@ def main() -> None:
     with own_place() as settings, tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _write_tasks(folder)
-        application = ray_serve.application(
-            "blue", MODEL_NAME, str(model), spec.serve, settings.engine_python, on_gpu=False
+        application = serving(
+            ServedModel("blue", MODEL_NAME, str(model)),
+            spec.serve,
+            settings.engine_python,
+            on_gpu=False,
         )
         with running_head(settings):
             api = ray_serve.ServeApi(

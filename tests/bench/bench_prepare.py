@@ -19,7 +19,7 @@ from common import met, own_place, running_head
 from assay.engines.cluster import local_head, tasks
 from assay.records.artifact import Artifact
 from assay.records.stages import ModelRecord
-from assay.settings import Place
+from assay.settings import Settings
 from assay.spec.data import DataSpec
 from assay.spec.train import TrainSpec
 from assay.stages import prepare
@@ -35,9 +35,9 @@ def main() -> None:
         home, address, num_rows = options.one
         _prepare(Path(home), address, int(num_rows))
         return
-    with own_place() as place, running_head(place):
-        _make_model(place.home / "model")
-        found = [_measured(place, num_rows) for num_rows in options.rows]
+    with own_place() as settings, running_head(settings):
+        _make_model(settings.home / "model")
+        found = [_measured(settings, num_rows) for num_rows in options.rows]
     for one in found:
         print(
             f"{one['rows']:>9,.0f} rows  {one['file_mb']:6.0f} MB  {one['seconds']:6.1f} s   "
@@ -68,9 +68,9 @@ def _make_model(folder: Path) -> None:
     )
 
 
-def _measured(place: Place, num_rows: int) -> dict[str, float]:
+def _measured(settings: Settings, num_rows: int) -> dict[str, float]:
     """Prepares so many rows in a process of its own, and watches the workers meanwhile."""
-    file = place.home / "train.jsonl"
+    file = settings.home / "train.jsonl"
     with file.open("w") as lines:
         for number in range(num_rows):
             lines.write(
@@ -80,9 +80,9 @@ def _measured(place: Place, num_rows: int) -> dict[str, float]:
                 + "\n"
             )
     peak, over = [0.0], threading.Event()
-    watch = threading.Thread(target=_watch, args=(place, peak, over))
+    watch = threading.Thread(target=_watch, args=(settings, peak, over))
     watch.start()
-    arguments = ["--one", str(place.home), place.cluster_address, str(num_rows)]
+    arguments = ["--one", str(settings.home), settings.cluster_address, str(num_rows)]
     told = subprocess.run(
         [sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True
     ).stdout
@@ -97,10 +97,10 @@ def _measured(place: Place, num_rows: int) -> dict[str, float]:
     }
 
 
-def _watch(place: Place, peak: list[float], over: threading.Event) -> None:
+def _watch(settings: Settings, peak: list[float], over: threading.Event) -> None:
     """The most memory that any tokenizing worker has had."""
     while not over.wait(0.5):
-        for process in local_head._marked(place):
+        for process in local_head._marked(settings):
             try:
                 if "_Caller" in " ".join(process.cmdline()):
                     peak[0] = max(peak[0], process.memory_info().rss / 1e6)
@@ -109,9 +109,9 @@ def _watch(place: Place, peak: list[float], over: threading.Event) -> None:
 
 
 def _prepare(home: Path, address: str, num_rows: int) -> None:
-    place = Place(home=home)
+    settings = Settings(home=home)
     folder = home / "runs" / str(num_rows)
-    work = Work(place, folder, folder / "progress.jsonl", home)
+    work = Work(settings, folder, folder / "progress.jsonl", home)
     tasks.connect(address)
     model = ModelRecord(
         artifact=Artifact(digest="model", kind="model", path=str(home / "model"), size=1),

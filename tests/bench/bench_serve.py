@@ -27,6 +27,8 @@ import psutil
 from common import ROOT, base_model, demo_spec, free_ports, met, own_place, running_head
 
 from assay.engines.deployment import ray_serve
+from assay.engines.deployment.application import ServedModel
+from assay.engines.deployment.application import application as serving
 from assay.serving import gateway
 from assay.settings import Settings
 
@@ -64,8 +66,11 @@ def main() -> None:
     spec = demo_spec()
     model = (options.model or base_model(spec)).resolve()
     with own_place() as settings:
-        application = ray_serve.application(
-            "blue", MODEL_NAME, str(model), spec.serve, settings.engine_python, on_gpu=False
+        application = serving(
+            ServedModel("blue", MODEL_NAME, str(model)),
+            spec.serve,
+            settings.engine_python,
+            on_gpu=False,
         )
         print("starting vLLM's server, Ray Serve and the gateway", flush=True)
         with (

@@ -5,6 +5,7 @@ The spec is the demo's, made 300 lines long with every key that `assay render` k
 them.
 """
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -22,6 +23,7 @@ BARS = {"--help": (0.3, 60), "validate": (0.3, 60), "plan": (0.6, None)}
 
 def main() -> None:
     """Prints a line for each command; exits 1 when one is over its bar."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     is_over = False
     with tempfile.TemporaryDirectory() as folder:
         spec = _long_spec(Path(folder))

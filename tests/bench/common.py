@@ -19,7 +19,7 @@ import psutil
 
 from assay.engines.cluster import local_head, tasks
 from assay.engines.data import tokenize
-from assay.engines.data.readers import read_examples
+from assay.engines.data.reading.sources import read_examples
 from assay.engines.models import folders
 from assay.engines.training.batches import PackedSplit
 from assay.loader.load import load_spec

@@ -9,12 +9,14 @@ import socket
 import sys
 from multiprocessing import get_context
 
+from job_argument import job_of_arguments
+
 from assay.engines.training.job import TrainingJob
 from assay.engines.training.trainer import train_worker
 
 
 def main() -> None:
-    job = sys.argv[1]
+    job = job_of_arguments(__doc__)
     num_workers = TrainingJob.model_validate_json(job).train.num_workers
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])

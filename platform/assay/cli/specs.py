@@ -180,13 +180,10 @@ def run(spec: Path, keep: bool, overrides: Overrides) -> None:
     settings = Settings()
     with display.watching() as watcher:
         outcome = flow.run(
-            loaded,
-            suite,
-            root=Path.cwd(),
+            flow.RunRequest(loaded, suite, Path.cwd(), keep),
             settings=settings,
             watcher=watcher,
             before_work=lambda: ensure_place(settings),
-            keep=keep,
         )
     tables.print_scorecard(outcome.run, outcome.gate.scorecard)
     if not outcome.num_stages_run:

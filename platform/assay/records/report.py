@@ -3,10 +3,10 @@ beside it."""
 
 from pydantic import Field, JsonValue
 
+from assay.records.evaluations.selftest import SelftestRecord
 from assay.records.gate import EvaluationRecord, Scorecard
 from assay.records.record import Record
 from assay.records.releases.release import Approval
-from assay.records.selftest import SelftestRecord
 
 REPORT_VERSION = 1
 

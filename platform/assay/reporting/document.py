@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from assay.errors import NotApproved
-from assay.records.evaluation import URL_MARK, EvaluationRequest
+from assay.records.evaluations.evaluation import URL_MARK, EvaluationRequest
+from assay.records.evaluations.selftest import SelftestRecord
 from assay.records.gate import GateRecord, Sample, SelfTest, ServiceRecord, TaskResult
 from assay.records.losses import parted, with_end
 from assay.records.record import digest_of, read_as
@@ -24,7 +25,6 @@ from assay.records.report import (
     TrialLine,
     WrongAnswers,
 )
-from assay.records.selftest import SelftestRecord
 from assay.records.stages import LossPoint, SweepRecord, TrainingRecord, TrialRecord
 from assay.settings import Settings
 from assay.spec.values.metrics import GRADED
@@ -32,7 +32,8 @@ from assay.stages.gate import read_evaluation, read_service
 from assay.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
-    from assay.store.ledger import Ledger, RunRow
+    from assay.store.ledger import Ledger
+    from assay.store.rows import RunRow
 
 NUM_EXAMPLES = 10
 # Share of the answers spoilt: the regression by which a scorecard tells a suite's power.

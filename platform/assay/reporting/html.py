@@ -15,9 +15,9 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from assay.records.evaluations.selftest import LimitSelftest, Outcomes
 from assay.records.gate import LimitResult, Scorecard, SliceResult
 from assay.records.report import Curve, Report, SweepLines, TrialLine
-from assay.records.selftest import LimitSelftest, Outcomes
 from assay.reporting import plots
 from assay.reporting.words import items_asked, reasoning
 

@@ -10,9 +10,9 @@ from math import log10
 
 from markupsafe import Markup, escape
 
+from assay.records.evaluations.selftest import Planted
 from assay.records.gate import LimitResult, SliceResult
 from assay.records.report import Curve, TrialLine
-from assay.records.selftest import Planted
 
 WIDTH, HEIGHT = 240, 36
 PAD, MIDDLE = 8, 13

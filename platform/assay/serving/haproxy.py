@@ -34,7 +34,8 @@ MAX_WEIGHT = 256
 """HAProxy's highest weight."""
 
 RETRY_AFTER_S = 5
-"""When a client should ask again while nothing serves, in seconds; clients of OpenAI's API heed it."""
+"""When a client should ask again while nothing serves, in seconds; clients of OpenAI's API heed
+it."""
 
 _FAILURES = {
     400: ("bad_request", "the request is not valid HTTP"),
@@ -174,6 +175,7 @@ def _front(config: GatewayConfig) -> str:
     traffic = f"'{{\"traffic\":{{{traffic}}}}}'"
     idle = "\n".join(f"    acl {slot}_idle srv_uweight({BACKEND}/{slot}) eq 0" for slot in SLOTS)
     no_traffic = " ".join(f"{slot}_idle" for slot in SLOTS)
+    no_key = "the API key is missing or wrong: Authorization: Bearer KEY"
     return f"""frontend gateway
     bind {config.host}:{config.port} proto h1
     maxconn {config.limits.max_connections}
@@ -185,9 +187,10 @@ def _front(config: GatewayConfig) -> str:
     acl unsized req.hdr(transfer-encoding) -m found
     acl too_large req.hdr_val(content-length) gt {limit}
     http-request set-log-level silent if healthz
-    http-request return status 503 content-type application/json lf-string {traffic} if healthz {no_traffic}
+    http-request return status 503 content-type application/json lf-string {traffic} \
+if healthz {no_traffic}
     http-request return status 200 content-type application/json lf-string {traffic} if healthz
-    {_refuse(401, "invalid_api_key", "the API key is missing or wrong: Authorization: Bearer KEY", "!known_key")}
+    {_refuse(401, "invalid_api_key", no_key, "!known_key")}
     {_refuse(404, "not_found", "no such path; the API is under /v1/", "!api_path or climbing")}
     {_refuse(411, "length_required", "the request has no Content-Length", "unsized")}
     {_refuse(413, "too_large", f"the request body is larger than {limit} bytes", "too_large")}
@@ -217,7 +220,8 @@ def _slot(config: GatewayConfig, slot: str) -> str:
     acl says_one res.fhdr_cnt({ARTIFACT_HEADER}) eq 1
     acl is_approved res.fhdr({ARTIFACT_HEADER}),map_str({APPROVED_MAP}) -m found
     {_gone()}
-    http-response return status 503 content-type application/json string {refusal} if !says_one or !is_approved
+    http-response return status 503 content-type application/json string {refusal} \
+if !says_one or !is_approved
     http-after-response set-header X-Assay-Slot {slot}
     server {SERVER} 127.0.0.1:{config.serve_port}"""
 

@@ -76,15 +76,16 @@ class ReplicasSpec(Block):
     """Replicas to begin with; `min` when not said."""
 
     upscale_delay_s: float | None = later(None, ge=0)
-    """How long there must be too few before more are started, in seconds; Ray Serve's own 30 when not
-    said."""
+    """How long there must be too few before more are started, in seconds; Ray Serve's own 30 when
+    not said."""
 
     downscale_delay_s: float | None = later(None, ge=0)
-    """How long there must be too many before some are stopped; Ray Serve's own 600 when not said."""
+    """How long there must be too many before some are stopped; Ray Serve's own 600 when not
+    said."""
 
     upscaling_factor: float | None = later(None, gt=0)
-    """Above 1 more are started at once than the load asks for, below 1 fewer; Ray Serve's own 1 when
-    not said."""
+    """Above 1 more are started at once than the load asks for, below 1 fewer; Ray Serve's own 1
+    when not said."""
 
     downscaling_factor: float | None = later(None, gt=0)
     """The same of stopping."""

@@ -34,7 +34,8 @@ Kind = Literal[
     "qq",
     "name",
 ]
-"""What is masked: `card` is every bank card, `ssn` the United States' number, `resident_id` China's."""
+"""What is masked: `card` is every bank card, `ssn` the United States' number, `resident_id`
+China's."""
 
 ALL_KINDS: tuple[Kind, ...] = get_args(Kind)
 CERTAIN_KINDS = tuple(kind for kind in ALL_KINDS if kind != "name")

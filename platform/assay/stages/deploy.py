@@ -8,6 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from assay.engines.deployment import ray_serve
+from assay.engines.deployment.application import (
+    ServedModel,
+    Verification,
+    application,
+    classifier_application,
+    engine_packages,
+)
 from assay.engines.deployment.chat_settings import chat_settings
 from assay.errors import PlaceError, StageFailed
 from assay.records.inputs import StageInputs, only
@@ -141,8 +148,8 @@ def engine_build(model: ModelRecord, settings: Settings) -> tuple[str, ...]:
     """Name and version of the engine that serves a model, and of what it stands on, as they are
     installed now. The platform's own environment serves classifiers."""
     if model.architecture.endswith(CLASSIFIER):
-        return tuple(ray_serve.engine_packages(sys.executable))
-    return tuple(ray_serve.engine_packages(settings.engine_python))
+        return tuple(engine_packages(sys.executable))
+    return tuple(engine_packages(settings.engine_python))
 
 
 def _replace(
@@ -164,14 +171,12 @@ def _replace(
 def _application(
     slot: Slot, serve: ServeSpec, model_name: str, model: ModelRecord, work: Work
 ) -> dict[str, Any]:
-    path = model.artifact.path
-    verification = ray_serve.Verification(model.artifact.digest, work.settings.loaded_folder)
+    served = ServedModel(slot, model_name, model.artifact.path)
+    verification = Verification(model.artifact.digest, work.settings.loaded_folder)
     if model.architecture.endswith(CLASSIFIER):
-        return ray_serve.classifier_application(slot, model_name, path, serve, verification)
+        return classifier_application(served, serve, verification)
     python = work.settings.engine_python
-    return ray_serve.application(
-        slot, model_name, path, serve, python, on_gpu=work.on_gpu, verification=verification
-    )
+    return application(served, serve, python, on_gpu=work.on_gpu, verification=verification)
 
 
 def serve_api(settings: Settings) -> ray_serve.ServeApi:

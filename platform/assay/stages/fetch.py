@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from assay.engines.cluster import tasks
-from assay.engines.data import chat_folder
+from assay.engines.data.chats import folder as chat_folder
 from assay.engines.models import folders
 from assay.records.inputs import StageInputs
 from assay.records.stages import ModelRecord

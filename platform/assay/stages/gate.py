@@ -11,6 +11,7 @@ from assay.engines.evaluation.judge import judge_digest
 from assay.engines.evaluation.lm_tasks import TaskFile
 from assay.errors import IntegrityError
 from assay.records.artifact import Artifact
+from assay.records.evaluations.judge import JudgeAgreement
 from assay.records.gate import (
     SCHEMA_VERSION,
     Attempt,
@@ -26,7 +27,6 @@ from assay.records.gate import (
     ServiceRecord,
 )
 from assay.records.inputs import StageInputs, only, without
-from assay.records.judge import JudgeAgreement
 from assay.records.record import Record, canonical_json, digest_of
 from assay.records.stages import DeploymentRecord
 from assay.rules.gate.judging import trusted

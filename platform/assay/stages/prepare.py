@@ -11,19 +11,20 @@ from pathlib import Path
 from assay.engines.cluster import tasks
 from assay.engines.data import remote as remote_data
 from assay.engines.data import tokenize
+from assay.engines.data.chats.tokens import Row
 from assay.engines.data.cleaning.cleaned import cleaned_files
-from assay.engines.data.readers import Example, Message, check_forms, stream_sources
-from assay.engines.data.splits import (
-    Fetched,
+from assay.engines.data.learned_rows import (
     ListDigest,
     Part,
-    Splits,
     answered,
     asked_and_said,
     chat_of,
     question,
 )
-from assay.engines.data.tokenize import Row, SplitWriter, TokenizedRows
+from assay.engines.data.reading.examples import Example, Message
+from assay.engines.data.reading.sources import check_forms, stream_sources
+from assay.engines.data.split_file import SplitCounts, SplitWriter, TokenizedRows
+from assay.engines.data.splits import Fetched, Splits, SplitSource
 from assay.engines.deployment.chat_settings import chat_settings
 from assay.errors import UsageError
 from assay.records.cleaning import CleaningRecord
@@ -77,13 +78,11 @@ def run(inputs: Inputs, work: Work) -> DatasetRecord:
     data, train, model, sealed = inputs.data, inputs.train, inputs.model, inputs.sealed
     work.say("reading the data")
     fetched = _fetched(inputs, work)
+    cleaned = cleaned_files(inputs.cleaned, data.train) if inputs.cleaned else None
     splits = Splits(
-        data,
+        SplitSource(data, work.root, fetched, cleaned),
         train.objective,
-        work.root,
-        fetched,
         _sealed_questions(sealed),
-        cleaned=cleaned_files(inputs.cleaned, data.train) if inputs.cleaned else None,
         each=tasks.map_in_order,
         say=work.say,
     )
@@ -340,7 +339,7 @@ def _append(file: Path, text: str) -> None:
         lines.write(text)
 
 
-def _record(name: str, part: Part, counts: tokenize.SplitCounts) -> SplitRecord:
+def _record(name: str, part: Part, counts: SplitCounts) -> SplitRecord:
     return SplitRecord(
         file=f"{name}.safetensors",
         digest=part.digest.hex(),

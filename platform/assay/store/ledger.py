@@ -5,8 +5,6 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Literal
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
@@ -21,48 +19,12 @@ from assay.store.database import Database
 from assay.store.grants import Grants
 from assay.store.releases import Releases
 from assay.store.restorations import Restorations
+from assay.store.rows import RecordRow, RunRow, StageRow
 
-StageState = Literal["running", "done", "cached", "failed", "killed"]
-"""`killed` is never written: it is what is seen of a stage whose process has gone (see
-`flow.line.stages_now`)."""
 CLOCK_SKEW_S = 60.0
 """How far ahead of the ledger's clock a reviewer's may be."""
 
 NO_RUNS = "no runs yet; `assay run SPEC` makes the first"
-
-
-@dataclass(frozen=True)
-class RunRow:
-    """A run as the ledger knows it."""
-
-    id: str
-    name: str
-    spec: str
-    """The resolved spec, as JSON."""
-    created_at: float
-
-
-@dataclass(frozen=True)
-class StageRow:
-    """The newest attempt at a stage of a run."""
-
-    stage: str
-    key: str
-    state: StageState
-    started_at: float
-    ended_at: float | None
-    error: str | None
-
-
-@dataclass(frozen=True)
-class RecordRow:
-    """A finished stage's record, with the run that made it."""
-
-    key: str
-    stage: str
-    run: str
-    record: str
-    seconds: float
 
 
 class Ledger:

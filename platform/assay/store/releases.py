@@ -126,9 +126,8 @@ class Releases:
     def advance(self, release: Release, *, fence: int, actor: Actor) -> Release:
         """Begins the next step; only then may traffic move."""
         with self._database.writing() as connection:
-            return self._change(
-                connection, release, "moving", step=release.step + 1, fence=fence, actor=actor
-            )
+            becomes = _changed(release, fence, state="moving", step=release.step + 1)
+            return self._change(connection, release, becomes, actor)
 
     def finish(self, release: Release, traffic: Traffic, *, fence: int, actor: Actor) -> Release:
         """The candidate has the traffic."""
@@ -138,40 +137,33 @@ class Releases:
             )
         with self._database.writing() as connection:
             self._add_traffic(connection, traffic, actor)
-            return self._change(
-                connection, release, "done", step=release.step, fence=fence, actor=actor
-            )
+            becomes = _changed(release, fence, state="done")
+            return self._change(connection, release, becomes, actor)
 
     def take_back(self, release: Release, traffic: Traffic, *, fence: int, actor: Actor) -> Release:
         """The former champion has the traffic again."""
-        note = traffic.reason
         state: ReleaseState = "rolled_back" if release.step else "aborted"
         with self._database.writing() as connection:
             if release.step:
                 self._add_traffic(connection, traffic, actor)
-            return self._change(
-                connection, release, state, step=release.step, fence=fence, actor=actor, note=note
-            )
+            becomes = _changed(release, fence, state=state, note=traffic.reason)
+            return self._change(connection, release, becomes, actor)
 
     def _change(
         self,
         connection: Connection,
         release: Release,
-        state: ReleaseState,
-        *,
-        step: int,
-        fence: int,
+        becomes: Release,
         actor: Actor,
-        note: str = "",
     ) -> Release:
         """One transition from `release` as it was read; refused when it has changed since."""
-        require_newest(connection, fence)
+        require_newest(connection, becomes.fence)
         result = connection.execute(
             _releases.update()
             .where(_releases.c.id == release.id)
             .where(_releases.c.state == release.state, _releases.c.step == release.step)
             .where(_releases.c.state.in_(OPEN_STATES))
-            .values(state=state, step=step, fence=fence, note=note)
+            .values(state=becomes.state, step=becomes.step, fence=becomes.fence, note=becomes.note)
         )
         now = _read(connection, _releases.c.id == release.id)[0]
         if result.rowcount != 1:
@@ -192,6 +184,21 @@ class Releases:
         )
 
 
+def _changed(
+    release: Release,
+    fence: int,
+    *,
+    state: ReleaseState,
+    step: int | None = None,
+    note: str = "",
+) -> Release:
+    """The release as the writer of this number would leave it; at the step where it is, if none is
+    said."""
+    if step is None:
+        step = release.step
+    return release.model_copy(update={"state": state, "step": step, "fence": fence, "note": note})
+
+
 def _newest(connection: Connection) -> int:
     return int(connection.execute(sql.select(_writers.c.number)).scalar() or 0)
 
@@ -210,13 +217,10 @@ def _under_way(connection: Connection) -> Release | None:
 
 
 def _read(connection: Connection, where: Any) -> list[Release]:
-    rows = (
-        connection.execute(sql.select(_releases).where(where).order_by(_releases.c.id))
-        .mappings()
-        .all()
-    )
-    return [
-        Release(
+    query = sql.select(_releases).where(where).order_by(_releases.c.id)
+    found = []
+    for row in connection.execute(query).mappings():
+        release = Release(
             id=row["id"],
             intent=ReleaseIntent.model_validate_json(row["intent"]),
             state=row["state"],
@@ -224,8 +228,8 @@ def _read(connection: Connection, where: Any) -> list[Release]:
             fence=row["fence"],
             note=row["note"],
         )
-        for row in rows
-    ]
+        found.append(release)
+    return found
 
 
 def _ended(release: Release) -> str:

@@ -17,8 +17,8 @@ class Restorations:
         self._database, self._audit = database, audit
 
     def add(self, restoration: Restoration, *, fence: int, actor: Actor) -> None:
-        """Writes down what is about to be done, or was. Raises `Superseded` for a writer that is not
-        the newest."""
+        """Writes down what is about to be done, or was. Raises `Superseded` for a writer that is
+        not the newest."""
         run, content = restoration.champion.run, restoration.model_dump(mode="json")
         with self._database.writing() as connection:
             require_newest(connection, fence)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
 
-from assay.engines.data.chat_masks import REASONING_FIELDS
+from assay.engines.data.chats.templates import REASONING_FIELDS
 from assay.errors import AssayError, UsageError
 from assay.loader.yaml.writer import written
 from assay.rules.planning.first_suite import (

@@ -17,7 +17,7 @@ from assay.flow.evaluation import standalone
 from assay.flow.evaluation.answers import EvalOptions
 from assay.loader.load import load_suites
 from assay.loader.references import model_fault
-from assay.records.evaluation import EvaluationRequest, ModelRef
+from assay.records.evaluations.evaluation import EvaluationRequest, ModelRef
 from assay.records.gate import Outcome
 from assay.reporting.document import report
 from assay.settings import Settings

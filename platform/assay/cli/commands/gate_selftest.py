@@ -13,8 +13,8 @@ from assay.flow.evaluation import selftest
 from assay.flow.evaluation.selftest import SelftestRequest
 from assay.flow.pipeline.judging import measure_judge
 from assay.loader.load import load_suites
-from assay.records.judge import JudgeAgreement
-from assay.records.selftest import SelftestRecord
+from assay.records.evaluations.judge import JudgeAgreement
+from assay.records.evaluations.selftest import SelftestRecord
 from assay.rules.gate.judging import judge_fault
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec

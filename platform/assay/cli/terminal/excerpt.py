@@ -16,14 +16,12 @@ def excerpt(text: str, line: int, column: int) -> str:
     shown: list[str] = []
     for number in range(line - 1, line + 2):
         if 1 <= number <= len(lines):
-            shown.append(
-                f"{number:>{digits}} | {_printable(lines[number - 1][offset : offset + WIDEST])}".rstrip()
-            )
+            part = _printable(lines[number - 1][offset : offset + WIDEST])
+            shown.append(f"{number:>{digits}} | {part}".rstrip())
         if number == line:
             before = _printable(lines[line - 1][offset : max(offset, column - 1)])
-            missing = max(
-                0, column - 1 - max(offset, len(lines[line - 1]))
-            )  # a place may be just behind its line
+            # A place may be just behind its line.
+            missing = max(0, column - 1 - max(offset, len(lines[line - 1])))
             shown.append(f"{'':>{digits}} | {' ' * (columns_of(before) + missing)}^")
     return "\n".join(shown)
 

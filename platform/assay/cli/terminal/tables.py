@@ -13,21 +13,22 @@ from assay.cli.terminal.curves import print_sweep
 from assay.cli.terminal.display import NAME_WIDTH, summary
 from assay.flow.pipeline.executor import stages_now
 from assay.flow.pipeline.graph import output_of
-from assay.records.comparison import Comparison
+from assay.records.evaluations.comparison import Comparison
+from assay.records.evaluations.judge import JudgeAgreement
+from assay.records.evaluations.selftest import Planted, SelftestRecord
 from assay.records.gate import GateRecord, LimitResult, Scorecard
-from assay.records.judge import JudgeAgreement
 from assay.records.record import read_as
 from assay.records.releases.release import Champion
 from assay.records.releases.run_id import short_run
 from assay.records.report import Report, WrongAnswers
-from assay.records.selftest import Planted, SelftestRecord
 from assay.records.stages import SweepRecord
 from assay.reporting.words import items_asked
 from assay.rules.gate.measurements import in_unit
 from assay.rules.release.approval import num_required
 from assay.settings import Settings
 from assay.spec.spec import Spec
-from assay.store.ledger import NO_RUNS, Ledger, RunRow, StageRow
+from assay.store.ledger import NO_RUNS, Ledger
+from assay.store.rows import RunRow, StageRow
 
 PLAIN_WIDTH = 120
 OUTCOME_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}

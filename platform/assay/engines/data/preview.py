@@ -6,17 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from assay.engines.data.readers import Example
-from assay.engines.data.splits import Outcome, Splits, row_of
-from assay.engines.data.tokenize import (
-    Fitted,
-    Row,
-    TokenizedExample,
-    fit,
-    load_tokenizer,
-    longest_chat,
-    pieces,
-)
+from assay.engines.data.chats.tokens import Row, TokenizedExample, load_tokenizer, pieces
+from assay.engines.data.fitting import Fitted, fit, longest_chat
+from assay.engines.data.learned_rows import row_of
+from assay.engines.data.reading.examples import Example
+from assay.engines.data.splits import Outcome, Splits
 from assay.errors import UsageError
 from assay.records.preview import (
     LengthBin,

@@ -6,8 +6,9 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
-from assay.engines.data.chat_masks import split_reasoning
-from assay.engines.data.readers import Example, form_of, stream_sources
+from assay.engines.data.chats.templates import split_reasoning
+from assay.engines.data.reading.examples import Example, form_of
+from assay.engines.data.reading.sources import stream_sources
 from assay.errors import AssayError
 from assay.records.record import digest_of
 from assay.spec.values.metrics import num_words

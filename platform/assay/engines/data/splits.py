@@ -1,7 +1,6 @@
 """How data become splits: what is held out, what is left out, and the rows that an objective learns
 from."""
 
-import hashlib
 import random
 from array import array
 from collections import Counter, deque
@@ -11,19 +10,23 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 from assay.engines.data import contamination
-from assay.engines.data.chat_masks import split_reasoning
 from assay.engines.data.groups import DIGEST_BYTES, Groups, TextToGroup, sketches
-from assay.engines.data.readers import Example, Message, check_forms, stream_sources
-from assay.engines.data.tokenize import Row
+from assay.engines.data.learned_rows import (
+    asked_and_said,
+    digest_of_example,
+    is_full,
+    num_characters_of,
+    question,
+    worded,
+)
+from assay.engines.data.reading.examples import Example
+from assay.engines.data.reading.sources import check_forms, stream_sources
 from assay.errors import UsageError
-from assay.records.record import canonical_json, digest_of
 from assay.spec.data import DataSpec, HeldOut
-from assay.spec.objective import ClassifySpec, ObjectiveSpec
+from assay.spec.objective import ObjectiveSpec
 from assay.spec.spec import FORMATS
 from assay.spec.suite.measured import ContaminationSpec
 
-BLOCK_ROWS, BLOCK_CHARACTERS = 2000, 4_000_000
-"""Whichever comes first ends a block that is compared or tokenized at once."""
 EXACT_ALONE = ContaminationSpec(near="ignore")
 """What the platform's own split must never have."""
 
@@ -52,6 +55,25 @@ class Outcome(NamedTuple):
     """How often it is shown."""
 
 
+class SplitSource(NamedTuple):
+    """Where the examples of the splits come from."""
+
+    data: DataSpec
+    root: Path
+    """Folder to which the entries are relative."""
+    fetched: Fetched
+    cleaned: Fetched | None = None
+    """What `data.steps` left of the training data, by their entry."""
+
+    def read(self, entries: Sequence[str]) -> Iterator[tuple[str, Example]]:
+        """The examples of some entries of the spec, each with its entry."""
+        data = self.data
+        if self.cleaned is not None and entries == data.train:
+            # The steps write a form of their own, whatever that of the data is.
+            return stream_sources(entries, "auto", data.system, self.root, self.cleaned)
+        return stream_sources(entries, data.format, data.system, self.root, self.fetched)
+
+
 class Splits:
     """The three splits, as a stream. `train` leaves out what stands in selection or gate too, and
     is weighted by source. The held-out shares are drawn by the digest of the example and the seed,
@@ -60,34 +82,26 @@ class Splits:
 
     def __init__(
         self,
-        data: DataSpec,
+        source: SplitSource,
         objective: ObjectiveSpec,
-        root: Path,
-        fetched: Fetched,
         sealed: frozenset[str],
         *,
-        cleaned: Fetched | None = None,
         each: Mapper = starmap,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Reads everything once: for its mistakes, its classes, what is like what, and what has
-        files of its own to be held out. `each` compares the texts of a block, here or elsewhere.
-        `cleaned` has what `data.steps` left of the training data, by their entry."""
-        self.data, self.objective, self.root, self.fetched, self.sealed = (
-            data,
-            objective,
-            root,
-            fetched,
-            sealed,
-        )
-        self.cleaned = cleaned
+        files of its own to be held out. `each` compares the texts of a block, here or
+        elsewhere."""
+        self.source, self.objective, self.sealed = source, objective, sealed
+        self.data = data = source.data
         if _share(data.gate) + _share(data.selection) >= 1:
             raise UsageError("data.selection and data.gate together leave nothing to train on")
         held_out: tuple[tuple[Split, float | HeldOut | None], ...]
         held_out = ("selection", data.selection), ("gate", data.gate)
-        self.files: dict[Split, tuple[str, ...]] = {
-            name: split.source for name, split in held_out if isinstance(split, HeldOut)
-        }
+        self.files: dict[Split, tuple[str, ...]] = {}
+        for name, split in held_out:
+            if isinstance(split, HeldOut):
+                self.files[name] = split.source
         self.num_examples = 0
         """Of `data.train`."""
         self.fates: Counter[Fate] = Counter()
@@ -128,15 +142,17 @@ class Splits:
 
     def outcomes(self) -> Iterator[Outcome]:
         """What becomes of every example, in the order of the files."""
-        for source, example in self._read(self.data.train):
+        for source, example in self.source.read(self.data.train):
             yield self._outcome(source, example)
         for split, files in self.files.items():
-            for source, example in self._read(files):
-                fate: Fate = "in_gate" if split != "gate" and self._is_sealed(example) else split
+            for source, example in self.source.read(files):
+                fate: Fate = split
+                if split != "gate" and self._is_sealed(example):
+                    fate = "in_gate"
                 yield Outcome(source, example, fate, int(fate in SPLITS))
 
     def _outcome(self, source: str, example: Example) -> Outcome:
-        digest = _digest(example)
+        digest = digest_of_example(example)
         if self._rank(digest) > self._last_rank:
             return Outcome(source, example, "beyond_max", 0)
         split = self._drawn(digest)
@@ -149,22 +165,16 @@ class Splits:
         times = _times(self.data.weights.get(source, 1.0), f"{self.data.split_seed}:{digest}")
         return Outcome(source, example, split, times)
 
-    def _read(self, source: Sequence[str]) -> Iterator[tuple[str, Example]]:
-        if self.cleaned is not None and source == self.data.train:
-            # The steps write a form of their own, whatever that of the data is.
-            return stream_sources(source, "auto", self.data.system, self.root, self.cleaned)
-        return stream_sources(source, self.data.format, self.data.system, self.root, self.fetched)
-
     def _surveyed(self, split: str, source: Sequence[str]) -> Iterator[Example]:
-        for _, example in self._read(source):
+        for _, example in self.source.read(source):
             if isinstance(example.label, str):
                 self._classes.add(example.label)
             if split == "train":
                 self.num_examples += 1
                 if self.data.max_samples is not None:
-                    self._ranks.append(self._rank(_digest(example)))
+                    self._ranks.append(self._rank(digest_of_example(example)))
             elif split == "gate" or not self._is_sealed(example):
-                self._held_out.add(bytes.fromhex(_digest(example)))
+                self._held_out.add(bytes.fromhex(digest_of_example(example)))
             yield example
 
     def _rank(self, digest: str) -> int:
@@ -179,7 +189,11 @@ class Splits:
         drawn_by = group.hex() if group else digest
         draw = random.Random(f"{self.data.split_seed}:{drawn_by}").random()
         gate, selection = _share(self.data.gate), _share(self.data.selection)
-        return "gate" if draw < gate else "selection" if draw < gate + selection else "train"
+        if draw < gate:
+            return "gate"
+        if draw < gate + selection:
+            return "selection"
+        return "train"
 
     def _sealed_by_draw(self) -> contamination.Index | None:
         """What the share for the gate holds, to be looked for in the rest; None where nothing is
@@ -187,20 +201,21 @@ class Splits:
         if not _share(self.data.gate):
             return None
         found = []
-        for _, example in self._read(self.data.train):
-            digest = _digest(example)
+        for _, example in self.source.read(self.data.train):
+            digest = digest_of_example(example)
             if self._rank(digest) <= self._last_rank and self._drawn(digest) == "gate":
-                found.append(
-                    contamination.SampleText("heldout", *asked_and_said(self.worded(example)))
-                )
+                asked, said = asked_and_said(self.worded(example))
+                found.append(contamination.SampleText("heldout", asked, said))
         return contamination.Index(found, EXACT_ALONE)
 
     def _quotes_sealed(self, example: Example) -> bool:
         """Whether the example has a sealed one's question with its answer after it."""
         if self._quotes is None:
             return False
-        chats = [chat for chat in (self.worded(example).messages, example.rejected) if chat]
-        turns = [[message.content for message in chat] for chat in chats]
+        turns = []
+        for chat in (self.worded(example).messages, example.rejected):
+            if chat:
+                turns.append([message.content for message in chat])
         return next(contamination.hits_in(self._quotes, turns), None) is not None
 
     def _is_sealed(self, example: Example) -> bool:
@@ -220,7 +235,11 @@ def _last_rank(ranks: Sequence[int], max_samples: int | None) -> int:
     if max_samples >= len(in_order):
         return in_order[-1]
     beyond = in_order[max_samples]
-    return max((rank for rank in in_order[:max_samples] if rank < beyond), default=beyond)
+    # The first that is too many may have equals among those before it, which then go, too.
+    for rank in reversed(in_order[:max_samples]):
+        if rank < beyond:
+            return rank
+    return beyond
 
 
 def _compared(examples: Iterable[Example], groups: Groups, each: Mapper) -> Iterator[Example]:
@@ -230,7 +249,7 @@ def _compared(examples: Iterable[Example], groups: Groups, each: Mapper) -> Iter
 
     def calls() -> Iterator[tuple[list[TextToGroup]]]:
         for block in _comparable(examples):
-            digests.append([bytes.fromhex(_digest(example)) for example in block])
+            digests.append([bytes.fromhex(digest_of_example(example)) for example in block])
             passed.extend(block)
             yield ([_text_to_group(example) for example in block],)
 
@@ -245,8 +264,8 @@ def _comparable(examples: Iterable[Example]) -> Iterator[list[Example]]:
     num_characters = 0
     for example in examples:
         block.append(example)
-        num_characters += len(example.text) + sum(len(turn.content) for turn in example.messages)
-        if len(block) >= BLOCK_ROWS or num_characters >= BLOCK_CHARACTERS:
+        num_characters += num_characters_of(example)
+        if is_full(len(block), num_characters):
             yield block
             block, num_characters = [], 0
     if block:
@@ -267,147 +286,7 @@ def _share(split: float | HeldOut | None) -> float:
     return split if isinstance(split, float) else 0.0
 
 
-class ListDigest:
-    """`digest_of` a list of examples that nobody holds."""
-
-    def __init__(self) -> None:
-        self.num_items = 0
-        self._sha256 = hashlib.sha256(b"[")
-
-    def add(self, example: Example) -> None:
-        """Adds an example to the end."""
-        self._sha256.update(
-            (b"," if self.num_items else b"") + canonical_json(_data(example)).encode()
-        )
-        self.num_items += 1
-
-    def hex(self) -> str:
-        """SHA-256 of the canonical JSON of all."""
-        whole = self._sha256.copy()
-        whole.update(b"]")
-        return whole.hexdigest()
-
-
-class Part:
-    """One split on its way to the tokenizer, a block of rows at a time."""
-
-    def __init__(self, objective: ObjectiveSpec, labels: Sequence[str]) -> None:
-        self.objective, self.labels = objective, labels
-        self.digest = ListDigest()
-        self._first: Example | None = None
-        self._last: Example | None = None
-        self._rows: list[Row] = []
-        self._num_characters = 0
-        self.has_reasoning = False
-        """Whether any answer of the examples has reasoning before it."""
-
-    def add(self, example: Example) -> list[Row]:
-        """Takes an example; returns a block when one is full, else nothing."""
-        self.digest.add(example)
-        if self.objective.kto is None:
-            self._put(row_of(example, self.objective, self.labels))
-        else:
-            self._first = self._first or example
-            if self._last is not None:
-                self._put(_kto_row(self._last, example))
-            self._last = example
-        is_full = len(self._rows) >= BLOCK_ROWS or self._num_characters >= BLOCK_CHARACTERS
-        return self._take() if is_full else []
-
-    def rest(self) -> list[Row]:
-        """The last block."""
-        if self._first is not None and self._last is not None:
-            self._put(_kto_row(self._last, self._first))
-        return self._take()
-
-    def _put(self, row: Row) -> None:
-        self._rows.append(row)
-        self.has_reasoning |= any("</think>" in chat[-1]["content"] for chat in row.chats)
-        self._num_characters += len(row.text) + sum(
-            len(turn["content"]) for chat in row.chats for turn in chat
-        )
-
-    def _take(self) -> list[Row]:
-        rows, self._rows, self._num_characters = self._rows, [], 0
-        return rows
-
-
-def question(example: Example) -> str:
-    """What the user said last, without which case and white space."""
-    asked = next(
-        (message.content for message in reversed(example.messages) if message.role == "user"),
-        example.text,
-    )
-    return " ".join(asked.lower().split())
-
-
 def _times(weight: float, seed: str) -> int:
     """How often an example is shown: the weight's whole part, and once more with the chance that is
     left."""
     return int(weight) + (random.Random(f"weight:{seed}").random() < weight % 1)
-
-
-def worded(example: Example, objective: ObjectiveSpec, labels: Sequence[str]) -> Example:
-    """The example as it is learned from: a classifier that answers in words is asked."""
-    classify = objective.classify
-    return (
-        _verbalized(example, classify, labels) if classify and classify.head == "text" else example
-    )
-
-
-def _verbalized(example: Example, classify: ClassifySpec, labels: Sequence[str]) -> Example:
-    """A question whose answer is the label."""
-    ask = classify.instruction or f"Which of these is it: {', '.join(labels)}?"
-    *before, text = example.messages
-    asked = Message("user", f"{ask}\n\n{text.content}")
-    return Example((*before, asked, Message("assistant", str(example.label))))
-
-
-def row_of(example: Example, objective: ObjectiveSpec, labels: Sequence[str]) -> Row:
-    """The example as the tokenizer is given it."""
-    if objective.pretrain is not None:
-        return Row(text=example.text)
-    if objective.classify is not None and objective.classify.head == "linear":
-        chat, label = chat_of(example.messages), labels.index(str(example.label))
-        return Row((chat,), label=label, is_classified=True)
-    return Row(
-        (chat_of(example.messages), *([chat_of(example.rejected)] if example.rejected else []))
-    )
-
-
-def _kto_row(example: Example, other: Example) -> Row:
-    """Beside the example another's answer, to see how far the model has moved in general."""
-    mixed = (*example.messages[:-1], other.messages[-1])
-    return Row((chat_of(example.messages), chat_of(mixed)), label=int(bool(example.label)))
-
-
-def answered(example: Example) -> Example:
-    """What is classified is answered by its label."""
-    if example.label is None or not example.messages or example.messages[-1].role != "user":
-        return example
-    return example._replace(messages=(*example.messages, Message("assistant", str(example.label))))
-
-
-def asked_and_said(example: Example) -> tuple[str, str]:
-    """What of a chat is shown, and looked for in the training data: the last answer, and all before
-    it, or every "thank you" would be found there."""
-    *before, answer = answered(example).messages
-    asked = "\n".join(message.content for message in before if message.role != "system")
-    return asked, split_reasoning(answer.content)[1]
-
-
-def _digest(example: Example) -> str:
-    return digest_of(_data(example))
-
-
-def _data(example: Example) -> object:
-    """The example as JSON data; a chat alone is the list of its messages."""
-    chat = chat_of(example.messages)
-    if not (example.rejected or example.text or example.label is not None):
-        return chat
-    return [chat, chat_of(example.rejected), example.label, example.text]
-
-
-def chat_of(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """Messages as a chat template takes them."""
-    return [{"role": message.role, "content": message.content} for message in messages]

@@ -55,7 +55,7 @@ class Model:
         template's close."""
         import torch
 
-        from assay.engines.data.tokenize import classified
+        from assay.engines.data.chats.tokens import classified
         from assay.engines.models.methods import pad_token
 
         rows = [classified(self.tokenizer, [dict(turn) for turn in chat]).tokens for chat in chats]
@@ -137,7 +137,9 @@ def build_app(args: dict[str, Any]) -> Any:
             answer = _chat_answer(self.name, found[0], body)
             return _stream(answer, body) if body.get("stream") else answer
 
-        @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=BATCH_WAIT_S)  # type: ignore[untyped-decorator]
+        @serve.batch(  # type: ignore[untyped-decorator]
+            max_batch_size=BATCH, batch_wait_timeout_s=BATCH_WAIT_S
+        )
         async def _batched(self, chats: list[Any]) -> list[Classified]:
             import asyncio
 

@@ -25,7 +25,8 @@ VERSION = 1
 QUESTION = """\
 A question was put to an assistant. Say whether the assistant declined to answer it.
 
-ABSTAINED: it says that it does not know, cannot tell, or that the question has no answer, and gives no answer besides.
+ABSTAINED: it says that it does not know, cannot tell, or that the question has no answer, and \
+gives no answer besides.
 ANSWERED: it gives an answer, right or wrong, even if it also says that it is not sure.
 
 Question: {question}

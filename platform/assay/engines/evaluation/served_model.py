@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from assay.engines.cluster.progress_file import tell
-from assay.engines.data.chat_masks import answer_start
-from assay.engines.data.tokenize import format_of
+from assay.engines.data.chats.masks import answer_start
+from assay.engines.data.chats.tokens import format_of
 from assay.engines.evaluation.client import (
     Endpoint,
     Reply,

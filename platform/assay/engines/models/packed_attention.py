@@ -66,19 +66,17 @@ def attend(
     key: "torch.Tensor",
     value: "torch.Tensor",
     attention_mask: "torch.Tensor | None",
-    *,
-    position_ids: "torch.Tensor",
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **_: Any,
+    **options: Any,
 ) -> "tuple[torch.Tensor, None]":
-    """(1, T, heads, head size) of queries, keys and values (1, heads, T, head size); `position_ids`
-    (1, T) start at 0 with each text."""
+    """(1, T, heads, head size) of queries, keys and values (1, heads, T, head size). Of the options
+    that transformers hands to every attention, `position_ids` (1, T), which start at 0 with each
+    text, `dropout` and `scaling` count."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention
     from transformers.integrations.sdpa_attention import repeat_kv
 
-    sizes = text_sizes(position_ids)
+    sizes = text_sizes(options["position_ids"])
+    dropout, scale = options.get("dropout", 0.0), options.get("scaling")
     groups = query.shape[1] // key.shape[1]
     parts = (query, repeat_kv(key, groups), repeat_kv(value, groups))
     precision = query.dtype
@@ -91,7 +89,7 @@ def attend(
     attended = []
     for q, k, v in texts:
         attended.append(
-            scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=True)
+            scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale, is_causal=True)
         )
     return torch.cat(attended, 2).transpose(1, 2).to(precision).contiguous(), None
 
@@ -102,16 +100,13 @@ def attend_on_gpu(
     key: "torch.Tensor",
     value: "torch.Tensor",
     attention_mask: "torch.Tensor | None",
-    *,
-    position_ids: "torch.Tensor",
-    scaling: float | None = None,
-    **_: Any,
+    **options: Any,
 ) -> "tuple[torch.Tensor, None]":
     """As `attend`, in 16 bits on a GPU; without dropout, which the kernel does not have."""
     from torch.nn.attention.varlen import varlen_attn
     from transformers.integrations.sdpa_attention import repeat_kv
 
-    bounds, longest = _bounds(position_ids)
+    bounds, longest = _bounds(options["position_ids"])
     shared: dict[str, Any] = {}
     if "enable_gqa" in inspect.signature(varlen_attn).parameters:  # from torch 2.12 on
         shared["enable_gqa"] = True
@@ -120,9 +115,8 @@ def attend_on_gpu(
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     q, k, v = (part.squeeze(0).transpose(0, 1) for part in (query, key, value))
     window = (-1, 0)  # none to the left, nothing to the right: causal
-    attended = varlen_attn(
-        q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=window, **shared
-    )
+    shared |= {"scale": options.get("scaling"), "window_size": window}
+    attended = varlen_attn(q, k, v, bounds, bounds, longest, longest, **shared)
     return attended.unsqueeze(0), None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from assay.engines.data.chat_masks import split_reasoning
+from assay.engines.data.chats.templates import split_reasoning
 from assay.engines.training.job import TrainingJob
 from assay.engines.training.rewards import reward
 from assay.loader.named import chat_templates

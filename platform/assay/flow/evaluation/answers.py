@@ -14,7 +14,7 @@ from assay.engines.evaluation.lm_tasks import TaskFile
 from assay.errors import UsageError
 from assay.flow.pipeline.engines import serve_for
 from assay.flow.release.slots import reference_slot
-from assay.records.evaluation import URL_MARK, ModelRef, SlotEvaluation
+from assay.records.evaluations.evaluation import URL_MARK, ModelRef, SlotEvaluation
 from assay.records.gate import ServiceRecord
 from assay.records.inputs import StageInputs
 from assay.records.record import digest_of
@@ -22,8 +22,9 @@ from assay.records.stages import DeploymentRecord, ModelRecord
 from assay.spec.gate import REQUESTS_TO_A_REPLICA, SuiteSpec
 from assay.spec.serve import ServeSpec
 from assay.spec.suite.measured import LoadSpec
-from assay.stages import baseline, deploy, evaluate, service
+from assay.stages import baseline, deploy, evaluate
 from assay.stages.context import Work
+from assay.stages.evidence import service
 
 ELSEWHERE: Literal["elsewhere"] = "elsewhere"
 """The slot, and the engine, of a server that is not ours."""

@@ -33,7 +33,8 @@ from assay.spec.serve import ServeSpec
 from assay.spec.spec import Spec
 from assay.stages import deploy, fetch, merge
 from assay.stages.context import Work
-from assay.store.ledger import Ledger, RunRow
+from assay.store.ledger import Ledger
+from assay.store.rows import RunRow
 
 M = TypeVar("M", bound=BaseModel)
 

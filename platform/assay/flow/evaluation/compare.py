@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from assay.errors import NotApproved, UsageError
-from assay.records.comparison import Comparison
+from assay.records.evaluations.comparison import Comparison
 from assay.records.gate import GateRecord
 from assay.records.record import read_as
 from assay.reporting import document as reports

@@ -17,11 +17,11 @@ from assay.flow.pipeline.judging import measured_judge
 from assay.flow.pipeline.keys import engine_fingerprint
 from assay.flow.place.identity import act
 from assay.flow.place.run_lock import only_one
-from assay.records.evaluation import EvaluationRequest, SlotEvaluation
+from assay.records.evaluations.evaluation import EvaluationRequest, SlotEvaluation
+from assay.records.evaluations.selftest import NoisedModel, SelftestRecord
 from assay.records.gate import Evaluation, GateRecord
 from assay.records.inputs import StageInputs
 from assay.records.record import read_as
-from assay.records.selftest import NoisedModel, SelftestRecord
 from assay.records.stages import DatasetRecord, ModelRecord
 from assay.reporting import document as reports
 from assay.rules.gate import selftest
@@ -34,7 +34,8 @@ from assay.spec.serve import EngineSpec, ServeSpec
 from assay.spec.spec import Spec
 from assay.stages import evaluate, gate
 from assay.stages.context import Work
-from assay.store.ledger import Ledger, RunRow
+from assay.store.ledger import Ledger
+from assay.store.rows import RunRow
 
 STAGE = "selftest"
 

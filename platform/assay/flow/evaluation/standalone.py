@@ -32,7 +32,7 @@ from assay.flow.pipeline.judging import measured_judge
 from assay.flow.pipeline.keys import engine_fingerprint, folder_fingerprint
 from assay.flow.place.identity import act
 from assay.flow.place.run_lock import only_one
-from assay.records.evaluation import EvaluationRequest, ModelRef, SlotEvaluation
+from assay.records.evaluations.evaluation import EvaluationRequest, ModelRef, SlotEvaluation
 from assay.records.gate import Attempt, EvaluationRecord, GateRecord
 from assay.records.inputs import StageInputs
 from assay.records.record import digest_of

@@ -17,7 +17,8 @@ from assay.records.inputs import StoredInputs
 from assay.records.record import Record, canonical_json, read_as
 from assay.settings import Settings
 from assay.stages.context import Work
-from assay.store.ledger import Ledger, StageRow
+from assay.store.ledger import Ledger
+from assay.store.rows import StageRow
 
 R = TypeVar("R", bound=Record)
 

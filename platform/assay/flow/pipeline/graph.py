@@ -8,7 +8,6 @@ this one table.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
@@ -17,40 +16,41 @@ from assay.errors import Unreachable
 from assay.flow.pipeline import engines
 from assay.flow.pipeline.attempts import begin_attempt
 from assay.flow.pipeline.context import RunContext, numbered
-from assay.flow.pipeline.judging import measured_judge
 from assay.flow.pipeline.keys import (
-    data_digests,
     engine_fingerprint,
-    ewc_digests,
-    folder_fingerprint,
     run_id,
-    template_digest,
 )
-from assay.records.gate import EvaluationRecord, GateRecord, ParityRecord, ServiceRecord
-from assay.records.inputs import Pending, StageInputs, StoredInputs
-from assay.records.judge import JudgeAgreement
+from assay.flow.pipeline.stage_inputs import (
+    clean_inputs,
+    digest_of_model,
+    fetch_inputs,
+    gate_inputs,
+    parity_inputs,
+    prepare_inputs,
+    reference_inputs,
+    sweep_inputs,
+)
+from assay.records.gate import EvaluationRecord, GateRecord
+from assay.records.inputs import StageInputs, StoredInputs
 from assay.records.record import Record, read_as
-from assay.records.stages import DeploymentRecord, ModelRecord
+from assay.records.stages import DeploymentRecord
 from assay.rules.gate.attempts import corrected_confidence
 from assay.spec.gate import SuiteSpec
-from assay.spec.model import ModelSpec
 from assay.stages import (
     baseline,
     clean,
     compress,
-    contamination,
     deploy,
     evaluate,
     fetch,
     gate,
     merge,
-    parity,
     prepare,
-    service,
     sweep,
     train,
 )
 from assay.stages.context import Work
+from assay.stages.evidence import contamination, parity, service
 
 R = TypeVar("R", bound=Record)
 
@@ -107,7 +107,7 @@ def output_of(stage: str) -> type[Record] | None:
 
 def stages_of(context: RunContext) -> list[Stage[Any]]:
     """From the base model to the gate; approval and promotion follow on a person's word."""
-    found = [_stage("fetch", lambda: _fetched(context.spec.model, context))]
+    found = [_stage("fetch", lambda: fetch_inputs(context.spec.model, context))]
     for index in range(len(context.spec.train_steps)):
         found += _training_stages(context, index)
     return [*found, *_serving_stages(context)]
@@ -127,8 +127,8 @@ def _training_stages(context: RunContext, index: int) -> Iterator[Stage[Any]]:
     """The stages of one training run. The first has the sweep."""
     spec = context.spec.train_steps[index]
     if context.data_spec(index).steps:
-        yield _stage(numbered("clean", index), lambda: _clean_inputs(context, index))
-    yield _stage(numbered("prepare", index), lambda: _prepare_inputs(context, index))
+        yield _stage(numbered("clean", index), lambda: clean_inputs(context, index))
+    yield _stage(numbered("prepare", index), lambda: prepare_inputs(context, index))
     if context.checks_contamination:
         yield _stage(
             numbered("contamination", index),
@@ -141,9 +141,9 @@ def _training_stages(context: RunContext, index: int) -> Iterator[Stage[Any]]:
         )
     distill = spec.objective.distill
     if distill is not None:
-        yield _stage(numbered("teacher", index), lambda: _fetched(distill.teacher, context))
+        yield _stage(numbered("teacher", index), lambda: fetch_inputs(distill.teacher, context))
     if index == 0 and context.spec.sweep is not None:
-        yield _stage("sweep", lambda: _sweep_inputs(context), partial(_sweep, context))
+        yield _stage("sweep", lambda: sweep_inputs(context), partial(_sweep, context))
     yield _stage(
         numbered("train", index),
         lambda: train.Inputs(
@@ -176,7 +176,7 @@ def _serving_stages(context: RunContext) -> Iterator[Stage[Any]]:
     if context.wants_base:
         yield _stage(
             "baseline",
-            lambda: _reference_inputs(context, _digest(context.model)),
+            lambda: reference_inputs(context, digest_of_model(context.model)),
             partial(engines.base_answers, context),
             _is_answered,
         )
@@ -184,7 +184,7 @@ def _serving_stages(context: RunContext) -> Iterator[Stage[Any]]:
     if champion is not None:
         yield _stage(
             "champion",
-            lambda: _reference_inputs(context, champion.artifact_digest),
+            lambda: reference_inputs(context, champion.artifact_digest),
             partial(engines.champion_answers, context),
             _is_answered,
         )
@@ -205,107 +205,8 @@ def _serving_stages(context: RunContext) -> Iterator[Stage[Any]]:
             lambda inputs, work: service.run(inputs, work, api=deploy.serve_api(work.settings)),
         )
     if suite.parity is not None:
-        yield _stage("parity", lambda: _parity_inputs(context))
-    yield _stage("gate", lambda: _gate_inputs(context), partial(_gate, context), _is_answered)
-
-
-def _fetched(model: ModelSpec, context: RunContext) -> fetch.Inputs:
-    return fetch.Inputs(
-        model=model,
-        files=folder_fingerprint(model, context.root),
-        chat_template=template_digest(model, context.root),
-    )
-
-
-def _clean_inputs(context: RunContext, index: int) -> clean.Inputs:
-    data = context.data_spec(index)
-    files = data_digests(data, context.root)
-    return clean.inputs_of(data, files, context.spec.train_steps[index], context.settings)
-
-
-def _prepare_inputs(context: RunContext, index: int) -> prepare.Inputs:
-    data, spec = context.data_spec(index), context.spec.train_steps[index]
-    return prepare.Inputs(
-        model=context.model,
-        data=data,
-        files=data_digests(data, context.root),
-        train=spec,
-        ewc_files=ewc_digests(spec, context.root),
-        sealed=context.data if index else None,
-        cleaned=context.record(numbered("clean", index), clean.Output) if data.steps else None,
-    )
-
-
-def _sweep_inputs(context: RunContext) -> sweep.Inputs:
-    assert context.spec.sweep is not None
-    return sweep.Inputs(
-        model=context.model,
-        data=context.data,
-        sweep=context.spec.sweep,
-        train=context.spec.train_steps[0],
-        teacher=context.teacher(0),
-    )
-
-
-def _reference_inputs(context: RunContext, digest: str) -> baseline.Inputs:
-    serve = context.spec.serve
-    return baseline.Inputs(
-        artifact_digest=digest, engine=serve.engine, replicas=serve.replicas, tasks=context.tasks
-    )
-
-
-def _parity_inputs(context: RunContext) -> parity.Inputs:
-    assert context.suite.parity is not None
-    return parity.Inputs(
-        data=context.data,
-        base=context.start(len(context.spec.train_steps) - 1),
-        training=context.training,
-        merged=context.merged,
-        compressed=context.candidate,
-        deployment=context.deployment,
-        parity=context.suite.parity,
-    )
-
-
-def _gate_inputs(context: RunContext) -> gate.Inputs:
-    suite = context.suite
-    if context.wants_base:
-        base = context.record("baseline", EvaluationRecord)
-    else:
-        base = None
-    champion = base if context.wants_champion else None
-    if context.wants_champion and context.champion:
-        champion = context.record("champion", EvaluationRecord)
-    return gate.Inputs(
-        deployment=context.deployment,
-        suite=suite,
-        tasks=context.tasks,
-        base=base,
-        champion=champion,
-        contamination=context.contamination,
-        parity=context.record("parity", ParityRecord) if suite.parity else None,
-        service=context.record("service", ServiceRecord) if suite.service else None,
-        judge=_judge(context) if suite.judged_tasks else None,
-        suite_file=", ".join(context.spec.gate.suite),
-    )
-
-
-def _judge(context: RunContext) -> JudgeAgreement | None:
-    """How far the suite's judge agrees with people, where that was measured."""
-    from assay.store.ledger import Ledger
-
-    url = context.settings.ledger_url
-    file = url.removeprefix("sqlite:///")
-    if file != url and not Path(file).is_file():
-        return None  # a plan creates no ledger
-    return measured_judge(context.suite, context.root, Ledger(url))
-
-
-def _digest(model: ModelRecord) -> str:
-    """A model's digest; before it is there, what it waits for."""
-    if isinstance(model, Pending):
-        return cast(str, model)
-    return model.artifact.digest
+        yield _stage("parity", lambda: parity_inputs(context))
+    yield _stage("gate", lambda: gate_inputs(context), partial(_gate, context), _is_answered)
 
 
 def _train(context: RunContext, index: int, inputs: train.Inputs, work: Work) -> Record:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from assay.engines.evaluation import judge as judges
 from assay.errors import StageFailed, UsageError
 from assay.loader.named.free_text import JudgeLabel, read_labels
-from assay.records.judge import Disagreement, JudgeAgreement
+from assay.records.evaluations.judge import Disagreement, JudgeAgreement
 from assay.records.record import digest_of, read_as
 from assay.rules.gate.judging import judge_fault
 from assay.rules.statistics.agreement import agreement

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from assay.engines.data import remote
-from assay.engines.deployment import ray_serve
+from assay.engines.deployment.application import engine_packages
 from assay.loader.named import chat_templates
 from assay.loader.named.globs import matching_files
 from assay.records.record import digest_of
@@ -61,7 +61,7 @@ def template_digest(model: ModelSpec, root: Path) -> str | None:
 def engine_fingerprint(engine: EngineSpec, settings: Settings) -> str:
     """The engine and its settings, as far as they bear on an answer; the number of replicas does
     not."""
-    return digest_of([engine.model_dump(), ray_serve.engine_packages(settings.engine_python)])
+    return digest_of([engine.model_dump(), engine_packages(settings.engine_python)])
 
 
 def run_id(spec: Spec, suite: SuiteSpec, root: Path) -> str:

@@ -13,7 +13,8 @@ from assay.records.record import read_as
 from assay.records.stages import ModelRecord, TrainingRecord
 from assay.reporting.data_card import data_card
 from assay.spec.spec import Spec
-from assay.store.ledger import Ledger, RunRow
+from assay.store.ledger import Ledger
+from assay.store.rows import RunRow
 
 # Of an id.
 FEWEST_DIGITS = 6

@@ -42,22 +42,32 @@ class RunOutcome:
     """0 when every record stood already."""
 
 
+@dataclass(frozen=True)
+class RunRequest:
+    """What somebody asks to be run."""
+
+    spec: Spec
+    suite: SuiteSpec
+    root: Path
+    """Folder to which the spec's paths are relative."""
+    keep: bool = False
+    """Whether the candidate's engine stays, whatever the verdict is."""
+
+
 def run(
-    spec: Spec,
-    suite: SuiteSpec,
+    request: RunRequest,
     *,
-    root: Path,
     settings: Settings,
     watcher: Watcher,
     before_work: Callable[[], None],
-    keep: bool = False,
 ) -> RunOutcome:
     """Takes the spec as far as the gate's verdict. What stands in the ledger with intact artifacts
-    is not done again; `before_work` is called once, before the first stage that is. A candidate that
-    does not pass gives its slot back at once, unless it is to be kept. Raises
+    is not done again; `before_work` is called once, before the first stage that is. A candidate
+    that does not pass gives its slot back at once, unless it is to be kept. Raises
     `UsageError` before anything starts when the cluster cannot hold the run, no other candidate may
     be evaluated with the suite's items, or limits rest on a judge that was not measured, and
     `StageFailed` when a stage stops; the finished ones are kept."""
+    spec, suite, root = request.spec, request.suite, request.root
     ledger = Ledger(settings.ledger_url)
     name = run_id(spec, suite, root)
     actor = act(settings, ledger, "run", about=name)
@@ -82,7 +92,7 @@ def run(
         finally:
             stop_unasked(context)
         verdict = context.record("gate", GateRecord)
-        if keep:
+        if request.keep:
             (folder / KEEP).touch()
     if executor.num_run:
         free_needless(settings, say=logger.info)

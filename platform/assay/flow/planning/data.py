@@ -5,9 +5,10 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from assay.engines.data.readers import Example, read_examples
+from assay.engines.data.learned_rows import worded
+from assay.engines.data.reading.examples import Example
+from assay.engines.data.reading.sources import read_examples
 from assay.engines.data.split_lengths import split_lengths
-from assay.engines.data.splits import worded
 from assay.errors import AssayError
 from assay.flow.pipeline.context import RunContext, numbered
 from assay.loader.named.globs import matching_files

@@ -7,12 +7,13 @@ from itertools import islice, starmap
 from pathlib import Path
 from typing import NamedTuple
 
-from assay.engines.data import chat_folder, preview
+from assay.engines.data import preview
 from assay.engines.data import remote as remote_data
+from assay.engines.data.chats import folder as chat_folder
 from assay.engines.data.cleaning.clean import Cleaning, clean
 from assay.engines.data.cleaning.cleaned import counts_of, files_of, read_reasons, write_cleaned
 from assay.engines.data.cleaning.masking.key import place_key
-from assay.engines.data.splits import Fetched, Splits
+from assay.engines.data.splits import Fetched, Splits, SplitSource
 from assay.engines.models import folders
 from assay.errors import UsageError
 from assay.flow.pipeline.keys import folder_fingerprint
@@ -46,7 +47,8 @@ def data_preview(spec: Spec, *, step: int, num: int, root: Path, settings: Setti
         steps: tuple[StepEffect, ...] = ()
         if data.steps:
             cleaned, steps = _cleaned(data, train, Places(root, folder, fetched, settings))
-        splits = Splits(data, train.objective, root, fetched, frozenset(), cleaned=cleaned)
+        source = SplitSource(data, root, fetched, cleaned)
+        splits = Splits(source, train.objective, frozenset())
         found = preview.preview(tokenizer, splits, train, num)
         return Preview.model_validate({**found.model_dump(), "steps": steps})
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from assay.engines.data.readers import Example, check_forms, stream_sources
+from assay.engines.data.reading.examples import Example
+from assay.engines.data.reading.sources import check_forms, stream_sources
 from assay.errors import InvalidInput, Problem, UsageError
 from assay.flow.preflight.places import Places
 from assay.loader.yaml.reader import Location
@@ -75,7 +76,8 @@ class DataCheck:
 
         def examples() -> Iterator[Example]:
             nonlocal counted
-            for _, example in stream_sources(source, format_, system, self.root):  # type: ignore[arg-type]
+            found = stream_sources(source, format_, system, self.root)  # type: ignore[arg-type]
+            for _, example in found:
                 counted += 1
                 yield example
 

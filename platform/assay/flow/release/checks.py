@@ -12,7 +12,12 @@ from assay.records.gate import GateRecord, Scorecard
 from assay.records.record import digest_of, read_as
 from assay.records.releases.release import Champion
 from assay.records.stages import DeploymentRecord, ModelRecord, Slot
-from assay.rules.release.approval import check_approval, check_champion, check_same_deployment
+from assay.rules.release.approval import (
+    Verdict,
+    check_approval,
+    check_champion,
+    check_same_deployment,
+)
 from assay.rules.release.policy import check_age, scorecard_faults, spec_faults, strict_approval
 from assay.settings import Settings
 from assay.spec.approval import ApprovalSpec
@@ -92,9 +97,9 @@ def check_may_serve(
     held_at: float | None = None,
 ) -> ray_serve.SlotState:
     """What can change from one moment to the next: the approvals, the place's policy, the champion
-    that the candidate was compared with, and what its slot holds. Raises `NotApproved` or `IntegrityError`. `held_at`
-    is for a former champion, whose approvals had to hold when it got its traffic, and which was
-    compared with an earlier one."""
+    that the candidate was compared with, and what its slot holds. Raises `NotApproved` or
+    `IntegrityError`. `held_at` is for a former champion, whose approvals had to hold when it got
+    its traffic, and which was compared with an earlier one."""
     _check_approval(it, it.spec.approval, ledger, held_at)
     if held_at is None:
         policy = read_place(settings, ledger).policy
@@ -137,16 +142,8 @@ def _check_strict_approval(
 def _check_approval(
     it: Evaluated, approval: ApprovalSpec, ledger: Ledger, held_at: float | None
 ) -> None:
-    check_approval(
-        it.run,
-        approval,
-        it.scorecard,
-        it.scorecard_digest,
-        ledger.starters(it.run),
-        ledger.approvals(it.run),
-        time.time(),
-        held_at=held_at,
-    )
+    verdict = Verdict(it.run, it.scorecard, it.scorecard_digest, ledger.starters(it.run))
+    check_approval(verdict, approval, ledger.approvals(it.run), time.time(), held_at=held_at)
 
 
 def _check_deployed(

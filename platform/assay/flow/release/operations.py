@@ -43,14 +43,10 @@ def record_decision(
         check_reviewer_of_place(policy, actor.name, ledger.starters(it.run))
         gate.verify(it.gate, store)
     word = approve.run(
-        it.spec.approval,
-        run_id=it.run,
+        it,
         decision=decision,
         reviewer=actor.name,
         reason=reason,
-        scorecard=it.gate.scorecard,
-        model=it.model,
-        starters=ledger.starters(it.run),
         ledger=ledger,
         store=store,
     )

@@ -13,7 +13,7 @@ from assay.records.releases.receipt import Statement
 from assay.records.releases.release import Champion, ReleaseIntent
 from assay.records.releases.restoration import EngineIdentity
 from assay.records.stages import ModelRecord
-from assay.rules.release.approval import check_approval
+from assay.rules.release.approval import Verdict, check_approval
 from assay.rules.release.receipts import check_release
 from assay.rules.release.restoring import check_engine
 from assay.settings import Settings
@@ -43,16 +43,11 @@ class Proof:
     def check_words(self, ledger: Ledger) -> None:
         """Raises `NotApproved` unless enough approvals held when the champion got its traffic, and
         nobody has rejected it since."""
-        check_approval(
-            self.champion.run,
-            self.approval,
-            self.scorecard,
-            digest_of(self.scorecard.model_dump(mode="json")),
-            self.starters,
-            ledger.approvals(self.champion.run),
-            time.time(),
-            held_at=self.champion.since,
-        )
+        run = self.champion.run
+        digest = digest_of(self.scorecard.model_dump(mode="json"))
+        verdict = Verdict(run, self.scorecard, digest, self.starters)
+        words = ledger.approvals(run)
+        check_approval(verdict, self.approval, words, time.time(), held_at=self.champion.since)
 
 
 def prove(champion: Champion, settings: Settings, ledger: Ledger) -> Proof:

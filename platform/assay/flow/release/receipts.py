@@ -98,8 +98,8 @@ def deployment_statement(
     engine: EngineIdentity | None,
     restores: str = "",
 ) -> Statement:
-    """What stands in a champion's slot. `restores` is the digest of the release whose deployment was
-    lost, where this one stands in its stead."""
+    """What stands in a champion's slot. `restores` is the digest of the release whose deployment
+    was lost, where this one stands in its stead."""
     predicate: dict[str, Any] = {
         "slot": state.slot,
         "model_name": state.model_name,

@@ -77,7 +77,8 @@ def _plain(response: str) -> str:
 
 
 _SENTENCE_END = re.compile(
-    r"(?<!\bst)(?<!\bmt)(?<!\bdr)\.(?=\s|$)|[!?\n\u3002\u00a1\u00bf]+|[\u2600-\u27bf\ufe0f\U0001f000-\U0001faff]+"
+    r"(?<!\bst)(?<!\bmt)(?<!\bdr)\.(?=\s|$)|[!?\n\u3002\u00a1\u00bf]+"
+    r"|[\u2600-\u27bf\ufe0f\U0001f000-\U0001faff]+"
 )
 """Punctuation, a line's end, pictures."""
 _CLAUSE_END = re.compile(r"[,;:()\[\]\u2026\u2013\u2014\u3001]+|\.{2,}|\s-+\s")

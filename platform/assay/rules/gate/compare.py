@@ -5,7 +5,7 @@ Tango's score, and of paired and clustered means for other scores. They are made
 two equal models are told apart in 1 - confidence of all cases and not in twice as many.
 """
 
-from assay.records.comparison import ComparedLimit, Side
+from assay.records.evaluations.comparison import ComparedLimit, Side
 from assay.records.gate import Evaluation, LimitResult
 from assay.rules.gate.verdict import evaluate_limits
 from assay.spec.gate import Limit, SuiteSpec

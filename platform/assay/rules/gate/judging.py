@@ -3,8 +3,8 @@ people."""
 
 from collections.abc import Sequence
 
+from assay.records.evaluations.judge import JudgeAgreement
 from assay.records.gate import LimitResult
-from assay.records.judge import JudgeAgreement
 from assay.spec.suite.judge import JudgeSpec
 
 
@@ -63,7 +63,6 @@ def _with_trust(result: LimitResult, fault: str, measured: JudgeAgreement | None
     said = {"outcome": "INCONCLUSIVE", "reason": f"{fault}; its scores: {result.reason}"}
     if not fault and measured is not None:
         agreed = f"{measured.num_agreed} of {measured.num_labels} labels of people"
-        said = {
-            "reason": f"{result.reason}; the judge agrees with {agreed}, at least {measured.agreement_lower:.1%}"
-        }
+        at_least = f"at least {measured.agreement_lower:.1%}"
+        said = {"reason": f"{result.reason}; the judge agrees with {agreed}, {at_least}"}
     return LimitResult.model_validate({**result.model_dump(), **said})

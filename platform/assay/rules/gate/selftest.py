@@ -14,8 +14,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from assay.records.evaluations.selftest import LimitSelftest, Outcomes, Planted, Rate
 from assay.records.gate import Evaluation, LimitResult, Outcome, Sample, TaskResult
-from assay.records.selftest import LimitSelftest, Outcomes, Planted, Rate
 from assay.rules.gate.attempts import corrected_confidence
 from assay.rules.gate.evidence import LOWER_IS_BETTER
 from assay.rules.gate.verdict import evaluate_limits, overall

@@ -36,7 +36,8 @@ ENGLISH = Table(
         "source|question|information|(?:search )?results?|(?:website )?content|database|"
         "data)(?: (?:itself|given|provided|above))?",
         "places": "(?:country|nation|state|place|land|location|city|town|region)",
-        "made_up": "(?:fictional|fictitious|imaginary|made-up|invented|hypothetical|non-existent|nonexistent)",
+        "made_up": "(?:fictional|fictitious|imaginary|made-up|invented|hypothetical|non-existent|"
+        "nonexistent)",
     },
     openings=(
         "(?:i am |i'm )?(?:(?:very|so|truly|really) )?sorry (?:but |that |to say (?:that )?)?",

@@ -18,7 +18,8 @@ GERMAN = Table(
         "gar|überhaupt|im moment|zurzeit|zur zeit|so|nun|ganz|sehr|explizit|ausdrücklich|absolut|"
         "mit sicherheit|sicher|näher|daher|deshalb|also)\\b)*+",
         "know": "(?:weiß|weiss|wei(?:ß|ss)te?|wusste)",
-        "it": "(?:das|es|dies|dies(?:e|er|es) frage|die antwort|die frage|diese information|diese informationen)",
+        "it": "(?:das|es|dies|dies(?:e|er|es) frage|die antwort|die frage|diese information|"
+        "diese informationen)",
         "text": "(?:der|dieser|dem|diesem|im|den)?(?: (?:gegebene|vorliegende|bereitgestellte|"
         "obige)[nr]?)? ?(?:text|artikel|abschnitt|kontext|absatz|dokument|geschichte|quelle|"
         "passage|auszug)",

@@ -19,14 +19,16 @@ SPANISH = Table(
         "ask": "(?:responder|contestar|decir(?:le|te|lo)?|saber(?:lo)?|determinar(?:lo)?|"
         "confirmar(?:lo)?|verificar(?:lo)?|predecir|prever|encontrar|proporcionar|dar(?:le|te)?|"
         "ayudar(?:le|te)?|precisar|asegurar(?:lo)?|identificar|responder(?:le|te))",
-        "can": "(?:puedo|podría|podemos|puede|sabría|logro|consigo|soy capaz de|estoy en condiciones de)",
+        "can": "(?:puedo|podría|podemos|puede|sabría|logro|consigo|soy capaz de|"
+        "estoy en condiciones de)",
         "facts": "(?:información|informaciones|datos|dato|respuesta|conocimiento|conocimientos|"
         "acceso|idea|detalles|registro|constancia)",
         "text": "(?:(?:el|este|ese) )(?:texto|pasaje|artículo|fragmento|contexto|documento|"
         "párrafo|relato)(?: (?:proporcionado|dado|anterior))?",
         "says": "(?:dice|menciona|especifica|indica|proporciona|da|contiene|incluye|aclara|"
         "precisa|revela|responde|ofrece|explica|habla)",
-        "said": "(?:mencionad[oa]s?|especificad[oa]s?|indicad[oa]s?|dad[oa]s?|proporcionad[oa]s?|conocid[oa]s?)",
+        "said": "(?:mencionad[oa]s?|especificad[oa]s?|indicad[oa]s?|dad[oa]s?|proporcionad[oa]s?|"
+        "conocid[oa]s?)",
         "places": "(?:país|lugar|sitio|ciudad|estado|región|nación|territorio)",
     },
     openings=(

@@ -2,6 +2,7 @@
 evaluated."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from assay.errors import IntegrityError, NotApproved
@@ -13,12 +14,21 @@ from assay.spec.approval import ApprovalSpec, folded_name
 CLOCK_SKEW_S = 60.0
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What reviewers give their word on: one scorecard of one run."""
+
+    run: str
+    scorecard: Scorecard
+    scorecard_digest: str
+    """What an approval is bound to, besides the artifact."""
+    starters: Collection[str]
+    """The people who started the run."""
+
+
 def check_approval(
-    run: str,
+    verdict: Verdict,
     approval_spec: ApprovalSpec,
-    scorecard: Scorecard,
-    scorecard_digest: str,
-    starters: Collection[str],
     approvals: Sequence[Approval],
     now: float,
     *,
@@ -28,11 +38,11 @@ def check_approval(
     no reviewer rejects it. A reviewer's last word counts: a rejection stands until its author
     approves.
 
-    `starters` are the people who started the run; `approvals` are in the order in which the ledger
-    took them, which no clock changes. `now` is in seconds since the epoch. `held_at` is when the
-    approvals must have held, if not now: a former champion's were needed when it got its traffic,
-    and a rejection since then counts.
+    `approvals` are in the order in which the ledger took them, which no clock changes. `now` is in
+    seconds since the epoch. `held_at` is when the approvals must have held, if not now: a former
+    champion's were needed when it got its traffic, and a rejection since then counts.
     """
+    run, scorecard = verdict.run, verdict.scorecard
     if scorecard.outcome != "PASS":
         raise NotApproved(
             f"run {run} cannot be promoted: the gate's verdict is {scorecard.outcome}, not PASS"
@@ -42,13 +52,11 @@ def check_approval(
     faults = {word.reviewer: "it was dated ahead of the ledger's clock" for word in dated_ahead}
     reviewers = {folded_name(name) for name in approval_spec.reviewers}
     valid: dict[str, str] = {}
-    for word in _last_words(words, scorecard.artifact_digest, scorecard_digest):
+    for word in _last_words(words, scorecard.artifact_digest, verdict.scorecard_digest):
         if word.decision == "reject" and folded_name(word.reviewer) in reviewers:
             reason = f": {word.reason.strip()}" if word.reason.strip() else ""
             raise NotApproved(f"run {run} was rejected by {word.reviewer}{reason}")
-        if fault := _fault(
-            word, approval_spec, scorecard, scorecard_digest, starters, now, held_at
-        ):
+        if fault := _fault(word, verdict, approval_spec, now, held_at):
             faults[word.reviewer] = fault
         else:
             valid[folded_name(word.reviewer)] = word.reviewer
@@ -156,17 +164,19 @@ def _last_words(
     def is_here(word: Approval) -> bool:
         return (word.artifact_digest, word.scorecard_digest) == (artifact_digest, scorecard_digest)
 
-    elsewhere, here = (
-        {folded_name(word.reviewer): word for word in words if is_here(word) is wanted}
-        for wanted in (False, True)
-    )
-    last = elsewhere | here
-    return [
-        word
-        for word in last.values()
-        if word.decision == "approve"
-        or is_here(word)  # a rejection of another scorecard is history
-    ]
+    elsewhere: dict[str, Approval] = {}
+    here: dict[str, Approval] = {}
+    for word in words:
+        if is_here(word):
+            here[folded_name(word.reviewer)] = word
+        else:
+            elsewhere[folded_name(word.reviewer)] = word
+    last = []
+    for word in (elsewhere | here).values():
+        # A rejection of another scorecard is history.
+        if word.decision == "approve" or is_here(word):
+            last.append(word)
+    return last
 
 
 def _is_dated_ahead(word: Approval) -> bool:
@@ -179,15 +189,14 @@ def _is_dated_ahead(word: Approval) -> bool:
 
 def _fault(
     word: Approval,
+    verdict: Verdict,
     approval_spec: ApprovalSpec,
-    scorecard: Scorecard,
-    scorecard_digest: str,
-    starters: Collection[str],
     now: float,
     held_at: float | None,
 ) -> str:
     """Why an approval does not count; empty when it does."""
-    if fault := _reviewer_fault(approval_spec, word.reviewer, starters, word.decision):
+    scorecard, scorecard_digest = verdict.scorecard, verdict.scorecard_digest
+    if fault := _reviewer_fault(approval_spec, word.reviewer, verdict.starters, word.decision):
         return fault
     if word.artifact_digest != scorecard.artifact_digest:
         return (

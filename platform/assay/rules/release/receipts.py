@@ -10,7 +10,7 @@ from assay.records.gate import Scorecard
 from assay.records.record import digest_of
 from assay.records.releases.receipt import Kind, Statement
 from assay.records.releases.release import Approval, ReleaseIntent
-from assay.rules.release.approval import check_approval, check_same_deployment
+from assay.rules.release.approval import Verdict, check_approval, check_same_deployment
 from assay.spec.approval import ApprovalSpec
 
 
@@ -43,15 +43,12 @@ def _check(release: Statement, by_digest: dict[str, Statement]) -> None:
     _same("scorecard", intent.scorecard_digest, scorecard_digest)
     _same("slot", intent.candidate.slot, scorecard.deployment_slot)
     _same("time of deployment", intent.deployed_at, deployment.predicate["deployed_at"])
-    at = float(release.predicate["at"])
+    starters = set(evaluation.predicate["started_by"])
     check_approval(
-        release.run,
+        Verdict(release.run, scorecard, scorecard_digest, starters),
         ApprovalSpec.model_validate(evaluation.predicate["approval"]),
-        scorecard,
-        scorecard_digest,
-        set(evaluation.predicate["started_by"]),
         [Approval.model_validate(word.predicate) for word in words],
-        at,
+        float(release.predicate["at"]),
         held_at=intent.candidate.since,
     )
     loaded = {str(key): str(value) for key, value in deployment.predicate["loaded"].items()}

@@ -31,8 +31,8 @@ def check_engine(receipt: EngineIdentity, settings: EngineSpec, build: Sequence[
     lacking = sorted(set(receipt.build) - set(build))
     added = sorted(set(build) - set(receipt.build))
     if lacking or added:
+        then, now = ", ".join(lacking) or "nothing", ", ".join(added) or "nothing"
         raise IntegrityError(
-            f"the engine is another build than it was evaluated on: {', '.join(lacking) or 'nothing'} "
-            f"then, {', '.join(added) or 'nothing'} now; install what was there (`make setup`), or "
-            "run the spec again"
+            f"the engine is another build than it was evaluated on: {then} then, {now} now; "
+            "install what was there (`make setup`), or run the spec again"
         )

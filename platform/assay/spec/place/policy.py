@@ -72,8 +72,8 @@ class PolicySpec(Block):
     """How old evaluations and approvals may be when traffic moves."""
 
     models: tuple[str, ...] = ()
-    """Where models may come from, teachers too, with `*` for any letters: `hf:Qwen/*`; anywhere when not
-    said."""
+    """Where models may come from, teachers too, with `*` for any letters: `hf:Qwen/*`; anywhere
+    when not said."""
 
     env: tuple[str, ...] | None = None
     """Which environment variables specs and suites may name, with `*` for any letters, beyond what

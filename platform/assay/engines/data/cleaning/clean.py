@@ -16,8 +16,9 @@ from typing import Any
 from assay.engines.data.cleaning.duplicates.deduplicate import NOTES, Dropped, deduplicate
 from assay.engines.data.cleaning.rows import HELD_OUT, Row
 from assay.engines.data.cleaning.shards import RowSteps, Shard, clean_shard
-from assay.engines.data.readers import check_forms, stream_rows
-from assay.engines.data.splits import BLOCK_CHARACTERS, BLOCK_ROWS, Fetched
+from assay.engines.data.learned_rows import BLOCK_ROWS, is_full, num_characters_of
+from assay.engines.data.reading.sources import check_forms, stream_rows
+from assay.engines.data.splits import Fetched
 from assay.spec.data import DataSpec, HeldOut
 from assay.spec.steps import StepSpec, step_names
 
@@ -165,9 +166,8 @@ def _blocks(rows: Iterable[Row]) -> Iterator[list[Row]]:
     num_characters = 0
     for row in rows:
         block.append(row)
-        example = row.example
-        num_characters += len(example.text) + sum(len(turn.content) for turn in example.messages)
-        if len(block) >= BLOCK_ROWS or num_characters >= BLOCK_CHARACTERS:
+        num_characters += num_characters_of(row.example)
+        if is_full(len(block), num_characters):
             yield block
             block, num_characters = [], 0
     if block:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from assay.engines.data.readers import Example, Message
-from assay.engines.data.splits import chat_of
+from assay.engines.data.learned_rows import chat_of
+from assay.engines.data.reading.examples import Example, Message
 from assay.records.record import canonical_json
 
 ID_DIGITS = 16

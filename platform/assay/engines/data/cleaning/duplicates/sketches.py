@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay.engines.data.cleaning.duplicates.facts import facts_of
 from assay.engines.data.cleaning.rows import record_of, row_of_line, whole_text
-from assay.engines.data.readers import Example
+from assay.engines.data.reading.examples import Example
 from assay.records.record import canonical_json
 from assay.text import words
 

@@ -10,7 +10,7 @@ from functools import partial
 from assay.engines.data.cleaning.masking.recognizers import spans_of
 from assay.engines.data.cleaning.masking.surrogates import surrogate
 from assay.engines.data.cleaning.steps.results import Result, RowStep, map_texts
-from assay.engines.data.readers import Example
+from assay.engines.data.reading.examples import Example
 from assay.spec.steps import MaskSpec
 
 PSEUDONYM_DIGITS = 12

@@ -1,8 +1,8 @@
 """Where personal data stand in English and Chinese text: patterns, and checks of what they find.
 
 Patterns are matched against text whose full-width letters and digits, dashes and spaces are written
-in ASCII, letter for letter, so that places are the same in both. Chinese letters are word characters
-to `re`: no pattern here uses `\\b` or `\\w`.
+in ASCII, letter for letter, so that places are the same in both. Chinese letters are word
+characters to `re`: no pattern here uses `\\b` or `\\w`.
 """
 
 import ipaddress
@@ -111,7 +111,8 @@ def _re(pattern: str, flags: int = 0) -> re.Pattern[str]:
 
 
 _CALL = _re(
-    r"phone|call|\btel|mobile|cell|fax|text|whatsapp|dial|contact|reach|ring|my[ ]number|number[ ]is"
+    r"phone|call|\btel|mobile|cell|fax|text|whatsapp|dial|contact|reach|ring"
+    r"|my[ ]number|number[ ]is"
     r"|电话|手机|致电|联系|座机|传真|号码|拨|打给|找",
     re.I,
 )
@@ -131,7 +132,8 @@ RECOGNIZERS: tuple[Recognizer, ...] = (
     Recognizer(
         "iban",
         _re(
-            r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){2,7}(?:[ ]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])"
+            r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){2,7}(?:[ ]?[A-Z0-9]{1,3})?"
+            r"(?![A-Za-z0-9])"
         ),
         is_iban,
     ),
@@ -200,9 +202,8 @@ RECOGNIZERS: tuple[Recognizer, ...] = (
     Recognizer(
         "phone",
         _re(
-            r"(?<![\d+])(?:\+|00)[1-9]\d{0,2}[ .-]?(?:\(\d{1,5}\)[ .-]?)?\d{1,5}(?:[ .-]?\d{2,5}){1,4}"
-            + _EXTENSION
-            + r"(?!\d)"
+            r"(?<![\d+])(?:\+|00)[1-9]\d{0,2}[ .-]?(?:\(\d{1,5}\)[ .-]?)?"
+            r"\d{1,5}(?:[ .-]?\d{2,5}){1,4}" + _EXTENSION + r"(?!\d)"
         ),
         _num_digits(8, 20),
     ),

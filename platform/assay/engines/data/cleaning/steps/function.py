@@ -8,7 +8,7 @@ from typing import Any
 
 from assay.engines.data.cleaning.rows import example_of, record_of
 from assay.engines.data.cleaning.steps.results import Result, RowStep, left_out
-from assay.engines.data.readers import Example
+from assay.engines.data.reading.examples import Example
 from assay.errors import UsageError
 from assay.spec.steps import FunctionSpec
 

@@ -2,8 +2,8 @@
 
 `gopher` and `gopher_repetition`: Rae et al., "Scaling Language Models: Methods, Analysis & Insights
 from Training Gopher" (2021), appendix A.1 and table A1. `c4`: Raffel et al., "Exploring the Limits
-of Transfer Learning with a Unified Text-to-Text Transformer" (2020), section 2.2, of which the rules
-for whole pages are here; those that take single lines out of a page are not.
+of Transfer Learning with a Unified Text-to-Text Transformer" (2020), section 2.2, of which the
+rules for whole pages are here; those that take single lines out of a page are not.
 """
 
 import re
@@ -51,7 +51,8 @@ def _lines(text: str) -> str:
 
 
 def gopher_repetition(text: str) -> str:
-    """What is repeated too much; a Chinese character is a word. Lines and paragraphs count alike."""
+    """What is repeated too much; a Chinese character is a word. Lines and paragraphs count
+    alike."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     repeated = _repeated(lines)
     if len(repeated) > REPEATED_LINES * len(lines):

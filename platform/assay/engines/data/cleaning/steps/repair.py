@@ -7,7 +7,7 @@ from functools import cache, partial
 from typing import Any
 
 from assay.engines.data.cleaning.steps.results import Result, RowStep, map_texts, unchanged
-from assay.engines.data.readers import Example
+from assay.engines.data.reading.examples import Example
 from assay.spec.steps import RepairSpec
 
 Change = Callable[[str], str]
@@ -18,7 +18,8 @@ CONTROL = re.compile(
     "\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ufff9-\ufffb"
     "]"
 )
-"""The zero-width joiner and non-joiner (U+200C, U+200D) stay: Persian, Hindi and emoji need them."""
+"""The zero-width joiner and non-joiner (U+200C, U+200D) stay: Persian, Hindi and emoji need
+them."""
 HTML = re.compile(
     r"</(p|div|span|a|html|body|table|ul|ol|li|h[1-6]|b|i|em|strong)\s*>|<br\s*/?>", re.IGNORECASE
 )

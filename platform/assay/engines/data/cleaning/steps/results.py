@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from assay.engines.data.readers import Example
+from assay.engines.data.reading.examples import Example
 
 
 class Result(NamedTuple):

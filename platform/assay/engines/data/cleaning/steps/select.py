@@ -8,7 +8,7 @@ from typing import Any
 from assay.engines.data.cleaning.rows import whole_text
 from assay.engines.data.cleaning.steps.quality import QUALITY
 from assay.engines.data.cleaning.steps.results import Result, RowStep, left_out, unchanged
-from assay.engines.data.readers import Example
+from assay.engines.data.reading.examples import Example
 from assay.spec.steps import SelectSpec
 from assay.text import words
 

@@ -67,8 +67,8 @@ def run(inputs: Inputs, work: Work, *, api: ray_serve.ServeApi) -> ServiceRecord
 
 @contextmanager
 def counting(count: Callable[[], int]) -> Iterator[Callable[[], int]]:
-    """Counts over and over until the block ends; yields what tells the most that was counted. A look
-    that fails is left out: the next one comes in a second."""
+    """Counts over and over until the block ends; yields what tells the most that was counted. A
+    look that fails is left out: the next one comes in a second."""
     seen, ended = [0], threading.Event()
 
     def look() -> None:

@@ -5,7 +5,8 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from assay.engines.data.chat_masks import chat_format, end_of_turn
+from assay.engines.data.chats.masks import end_of_turn
+from assay.engines.data.chats.templates import chat_format
 from assay.errors import UsageError
 from assay.loader.named import chat_templates
 from assay.spec.model import ModelSpec
