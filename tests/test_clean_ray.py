@@ -42,9 +42,9 @@ import sys
 from pathlib import Path
 from assay.engines.cluster import tasks
 from assay.settings import Settings
-import assay.engines.data.cleaning.clean as steps
+from assay.engines.data import learned_rows
 import test_clean_ray
-steps.BLOCK_ROWS = 20
+learned_rows.BLOCK_ROWS = 20
 settings = Settings()
 tasks.connect(settings.cluster_address)
 test_clean_ray.cleaned(settings, Path(sys.argv[1]))
@@ -87,7 +87,7 @@ def test_a_driver_that_is_killed_goes_on_to_the_same_bytes(
     seen: list[Path] = []
     original = clean.shutil.rmtree
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("assay.engines.data.cleaning.clean.BLOCK_ROWS", 20)
+        patch.setattr("assay.engines.data.learned_rows.BLOCK_ROWS", 20)
         patch.setattr(
             clean.shutil,
             "rmtree",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from assay.engines.data.cleaning import clean as clean_module
+from assay.engines.data import learned_rows
 from assay.engines.data.cleaning.duplicates import candidates
 from assay.engines.data.cleaning.rows import example_of, record_of
 from assay.engines.data.reading.examples import Example, Message
@@ -246,7 +246,7 @@ def test_shards_kills_and_order_of_work_do_not_bear_on_the_bytes(
     messy(tmp_path, 60)
     whole = cleaned(tmp_path, STEPS, scratch="whole")
     assert whole.steps["deduplicate"].num_dropped == 0  # every row has a pseudonym of its own
-    monkeypatch.setattr(clean_module, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(learned_rows, "BLOCK_ROWS", 7)
     assert cleaned(tmp_path, STEPS, scratch="shards").content == whole.content
     num_stops = 0
     while True:
