@@ -271,7 +271,13 @@ PLANTED = [
         "no weight",
     ),
     spec("  num_epochs: 2", "  group_learning_rates: {decoder: 1e-5}", "decoder", "no weight"),
-    spec("scheme: W8A8", "scheme: W4A16", "W4A16", "128 columns", "W8A8"),
+    spec(
+        "scheme: W8A8",
+        "steps: [{quantize: {scheme: W4A16, group_size: 128}}]",
+        "W4A16",
+        "128 columns",
+        "group_size: 64",
+    ),
     spec(
         "    max_model_len: 1024",
         "    tensor_parallel_size: 3",

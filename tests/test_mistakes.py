@@ -84,7 +84,7 @@ PLANTED = [
     # wrong nesting
     ("  num_epochs: 2", "  r: 16", 14, "under `train.method.lora:`"),
     ("  num_epochs: 2", "  zero_stage: 3", 14, "under `train.deepspeed:`"),
-    ("compress:\n  scheme: W8A8", "compress: W8A8", 20, "scheme: W8A8"),
+    ("compress:\n  scheme: W8A8", "compress: W8A9", 20, "W8A8"),
     (
         "  suite: evals/support-bot.yaml",
         "  suite: evals/support-bot.yaml\n  reviewers: [a]",

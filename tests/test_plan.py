@@ -300,12 +300,12 @@ def test_what_stands_is_cached_with_the_run_that_made_it(project: Project) -> No
 
 def test_the_specs_lines_that_changed_are_named_where_they_count(project: Project) -> None:
     project.run(project.spec(), *UP_TO_BASELINE)
-    changed = SPEC.replace("num_epochs: 4", "num_epochs: 2") + "compress: {scheme: W8A16}\n"
+    changed = SPEC.replace("num_epochs: 4", "num_epochs: 2") + "compress: {scheme: W4A16}\n"
     found = project.stages(project.spec(changed))
     assert (found["prepare"].action, found["baseline"].action) == ("cached", "cached")
     assert found["sweep"].because == ("train.num_epochs: 4 -> 2",)
     assert found["train"].because == ("follows sweep",)
-    assert found["compress"].because == ("follows merge", "compress.scheme: W8A8 -> W8A16")
+    assert found["compress"].because == ("follows merge", "compress.scheme: W8A8 -> W4A16")
     assert found["merge"].because == ("follows train",)
 
 
@@ -378,7 +378,12 @@ def test_a_model_that_no_node_could_merge_is_told(project: Project) -> None:
 @pytest.mark.parametrize(
     ("more", "stage", "reason"),
     [
-        ("compress: {scheme: W4A16}\n", "compress", "hidden_size 96"),
+        (
+            "compress: [{quantize: {scheme: W4A16, group_size: 64}}]\n",
+            "compress",
+            "hidden_size 96",
+        ),
+        ("compress: NVFP4\n", "compress", "no kernel for NVFP4 on CPU"),
         ("", "train", "names layer 2; the model has layers 0 to 1"),
     ],
 )

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from on_gpu import ROOT, make_model, needs_gpu
 
-from assay.engines.compression.llm_compressor import quantize
+from assay.engines.compression.llm_compressor import compress
 from assay.spec.compress import CompressSpec
+from calibrated import write_split
 
 pytestmark = [*needs_gpu, pytest.mark.timeout(600)]
 
@@ -48,7 +49,8 @@ def artifact(request: pytest.FixtureRequest, model: Path) -> tuple[str, Path]:
     """A scheme, and the folder of the model quantized so."""
     scheme = str(request.param)
     target = model.with_name(scheme)
-    quantize(model, target, CompressSpec.model_validate({"scheme": scheme}))
+    split = write_split(model.with_name("train.safetensors"), num_texts=16)
+    compress(model, target, CompressSpec.model_validate({"scheme": scheme}), split)
     return scheme, target
 
 

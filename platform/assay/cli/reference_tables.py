@@ -7,11 +7,11 @@ from typing import Any
 from assay.cli.commands.first_spec import rate_words
 from assay.engines.models.shape import known
 from assay.records.plan import ModelShape
+from assay.rules.planning.compression import WEIGHT_BYTES
 from assay.rules.planning.memory import (
     COMPRESSING_BYTES,
     GIB,
     MERGING_BYTES,
-    WEIGHT_BYTES,
     serving_memory,
 )
 from assay.rules.planning.memory import worker_memory as worker

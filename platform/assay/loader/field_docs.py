@@ -174,6 +174,8 @@ _EXAMPLES = {
     "model.source": "hf:Qwen/Qwen3-8B",
     "model.revision": "9c925d6",
     "data.system": "Answer briefly.",
+    "compress.steps": "[{quantize: {scheme: W4A16, method: gptq}}]",
+    "compress.steps.quantize.modules": "{self_attn: W8A8}",
     "sweep": "{learning_rate: [1e-4, 3e-4, 1e-3]}",
     "sweep.learning_rate": "[1e-4, 3e-4, 1e-3]",
     "sweep.learning_rate.loguniform": "[1e-5, 5e-4]",

@@ -112,6 +112,8 @@ class Report(Record):
     wrong_answers: tuple[WrongAnswers, ...]
     service: tuple[Figure, ...]
     """What the service did under load; empty where the suite does not limit it."""
+    compression: tuple[Figure, ...] = Field((), exclude_if=lambda found: not found)
+    """How far the compressed model is from the merged one; empty where nothing was compressed."""
     curves: tuple[Curve, ...]
     sweep: SweepLines | None = None
     """None where nothing was swept."""

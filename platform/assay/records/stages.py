@@ -10,6 +10,22 @@ from assay.spec.block import later
 from assay.spec.training.rates import RateChange
 
 
+class Divergence(Record):
+    """How a compressed model's distributions of the next token differ from the merged one's, on
+    texts of the training split, both computed in bfloat16."""
+
+    kl: float
+    """Kullback-Leibler divergence from the merged model, in nats: the mean over positions."""
+    top1_agreement: float
+    """Share of the positions at which both find the same token likeliest."""
+    loss: float
+    """Cross-entropy of the texts, in nats a token."""
+    merged_loss: float
+    """The same of the merged model."""
+    num_tokens: int
+    """Positions that were compared."""
+
+
 class ModelRecord(Record):
     """A model folder: fetched, merged or compressed."""
 
@@ -21,7 +37,11 @@ class ModelRecord(Record):
     context_length: int
     """Longest sequence the model was made for, in tokens."""
     scheme: str = "none"
-    """Quantization scheme."""
+    """Quantization scheme, or the steps of compression in a few words."""
+    divergence: Divergence | None = later(None)
+    """Of a compressed model; None in records of older versions."""
+    num_calibrated: int = later(0)
+    """Training examples that compression looked at."""
 
 
 class SplitRecord(Record):

@@ -25,7 +25,7 @@ from assay.records.report import (
     TrialLine,
     WrongAnswers,
 )
-from assay.records.stages import LossPoint, SweepRecord, TrainingRecord, TrialRecord
+from assay.records.stages import LossPoint, ModelRecord, SweepRecord, TrainingRecord, TrialRecord
 from assay.settings import Settings
 from assay.spec.values.metrics import GRADED
 from assay.stages.gate import read_evaluation, read_service
@@ -126,6 +126,7 @@ def _report(decided: _Decided, ledger: "Ledger", store: ArtifactStore, num_examp
         champion=gate.champion,
         wrong_answers=_wrong_answers(gate, num_examples),
         service=_service(card.service) if card.service else (),
+        compression=tuple(_compression(stages)),
         curves=_curves(stages),
         sweep=_sweep(stages),
         approvals=tuple(ledger.approvals(row.id)),
@@ -253,6 +254,20 @@ def _service(record: ServiceRecord) -> tuple[Figure, ...]:
     if seen.peak_memory_bytes is not None and seen.memory_bytes:
         found.append(("peak memory", 100 * seen.peak_memory_bytes / seen.memory_bytes, "%"))
     return tuple(Figure(name=name, value=value, unit=unit) for name, value, unit in found)
+
+
+def _compression(stages: Mapping[str, JsonValue]) -> Iterator[Figure]:
+    """What the compressed model lost, on texts of the training split."""
+    record = read_as(ModelRecord, stages["compress"]) if "compress" in stages else None
+    if record is None or record.divergence is None:
+        return
+    found = record.divergence
+    yield Figure(name=f"{record.scheme}: divergence", value=found.kl, unit="nats")
+    yield Figure(name="same likeliest token", value=100 * found.top1_agreement, unit="%")
+    yield Figure(name="loss of the merged model", value=found.merged_loss, unit="nats a token")
+    yield Figure(name="loss", value=found.loss, unit="nats a token")
+    yield Figure(name="compared tokens", value=found.num_tokens, unit="")
+    yield Figure(name="size", value=record.artifact.size / 1e6, unit="MB")
 
 
 def _percentiles(name: str, seconds: Sequence[float]) -> Iterator[tuple[str, float, str]]:

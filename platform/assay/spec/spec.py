@@ -44,7 +44,7 @@ class Spec(Block):
     made."""
 
     compress: CompressSpec = CompressSpec()
-    """Quantization."""
+    """Quantization: one scheme's name, or a list of steps."""
 
     gate: GateSpec
     """What the candidate must show."""
@@ -161,7 +161,7 @@ def _contradictions(spec: Spec) -> Iterator[tuple[bool, str]]:
         "nothing could be served; after a reward model add a grpo step that uses it",
     )
     yield (
-        last.objective.classifies and spec.compress.scheme != "none",
+        last.objective.classifies and bool(spec.compress.recipe),
         "compress.scheme: a classifier with a linear head is served as it was trained; write "
         "compress: {scheme: none}",
     )

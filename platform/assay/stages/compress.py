@@ -1,12 +1,12 @@
-"""`compress`: the merged model is quantized."""
+"""`compress`: the merged model becomes the one that is evaluated and served."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from assay.engines.cluster import tasks
 from assay.engines.compression import llm_compressor
-from assay.records.inputs import StageInputs
-from assay.records.stages import ModelRecord
+from assay.records.inputs import StageInputs, added_later
+from assay.records.stages import DatasetRecord, ModelRecord
 from assay.spec.compress import CompressSpec
 from assay.stages.context import Work
 
@@ -19,20 +19,28 @@ class Inputs(StageInputs):
 
     merged: ModelRecord
     compress: CompressSpec
+    calibration: DatasetRecord | None = added_later()
+    """The data whose training split the steps look at; None where none of them looks."""
 
 
 Output = ModelRecord
 
 
-def run(inputs: Inputs, work: Work) -> ModelRecord:
-    """The model that will serve. With `scheme: none` it is the merged one."""
+def run(inputs: Inputs, work: Work, *, data: DatasetRecord) -> ModelRecord:
+    """The model that will serve; without steps it is the merged one. How far it is from the merged
+    one is measured on the training split of `data`."""
     merged, compress = inputs.merged, inputs.compress
-    if compress.scheme == "none":
+    if not compress.recipe:
         return merged
-    work.say(f"quantizing to {compress.scheme}")
+    work.say(f"compressing: {compress.label}")
     folder = work.fresh_folder("compressed")
-    tasks.call(llm_compressor.quantize, Path(merged.artifact.path), folder, compress)
+    split = Path(data.artifact.path) / data.train.file
+    made = tasks.call(llm_compressor.compress, Path(merged.artifact.path), folder, compress, split)
     artifact = work.store.put(folder, "model")
-    return merged.model_validate(
-        {**merged.model_dump(), "artifact": artifact, "scheme": compress.scheme}
-    )
+    said = {
+        "artifact": artifact,
+        "scheme": compress.label,
+        "divergence": made.divergence,
+        "num_calibrated": made.num_calibrated,
+    }
+    return merged.model_validate({**merged.model_dump(), **said})

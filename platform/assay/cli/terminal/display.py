@@ -125,7 +125,7 @@ def summary(record: Record) -> str:
         scheme = "" if record.scheme == "none" else f" {record.scheme},"
         return (
             f"{record.num_parameters / 1e6:.0f}M parameters,{scheme} "
-            f"{record.artifact.size / 1e6:.0f} MB"
+            f"{record.artifact.size / 1e6:.0f} MB{_divergence_words(record)}"
         )
     if isinstance(record, DatasetRecord):
         dropped = record.num_dropped_too_long + record.num_dropped_duplicates
@@ -180,6 +180,16 @@ def summary(record: Record) -> str:
     if isinstance(record, GateRecord):
         return f"{record.scorecard.outcome}, {summary(record.candidate)}"
     return ""
+
+
+def _divergence_words(record: ModelRecord) -> str:
+    """How far a compressed model is from the merged one."""
+    found = record.divergence
+    if found is None:
+        return ""
+    return (
+        f", {found.kl:.2g} nats from the merged model ({found.top1_agreement:.0%} same top token)"
+    )
 
 
 def _current(progress_file: Path) -> dict[str, Progress]:

@@ -71,6 +71,11 @@ class RunContext:
         return self.prepared(0)
 
     @property
+    def last_data(self) -> DatasetRecord:
+        """The prepared data of the last training run."""
+        return self.prepared(self._last)
+
+    @property
     def training(self) -> TrainingRecord:
         """The last training run."""
         return self.record(numbered("train", self._last), TrainingRecord)

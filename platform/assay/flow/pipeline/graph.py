@@ -22,6 +22,7 @@ from assay.flow.pipeline.keys import (
 )
 from assay.flow.pipeline.stage_inputs import (
     clean_inputs,
+    compress_inputs,
     digest_of_model,
     fetch_inputs,
     gate_inputs,
@@ -171,7 +172,8 @@ def _serving_stages(context: RunContext) -> Iterator[Stage[Any]]:
     serve, suite = context.spec.serve, context.suite
     yield _stage(
         "compress",
-        lambda: compress.Inputs(merged=context.merged, compress=context.spec.compress),
+        lambda: compress_inputs(context),
+        lambda inputs, work: compress.run(inputs, work, data=context.last_data),
     )
     if context.wants_base:
         yield _stage(

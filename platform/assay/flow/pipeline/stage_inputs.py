@@ -19,6 +19,7 @@ from assay.spec.model import ModelSpec
 from assay.stages import (
     baseline,
     clean,
+    compress,
     fetch,
     gate,
     prepare,
@@ -66,6 +67,16 @@ def sweep_inputs(context: RunContext) -> sweep.Inputs:
         sweep=context.spec.sweep,
         train=context.spec.train_steps[0],
         teacher=context.teacher(0),
+    )
+
+
+def compress_inputs(context: RunContext) -> compress.Inputs:
+    """Of the model that serves; the data count where a step of the recipe looks at them."""
+    spec = context.spec.compress
+    return compress.Inputs(
+        merged=context.merged,
+        compress=spec,
+        calibration=context.last_data if spec.is_calibrated else None,
     )
 
 

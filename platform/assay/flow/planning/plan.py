@@ -23,7 +23,6 @@ from assay.flow.planning.data import data_plans
 from assay.flow.planning.limits import limit_plans
 from assay.flow.planning.stages import stage_plans
 from assay.flow.planning.time import Amounts, waves, with_times
-from assay.flow.preflight.lengths import GROUP, odd_columns
 from assay.loader.cluster import ClusterSpec
 from assay.records.holding import Holding
 from assay.records.inputs import Pending
@@ -41,6 +40,7 @@ from assay.records.plan import (
     TrainingPlan,
 )
 from assay.records.stages import ModelRecord
+from assay.rules.planning.compression import WEIGHT_BYTES, engine_notes, group_fault
 from assay.rules.planning.fit import (
     gpus_of,
     loading_need,
@@ -49,10 +49,9 @@ from assay.rules.planning.fit import (
     waiting,
 )
 from assay.rules.planning.memory import (
-    COMPRESSING_BYTES,
     GIB,
     MERGING_BYTES,
-    WEIGHT_BYTES,
+    compressing_memory,
     loaded_memory,
 )
 from assay.rules.planning.power import POWER
@@ -86,6 +85,7 @@ def plan(
     held = _held(settings, ledger) if not is_described else ()
     data = data_plans(context, shape.vocab_size if shape else None, notes)
     notes += chat_notes(context, root)
+    notes += [note for is_refused, note in _engine_notes(spec, cluster) if not is_refused]
     needs = []
     for need in _needs(spec, shape, data, cluster):
         if need.stage in {plan.stage for plan in first}:
@@ -97,7 +97,7 @@ def plan(
         )
     if shape is not None and shape.num_parameters >= LARGE:
         notes.append(_disk_words(spec, shape))
-    blocks = dict(_blocks(context, shape, needs, ledger, is_described=is_described))
+    blocks = dict(_blocks(context, shape, needs, ledger, cluster, is_described=is_described))
     stages = stage_plans(context, ledger, blocks) if blocks else first
     limits = tuple(limit_plans(suite, root, data[0]))
     if suite.underpowered == "refuse" and any("can never" in limit.note for limit in limits):
@@ -136,8 +136,8 @@ def _disk_words(spec: Spec, shape: ModelShape) -> str:
     the quantized one."""
     whole = 2 * shape.num_parameters
     sizes = {"base": whole, "merged": whole}
-    if spec.compress.scheme != "none":
-        sizes["compressed"] = int(WEIGHT_BYTES[spec.compress.scheme] * shape.num_parameters)
+    if spec.compress.recipe:
+        sizes["compressed"] = int(WEIGHT_BYTES[spec.compress.served] * shape.num_parameters)
     shown = ", ".join(f"{name} {size / GIB:.0f}" for name, size in sizes.items())
     return (
         f"artifacts take about {sum(sizes.values()) / GIB:.0f} GiB of disk in ASSAY_HOME ({shown})"
@@ -256,14 +256,14 @@ def _needs(
             else:
                 merging = None
             yield loading_need(numbered("merge", index), merging, cluster)
-    if spec.compress.scheme != "none":
+    if spec.compress.recipe:
         if shape:
-            compressing = loaded_memory(shape, COMPRESSING_BYTES, "quantized from bf16")
+            compressing = compressing_memory(spec.compress, shape)
         else:
             compressing = None
         yield loading_need("compress", compressing, cluster)
     yield serving("baseline", "none")
-    yield serving("deploy", spec.compress.scheme)
+    yield serving("deploy", spec.compress.served)
 
 
 def _trial(spec: Spec) -> TrainSpec:
@@ -289,6 +289,7 @@ def _blocks(
     shape: ModelShape | None,
     needs: Sequence[Need],
     ledger: "Ledger | None",
+    cluster: Cluster | None,
     *,
     is_described: bool,
 ) -> Iterator[tuple[str, str]]:
@@ -321,12 +322,20 @@ def _blocks(
                 f"max_length {train.max_length} is beyond the model's {shape.context_length} "
                 "tokens",
             )
-    if spec.compress.scheme == "W4A16" and (odd := odd_columns(shape)):
-        reason = (
-            f"W4A16 shares a scale among {GROUP} columns, and {odd} cannot be divided so; use W8A8 "
-            "or W8A16"
-        )
-        yield "compress", reason
+    for is_refused, note in _engine_notes(spec, cluster):
+        if is_refused:
+            yield "compress", note
+    fault = group_fault(spec.compress, shape)
+    if fault is not None:
+        yield "compress", f"{fault[0]}; {fault[1]}"
+
+
+def _engine_notes(spec: Spec, cluster: Cluster | None) -> list[tuple[bool, str]]:
+    """What the engine on the cluster's devices does with the recipe; nothing where they are
+    unknown."""
+    if cluster is None:
+        return []
+    return list(engine_notes(spec.compress, "GPU" if cluster.gpus else "CPU"))
 
 
 def _spent(context: RunContext, ledger: "Ledger | None") -> str:

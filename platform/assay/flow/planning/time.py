@@ -112,7 +112,7 @@ def _guess(stage: str, spec: Spec, amounts: Amounts, like: dict[str, list[_Like]
 def _is_like(stage: str, spec: Spec, said: dict[str, Any]) -> bool:
     """Whether the other run's stage did the same kind of work."""
     if stage == "compress":
-        return bool(said["compress"]["scheme"] == spec.compress.scheme)
+        return bool(said["compress"] == spec.compress.model_dump(mode="json"))
     if stage == "merge":
         return _method(said["train"]) == spec.train_steps[0].method.name
     return True

@@ -16,13 +16,11 @@ from assay.loader.named import chat_templates
 from assay.loader.references import SuiteFile
 from assay.loader.yaml.reader import Location
 from assay.records.plan import ModelShape
+from assay.rules.planning.compression import group_fault
 from assay.spec.model import ModelSpec
 from assay.spec.objective import ObjectiveSpec
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
-
-# Columns that share a scale in W4A16.
-GROUP = 128
 
 
 class BaseModel(NamedTuple):
@@ -124,13 +122,6 @@ def check_service_length(file: SuiteFile, max_model_len: int) -> Iterator[Proble
         yield Places(file.positions).problem(location, "length", message, hint)
 
 
-def odd_columns(shape: ModelShape) -> str:
-    """The inputs of linear layers that do not come in whole groups."""
-    inputs = {"hidden_size": shape.hidden_size, "intermediate_size": shape.intermediate_size}
-    inputs["attention's width"] = shape.num_heads * shape.head_dim
-    return ", ".join(f"{name} {size}" for name, size in inputs.items() if size % GROUP)
-
-
 def _folder(model: ModelSpec, root: Path) -> Path | None:
     """Where the model's files lie on this machine; a GGUF file itself."""
     if model.kind == "hf":
@@ -172,12 +163,10 @@ def _config(folder: Path) -> dict[str, Any] | None:
 
 
 def _shape_problems(spec: Spec, shape: ModelShape, places: Places) -> Iterator[Problem]:
-    if spec.compress.scheme == "W4A16" and (odd := odd_columns(shape)):
-        message = (
-            f"W4A16 shares a scale among {GROUP} columns, and the model's {odd} cannot be divided "
-            "so"
-        )
-        yield places.problem(("compress", "scheme"), "shape", message, "use W8A8 or W8A16")
+    fault = group_fault(spec.compress, shape)
+    if fault is not None:
+        at: Location = ("compress", "steps") if spec.compress.steps else ("compress", "scheme")
+        yield places.problem(at, "shape", *fault)
     parts = spec.serve.engine.tensor_parallel_size
     if shape.num_heads % parts:
         fitting = [str(count) for count in (2, 4, 8) if shape.num_heads % count == 0]

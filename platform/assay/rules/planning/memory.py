@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from assay.records.plan import Device, MemoryEstimate, MemoryPart, ModelShape
 from assay.rules.planning import gpu_memory
+from assay.rules.planning.compression import WEIGHT_BYTES
 from assay.rules.planning.weights import (
     BYTES,
     STATE_BYTES,
@@ -24,7 +25,7 @@ from assay.rules.planning.weights import (
     trained_parameters,
     weights_part,
 )
-from assay.spec.compress import Scheme
+from assay.spec.compress import CompressSpec, Scheme
 from assay.spec.serve import EngineSpec
 from assay.spec.train import TrainSpec
 
@@ -46,16 +47,6 @@ BUCKET_ELEMENTS = 50_000_000
 
 # DeepSpeed's `stage3_max_live_parameters`.
 MAX_LIVE_ELEMENTS = 1_000_000_000
-
-WEIGHT_BYTES: dict[Scheme, float] = {
-    "none": 2,
-    "W8A8": 1,
-    "W8A16": 1,
-    "W4A16": 0.5 + 2 / 128,
-    "FP8_DYNAMIC": 1,
-}
-"""Bytes of a linear layer's weight after quantizing; W4A16 has a 2-byte scale for each group of
-128."""
 
 PAIRED = ("dpo", "orpo", "reward")
 """Objectives whose examples are pairs: of each, two texts go through the model."""
@@ -192,6 +183,32 @@ def loaded_memory(shape: ModelShape, width: int, what: str) -> MemoryEstimate:
     )
     runtime = MemoryPart(name="runtime", size=CPU_RUNTIME, formula="a process without a model")
     return MemoryEstimate(device="CPU", parts=(weights, runtime))
+
+
+def compressing_memory(compress: CompressSpec, shape: ModelShape) -> MemoryEstimate:
+    """The process that compresses: the model, and what its steps keep of the calibration data.
+
+    llm-compressor goes through the layers one by one, and keeps the hidden states of all texts
+    before and after one of them; GPTQ and SparseGPT keep one float32 matrix of inputs x inputs for
+    each module of a layer (Frantar et al., 2023)."""
+    loaded = loaded_memory(shape, COMPRESSING_BYTES, "compressed from bf16")
+    if not compress.is_calibrated:
+        return loaded
+    calibration = compress.calibration
+    tokens = calibration.num_samples * calibration.max_tokens
+    states = MemoryPart(
+        name="calibration",
+        size=2 * tokens * shape.hidden_size * 2,
+        formula=f"{calibration.num_samples} texts x at most {calibration.max_tokens:,} tokens x "
+        f"hidden_size {shape.hidden_size} x 2 bytes, before and after a layer",
+    )
+    h, f = shape.hidden_size, shape.intermediate_size
+    hessians = MemoryPart(
+        name="Hessians",
+        size=4 * (6 * h * h + f * f),
+        formula=f"a layer's modules: (6 x {h}² + {f}²) x 4 bytes",
+    )
+    return MemoryEstimate(device="CPU", parts=(*loaded.parts, states, hessians))
 
 
 def kv_bytes_per_token(shape: ModelShape) -> int:
