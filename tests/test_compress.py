@@ -98,7 +98,7 @@ def _in_bf16(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-QUICK = ("static", "smooth gptq", "W4A16 awq", "mixed", "NVFP4")
+QUICK = ("smooth gptq", "mixed", "NVFP4")
 """Those that take another way through the code; the others are run by `make test-long`."""
 
 

@@ -18,6 +18,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.slow, pytest.mark
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     project = Project(tmp_path_factory.mktemp("spine"), ASSAY_USER="ben")
+    spec = project.folder / "tiny.yaml"
+    steps = "[smoothquant, {quantize: {scheme: W8A8, method: gptq}}]"
+    spec.write_text(spec.read_text().replace("{scheme: W8A8}", steps))
     try:
         yield project
     finally:
@@ -66,6 +69,9 @@ def test_from_a_spec_to_an_answer(project: Project) -> None:
     assert report["scorecard"]["outcome"] == "PASS"
     pairs = [(pair["first"], pair["second"]) for pair in report["scorecard"]["parity"]["pairs"]]
     assert pairs == [("merged", "compressed"), ("compressed", "served"), ("merged", "served")]
+    assert report["stages"]["compress"]["num_calibrated"] > 10
+    lost = {figure["name"]: figure["value"] for figure in report["compression"]}
+    assert 0 < lost["smoothquant gptq W8A8: divergence"] < 0.1
     assert report["scorecard"]["service"]["num_requests"] == 12
     assert report["scorecard"]["contamination"]["exact"] == []
     assert report["stages"]["sweep"]["chosen"] == 1
