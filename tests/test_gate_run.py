@@ -23,6 +23,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 SUITE = ("--suite", "evals/tiny.yaml")
 
 
+@pytest.mark.long
 def test_a_folder_is_weighed_once(project: Project) -> None:
     html = project.folder / "card.html"
     # A model of random weights answers everything wrongly, and never abstains.

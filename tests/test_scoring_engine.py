@@ -19,7 +19,7 @@ from assay.settings import Settings
 from servers import free_port
 from tiny import make_model
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.long]
 
 PAIRS = [
     Pair((3, 20 + item, 31, 40, 4), (50 + letter,)) for item in range(6) for letter in range(4)

@@ -160,6 +160,7 @@ def test_halving_chooses_as_the_grid_does_for_fewer_tokens(
     assert all(trial.pauses and trial.history for trial in stopped)
 
 
+@pytest.mark.long
 def test_in_a_population_the_worst_go_on_from_the_best(
     on_ray: Settings, given: dict[str, Any]
 ) -> None:
@@ -189,6 +190,7 @@ def test_in_a_population_the_worst_go_on_from_the_best(
     assert alone.artifact.digest == changed.training.artifact.digest
 
 
+@pytest.mark.long
 def test_a_range_test_finds_the_rates(on_ray: Settings, given: dict[str, Any]) -> None:
     record = swept(SweepSpec(learning_rate="auto", **ONE_BY_ONE), on_ray, "auto", given)
     assert len(record.trials) == 3
