@@ -37,6 +37,7 @@ from assay.records.stages import (
 )
 from assay.settings import Settings
 from assay.spec.spec import Spec
+from assay.stages.context import Work
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
 
@@ -405,15 +406,37 @@ def test_time_and_cost_are_those_of_a_like_run(project: Project) -> None:
     project.run(project.spec(), *MODULES)
     it = project.plan(project.spec(SPEC.replace("num_epochs: 4", "num_epochs: 8")))
     found = {stage.stage: stage for stage in it.stages}
-    # 8 epochs of 120 tokens at 48 a second, and the 10 seconds that were spent beside training.
-    assert found["train"].seconds == pytest.approx(10 + 8 * 120 / 48)
-    assert "960 tokens at 48 a second" in found["train"].seconds_from
-    assert found["sweep"].seconds == pytest.approx(10 + 8 * 120 / 48)  # both trials side by side
+    # 8 epochs of 120 tokens at 48 a second, and the 10 seconds that were spent beside training;
+    # both trials side by side.
+    assert found["sweep"].seconds == pytest.approx(10 + 8 * 120 / 48)
+    assert "960 tokens at 48 a second" in found["sweep"].seconds_from
+    assert found["train"].seconds == 0
+    assert found["train"].seconds_from == "the sweep's best trial is the training"
     assert it.seconds is not None
     assert it.cost == pytest.approx(it.seconds / 3600 * 3.0)
+    short = SPEC.replace("num_epochs: 4", "num_epochs: 8").replace("1e-3]", "1e-3], max_steps: 2")
+    after_a_short_sweep = project.stages(project.spec(short))["train"]
+    assert after_a_short_sweep.seconds == pytest.approx(10 + 8 * 120 / 48)
     other = project.plan(project.spec(SPEC.replace("num_epochs: 4", "num_epochs: 4, method: full")))
-    assert {stage.stage: stage for stage in other.stages}["train"].seconds is None
-    assert "train" in other.seconds_unknown
+    assert {stage.stage: stage for stage in other.stages}["sweep"].seconds is None
+    assert "sweep" in other.seconds_unknown
+
+
+def test_what_the_sweep_has_trained_is_not_trained_again(project: Project) -> None:
+    spec = project.spec()
+    project.run(spec, "fetch", "prepare", "sweep")
+    context = project.context(spec)
+    ledger = Ledger(project.settings.ledger_url)
+    for stage in stages_of(context):
+        if stage.name == "train":
+            break
+        if row := ledger.record(stage.stored_inputs().key):
+            context.records[stage.name] = stage.output.model_validate_json(row.record)
+    sweep = context.records["sweep"]
+    assert isinstance(sweep, SweepRecord)
+    folder = project.settings.home
+    work = Work(project.settings, folder, folder / "progress.jsonl", folder)
+    assert stage.run(stage.inputs(), work) == sweep.trials[0].training
 
 
 def test_a_spec_or_record_of_another_form_is_no_error(project: Project) -> None:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from assay.rules.search.halving import TrialBudget, ladder, next_segment
+from assay.rules.search.halving import TrialBudget, expected_length, ladder, next_segment
 
 
 def sweep(
@@ -68,3 +68,20 @@ def test_a_failed_trial_is_not_promoted() -> None:
     ended = {(0, rung): None, (1, rung): 2.0, (2, rung): None}
     assert next_segment(ended, [], steps, num_trials=3) == (1, steps.rungs[1])
     assert next_segment({(0, rung): None}, [], steps, num_trials=1) is None
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "num_rungs", "at_once", "length"),
+    [
+        ("none", 1, 1, 3.0),
+        ("none", 1, 3, 1.0),
+        ("asha", 1, 1, 3 / 3 + 2 / 3),
+        ("asha", 1, 3, 1.0),
+        ("asha", 2, 2, 2 / 9 + 2 / 9 + 2 / 3),
+    ],
+)
+def test_the_length_of_a_sweep_is_known_before_it_begins(
+    scheduler: str, num_rungs: int, at_once: int, length: float
+) -> None:
+    steps = ladder(scheduler, factor=3, num_rungs=num_rungs)
+    assert expected_length(steps, num_trials=3, at_once=at_once) == pytest.approx(length)

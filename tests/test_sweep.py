@@ -23,7 +23,7 @@ from assay.spec.train import TrainSpec
 from assay.stages.context import Work
 from assay.stages.sweep import choose
 from assay.stages.sweeping.scheduler import TrialScheduler
-from assay.stages.sweeping.trials import Trials, trial_spec
+from assay.stages.sweeping.trials import Trials, goes_all_the_way, trial_spec
 
 
 def trial(learning_rate: float, loss: float | None, error: float = 0.1) -> TrialRecord:
@@ -190,3 +190,18 @@ def test_a_tracker_that_is_not_installed_is_named() -> None:
         MissingExtra, match=r"no_such_tracker, which is not installed: pip install 'assay\[no_such"
     ):
         require(["no_such_tracker"])
+
+
+@pytest.mark.parametrize(
+    ("budget", "whole"),
+    [
+        ({}, True),
+        ({"num_workers": 2}, True),
+        ({"num_workers": 1}, False),
+        ({"max_steps": 8}, False),
+    ],
+)
+def test_a_trial_that_goes_all_the_way_is_the_training(budget: dict[str, int], whole: bool) -> None:
+    train = TrainSpec(num_workers=2, learning_rate=1e-3)
+    spec = SweepSpec.model_validate({"learning_rate": [1e-4, 1e-3], **budget})
+    assert goes_all_the_way(spec, train) is whole

@@ -189,8 +189,8 @@ def _lines(
     if may_sweep:
         tried = ", ".join(rate_words(rate.value * factor) for factor in (1 / 3, 1, 3))
         yield (
-            f"sweep: {{learning_rate: [{tried}]}}   # around {rate_words(rate.value)}: "
-            f"{rate.reason}"
+            f"sweep: {{learning_rate: [{tried}], scheduler: asha, num_rungs: 1}}   # around "
+            f"{rate_words(rate.value)}: {rate.reason}"
         )
     yield "train:"
     yield f"  {METHODS[wanted.template]}"

@@ -34,7 +34,7 @@ from assay.flow.pipeline.stage_inputs import (
 from assay.records.gate import EvaluationRecord, GateRecord
 from assay.records.inputs import StageInputs, StoredInputs
 from assay.records.record import Record, read_as
-from assay.records.stages import DeploymentRecord
+from assay.records.stages import DeploymentRecord, SweepRecord, TrainingRecord
 from assay.rules.gate.attempts import corrected_confidence
 from assay.spec.gate import SuiteSpec
 from assay.stages import (
@@ -52,6 +52,7 @@ from assay.stages import (
 )
 from assay.stages.context import Work
 from assay.stages.evidence import contamination, parity, service
+from assay.stages.sweeping.trials import goes_all_the_way
 
 R = TypeVar("R", bound=Record)
 
@@ -212,8 +213,26 @@ def _serving_stages(context: RunContext) -> Iterator[Stage[Any]]:
 
 
 def _train(context: RunContext, index: int, inputs: train.Inputs, work: Work) -> Record:
+    trained = _trained_in_the_sweep(context, index, inputs, work)
+    if trained is not None:
+        work.say("the sweep's best trial went all the way: it is this training")
+        return trained
     engines.wait_for_workers(inputs.train, work)
     return train.run(inputs, work)
+
+
+def _trained_in_the_sweep(
+    context: RunContext, index: int, inputs: train.Inputs, work: Work
+) -> TrainingRecord | None:
+    """The chosen trial's weights, where training again would only repeat it."""
+    sweep_spec = context.spec.sweep
+    if index or sweep_spec is None or not goes_all_the_way(sweep_spec, inputs.train):
+        return None
+    record = context.record("sweep", SweepRecord)
+    trained = record.trials[record.chosen].training
+    if trained is None or not work.store.is_intact(trained.artifact):
+        return None
+    return trained
 
 
 def _sweep(context: RunContext, inputs: sweep.Inputs, work: Work) -> Record:

@@ -12,8 +12,10 @@ from assay.flow.pipeline.context import numbered
 from assay.records.gate import EvaluationRecord, GateRecord
 from assay.records.plan import StagePlan, TrainingPlan
 from assay.records.stages import SweepRecord, TrainingRecord
+from assay.rules.search.halving import expected_length, ladder
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
+from assay.stages.sweeping.trials import goes_all_the_way
 
 if TYPE_CHECKING:
     from assay.store.ledger import Ledger
@@ -94,9 +96,10 @@ def _guess(stage: str, spec: Spec, amounts: Amounts, like: dict[str, list[_Like]
     for index in range(len(spec.train_steps)):
         trainings[numbered("train", index)] = index
     if stage in trainings:
-        return _training(
-            spec.train_steps[trainings[stage]], amounts.training[trainings[stage]], like
-        )
+        index = trainings[stage]
+        if index == 0 and spec.sweep and goes_all_the_way(spec.sweep, spec.train_steps[0]):
+            return Guess(0.0, "the sweep's best trial is the training")
+        return _training(spec.train_steps[index], amounts.training[index], like)
     if stage == "sweep":
         return _sweep(spec, amounts, like)
     found = [one for one in like.get(stage, []) if _is_like(stage, spec, one.spec)]
@@ -167,7 +170,15 @@ def _sweep(spec: Spec, amounts: Amounts, like: dict[str, list[_Like]]) -> Guess 
         how = "all trials side by side"
     else:
         how = f"{waves} rounds of trials"
-    return Guess(waves * one.seconds, f"{how}: {one.source}")
+    # A population ends no trial.
+    scheduler = "none" if spec.sweep.scheduler == "pbt" else spec.sweep.scheduler
+    rungs = ladder(scheduler, factor=spec.sweep.reduction_factor, num_rungs=spec.sweep.num_rungs)
+    if len(rungs.rungs) > 1:
+        how += f", most of them ended early by {scheduler}"
+    num_trials = spec.sweep.num_trials
+    at_once = math.ceil(num_trials / waves)
+    length = expected_length(rungs, num_trials=num_trials, at_once=at_once)
+    return Guess(length * one.seconds, f"{how}: {one.source}")
 
 
 def _evaluation(one: _Like, num_items: int | None) -> Guess | None:

@@ -7,6 +7,7 @@ models has few, and an early promotion is a guess. What was trained is kept in c
 nothing is trained twice.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -59,6 +60,22 @@ def next_segment(
     if running or any(share == 1.0 and loss is not None for (_, share), loss in losses.items()):
         return None
     return _best_left(losses, ladder)
+
+
+def expected_length(ladder: Ladder, *, num_trials: int, at_once: int) -> float:
+    """How long a sweep takes whose trials all go well, so many of them side by side; 1 is the time
+    of one whole trial."""
+    losses: dict[TrialBudget, float | None] = {}
+    while segment := next_segment(losses, (), ladder, num_trials=num_trials):
+        losses[segment] = 0.0
+    furthest: dict[int, float] = {}
+    for trial, share in losses:
+        furthest[trial] = max(share, furthest.get(trial, 0.0))
+    length = 0.0
+    for below, rung in pairwise((0.0, *ladder.rungs)):
+        num_there = sum(share >= rung for share in furthest.values())
+        length += (rung - below) * math.ceil(num_there / at_once)
+    return length
 
 
 def _promotion(

@@ -76,6 +76,12 @@ def trial_spec(sweep: SweepSpec, base: TrainSpec, parameters: Parameters) -> Tra
     return with_parameters(base, changes)
 
 
+def goes_all_the_way(sweep: SweepSpec, train: TrainSpec) -> bool:
+    """Whether a finished trial is the whole training: the sweep gives it no smaller budget and no
+    other number of workers."""
+    return trial_spec(sweep, train, {}) == train
+
+
 @dataclass(frozen=True)
 class Trials:
     """How one trial is trained, and where what came of it is kept; travels to Tune's actors."""
