@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 
+from assay.console import server as console
 from assay.engines.cluster import tasks
 from assay.engines.deployment import ray_serve
 from assay.engines.deployment.application import SAYS_ARTIFACT, engine_packages
@@ -172,6 +173,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             gateway_port=free_port(),
             serve_port=serve.port,
             dashboard_port=serve.port,
+            console_port=free_port(),
             engine_python=str(engine_environment(tmp_path_factory.mktemp("engine"))),
             user="ben",
         )
@@ -182,8 +184,14 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             with httpx.Client(base_url=settings.gateway_url, headers=headers) as client:
                 yield Running(settings, serve, client)
         finally:
+            console.stop(settings)
             controller.stop(settings)
             gateway.stop(settings)
+
+
+def with_token(office: "Office", token: str) -> Settings:
+    """The place for whoever has this token."""
+    return replace(office.settings, token=token)
 
 
 class Office:
@@ -194,12 +202,16 @@ class Office:
         "slow": {"steps": ["50%", "75%", "100%"], "hold": "60s"},
     }
 
+    says = "!"
+    """What a model answers that is right."""
+
     def __init__(self, running: Running, ledger_url: str) -> None:
         self.settings = replace(running.settings, ledger_url=ledger_url)
         self.running = running
         self.serve = running.serve
         self.client = running.client
-        controller.stop(self.settings)  # one that `assay up` of an earlier test has started
+        console.stop(self.settings)
+        controller.stop(self.settings)  # ones that an earlier test has started
         self.ledger = Ledger(ledger_url)
         self.serve.applications, self.serve.broken, self.serve.num_deployed = {}, set(), 100
         set_weights(self.settings, TO_NOBODY, ())
@@ -231,6 +243,8 @@ class Office:
         outcome: str = "PASS",
         champion_digest: str | None = None,
         spec: Spec | None = None,
+        num_right: int | None = None,
+        champion_right: int | None = None,
     ) -> str:
         """A run whose candidate answers in `slot` and was evaluated there."""
         run, store = self.run(name, spec), ArtifactStore(self.settings.home / "artifacts")
@@ -249,15 +263,18 @@ class Office:
         self._finish(run, "compress", compress)
         deployment = self._deployment(slot, model.digest)
         self._finish(run, "deploy", deployment)
-        num_right = {"PASS": 60, "FAIL": 0}.get(outcome, 30)
-        self._finish(run, "gate", self._gate(run, slot, model.digest, num_right, champion_digest))
+        if num_right is None:
+            num_right = {"PASS": 60, "FAIL": 0}.get(outcome, 30)
+        rights = {model.digest: num_right}
+        if champion_digest:
+            rights[champion_digest] = num_right if champion_right is None else champion_right
+        self._finish(run, "gate", self._gate(run, slot, model.digest, rights))
         return run
 
-    def _gate(
-        self, run: str, slot: Slot, digest: str, num_right: int, champion_digest: str | None
-    ) -> GateRecord:
-        """The gate's word on a model that answered so many of 60 questions right; half of them are
-        asked for."""
+    def _gate(self, run: str, slot: Slot, digest: str, num_right: dict[str, int]) -> GateRecord:
+        """The gate's word on a model that answered so many of 60 questions right, beside the
+        champion where there are two; half of them are asked for."""
+        champion_digest = next((one for one in num_right if one != digest), None)
         work = Work(
             self.settings,
             self.settings.home / "work" / run,
@@ -269,10 +286,10 @@ class Office:
             items = tuple(
                 Sample(
                     id=f"{i}",
-                    prompt="?",
+                    prompt=f"question {i}?",
                     target="!",
-                    response="!",
-                    scores={"exact_match": float(i < num_right)},
+                    response=self.says if i < num_right[digest] else f"{self.says} not",
+                    scores={"exact_match": float(i < num_right[digest])},
                 )
                 for i in range(60)
             )
@@ -413,6 +430,7 @@ class Office:
             "serve_port",
             "dashboard_port",
             "engine_python",
+            "console_port",
             "user",
         ):
             env[f"ASSAY_{name.upper()}"] = str(getattr(self.settings, name))

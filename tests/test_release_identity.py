@@ -28,13 +28,9 @@ from assay.store.audit import this_process
 from assay.store.ledger import Ledger
 from assay.store.receipts import PlaceKeys
 from assay.store.tables import digest_of_text
-from office import TO_BLUE, TO_NOBODY, Office, office, running  # noqa: F401
+from office import TO_BLUE, TO_NOBODY, Office, office, running, with_token  # noqa: F401
 
 EVERYTHING: tuple[Role, ...] = ("run", "review", "release", "admin")
-
-
-def with_token(office: Office, token: str) -> Settings:
-    return replace(office.settings, token=token)
 
 
 def policy_file(folder: Path, text: str) -> Path:

@@ -15,6 +15,7 @@ import pytest
 
 from assay.engines.deployment import ray_serve
 from assay.errors import IntegrityError, NotApproved, StageFailed, UsageError
+from assay.flow.place import daemon
 from assay.flow.release import controller
 from assay.flow.release.audit import check_audit
 from assay.flow.release.operations import record_decision, rollback_run
@@ -326,7 +327,7 @@ def test_a_controller_knows_the_local_head_although_its_command_names_one_to_ray
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
     local = replace(office.settings, ray_address="")
     code = "from assay.settings import Settings; print([Settings().ray_address])"
-    environment = controller.environment(local)
+    environment = daemon.environment(local)
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert said.stdout.decode().strip() == "['']"
 

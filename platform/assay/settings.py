@@ -74,6 +74,17 @@ class Settings:
     gateway_host: str = field(default_factory=lambda: _env("GATEWAY_HOST", "127.0.0.1"))
     """`ASSAY_GATEWAY_HOST`: the address that the gateway binds."""
 
+    console_port: int = field(default_factory=lambda: int(_env("CONSOLE_PORT", "8090")))
+    """`ASSAY_CONSOLE_PORT`: where people open the console in a browser."""
+
+    console_host: str = field(default_factory=lambda: _env("CONSOLE_HOST", "127.0.0.1"))
+    """`ASSAY_CONSOLE_HOST`: the address that the console binds; beyond the loopback only with an
+    `ASSAY_CONSOLE_URL` of https."""
+
+    console_address: str = field(default_factory=lambda: _env("CONSOLE_URL", ""))
+    """`ASSAY_CONSOLE_URL`: the console as people reach it through a proxy that ends TLS, such as
+    `https://assay.example.org`; where it listens when not said."""
+
     num_cpus: int = field(
         default_factory=lambda: int(_env("NUM_CPUS", str(max(8, os.cpu_count() or 1))))
     )
@@ -140,6 +151,14 @@ class Settings:
     def gateway_url(self) -> str:
         """Base of the OpenAI-compatible API that clients use, ending in `/v1`."""
         return f"http://{self.gateway_host}:{self.gateway_port}/v1"
+
+    @property
+    def console_url(self) -> str:
+        """The console as people reach it."""
+        if self.console_address:
+            return self.console_address.rstrip("/")
+        host = f"[{self.console_host}]" if ":" in self.console_host else self.console_host
+        return f"http://{host}:{self.console_port}"
 
     @property
     def token_path(self) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from assay.cli.terminal.echo import echo
 from assay.engines.cluster import local_head
 from assay.engines.cluster.cpu_features import has_avx2
-from assay.errors import PlaceError, Unreachable
+from assay.errors import PlaceError, Unreachable, UsageError
 from assay.serving import gateway
 from assay.settings import Settings
 
@@ -35,7 +35,20 @@ def start_place(
     echo(f"gateway   {settings.gateway_url}")
     if not gateway_only:
         echo(f"dashboard {settings.dashboard_url}  (token in {settings.token_path})")
+    start_console(settings)
     bring_back(settings)
+
+
+def start_console(settings: Settings) -> None:
+    """Starts the console. What keeps it from that keeps production from nothing."""
+    from assay.console import server
+
+    try:
+        server.start(settings)
+    except (PlaceError, UsageError) as error:
+        echo(f"no console: {error}", err=True)
+        return
+    echo(f"console   {server.way_in(settings)}")
 
 
 def ensure_place(settings: Settings) -> None:
@@ -73,9 +86,11 @@ def bring_back(settings: Settings) -> None:
 
 
 def stop_place(settings: Settings) -> None:
-    """Stops the controller, the gateway and the head, in this order."""
+    """Stops the console, the controller, the gateway and the head, in this order."""
+    from assay.console import server
     from assay.flow.release import controller
 
+    server.stop(settings)
     controller.stop(settings)
     was_running = gateway.is_running(settings) or local_head.is_running(settings)
     gateway.stop(settings)

@@ -11,6 +11,7 @@ import click
 from assay import __version__
 from assay.cli import releases, runs, specs
 from assay.cli.commands.gate import gate
+from assay.cli.place.console import console
 from assay.cli.place.doctor import doctor
 from assay.cli.place.policy import policy
 from assay.cli.place.proof import audit, keys, verify
@@ -44,7 +45,7 @@ def assay(verbose: bool) -> None:
         logging.getLogger("assay").setLevel(logging.DEBUG)
 
 
-for command in (gate, keys, verify, audit, users, login, policy, doctor):
+for command in (gate, keys, verify, audit, users, login, policy, doctor, console):
     assay.add_command(command)
 for command in (*specs.COMMANDS, *runs.COMMANDS, *releases.COMMANDS):
     assay.add_command(command)

@@ -122,7 +122,8 @@ def chat(
     help="Start the gateway alone, beside a Ray head that runs already.",
 )
 def up(new_key: bool, save_key: bool, gateway_only: bool) -> None:
-    """Start a local Ray head and the gateway, bring the champion back, print an API key once."""
+    """Start a local Ray head, the gateway and the console, bring the champion back, print an API
+    key once."""
     from assay.cli.local import start_place
 
     start_place(Settings(), new_key=new_key, save_key=save_key, gateway_only=gateway_only)
@@ -130,7 +131,8 @@ def up(new_key: bool, save_key: bool, gateway_only: bool) -> None:
 
 @click.command()
 def down() -> None:
-    """Stop controller, gateway, local Ray head and everything on it. Ledger and artifacts stay."""
+    """Stop console, controller, gateway, local Ray head and everything on it. Ledger and artifacts
+    stay."""
     from assay.cli.local import stop_place
 
     stop_place(Settings())

@@ -127,7 +127,7 @@ def _report(decided: _Decided, ledger: "Ledger", store: ArtifactStore, num_examp
         wrong_answers=_wrong_answers(gate, num_examples),
         service=_service(card.service) if card.service else (),
         compression=tuple(_compression(stages)),
-        curves=_curves(stages),
+        curves=curves_of(stages),
         sweep=_sweep(stages),
         approvals=tuple(ledger.approvals(row.id)),
         selftest=newest_selftest(card.suite_digest, ledger),
@@ -279,7 +279,7 @@ def _percentiles(name: str, seconds: Sequence[float]) -> Iterator[tuple[str, flo
         yield f"{name}, p{percent}", 1000 * ordered[index], "ms"
 
 
-def _curves(stages: Mapping[str, JsonValue]) -> tuple[Curve, ...]:
+def curves_of(stages: Mapping[str, JsonValue]) -> tuple[Curve, ...]:
     """The losses of each training run and of each sweep's trials, where the run has them."""
     curves = []
     for name, data in stages.items():

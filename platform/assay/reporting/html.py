@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from assay.records.evaluations.selftest import LimitSelftest, Outcomes
@@ -26,7 +26,48 @@ SEEN = "\n\t"
 
 
 def render(report: Report) -> str:
-    """The report as an HTML document."""
+    """The report as an HTML document of its own."""
+    page = (
+        _environment()
+        .get_template("scorecard.html.j2")
+        .render(**_content(report), level=1, style=Markup(style_sheet()))
+    )
+    return page.encode("utf-8", "replace").decode()
+
+
+def render_body(report: Report, *, level: int) -> Markup:
+    """What the document says, to stand in another page under headings of `level`; the page needs
+    `style_sheet`."""
+    body = _environment().get_template("scorecard_body.html.j2")
+    text = body.render(**_content(report), level=level)
+    return Markup(text.encode("utf-8", "replace").decode())  # the template has escaped it
+
+
+def style_sheet() -> str:
+    """The scorecard's CSS, light and dark."""
+    return resources.files("assay.reporting").joinpath("scorecard.css").read_text()
+
+
+def make_environment(room: str, folder: str = "") -> Environment:
+    """Templates in a folder of a room, where every value is escaped and every character can be seen."""
+    environment = Environment(
+        loader=PackageLoader(room, folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(shown=_shown, moment=_moment)
+    return environment
+
+
+@cache
+def _environment() -> Environment:
+    return make_environment("assay.reporting")
+
+
+def _content(report: Report) -> dict[str, object]:
     card = report.scorecard
     trials, cost = [], ""
     if report.sweep:
@@ -36,37 +77,21 @@ def render(report: Report) -> str:
     if report.selftest:
         selftest_rows = [_selftest_row(limit) for limit in report.selftest.limits]
         promised = f"{1 - report.selftest.confidence:.1%}"
-    page = _template().render(
-        report=report,
-        card=card,
-        lead=_lead(card),
-        facts=_facts(report),
-        flags=_flags(report),
-        rows=[_row(limit, card) for limit in card.limits],
-        has_champion=any(limit.champion_observed is not None for limit in card.limits),
-        slices=[_slice(limit, part) for limit in card.limits for part in limit.slices],
-        charts=_charts(report),
-        trials=trials,
-        cost=cost,
-        selftest_rows=selftest_rows,
-        promised=promised,
-    )
-    return page.encode("utf-8", "replace").decode()
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(shown=_shown, moment=_moment)
-    return environment.from_string(
-        resources.files("assay.reporting").joinpath("scorecard.html.j2").read_text()
-    )
+    return {
+        "report": report,
+        "card": card,
+        "lead": _lead(card),
+        "facts": _facts(report),
+        "flags": _flags(report),
+        "rows": [_row(limit, card) for limit in card.limits],
+        "has_champion": any(limit.champion_observed is not None for limit in card.limits),
+        "slices": [_slice(limit, part) for limit in card.limits for part in limit.slices],
+        "charts": _charts(report),
+        "trials": trials,
+        "cost": cost,
+        "selftest_rows": selftest_rows,
+        "promised": promised,
+    }
 
 
 def _lead(card: Scorecard) -> str:

@@ -127,6 +127,17 @@ class Audit:
             content.pop(SEAL, None)
         return [json.dumps(content) for content in said]
 
+    def newest(self, *, run: str = "", limit: int, before: int = 0) -> list[AuditEvent]:
+        """Events as they stand there, the newest first, of one run where it is named, and older
+        than number `before` where that is not 0. The chain is not checked."""
+        query = sql.select(_audit).order_by(_audit.c.sequence.desc()).limit(limit)
+        if run:
+            query = query.where(_audit.c.run == run)
+        if before:
+            query = query.where(_audit.c.sequence < before)
+        with self._database.reading() as connection:
+            return [_read(row) for row in connection.execute(query).mappings()]
+
     def events(self, connection: Connection | None = None) -> list[AuditEvent]:
         """Every event, the oldest first. Raises `IntegrityError` where the chain is broken."""
         if connection is None:

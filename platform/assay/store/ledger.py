@@ -17,6 +17,7 @@ from assay.store import tables
 from assay.store.audit import Audit, check_rows, check_vouched, this_process
 from assay.store.database import Database
 from assay.store.grants import Grants
+from assay.store.overview import Overview
 from assay.store.releases import Releases
 from assay.store.restorations import Restorations
 from assay.store.rows import RecordRow, RunRow, StageRow
@@ -38,6 +39,7 @@ class Ledger:
         self.releases = Releases(self._database, self.audit, self._add_traffic)
         self.restorations = Restorations(self._database, self.audit)
         self.grants = Grants(self._database, self.audit)
+        self.overview = Overview(self._database)
         self.actor: Actor | None = None
         """In whose name this process writes, once that is known."""
         self._adopt_what_was_there()

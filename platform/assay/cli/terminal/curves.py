@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from assay.records.stages import LossPoint, SweepRecord, TrialRecord
+from assay.reporting.summary import trial_words
 
 WIDTH, HEIGHT = 64, 12
 COLOURS = ("cyan", "yellow", "magenta", "blue", "red", "white")
@@ -76,16 +77,6 @@ def picture(histories: Sequence[Sequence[LossPoint]], styles: Sequence[str]) -> 
         under,
         f"{'':10}1{last:>{WIDTH - 1}} steps",
     ]
-
-
-def trial_words(trial: TrialRecord) -> str:
-    """A trial by what was varied; a population's with the rates that it went on with."""
-    rates = [trial.learning_rate, *(change.learning_rate for change in trial.learning_rate_changes)]
-    others = []
-    for name, value in trial.parameters.items():
-        shown = format(value, ".4g") if isinstance(value, float) else value
-        others.append(f"{name.rpartition('.')[2]} {shown}")
-    return ", ".join([" then ".join(f"{rate:.3g}" for rate in rates), *others])
 
 
 def _dots(

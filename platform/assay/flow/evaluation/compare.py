@@ -25,7 +25,7 @@ def compare(
     (first_name, ours), (second_name, theirs) = (_decided(name, ledger) for name in (first, second))
     for record in (ours.candidate, theirs.candidate):
         store.verify(record.evidence)
-    suite = _suite(first_name, ours)
+    suite = suite_of(first_name, ours)
     answers, others = read_evaluation(ours.candidate), read_evaluation(theirs.candidate)
     tasks = {result.task: result.digest for result in others.tasks}
     common = {task: limits for task, limits in suite.limits.items() if task in tasks}
@@ -51,7 +51,7 @@ def _decided(name: str, ledger: Ledger) -> tuple[str, GateRecord]:
     return row.id, found
 
 
-def _suite(name: str, decided: GateRecord) -> SuiteSpec:
+def suite_of(name: str, decided: GateRecord) -> SuiteSpec:
     """The suite as the gate read it then."""
     if decided.inputs is None:
         raise UsageError(

@@ -50,6 +50,35 @@ class Evaluated:
         return digest_of(self.gate.scorecard.model_dump(mode="json"))
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What somebody had before them when they decided, by digest."""
+
+    artifact: str
+    scorecard: str
+    champion: str
+    """Of who had the traffic; empty for nobody."""
+
+
+def check_seen(seen: Seen, it: Evaluated, champion: Champion | None) -> None:
+    """Raises `NotApproved` unless it is still what they had before them."""
+    now = Seen(
+        artifact=it.scorecard.artifact_digest,
+        scorecard=it.scorecard_digest,
+        champion=champion.artifact_digest if champion else "",
+    )
+    changed = []
+    for name in ("artifact", "scorecard", "champion"):
+        before, there = getattr(seen, name), getattr(now, name)
+        if before != there:
+            changed.append(f"the {name} is {there[:12] or 'nothing'}, not {before[:12] or 'none'}")
+    if changed:
+        raise NotApproved(
+            f"run {it.run} is not what was shown any more: {', '.join(changed)}; nothing was "
+            "recorded, so look at it again"
+        )
+
+
 def evaluated(run: str, ledger: Ledger) -> Evaluated:
     """The newest verdict of a run, named by the start of its id; of the newest run that has one,
     when the name is empty. Raises `NotApproved` when the gate has not spoken yet."""

@@ -6,7 +6,6 @@ brings the champion back (see `restore`) when it is lost. Candidates that nobody
 their slots back.
 """
 
-import os
 import signal
 import sys
 import time
@@ -17,15 +16,13 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-import psutil
-
 from assay.engines.cluster import local_head
-from assay.errors import AssayError, PlaceError, Superseded, Unreachable, UsageError
+from assay.errors import AssayError, Superseded, Unreachable, UsageError
+from assay.flow.place.daemon import Daemon
 from assay.flow.release.restore import is_lost, restore
 from assay.flow.resources.giving_back import free_needless
 from assay.settings import Settings
 from assay.store.ledger import Ledger
-from assay.store.lock import held, is_held
 
 MODULE = "assay.flow.release.controller"
 LOOK_S = 5.0
@@ -33,69 +30,26 @@ LOOK_S = 5.0
 for a moment while its controller comes back."""
 LONGEST_DELAY_S = 600.0
 """Between two tries of what failed: each reads every byte of the model."""
-END_WAIT_S = 10.0
-_POLL_S = 0.05
-_TOLD = (
-    "home",
-    "ledger_url",
-    "ray_address",
-    "dashboard_port",
-    "ray_port",
-    "serve_port",
-    "gateway_port",
-    "gateway_host",
-    "num_cpus",
-    "engine_python",
-    "user",
-)
 
 
 def start(settings: Settings) -> None:
     """Starts the place's controller; nothing is done where one runs already."""
-    if is_running(settings):
-        return
-    folder = _folder(settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    pid = os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-m", MODULE],
-        environment(settings),
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log_file(settings)), flags, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-    )
-    end = time.monotonic() + END_WAIT_S
-    while not is_running(settings) and time.monotonic() < end:
-        if _has_ended(pid):
-            raise PlaceError(f"the controller did not start; see {log_file(settings)}")
-        time.sleep(_POLL_S)
+    _daemon(settings).start(settings)
 
 
 def stop(settings: Settings) -> None:
     """Stops the controller and waits until it is gone; nothing is done where none runs."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        process = _process(settings)
-        if process is None:
-            return
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
-        end = time.monotonic() + END_WAIT_S
-        while is_running(settings) and time.monotonic() < end:
-            time.sleep(_POLL_S)
+    _daemon(settings).stop()
 
 
 def is_running(settings: Settings) -> bool:
     """Whether a controller lives."""
-    return is_held(_lock(settings)) is True
+    return _daemon(settings).is_running()
 
 
 def log_file(settings: Settings) -> Path:
     """What the controller says."""
-    return _folder(settings) / "controller.log"
+    return _daemon(settings).log_file
 
 
 def main() -> int:
@@ -103,10 +57,10 @@ def main() -> int:
     settings = Settings()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
-    taken = UsageError("another controller runs for this place")
+    daemon = _daemon(settings)
     try:
-        with held(_lock(settings), taken=taken):
-            _pid_file(settings).write_text(str(os.getpid()))
+        with daemon.lives():
+            daemon.keep_pid()
             _keep(settings)
     except UsageError as error:
         _say(str(error))
@@ -147,50 +101,8 @@ def _look(settings: Settings, ledger: Ledger) -> None:
             restore(settings, say=_say)
 
 
-# Nothing that outlives its command has a person's token. Commands name the local head in RAY_ADDRESS
-# for Ray's own libraries; here it would make of it a cluster of somebody else, which nobody starts.
-_NOT_INHERITED = ("ASSAY_TOKEN", "RAY_ADDRESS")
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """What a controller of this place is started with."""
-    inherited = {}
-    for name, value in os.environ.items():
-        if name not in _NOT_INHERITED:
-            inherited[name] = value
-    said = {f"ASSAY_{name.upper()}": str(getattr(settings, name)) for name in _TOLD}
-    return inherited | said
-
-
-def _process(settings: Settings) -> psutil.Process | None:
-    """The controller's process; None where none runs."""
-    if not is_running(settings):
-        return None
-    try:
-        process = psutil.Process(int(_pid_file(settings).read_text()))
-        is_ours = MODULE in process.cmdline()
-    except (OSError, ValueError, psutil.Error):
-        return None
-    return process if is_ours else None
-
-
-def _has_ended(child: int) -> bool:
-    try:
-        return os.waitpid(child, os.WNOHANG)[0] == child
-    except ChildProcessError:
-        return True
-
-
-def _folder(settings: Settings) -> Path:
-    return settings.home / "controller"
-
-
-def _lock(settings: Settings) -> Path:
-    return _folder(settings) / "lock"
-
-
-def _pid_file(settings: Settings) -> Path:
-    return _folder(settings) / "pid"
+def _daemon(settings: Settings) -> Daemon:
+    return Daemon(MODULE, "controller", settings.home / "controller")
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

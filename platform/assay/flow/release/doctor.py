@@ -176,6 +176,8 @@ def _permissions(settings: Settings) -> Found:
         settings.token_file,
         settings.token_path,
         settings.home / "api-key",
+        settings.home / "console",
+        settings.home / "console" / "key",
     )
     folders = ("artifacts", "receipts", "loaded")
     shared = (

@@ -10,7 +10,7 @@ from assay.flow.place.book import read_place
 from assay.flow.place.head import keep_head
 from assay.flow.place.identity import act
 from assay.flow.release import approve, promote, rollback
-from assay.flow.release.checks import check_policy, evaluated
+from assay.flow.release.checks import Seen, check_policy, check_seen, evaluated
 from assay.flow.release.writer import reconcile, writing
 from assay.flow.resources.giving_back import free_needless
 from assay.records.releases.release import Approval, Traffic
@@ -28,15 +28,19 @@ def record_decision(
     reviewer: str,
     reason: str,
     settings: Settings,
+    seen: Seen | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Approval:
     """Writes down a reviewer's word on a run's newest verdict. A rejection ends a promotion that is
-    under way. `reviewer` is the name that they give; empty for who works here."""
+    under way. `reviewer` is the name that they give; empty for who works here. With `seen`, what
+    they had before them, the word is refused when that has changed since."""
     ledger = Ledger(settings.ledger_url)
     store = ArtifactStore(settings.home / "artifacts")
     actor = act(settings, ledger, "review", claimed=reviewer)
     reconcile_releases(settings, say=say)
     it = evaluated(run, ledger)
+    if seen is not None:
+        check_seen(seen, it, ledger.champion())
     if decision == "approve" and it.gate.scorecard.outcome == "PASS":
         policy = read_place(settings, ledger).policy
         check_policy(it, policy)
