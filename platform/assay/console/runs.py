@@ -11,7 +11,7 @@ from assay.console.promotions import Promotion
 from assay.errors import AssayError, IntegrityError, NotApproved
 from assay.flow.pipeline.graph import output_of
 from assay.flow.release.changes import Changes, changes_of
-from assay.flow.release.checks import Evaluated, evaluated
+from assay.flow.release.checks import Evaluated, check_words, evaluated
 from assay.records.record import read_as
 from assay.records.releases.audit import AuditEvent
 from assay.records.releases.release import Approval, Release
@@ -19,7 +19,6 @@ from assay.reporting import document, plots
 from assay.reporting.html import render_body
 from assay.reporting.progress import current, progress_words
 from assay.reporting.summary import came_to, warning
-from assay.rules.release.approval import check_approval
 from assay.settings import Settings
 from assay.store.ledger import Ledger
 from assay.store.rows import RunRow, StageRow
@@ -94,7 +93,7 @@ def run_page(
         scorecard=scorecard,
         fault=fault,
         changes=changes,
-        missing=_missing(it, ledger) if it else "",
+        missing=_missing(it, settings, ledger) if it else "",
         words=tuple(words),
         releases=tuple(reversed(releases)),
         promotion=promotion,
@@ -142,19 +141,11 @@ def _charts(run: RunRow, ledger: Ledger) -> tuple[Markup, ...]:
     return tuple(plots.curve(curve) for curve in curves)
 
 
-def _missing(it: Evaluated, ledger: Ledger) -> str:
-    """What the spec's own approval still asks for; the place's policy may ask for more when it is
-    promoted."""
+def _missing(it: Evaluated, settings: Settings, ledger: Ledger) -> str:
+    """What keeps it from the traffic, but for what its slot holds, which is asked of the cluster
+    when it is promoted."""
     try:
-        check_approval(
-            it.run,
-            it.spec.approval,
-            it.scorecard,
-            it.scorecard_digest,
-            ledger.starters(it.run),
-            ledger.approvals(it.run),
-            time.time(),
-        )
+        check_words(it, champion=ledger.champion(), ledger=ledger, settings=settings)
     except (NotApproved, IntegrityError) as error:
         return str(error)
     return ""

@@ -7,7 +7,7 @@ from assay.errors import AssayError, UsageError
 from assay.flow.evaluation.compare import suite_of
 from assay.flow.release.checks import Evaluated, evaluated
 from assay.loader.diff import Change, differences
-from assay.records.comparison import ComparedLimit
+from assay.records.evaluations.comparison import ComparedLimit
 from assay.records.gate import Evaluation, EvaluationRecord, Sample, TaskResult
 from assay.records.releases.release import Champion
 from assay.reporting.document import counts_against

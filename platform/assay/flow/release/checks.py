@@ -129,18 +129,26 @@ def check_may_serve(
     that the candidate was compared with, and what its slot holds. Raises `NotApproved` or
     `IntegrityError`. `held_at` is for a former champion, whose approvals had to hold when it got
     its traffic, and which was compared with an earlier one."""
-    _check_approval(it, it.spec.approval, ledger, held_at)
     if held_at is None:
-        policy = read_place(settings, ledger).policy
-        check_policy(it, policy)
-        check_age(policy, it.run, it.scorecard, time.time())
-        _check_strict_approval(it, policy, ledger, is_first=champion is None)
-        check_champion(it.scorecard, champion.artifact_digest if champion else None)
-    if held_at is None:
+        check_words(it, champion=champion, ledger=ledger, settings=settings)
         return _check_deployed(it, api, settings.loaded_folder)
+    _check_approval(it, it.spec.approval, ledger, held_at)
     restored = ledger.restorations.newest(it.run, held_at)
     restored_at = restored.deployed_at if restored else None
     return _check_deployed(it, api, settings.loaded_folder, is_former=True, restored_at=restored_at)
+
+
+def check_words(
+    it: Evaluated, *, champion: Champion | None, ledger: Ledger, settings: Settings
+) -> None:
+    """The approvals, the place's policy, and the champion that the candidate was compared with:
+    what can be told without asking the cluster. Raises `NotApproved` or `IntegrityError`."""
+    _check_approval(it, it.spec.approval, ledger, None)
+    policy = read_place(settings, ledger).policy
+    check_policy(it, policy)
+    check_age(policy, it.run, it.scorecard, time.time())
+    _check_strict_approval(it, policy, ledger, is_first=champion is None)
+    check_champion(it.scorecard, champion.artifact_digest if champion else None)
 
 
 def check_policy(it: Evaluated, policy: PolicySpec) -> None:
