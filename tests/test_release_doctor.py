@@ -61,6 +61,7 @@ def test_a_healthy_place_and_a_new_one(office: Office, released: str, tmp_path: 
     names = [line.split()[1] for line in done.stdout.splitlines()]
     assert names == [
         "permissions",
+        "secrets",
         "ledger",
         "audit",
         "policy",

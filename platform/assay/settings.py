@@ -26,6 +26,22 @@ READABLE_VARIABLES = (
     "DATA,DATA_*,*_DATA,*_DIR,*_ROOT,*_PATH,*_FOLDER,*_BUCKET,*_HOME,HOME,TMPDIR,SCRATCH"
 )
 
+KEYS = (
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_CLIENT_SECRET",
+    "WANDB_API_KEY",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "OPENAI_API_KEY",
+)
+"""What opens something, by its usual names. Gateway, controller and engines ask nobody for
+anything: of a shell with such variables they inherit none."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -53,6 +69,13 @@ class Settings:
     )
     """`ASSAY_AUTOSCALER_CONFIG`: what nodes Ray's autoscaler may add to the cluster, in the form of
     `ray up`; the file that it leaves on the head when not said."""
+
+    secrets: Path = field(
+        default_factory=lambda: Path(_env("SECRETS", str(_home() / "secrets"))).expanduser()
+    )
+    """`ASSAY_SECRETS`: keys and passwords, as a file of lines `NAME=VALUE`, mode 0600, or as a
+    folder with a file for each; `secrets` in `ASSAY_HOME` when not said. The same path on every
+    node."""
 
     dashboard_port: int = field(default_factory=lambda: int(_env("DASHBOARD_PORT", "8265")))
     """`ASSAY_DASHBOARD_PORT`: Ray's dashboard and job API."""

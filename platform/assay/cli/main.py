@@ -4,6 +4,7 @@ quick."""
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -17,7 +18,7 @@ from assay.cli.place.policy import policy
 from assay.cli.place.proof import audit, keys, verify
 from assay.cli.place.users import login, users
 from assay.cli.terminal.echo import echo
-from assay.errors import EXIT_CODE_MEANINGS, AssayError, ExitCode, InvalidInput
+from assay.errors import EXIT_CODE_MEANINGS, AssayError, ExitCode, InvalidInput, PlaceError
 from assay.text import printable
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
@@ -38,6 +39,11 @@ _EXIT_CODES += f"\n  {INTERRUPTED}  interrupted by Ctrl-C; finished stages are k
 )
 def assay(verbose: bool) -> None:
     """From a YAML spec to a gated, approved, served language model on Ray."""
+    from assay import secrets_file
+
+    # A file of secrets that is not as it should be is told by whatever needs one of them.
+    with suppress(PlaceError):
+        secrets_file.take_addresses()
     if verbose:
         import logging
 

@@ -41,7 +41,7 @@ NAMES_SCHEMA = "# yaml-language-server: $schema=schema.json\n"
 """The first line of each shipped spec and suite, for editors."""
 
 PACKAGE = "assay"
-FLOOR = ("errors", "settings", "text")
+FLOOR = ("errors", "secrets_file", "settings", "text")
 """What every room may use; the drawing would be full of arrows to them."""
 
 TRANSLATION = "README.zh.md"

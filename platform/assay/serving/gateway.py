@@ -28,7 +28,7 @@ import psutil
 from assay.errors import PlaceError, Superseded, UsageError
 from assay.serving import admin, supervisor
 from assay.serving.haproxy import BACKEND, SERVER, SLOTS, check_digests, check_weights
-from assay.settings import Settings
+from assay.settings import KEYS, Settings
 
 START_WAIT_S = 10.0
 STOP_WAIT_S = 10.0
@@ -289,8 +289,9 @@ def _spawn(settings: Settings) -> int:
         "ASSAY_GATEWAY_PORT": str(settings.gateway_port),
         "ASSAY_SERVE_PORT": str(settings.serve_port),
     }
-    # a personal token is nothing that outlives its command
-    inherited = {name: value for name, value in os.environ.items() if name != "ASSAY_TOKEN"}
+    # A personal token is nothing that outlives its command.
+    left_out = ("ASSAY_TOKEN", *KEYS)
+    inherited = {name: value for name, value in os.environ.items() if name not in left_out}
     log = str(supervisor.log_file(settings))
     return os.posix_spawn(
         sys.executable,

@@ -7,6 +7,7 @@ from assay.engines.cluster import tasks
 from assay.engines.models import folders
 from assay.records.inputs import StageInputs
 from assay.records.stages import ModelRecord, TrainingRecord
+from assay.rules.planning.memory import MERGING_BYTES, loaded_bytes
 from assay.stages.context import Work
 
 VERSION = 2
@@ -35,8 +36,9 @@ def run(inputs: Inputs, work: Work) -> ModelRecord:
             _complete, Path(training.artifact.path), Path(base.artifact.path), folder
         )
     else:
-        facts = tasks.call(
-            folders.merge, Path(base.artifact.path), Path(training.artifact.path), folder
+        room = tasks.Room(loaded_bytes(base.num_parameters, MERGING_BYTES))
+        facts = tasks.call_in(
+            room, folders.merge, Path(base.artifact.path), Path(training.artifact.path), folder
         )
     if inputs.labels:
         tasks.call(folders.name_labels, folder, inputs.labels)

@@ -1,6 +1,5 @@
 """`assay gate run`: a model that was made elsewhere, evaluated and decided."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from assay import secrets_file
 from assay.cli.commands.report import write_html
 from assay.cli.local import ensure_place
 from assay.cli.terminal import display, tables
@@ -78,10 +78,11 @@ def api_key(variable: str | None) -> str:
     """The key that the named environment variable holds. Raises `UsageError` when it holds none."""
     if variable is None:
         return "none"
-    key = os.environ.get(variable, "").strip()
+    key = secrets_file.value(variable)
     if not key:
         raise UsageError(
-            f"the environment variable {variable}, which --api-key-env names, is empty"
+            f"neither the environment nor the place's secrets have {variable}, which --api-key-env "
+            "names"
         )
     return key
 

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
-from assay.engines.cluster.autoscaler import KINDS, may_add
+from assay.engines.cluster.autoscaler import KINDS, largest_memory, may_add
 from assay.engines.cluster.passed_on import passed_on
 from assay.errors import AssayError, PlaceError, StageFailed
 from assay.settings import Settings
@@ -43,6 +43,14 @@ class ClusterSize:
     nodes: int
 
 
+@dataclass(frozen=True)
+class Room:
+    """What a task asks of the one node that it is placed on, besides a processor."""
+
+    memory_bytes: int
+    num_gpus: float = 0.0
+
+
 def connect(address: str) -> None:
     """Connects this process to the cluster at `address`; once is enough.
     Raises `PlaceError` when nobody answers there or the token is refused."""
@@ -61,13 +69,18 @@ def connect(address: str) -> None:
             namespace="assay",
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": WORKER_ENV | passed_on()},
+            runtime_env={"env_vars": WORKER_ENV | passed_on() | _where_secrets_are()},
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise PlaceError(
             f"no Ray cluster answers at {address or 'this machine'}: {str(error).splitlines()[0]}. "
             "`assay up` starts a local one; ASSAY_RAY_ADDRESS names another"
         ) from error
+
+
+def _where_secrets_are() -> dict[str, str]:
+    """Where a worker finds the place's secrets on its own node; not what they are."""
+    return {"ASSAY_SECRETS": str(Settings().secrets)}
 
 
 def disconnect() -> None:
@@ -118,10 +131,72 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
     # The files that it is given may be on this node alone; soft, for the node may be full.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    # Called once, a worker ends and gives its memory back; never retried, for what it does may
-    # leave files.
-    remote = ray.remote(num_cpus=1, max_retries=0, max_calls=1, scheduling_strategy=here)(function)
-    task = remote.remote(*args, **kwargs)
+    remote = _once(function, num_cpus=1, scheduling_strategy=here)
+    return _awaited(remote.remote(*args, **kwargs), function)
+
+
+def call_in(room: Room, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The same on whatever node has this room and keeps it for the call; files are found there as
+    `ASSAY_HOME` is. A node that an autoscaler could add is waited for, and what others hold is, for
+    `ASSAY_WAIT_LIMIT` seconds; then `StageFailed` is raised. Who asks for more memory than any node
+    has gets all of the largest one's: what Ray has on offer is less than what a node has."""
+    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    wanted = {"CPU": 1.0, "memory": min(float(room.memory_bytes), _largest_memory())}
+    if room.num_gpus:
+        wanted["GPU"] = room.num_gpus
+    wanted = {kind: amount for kind, amount in wanted.items() if amount}
+    wait_s = Settings().wait_limit_s
+    # A task that waits for its node looks like one that runs; a placement group says which it is.
+    group = placement_group([wanted])
+    try:
+        if not group.wait(timeout_seconds=wait_s):
+            raise StageFailed(_no_room(function.__name__, wanted, wait_s))
+        there = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
+        asked = {"num_cpus": 1, "num_gpus": room.num_gpus, "memory": wanted.get("memory", 0)}
+        remote = _once(function, scheduling_strategy=there, **asked)
+        return _awaited(remote.remote(*args, **kwargs), function)
+    finally:
+        remove_placement_group(group)
+
+
+def _largest_memory() -> float:
+    """The most memory that Ray has on offer on one node, up or not, in bytes; 0 where none says."""
+    import ray
+
+    offered = [node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]]
+    return max([largest_memory(Settings().autoscaler_config), *map(float, offered)])
+
+
+def _no_room(name: str, wanted: dict[str, float], wait_s: float) -> str:
+    import ray
+
+    said = (
+        f"{name} wants {wanted['CPU']:g} CPU, {wanted.get('memory', 0) / 2**30:.1f} GiB of memory"
+    )
+    if "GPU" in wanted:
+        said += f" and {wanted['GPU']:g} GPU"
+    free = ray.available_resources()
+    return (
+        f"{said} on one node, and none gave that back in {wait_s:.0f} s (ASSAY_WAIT_LIMIT). Free on "
+        f"all nodes together: {free.get('CPU', 0):g} CPUs, {free.get('memory', 0) / 2**30:.1f} GiB "
+        f"and {free.get('GPU', 0):g} GPUs. `assay status` says what is served, `assay free RUN` "
+        "gives back a candidate"
+    )
+
+
+def _once(function: Callable[..., Any], **options: Any) -> Any:
+    """A remote function whose worker ends after one call and gives its memory back; it is never
+    retried, for what it does may leave files."""
+    import ray
+
+    return ray.remote(max_retries=0, max_calls=1, **options)(function)
+
+
+def _awaited(task: Any, function: Callable[..., T]) -> T:
+    import ray
+
     try:
         return _returned(task, function)
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from assay import secrets_file
 from assay.engines.cluster.passed_on import hub_named
 from assay.errors import MissingExtra, PlaceError, UsageError
 from assay.spec.data import HUB_DATA, is_remote
@@ -23,6 +24,7 @@ TAGS = (
 that is there."""
 
 
+@secrets_file.lent(secrets_file.DATA)
 def mark(pattern: str) -> list[list[str]]:
     """What tells whether the data behind `pattern` have changed: the pattern itself for the hub,
     whose revision it names; for a URL each file with its size and the store's own tag of its
@@ -42,6 +44,7 @@ def fetch_all(patterns: Sequence[str], folder: Path) -> dict[str, list[Path]]:
     }
 
 
+@secrets_file.lent(secrets_file.DATA)
 def fetch(pattern: str, folder: Path) -> list[Path]:
     """Copies the data behind `pattern` into `folder`, and returns the files, sorted as they are
     there."""

@@ -9,6 +9,7 @@ from assay.engines.cluster.cpu_features import computes_in_bf16
 from assay.engines.deployment.chat_settings import chat_settings
 from assay.errors import PlaceError
 from assay.records.stages import Slot
+from assay.settings import KEYS
 from assay.spec.serve import ReplicasSpec, ServeSpec
 
 # vLLM's 128 caches no prefix of a prompt shorter than that; its CPU kernels want multiples of 32
@@ -24,6 +25,9 @@ SAYS_ARTIFACT = "class SaysArtifact"
 FILES_MODULE = "assay_files.py"
 # vLLM keeps one core for its scheduler; of two that costs 40 % of the throughput (measured).
 SMALL_MACHINE_CORES = 4
+
+# Ray can empty a variable that its head has, and not take it away.
+_WITHOUT_KEYS = dict.fromkeys(KEYS, "")
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def application(
         "name": model.slot,
         "route_prefix": f"/{model.slot}",
         "import_path": builder,
-        "runtime_env": {"py_executable": engine_python, "env_vars": environment},
+        "runtime_env": {"py_executable": engine_python, "env_vars": _WITHOUT_KEYS | environment},
         "args": {"llm_configs": [config]},
     }
 
@@ -119,6 +123,7 @@ def classifier_application(
     return {
         "name": model.slot,
         "route_prefix": f"/{model.slot}",
+        "runtime_env": {"env_vars": dict(_WITHOUT_KEYS)},
         "import_path": "assay.engines.deployment.classifier:build_app",
         "args": {"llm_configs": [config]},
     }

@@ -6,12 +6,12 @@ the same answer has the same score, whichever model gave it. A judge that fails,
 holds no score, gives none: its failures are nobody's bad answers.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from assay import secrets_file
 from assay.engines.evaluation.client import Endpoint, Reply, Request, content_of, request_all
 from assay.errors import PlaceError
 from assay.records.gate import Sample
@@ -119,10 +119,13 @@ def scores(judge: JudgeSpec, answers: Sequence[Answer], folder: Path | None) -> 
 
 
 def _endpoint(judge: JudgeSpec) -> Endpoint:
-    key = os.environ.get(judge.api_key_env) if judge.api_key_env else "none"
-    if key is None:
+    key = "none"
+    if judge.api_key_env:
+        key = secrets_file.value(judge.api_key_env)
+    if not key:
         raise PlaceError(
-            f"the suite's judge needs an API key in {judge.api_key_env}, which is not set"
+            f"the suite's judge needs an API key in {judge.api_key_env}, which neither the place's "
+            "secrets nor the environment have"
         )
     return Endpoint(judge.url.rstrip("/"), judge.model, IN_FLIGHT, key)
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from assay import secrets_file
 from assay.engines.evaluation import task_files, templates, text_metrics
 from assay.engines.evaluation.judge import judge_digest
 from assay.errors import UsageError
@@ -71,6 +72,7 @@ def task_file(
     return TaskFile(name, str(path), digest_of(digested), settings, scoring, data_digest)
 
 
+@secrets_file.lent(secrets_file.HUB)
 def load(task: TaskFile) -> Any:
     """The task as lm-eval's own object, its data read: of this machine, unless HF_HUB_OFFLINE=0
     says that the hub may be asked. Raises `UsageError` when the data cannot be had."""

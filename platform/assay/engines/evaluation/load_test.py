@@ -8,15 +8,13 @@ import asyncio
 import itertools
 import json
 import random
-import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from assay.engines.evaluation.client import Endpoint, client_for
+from assay.engines.evaluation.engine_memory import EngineProcess, memory_of, watching
 from assay.errors import StageFailed
 from assay.records.gate import ServiceMeasurement
 from assay.spec.suite.measured import LoadSpec
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 
 # Parts of the measurement whose throughput is told apart, of a second or more each.
 WINDOWS = 20
-# How often the engine's memory is looked at.
-SAMPLE_S = 0.5
 # Of plain English, where the server does not tell.
 WORDS_A_TOKEN = 0.75
 # Of the two prompts from which it is learned how many tokens a word has; both fit into any
@@ -50,18 +46,6 @@ WORDS = (
 )
 
 
-@dataclass(frozen=True)
-class EngineProcess:
-    """Where an engine runs, as far as this machine can look at it."""
-
-    pids: tuple[int, ...]
-    """Of the replicas on this machine; their children belong to them. Empty when they are
-    elsewhere."""
-    on_gpu: bool
-    num_engines: int
-    """GPUs, or replicas on CPU."""
-
-
 @dataclass
 class _Sample:
     """One request."""
@@ -77,7 +61,7 @@ class _Sample:
 def measure(endpoint: Endpoint, load: LoadSpec, engine: EngineProcess) -> ServiceMeasurement:
     """Loads the server and tells what it did. Raises `StageFailed` when not even the warm-up is
     answered."""
-    with _watching(lambda: _memory(engine)) as watch:
+    with watching(lambda: memory_of(engine)) as watch:
         samples, seconds, started = asyncio.run(_run(endpoint, load))
     return ServiceMeasurement(
         num_requests=len(samples),
@@ -223,88 +207,3 @@ def _windows(samples: Sequence[_Sample], started: float, seconds: float) -> tupl
             window = min(count - 1, max(0, int((arrival - started) / length)))
             tokens[window] += sample.output_tokens / len(sample.arrivals)
     return tuple(number / length for number in tokens)
-
-
-@dataclass
-class _Watch:
-    """The highest use of memory seen so far, and all there is; None for what cannot be known."""
-
-    peak: int | None = None
-    total: int | None = None
-
-    def see(self, now: tuple[int, int] | None) -> None:
-        if now is not None:
-            self.peak, self.total = max(self.peak or 0, now[0]), now[1]
-
-
-@contextmanager
-def _watching(memory: Callable[[], tuple[int, int] | None]) -> Iterator[_Watch]:
-    watch, ended = _Watch(), threading.Event()
-
-    def look() -> None:
-        watch.see(memory())
-        while not ended.wait(SAMPLE_S):
-            watch.see(memory())
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield watch
-    finally:
-        ended.set()
-        thread.join(timeout=10)
-
-
-def _memory(engine: EngineProcess) -> tuple[int, int] | None:
-    if not engine.pids:
-        return None
-    if engine.on_gpu:
-        return _gpu_memory()
-    return _resident_memory(engine.pids)
-
-
-def _resident_memory(pids: Sequence[int]) -> tuple[int, int] | None:
-    """(bytes that the processes and their children hold, bytes of the machine). Shared pages count
-    in part."""
-    import psutil
-
-    family = set()
-    for pid in pids:
-        try:
-            process = psutil.Process(pid)
-            family |= {process, *process.children(recursive=True)}
-        except psutil.Error:
-            continue
-    held = 0
-    for process in family:
-        try:
-            held += process.memory_full_info().pss
-        except psutil.Error:
-            continue
-    if held:
-        return (held, psutil.virtual_memory().total)
-    return None
-
-
-def _gpu_memory() -> tuple[int, int] | None:
-    """(bytes used, bytes there are) of the GPU that is fullest; None where NVIDIA's tool does not
-    tell."""
-    command = [
-        "nvidia-smi",
-        "--query-gpu=memory.used,memory.total",
-        "--format=csv,noheader,nounits",
-    ]
-    try:
-        said = subprocess.run(
-            command, capture_output=True, text=True, timeout=10, check=True
-        ).stdout
-        rows = []
-        for line in said.splitlines():
-            if line.strip():
-                rows.append([int(part) for part in line.split(",")])
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
-    used, total = max(rows, key=lambda row: row[0] / row[1], default=(0, 0))
-    if total:
-        return (used << 20, total << 20)
-    return None

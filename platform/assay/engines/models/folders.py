@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from assay import secrets_file
 from assay.engines.cluster.passed_on import hub_named
 from assay.engines.models import bottleneck, gguf_tokenizer
 from assay.errors import MissingExtra, PlaceError, UsageError
@@ -235,6 +236,7 @@ def copy_tokenizer(source: Path, target: Path) -> None:
             shutil.copy2(file, target / file.name)
 
 
+@secrets_file.lent(secrets_file.HUB)
 def _download(source: ModelSpec, target: Path, wanted: Sequence[str] = HUB_FILES) -> None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from assay import secrets_file
 from assay.engines.checkpoints.callback import CheckpointCallback, attach
 from assay.engines.cluster.cpu_features import computes_in_bf16
 from assay.engines.models import base_model_cache, bottleneck, kernels, methods
@@ -37,11 +38,17 @@ LINES_PER_RUN = 200  # history is thinned to about this many points
 
 def train_worker(job_json: str) -> None:
     """Trains; runs in every worker of a Ray Train group at once."""
+    job = TrainingJob.model_validate_json(job_json)
+    # Weights & Biases reads its key once, MLflow with every point.
+    with secrets_file.lent(secrets_file.TRACKERS if job.train.report_to else ()):
+        _train(job)
+
+
+def _train(job: TrainingJob) -> None:
     import torch
     import torch.distributed as dist
     from transformers import set_seed
 
-    job = TrainingJob.model_validate_json(job_json)
     train = job.train
     if not job.on_gpu:
         torch.set_num_threads(job.threads)

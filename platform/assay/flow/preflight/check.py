@@ -2,10 +2,10 @@
 at once."""
 
 import importlib.util
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from assay import secrets_file
 from assay.engines.cluster.passed_on import ENDPOINT, endpoint_fault
 from assay.errors import InvalidInput, Problem
 from assay.flow.place.known import KnownPlace
@@ -116,11 +116,14 @@ def _missing_here(spec: Spec, seen: Examined, places: Places) -> Iterator[Proble
                 yield places.problem((*at, "report_to"), "no_library", message, hint)
     for file in seen.suites:
         judge = file.suite.judge
-        if judge is not None and judge.api_key_env and not os.environ.get(judge.api_key_env):
+        if judge is not None and judge.api_key_env and not secrets_file.value(judge.api_key_env):
             message = f"the judge's API key is read from {judge.api_key_env}, which is not set"
             location = ("judge", "api_key_env")
             yield Places(file.positions).problem(
-                location, "no_key", message, f"export {judge.api_key_env}=..."
+                location,
+                "no_key",
+                message,
+                f"export {judge.api_key_env}=..., or put it into the place's secrets",
             )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from assay import secrets_file
 from assay.engines.deployment import ray_serve
 from assay.errors import AssayError, PlaceError
 from assay.flow.place.book import place_keys, read_place, verified
@@ -57,6 +58,7 @@ def examine(settings: Settings, *, reads_all: bool = True) -> Iterator[Checked]:
     ledger is left out where that cannot be opened."""
     # First: a ledger that is opened is closed to others by that.
     yield _checked("permissions", "who may read and write", lambda: _permissions(settings))
+    yield _checked("secrets", "who may read them, and their form", lambda: _secrets(settings))
     if not is_there(settings.ledger_url):
         yield Checked("ledger", "there is none yet; the first run makes it", ())
         return
@@ -193,6 +195,21 @@ def _permissions(settings: Settings) -> Found:
     database = settings.ledger_url.removeprefix("sqlite:///")
     if database != settings.ledger_url:
         yield from _may(Path(database), 0o007, "read or write", "o-rwx")
+
+
+def _secrets(settings: Settings) -> Found:
+    path = settings.secrets
+    faults = [(one, secrets_file.exposure(one)) for one in secrets_file.files_of(path)]
+    exposed = [(file, fault) for file, fault in faults if fault]
+    for file, fault in exposed:
+        yield fault, f"chmod 600 {file}; where Kubernetes mounts it, defaultMode: 0440"
+    if not exposed:
+        try:
+            secrets_file.read(path)
+        except PlaceError as error:
+            yield str(error), f"mend {path}"
+    if os.environ.get("ASSAY_SECRETS") and not path.exists():
+        yield f"ASSAY_SECRETS names {path}, which is not there", "mount it, or unset the variable"
 
 
 def _may(path: Path, bits: int, verb: str, mode: str) -> Found:

@@ -174,6 +174,11 @@ def serving_memory(
 MERGING_BYTES, COMPRESSING_BYTES = 4, 2
 
 
+def loaded_bytes(num_parameters: int, width: int) -> int:
+    """What a process that holds the whole model takes, at `width` bytes a weight."""
+    return num_parameters * width + CPU_RUNTIME
+
+
 def loaded_memory(shape: ModelShape, width: int, what: str) -> MemoryEstimate:
     """One process that holds the whole model in a node's memory, whatever its GPUs are."""
     weights = MemoryPart(

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from assay.engines.cluster import tasks
 from assay.engines.deployment import ray_serve
-from assay.engines.evaluation import load_test
+from assay.engines.evaluation import engine_memory, load_test
 from assay.engines.evaluation.client import Endpoint
 from assay.errors import PlaceError
-from assay.records.gate import ServiceRecord
+from assay.records.gate import ServiceMeasurement, ServiceRecord
 from assay.records.inputs import StageInputs
 from assay.records.stages import DeploymentRecord
 from assay.spec.suite.measured import LoadSpec
@@ -44,14 +44,20 @@ def run(inputs: Inputs, work: Work, *, api: ray_serve.ServeApi) -> ServiceRecord
     )
     replicas = ray_serve.engine_pids(api, deployment.slot)
     here, gpus = tasks.node_ip(), gpus_a_replica if work.on_gpu else 1
-    engine = load_test.EngineProcess(
+    engine = engine_memory.EngineProcess(
         pids=tuple(pid for node, pid in replicas if node == here),
         on_gpu=work.on_gpu,
         num_engines=max(1, len(replicas)) * gpus,
     )
+    elsewhere = [(node, pid) for node, pid in replicas if node != here]
     endpoint = Endpoint(deployment.url, deployment.model_name)
-    with counting(lambda: len(ray_serve.engine_pids(api, deployment.slot))) as most:
+    with (
+        counting(lambda: len(ray_serve.engine_pids(api, deployment.slot))) as most,
+        engine_memory.watching_elsewhere(elsewhere, on_gpu=work.on_gpu) as seen_elsewhere,
+    ):
         measured = tasks.call(load_test.measure, endpoint, wanted, engine)
+    if elsewhere:
+        measured = _with_memory(measured, seen_elsewhere(), knows_all=not engine.pids)
     # What autoscaling has added in the middle of the load shares its throughput.
     num_engines = max(measured.num_engines, gpus * most())
     measured = measured.model_copy(update={"num_engines": num_engines})
@@ -63,6 +69,20 @@ def run(inputs: Inputs, work: Work, *, api: ray_serve.ServeApi) -> ServiceRecord
         num_requests=measured.num_requests,
         seconds=measured.seconds,
     )
+
+
+def _with_memory(
+    measured: ServiceMeasurement, elsewhere: tuple[int, int] | None, *, knows_all: bool
+) -> ServiceMeasurement:
+    """With the memory of the fullest node. Where one could not be looked at nothing is known, for
+    that may have been the fullest."""
+    here = None
+    if measured.peak_memory_bytes is not None and measured.memory_bytes is not None:
+        here = (measured.peak_memory_bytes, measured.memory_bytes)
+    fullest = engine_memory.fuller(here, elsewhere)
+    if elsewhere is None or fullest is None or not (knows_all or here):
+        return measured.model_copy(update={"peak_memory_bytes": None, "memory_bytes": None})
+    return measured.model_copy(update={"peak_memory_bytes": fullest[0], "memory_bytes": fullest[1]})
 
 
 @contextmanager
