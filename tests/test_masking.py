@@ -71,7 +71,7 @@ def test_numbers_are_checked() -> None:
     assert not is_iban("DE89370400440532013001")
 
 
-def test_names_are_masked_where_the_words_beside_them_tell() -> None:
+def test_names_of_people_are_masked_in_all_places_of_a_text() -> None:
     text = "Dear Anna Bell,\nmy name is Omar. Is Anna Bell in New York?\nKind regards,\nOmar Reed"
     assert masked(text) == text
     assert masked(text, kinds=["name"]) == (
@@ -79,7 +79,58 @@ def test_names_are_masked_where_the_words_beside_them_tell() -> None:
     )
     chinese = "我叫欧阳娜娜，请把包裹交给王芳女士，张家界很美"
     assert masked(chinese, kinds=["name"]) == "我叫[NAME]，请把包裹交给[NAME]女士，张家界很美"
-    assert masked("Dear Customer, I am Happy", kinds=["name"]) == "Dear Customer, I am Happy"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Dear Customer, I am Happy",
+        "Python and Java run on Windows, said the Visa Support Team",
+        "黄金和石油都涨了，许可证过期了，解方程很难",
+    ],
+)
+def test_brands_greetings_and_words_are_no_names(text: str) -> None:
+    assert masked(text, kinds=["name"]) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("at 742 Evergreen Terrace, Springfield, OR 97403.", "at [ADDRESS]."),
+        ("PO Box 9, and Apt 4B, 120 W 45th St", "[ADDRESS], and [ADDRESS]"),
+        ("to 15 Oak Leaf, Exeter EX1 1AA please", "to [ADDRESS] please"),
+        ("请寄到江苏省无锡市滨湖区太湖大道99号3栋2单元501室，谢谢", "请寄到[ADDRESS]，谢谢"),
+        ("他家在四川省绵阳市安州区桑枣镇云丰村5组", "他家在[ADDRESS]"),
+    ],
+)
+def test_addresses_are_found_whole(text: str, wanted: str) -> None:
+    assert masked(text, kinds=["address"]) == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "In 2019 Supreme Court judges ruled on 20 Hard Drive errors, a 30 Day Trial",
+        "这条路12号开通，20路公交车3号线，马路3号通车，北京路很热闹，5号楼停水",
+    ],
+)
+def test_streets_without_a_house_are_no_addresses(text: str) -> None:
+    assert masked(text, kinds=["address"]) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("我叫陈志远，住在上海市静安区南京西路1266号", "陈志远上海静安南京西"),
+        ("my name is Omar Haddad of 12 Main Street", "Omar Haddad Main Street"),
+    ],
+)
+def test_a_surrogate_has_nothing_of_a_name_or_an_address(text: str, left: str) -> None:
+    changed = masked(text, kinds=["name", "address"], by="surrogate")
+    parts = left.split() if left.isascii() else left
+    assert "[" not in changed
+    kept = [part for part in parts if part in changed.replace("Example Street", "")]
+    assert not kept, changed
 
 
 @pytest.mark.parametrize("by", ["surrogate", "pseudonym"])

@@ -21,7 +21,7 @@ from assay.spec.steps import step_names
 from assay.spec.train import TrainSpec
 from assay.stages.context import Work
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from assay.engines.data.cleaning.masking.addresses import address_spans
 from assay.engines.data.cleaning.masking.names import name_spans
 
 Check = Callable[[str], bool]
@@ -34,7 +35,9 @@ class Recognizer(NamedTuple):
 
 
 CONTEXT = 30
-NAME = "name"
+WHOLE_TEXT = {"address": address_spans, "name": name_spans}
+"""Kinds that are found by more than a pattern. What comes first counts, and all recognizers come
+before: a street may bear the name of a person."""
 _ASCII = (
     {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
     | dict.fromkeys((0x2010, 0x2011, 0x2012, 0x2013, 0x2014, 0x2212), ord("-"))
@@ -240,10 +243,12 @@ def spans_of(
         for span in _found(recognizer, plain):
             if all(span.end <= other.start or other.end <= span.start for other in found):
                 found.append(span)
-    if NAME in kinds:
-        for start, end in name_spans(plain):
+    for kind, spans in WHOLE_TEXT.items():
+        if kind not in kinds:
+            continue
+        for start, end in spans(plain):
             if all(end <= other.start or other.end <= start for other in found):
-                found.append(Span(start, end, NAME))
+                found.append(Span(start, end, kind))
     return sorted(found)
 
 

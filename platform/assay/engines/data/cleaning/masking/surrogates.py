@@ -5,6 +5,8 @@ import random
 import re
 from collections.abc import Callable
 
+from assay.engines.data.cleaning.masking import chinese_names, english_names
+
 
 def surrogate(kind: str, text: str, digest: bytes) -> str:
     """Another of the kind, written as `text` is written. The same digest gives the same one."""
@@ -14,7 +16,7 @@ def surrogate(kind: str, text: str, digest: bytes) -> str:
 
 
 def _digits(text: str, drawn: random.Random) -> str:
-    """Every digit is another, every Latin letter too; the first digit, which says what kind of
+    """Every digit is another, and every letter; the first digit, which says what kind of
     number it is, stays."""
     first = re.search(r"\d", text)
     keeps = first.start() if first else -1
@@ -29,7 +31,25 @@ def _other(char: str, drawn: random.Random) -> str:
     if char.isascii() and char.isalpha():
         letter = chr(ord("a") + drawn.randrange(26))
         return letter.upper() if char.isupper() else letter
-    return char
+    # A name in Chinese that stayed would be no surrogate; letters of other scripts become Chinese.
+    return drawn.choice(chinese_names.GIVEN) if char.isalpha() else char
+
+
+def _name(text: str, drawn: random.Random) -> str:
+    """Of the same tongue, with as many parts: one that somebody may have, by chance."""
+    if not text.isascii() and not any(map(str.isascii, text)):
+        surname = drawn.choice(chinese_names.SURNAMES)
+        return surname + "".join(drawn.choice(chinese_names.GIVEN) for _ in text[1:3])
+    first = drawn.choice(english_names.census_names("first:female", "first:male")).title()
+    if " " not in text:
+        return first
+    return f"{first} {drawn.choice(english_names.census_names('last')).title()}"
+
+
+def _address(text: str, drawn: random.Random) -> str:
+    """In a town and a street that are none."""
+    number = drawn.randrange(1, 1000)
+    return f"{number} Example Street, Anytown" if text.isascii() else f"某市某区某路{number}号"
 
 
 def _email(_: str, drawn: random.Random) -> str:
@@ -62,6 +82,8 @@ def _card(text: str, drawn: random.Random) -> str:
 
 
 _BY_KIND: dict[str, Callable[[str, random.Random], str]] = {
+    "name": _name,
+    "address": _address,
     "email": _email,
     "ip": _ip,
     "resident_id": _resident_id,

@@ -1,5 +1,5 @@
-"""Sentences with personal data, made by Faker, which the rules know nothing of; and sentences with
-numbers that are none. Seeded."""
+"""Sentences with personal data, made by Faker, and sentences with numbers that are none. Seeded. The
+rules were improved on these; what they are measured on is `held_out_data`."""
 
 import random
 import re
@@ -156,7 +156,7 @@ def personal_sentences(num: int, seed: int) -> Iterator[Sentence]:
 def found_in(sentence: Sentence, masked: str) -> bool:
     """Whether anything of the value that would serve to know it is left: four letters or digits in
     a row, for a plate three."""
-    if sentence.kind == "name":
+    if sentence.kind in ("name", "first_name"):
         return any(part in masked for part in sentence.value.split())
     masked = re.sub(r"\[[A-Z_]+\]", " ", masked)  # a plate may have the letters of its label
     least = 3 if sentence.kind == "plate" else 4
