@@ -189,7 +189,7 @@ def payload_of(file: Path) -> Data:
 def test_every_changed_field_of_every_receipt_is_refused(
     office: Office, released: Path, tmp_path: Path
 ) -> None:
-    """Each field flipped, dropped and emptied, by somebody who has no key."""
+    """Each field flipped, dropped and emptied, by somebody who has no key: refused, and named."""
     tried, keys = 0, public(office)
     for file in sorted(released.glob("*.json")):
         whole = file.read_text()
@@ -200,9 +200,23 @@ def test_every_changed_field_of_every_receipt_is_refused(
                 file.write_text(
                     json.dumps({**envelope, "payload": base64.b64encode(said).decode()})
                 )
-                with pytest.raises(IntegrityError, match=file.name):
+                with pytest.raises(IntegrityError, match=file.name) as refused:
                     open_receipt(file, keys)
+                named = str(refused.value).partition(" signed it: ")[2].split(", ")
+                # What was taken out of a list moves all that came after it.
+                holder = path[:-1] if isinstance(path[-1], int) else path
+                field = ".".join(map(str, holder))
+                # An object that was emptied is named by the fields that it had.
+                assert all((name + ".").startswith(field + ".") for name in named), (field, named)
                 tried += 1
+        turned = json.dumps(dict(reversed(document.items()))).encode()
+        file.write_text(json.dumps({**envelope, "payload": base64.b64encode(turned).decode()}))
+        with pytest.raises(IntegrityError, match="the order of its keys"):
+            open_receipt(file, keys)
+        forged = {**envelope["fields"], "digests": {}}
+        file.write_text(json.dumps({**envelope, "payload": "e30=", "fields": forged}))
+        with pytest.raises(IntegrityError, match="the digests of its fields were, too"):
+            open_receipt(file, keys)
         file.write_text(whole)
     assert tried >= 200
     verify_folder(released, public(office))
@@ -285,3 +299,24 @@ def test_a_payload_is_read_only_as_it_was_written(released: Path) -> None:
     for said in (turned, document | {"more": 1}):
         with pytest.raises(ValueError, match="it is"):
             read_statement(json.dumps(said).encode())
+
+
+def test_statements_are_written_by_rfc_8785(tmp_path: Path) -> None:
+    reason = "\u20ac 1e3 \ud55c\uae00"
+    predicate = {"\u20ac": 1e21, "\r": 4.50, "\ufb33": 0.002, "\U0001f600": 56.0, "reason": reason}
+    statement = Statement(kind="approval", run="r", artifact="a" * 64, predicate=predicate)
+    # Keys by UTF-16's units, numbers as ECMAScript writes them, nothing escaped that need not be.
+    said = '"predicate":{"\\r":4.5,"reason":"\u20ac 1e3 \ud55c\uae00","\u20ac":1e+21,"\U0001f600":56,"\ufb33":0.002}'
+    assert said in statement.payload().decode()
+    assert read_statement(statement.payload()) == statement
+
+
+def test_a_receipt_of_a_version_before_is_read_as_it_was_signed(tmp_path: Path) -> None:
+    keys, folder = PlaceKeys(tmp_path / "keys"), tmp_path / "receipts"
+    escaped = Statement(
+        kind="approval", run="r", artifact="a" * 64, predicate={"reviewer": "李雷"}, form="escaped"
+    )
+    assert b"\\u674e" in escaped.payload()
+    (file,) = ReceiptStore(folder, keys).write([escaped])
+    read = open_receipt(file, keys.public_files())
+    assert read.digest == escaped.digest

@@ -5,16 +5,22 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from assay.errors import IntegrityError, PlaceError
 from assay.records.releases.receipt import (
     PAYLOAD_TYPE,
     Envelope,
+    FieldDigests,
     Signature,
     Statement,
     encoded,
+    field_digests,
     read_statement,
 )
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
 class PlaceKeys:
@@ -71,10 +77,13 @@ class PlaceKeys:
         a key that others may read."""
         payload = statement.payload()
         signature = self.signature(encoded(PAYLOAD_TYPE, payload))
+        fields = FieldDigests(digests=field_digests(payload), signature=signature)
+        signed = self.signature(fields.signed_bytes())
         return Envelope(
             payload=base64.b64encode(payload).decode(),
             payloadType=PAYLOAD_TYPE,
             signatures=(signature,),
+            fields=FieldDigests(digests=fields.digests, signature=signed),
         )
 
     def signature(self, data: bytes) -> Signature:
@@ -164,13 +173,40 @@ def open_envelope(text: str, public_keys: Iterable[Path], file: str) -> Statemen
         try:
             public.verify(signatures[key], signed)
         except InvalidSignature as error:
-            raise IntegrityError(f"{file} was changed after key {key[:12]} signed it") from error
+            where = _changed_fields(envelope, payload, public)
+            raise IntegrityError(
+                f"{file} was changed after key {key[:12]} signed it: {where}"
+            ) from error
         try:
             return read_statement(payload)
         except (ValueError, TypeError, KeyError) as error:
             raise IntegrityError(f"{file}: {error}") from error
     named = ", ".join(key[:12] for key in signatures) or "nobody"
     raise IntegrityError(f"{file} is signed by {named}, and not by a key that was given")
+
+
+def _changed_fields(envelope: Envelope, payload: bytes, public: "Ed25519PublicKey") -> str:
+    """Which fields are not those that were signed, in words."""
+    from cryptography.exceptions import InvalidSignature
+
+    if envelope.fields is None:
+        return "a version of before signed it, which kept no digest of each field"
+    try:
+        signed = base64.b64decode(envelope.fields.signature.sig, validate=True)
+        public.verify(signed, envelope.fields.signed_bytes())
+    except (InvalidSignature, ValueError):
+        return "the digests of its fields were, too"
+    try:
+        found = field_digests(payload)
+    except ValueError:
+        return "it is no JSON any more"
+    wanted = envelope.fields.digests
+    changed = {path for path in {*wanted, *found} if wanted.get(path) != found.get(path)}
+    # An object that has lost its only field stands for itself, too; the field is what was changed.
+    holders = {path.rpartition(".")[0] for path in changed}
+    if changed - holders:
+        return ", ".join(sorted(changed - holders))
+    return "the order of its keys, its spaces or its signature"
 
 
 def _public_pem(public: object) -> bytes:
