@@ -17,6 +17,8 @@ from assay.records.progress import Progress
 from assay.records.releases.release import Champion, Traffic
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
+from assay.store.objects import ObjectStore
+from objects import keys, s3_port, url_of  # noqa: F401
 
 FILES = {"config.json": b'{"layers": 2}', "weights/a.safetensors": b"\x00" * 4096, "empty": b""}
 
@@ -37,9 +39,13 @@ def flip_a_byte(file: Path) -> None:
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(tmp_path / "artifacts")
+@pytest.fixture(params=["folder", "object store"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
+    if request.param == "folder":
+        return ArtifactStore(tmp_path / "artifacts")
+    request.getfixturevalue("keys")
+    url = url_of(request.getfixturevalue("s3_port"), tmp_path.name)
+    return ArtifactStore(tmp_path / "artifacts", ObjectStore(url))
 
 
 @pytest.fixture
@@ -93,6 +99,7 @@ def test_every_change_is_found_and_named(
     store: ArtifactStore, artifact: Artifact, harm: Callable[[Path], object], said: str
 ) -> None:
     harm(Path(artifact.path))
+    store.remote = None  # which would bring a lost one back
     assert not store.is_intact(artifact)
     with pytest.raises(IntegrityError, match=said):
         store.verify(artifact)

@@ -12,6 +12,7 @@ import click
 from assay import __version__
 from assay.cli import releases, runs, specs
 from assay.cli.commands.gate import gate
+from assay.cli.place.artifacts import gc, models
 from assay.cli.place.console import console
 from assay.cli.place.doctor import doctor
 from assay.cli.place.policy import policy
@@ -51,7 +52,7 @@ def assay(verbose: bool) -> None:
         logging.getLogger("assay").setLevel(logging.DEBUG)
 
 
-for command in (gate, keys, verify, audit, users, login, policy, doctor, console):
+for command in (gate, keys, verify, audit, users, login, policy, doctor, console, models, gc):
     assay.add_command(command)
 for command in (*specs.COMMANDS, *runs.COMMANDS, *releases.COMMANDS):
     assay.add_command(command)

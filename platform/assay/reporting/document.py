@@ -29,7 +29,7 @@ from assay.records.stages import LossPoint, ModelRecord, SweepRecord, TrainingRe
 from assay.settings import Settings
 from assay.spec.values.metrics import GRADED
 from assay.stages.gate import read_evaluation, read_service
-from assay.store.artifacts import ArtifactStore
+from assay.store.artifacts import ArtifactStore, open_store
 
 if TYPE_CHECKING:
     from assay.store.ledger import Ledger
@@ -48,7 +48,7 @@ def report(name: str, *, settings: Settings, num_examples: int = NUM_EXAMPLES) -
     from assay.store.ledger import Ledger
 
     ledger = Ledger(settings.ledger_url)
-    store = ArtifactStore(settings.home / "artifacts")
+    store = open_store(settings)
     rows = [ledger.find_run(name)]
     if not name:
         rows += ledger.runs()

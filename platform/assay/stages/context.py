@@ -8,7 +8,7 @@ from pathlib import Path
 from assay.engines.cluster.progress_file import tell
 from assay.records.progress import Progress
 from assay.settings import Settings
-from assay.store.artifacts import ArtifactStore
+from assay.store.artifacts import ArtifactStore, open_store
 
 logger = logging.getLogger("assay")
 
@@ -29,7 +29,7 @@ class Work:
     store: ArtifactStore = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "store", ArtifactStore(self.settings.home / "artifacts"))
+        object.__setattr__(self, "store", open_store(self.settings))
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def say(self, text: str) -> None:

@@ -4,19 +4,31 @@ once in."""
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from assay.errors import IntegrityError, PlaceError
 from assay.files import NotPlain, digest_files, plain_files
 from assay.records.artifact import Artifact, ArtifactKind, FileEntry, Manifest
 from assay.records.record import canonical_json, digest_of
+from assay.settings import Settings
+from assay.store.objects import ObjectStore
+
+
+def open_store(settings: Settings) -> "ArtifactStore":
+    """The artifacts of a place."""
+    remote = ObjectStore(settings.artifact_url) if settings.artifact_url else None
+    return ArtifactStore(settings.home / "artifacts", remote)
 
 
 class ArtifactStore:
-    """Artifacts under one folder: `<digest>/` holds the files, `<digest>.json` their manifest."""
+    """Artifacts under one folder: `<digest>/` holds the files, `<digest>.json` their manifest. With
+    an object store, that one keeps them, and what is asked for and not in the folder comes from
+    there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, remote: ObjectStore | None = None) -> None:
         self.folder = folder
+        self.remote = remote
 
     def put(self, folder: Path, kind: ArtifactKind) -> Artifact:
         """Moves `folder` into the store and returns the artifact. Atomic: a crash leaves either the
@@ -33,6 +45,8 @@ class ArtifactStore:
                 os.replace(folder, target)
             _write_atomically(self._manifest_path(digest), canonical_json(manifest.model_dump()))
             self._remember_stats(digest)
+            if self.remote is not None:
+                self.remote.push(digest, target, manifest)
         except NotPlain as error:
             raise PlaceError(f"{error}; an artifact holds plain files and folders alone") from error
         except OSError as error:
@@ -43,8 +57,43 @@ class ArtifactStore:
 
     def is_intact(self, artifact: Artifact) -> bool:
         """Whether every byte is as it was put. Files whose size and time of change are as they were
-        left are taken at their word; all others are read. `verify` reads all."""
+        left are taken at their word; all others are read. `verify` reads all. What is not in the
+        folder is fetched first."""
+        self._bring(artifact.digest)
         return self._is_untouched(artifact.digest) or self._is_whole(artifact)
+
+    def is_kept(self, digest: str) -> bool:
+        """Whether the object store alone has it: nothing is fetched."""
+        is_here = self._manifest_path(digest).exists()
+        return not is_here and self.remote is not None and self.remote.has(digest)
+
+    def delete(self, digest: str, *, everywhere: bool = True) -> None:
+        """Removes an artifact from the folder, and from the object store unless that is to keep
+        it."""
+        if everywhere and self.remote is not None:
+            self.remote.delete(digest)
+        # The manifest last: what was begun is found again, and ended.
+        shutil.rmtree(self.folder / digest, ignore_errors=True)
+        for path in (self._stats_path(digest), self._manifest_path(digest)):
+            path.unlink(missing_ok=True)
+
+    def sizes(self) -> dict[str, int]:
+        """Every artifact of the folder with its bytes, as its manifest says; 0 for a damaged one."""
+        found = {}
+        for digest in self.digests():
+            try:
+                files = self._manifest(digest).files.values()
+            except (OSError, ValueError):
+                files = {}.values()
+            found[digest] = sum(entry.size for entry in files)
+        return found
+
+    def last_used(self, digest: str) -> float:
+        """When it was last asked for, in seconds since the epoch."""
+        stamps = [
+            one for one in (self._stats_path(digest), self._manifest_path(digest)) if one.exists()
+        ]
+        return max((stamp.stat().st_mtime for stamp in stamps), default=0.0)
 
     def digests(self) -> list[str]:
         """Every artifact that is here."""
@@ -57,8 +106,22 @@ class ArtifactStore:
 
     def check(self, digest: str, *, reads_all: bool = True) -> None:
         """The same of a digest; without `reads_all` files that nobody has touched are not read."""
+        self._bring(digest)
         if reads_all or not self._is_untouched(digest):
             self._check_bytes(digest)
+
+    def _bring(self, digest: str) -> None:
+        """Fetches what is not in the folder from the object store, if that has it."""
+        if self._manifest_path(digest).exists():
+            with suppress(OSError):  # another process may remove it just now
+                os.utime(self._stats_path(digest))
+            return
+        if self.remote is None or not self.remote.has(digest):
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        manifest = self.remote.pull(digest, self.folder / digest)
+        _write_atomically(self._manifest_path(digest), canonical_json(manifest.model_dump()))
+        self._remember_stats(digest)
 
     def _is_untouched(self, digest: str) -> bool:
         """Whether files, sizes and times are as they were left."""

@@ -11,7 +11,7 @@ from assay.rules.gate.compare import compare as compare_limits
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.stages.gate import read_evaluation
-from assay.store.artifacts import ArtifactStore
+from assay.store.artifacts import open_store
 from assay.store.ledger import Ledger
 
 
@@ -21,7 +21,7 @@ def compare(
     """The models of two runs or evaluations, named by the start of their ids, on the tasks of the
     first one's suite, at the suite's confidence when none is said. Raises `UsageError` when they
     have no task in common, and `IntegrityError` when their answers were changed since."""
-    ledger, store = Ledger(settings.ledger_url), ArtifactStore(settings.home / "artifacts")
+    ledger, store = Ledger(settings.ledger_url), open_store(settings)
     (first_name, ours), (second_name, theirs) = (_decided(name, ledger) for name in (first, second))
     for record in (ours.candidate, theirs.candidate):
         store.verify(record.evidence)

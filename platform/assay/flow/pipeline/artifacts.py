@@ -8,16 +8,22 @@ from assay.records.record import Record, read_as
 from assay.records.releases.release import Champion
 from assay.records.stages import ModelRecord
 from assay.settings import Settings
-from assay.store.artifacts import ArtifactStore
+from assay.store.artifacts import open_store
 
 if TYPE_CHECKING:
     from assay.store.ledger import Ledger
 
 
-def is_intact(record: Record, settings: Settings) -> bool:
-    """Whether every artifact that the record tells of is as it was put."""
-    store = ArtifactStore(settings.home / "artifacts")
-    return all(store.is_intact(artifact) for artifact in _artifacts(record))
+def is_intact(record: Record, settings: Settings, *, fetches: bool = True) -> bool:
+    """Whether every artifact that the record tells of is as it was put. Those that the object store
+    alone has are fetched; unless it `fetches`, they are taken at its word."""
+    store = open_store(settings)
+    for artifact in artifacts_of(record):
+        if not fetches and store.is_kept(artifact.digest):
+            continue
+        if not store.is_intact(artifact):
+            return False
+    return True
 
 
 def champion_model(champion: Champion, ledger: "Ledger") -> ModelRecord | None:
@@ -30,9 +36,10 @@ def champion_model(champion: Champion, ledger: "Ledger") -> ModelRecord | None:
     return None
 
 
-def _artifacts(record: Record) -> Iterator[Artifact]:
+def artifacts_of(record: Record) -> Iterator[Artifact]:
+    """Every artifact that a record tells of."""
     for value in (getattr(record, name) for name in type(record).model_fields):
         if isinstance(value, Artifact):
             yield value
         elif isinstance(value, Record):
-            yield from _artifacts(value)
+            yield from artifacts_of(value)

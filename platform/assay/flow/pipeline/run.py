@@ -20,6 +20,7 @@ from assay.flow.pipeline.log import logger, run_log
 from assay.flow.place.book import read_place
 from assay.flow.place.identity import act
 from assay.flow.place.run_lock import only_one
+from assay.flow.resources.collecting import trim_cache
 from assay.flow.resources.giving_back import free_needless
 from assay.flow.resources.holdings import KEEP
 from assay.loader.compose import variables_named
@@ -77,6 +78,7 @@ def run(
     def prepare() -> None:
         before_work()
         free_needless(settings, say=logger.info)
+        trim_cache(settings, ledger)
         _check_cluster(spec, settings)
 
     folder = settings.run_folder(name)

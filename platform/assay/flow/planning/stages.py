@@ -57,7 +57,7 @@ def _plan(stage: Stage[Any], context: RunContext, history: "_History") -> StageP
     if row is None or record is None:
         reasons = tuple(_reasons(stored, history))
         return StagePlan(stage=stage.name, action="run", because=reasons)
-    if not is_intact(record, context.settings):
+    if not is_intact(record, context.settings, fetches=False):
         gone = f"the artifact that {row.run} made is missing, or not as it was put"
         return StagePlan(stage=stage.name, action="run", because=(gone,))
     if not stage.is_valid(record):

@@ -14,7 +14,7 @@ from assay.reporting.document import counts_against
 from assay.rules.gate.compare import compare
 from assay.settings import Settings
 from assay.stages.gate import read_evaluation
-from assay.store.artifacts import ArtifactStore
+from assay.store.artifacts import open_store
 from assay.store.ledger import Ledger
 
 NUM_EXAMPLES = 10
@@ -94,7 +94,7 @@ def _with_answers(found: Changes, it: Evaluated, before: Evaluated, settings: Se
     record = _champion_record(it, before, found.champion)
     if record is None:
         return _noted(found, "the champion was evaluated anew since it got the traffic")
-    store = ArtifactStore(settings.home / "artifacts")
+    store = open_store(settings)
     for kept in (it.gate.candidate, record):
         store.verify(kept.evidence)
     ours, theirs = read_evaluation(it.gate.candidate), read_evaluation(record)

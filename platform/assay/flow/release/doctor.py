@@ -14,7 +14,7 @@ from assay.flow.release.writer import controls, digests_of, weights_of
 from assay.rules.release.slots import former_champion
 from assay.serving import gateway, supervisor
 from assay.settings import Settings
-from assay.store.artifacts import ArtifactStore
+from assay.store.artifacts import open_store
 from assay.store.database import is_there
 from assay.store.ledger import Ledger
 from assay.store.receipts import open_receipt
@@ -104,7 +104,7 @@ def _policy(patient: _Patient) -> Found:
 
 
 def _artifacts(patient: _Patient) -> Found:
-    store = ArtifactStore(patient.settings.home / "artifacts")
+    store = open_store(patient.settings)
     digests = set(store.digests())
     champion = patient.ledger.champion()
     if champion is not None:

@@ -17,7 +17,7 @@ from assay.records.releases.release import Approval, Traffic
 from assay.rules.release.policy import check_reviewer_of_place
 from assay.settings import Settings
 from assay.stages import gate
-from assay.store.artifacts import ArtifactStore
+from assay.store.artifacts import open_store
 from assay.store.ledger import Ledger
 
 
@@ -35,7 +35,7 @@ def record_decision(
     under way. `reviewer` is the name that they give; empty for who works here. With `seen`, what
     they had before them, the word is refused when that has changed since."""
     ledger = Ledger(settings.ledger_url)
-    store = ArtifactStore(settings.home / "artifacts")
+    store = open_store(settings)
     actor = act(settings, ledger, "review", claimed=reviewer)
     reconcile_releases(settings, say=say)
     it = evaluated(run, ledger)

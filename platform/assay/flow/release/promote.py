@@ -31,7 +31,7 @@ from assay.records.releases.release import Champion, Release, ReleaseIntent, Tra
 from assay.rules.release.canary import verdict_on_step
 from assay.serving import gateway
 from assay.settings import Settings
-from assay.store.artifacts import ArtifactStore
+from assay.store.artifacts import open_store
 from assay.store.ledger import Ledger
 
 LOOK_S = 1.0  # how often a step that is watched asks whether somebody has ended the release
@@ -71,7 +71,7 @@ def run(
     approval, and `IntegrityError` when the bytes, the slot or the champion are not those of its
     evaluation. The traffic goes back, and the returned record says `rollback`, when the candidate's
     answers are server errors too often."""
-    ledger, store = Ledger(settings.ledger_url), ArtifactStore(settings.home / "artifacts")
+    ledger, store = Ledger(settings.ledger_url), open_store(settings)
     act(settings, ledger, "release")
     it = evaluated(run, ledger)
     with controlling(ledger), asked_to_stop() as asked:

@@ -20,7 +20,7 @@ from assay.settings import Settings
 from assay.spec.approval import ApprovalSpec
 from assay.spec.spec import Spec
 from assay.stages import deploy, gate
-from assay.store.artifacts import ArtifactStore
+from assay.store.artifacts import open_store
 from assay.store.ledger import Ledger
 from assay.store.receipts import open_receipt
 
@@ -58,7 +58,7 @@ def prove(champion: Champion, settings: Settings, ledger: Ledger) -> Proof:
     proof.check_words(ledger)
     build = deploy.engine_build(proof.model, settings)
     check_engine(proof.engine, proof.spec.serve.engine, build)
-    store = ArtifactStore(settings.home / "artifacts")
+    store = open_store(settings)
     gate.verify(_gate_record(proof, ledger), store)
     store.verify(proof.model.artifact)
     return proof

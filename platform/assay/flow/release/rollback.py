@@ -12,7 +12,7 @@ from assay.flow.release.writer import Writer, reconcile, weights_of, writing
 from assay.records.releases.release import Champion, ReleaseIntent, Traffic
 from assay.rules.release.slots import former_champion
 from assay.settings import Settings
-from assay.store.artifacts import ArtifactStore
+from assay.store.artifacts import open_store
 from assay.store.ledger import Ledger
 
 
@@ -22,7 +22,7 @@ def run(
     """Ends a promotion that is under way, or gives the traffic back to the former champion. Raises
     `NotApproved` when that one was rejected since, and `IntegrityError` when there is none, or when
     its bytes or its slot are not what they were."""
-    ledger, store = Ledger(settings.ledger_url), ArtifactStore(settings.home / "artifacts")
+    ledger, store = Ledger(settings.ledger_url), open_store(settings)
     act(settings, ledger, "release")
     target = former_champion(ledger.traffic())
     if target is not None and ledger.releases.under_way() is None:
