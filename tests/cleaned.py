@@ -7,6 +7,7 @@ from itertools import starmap
 from pathlib import Path
 from typing import Any
 
+from assay.engines.data.cleaning.augment.asked import Ask
 from assay.engines.data.cleaning.clean import Cleaning, clean, segments_of
 from assay.engines.data.cleaning.cleaned import REASONS, counts_of, files_of, write_cleaned
 from assay.records.cleaning import RowProfile, StepCounts
@@ -60,11 +61,12 @@ def cleaned(
     each: Callable[..., Any] = starmap,
     objective: str = "sft",
     scratch: str = "scratch",
+    ask: Ask | None = None,
     **data: object,
 ) -> Cleaned:
     """Cleans `train.jsonl` in `folder`, or what `data` says."""
     spec = DataSpec.model_validate({"train": "train.jsonl", "steps": steps, **data})
-    work = Cleaning(spec, folder, {}, folder / scratch, KEY, each, lambda _: None)
+    work = Cleaning(spec, folder, {}, folder / scratch, KEY, each, lambda _: None, ask)
     segments = clean(work, FORMATS[objective])
     out = folder / f"{scratch}-out"
     write_cleaned(segments, spec.train, out)

@@ -16,7 +16,7 @@ class Reason(Record):
     at: str
     """`FILE:LINE`."""
     step: str
-    action: Literal["changed", "dropped"]
+    action: Literal["changed", "dropped", "made"]
     counts: dict[str, int]
     """What was done, by kind, or by which rule the row goes."""
     why: str = ""
@@ -25,6 +25,8 @@ class Reason(Record):
     kept_at: str = ""
     similarity: float | None = None
     """Of the two."""
+    parent: str = ""
+    """The row that it was made of."""
 
 
 class StepCounts(Record):
@@ -37,6 +39,8 @@ class StepCounts(Record):
     """By kind, such as `email` or `unicode`: how often."""
     dropped: dict[str, int] = Field({})
     """By rule: how many rows."""
+    made: dict[str, int] = Field({})
+    """By way, such as `noise`: how many rows came to those that were there."""
     note: str = ""
     """What could not be done."""
 

@@ -92,6 +92,7 @@ def _steps(record: CleaningRecord) -> Iterator[str]:
 def _kinds(step: StepCounts) -> Iterator[str]:
     yield from (f"{kind} {number:,}" for kind, number in step.changed.items())
     yield from (f"left out by {rule} {number:,}" for rule, number in step.dropped.items())
+    yield from (f"made by {way} {number:,}" for way, number in step.made.items())
 
 
 def _personal(record: CleaningRecord) -> Iterator[str]:

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from assay.spec.block import Block, Fraction, Where
+from assay.spec.augment import AugmentSpec
+from assay.spec.block import Block, Fraction, Where, later
 
 
 def _compilable(value: str) -> str:
@@ -158,6 +159,9 @@ class StepSpec(Block):
 
     function: FunctionSpec | None = None
     """Your own Python function."""
+
+    augment: AugmentSpec | None = later(None)
+    """Makes more examples of those that are there."""
 
     @model_validator(mode="before")
     @classmethod

@@ -12,7 +12,7 @@ from assay.engines.cluster import tasks
 from assay.engines.data import remote as remote_data
 from assay.engines.data import tokenize
 from assay.engines.data.chats.tokens import Row
-from assay.engines.data.cleaning.cleaned import cleaned_files
+from assay.engines.data.cleaning.cleaned import cleaned_files, families_of
 from assay.engines.data.learned_rows import (
     ListDigest,
     Part,
@@ -78,9 +78,14 @@ def run(inputs: Inputs, work: Work) -> DatasetRecord:
     data, train, model, sealed = inputs.data, inputs.train, inputs.model, inputs.sealed
     work.say("reading the data")
     fetched = _fetched(inputs, work)
-    cleaned = cleaned_files(inputs.cleaned, data.train) if inputs.cleaned else None
+    source = SplitSource(data, work.root, fetched)
+    if inputs.cleaned is not None:
+        source = source._replace(
+            cleaned=cleaned_files(inputs.cleaned, data.train),
+            families=families_of(Path(inputs.cleaned.artifact.path)),
+        )
     splits = Splits(
-        SplitSource(data, work.root, fetched, cleaned),
+        source,
         train.objective,
         _sealed_questions(sealed),
         each=tasks.map_in_order,

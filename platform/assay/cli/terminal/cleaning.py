@@ -12,6 +12,8 @@ def count_line(step: StepCounts) -> str:
         parts.append(f"changed {_rows(step.num_changed)} ({_kinds(step.changed)})")
     if step.num_dropped:
         parts.append(f"left out {_rows(step.num_dropped)} ({_kinds(step.dropped)})")
+    if step.made:
+        parts.append(f"made {_rows(sum(step.made.values()))} ({_kinds(step.made)})")
     if step.note:
         parts.append(step.note)
     return f"{step.name}: {'; '.join(parts) or 'nothing to do'}"
@@ -21,6 +23,8 @@ def reason_words(reason: Reason) -> str:
     """What a step did to a row, and why."""
     if reason.action == "changed":
         return f"{reason.step} changed it ({_kinds(reason.counts)})"
+    if reason.action == "made":
+        return f"{reason.step} made it of {reason.parent} ({_kinds(reason.counts)})"
     words = f"{reason.step} left it out: {reason.why}"
     if not reason.kept:
         return words

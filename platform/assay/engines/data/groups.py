@@ -84,6 +84,7 @@ class Groups:
     def __init__(self) -> None:
         self._digests = tempfile.TemporaryFile()  # noqa: SIM115  closed on exit
         self._rows = tempfile.TemporaryFile()  # noqa: SIM115
+        self._links: list[tuple[int, int]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -97,6 +98,11 @@ class Groups:
         self._digests.write(b"".join(digest[:DIGEST_BYTES] for digest in digests))
         self._rows.write(sketched)
 
+    def link(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Says that two texts, by the first eight bytes of their digests, belong together whatever
+        they say."""
+        self._links += [(_as_number(one), _as_number(other)) for one, other in pairs]
+
     def keys(self) -> dict[bytes, bytes]:
         """The group of each text that is in one with others."""
         import numpy as np
@@ -108,7 +114,7 @@ class Groups:
             return {}
         digests = np.memmap(self._digests, dtype=">u8", mode="r").astype(np.uint64)
         rows = np.memmap(self._rows, dtype=np.uint8, mode="r").reshape(num_texts, SKETCH_BYTES)
-        groups = _groups(digests, rows)
+        groups = _groups(digests, rows, _places(digests, self._links))
         smallest = np.full(int(groups.max()) + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
         np.minimum.at(smallest, groups, digests)
         has_others = np.zeros(len(smallest), dtype=bool)
@@ -121,12 +127,28 @@ def _as_bytes(digest: Any) -> bytes:
     return int(digest).to_bytes(DIGEST_BYTES, "big")
 
 
-def _groups(digests: "Array", rows: "Array") -> "Array":
-    """The group's number for each text."""
+def _as_number(digest: bytes) -> int:
+    return int.from_bytes(digest[:DIGEST_BYTES], "big")
+
+
+def _places(digests: "Array", links: Sequence[tuple[int, int]]) -> "Array":
+    """Places of the texts that are linked, in pairs."""
+    import numpy as np
+
+    if not links:
+        return np.zeros((0, 2), dtype=np.int64)
+    order = np.argsort(digests, kind="stable")
+    found = np.searchsorted(digests[order], np.array(links, dtype=np.uint64))
+    return np.asarray(order[found])
+
+
+def _groups(digests: "Array", rows: "Array", links: "Array") -> "Array":
+    """The group's number for each text; those that are linked are of one group."""
     import numpy as np
 
     num_texts = len(rows)
-    equal = np.concatenate([_equal(digests, digests), _equal(_column(rows, WHOLE), digests)])
+    same = [_equal(digests, digests), _equal(_column(rows, WHOLE), digests), links]
+    equal = np.concatenate(same)
     certain = _components(num_texts, equal)
     most = max(FEW_MEMBERS, int(LARGE_SHARE * (certain.max() + 1)))
     asked = _equal(_column(rows, QUESTION), digests)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 from assay.engines.data import contamination
+from assay.engines.data.families import Families, family_key
 from assay.engines.data.groups import DIGEST_BYTES, Groups, TextToGroup, sketches
 from assay.engines.data.learned_rows import (
     asked_and_said,
@@ -42,6 +43,8 @@ Fate = Split | Literal["in_gate", "duplicate", "beyond_max"]
 """A split; or left out, since it asks or quotes what is sealed, stands in a held-out file, or is
 beyond `max_samples`."""
 SPLITS: tuple[Split, ...] = get_args(Split)
+PRODUCT_OF_HELD_OUT: dict[str, Fate] = {"gate": "in_gate", "selection": "duplicate"}
+"""What becomes of what `augment` made of an example of a split."""
 
 
 class Outcome(NamedTuple):
@@ -64,6 +67,8 @@ class SplitSource(NamedTuple):
     fetched: Fetched
     cleaned: Fetched | None = None
     """What `data.steps` left of the training data, by their entry."""
+    families: Families = Families()
+    """What the steps made of others."""
 
     def read(self, entries: Sequence[str]) -> Iterator[tuple[str, Example]]:
         """The examples of some entries of the spec, each with its entry."""
@@ -112,6 +117,8 @@ class Splits:
         self._classes: set[str] = set()
         self._held_out: set[bytes] = set()
         self._ranks = array("Q")
+        self._first_of: dict[str, bytes] = {}
+        """The digest of the first example of each family."""
         self._group_of = self._survey(each, say)
         self.labels = tuple(sorted(self._classes))
         self._last_rank = _last_rank(self._ranks, data.max_samples)
@@ -122,7 +129,7 @@ class Splits:
         is drawn."""
         forms = FORMATS[self.objective.name]
         with Groups() as groups:
-            surveyed = self._surveyed("train", self.data.train)
+            surveyed = self._linked(self._surveyed("train", self.data.train), groups)
             if _share(self.data.gate) + _share(self.data.selection):
                 say("looking for texts that are alike")
                 surveyed = _compared(surveyed, groups, each)
@@ -159,6 +166,9 @@ class Splits:
         if split != "gate" and (self._is_sealed(example) or self._quotes_sealed(example)):
             return Outcome(source, example, "in_gate", 0)
         if split != "train":
+            # What was made is for training: one that belongs to what is held out is held by nobody.
+            if self._is_product(example):
+                return Outcome(source, example, PRODUCT_OF_HELD_OUT[split], 0)
             return Outcome(source, example, split, 1)
         if bytes.fromhex(digest) in self._held_out:
             return Outcome(source, example, "duplicate", 0)
@@ -176,6 +186,20 @@ class Splits:
             elif split == "gate" or not self._is_sealed(example):
                 self._held_out.add(bytes.fromhex(digest_of_example(example)))
             yield example
+
+    def _linked(self, examples: Iterable[Example], groups: Groups) -> Iterator[Example]:
+        """The same examples; those of one family are said to be of one group."""
+        families = self.source.families.of
+        for example in examples:
+            family = families.get(family_key(example)) if families else None
+            if family is not None:
+                digest = bytes.fromhex(digest_of_example(example))
+                groups.link([(self._first_of.setdefault(family, digest), digest)])
+            yield example
+
+    def _is_product(self, example: Example) -> bool:
+        products = self.source.families.products
+        return bool(products) and family_key(example) in products
 
     def _rank(self, digest: str) -> int:
         """Where the example stands when `max_samples` are chosen: by a number drawn for it
@@ -203,7 +227,8 @@ class Splits:
         found = []
         for _, example in self.source.read(self.data.train):
             digest = digest_of_example(example)
-            if self._rank(digest) <= self._last_rank and self._drawn(digest) == "gate":
+            is_in = self._rank(digest) <= self._last_rank and not self._is_product(example)
+            if is_in and self._drawn(digest) == "gate":
                 asked, said = asked_and_said(self.worded(example))
                 found.append(contamination.SampleText("heldout", asked, said))
         return contamination.Index(found, EXACT_ALONE)

@@ -11,8 +11,15 @@ from assay.engines.data import preview
 from assay.engines.data import remote as remote_data
 from assay.engines.data.chats import folder as chat_folder
 from assay.engines.data.cleaning.clean import Cleaning, clean
-from assay.engines.data.cleaning.cleaned import counts_of, files_of, read_reasons, write_cleaned
+from assay.engines.data.cleaning.cleaned import (
+    counts_of,
+    families_of,
+    files_of,
+    read_reasons,
+    write_cleaned,
+)
 from assay.engines.data.cleaning.masking.key import place_key
+from assay.engines.data.families import Families
 from assay.engines.data.splits import Fetched, Splits, SplitSource
 from assay.engines.models import folders
 from assay.errors import UsageError
@@ -29,6 +36,8 @@ from assay.spec.train import TrainSpec
 
 # Of each step.
 REASONS_SHOWN = 3
+CLEANED = "cleaned"
+"""Folder of what the steps leave."""
 
 
 def data_preview(spec: Spec, *, step: int, num: int, root: Path, settings: Settings) -> Preview:
@@ -47,7 +56,8 @@ def data_preview(spec: Spec, *, step: int, num: int, root: Path, settings: Setti
         steps: tuple[StepEffect, ...] = ()
         if data.steps:
             cleaned, steps = _cleaned(data, train, Places(root, folder, fetched, settings))
-        source = SplitSource(data, root, fetched, cleaned)
+        families = families_of(folder / CLEANED) if data.steps else Families()
+        source = SplitSource(data, root, fetched, cleaned, families)
         splits = Splits(source, train.objective, frozenset())
         found = preview.preview(tokenizer, splits, train, num)
         return Preview.model_validate({**found.model_dump(), "steps": steps})
@@ -76,7 +86,7 @@ def _cleaned(
         say=lambda _: None,
     )
     segments = clean(cleaning, FORMATS[train.objective.name])
-    folder = places.scratch / "cleaned"
+    folder = places.scratch / CLEANED
     write_cleaned(segments, data.train, folder)
     counts, _, _ = counts_of(segments, step_names(data.steps), data.train)
     effects = tuple(StepEffect(counts=step, reasons=_first(folder, step.name)) for step in counts)

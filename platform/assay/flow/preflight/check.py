@@ -108,6 +108,13 @@ def _missing_here(spec: Spec, seen: Examined, places: Places) -> Iterator[Proble
     )
     if asks_hub and (fault := endpoint_fault()):
         yield Problem(ENDPOINT, 0, 0, "", "environment", fault)
+    for data in spec.all_data:
+        for step in data.steps:
+            asked = step.augment.ask if step.augment else None
+            if asked and asked.api_key_env and not secrets_file.value(asked.api_key_env):
+                message = f"augment's API key is read from {asked.api_key_env}, which is not set"
+                hint = f"export {asked.api_key_env}=..., or put it into the place's secrets"
+                yield places.problem(("data", "steps"), "no_key", message, hint)
     for index, train in enumerate(spec.train_steps):
         at = ("train", index) if isinstance(spec.train, tuple) else ("train",)
         for name in train.report_to:

@@ -2,8 +2,8 @@
 run that was killed goes on after the last finished shard.
 
 Steps that look at one row are joined to segments, which run in parallel. `deduplicate` compares all
-rows, and begins a new segment. Neither the size of shards nor the number of workers bears on the
-outcome.
+rows, and `augment` makes more of them: both begin a new segment. Neither the size of shards nor the
+number of workers bears on the outcome.
 """
 
 import json
@@ -13,9 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from assay.engines.data.cleaning.augment.asked import Ask
+from assay.engines.data.cleaning.augment.augment import (
+    AugmentedShard,
+    Augmenter,
+    checked_form,
+    held_of,
+)
 from assay.engines.data.cleaning.duplicates.deduplicate import NOTES, Dropped, deduplicate
-from assay.engines.data.cleaning.rows import HELD_OUT, Row
-from assay.engines.data.cleaning.shards import RowSteps, Shard, clean_shard
+from assay.engines.data.cleaning.rows import HELD_OUT, Row, read_rows, write_lines, write_rows
+from assay.engines.data.cleaning.shards import RowSteps, Shard, clean_shard, reason_data
 from assay.engines.data.learned_rows import BLOCK_ROWS, is_full, num_characters_of
 from assay.engines.data.reading.sources import check_forms, stream_rows
 from assay.engines.data.splits import Fetched
@@ -41,6 +48,8 @@ class Cleaning:
     """Of the place."""
     each: Each
     say: Callable[[str], None]
+    ask: Ask | None = None
+    """Asks the models of `augment`; None where none is to be asked."""
 
 
 class Segment:
@@ -50,6 +59,8 @@ class Segment:
         self.folder = folder
         self.deduplicate: tuple[str, StepSpec] | None = None
         """Comes before the others."""
+        self.augment: tuple[str, StepSpec] | None = None
+        """So does this; a segment has one of the two, or neither."""
         self.steps: list[tuple[str, StepSpec]] = []
 
     def shards(self) -> list[Shard]:
@@ -69,8 +80,21 @@ class Segment:
         with self.drops.open("rb") as lines:
             yield from map(json.loads, lines)
 
+    def made(self) -> Iterator[dict[str, Any]]:
+        """What `augment` made, kept or not; nothing where the segment has no such step."""
+        for file in sorted(self.folder.glob("made-*.jsonl")):
+            with file.open("rb") as lines:
+                yield from map(json.loads, lines)
+
+    @property
+    def budget_note(self) -> Path:
+        """What `augment` used and did not do."""
+        return self.folder / "augment-note.json"
+
     def note(self) -> str:
-        """What `deduplicate` did not look at."""
+        """What `deduplicate` did not look at, or `augment` did not make."""
+        if self.augment is not None:
+            return str(json.loads(self.budget_note.read_bytes())["note"])
         notes = json.loads((self.folder / NOTES).read_bytes())
         num_skipped = notes["pairs_not_compared"]
         if not num_skipped:
@@ -85,6 +109,9 @@ def segments_of(steps: Sequence[StepSpec], folder: Path) -> list[Segment]:
         if step.deduplicate is not None:
             segments.append(Segment(folder / str(len(segments))))
             segments[-1].deduplicate = name, step
+        elif step.augment is not None:
+            segments.append(Segment(folder / str(len(segments))))
+            segments[-1].augment = name, step
         else:
             segments[-1].steps.append((name, step))
     return segments
@@ -93,6 +120,9 @@ def segments_of(steps: Sequence[StepSpec], folder: Path) -> list[Segment]:
 def clean(cleaning: Cleaning, forms: Sequence[str]) -> list[Segment]:
     """Does all steps. Raises `InvalidInput` for broken lines, and `UsageError` for data of another
     form than `forms`."""
+    for step in cleaning.data.steps:
+        if step.augment is not None:
+            checked_form(step.augment, forms)
     segments = segments_of(cleaning.data.steps, cleaning.folder)
     for number, segment in enumerate(segments):
         segment.folder.mkdir(parents=True, exist_ok=True)
@@ -106,6 +136,8 @@ def clean(cleaning: Cleaning, forms: Sequence[str]) -> list[Segment]:
         calls: Iterator[tuple[Any, ...]]
         if number == 0:
             calls = _from_files(cleaning, forms, segment, row_steps)
+        elif segment.augment is not None:
+            calls = _from_augmented(cleaning, segments[number - 1], segment, row_steps)
         else:
             calls = _from_shards(cleaning, segments[number - 1], segment, row_steps)
         names = ", ".join(name for name, _ in segment.steps) or "reading"
@@ -184,6 +216,31 @@ def _from_shards(
         shard = Shard(segment.folder, source.number)
         if not shard.is_finished:
             yield source.rows, dropped.get(source.number, ()), row_steps, shard
+
+
+def _from_augmented(
+    cleaning: Cleaning, before: Segment, segment: Segment, row_steps: RowSteps
+) -> Iterator[tuple[Path, Sequence[int], RowSteps, Shard]]:
+    """Calls for the shards of the segment before, with what is made of their rows. Here, and one
+    after the other: what a model may be asked is counted over all."""
+    assert segment.augment is not None
+    name, step = segment.augment
+    assert step.augment is not None
+    held = held_of(held_out_rows(cleaning))
+    augmenter = Augmenter(name, step.augment, cleaning.key, held, cleaning.ask)
+    for source in before.shards():
+        shard = Shard(segment.folder, source.number)
+        augmented = AugmentedShard(segment.folder, source.number)
+        # What is asked is counted from the first row on: with a budget finished shards are made
+        # again, of answers that are on file.
+        if step.augment.ask is not None or not augmented.rows.exists():
+            cleaning.say(f"{name}: making more of shard {source.number + 1}")
+            rows, reasons = augmenter.augmented(list(read_rows(source.rows)))
+            write_lines(map(reason_data, reasons), augmented.reasons)
+            write_rows(rows, augmented.rows)
+        if not shard.is_finished:
+            yield augmented.rows, (), row_steps, shard
+    write_lines([{"note": augmenter.note()}], segment.budget_note)
 
 
 def _dropped(

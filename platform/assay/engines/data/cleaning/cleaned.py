@@ -8,8 +8,9 @@ from typing import Any
 
 from assay.engines.data.cleaning.clean import Segment
 from assay.engines.data.cleaning.profile import Profile
-from assay.engines.data.cleaning.rows import Row, read_rows, record_of
-from assay.engines.data.cleaning.shards import CHANGED, DROPPED, read_counts, reason_data
+from assay.engines.data.cleaning.rows import Row, example_of, read_rows, record_of
+from assay.engines.data.cleaning.shards import CHANGED, DROPPED, MADE, read_counts, reason_data
+from assay.engines.data.families import Families, family_key
 from assay.errors import UsageError
 from assay.records.cleaning import CleaningRecord, Reason, RowProfile, StepCounts
 
@@ -30,6 +31,34 @@ def files_of(folder: Path, train: Sequence[str]) -> dict[str, list[Path]]:
         for index, source in reversed(list(enumerate(train)))
     }
     return {source: found[source] for source in train}
+
+
+def families_of(folder: Path) -> Families:
+    """What was made of others, in a folder that `write_cleaned` wrote."""
+    made_of = set()
+    for line in _data_lines(folder):
+        # Most data have no products, and need not be parsed.
+        if b'"parent"' in line and (parent := json.loads(line).get("parent")):
+            made_of.add(parent)
+    if not made_of:
+        return Families()
+    found: dict[bytes, str] = {}
+    products: set[bytes] = set()
+    as_read: set[bytes] = set()
+    for line in _data_lines(folder):
+        record = json.loads(line)
+        parent = record.get("parent", "")
+        key = family_key(example_of(record))
+        (products if parent else as_read).add(key)
+        if (family := parent or record["row"]) in made_of:
+            found[key] = family
+    return Families(found, frozenset(products - as_read))
+
+
+def _data_lines(folder: Path) -> Iterator[bytes]:
+    for file in sorted((folder / DATA).glob("*.jsonl")):
+        with file.open("rb") as lines:
+            yield from lines
 
 
 def read_reasons(folder: Path) -> Iterator[Reason]:
@@ -78,6 +107,8 @@ class _DataWriter:
             self._next(row.source)
             self._now = now
         line = {**record, "row": row.id, "at": row.at}
+        if row.parent:
+            line["parent"] = row.parent
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._in_file += 1
         self.num_rows += 1
@@ -104,6 +135,8 @@ def _reasons(segments: Sequence[Segment]) -> Iterator[str]:
     for segment in segments:
         for entry in segment.dropped():
             yield json.dumps(reason_data(_reason_of(entry)), ensure_ascii=False) + "\n"
+        for made in segment.made():
+            yield json.dumps(made, ensure_ascii=False) + "\n"
         for shard in segment.shards():
             with shard.reasons.open(encoding="utf-8") as lines:
                 yield from lines
@@ -139,8 +172,12 @@ def counts_of(
     for segment in segments:
         for entry in segment.dropped():
             totals[entry["step"]].update(_counted_drop(entry))
-        if segment.deduplicate is not None:
-            notes[segment.deduplicate[0]] = segment.note()
+        for made in segment.made():
+            action = made["action"]
+            totals[made["step"]].update([action, *(f"{action}.{rule}" for rule in made["counts"])])
+        for head in (segment.deduplicate, segment.augment):
+            if head is not None:
+                notes[head[0]] = segment.note()
         for shard in segment.shards():
             counts = read_counts(shard)
             before.merge(counts["before"])
@@ -167,6 +204,7 @@ def _step_counts(name: str, counts: Counter[str], note: str) -> StepCounts:
         num_dropped=counts[DROPPED],
         changed=_of_action(counts, CHANGED),
         dropped=_of_action(counts, DROPPED),
+        made=_of_action(counts, MADE),
         note=note,
     )
 

@@ -28,6 +28,13 @@ class Row(NamedTuple):
     at: str
     """`FILE:LINE`; for tables the row's number."""
     example: Example
+    parent: str = ""
+    """Id of the row that it was made of."""
+
+    @property
+    def family(self) -> str:
+        """What a row and all that is made of it have in common."""
+        return self.parent or self.id
 
 
 def row_id(example: Example, key: bytes) -> str:
@@ -95,9 +102,14 @@ def whole_text(example: Example) -> str:
 def write_rows(rows: Iterable[Row], file: Path) -> None:
     """A JSON line for each; the file is whole, or not there."""
     write_lines(
-        ([row.id, row.source, row.at, record_of(row.example)] for row in rows),
+        (_line(row) for row in rows),
         file,
     )
+
+
+def _line(row: Row) -> list[Any]:
+    line = [row.id, row.source, row.at, record_of(row.example)]
+    return [*line, row.parent] if row.parent else line
 
 
 def read_rows(file: Path) -> Iterator[Row]:
@@ -109,8 +121,8 @@ def read_rows(file: Path) -> Iterator[Row]:
 
 def row_of_line(line: bytes) -> Row:
     """One of its lines."""
-    one, source, at, record = json.loads(line)
-    return Row(one, source, at, example_of(record))
+    one, source, at, record, *parent = json.loads(line)
+    return Row(one, source, at, example_of(record), *parent)
 
 
 def write_lines(values: Iterable[Any], file: Path) -> None:

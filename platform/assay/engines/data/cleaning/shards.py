@@ -25,7 +25,7 @@ from assay.engines.data.cleaning.steps.select import selector
 from assay.records.cleaning import Reason
 from assay.spec.steps import StepSpec
 
-CHANGED, DROPPED = "changed", "dropped"
+CHANGED, DROPPED, MADE = "changed", "dropped", "made"
 EMPTY = "empty"
 
 
