@@ -12,7 +12,7 @@ CPU_TORCH ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--torch-backe
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-gpu test-methods test-long check format lock bench-train bench-sweep bench-prepare bench-data drill-train bench-serve bench-plan bench-demo bench-first-data bench-ewc bench-gate house drill-gate drill-release down clean fuzz-spec bench-spec
+.PHONY: help setup demo test test-gpu test-methods test-long check format lock bench-train bench-sweep bench-prepare bench-data drill-train bench-serve bench-plan bench-demo bench-first-data bench-ewc bench-gate bench-console house drill-gate drill-release down clean fuzz-spec bench-spec
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -74,6 +74,9 @@ bench-gate: setup ## false passes by simulation, and items/s of evaluating again
 	@$(BIN)/python tests/bench/bench_gate.py
 	@$(BIN)/python tests/bench/bench_gate_speed.py
 	@$(BIN)/python tests/bench/bench_contamination.py
+
+bench-console: setup ## seconds of the console's pages with 1,000 runs in the ledger
+	@$(BIN)/python tests/bench/bench_console.py
 
 bench-ewc: setup ## what elastic weight consolidation keeps of the demo's retention task
 	@PYTHONPATH=tests $(BIN)/python tests/bench/bench_ewc.py

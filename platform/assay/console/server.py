@@ -6,7 +6,6 @@ import os
 import secrets
 import socket
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from assay.settings import Settings
 from assay.store.ledger import Ledger
 
 MODULE = "assay.console.server"
-START_WAIT_S, _POLL_S = 30.0, 0.05
+START_WAIT_S = 60.0
 END_S = 1
 """How long a page that listens for events is waited for when the console ends."""
 
@@ -30,12 +29,10 @@ def start(settings: Settings) -> None:
         return
     _check_address(settings)
     _key_file(settings).unlink(missing_ok=True)
-    daemon.start(settings)
-    end = time.monotonic() + START_WAIT_S
-    while not _key_file(settings).exists():  # written when it listens and has the place's lock
-        if time.monotonic() > end or not daemon.is_running():
-            raise PlaceError(f"the console did not start; see {daemon.log_file}")
-        time.sleep(_POLL_S)
+    # It is written when the console listens and has the place's lock.
+    daemon.start(settings, is_ready=_key_file(settings).exists, wait_s=START_WAIT_S)
+    if not _key_file(settings).exists():
+        raise PlaceError(f"the console did not start in time; see {daemon.log_file}")
 
 
 def stop(settings: Settings) -> None:

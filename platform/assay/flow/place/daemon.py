@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +44,18 @@ class Daemon:
     """How it is called, and the name of its folder."""
     folder: Path
 
-    def start(self, settings: Settings) -> None:
-        """Starts it, and waits until it has its lock; nothing is done where one runs already.
-        Raises `PlaceError` when it ends at once."""
+    def start(
+        self,
+        settings: Settings,
+        *,
+        is_ready: Callable[[], bool] | None = None,
+        wait_s: float = END_WAIT_S,
+    ) -> None:
+        """Starts it, and waits until it has its lock, or `is_ready`, for so long at most; nothing
+        is done where one runs already. Raises `PlaceError` when it ends at once."""
         if self.is_running():
             return
+        has_come = is_ready or self.is_running
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         pid = os.posix_spawn(
@@ -61,8 +69,8 @@ class Daemon:
             ],
             setsid=True,
         )
-        end = time.monotonic() + END_WAIT_S
-        while not self.is_running() and time.monotonic() < end:
+        end = time.monotonic() + wait_s
+        while not has_come() and time.monotonic() < end:
             if _has_ended(pid):
                 raise PlaceError(f"the {self.name} did not start; see {self.log_file}")
             time.sleep(_POLL_S)
