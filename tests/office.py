@@ -412,6 +412,12 @@ class Office:
     def weights(self) -> dict[str, int]:
         return gateway.get_weights(self.settings)
 
+    def wait_for_news(self) -> None:
+        """Waits until everything was told that was to be told."""
+        for thread in threading.enumerate():
+            if thread.name == "webhook":
+                thread.join()
+
     def ask(self) -> httpx.Response:
         """A client's request, through the gateway."""
         return self.client.get("/models")

@@ -117,6 +117,19 @@ class Settings:
     """`ASSAY_CONSOLE_URL`: the console as people reach it through a proxy that ends TLS, such as
     `https://assay.example.org`; where it listens when not said."""
 
+    webhook_url: str = field(default_factory=lambda: _env("WEBHOOK_URL", ""), repr=False)
+    """`ASSAY_WEBHOOK_URL`: where it is told, as JSON that Slack takes, that a run waits for a
+    decision or has failed, that traffic went back, or that the champion is not back; nobody is told
+    when not said."""
+
+    webhook_secret: str = field(default_factory=lambda: _env("WEBHOOK_SECRET", ""), repr=False)
+    """`ASSAY_WEBHOOK_SECRET`: signs what is told, in the header `X-Assay-Signature`; not signed
+    when not said."""
+
+    webhook_allow: str = field(default_factory=lambda: _env("WEBHOOK_ALLOW", ""))
+    """`ASSAY_WEBHOOK_ALLOW`: hosts of `ASSAY_WEBHOOK_URL`, separated by commas, that may have a
+    private address or be without TLS; none when not said."""
+
     num_cpus: int = field(
         default_factory=lambda: int(_env("NUM_CPUS", str(max(8, os.cpu_count() or 1))))
     )

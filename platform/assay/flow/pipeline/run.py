@@ -17,6 +17,7 @@ from assay.flow.pipeline.graph import Stage, stages_of
 from assay.flow.pipeline.judging import check_judge
 from assay.flow.pipeline.keys import run_id
 from assay.flow.pipeline.log import logger, run_log
+from assay.flow.place.attention import News, tell
 from assay.flow.place.book import read_place
 from assay.flow.place.identity import act
 from assay.flow.place.run_lock import only_one
@@ -91,14 +92,27 @@ def run(
             for stage in stages_of(context):
                 check = partial(_check_attempts, stage, context, ledger)
                 context.records[stage.name] = executor.record(stage, first=check)
+        except Exception as error:
+            tell(News("failed", name, str(error)), settings)
+            raise
         finally:
             stop_unasked(context)
         verdict = context.record("gate", GateRecord)
         if request.keep:
             (folder / KEEP).touch()
     if executor.num_run:
+        tell_verdict(name, verdict, settings)
         free_needless(settings, say=logger.info)
     return RunOutcome(name, verdict, executor.num_run)
+
+
+def tell_verdict(name: str, verdict: GateRecord, settings: Settings) -> None:
+    """Tells people that a run waits for them, or has not come so far."""
+    outcome = verdict.scorecard.outcome
+    if outcome == "PASS":
+        tell(News("waiting", name), settings)
+    else:
+        tell(News("failed", name, f"the gate's verdict is {outcome}"), settings)
 
 
 def _check_policy(policy: PolicySpec, spec: Spec, suite: SuiteSpec) -> None:

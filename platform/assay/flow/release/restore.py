@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from assay.engines.deployment import ray_serve
 from assay.errors import AssayError, IntegrityError, Superseded, Unreachable, UsageError
+from assay.flow.place.attention import News, tell
 from assay.flow.release.proof import Proof, prove
 from assay.flow.release.receipts import deployment_statement, receipt_store
 from assay.flow.release.writer import Writer, reconcile, settle, weights_of, writing
@@ -107,6 +108,7 @@ class _Restoring:
                 return
             if newest is None or (newest.state, newest.note) != ("failed", reason):
                 self._write(writer, "failed", note=reason)
+                tell(News("held", champion.run, reason), self.settings)
             if self.ledger.releases.under_way() is None:
                 writer.give(weights_of(None))
 

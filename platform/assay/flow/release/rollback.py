@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from assay.engines.deployment import ray_serve
 from assay.errors import IntegrityError, NotApproved
+from assay.flow.place.attention import News, tell
 from assay.flow.place.identity import act
 from assay.flow.release.checks import Evaluated, check_bytes, check_may_serve, evaluated
 from assay.flow.release.promote import finish
@@ -61,7 +62,10 @@ def run(
         release = ledger.releases.advance(release, fence=writer.number, actor=writer.actor)
         writer.give(weights_of(target_now), target_now, champion)
         write_receipts(it, release, state, ledger=ledger, settings=settings)
-        return finish(writer, release, reason)
+        traffic = finish(writer, release, reason)
+    if champion is not None:
+        tell(News("rolled_back", champion.run, reason), settings)
+    return traffic
 
 
 def _check_target(

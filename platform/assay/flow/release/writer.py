@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from assay.errors import IntegrityError, PlaceError, UsageError
+from assay.flow.place.attention import News, tell
 from assay.flow.place.book import verified
 from assay.flow.place.head import keep_head
 from assay.flow.place.identity import whoever
@@ -60,6 +61,7 @@ class Writer:
             action="rollback", champion=former, former=None, by=self.actor.name, reason=reason
         )
         self.ledger.releases.take_back(release, traffic, fence=self.number, actor=self.actor)
+        tell(News("rolled_back", release.intent.candidate.run, reason), self.settings)
         return traffic
 
     def idle_slot(self) -> Slot:
