@@ -21,7 +21,6 @@ from evaluations import decide, evaluation, items, settings_in
 from office import Office, office, running  # noqa: F401
 from servers import Server, serving
 
-
 TASK = """
 task: facts
 dataset_path: json
