@@ -8,17 +8,26 @@ from assay.cli.terminal.echo import echo
 from assay.engines.cluster import local_head
 from assay.engines.cluster.cpu_features import has_avx2
 from assay.errors import PlaceError, Unreachable, UsageError
-from assay.serving import gateway
+from assay.serving import gateway, supervisor
 from assay.settings import Settings
 
 START_TIMEOUT_S = 900.0
 """How long an engine that another process starts is waited for."""
 
+LOOK_S = 2.0
+"""Between two looks at whether the gateway still runs."""
+
 
 def start_place(
-    settings: Settings, *, new_key: bool = False, save_key: bool = False, gateway_only: bool = False
+    settings: Settings,
+    *,
+    new_key: bool = False,
+    save_key: bool = False,
+    gateway_only: bool = False,
+    foreground: bool = False,
 ) -> None:
-    """Starts what is not running yet, makes the first API key, and brings the champion back."""
+    """Starts what is not running yet, makes the first API key, and brings the champion back. In the
+    `foreground` it stays until it is asked to stop."""
     from assay.flow.release import controller
 
     if not gateway_only:
@@ -29,14 +38,18 @@ def start_place(
     controller.start(settings)
     if new_key or not gateway.has_keys(settings):
         key = gateway.create_key(settings, settings.user)
-        echo(f"API key, shown this once: {key}")
-        if save_key:
+        if not foreground:
+            echo(f"API key, shown this once: {key}")
+        if save_key or foreground:  # what a container prints stands in logs
             save(key, key_file(settings))
+            echo(f"API key in {key_file(settings)}")
     echo(f"gateway   {settings.gateway_url}")
     if not gateway_only:
         echo(f"dashboard {settings.dashboard_url}  (token in {settings.token_path})")
     start_console(settings)
     bring_back(settings)
+    if foreground:
+        _stay(settings)
 
 
 def start_console(settings: Settings) -> None:
@@ -83,6 +96,20 @@ def bring_back(settings: Settings) -> None:
 
     with suppress(Unreachable):  # the controller waits for the cluster
         restore(settings, say=lambda text: echo(text, err=True), wait_s=START_TIMEOUT_S)
+
+
+def _stay(settings: Settings) -> None:
+    """Waits for SIGTERM or Ctrl-C, and stops the place then. Raises `PlaceError` when the gateway
+    is gone before that: whoever runs the container starts it again."""
+    from assay.engines.cluster.signals import asked_to_stop
+
+    with asked_to_stop() as asked:
+        try:
+            while not asked.wait(LOOK_S):
+                if not gateway.is_running(settings):
+                    raise PlaceError(f"the gateway has ended; see {supervisor.log_file(settings)}")
+        finally:
+            stop_place(settings)
 
 
 def stop_place(settings: Settings) -> None:

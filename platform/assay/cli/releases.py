@@ -121,12 +121,23 @@ def chat(
     is_flag=True,
     help="Start the gateway alone, beside a Ray head that runs already.",
 )
-def up(new_key: bool, save_key: bool, gateway_only: bool) -> None:
+@click.option(
+    "--foreground",
+    is_flag=True,
+    help="Stay until SIGTERM or Ctrl-C, and stop then what was started: for containers.",
+)
+def up(new_key: bool, save_key: bool, gateway_only: bool, foreground: bool) -> None:
     """Start a local Ray head, the gateway and the console, bring the champion back, print an API
     key once."""
     from assay.cli.local import start_place
 
-    start_place(Settings(), new_key=new_key, save_key=save_key, gateway_only=gateway_only)
+    start_place(
+        Settings(),
+        new_key=new_key,
+        save_key=save_key,
+        gateway_only=gateway_only,
+        foreground=foreground,
+    )
 
 
 @click.command()
