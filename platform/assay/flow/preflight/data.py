@@ -47,6 +47,9 @@ class DataCheck:
         for number, step in enumerate(data.steps):
             if step.function is not None:
                 self._check_function(step.function, (*at, "steps", number, "function"))
+            if step.deduplicate is not None and step.deduplicate.against:
+                against = (*at, "steps", number, "deduplicate", "against")
+                self._read(step.deduplicate.against, "auto", None, wanted, against)
         self._read(data.train, data.format, data.system, wanted, (*at, "train"))
         for name, split in (("selection", data.selection), ("gate", data.gate)):
             if isinstance(split, HeldOut):

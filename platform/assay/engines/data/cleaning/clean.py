@@ -183,14 +183,20 @@ def _place(source: str, file: Path, cleaning: Cleaning) -> str:
 
 
 def held_out_rows(cleaning: Cleaning) -> Iterator[Row]:
-    """The examples of the files that are held out, which training data must not repeat."""
+    """The examples of the files that are held out, or that a step compares with: training data must
+    not repeat them."""
     data = cleaning.data
-    for split in (data.gate, data.selection):
-        if isinstance(split, HeldOut):
-            read = stream_rows(split.source, data.format, None, cleaning.root, cleaning.fetched)
-            for row in read:
-                at = f"{_place(row.source, row.file, cleaning)}:{row.number}"
-                yield Row("", HELD_OUT, at, row.example)
+    wanted = [
+        (split.source, data.format)
+        for split in (data.gate, data.selection)
+        if isinstance(split, HeldOut)
+    ]
+    if data.compared_patterns:
+        wanted.append((data.compared_patterns, "auto"))
+    for source, form in wanted:
+        for row in stream_rows(source, form, None, cleaning.root, cleaning.fetched):
+            at = f"{_place(row.source, row.file, cleaning)}:{row.number}"
+            yield Row("", HELD_OUT, at, row.example)
 
 
 def _blocks(rows: Iterable[Row]) -> Iterator[list[Row]]:

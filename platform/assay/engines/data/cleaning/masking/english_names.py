@@ -79,6 +79,23 @@ Were Having Being Looking Hoping
 _FUNCTION_WORDS = frozenset(_FUNCTION_WORDS_TEXT.split())
 """What a sentence begins with, and no name does."""
 _NO_NAMES_TEXT = """
+Afghanistan Albania Algeria Andorra Angola Antigua Argentina Armenia Azerbaijan Bahamas Bahrain
+Bangladesh Barbados Belarus Belgium Belize Benin Bhutan Bolivia Bosnia Botswana Brunei Bulgaria
+Burkina Burundi Cambodia Cameroon Chile Colombia Comoros Congo Croatia Cuba Cyprus Czechia Denmark
+Djibouti Dominica Ecuador Eritrea Estonia Eswatini Ethiopia Fiji Finland Gabon Gambia Ghana Greece
+Grenada Guatemala Guinea Guyana Haiti Honduras Hungary Iceland Indonesia Iran Iraq Jamaica Kazakhstan
+Kiribati Korea Kosovo Kuwait Kyrgyzstan Laos Latvia Lebanon Lesotho Liberia Libya Lithuania
+Luxembourg Madagascar Malawi Malaysia Maldives Mali Malta Mauritania Mauritius Moldova Monaco
+Mongolia Montenegro Morocco Mozambique Myanmar Namibia Nauru Nepal Netherlands Zealand Nicaragua
+Niger Nigeria Macedonia Norway Oman Pakistan Palau Palestine Panama Papua Paraguay Peru Philippines
+Qatar Romania Rwanda Samoa Senegal Serbia Seychelles Singapore Slovakia Slovenia Somalia Sudan
+Suriname Sweden Switzerland Syria Taiwan Tajikistan Tanzania Thailand Togo Tonga Trinidad Tunisia
+Turkey Turkmenistan Tuvalu Uganda Ukraine Emirates Uruguay Uzbekistan Vanuatu Vatican Venezuela
+Vietnam Yemen Zambia Zimbabwe Antarctica Arctic Atlantic Pacific Caribbean Mediterranean Sahara
+Amazonia Alps Andes Himalayas Coast Oceania Desert Gulf Cape Bangkok Hanoi Cairo Nairobi Lagos
+Istanbul Ankara Athens Lisbon Barcelona Milan Munich Hamburg Frankfurt Zurich Geneva Brussels
+Amsterdam Stockholm Oslo Copenhagen Helsinki Warsaw Prague Budapest Mumbai Karachi Dhaka Jakarta
+Manila Seoul Sydney Melbourne Toronto Montreal Vancouver Lima Bogota Santiago Havana
 Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February March April May June
 July August September October November December Christmas Easter Hanukkah Ramadan Diwali English
 French German Spanish Italian Chinese Japanese Russian Arabic Dutch Greek Latin American British
@@ -155,8 +172,8 @@ def _score(text: str, one: _Candidate, entities: Sequence[_Entity]) -> int:
     score = PERSON * ("PERSON" in labels) + FIRST_NAME * is_first_name
     if len(full_words) > 1:
         score += SEVERAL + LAST_NAME * (last in _last_names())
-    elif "PERSON" in labels and is_first_name:
-        score -= 1  # the two say the same of a word that stands alone
+    elif "PERSON" in labels:
+        score -= 1  # it is a place or a thing as often, which a first name says no better
     if labels and labels <= {"GPE", "LOC"}:
         score += PLACES
     score += NO_NAME * (not _NO_NAMES.isdisjoint(one.words))

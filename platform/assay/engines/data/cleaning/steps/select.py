@@ -29,7 +29,7 @@ def selector(spec: SelectSpec) -> RowStep:
     if spec.not_matching is not None:
         rules["not_matching"] = partial(_not_matching, re.compile(spec.not_matching))
     if spec.languages:
-        rules["language"] = partial(_language, spec.languages, spec.min_score)
+        rules["language"] = partial(_language, spec)
     rules |= {name: QUALITY[name] for name in spec.quality}
     return partial(_selected, rules)
 
@@ -59,11 +59,15 @@ def _not_matching(pattern: re.Pattern[str], text: str) -> str:
     return "`not_matching` is found in it" if pattern.search(text) else ""
 
 
-def _language(wanted: tuple[str, ...], least: float, text: str) -> str:
+def _language(spec: SelectSpec, text: str) -> str:
     language, score = language_of(text)
-    if language not in wanted:
-        return f"language {language or 'unknown'} ({score:.2f}), not {' or '.join(wanted)}"
-    return "" if score >= least else f"language {language} at {score:.2f}, below {least:g}"
+    if language not in spec.languages:
+        if score < spec.other_score:
+            return ""
+        return f"language {language or 'unknown'} ({score:.2f}), not {' or '.join(spec.languages)}"
+    if score >= spec.min_score:
+        return ""
+    return f"language {language} at {score:.2f}, below {spec.min_score:g}"
 
 
 def language_of(text: str) -> tuple[str, float]:
