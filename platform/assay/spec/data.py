@@ -120,7 +120,7 @@ class DataSpec(Block):
     @property
     def compared_patterns(self) -> tuple[str, ...]:
         """Those that `data.steps` compare the training data with."""
-        compared = (step.deduplicate.against for step in self.steps if step.deduplicate)
+        compared = (step.deduplicate.against or () for step in self.steps if step.deduplicate)
         return tuple(pattern for patterns in compared for pattern in patterns)
 
     @property

@@ -114,7 +114,7 @@ class DeduplicateSpec(Block):
     """Only where they also have the same numbers and names, and no word of one is another in the
     other but for a slip of the pen."""
 
-    against: Paths = later(())
+    against: Paths | None = later(None)
     """Files of other examples that no row may repeat, such as the questions of a suite; they come
     first, like those that are held out."""
 
