@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 
 from assay.engines.cluster.tasks import ClusterSize
+from assay.engines.deployment import ray_serve
 from assay.errors import StageFailed, UsageError
 from assay.flow.release.operations import record_decision
+from assay.flow.release.slots import idle_slot
 from assay.flow.resources.giving_back import free_needless, free_run
 from assay.flow.resources.holdings import KEEP, holdings
 from assay.flow.resources.waiting import Room, wait_for_room
 from assay.records.holding import Holding
 from assay.records.plan import Cluster, Need, Node
 from assay.rules.planning.fit import waiting
+from assay.stages import deploy
 from assay.store.lock import held
 from office import Office, office, running  # noqa: F401
 
@@ -37,6 +40,10 @@ def give_back(office: Office) -> set[str]:
 def on_gpu(office: Office, slot: str) -> None:
     config = office.serve.applications[slot]["deployed_app_config"]["args"]["llm_configs"][0]
     config |= ONE_GPU
+
+
+def one_gpu() -> ClusterSize:
+    return ClusterSize(cpus=4, gpus=1, nodes=1)
 
 
 def test_slots_say_whose_they_are_and_what_they_hold(office: Office) -> None:
@@ -151,7 +158,9 @@ def test_what_waits_says_who_holds_it_and_goes_on_when_it_is_given_back(office: 
         threading.Thread(target=free_run, args=[run], kwargs=how).start()
 
     how: dict[str, Any] = {"settings": office.settings, "say": lambda _: None}
-    wait_for_room(Room("training's workers", 2, 1), office.settings, say=say, free=free)
+    wait_for_room(
+        Room("training's workers", 2, 1), office.settings, say=say, free=free, size=one_gpu
+    )
     assert len(said) == 1
     assert f"Held by {run} (candidate, slot green): 1 CPUs, 1 GPUs" in said[0]
 
@@ -165,6 +174,67 @@ def test_what_waits_in_vain_gives_up_and_says_what_to_do(office: Office) -> None
             patient,
             say=lambda _: None,
             free=lambda: ClusterSize(cpus=4, gpus=0, nodes=1),
+            size=one_gpu,
+        )
+
+
+def test_ten_runs_on_two_gpus_go_through_one_after_the_other(office: Office) -> None:
+    """Serve and its GPUs are stand-ins: what waits, gives back and is given back is the real code."""
+    settings = replace(office.settings, wait_limit_s=5.0)
+
+    def two_gpus() -> ClusterSize:
+        return ClusterSize(cpus=8, gpus=2, nodes=1)
+
+    def free() -> ClusterSize:
+        held = holdings(settings, office.ledger)
+        gpus, cpus = (sum(getattr(one, kind) for one in held) for kind in ("gpus", "cpus"))
+        return ClusterSize(cpus=8 - cpus, gpus=2 - gpus, nodes=1)
+
+    said: list[str] = []
+
+    def wait(what: str) -> None:
+        wait_for_room(Room(what, 1, 1), settings, say=said.append, free=free, size=two_gpus)
+
+    ends = ("promote", "FAIL", "promote", "reject", "INCONCLUSIVE", "promote", "free")
+    ends += ("promote", "FAIL", "promote")
+    for number, end in enumerate(ends):
+        wait("training's workers")
+        champion = office.ledger.champion()
+        with idle_slot(settings) as slot:
+            ray_serve.remove(deploy.serve_api(settings), slot)
+        wait("the engine's replicas")
+        outcome = end if end.isupper() else "PASS"
+        digest = champion.artifact_digest if champion else None
+        run = office.evaluated(f"run{number}", slot, outcome, champion_digest=digest)
+        on_gpu(office, slot)
+        if end == "promote":
+            office.approve(run)
+            office.promote(run)
+        elif end == "reject":
+            record_decision(run, decision="reject", reviewer="anna", reason="", settings=settings)
+        elif end == "free":
+            free_run(run, settings=settings, say=lambda _: None)
+        free_needless(settings, say=lambda _: None)
+        assert free().gpus >= 0
+    assert sum("there is no way back to" in text for text in said) == 3
+    assert not [text for text in said if text.startswith("waiting")]
+    last = office.ledger.champion()
+    assert last is not None
+    assert (last.run, office.ask().status_code) == ("run9-1a2b3c", 200)
+
+
+def test_what_only_the_champion_could_give_back_is_not_waited_for(office: Office) -> None:
+    run = office.evaluated("first", "blue")
+    on_gpu(office, "blue")
+    office.approve(run)
+    office.promote(run)
+    with pytest.raises(StageFailed, match=r"first-1a2b3c \(champion.*gives nothing back"):
+        wait_for_room(
+            Room("training's workers", 2, 1),
+            office.settings,
+            say=lambda _: None,
+            free=lambda: ClusterSize(cpus=3, gpus=0, nodes=1),
+            size=one_gpu,
         )
 
 
@@ -180,6 +250,8 @@ def test_a_plan_counts_what_is_held() -> None:
     need = Need(stage="train", num_workers=1, cpus=1, gpus=1, memory=None)
     assert "r (champion, slot blue)" in waiting(need, cluster, [champion, candidate]).waits_for
     assert waiting(need, cluster, [champion]) == need
+    former = holding("former champion", "green")  # is given back when its room is wanted
+    assert waiting(need, cluster, [champion, former]) == need
     failed = holding("candidate", "green", returns=True)
     assert waiting(need, cluster, [champion, failed]) == need
     deploy = need.model_copy(update={"stage": "deploy"})

@@ -31,6 +31,26 @@ def free_run(run: str, *, settings: Settings, say: Callable[[str], None]) -> boo
         return _remove(deployment, settings)
 
 
+def give_up_the_way_back(settings: Settings, *, say: Callable[[str], None]) -> bool:
+    """Gives back the slot of the former champion, if it holds one: a run whose candidate would be
+    deployed there in the end lacks its room before that. `assay rollback` then has nobody to go
+    back to. Returns whether there was one."""
+    ledger = Ledger(settings.ledger_url)
+    for one in holdings(settings, ledger):
+        deployment = deployment_of(one.run, ledger) if one.role == "former champion" else None
+        if deployment is None:
+            continue
+        with writing(settings, ledger) as writer:
+            is_freed = one.slot not in _in_use(writer) and _remove(deployment, settings)
+        if is_freed:
+            say(
+                f"slot {one.slot} is given back, whose room is wanted: there is no way back to "
+                f"{one.run} any more"
+            )
+            return True
+    return False
+
+
 def free_needless(settings: Settings, *, say: Callable[[str], None]) -> None:
     """Gives back every candidate that is needed no more (see `holdings`). Does nothing where no
     cluster answers."""

@@ -143,11 +143,13 @@ def loading_need(stage: str, memory: MemoryEstimate | None, cluster: Cluster | N
 
 def waiting(need: Need, cluster: Cluster | None, held: Sequence[Holding]) -> Need:
     """The need, with who holds what it would wait for now. What is given back by itself does not
-    count, nor what its own stage takes the place of."""
+    count, nor the former champion, whose room is given back when it is wanted, nor what its own
+    stage takes the place of."""
     if cluster is None or need.fits is False:
         return need
     replaced = {"deploy": "candidate", "baseline": "reference"}.get(need.stage)
-    staying = [one for one in held if not one.returns and one.role != replaced]
+    yields = (replaced, "former champion")
+    staying = [one for one in held if not one.returns and one.role not in yields]
     cpus = cluster.cpus - sum(one.cpus for one in staying)
     gpus = cluster.gpus - sum(one.gpus for one in staying)
     lacks_cpus, lacks_gpus = (
