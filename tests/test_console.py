@@ -1,5 +1,6 @@
 """The console: from a waiting run to promotion and back, by the functions of the command line."""
 
+import json
 import re
 import threading
 from collections.abc import Callable
@@ -159,9 +160,12 @@ def test_news_come_by_themselves(guarded_console: Console) -> None:
         assert second != first
         folder = office.settings.run_folder(run) / "train"
         folder.mkdir(parents=True)
-        (folder / "progress.jsonl").write_text('{"step": 3, "num_steps": 9, "loss": 1.5}\n')
+        steps = [{"step": step, "num_steps": 9, "loss": 3 / step} for step in (1, 2)]
+        (folder / "progress.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in steps))
         assert next(line for line in lines if line.startswith("data: ")) != second
-    assert "step 3/9, loss 1.500" in anna.get(f"/runs/{run}").text
+    page = anna.get(f"/runs/{run}").text
+    assert "step 2/9, loss 1.500" in page
+    assert page.count("<polyline") == 1, "the losses so far are drawn"
 
 
 def test_the_api_says_and_does_the_same(guarded_console: Console) -> None:

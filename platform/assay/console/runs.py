@@ -17,7 +17,7 @@ from assay.records.releases.audit import AuditEvent
 from assay.records.releases.release import Approval, Release
 from assay.reporting import document, plots
 from assay.reporting.html import render_body
-from assay.reporting.progress import current, progress_words
+from assay.reporting.progress import current, losses_so_far, progress_words
 from assay.reporting.summary import came_to, warning
 from assay.settings import Settings
 from assay.store.ledger import Ledger
@@ -45,7 +45,7 @@ class RunPage:
     started_by: tuple[str, ...]
     standing: Standing
     stages: tuple[StageLine, ...]
-    charts: tuple[Markup, ...]
+    charts: tuple[tuple[str, Markup], ...]
     """Losses, as long as there is no scorecard that shows them."""
     it: Evaluated | None
     """None before the verdict."""
@@ -88,7 +88,7 @@ def run_page(
         started_by=tuple(sorted(ledger.starters(run.id))),
         standing=_standing(run.id, rows, words, ledger),
         stages=tuple(_stage(row, run, settings, ledger) for row in rows),
-        charts=() if scorecard else _charts(run, ledger),
+        charts=() if scorecard else _charts(run, rows, settings, ledger),
         it=it,
         scorecard=scorecard,
         fault=fault,
@@ -136,9 +136,18 @@ def _stage(row: StageRow, run: RunRow, settings: Settings, ledger: Ledger) -> St
     return StageLine(row, seconds, came_to(record), warning(record))
 
 
-def _charts(run: RunRow, ledger: Ledger) -> tuple[Markup, ...]:
-    curves = document.curves_of(document.stages_of(run, ledger))
-    return tuple(plots.curve(curve) for curve in curves)
+def _charts(
+    run: RunRow, rows: Sequence[StageRow], settings: Settings, ledger: Ledger
+) -> tuple[tuple[str, Markup], ...]:
+    """The losses of what is done, and of what runs as far as it is, each under its stage."""
+    curves = list(document.curves_of(document.stages_of(run, ledger)))
+    for row in rows:
+        if row.state == "running":
+            file = settings.run_folder(run.id) / row.stage / "progress.jsonl"
+            so_far = losses_so_far(row.stage, file)
+            if so_far is not None:
+                curves.append(so_far)
+    return tuple((curve.title, plots.curve(curve)) for curve in curves)
 
 
 def _missing(it: Evaluated, settings: Settings, ledger: Ledger) -> str:

@@ -95,8 +95,9 @@ def _with_answers(found: Changes, it: Evaluated, before: Evaluated, settings: Se
     if record is None:
         return _noted(found, "the champion was evaluated anew since it got the traffic")
     store = open_store(settings)
-    for kept in (it.gate.candidate, record):
-        store.verify(kept.evidence)
+    for kept in (it.gate.candidate.evidence, record.evidence, it.gate.inputs):
+        if kept is not None:
+            store.verify(kept)
     ours, theirs = read_evaluation(it.gate.candidate), read_evaluation(record)
     suite = suite_of(it.run, it.gate)
     tasks = _same_tasks(ours, theirs)
