@@ -32,11 +32,9 @@ MAX_TOLD = 25
 def mistakes(cls: type[Block], document: Document, errors: Iterable[ErrorDetails]) -> list[Problem]:
     """What is wrong with a document as a `cls`, given pydantic's `errors`."""
     findings = _one_per_union(_finding(error, document.value) for error in errors)
-    told = [
-        mistake
-        for finding in _without_echoes(cls, findings[:MAX_TOLD])
-        for mistake in _all_told(cls, document.value, finding)
-    ]
+    told: list[_Mistake] = []
+    for finding in _without_echoes(cls, findings[:MAX_TOLD]):
+        told += _all_told(cls, document.value, finding)
     truths = list(islice(_misplaced_truths(cls, document.value, ()), MAX_TOLD))
     # What a rule says of a `true` that was read as 1 is no mistake of its own.
     told = [one for one in told if not set(_named(document.value, one)) & set(truths)]
@@ -91,7 +89,10 @@ def keys_named(error: ErrorDetails, location: Location, value: Value) -> list[Lo
     written."""
     cause = error.get("ctx", {}).get("error")
     reasons = getattr(cause, "reasons", None) or [str(cause)]
-    return [key for reason in reasons for key in _named(value, _Mistake(location, "value", reason))]
+    keys: list[Location] = []
+    for reason in reasons:
+        keys += _named(value, _Mistake(location, "value", reason))
+    return keys
 
 
 def _one_per_union(findings: Iterable[_Finding]) -> list[_Finding]:
@@ -110,9 +111,8 @@ def _one_per_union(findings: Iterable[_Finding]) -> list[_Finding]:
             if not all(_wrong_shape(one, place) for one in branch):
                 meant.append(branch)
         chosen = meant[0] if meant else next(iter(branches.values()))[:1]
-        kept += _one_per_union(
-            one._replace(tags=one.tags[1:]) for one in chosen
-        )  # a union inside this branch
+        # There may be a union inside this branch.
+        kept += _one_per_union(one._replace(tags=one.tags[1:]) for one in chosen)
     return kept
 
 
@@ -130,9 +130,11 @@ def _without_echoes(cls: type[Block], findings: list[_Finding]) -> list[_Finding
     for location, _, error in findings:
         if error["type"] == "extra_forbidden" and (key := key_hint(cls, location)[1]):
             meant.add((*location[:-1], key))
-    return [
-        one for one in findings if not (one.error["type"] == "missing" and one.location in meant)
-    ]
+    left = []
+    for one in findings:
+        if one.error["type"] != "missing" or one.location not in meant:
+            left.append(one)
+    return left
 
 
 def _misplaced_truths(cls: type[Block], value: Value, location: Location) -> Iterator[Location]:

@@ -171,6 +171,18 @@ class TrialRecord(Record):
     """How it did on the way, wherever the scheduler looked, and where it failed."""
 
     @property
+    def rates(self) -> tuple[float, ...]:
+        """The peak learning rates that it had, in their order."""
+        return self.learning_rate, *(change.learning_rate for change in self.learning_rate_changes)
+
+    @property
+    def latest(self) -> "TrainingRecord | PauseReport | None":
+        """What was seen of it last; None where it failed before anybody looked."""
+        if self.training is not None:
+            return self.training
+        return self.pauses[-1] if self.pauses else None
+
+    @property
     def outcome(self) -> Literal["finished", "stopped", "diverged", "failed"]:
         """How the trial ended."""
         if self.training is not None:
@@ -231,12 +243,11 @@ class SweepRecord(Record):
     def parameters(self) -> dict[str, Any]:
         """The chosen value of every varied field of `train`, the learning rate among them."""
         chosen = self.trials[self.chosen]
-        changes = [change.model_dump() for change in chosen.learning_rate_changes]
-        return {
-            "learning_rate": chosen.learning_rate,
-            **({"learning_rate_changes": changes} if changes else {}),
-            **chosen.parameters,
-        }
+        found: dict[str, Any] = {"learning_rate": chosen.learning_rate}
+        if chosen.learning_rate_changes:
+            changes = [change.model_dump() for change in chosen.learning_rate_changes]
+            found["learning_rate_changes"] = changes
+        return found | chosen.parameters
 
     @property
     def num_tokens(self) -> int:

@@ -253,7 +253,10 @@ def _service(record: ServiceRecord) -> tuple[Figure, ...]:
     ]
     if seen.peak_memory_bytes is not None and seen.memory_bytes:
         found.append(("peak memory", 100 * seen.peak_memory_bytes / seen.memory_bytes, "%"))
-    return tuple(Figure(name=name, value=value, unit=unit) for name, value, unit in found)
+    figures = []
+    for name, value, unit in found:
+        figures.append(Figure(name=name, value=value, unit=unit))
+    return tuple(figures)
 
 
 def _compression(stages: Mapping[str, JsonValue]) -> Iterator[Figure]:
@@ -334,7 +337,7 @@ def _sweep(stages: Mapping[str, JsonValue]) -> SweepLines | None:
 
 
 def _trial(trial: TrialRecord, chosen: bool) -> TrialLine:
-    seen = trial.training or (trial.pauses[-1] if trial.pauses else None)
+    seen = trial.latest
     return TrialLine(
         name=_trial_name(trial),
         learning_rate=trial.learning_rate,
@@ -362,13 +365,16 @@ def _losses(history: Sequence[LossPoint]) -> tuple[tuple[float, float], ...]:
 
 
 def _selection_losses(history: Sequence[LossPoint]) -> tuple[tuple[float, float], ...]:
-    seen = [(float(point.step), point.selection_loss) for point in history]
-    return tuple((step, loss) for step, loss in seen if loss is not None and isfinite(loss))
+    losses = []
+    for point in history:
+        # Most steps have none; a run that diverged has one that cannot be drawn.
+        if point.selection_loss is not None and isfinite(point.selection_loss):
+            losses.append((float(point.step), point.selection_loss))
+    return tuple(losses)
 
 
 def _trial_name(trial: TrialRecord) -> str:
-    rates = [trial.learning_rate, *(change.learning_rate for change in trial.learning_rate_changes)]
-    words = [" then ".join(f"{rate:.3g}" for rate in rates)]
+    words = [" then ".join(f"{rate:.3g}" for rate in trial.rates)]
     for key, value in trial.parameters.items():
         words.append(f"{key.rpartition('.')[2]} {_number(value)}")
     return ", ".join(words)

@@ -31,8 +31,10 @@ def interval(limit: LimitResult) -> Markup:
     others: dict[str, float] = {}
     # Beside a difference, what the others came to has no place on its axis.
     if not difference:
-        seen = (("base", limit.base_observed), ("champion", limit.champion_observed))
-        others = {kind: number for kind, number in seen if number is not None}
+        if limit.base_observed is not None:
+            others["base"] = limit.base_observed
+        if limit.champion_observed is not None:
+            others["champion"] = limit.champion_observed
     candidates = (limit.lower, limit.upper, limit.bound, limit.observed)
     ends = [end for end in candidates if end is not None]
     whole = (0.0, 1.0) if limit.unit == "share" and not difference else None
@@ -62,7 +64,9 @@ def interval(limit: LimitResult) -> Markup:
 
 def slice_interval(part: SliceResult, limit: LimitResult) -> Markup:
     """The interval of a slice, on one axis with the limit's other slices."""
-    ends = [other.lower for other in limit.slices] + [other.upper for other in limit.slices]
+    ends: list[float] = []
+    for other in limit.slices:
+        ends += [other.lower, other.upper]
     low, high = 0.0, 1.0
     if min(ends) < 0 or max(ends) > 1:
         low, high = _domain(ends)
@@ -80,10 +84,16 @@ def curve(drawn: Curve) -> Markup:
     began is cut off."""
     most = HIGHEST * min(line.points[0][1] for line in drawn.lines)
     right = _room_for_names(drawn)
-    points = {line.name: [(x, min(y, most)) for x, y in line.points] for line in drawn.lines}
-    every = [point for line in points.values() for point in line]
-    x_low, x_high = _span([x for x, _ in every])
-    y_low, y_high = _span([y for _, y in every])
+    points: dict[str, list[tuple[float, float]]] = {}
+    all_x: list[float] = []
+    all_y: list[float] = []
+    for line in drawn.lines:
+        points[line.name] = [(x, min(y, most)) for x, y in line.points]
+        for x, y in points[line.name]:
+            all_x.append(x)
+            all_y.append(y)
+    x_low, x_high = _span(all_x)
+    y_low, y_high = _span(all_y)
     width, height = CHART_WIDTH - CHART_LEFT - right, CHART_HEIGHT - CHART_BOTTOM - PAD
     parts = _axes(drawn.x_label, (f"{x_low:g}", f"{x_high:g}"), (y_low, y_high), right)
     ends: dict[str, tuple[float, float]] = {}
@@ -113,8 +123,11 @@ def _names(
     ends: Mapping[str, tuple[float, float]], chosen: set[str], bottom: float
 ) -> Iterator[Markup]:
     """The names of lines to the right of where they end."""
-    for x in sorted({x for x, _ in ends.values()}):
-        together = {name: y for name, (at, y) in ends.items() if at == x}
+    # Lines may end at different steps; only names in one column can lie on each other.
+    columns: dict[float, dict[str, float]] = {}
+    for name, (x, y) in ends.items():
+        columns.setdefault(x, {})[name] = y
+    for x, together in sorted(columns.items()):
         for name, y in _apart(together, bottom).items():
             kind = "chosen" if name in chosen else ""
             yield _text(x + 5, y + 3, _short(name), "start", kind)
@@ -254,10 +267,9 @@ def allows_below(limit: LimitResult) -> bool:
 def is_difference(limit: LimitResult) -> bool:
     """Whether the limit's numbers are differences to another model. Scorecards of the first form
     say so by their requirement alone."""
-    return (
-        limit.reference is not None
-        or re.search(r"\b(base|champion)\b", limit.requirement) is not None
-    )
+    if limit.reference is not None:
+        return True
+    return re.search(r"\b(base|champion)\b", limit.requirement) is not None
 
 
 def shown(number: float | None, limit: LimitResult) -> str:

@@ -2,6 +2,7 @@
 evidence."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -49,7 +50,7 @@ class Stopping:
         """Whether a task's answers so far are enough."""
         if not can_stop(self.suite, result.task):
             return False
-        verdicts = [abstained(item.response) for item in result.items if not item.error]
+        verdicts = [abstained(item.response) for item in _answered(result)]
         # Any threshold will do: `can_stop` lets no limit on a penalized score through.
         marked = _with_abstentions(result, verdicts, 0.5)
         return is_settled(self.suite, marked, self.base, self.champion, confidence=self.confidence)
@@ -108,13 +109,14 @@ def run(
     results: dict[str, TaskResult] = {}
     num_reused: dict[str, int] = {}
     left: dict[str, TaskFile] = {}
-    for task in (task for request in requests for task in request.tasks):
-        known = cache.get(task)
-        if known is None:
-            left[task.digest] = task
-        else:
-            results[task.digest] = known
-            num_reused[task.digest] = len(known.items)
+    for request in requests:
+        for task in request.tasks:
+            known = cache.get(task)
+            if known is None:
+                left[task.digest] = task
+            else:
+                results[task.digest] = known
+                num_reused[task.digest] = len(known.items)
     for together in _unlike(list(left.values())):
         answered = _ask(asked, requests, together, cache, work)
         for task, result in zip(together, answered.tasks, strict=True):
@@ -142,9 +144,13 @@ def finished(
     """The evaluation of an artifact that has answered all of the tasks before, through the same
     engine: no deployment is needed for it. None when something is to be asked."""
     cache = _cache(work, artifact_digest, engine)
-    known = [cache.get(task) for task in tasks]
-    results = [result for result in known if result is not None]
-    if not tasks or len(results) < len(tasks):
+    results = []
+    for task in tasks:
+        known = cache.get(task)
+        if known is None:
+            return None
+        results.append(known)
+    if not results:
         return None
     evaluation = Evaluation(
         artifact_digest=artifact_digest, model_name=model_name, tasks=tuple(results), seconds=0.0
@@ -271,6 +277,7 @@ class _Cache:
         what was not asked this time."""
         if result.unasked or any(_is_unfinished(item) for item in result.items):
             return
+        # A reader sees the whole file or none: another evaluation may look at any time.
         draft = self._path(task).with_suffix(".draft")
         draft.parent.mkdir(parents=True, exist_ok=True)
         draft.write_text(result.model_dump_json())
@@ -288,7 +295,7 @@ class _Cache:
 def _with_abstention(result: TaskResult, task: TaskFile, judged: Path) -> TaskResult:
     """The items with the score `abstained`, by the matcher or by the judge, and with those that
     follow from it."""
-    answered = [item for item in result.items if not item.error]
+    answered = _answered(result)
     verdicts: Sequence[bool | None] = [abstained(item.response) for item in answered]
     if task.scoring.abstention_judge is not None:
         verdicts = judges.abstentions(task.scoring.abstention_judge, answered, judged)
@@ -300,7 +307,7 @@ def _with_abstentions(
 ) -> TaskResult:
     """`verdicts` are of the items with an answer, in their order. One without an answer has no
     scores, and one that the judge does not read has an error."""
-    answered = [item for item in result.items if not item.error]
+    answered = _answered(result)
     marked = {}
     for item, verdict in zip(answered, verdicts, strict=True):
         marked[item.id] = _marked(item, verdict, penalty_threshold)
@@ -327,12 +334,16 @@ def _with_judge_scores(result: TaskResult, task: TaskFile, folder: Path) -> Task
     judge = task.scoring.judge
     if judge is None:
         return result
-    answered = [item for item in result.items if not item.error]
+    answered = _answered(result)
     asked = [judges.Answer(item.prompt, item.response, item.target) for item in answered]
     scored = {}
     for item, judged in zip(answered, judges.scores(judge, asked, folder), strict=True):
         scored[item.id] = _judged(item, judged, judge.scale)
     return _with_items(result, scored)
+
+
+def _answered(result: TaskResult) -> list[Sample]:
+    return [item for item in result.items if not item.error]
 
 
 def _with_items(result: TaskResult, changed: Mapping[str, Sample]) -> TaskResult:
@@ -358,17 +369,26 @@ def _is_unfinished(item: Sample) -> bool:
 def _keep(evaluation: Evaluation, num_reused: int, work: Work) -> EvaluationRecord:
     folder = work.fresh_folder(f"evidence-{evaluation.artifact_digest[:12]}")
     (folder / "evaluation.json").write_text(evaluation.model_dump_json(indent=1))
-    items = [item for result in evaluation.tasks for item in result.items]
-    reasoned = [item for item in items if item.reasoning_tokens]
+    counts: Counter[str] = Counter()
+    for result in evaluation.tasks:
+        counts["num_items"] += len(result.items)
+        counts["num_unasked"] += len(result.unasked)
+        for item in result.items:
+            counts["num_errors"] += _is_unfinished(item)
+            if item.reasoning_tokens:
+                counts["num_reasoned"] += 1
+                counts["reasoning_tokens"] += item.reasoning_tokens
+                # It thought until its tokens were used up, and said nothing.
+                counts["num_only_reasoned"] += not item.response.strip()
     return EvaluationRecord(
         evidence=work.store.put(folder, "evidence"),
         artifact_digest=evaluation.artifact_digest,
-        num_items=len(items),
+        num_items=counts["num_items"],
         seconds=evaluation.seconds,
-        num_errors=sum(_is_unfinished(item) for item in items),
+        num_errors=counts["num_errors"],
         num_reused=num_reused,
-        num_unasked=sum(len(result.unasked) for result in evaluation.tasks),
-        num_reasoned=len(reasoned),
-        reasoning_tokens=sum(item.reasoning_tokens or 0 for item in reasoned),
-        num_only_reasoned=sum(not item.response.strip() for item in reasoned),
+        num_unasked=counts["num_unasked"],
+        num_reasoned=counts["num_reasoned"],
+        reasoning_tokens=counts["reasoning_tokens"],
+        num_only_reasoned=counts["num_only_reasoned"],
     )

@@ -119,15 +119,18 @@ def run(inputs: Inputs, work: Work) -> DatasetRecord:
                 f"tokenizing: {writers['train'].num_examples} examples so far, of some "
                 f"{splits.num_examples}"
             )
-    if (
-        not parts["train"].has_reasoning
-        and chat_settings(Path(model.artifact.path), EngineSpec()).reasons
-    ):
+    reasons = chat_settings(Path(model.artifact.path), EngineSpec()).reasons
+    if reasons and not parts["train"].has_reasoning:
         work.say(
             "the model reasons before it answers, and the data have no reasoning: it learns the "
             "answers alone"
         )
-    counts = {name: writer.close() for name, writer in writers.items()}
+    counts = {}
+    num_too_long = num_cut = 0
+    for name, writer in writers.items():
+        counts[name] = writer.close()
+        num_too_long += counts[name].num_too_long
+        num_cut += counts[name].num_cut
     sealed_split = gate.close()
     if not parts["train"].digest.num_items:
         raise UsageError("nothing is left to train on: every example is held out")
@@ -138,12 +141,11 @@ def run(inputs: Inputs, work: Work) -> DatasetRecord:
         **{name: _record(name, parts[name], counts[name]) for name in names},
         gate=sealed_split,
         labels=splits.labels,
-        num_dropped_too_long=sum(count.num_too_long for count in counts.values())
-        + gate.num_too_long,
+        num_dropped_too_long=num_too_long + gate.num_too_long,
         num_dropped_duplicates=splits.fates["duplicate"],
         num_dropped_in_gate=splits.fates["in_gate"],
         num_dropped_beyond_max=splits.fates["beyond_max"],
-        num_cut=sum(count.num_cut for count in counts.values()),
+        num_cut=num_cut,
         sources=dict(splits.sources),
     )
 
@@ -171,7 +173,8 @@ def _protected(
 
     source = train.ewc.data
     check_forms((example for _, example in read()), FORMATS["sft"], "train.ewc.data")
-    yield from (("ewc", example) for _, example in read())
+    for _, example in read():
+        yield "ewc", example
 
 
 def _blocks(
@@ -185,7 +188,8 @@ def _blocks(
     the tokenizer where it was drawn from the data and may be too long."""
     for split, example in examples:
         if split == "gate" and seals_what_fits:
-            yield from ((split, rows) for rows in gate.waiting_rows(example))
+            for rows in gate.waiting_rows(example):
+                yield split, rows
         elif split == "gate":
             gate.add(example)
         elif rows := parts[split].add(example):
@@ -218,15 +222,18 @@ def _sealed_questions(sealed: DatasetRecord | None) -> frozenset[str]:
     if sealed is None or sealed.gate is None:
         return frozenset()
     lines = (Path(sealed.artifact.path) / sealed.gate.file).read_text().splitlines()
-    chats = (json.loads(line)["messages"] for line in lines)
-    return frozenset(
-        question(Example(tuple(Message(**message) for message in chat))) for chat in chats
-    )
+    questions = set()
+    for line in lines:
+        messages = [Message(**message) for message in json.loads(line)["messages"]]
+        questions.add(question(Example(tuple(messages))))
+    return frozenset(questions)
 
 
 def _objective_of(part: str, train: TrainSpec) -> ObjectiveSpec:
     """What `ewc` protects is read as chats, whatever the objective."""
-    return ObjectiveSpec.model_validate("sft") if part == "ewc" else train.objective
+    if part == "ewc":
+        return ObjectiveSpec.model_validate("sft")
+    return train.objective
 
 
 class GateTask:

@@ -49,15 +49,15 @@ def picture(histories: Sequence[Sequence[LossPoint]], styles: Sequence[str]) -> 
     no losses."""
     first = [history[0].loss for history in histories if history]
     highest = HIGHEST * max(first, default=0.0)
-    shown = []
+    shown, losses, steps = [], [], []
     for history in histories:
-        shown.append([point for point in history if point.loss <= highest])
-    points = [point for history in shown for point in history]
-    if not points:
+        drawn = [point for point in history if point.loss <= highest]
+        shown.append(drawn)
+        losses += [point.loss for point in drawn]
+        steps += [point.step for point in drawn]
+    if not losses:
         return []
-    top = max(p.loss for p in points)
-    bottom = min(p.loss for p in points)
-    last = max(p.step for p in points)
+    top, bottom, last = max(losses), min(losses), max(steps)
     cells: dict[tuple[int, int], tuple[int, str]] = {}
     for history, style in zip(shown, styles, strict=True):
         for x, y in _dots(history, last=last, top=top, bottom=bottom):
@@ -71,12 +71,9 @@ def picture(histories: Sequence[Sequence[LossPoint]], styles: Sequence[str]) -> 
             line += _cell(*cells[row, column]) if (row, column) in cells else " "
         lines.append(line)
     scale = [f"{top:8.3f} ┤", *["         │"] * (HEIGHT - 2), f"{bottom:8.3f} ┤"]
+    drawn_lines = [left + line for left, line in zip(scale, lines, strict=True)]
     under = f"         └{'─' * WIDTH}"
-    return [
-        *(left + line for left, line in zip(scale, lines, strict=True)),
-        under,
-        f"{'':10}1{last:>{WIDTH - 1}} steps",
-    ]
+    return [*drawn_lines, under, f"{'':10}1{last:>{WIDTH - 1}} steps"]
 
 
 def _dots(
@@ -86,12 +83,10 @@ def _dots(
     wide, high = WIDTH * 2 - 1, HEIGHT * 4 - 1
     raster = []
     for point in history:
-        raster.append(
-            (
-                round(point.step / last * wide),
-                round((top - point.loss) / ((top - bottom) or 1.0) * high),
-            )
-        )
+        across = round(point.step / last * wide)
+        # Where all losses are the same there is no height: they lie at the top.
+        down = round((top - point.loss) / ((top - bottom) or 1.0) * high)
+        raster.append((across, down))
     found = raster[:1]
     for (x0, y0), (x1, y1) in pairwise(raster):
         steps = max(abs(x1 - x0), abs(y1 - y0), 1)
@@ -105,7 +100,7 @@ def _cell(bits: int, style: str) -> str:
 
 
 def _loss(trial: TrialRecord) -> str:
-    done = trial.training or (trial.pauses[-1] if trial.pauses else None)
+    done = trial.latest
     if done is None or done.selection_loss is None:
         return ""
     if done.selection_loss_se is not None:

@@ -70,13 +70,15 @@ def search(
         hits = _search_with_ray_data(tokenizer_folder, split, index, num_texts)
     else:
         hits = list(hits_in(index, _texts(tokenizer_folder, split, 0, num_texts)))
-    exact = _worst(hit for hit in hits if hit.is_exact)
-    near = _worst(hit for hit in hits if not hit.is_exact and hit.item not in exact)
-    return Found(
-        exact=tuple(index.told(hit) for _, hit in sorted(exact.items())),
-        near=tuple(index.told(hit) for _, hit in sorted(near.items())),
-        num_texts=num_texts,
-    )
+    exact, near = _worst_of_each_kind(hits)
+    # An item that is there word for word is not told a second time.
+    for item in exact:
+        near.pop(item, None)
+    return Found(_in_order(index, exact), _in_order(index, near), num_texts)
+
+
+def _in_order(index: "Index", hits: dict[int, "Hit"]) -> tuple[ContaminationHit, ...]:
+    return tuple(index.told(hit) for _, hit in sorted(hits.items()))
 
 
 @dataclass(frozen=True)
@@ -152,12 +154,21 @@ def hits_in(index: Index, texts: Iterable[Turns]) -> Iterator[Hit]:
     for turns in texts:
         spoken = [words(turn) for turn in turns]
         excerpt = " / ".join(turns)[:EXCERPT]
-        yield from (Hit(item, True, 1.0, excerpt) for item in _exact(index, spoken, lengths))
+        for item in _exact(index, spoken, lengths):
+            yield Hit(item, True, 1.0, excerpt)
         if index.has_chats and len(spoken) > 1:
-            whole = tuple(word for turn in spoken for word in turn)
-            yield from (Hit(item, True, 1.0, excerpt) for item in _exact(index, [whole], lengths))
+            for item in _exact(index, [_joined(spoken)], lengths):
+                yield Hit(item, True, 1.0, excerpt)
         if index.wanted.near != "ignore":
             yield from _near(index, spoken, excerpt)
+
+
+def _joined(spoken: Sequence[Words]) -> Words:
+    """The words of all turns in a row."""
+    whole: list[str] = []
+    for turn in spoken:
+        whole += turn
+    return tuple(whole)
 
 
 def shingles_of(said: Words) -> frozenset[str]:
@@ -165,9 +176,8 @@ def shingles_of(said: Words) -> frozenset[str]:
     without spaces."""
     text = _BETWEEN_UNSPACED.sub("", " ".join(said))
     if not _UNSPACED_LETTER.search(text):  # the same, at half the time
-        return frozenset(
-            text[start : start + SHINGLE] for start in range(max(1, len(text) - SHINGLE + 1))
-        )
+        starts = range(max(1, len(text) - SHINGLE + 1))
+        return frozenset(text[start : start + SHINGLE] for start in starts)
     found = set()
     for start, letter in enumerate(text):
         size = SHINGLE_UNSPACED if _UNSPACED_LETTER.match(letter) else SHINGLE
@@ -191,20 +201,22 @@ def _exact(index: Index, spoken: Sequence[Words], lengths: Sequence[int]) -> Ite
                     if _num_words(question) < SHORT_WORDS and turn != question:
                         continue
                     after = [turn[start + len(question) :], *spoken[number + 1 :]]
-                    if not index.answers[item] or any(
-                        _holds(words_, index.answers[item]) for words_ in after
-                    ):
+                    if _is_answered(after, index.answers[item]):
                         yield item
 
 
+def _is_answered(after: Sequence[Words], answer: Words) -> bool:
+    """Whether the answer stands in what comes after the question; there may be none to look for."""
+    return not answer or any(_holds(text, answer) for text in after)
+
+
 def _holds(text: Words, part: Words) -> bool:
-    return any(
-        text[start : start + len(part)] == part for start in range(len(text) - len(part) + 1)
-    )
+    starts = range(len(text) - len(part) + 1)
+    return any(text[start : start + len(part)] == part for start in starts)
 
 
 def _near(index: Index, spoken: Sequence[Words], excerpt: str) -> Iterator[Hit]:
-    whole = set(_grams(tuple(word for turn in spoken for word in turn), index.wanted.ngram))
+    whole = set(_grams(_joined(spoken), index.wanted.ngram))
     shared: dict[int, list[Words]] = {}
     for gram in sorted(whole & index.ngrams.keys()):
         for item in index.ngrams[gram]:
@@ -246,6 +258,7 @@ def _num_words(said: Words) -> float:
 
 
 def _minhash(shingles: frozenset[str]) -> Any:
+    # Drawing the permutations anew costs more than the sketch of a question.
     sketch = _empty_minhash().copy()
     sketch.update_batch([shingle.encode() for shingle in sorted(shingles)])
     return sketch
@@ -258,14 +271,18 @@ def _empty_minhash() -> Any:
     return MinHash(num_perm=NUM_PERMUTATIONS, seed=1, hashfunc=zlib.crc32)
 
 
-def _worst(hits: Iterable[Hit]) -> dict[int, Hit]:
-    """The most similar hit of each item; among equals the one whose text comes first."""
-    worst: dict[int, Hit] = {}
+def _worst_of_each_kind(hits: Iterable[Hit]) -> tuple[dict[int, Hit], dict[int, Hit]]:
+    """Of each item the most similar exact hit, and the most similar near one; among equals the one
+    whose text comes first."""
+    exact: dict[int, Hit] = {}
+    near: dict[int, Hit] = {}
     for hit in hits:
+        worst = exact if hit.is_exact else near
         known = worst.get(hit.item)
+        # The text decides between equals, so that the order in which parts end does not.
         if known is None or (-hit.similarity, hit.training) < (-known.similarity, known.training):
             worst[hit.item] = hit
-    return worst
+    return exact, near
 
 
 def _num_texts(split: Path) -> int:
@@ -282,8 +299,10 @@ def _texts(tokenizer_folder: Path, split: Path, start: int, end: int) -> Iterato
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    special |= set(tokenizer.all_special_ids)
+    special = set(tokenizer.all_special_ids)
+    for number, token in tokenizer.added_tokens_decoder.items():
+        if token.special:
+            special.add(number)
     with safe_open(str(split), framework="numpy") as tensors:
         offsets = tensors.get_slice("offsets")[start : end + 1]
         tokens = tensors.get_slice("tokens")[int(offsets[0]) : int(offsets[-1])].tolist()
@@ -319,16 +338,17 @@ def _search_with_ray_data(
 
     def search_part(batch: dict[str, Any]) -> dict[str, list[Any]]:
         here = ray.get(index_ref)
-        found = [
-            hit
-            for start in batch["item"]
-            for hit in hits_in(
-                here, _texts(tokenizer_folder, split, start, min(start + TEXTS_A_PART, num_texts))
-            )
-        ]
-        worst = [*_worst(hit for hit in found if hit.is_exact).values()]
-        worst += _worst(hit for hit in found if not hit.is_exact).values()
-        return {name: [getattr(hit, name) for hit in worst] for name in Hit.__dataclass_fields__}
+        found: list[Hit] = []
+        for start in batch["item"]:
+            end = min(start + TEXTS_A_PART, num_texts)
+            found += hits_in(here, _texts(tokenizer_folder, split, start, end))
+        # The worst of a part are all that the worst of the whole can be, and far fewer rows.
+        exact, near = _worst_of_each_kind(found)
+        columns: dict[str, list[Any]] = {name: [] for name in Hit.__dataclass_fields__}
+        for hit in (*exact.values(), *near.values()):
+            for name, column in columns.items():
+                column.append(getattr(hit, name))
+        return columns
 
     parts = ray.data.from_items(list(starts)).map_batches(search_part, batch_size=1)
     return [Hit(**row) for row in parts.take_all()]

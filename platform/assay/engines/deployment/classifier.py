@@ -58,8 +58,10 @@ class Model:
         from assay.engines.data.chats.tokens import classified
         from assay.engines.models.methods import pad_token
 
-        rows = [classified(self.tokenizer, [dict(turn) for turn in chat]).tokens for chat in chats]
-        rows = [row[: self.max_length] for row in rows]
+        rows = []
+        for chat in chats:
+            tokens = classified(self.tokenizer, [dict(turn) for turn in chat]).tokens
+            rows.append(tokens[: self.max_length])
         width = max(len(row) for row in rows)
         padded = torch.full((len(rows), width), pad_token(self.tokenizer))
         mask = torch.zeros_like(padded)
@@ -69,10 +71,10 @@ class Model:
         inputs = {"input_ids": padded.to(self.device), "attention_mask": mask.to(self.device)}
         with torch.inference_mode():
             logits = self.model(**inputs).logits.float()
-        return [
-            Classified(self._ranked(values), len(row))
-            for values, row in zip(logits.log_softmax(-1).tolist(), rows, strict=True)
-        ]
+        found = []
+        for values, row in zip(logits.log_softmax(-1).tolist(), rows, strict=True):
+            found.append(Classified(self._ranked(values), len(row)))
+        return found
 
     def _ranked(self, logprobs: Sequence[float]) -> dict[str, float]:
         pairs = sorted(zip(self.labels, logprobs, strict=True), key=lambda pair: -pair[1])
@@ -126,8 +128,7 @@ def build_app(args: dict[str, Any]) -> Any:
             try:
                 body = json.loads(await request.body())
                 chats = [body["messages"]] if is_chat else _texts(body["input"])
-                assert all(isinstance(turn["content"], str) for chat in chats for turn in chat)
-                assert all(chats)
+                assert all(map(_is_text, chats))
             except (ValueError, KeyError, TypeError, AssertionError):
                 wanted = "`messages` with text" if is_chat else "`input`, a text or a list of texts"
                 return _error(400, f"the request needs {wanted}")
@@ -151,6 +152,11 @@ def build_app(args: dict[str, Any]) -> Any:
 def _texts(given: Any) -> list[list[dict[str, str]]]:
     texts = [given] if isinstance(given, str) else list(given)
     return [[{"role": "user", "content": text}] for text in texts]
+
+
+def _is_text(chat: Any) -> bool:
+    """Whether there are turns, and all of them are text: there is nothing to be done with images."""
+    return bool(chat) and all(isinstance(turn["content"], str) for turn in chat)
 
 
 def _models(name: str) -> dict[str, Any]:

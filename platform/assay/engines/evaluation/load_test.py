@@ -5,7 +5,6 @@ request counts.
 """
 
 import asyncio
-import itertools
 import json
 import random
 import time
@@ -63,16 +62,27 @@ def measure(endpoint: Endpoint, load: LoadSpec, engine: EngineProcess) -> Servic
     answered."""
     with watching(lambda: memory_of(engine)) as watch:
         samples, seconds, started = asyncio.run(_run(endpoint, load))
+    num_completed = prompt_tokens = output_tokens = 0
+    first_tokens_s, paces_s = [], []
+    for sample in samples:
+        num_completed += sample.finished
+        prompt_tokens += sample.prompt_tokens
+        output_tokens += sample.output_tokens
+        if sample.arrivals:
+            first_tokens_s.append(sample.arrivals[0] - sample.started)
+        pace_s = _pace_s(sample)
+        if pace_s is not None:
+            paces_s.append(pace_s)
     return ServiceMeasurement(
         num_requests=len(samples),
         num_concurrent=load.num_concurrent,
-        num_failed=sum(not sample.finished for sample in samples),
-        num_completed=sum(sample.finished for sample in samples),
-        prompt_tokens=sum(sample.prompt_tokens for sample in samples),
-        output_tokens=sum(sample.output_tokens for sample in samples),
+        num_failed=len(samples) - num_completed,
+        num_completed=num_completed,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
         seconds=seconds,
-        ttft_s=tuple(sample.arrivals[0] - sample.started for sample in samples if sample.arrivals),
-        inter_token_s=tuple(pace for sample in samples if (pace := _pace_s(sample)) is not None),
+        ttft_s=tuple(first_tokens_s),
+        inter_token_s=tuple(paces_s),
         window_tokens_per_s=_windows(samples, started, seconds),
         num_engines=engine.num_engines,
         peak_memory_bytes=watch.peak,
@@ -112,10 +122,10 @@ async def _warm_up(
         )
     longer = await _ask(client, endpoint, load, _prompt(-2, MORE_WORDS), extra)
     guess = _num_words(load.prompt_tokens, short.prompt_tokens, MORE_WORDS, longer.prompt_tokens)
-    numbers = range(-2 - load.num_concurrent, -2)
-    filled = await asyncio.gather(
-        *(_ask(client, endpoint, load, _prompt(number, guess), extra) for number in numbers)
-    )
+    requests = []
+    for number in range(-2 - load.num_concurrent, -2):
+        requests.append(_ask(client, endpoint, load, _prompt(number, guess), extra))
+    filled = await asyncio.gather(*requests)
     words = guess
     tokens = [sample.prompt_tokens for sample in filled if sample.finished]
     if tokens and guess > FEW_WORDS:
@@ -137,8 +147,10 @@ def _num_words(wanted_tokens: int, short_tokens: int, longer: int, longer_tokens
 def _prompt(number: int, num_words: int) -> str:
     """So many words; it begins with its number, so that no cache knows the beginning."""
     draw = random.Random(number)
-    words = itertools.chain([f"{number}:"], (draw.choice(WORDS) for _ in itertools.count()))
-    return " ".join(itertools.islice(words, num_words))
+    words = [f"{number}:"]
+    while len(words) < num_words:
+        words.append(draw.choice(WORDS))
+    return " ".join(words)
 
 
 async def _ask(

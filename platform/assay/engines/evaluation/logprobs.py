@@ -126,17 +126,24 @@ def _worth_asking_by_place(pairs: Sequence[Pair]) -> list[int]:
         groups.setdefault(pair.context, []).append(index)
     chosen = []
     for context, group in groups.items():
-        gains = [(index, _gain_by_place(pairs[index])) for index in group]
-        winning = [(index, gain) for index, gain in gains if gain > 0]
-        if sum(gain for _, gain in winning) > COST_OF_ASKING + len(context):
-            chosen += [index for index, _ in winning]
+        winning, total_gain = [], 0.0
+        for index in group:
+            gain = _gain_by_place(pairs[index])
+            if gain > 0:
+                winning.append(index)
+                total_gain += gain
+        # Asking for the context itself is what they share, and is paid once.
+        if total_gain > COST_OF_ASKING + len(context):
+            chosen += winning
     return sorted(chosen)
 
 
 def _gain_by_place(pair: Pair) -> float:
     """What echoing a pair costs more than asking its places after the first, in tokens."""
     cached = len(pair.context) // CACHED_TOKENS * CACHED_TOKENS
-    by_place = sum(COST_OF_ASKING + len(place) - cached for place in _places(pair)[1:])
+    by_place = 0.0
+    for place in _places(pair)[1:]:
+        by_place += COST_OF_ASKING + len(place) - cached
     return COST_OF_ASKING + COST_OF_ECHO * len(pair.context + pair.continuation) - by_place
 
 
@@ -173,11 +180,15 @@ def _ask_at(server: _Server, wanted: Mapping[Tokens, set[int]]) -> dict[Tokens, 
     batches = _batches(wanted, server.prompts_a_request)
     more: list[Json] = []
     for batch in batches:
-        tokens = set[int]().union(*(wanted[place] for place in batch))
+        tokens: set[int] = set()
+        for place in batch:
+            tokens |= wanted[place]
         # As ids: two tokens may have the same text, and a text is no key then.
         more.append({"logprob_token_ids": sorted(tokens), "return_tokens_as_token_ids": True})
-    found = server.ask(batches, more)
-    return {place: _read_place(choice, reply) for place, (choice, reply) in found.items()}
+    positions = {}
+    for place, (choice, reply) in server.ask(batches, more).items():
+        positions[place] = _read_place(choice, reply)
+    return positions
 
 
 def _prompt(batch: Sequence[Tokens]) -> list[int] | list[list[int]]:
@@ -214,22 +225,20 @@ def _from_places(pair: Pair, places: Sequence[_Position | None]) -> Score | None
     there = [place for place in places if place is not None]
     if len(there) < len(places):
         return None
-    latency_s, num_tries = _effort([place.reply for place in there])
-    if errors := [place.reply.error for place in there if place.reply.error]:
-        return Score(error=errors[0], latency_s=latency_s, num_tries=num_tries)
-    steps = list(zip(there, pair.continuation, strict=True))
-    if any(token not in place.logprobs for place, token in steps):
-        return None
-    return Score(
-        logprob=sum(place.logprobs[token] for place, token in steps),
-        is_greedy=all(place.likeliest == token for place, token in steps),
-        latency_s=latency_s,
-        num_tries=num_tries,
-    )
-
-
-def _effort(replies: Sequence[Reply]) -> tuple[float, int]:
-    return sum(reply.latency_s for reply in replies), sum(reply.num_tries for reply in replies)
+    latency_s, num_tries = 0.0, 0
+    for place in there:
+        latency_s += place.reply.latency_s
+        num_tries += place.reply.num_tries
+    for place in there:
+        if place.reply.error:
+            return Score(error=place.reply.error, latency_s=latency_s, num_tries=num_tries)
+    logprob, is_greedy = 0.0, True
+    for place, token in zip(there, pair.continuation, strict=True):
+        if token not in place.logprobs:
+            return None
+        logprob += place.logprobs[token]
+        is_greedy = is_greedy and place.likeliest == token
+    return Score(logprob, is_greedy, latency_s=latency_s, num_tries=num_tries)
 
 
 def _ask_echo(server: _Server, pairs: Sequence[Pair]) -> list[Score]:
@@ -240,7 +249,11 @@ def _ask_echo(server: _Server, pairs: Sequence[Pair]) -> list[Score]:
     # Some servers take one prompt at a time, or refuse all of a batch for one that is too long.
     if refused and size > 1:
         found |= _ask_echo_in(_several(refused, 1), server)
-    return [_from_echo(pair, *found[pair.context + pair.continuation]) for pair in pairs]
+    scores = []
+    for pair in pairs:
+        choice, reply = found[pair.context + pair.continuation]
+        scores.append(_from_echo(pair, choice, reply))
+    return scores
 
 
 def _ask_echo_in(
@@ -250,6 +263,7 @@ def _ask_echo_in(
 
 
 def _is_refused(reply: Reply) -> bool:
+    # As `client` words it; 5xx and broken connections may be otherwise next time.
     return reply.error.startswith("HTTP 4")
 
 
@@ -259,7 +273,7 @@ def _from_echo(pair: Pair, choice: Json | None, reply: Reply) -> Score:
     start, end = len(pair.context), len(pair.context) + len(pair.continuation)
     try:
         said = (choice or {})["logprobs"]
-        own = [float(value) for value in said["token_logprobs"][start:end]]
+        own = list(map(float, said["token_logprobs"][start:end]))
         best = [max(top.values()) for top in said["top_logprobs"][start:end]]
     except (KeyError, TypeError, ValueError, AttributeError):
         own, best = [], []

@@ -111,36 +111,38 @@ def _told(logprobs: Any, like: Sequence[Position] | None) -> list[dict[int, floa
 
 def read_served(endpoint: Endpoint, probes: Sequence[Probe]) -> Reading:
     """The same through the serving engine. Raises `StageFailed` when it does not tell."""
-    asks = [
-        Request(
-            "completions",
-            {
-                "prompt": list(probe.tokens),
-                "max_tokens": 1,
-                "temperature": 0,
-                "echo": True,
-                "logprobs": NUM_TOLD,
-                "return_tokens_as_token_ids": True,
-            },
-        )
-        for probe in probes
-    ]
+    asks = []
+    for probe in probes:
+        body = {
+            "prompt": list(probe.tokens),
+            "max_tokens": 1,
+            "temperature": 0,
+            "echo": True,
+            "logprobs": NUM_TOLD,
+            # As ids: two tokens may have the same text, and a text is no key then.
+            "return_tokens_as_token_ids": True,
+        }
+        asks.append(Request("completions", body))
     reading: Reading = []
     for probe, reply in zip(probes, request_all(endpoint, asks), strict=True):
         if reply.error:
             raise StageFailed(f"the served model does not tell log-probabilities: {reply.error}")
         said = reply.body["choices"][0]["logprobs"]
-        own, tops = said["token_logprobs"], said["top_logprobs"]
-        told = []
+        positions = []
         for place in probe.places:
-            told.append({_token_id(name): value for name, value in tops[place].items()})
-        reading.append(
-            [
-                Position(own[place], max(top, key=lambda token: (top[token], -token)), top)
-                for place, top in zip(probe.places, told, strict=True)
-            ]
-        )
+            own, tops = said["token_logprobs"][place], said["top_logprobs"][place]
+            positions.append(_position(own, tops))
+        reading.append(positions)
     return reading
+
+
+def _position(own: float, tops: dict[str, float]) -> Position:
+    """What the API says of one place: the log-probability of its token, and those of the
+    likeliest."""
+    told = {_token_id(name): value for name, value in tops.items()}
+    # Of two that are equally likely the smaller id, as `argmax` has it.
+    likeliest = max(told, key=lambda token: (told[token], -token))
+    return Position(own, likeliest, told)
 
 
 def _token_id(name: str) -> int:
@@ -149,24 +151,29 @@ def _token_id(name: str) -> int:
 
 def compare(first: ModelForm, one: Reading, second: ModelForm, other: Reading) -> ParityPair:
     """Two forms, place by place."""
-    pairs = [list(zip(a, b, strict=True)) for a, b in zip(one, other, strict=True)]
-    differences = []
-    for probe in pairs:
-        differences.append([abs(a.logprob - b.logprob) for a, b in probe])
-    flat = [difference for probe in differences for difference in probe]
-    agreed = sum(a.likeliest == b.likeliest for probe in pairs for a, b in probe)
-    divergences = [_kl(a.told, b.told) for probe in pairs for a, b in probe]
+    differences: list[float] = []
+    divergences: list[float] = []
+    of_probes = []
+    agreed = 0
+    for mine, its in zip(one, other, strict=True):
+        own = [abs(a.logprob - b.logprob) for a, b in zip(mine, its, strict=True)]
+        differences += own
+        of_probes.append(sum(own) / len(own))
+        for a, b in zip(mine, its, strict=True):
+            agreed += a.likeliest == b.likeliest
+            divergences.append(_kl(a.told, b.told))
+    num_tokens = len(differences)
     return ParityPair(
         first=first,
         second=second,
-        num_probes=len(pairs),
-        num_tokens=len(flat),
-        mean_abs_logprob=sum(flat) / len(flat),
-        max_abs_logprob=max(flat),
-        top1_agreement=agreed / len(flat),
+        num_probes=len(of_probes),
+        num_tokens=num_tokens,
+        mean_abs_logprob=sum(differences) / num_tokens,
+        max_abs_logprob=max(differences),
+        top1_agreement=agreed / num_tokens,
         top1_agreed=agreed,
-        probe_abs_logprob=tuple(sum(probe) / len(probe) for probe in differences),
-        kl=sum(divergences) / len(divergences),
+        probe_abs_logprob=tuple(of_probes),
+        kl=sum(divergences) / num_tokens,
     )
 
 
@@ -175,8 +182,11 @@ def _kl(first: dict[int, float], second: dict[int, float]) -> float:
     above the whole divergence (Cover and Thomas, Elements of Information Theory, theorem 2.7.1: the
     log sum inequality)."""
     shared = first.keys() & second.keys()
-    known = sum(math.exp(first[token]) * (first[token] - second[token]) for token in shared)
-    rest = []
-    for side in (first, second):
-        rest.append(max(1.0 - sum(math.exp(side[token]) for token in shared), 1e-9))
-    return max(0.0, known + rest[0] * math.log(rest[0] / rest[1]))
+    known, mass, other_mass = 0.0, 0.0, 0.0
+    for token in shared:
+        known += math.exp(first[token]) * (first[token] - second[token])
+        mass += math.exp(first[token])
+        other_mass += math.exp(second[token])
+    # Rounding may make the sums a little more than 1, of which there is no logarithm.
+    rest, other_rest = max(1.0 - mass, 1e-9), max(1.0 - other_mass, 1e-9)
+    return max(0.0, known + rest * math.log(rest / other_rest))

@@ -29,18 +29,17 @@ def result_of(
         by_doc[sample["doc_id"]].append(sample)
     higher = loaded.higher_is_better()
     # None is "not said", and no word for the opposite.
-    lower_is_better = tuple(
-        sorted(name for name, is_higher in higher.items() if is_higher is False)
-    )
+    lower_is_better = [name for name, is_higher in higher.items() if is_higher is False]
     items = tuple(_sample(task, loaded, group, asked) for _, group in sorted(by_doc.items()))
     ids = {item.id for item in items}
+    # A document may stand twice in a task, and be asked once.
     left = sorted({_unasked_id(loaded, index) for index in unasked} - ids)
     source = task_files.read(Path(task.path), task.name, task.settings.functions)
     return TaskResult(
         task=task.name,
         digest=digest_of([task.digest, sorted([*ids, *left])]),
         items=items,
-        lower_is_better=lower_is_better,
+        lower_is_better=tuple(sorted(lower_is_better)),
         notes=_notes(task, loaded, by_doc, items),
         files=source.files,
         unasked=tuple(left),
@@ -122,9 +121,11 @@ def _text_scores(
     the one that the file names."""
     metrics = task.scoring.text_metrics
     automatic = str((loaded.config.metadata or {}).get("auto", "exact_match"))
-    wanted = [automatic if name == "auto" else name for name in metrics]
-    ours = [name for name in dict.fromkeys(wanted) if name in text_metrics.NAMES]
-    missing = [name for name in ours if name not in own]
+    missing: list[str] = []
+    for metric in metrics:
+        name = automatic if metric == "auto" else metric
+        if name in text_metrics.NAMES and name not in own and name not in missing:
+            missing.append(name)
     rights = references(loaded, doc)
     made, unscored = text_metrics.scores_of(response, rights, missing, task.settings)
     value = own.get(automatic, made.get(automatic))
@@ -158,8 +159,11 @@ def _scores(samples: Sequence[dict[str, Any]]) -> dict[str, float]:
 def _numbers(sample: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of one of lm-eval's samples. Some are no numbers: the answer and the reference
     of a corpus-wide metric, which lm-eval aggregates later."""
-    values = {name: sample[name] for name in sample["metrics"]}
-    return {name: float(value) for name, value in values.items() if _is_number(value)}
+    numbers = {}
+    for name in sample["metrics"]:
+        if _is_number(sample[name]):
+            numbers[name] = float(sample[name])
+    return numbers
 
 
 def _choice(loaded: Any, sample: dict[str, Any]) -> tuple[str, float | None]:

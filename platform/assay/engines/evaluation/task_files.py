@@ -70,7 +70,8 @@ def packaged(name: str) -> Path | None:
     )
     files = sorted(folder.rglob("*.yaml"))
     # A task mostly has the file of its name; only else is every file read.
-    for file in [*(file for file in files if file.stem == name), *files]:
+    files.sort(key=lambda file: file.stem != name)
+    for file in files:
         if said.search(file.read_text(errors="replace")):
             return file
     return None
@@ -79,10 +80,10 @@ def packaged(name: str) -> Path | None:
 def packaged_names() -> list[str]:
     """Every task that lm-eval brings, by reading all of its files: for the name that was meant."""
     said = re.compile(r"^[\"']?task[\"']?:\s*[\"']?([\w.-]+)[\"']?\s*(?:#.*)?$", re.MULTILINE)
-    files = _packaged_folder().rglob("*.yaml")
-    return sorted(
-        {name for file in files for name in said.findall(file.read_text(errors="replace"))}
-    )
+    names: set[str] = set()
+    for file in _packaged_folder().rglob("*.yaml"):
+        names.update(said.findall(file.read_text(errors="replace")))
+    return sorted(names)
 
 
 def read(path: Path, name: str, functions: Mapping[str, str]) -> TaskSource:
@@ -93,7 +94,8 @@ def read(path: Path, name: str, functions: Mapping[str, str]) -> TaskSource:
     pieces = dict(_pieces(path, seen=()))
     config: Config = {}
     for piece in pieces.values():
-        config |= {key: value for key, value in piece.items() if key != "include"}
+        config |= piece
+    config.pop("include", None)
     if "group" in config or isinstance(config.get("task"), list):
         raise _problem(path, f"`{name}` is a group of tasks; write limits on the tasks in it")
     kwargs = config.get("dataset_kwargs") or {}
@@ -198,7 +200,10 @@ def _size(value: Any, known: dict[int, int], *, under: tuple[int, ...]) -> int:
             inner = [*value.keys(), *value.values()]
         else:
             inner = value
-        known[id(value)] = 1 + sum(_size(one, known, under=(*under, id(value))) for one in inner)
+        size = 1
+        for one in inner:
+            size += _size(one, known, under=(*under, id(value)))
+        known[id(value)] = size
     return known[id(value)]
 
 

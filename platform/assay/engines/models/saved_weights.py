@@ -40,8 +40,7 @@ def check_saved(folder: Path, model: Any, *, doubled_ranks: bool = False) -> Non
         if those:
             raise StageFailed(
                 f"what training saved in {folder} is not what it trained: {len(those)} of "
-                f"{len(wanted)} tensors "
-                f"{what}, such as {those[0]}"
+                f"{len(wanted)} tensors {what}, such as {those[0]}"
             )
 
 
@@ -54,10 +53,8 @@ def saved_shapes(folder: Path) -> Shapes:
     for file in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(str(file), framework="numpy") as weights:
-                shapes |= {
-                    name: tuple(weights.get_slice(name).get_shape())
-                    for name in weights.keys()  # noqa: SIM118 (a safetensors handle is no mapping)
-                }
+                for name in weights.keys():  # noqa: SIM118 (a safetensors handle is no mapping)
+                    shapes[name] = tuple(weights.get_slice(name).get_shape())
         except (SafetensorError, OSError) as error:
             raise StageFailed(f"{file}, which training saved, is not whole: {error}") from error
     if not sum(math.prod(shape) for shape in shapes.values()):
@@ -73,17 +70,14 @@ def _adapter_shapes(model: Any) -> Shapes:
     import torch
     from peft import get_peft_model_state_dict
 
-    if not any(hasattr(weight, "ds_shape") for weight in model.parameters()):
-        return {
-            name: tuple(value.shape) for name, value in get_peft_model_state_dict(model).items()
-        }
-    shaped = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        shaped[name] = torch.empty(_shape(tensor), device="meta")
-    return {
-        name: tuple(value.shape)
-        for name, value in get_peft_model_state_dict(model, state_dict=shaped).items()
-    }
+    state = None
+    if any(hasattr(weight, "ds_shape") for weight in model.parameters()):
+        # Under ZeRO-3 a weight here is a part, or empty: peft picks its own from stand-ins instead.
+        state = {}
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            state[name] = torch.empty(_shape(tensor), device="meta")
+    adapter = get_peft_model_state_dict(model, state_dict=state)
+    return {name: tuple(value.shape) for name, value in adapter.items()}
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:
@@ -96,7 +90,11 @@ def _tied(model: Any) -> dict[str, list[str]]:
     names: dict[int, list[str]] = {}
     for name, weight in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(weight), []).append(name)
-    return {name: alike for alike in names.values() for name in alike}
+    tied = {}
+    for alike in names.values():
+        for name in alike:
+            tied[name] = alike
+    return tied
 
 
 def _halved(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -40,7 +40,11 @@ class Case:
     @property
     def limits(self) -> list[tuple[str, Limit]]:
         """Every limit with its task, in the suite's order."""
-        return [(task, limit) for task, limits in self.suite.limits.items() for limit in limits]
+        found = []
+        for task, limits in self.suite.limits.items():
+            for limit in limits:
+                found.append((task, limit))
+        return found
 
     def results(self, task: str) -> list[TaskResult]:
         """What the candidate did on a task: one result, unless something went wrong."""
@@ -61,12 +65,13 @@ class Case:
 
     def asked_alone(self, task: str) -> "Case":
         """As if there were no other samples than those that the candidate was asked."""
-        ids = {item.id for result in self.results(task) for item in result.items}
-        return Case(
-            self.suite,
-            _cut(self.candidate, task, ids),
-            {name: _cut(found, task, ids) for name, found in self.references.items()},
-        )
+        ids: set[str] = set()
+        for result in self.results(task):
+            ids.update(item.id for item in result.items)
+        references = {}
+        for name, found in self.references.items():
+            references[name] = _cut(found, task, ids)
+        return Case(self.suite, _cut(self.candidate, task, ids), references)
 
     def completed(self, task: str, metric: str, value: float) -> "Case":
         """As if every other answer had this score."""
@@ -132,11 +137,11 @@ class Scored:
 
     def part(self, ids: Sequence[str]) -> "Scored":
         """The same of these samples alone."""
-        return replace(
-            self,
-            values={item: self.values[item] for item in ids},
-            clusters={item: self.clusters[item] for item in ids},
-        )
+        values, clusters = {}, {}
+        for item in ids:
+            values[item] = self.values[item]
+            clusters[item] = self.clusters[item]
+        return replace(self, values=values, clusters=clusters)
 
 
 @dataclass(frozen=True)
@@ -166,9 +171,10 @@ class Pair:
     @property
     def better_and_worse(self) -> tuple[int, int]:
         """On how many samples the candidate is the better one, and on how many the worse."""
-        differences = self.differences.values()
-        more = sum(difference > 0 for difference in differences)
-        fewer = sum(difference < 0 for difference in differences)
+        more = fewer = 0
+        for difference in self.differences.values():
+            more += difference > 0
+            fewer += difference < 0
         if self.ours.lower_is_better:
             return fewer, more
         return more, fewer
@@ -178,20 +184,13 @@ def read(claim: Claim, evaluation: Evaluation, whose: str) -> Scored:
     """The scores of the claim's task on one model; NoEvidence when there are none to trust."""
     result = _result(evaluation, claim.task, whose)
     items = _answered(result, whose)
-    values = _values(claim, items, whose)
-    clusters = {}
-    for item in items:
+    values, clusters = {}, {}
+    for item, value in zip(items, _values(claim, items, whose), strict=True):
+        values[item.id] = value
         # A name of its own, so that no cluster can be called like a sample that stands alone.
         clusters[item.id] = item.id if item.cluster is None else f"cluster {item.cluster}"
     lowest, highest = _range(claim)
-    return Scored(
-        dict(zip((item.id for item in items), values, strict=True)),
-        clusters,
-        result.digest,
-        lowest,
-        highest,
-        claim.lower_is_better,
-    )
+    return Scored(values, clusters, result.digest, lowest, highest, claim.lower_is_better)
 
 
 def read_pair(claim: Claim) -> Pair:
@@ -249,8 +248,7 @@ def _paired(claim: Claim, ours: Scored, reference: Reference) -> Pair:
     if lacking or surplus:
         raise NoEvidence(
             f"the items differ: {len(lacking)} of the candidate's {len(ours.values)} are missing "
-            f"on the {name}, "
-            f"{len(surplus)} of the {name}'s {len(theirs.values)} on the candidate"
+            f"on the {name}, {len(surplus)} of the {name}'s {len(theirs.values)} on the candidate"
         )
     return Pair(ours, theirs, reference)
 
@@ -271,8 +269,8 @@ def _answered(result: TaskResult, whose: str) -> list[Sample]:
     if unanswered := [item for item in items if item.error is not None]:
         raise NoEvidence(
             f"{len(unanswered)} of {len(items)} items got no answer on {whose} "
-            f"({unanswered[0].error}); they are no "
-            "wrong answers, and evaluating again asks for them alone"
+            f"({unanswered[0].error}); they are no wrong answers, and evaluating again asks for "
+            "them alone"
         )
     return items
 
@@ -285,10 +283,14 @@ def _values(claim: Claim, items: list[Sample], whose: str) -> list[float]:
             f"{len(unscored)} of {len(items)} items have no score {score} on {whose}: {unscored[0]}"
         )
     threshold = claim.case.suite.settings(claim.task).penalty_threshold
-    scores = [score_of(item, score, threshold) for item in items]
-    values = [float(value) for value in scores if value is not None]
+    values, known_names = [], set[str]()
+    for item in items:
+        known_names.update(item.scores)
+        value = score_of(item, score, threshold)
+        if value is not None:
+            values.append(float(value))
     if len(values) < len(items):
-        known = ", ".join(sorted({name for item in items for name in item.scores})) or "none"
+        known = ", ".join(sorted(known_names)) or "none"
         missing = len(items) - len(values)
         raise NoEvidence(
             f"{missing} of {len(items)} items have no score {score} on {whose}; there is: {known}"

@@ -57,9 +57,9 @@ def selftest_suite(
     suite: SuiteSpec, candidate: Evaluation, base: Evaluation | None, *, draws: int, seed: int
 ) -> tuple[Planted, ...]:
     """The verdict of the whole suite on the candidate when a share of all its answers is spoilt."""
-    stored = [
-        _Stored.of(suite, task, limits[0], candidate, base) for task, limits in suite.limits.items()
-    ]
+    stored = []
+    for name, limits in suite.limits.items():
+        stored.append(_Stored.of(suite, name, limits[0], candidate, base))
 
     def decide(corrupted: float, rng: "Generator") -> Outcome:
         sides: list[tuple[TaskResult, TaskResult]] = []
@@ -213,7 +213,8 @@ class _Stored:
         if limit.metric == "over_abstention":
             return {"abstained": good}
         if limit.metric == "ece":
-            right = next((name for name in RIGHT if name in self.ours[0].scores), "exact_match")
+            known = [name for name in RIGHT if name in self.ours[0].scores]
+            right = known[0] if known else "exact_match"
             return {"confidence": 1.0, right: bad}
         if limit.metric == "macro_f1":
             return {"exact_match": bad}

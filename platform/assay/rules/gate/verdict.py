@@ -42,9 +42,11 @@ def evaluate_limits(
     case = Case(suite, candidate, evaluated)
     level = suite.confidence if confidence is None else confidence
     claims = [(task, limit) for task, limit in case.limits if _stands_for_others(suite, limit)]
-    confidences = _holm(
-        claims, level, lambda claim, at: _decide(Claim(case, *claim, at)).outcome == "PASS"
-    )
+
+    def passes(claim: tuple[str, Limit], at: float) -> bool:
+        return _decide(Claim(case, *claim, at)).outcome == "PASS"
+
+    confidences = _holm(claims, level, passes)
     results = []
     for task, limit in case.limits:
         if id(limit) in confidences:
@@ -58,10 +60,16 @@ def evaluate_limits(
 def overall(results: Sequence[LimitResult]) -> Outcome:
     """The verdict: hard limits alone decide, and without any there is nothing to pass. Of a family,
     one limit that is met is enough, and it fails only when all of it fails."""
-    hard = [result for result in results if result.level == "hard"]
-    outcomes = {result.outcome for result in hard if result.family is None}
-    for family in {result.family for result in hard if result.family is not None}:
-        outcomes.add(_of_family({result.outcome for result in hard if result.family == family}))
+    outcomes: set[Outcome] = set()
+    families: dict[str, set[Outcome]] = {}
+    for result in results:
+        if result.level != "hard":
+            continue
+        if result.family is None:
+            outcomes.add(result.outcome)
+        else:
+            families.setdefault(result.family, set()).add(result.outcome)
+    outcomes.update(map(_of_family, families.values()))
     if "FAIL" in outcomes:
         return "FAIL"
     if outcomes == {"PASS"}:
@@ -178,6 +186,7 @@ def _finding(claim: Claim) -> Finding:
             return evaluate_part(claim)
         return evaluate(claim)
     except NoEvidence as why:
-        results = claim.case.results(claim.task)
-        num_items = sum(len(distinct(result)) for result in results)
+        num_items = 0
+        for result in claim.case.results(claim.task):
+            num_items += len(distinct(result))
         return Finding("INCONCLUSIVE", str(why), None, num_items)

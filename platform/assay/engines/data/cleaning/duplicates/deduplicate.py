@@ -75,12 +75,12 @@ def deduplicate(
     rows = _held_rows(wanted, held_out)
     num_held_files = len(rows)
     rows += [shard.rows for shard in shards]
-    names = [f"sketch-{number:06d}.npy" for number in range(len(rows))]
-    files = [wanted.folder / name for name in names]
-    calls = zip(rows, files, strict=True)
-    missing = (
-        (source, wanted.spec.same_facts, file) for source, file in calls if not file.exists()
-    )
+    files, missing = [], []
+    for number, source in enumerate(rows):
+        file = wanted.folder / f"sketch-{number:06d}.npy"
+        files.append(file)
+        if not file.exists():
+            missing.append((source, wanted.spec.same_facts, file))
     for _ in each(sketch_shard, missing):
         pass
     sketches = Sketches(files)
@@ -131,12 +131,14 @@ def _verified(
     """The pairs that are alike indeed, in order: earlier row, later row, similarity, difference."""
     starts = range(0, len(pairs), PAIRS_AT_ONCE)
     targets = [folder / f"verified-{number:06d}.jsonl" for number in range(len(starts))]
-    missing = (
-        (job, pairs[start : start + PAIRS_AT_ONCE], target)
-        for start, target in zip(starts, targets, strict=True)
-        if not target.exists()
-    )
-    for _ in each(verify_pairs, missing):
+
+    def missing() -> Iterator[tuple[Any, ...]]:
+        # One by one: all pairs at once are as much memory as the file of pairs.
+        for start, target in zip(starts, targets, strict=True):
+            if not target.exists():
+                yield job, pairs[start : start + PAIRS_AT_ONCE], target
+
+    for _ in each(verify_pairs, missing()):
         pass
     for target in targets:
         with target.open("rb") as lines:
