@@ -190,7 +190,9 @@ def expected(annotation: Any) -> str:
         return last
     if origin in (Union, UnionType):
         offered = dict.fromkeys(expected(part) for part in parts if part is not type(None))
-        return " or ".join(word for word in offered if f"{word} or a list of them" not in offered)
+        # Of "a path" and "a path or a list of them" the second says both.
+        lists = [words for words in offered if f"{words} or a list of them" not in offered]
+        return " or ".join(lists)
     if isinstance(annotation, type) and issubclass(annotation, Block):
         needed = []
         for key, field in annotation.model_fields.items():

@@ -47,7 +47,10 @@ def data_card(name: str, run: str, data: DataSpec, record: CleaningRecord) -> st
 
 def _metadata(name: str, after: RowProfile) -> Iterator[str]:
     languages = [code for code in after.languages if code != UNKNOWN]
-    size = next((label for most, label in SIZES if after.num_rows < most), LARGEST)
+    size = LARGEST
+    for most, label in reversed(SIZES):
+        if after.num_rows < most:
+            size = label
     yield "---"
     yield f"pretty_name: {json.dumps(name, ensure_ascii=False)}"
     yield f"language: {json.dumps(languages)}"
@@ -63,9 +66,8 @@ def _sources(data: DataSpec, record: CleaningRecord) -> Iterator[str]:
     yield "| entry of `data.train` | rows read | rows left |"
     yield "|---|---:|---:|"
     for source in data.train:
-        before, after = (
-            profile.sources.get(source, 0) for profile in (record.before, record.after)
-        )
+        before = record.before.sources.get(source, 0)
+        after = record.after.sources.get(source, 0)
         yield f"| {_cell(source)} | {before:,} | {after:,} |"
     yield ""
     yield "Their licences are not known to Assay: write them here."
@@ -90,9 +92,12 @@ def _steps(record: CleaningRecord) -> Iterator[str]:
 
 
 def _kinds(step: StepCounts) -> Iterator[str]:
-    yield from (f"{kind} {number:,}" for kind, number in step.changed.items())
-    yield from (f"left out by {rule} {number:,}" for rule, number in step.dropped.items())
-    yield from (f"made by {way} {number:,}" for way, number in step.made.items())
+    for kind, number in step.changed.items():
+        yield f"{kind} {number:,}"
+    for rule, number in step.dropped.items():
+        yield f"left out by {rule} {number:,}"
+    for way, number in step.made.items():
+        yield f"made by {way} {number:,}"
 
 
 def _personal(record: CleaningRecord) -> Iterator[str]:
@@ -102,10 +107,12 @@ def _personal(record: CleaningRecord) -> Iterator[str]:
     if not masks:
         yield "Nothing was masked: the steps have no `mask`."
     else:
-        totals = {}
+        totals = []
         for kind in ALL_KINDS:
-            totals[kind] = sum(step.changed.get(kind, 0) for step in masks)
-        found = ", ".join(f"{kind} {number:,}" for kind, number in totals.items() if number)
+            number = sum(step.changed.get(kind, 0) for step in masks)
+            if number:
+                totals.append(f"{kind} {number:,}")
+        found = ", ".join(totals)
         yield f"Masked by rules: {found or 'none was found'}. Rules do not find everything."
     yield ""
 

@@ -85,7 +85,7 @@ def _content(report: Report) -> dict[str, object]:
         "flags": _flags(report),
         "rows": [_row(limit, card) for limit in card.limits],
         "has_champion": any(limit.champion_observed is not None for limit in card.limits),
-        "slices": [_slice(limit, part) for limit in card.limits for part in limit.slices],
+        "slices": _slices(card),
         "charts": _charts(report),
         "trials": trials,
         "cost": cost,
@@ -96,14 +96,17 @@ def _content(report: Report) -> dict[str, object]:
 
 def _lead(card: Scorecard) -> str:
     hard = [limit for limit in card.limits if limit.level == "hard"]
-    missed = [limit for limit in hard if limit.outcome == card.outcome]
+    missed = []
+    for limit in hard:
+        if limit.outcome == card.outcome:
+            missed.append(f"{limit.task} {limit.metric}")
     if card.outcome == "PASS":
         soft = len(card.missed_soft_limits)
         if not soft:
             return "Every hard limit is met."
         which = f"{soft} soft limit{'s are' if soft > 1 else ' is'}"
         return f"Every hard limit is met; {which} not."
-    named = ", ".join(f"{limit.task} {limit.metric}" for limit in missed)
+    named = ", ".join(missed)
     if card.outcome == "FAIL":
         return f"{len(missed)} of {len(hard)} hard limits missed: {named}."
     if not missed:
@@ -129,12 +132,10 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     if thought := reasoning(report.candidate):
         facts.append(("reasoning", thought))
     if attempt is not None:
-        facts.append(
-            (
-                "attempt",
-                f"{attempt.number} of {attempt.budget}" if attempt.budget else str(attempt.number),
-            )
-        )
+        number = str(attempt.number)
+        if attempt.budget:
+            number += f" of {attempt.budget}"
+        facts.append(("attempt", number))
     if card.base_digest:
         facts.append(("base model", card.base_digest[:12]))
     if card.champion_digest:
@@ -214,6 +215,14 @@ def _share(number: float | None, limit: LimitResult) -> str:
     if limit.unit == "share":
         return f"{number:.1%}"
     return f"{number:.3g}"
+
+
+def _slices(card: Scorecard) -> list[dict[str, object]]:
+    found = []
+    for limit in card.limits:
+        for part in limit.slices:
+            found.append(_slice(limit, part))
+    return found
 
 
 def _slice(limit: LimitResult, part: SliceResult) -> dict[str, object]:

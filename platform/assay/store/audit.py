@@ -17,6 +17,7 @@ from assay.records.record import canonical_json, digest_of, read_as
 from assay.records.releases.audit import Actor, AuditEvent
 from assay.records.releases.grant import GRANT_KINDS
 from assay.records.releases.receipt import Signature
+from assay.store import columns
 from assay.store.database import Database
 from assay.store.receipts import PlaceKeys
 
@@ -31,13 +32,13 @@ _audit = sql.Table(
     "audit",
     tables,
     sql.Column("sequence", sql.Integer, primary_key=True, autoincrement=False),
-    sql.Column("at", sql.Float, nullable=False),
-    sql.Column("kind", sql.String, nullable=False),
-    sql.Column("run", sql.String, nullable=False, index=True),
-    sql.Column("content", sql.Text, nullable=False),
-    sql.Column("actor", sql.Text, nullable=False),
-    sql.Column("previous", sql.String, nullable=False),
-    sql.Column("digest", sql.String, nullable=False),
+    columns.moment("at"),
+    columns.short("kind"),
+    columns.short("run", index=True),
+    columns.text("content"),
+    columns.text("actor"),
+    columns.short("previous"),
+    columns.short("digest"),
 )
 
 
@@ -86,16 +87,13 @@ class Audit:
             seal = self.keys.signature(canonical_json(facts).encode())
             facts["content"] = {**content, SEAL: seal.model_dump()}
         event = AuditEvent.model_validate({**facts, "digest": digest_of(facts)})
-        connection.execute(
-            _audit.insert().values(
-                {
-                    **facts,
-                    "content": canonical_json(event.content),
-                    "actor": event.actor.model_dump_json(),
-                    "digest": event.digest,
-                }
-            )
-        )
+        row = {
+            **facts,
+            "content": canonical_json(event.content),
+            "actor": event.actor.model_dump_json(),
+            "digest": event.digest,
+        }
+        connection.execute(_audit.insert().values(row))
         return event
 
     def is_empty(self, connection: Connection) -> bool:
@@ -109,10 +107,10 @@ class Audit:
             .where(_audit.c.kind.in_(GRANT_KINDS))
             .order_by(_audit.c.sequence)
         )
-        return [
-            [kind, str(json.loads(content).get("statement"))]
-            for kind, content in connection.execute(query)
-        ]
+        grants = []
+        for kind, content in connection.execute(query):
+            grants.append([kind, str(json.loads(content).get("statement"))])
+        return grants
 
     def contents(self, connection: Connection, kind: str, run: str) -> Sequence[str]:
         """What the events of a kind say of a run, as JSON and without their seals, the oldest
@@ -122,10 +120,12 @@ class Audit:
             .where(_audit.c.kind == kind, _audit.c.run == run)
             .order_by(_audit.c.sequence)
         )
-        said = [json.loads(text) for text in connection.execute(query).scalars()]
-        for content in said:
+        contents = []
+        for text in connection.execute(query).scalars():
+            content = json.loads(text)
             content.pop(SEAL, None)
-        return [json.dumps(content) for content in said]
+            contents.append(json.dumps(content))
+        return contents
 
     def newest(self, *, run: str = "", limit: int, before: int = 0) -> list[AuditEvent]:
         """Events as they stand there, the newest first, of one run where it is named, and older
@@ -218,9 +218,8 @@ def check_vouched(
         ("grants", "a token or a policy"),
     ):
         check_rows(written[name], [list(row) for row in facts[name]], what)
-    newest = {
-        row[0]: row[1] for row in written["records"]
-    }  # a later record replaces an earlier one
+    # A stage that ran again has two events under one key: the later record replaces the earlier.
+    newest = {row[0]: row[1] for row in written["records"]}
     there = {row[0]: row[1] for row in facts["records"]}
     for key in sorted(newest.keys() | there.keys()):
         if newest.get(key) != there.get(key):
@@ -258,8 +257,7 @@ def _read(row: Mapping[Any, Any]) -> AuditEvent:
 
 def _login_name() -> str:
     try:
-        return pwd.getpwuid(
-            os.getuid()
-        ).pw_name  # the environment's USER is whatever somebody wrote there
+        # Not the environment's USER, which is whatever somebody wrote there.
+        return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # a container's user may have no name
         return str(os.getuid())

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
@@ -62,27 +63,26 @@ class Ledger:
         id is another spec's: its reviewers must not become this one's."""
         actor = self.actor or this_process(started_by)
         with self._database.writing() as connection:
-            there = connection.execute(
-                sql.select(tables.runs.c.spec).where(tables.runs.c.id == run)
-            ).scalar()
+            query = sql.select(tables.runs.c.spec).where(tables.runs.c.id == run)
+            there = connection.execute(query).scalar()
             if there is None:
-                connection.execute(
-                    tables.runs.insert().values(
-                        id=run, name=name, spec=spec, created_at=time.time()
-                    )
-                )
+                values: dict[str, Any] = {"id": run, "name": name, "spec": spec}
+                values["created_at"] = time.time()
+                connection.execute(tables.runs.insert().values(values))
+            # As data, not as text: another version may write the same JSON with other spaces.
             elif json.loads(there) != json.loads(spec):
                 raise UsageError(
                     f"run {run} was made from another spec; change the spec's name to have another "
                     "id"
                 )
-            values = {
+            start = {
                 "run": run,
                 "started_by": started_by,
                 "host": actor.host,
                 "process": actor.process,
+                "at": time.time(),
             }
-            connection.execute(tables.starts.insert().values({**values, "at": time.time()}))
+            connection.execute(tables.starts.insert().values(start))
             content = {"by": started_by, "spec": digest_of(json.loads(spec))}
             self.audit.append(connection, "start", run=run, content=content, actor=actor)
 
@@ -90,15 +90,17 @@ class Ledger:
         """The one run whose id starts with `prefix`; the newest for an empty one.
         Raises `UsageError` when there is none, or more than one."""
         runs = [run for run in self.runs() if run.id.startswith(prefix)]
-        exact = [run for run in runs if run.id == prefix]
+        if not prefix:
+            if not runs:
+                raise UsageError(NO_RUNS)
+            return runs[0]
         if not runs:
-            raise UsageError(
-                f"no run starts with '{prefix}'; `assay status` lists them" if prefix else NO_RUNS
-            )
-        if prefix and len(runs) > 1 and not exact:
-            raise UsageError(
-                f"'{prefix}' could be any of {', '.join(run.id for run in runs)}; write more of it"
-            )
+            raise UsageError(f"no run starts with '{prefix}'; `assay status` lists them")
+        # A whole id counts even where it is the beginning of another one.
+        exact = [run for run in runs if run.id == prefix]
+        if len(runs) > 1 and not exact:
+            names = ", ".join(run.id for run in runs)
+            raise UsageError(f"'{prefix}' could be any of {names}; write more of it")
         return (exact or runs)[0]
 
     def runs(self) -> list[RunRow]:
@@ -118,12 +120,9 @@ class Ledger:
 
     def starters(self, run: str) -> set[str]:
         """Everybody who has started this run."""
+        query = sql.select(tables.starts.c.started_by).where(tables.starts.c.run == run)
         with self._database.reading() as connection:
-            return set(
-                connection.execute(
-                    sql.select(tables.starts.c.started_by).where(tables.starts.c.run == run)
-                ).scalars()
-            )
+            return set(connection.execute(query).scalars())
 
     def begin_stage(self, run: str, stage: str, key: str, inputs: str = "") -> int:
         """Notes that a stage is being run, and the `inputs` (JSON) that its key is made of; returns
@@ -136,12 +135,8 @@ class Ledger:
             "started_at": time.time(),
         }
         with self._database.writing() as connection:
-            if (
-                inputs
-                and not connection.execute(
-                    sql.select(tables.inputs.c.key).where(tables.inputs.c.key == key)
-                ).first()
-            ):
+            known = sql.select(tables.inputs.c.key).where(tables.inputs.c.key == key)
+            if inputs and not connection.execute(known).first():
                 connection.execute(tables.inputs.insert().values(key=key, inputs=inputs))
             result = connection.execute(tables.stages.insert().values(values))
             return int(result.inserted_primary_key[0]) if result.inserted_primary_key else 0
@@ -150,57 +145,34 @@ class Ledger:
         """Writes the record and ends the attempt, both or neither."""
         now = time.time()
         with self._database.writing() as connection:
-            row = (
-                connection.execute(sql.select(tables.stages).where(tables.stages.c.id == attempt))
-                .mappings()
-                .one()
-            )
-            connection.execute(tables.records.delete().where(tables.records.c.key == row["key"]))
-            connection.execute(
-                tables.records.insert().values(
-                    key=row["key"],
-                    stage=row["stage"],
-                    run=row["run"],
-                    record=record.model_dump_json(),
-                    seconds=now - row["started_at"],
-                    at=now,
-                )
-            )
-            connection.execute(
-                tables.stages.update()
-                .where(tables.stages.c.id == attempt)
-                .values(state="done", ended_at=now)
-            )
-            content = {
-                "stage": row["stage"],
-                "key": row["key"],
-                "record": tables.digest_of_text(record.model_dump_json()),
-            }
-            self.audit.append(
-                connection,
-                "stage",
-                run=row["run"],
-                content=content,
-                actor=self.actor or this_process(""),
-            )
+            query = sql.select(tables.stages).where(tables.stages.c.id == attempt)
+            row = connection.execute(query).mappings().one()
+            run, stage, key = row["run"], row["stage"], row["key"]
+            text = record.model_dump_json()
+            # Delete and insert, not an upsert: SQLite and PostgreSQL spell that differently.
+            connection.execute(tables.records.delete().where(tables.records.c.key == key))
+            values = {"key": key, "stage": stage, "run": run, "record": text, "at": now}
+            values["seconds"] = now - row["started_at"]
+            connection.execute(tables.records.insert().values(values))
+            ended = tables.stages.update().where(tables.stages.c.id == attempt)
+            connection.execute(ended.values(state="done", ended_at=now))
+            content = {"stage": stage, "key": key, "record": tables.digest_of_text(text)}
+            actor = self.actor or this_process("")
+            self.audit.append(connection, "stage", run=run, content=content, actor=actor)
 
     def fail_stage(self, attempt: int, error: str) -> None:
         """Ends the attempt without a record."""
         with self._database.writing() as connection:
             values = {"state": "failed", "ended_at": time.time(), "error": error}
-            connection.execute(
-                tables.stages.update().where(tables.stages.c.id == attempt).values(values)
-            )
+            ended = tables.stages.update().where(tables.stages.c.id == attempt)
+            connection.execute(ended.values(values))
 
     def reuse_stage(self, run: str, stage: str, key: str) -> None:
         """Notes that a stage was not run because its record stood already."""
         now = time.time()
         with self._database.writing() as connection:
-            newest = (
-                connection.execute(tables.newest_stages(run).where(tables.stages.c.stage == stage))
-                .mappings()
-                .first()
-            )
+            query = tables.newest_stages(run).where(tables.stages.c.stage == stage)
+            newest = connection.execute(query).mappings().first()
             if newest and newest["key"] == key and newest["state"] in ("done", "cached"):
                 return
             values = {
@@ -239,15 +211,14 @@ class Ledger:
 
     def stages(self, run: str) -> list[StageRow]:
         """The newest attempt at each stage, in the order in which they were begun."""
+        query = tables.newest_stages(run).order_by(tables.stages.c.id)
         with self._database.reading() as connection:
-            rows = (
-                connection.execute(tables.newest_stages(run).order_by(tables.stages.c.id))
-                .mappings()
-                .all()
-            )
-        return [
-            StageRow(**{name: row[name] for name in StageRow.__dataclass_fields__}) for row in rows
-        ]
+            rows = connection.execute(query).mappings().all()
+        found = []
+        for row in rows:
+            columns = {name: row[name] for name in StageRow.__dataclass_fields__}
+            found.append(StageRow(**columns))
+        return found
 
     def add_approval(self, approval: Approval) -> Approval:
         """Writes down a reviewer's word, with the ledger's time and whose process gave it. Raises
@@ -259,8 +230,7 @@ class Ledger:
             if approval.given_at > now + CLOCK_SKEW_S:
                 raise NotApproved(
                     f"the word of {approval.reviewer} is dated {approval.given_at - now:.0f} s "
-                    "ahead of the ledger's "
-                    "clock; set this machine's clock"
+                    "ahead of the ledger's clock; set this machine's clock"
                 )
             word = approval.model_copy(update={"recorded_at": now, "actor": actor})
             text = word.model_dump_json()
@@ -323,24 +293,14 @@ class Ledger:
         text = traffic.model_dump_json()
         connection.execute(tables.traffic.insert().values(at=time.time(), traffic=text))
         run = traffic.champion.run if traffic.champion else ""
-        self.audit.append(
-            connection,
-            "traffic",
-            run=run,
-            content={"traffic": tables.digest_of_text(text)},
-            actor=actor,
-        )
+        content = {"traffic": tables.digest_of_text(text)}
+        self.audit.append(connection, "traffic", run=run, content=content, actor=actor)
 
     def traffic(self) -> Sequence[Traffic]:
         """Every change of traffic, in order."""
+        query = sql.select(tables.traffic.c.traffic).order_by(tables.traffic.c.id)
         with self._database.reading() as connection:
-            texts = (
-                connection.execute(
-                    sql.select(tables.traffic.c.traffic).order_by(tables.traffic.c.id)
-                )
-                .scalars()
-                .all()
-            )
+            texts = connection.execute(query).scalars().all()
         return [Traffic.model_validate_json(text) for text in texts]
 
     def champion(self) -> Champion | None:
@@ -369,18 +329,14 @@ class Ledger:
 
     def _adopt_what_was_there(self) -> None:
         """Puts what an older version has written at the audit's beginning, once."""
+        any_run = sql.select(tables.runs.c.id).limit(1)
+        # Reading first: who opens a ledger to look at it takes no lock.
         with self._database.reading() as connection:
-            if (
-                not self.audit.is_empty(connection)
-                or not connection.execute(sql.select(tables.runs.c.id).limit(1)).first()
-            ):
+            is_new = connection.execute(any_run).first() is None
+            if is_new or not self.audit.is_empty(connection):
                 return
         with self._database.writing() as connection:
+            # Another process may have been quicker.
             if self.audit.is_empty(connection):
-                self.audit.append(
-                    connection,
-                    "adopted",
-                    run="",
-                    content=tables.facts(connection),
-                    actor=this_process(""),
-                )
+                facts, actor = tables.facts(connection), this_process("")
+                self.audit.append(connection, "adopted", run="", content=facts, actor=actor)

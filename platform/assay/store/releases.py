@@ -24,6 +24,7 @@ from assay.records.releases.release import (
     ReleaseState,
     Traffic,
 )
+from assay.store import columns
 from assay.store.audit import Audit
 from assay.store.database import Database
 
@@ -32,20 +33,20 @@ tables = sql.MetaData()
 _releases = sql.Table(
     "releases",
     tables,
-    sql.Column("id", sql.Integer, primary_key=True),
-    sql.Column("run", sql.String, nullable=False, index=True),
-    sql.Column("intent", sql.Text, nullable=False),
-    sql.Column("state", sql.String, nullable=False),
-    sql.Column("step", sql.Integer, nullable=False),
-    sql.Column("fence", sql.Integer, nullable=False),
-    sql.Column("note", sql.Text, nullable=False),
+    columns.number_of_row(),
+    columns.short("run", index=True),
+    columns.text("intent"),
+    columns.short("state"),
+    columns.whole("step"),
+    columns.whole("fence"),
+    columns.text("note"),
 )
 _writers = sql.Table(
     "writers",
     tables,
-    sql.Column("id", sql.Integer, primary_key=True),
-    sql.Column("number", sql.Integer, nullable=False),
-    sql.Column("holder", sql.Text, nullable=False),
+    columns.number_of_row(),
+    columns.whole("number"),
+    columns.text("holder"),
 )
 
 

@@ -5,84 +5,81 @@ import hashlib
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
+from assay.store import columns
+
 ledger = sql.MetaData()
 
 runs = sql.Table(
     "runs",
     ledger,
-    sql.Column("id", sql.String, primary_key=True),
-    sql.Column("name", sql.String, nullable=False),
-    sql.Column("spec", sql.Text, nullable=False),
-    sql.Column("created_at", sql.Float, nullable=False),
+    columns.key("id"),
+    columns.short("name"),
+    columns.text("spec"),
+    columns.moment("created_at"),
 )
 starts = sql.Table(
     "starts",
     ledger,
-    sql.Column("id", sql.Integer, primary_key=True),
-    sql.Column("run", sql.ForeignKey("runs.id"), nullable=False, index=True),
-    sql.Column("started_by", sql.String, nullable=False),
-    sql.Column("host", sql.String, nullable=False),
-    sql.Column("process", sql.Integer, nullable=False),
-    sql.Column("at", sql.Float, nullable=False),
+    columns.number_of_row(),
+    columns.of_run(),
+    columns.short("started_by"),
+    columns.short("host"),
+    columns.whole("process"),
+    columns.moment("at"),
 )
 records = sql.Table(
     "records",
     ledger,
-    sql.Column("key", sql.String, primary_key=True),
-    sql.Column("stage", sql.String, nullable=False),
-    sql.Column("run", sql.ForeignKey("runs.id"), nullable=False),
-    sql.Column("record", sql.Text, nullable=False),
-    sql.Column("seconds", sql.Float, nullable=False),
-    sql.Column("at", sql.Float, nullable=False),
+    columns.key("key"),
+    columns.short("stage"),
+    columns.of_run(index=False),
+    columns.text("record"),
+    columns.moment("seconds"),
+    columns.moment("at"),
 )
 stages = sql.Table(
     "stages",
     ledger,
-    sql.Column("id", sql.Integer, primary_key=True),
-    sql.Column("run", sql.ForeignKey("runs.id"), nullable=False, index=True),
-    sql.Column("stage", sql.String, nullable=False),
-    sql.Column("key", sql.String, nullable=False),
-    sql.Column("state", sql.String, nullable=False),
-    sql.Column("started_at", sql.Float, nullable=False),
+    columns.number_of_row(),
+    columns.of_run(),
+    columns.short("stage"),
+    columns.short("key"),
+    columns.short("state"),
+    columns.moment("started_at"),
     sql.Column("ended_at", sql.Float),
     sql.Column("error", sql.Text),
 )
-inputs = sql.Table(
-    "inputs",
-    ledger,
-    sql.Column("key", sql.String, primary_key=True),
-    sql.Column("inputs", sql.Text, nullable=False),
-)
+inputs = sql.Table("inputs", ledger, columns.key("key"), columns.text("inputs"))
 approvals = sql.Table(
     "approvals",
     ledger,
-    sql.Column("id", sql.Integer, primary_key=True),
-    sql.Column("run", sql.ForeignKey("runs.id"), nullable=False, index=True),
-    sql.Column("approval", sql.Text, nullable=False),
+    columns.number_of_row(),
+    columns.of_run(),
+    columns.text("approval"),
 )
 traffic = sql.Table(
     "traffic",
     ledger,
-    sql.Column("id", sql.Integer, primary_key=True),
-    sql.Column("at", sql.Float, nullable=False),
-    sql.Column("traffic", sql.Text, nullable=False),
+    columns.number_of_row(),
+    columns.moment("at"),
+    columns.text("traffic"),
 )
 attempts = sql.Table(
     "attempts",
     ledger,
-    sql.Column("id", sql.Integer, primary_key=True),
-    sql.Column("split", sql.String, nullable=False, index=True),
-    sql.Column("subject", sql.String, nullable=False),
-    sql.Column("run", sql.ForeignKey("runs.id"), nullable=False),
-    sql.Column("at", sql.Float, nullable=False),
+    columns.number_of_row(),
+    columns.short("split", index=True),
+    columns.short("subject"),
+    columns.of_run(index=False),
+    columns.moment("at"),
     sql.UniqueConstraint("split", "subject"),
 )
 grants = sql.Table(
     "grants",
     ledger,
     sql.Column("number", sql.Integer, primary_key=True, autoincrement=False),
-    sql.Column("kind", sql.String, nullable=False),
-    sql.Column("envelope", sql.Text, nullable=False),
+    columns.short("kind"),
+    columns.text("envelope"),
 )
 
 
@@ -93,10 +90,9 @@ def facts(connection: Connection) -> dict[str, list[list[str]]]:
         "traffic": sql.select(sql.literal(""), traffic.c.traffic).order_by(traffic.c.id),
         "records": sql.select(records.c.key, records.c.record).order_by(records.c.key),
     }
-    rows = {
-        name: [[of, digest_of_text(text)] for of, text in connection.execute(query)]
-        for name, query in said.items()
-    }
+    rows: dict[str, list[list[str]]] = {}
+    for name, query in said.items():
+        rows[name] = _digests(connection, query)
     started = sql.select(starts.c.run, starts.c.started_by).order_by(starts.c.id)
     rows["grants"] = grant_rows(connection)
     rows["starts"] = [[run, by] for run, by in connection.execute(started)]
@@ -106,7 +102,12 @@ def facts(connection: Connection) -> dict[str, list[list[str]]]:
 def grant_rows(connection: Connection) -> list[list[str]]:
     """Kind and digest of each row on tokens and policies, in their order."""
     query = sql.select(grants.c.kind, grants.c.envelope).order_by(grants.c.number)
-    return [[kind, digest_of_text(text)] for kind, text in connection.execute(query)]
+    return _digests(connection, query)
+
+
+def _digests(connection: Connection, query: sql.Select[str, str]) -> list[list[str]]:
+    """The first column of each row, and the digest of the second."""
+    return [[of, digest_of_text(text)] for of, text in connection.execute(query)]
 
 
 def newest_stages(run: str) -> sql.Select[tuple[object, ...]]:

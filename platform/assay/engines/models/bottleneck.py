@@ -40,8 +40,7 @@ def attach(model: Any, spec: BottleneckSpec, *, in_fp32: bool) -> Any:
             if spec.placement == "parallel" and not all(hasattr(host, name) for name in GATED):
                 raise UsageError(
                     f"method: bottleneck with placement: parallel widens {', '.join(GATED)}, and "
-                    "this model's layers "
-                    "have no such matrices; use placement: after_mlp, or lora"
+                    "this model's layers have no such matrices; use placement: after_mlp, or lora"
                 )
             adapter = kind(model.config.hidden_size, spec.size, model.config.hidden_act)
             host.add_module(NAME, adapter.to(dtype=dtype, device=model.device))
@@ -229,9 +228,8 @@ def _types() -> tuple[Any, Any]:
 
         def forward(self, states: Any) -> Any:
             read = states.to(self.gate_proj.weight.dtype)
-            return self.down_proj(self.activation(self.gate_proj(read)) * self.up_proj(read)).to(
-                states.dtype
-            )
+            inner = self.activation(self.gate_proj(read)) * self.up_proj(read)
+            return self.down_proj(inner).to(states.dtype)
 
         def hang_on(self, host: Any) -> None:
             """What it makes of the host's input is added to the host's output from now on."""

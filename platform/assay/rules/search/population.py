@@ -32,12 +32,12 @@ def next_turn(
     (or at all). `losses` has the segments that have ended, None for a loss that there is not."""
     for share in shares:
         here = [(trial, share) for trial in range(num_trials)]
-        if any(segment not in losses for segment in here):
-            return next(
-                (segment for segment in here if segment not in losses and segment not in running),
-                None,
-            )
-        if all(losses[segment] is None for segment in here):
+        left = [segment for segment in here if segment not in losses]
+        for segment in left:
+            if segment not in running:
+                return segment
+        # All must come to this look before any goes on; with none alive there is nobody to go on.
+        if left or all(losses[segment] is None for segment in here):
             return None
     return None
 
@@ -45,11 +45,17 @@ def next_turn(
 def exploit(losses: Sequence[float | None], *, factor: int, draws: random.Random) -> dict[int, int]:
     """Which trial takes over from which, by their losses at a look: one in `factor` of the worst,
     and all that have failed, from one in `factor` of the best."""
-    ranked = sorted((loss, trial) for trial, loss in enumerate(losses) if loss is not None)
-    order = [trial for _, trial in ranked]
+    ranked: list[tuple[float, int]] = []
+    failed = []
+    for trial, loss in enumerate(losses):
+        if loss is None:
+            failed.append(trial)
+        else:
+            ranked.append((loss, trial))
+    order = [trial for _, trial in sorted(ranked)]
     num = max(1, len(losses) // factor)
-    best = order[:num]
-    worst = [trial for trial, loss in enumerate(losses) if loss is None] + order[num:][-num:]
+    best, worst = order[:num], failed + order[num:][-num:]
+    # In the order of the trials, so that each draws the same whatever the losses are.
     if best:
         return {trial: draws.choice(best) for trial in sorted(worst)}
     return {}

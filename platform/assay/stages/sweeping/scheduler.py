@@ -186,12 +186,15 @@ class TrialScheduler:
         parameters = self.parameters[number]
         spec = trial_spec(self.sweep, self.trials.base, parameters)
         rungs = self.ladder.own_rungs(number)
-        results = []
+        last = TurnResult()
+        pauses = []
         for rung in rungs:
-            if (number, rung) in self.results:
-                results.append(self.results[number, rung])
-        reports = [result.pause or result.failed_at for result in results]
-        last = results[-1] if results else TurnResult()
+            if (number, rung) not in self.results:
+                continue
+            last = self.results[number, rung]
+            report = last.pause or last.failed_at
+            if report is not None:
+                pauses.append(report)
         rates = ("learning_rate", CHANGES)
         return TrialRecord(
             learning_rate=spec.learning_rate,
@@ -199,7 +202,7 @@ class TrialScheduler:
             parameters={name: value for name, value in parameters.items() if name not in rates},
             training=last.training,
             error=last.error,
-            pauses=tuple(report for report in reports if report is not None),
+            pauses=tuple(pauses),
         )
 
 

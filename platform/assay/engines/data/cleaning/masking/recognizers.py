@@ -38,6 +38,7 @@ CONTEXT = 30
 WHOLE_TEXT = {"address": address_spans, "name": name_spans}
 """Kinds that are found by more than a pattern. What comes first counts, and all recognizers come
 before: a street may bear the name of a person."""
+# Unicode's full-width forms lie at one distance from ASCII (block FF00); then dashes and spaces.
 _ASCII = (
     {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
     | dict.fromkeys((0x2010, 0x2011, 0x2012, 0x2013, 0x2014, 0x2212), ord("-"))
@@ -48,8 +49,11 @@ _ASCII = (
 def _luhn(text: str) -> bool:
     """ISO/IEC 7812-1, annex B."""
     digits = [int(char) for char in reversed(text) if char.isdigit()]
-    doubled = (digit * 2 - 9 * (digit > 4) for digit in digits[1::2])
-    return (sum(digits[::2]) + sum(doubled)) % 10 == 0
+    total = sum(digits[::2])
+    for digit in digits[1::2]:
+        doubled = 2 * digit
+        total += doubled if doubled <= 9 else doubled - 9
+    return total % 10 == 0
 
 
 _ISSUERS = re.compile(
@@ -72,6 +76,7 @@ def _is_wider_card(text: str) -> bool:
 
 def _is_card_of(issuers: re.Pattern[str], text: str) -> bool:
     digits = re.sub(r"\D", "", text)
+    # A row of equal digits may check, too, and is a placeholder.
     return issuers.fullmatch(digits) is not None and _luhn(digits) and len(set(digits)) > 1
 
 
@@ -94,7 +99,9 @@ def is_iban(text: str) -> bool:
     if not _IBAN_COUNTRIES.match(joined):
         return False
     moved = joined[4:] + joined[:4]
-    return 15 <= len(joined) <= 34 and int("".join(str(int(char, 36)) for char in moved)) % 97 == 1
+    # A letter counts as the number that it is to the base of 36: A is 10.
+    digits = "".join(str(int(char, 36)) for char in moved)
+    return 15 <= len(joined) <= 34 and int(digits) % 97 == 1
 
 
 def _is_ip(text: str) -> bool:
@@ -236,20 +243,26 @@ def spans_of(
     """What is to be masked, in the order of the text; no two overlap. The user's own patterns come
     first."""
     plain = text.translate(_ASCII)
+    recognizers = [Recognizer(kind, pattern) for kind, pattern in patterns.items()]
+    recognizers += [one for one in RECOGNIZERS if one.kind in kinds]
     found: list[Span] = []
-    own = (Recognizer(kind, pattern) for kind, pattern in patterns.items())
-    built_in = (one for one in RECOGNIZERS if one.kind in kinds)
-    for recognizer in (*own, *built_in):
+    for recognizer in recognizers:
         for span in _found(recognizer, plain):
-            if all(span.end <= other.start or other.end <= span.start for other in found):
+            if _is_free(span, found):
                 found.append(span)
     for kind, spans in WHOLE_TEXT.items():
         if kind not in kinds:
             continue
         for start, end in spans(plain):
-            if all(end <= other.start or other.end <= start for other in found):
-                found.append(Span(start, end, kind))
+            span = Span(start, end, kind)
+            if _is_free(span, found):
+                found.append(span)
     return sorted(found)
+
+
+def _is_free(span: Span, found: Sequence[Span]) -> bool:
+    """Whether nothing that was found lies over the span."""
+    return all(span.end <= other.start or other.end <= span.start for other in found)
 
 
 def _found(recognizer: Recognizer, text: str) -> Iterator[Span]:

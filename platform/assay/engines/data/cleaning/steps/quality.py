@@ -8,7 +8,7 @@ rules for whole pages are here; those that take single lines out of a page are n
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from assay.text import words
 
@@ -34,7 +34,8 @@ def gopher(text: str) -> str:
     symbols = text.count("#") + text.count("...") + text.count("…")
     if symbols / len(found) > 0.1:
         return "more than a hash or an ellipsis for ten words"
-    if sum(any(map(str.isalpha, word)) for word in found) / len(found) < 0.8:
+    num_with_letters = sum(any(map(str.isalpha, word)) for word in found)
+    if num_with_letters / len(found) < 0.8:
         return "fewer than 80 % of the words have a letter"
     if len(STOP_WORDS.intersection(word.lower() for word in found)) < 2:
         return "fewer than two of the most frequent English words"
@@ -76,7 +77,7 @@ def _repeated(lines: Sequence[str]) -> list[str]:
 def _grams(found: Sequence[str]) -> str:
     num_characters = sum(map(len, found)) or 1
     for num, most in TOP_GRAMS.items():
-        grams = Counter(zip(*(found[place:] for place in range(num)), strict=False))
+        grams = Counter(_runs(found, num))
         top, count = max(grams.items(), key=lambda one: one[1], default=((), 0))
         # Of a few words any n-gram holds a large share; it is a repetition from two on.
         if count > 1 and count * sum(map(len, top)) > most * num_characters:
@@ -87,11 +88,17 @@ def _grams(found: Sequence[str]) -> str:
     return ""
 
 
+def _runs(found: Sequence[str], num: int) -> Iterator[tuple[str, ...]]:
+    """Each `num` words in a row."""
+    # As many views of the list, each a word further on, side by side.
+    return zip(*(found[place:] for place in range(num)), strict=False)
+
+
 def _share_of_repeated(found: Sequence[str], num: int) -> int:
     """Characters of words in n-grams that were there before; each word counts once."""
     seen: set[tuple[str, ...]] = set()
     repeated: set[int] = set()
-    for place, gram in enumerate(zip(*(found[at:] for at in range(num)), strict=False)):
+    for place, gram in enumerate(_runs(found, num)):
         if gram in seen:
             repeated.update(range(place, place + num))
         seen.add(gram)
