@@ -138,11 +138,11 @@ def scorecard_schema() -> dict[str, Any]:
 
 def _open(schema: Any) -> Any:
     if isinstance(schema, dict):
-        return {
-            key: _open(value)
-            for key, value in schema.items()
-            if key != "additionalProperties" or value is not False
-        }
+        opened = {}
+        for key, value in schema.items():
+            if key != "additionalProperties" or value is not False:
+                opened[key] = _open(value)
+        return opened
     if isinstance(schema, list):
         return [_open(value) for value in schema]
     return schema
@@ -198,9 +198,9 @@ def hardware() -> str:
 
 def rooms() -> str:
     """Which room imports which, as a drawing; an arrow means "stands on"."""
-    found = sorted({(importer, imported) for importer, imported in _room_imports()})
     lines = ["```mermaid", "flowchart TB"]
-    lines += [f"    {importer} --> {imported}" for importer, imported in found]
+    for importer, imported in sorted(set(_room_imports())):
+        lines.append(f"    {importer} --> {imported}")
     return "\n".join([*lines, "```"])
 
 
@@ -227,10 +227,10 @@ def demo_runs() -> str:
 
 def demo_table(rows: Sequence[dict[str, Any]]) -> str:
     """The worst of each spec and precision, of the rows that `make bench-demo` keeps."""
-    kinds = sorted({(row["spec"], row["precision"]) for row in rows})
-    lines = []
-    for kind in kinds:
-        lines.append(_demo_row([row for row in rows if _kind(row) == kind]))
+    kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        kinds.setdefault(_kind(row), []).append(row)
+    lines = [_demo_row(kinds[kind]) for kind in sorted(kinds)]
     return _table(_DEMO_COLUMNS, lines)
 
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import click
 
+from assay.cli.terminal import options
 from assay.cli.terminal.echo import echo
 from assay.errors import UsageError
 from assay.settings import Settings
 
 
 @click.command()
-@click.argument("run", default="")
+@options.run
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
 def logs(run: str, follow: bool) -> None:
     """Print a run's own log: what each stage did when, and all of an error; the newest run's when
@@ -32,8 +33,8 @@ def logs(run: str, follow: bool) -> None:
 
 
 @click.command()
-@click.argument("run", default="")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.run
+@options.as_json
 def status(run: str, as_json: bool) -> None:
     """Say how far a run is (its id or the start of it), or list the runs."""
     from assay.cli.terminal import tables
@@ -66,8 +67,8 @@ def status(run: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("run", default="")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.run
+@options.as_json
 @click.option(
     "--html",
     "html_file",

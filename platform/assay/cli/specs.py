@@ -13,6 +13,7 @@ import click
 
 from assay.cli.commands.gate import verdict_code
 from assay.cli.commands.rows import card, models, why
+from assay.cli.terminal import options
 from assay.cli.terminal.echo import echo
 from assay.errors import ExitCode, InvalidInput
 from assay.settings import Settings
@@ -79,8 +80,8 @@ def init(path: Path, **typed: Any) -> None:
 
 
 @click.command()
-@click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.spec
+@options.as_json
 @_overridable
 def validate(spec: Path, as_json: bool, overrides: Overrides) -> None:
     """Check a spec, its suite and its data; say everything that is wrong at once."""
@@ -99,7 +100,7 @@ def validate(spec: Path, as_json: bool, overrides: Overrides) -> None:
 
 
 @click.command()
-@click.argument("spec", type=click.Path(path_type=Path))
+@options.spec
 @click.option(
     "--cluster",
     "cluster_file",
@@ -111,7 +112,7 @@ def validate(spec: Path, as_json: bool, overrides: Overrides) -> None:
     default=None,
     help="Show what is different from this run (its id or the start of it).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.as_json
 @_overridable
 def plan(
     spec: Path, cluster_file: Path | None, against: str | None, as_json: bool, overrides: Overrides
@@ -140,7 +141,7 @@ for command in (why, models, card):
 
 
 @data.command()
-@click.argument("spec", type=click.Path(path_type=Path))
+@options.spec
 @click.option(
     "--num", default=5, show_default=True, type=click.IntRange(0), help="How many examples to show."
 )
@@ -151,7 +152,7 @@ for command in (why, models, card):
     type=click.IntRange(1),
     help="Which training step's data.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.as_json
 @_overridable
 def show(spec: Path, num: int, step: int, as_json: bool, overrides: Overrides) -> None:
     """Show examples with what is learned marked, lengths, and what is left out and why. No cluster
@@ -164,7 +165,7 @@ def show(spec: Path, num: int, step: int, as_json: bool, overrides: Overrides) -
 
 
 @click.command()
-@click.argument("spec", type=click.Path(path_type=Path))
+@options.spec
 @click.option(
     "--keep", is_flag=True, help="Leave the candidate's engine running whatever the verdict is."
 )
@@ -197,7 +198,7 @@ def run(spec: Path, keep: bool, overrides: Overrides) -> None:
 
 
 @click.command()
-@click.argument("spec", type=click.Path(path_type=Path))
+@options.spec
 @click.option(
     "--address", default=None, help="Ray's dashboard or job API, such as http://127.0.0.1:8265."
 )
@@ -213,8 +214,8 @@ def submit(spec: Path, address: str | None, no_follow: bool, overrides: Override
 
 
 @click.command()
-@click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.spec
+@options.as_json
 @_overridable
 def render(spec: Path, as_json: bool, overrides: Overrides) -> None:
     """Print the whole spec, defaults included, and where each value is from."""
@@ -238,7 +239,7 @@ def explain(path: str) -> None:
 @click.command()
 @click.argument("old")
 @click.argument("new")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.as_json
 @_overridable
 def diff(old: str, new: str, as_json: bool, overrides: Overrides) -> None:
     """Say what two specs or runs say differently, and what that makes run again."""

@@ -243,8 +243,11 @@ def _laid(document: Document, location: Location, said: Document) -> Value:
     """The document's value with another merged in at a location, with the blocks that lead
     there."""
     place = said.positions.values[()]
-    keys = {(*location, *inner): at for inner, at in said.positions.keys.items()}
-    values = {(*location, *inner): at for inner, at in said.positions.values.items()}
+    keys, values = {}, {}
+    for inner, at in said.positions.keys.items():
+        keys[(*location, *inner)] = at
+    for inner, at in said.positions.values.items():
+        values[(*location, *inner)] = at
     positions = Positions(place.file, keys, values)
     value, head = said.value, location
     while head and isinstance(head[-1], str):
@@ -272,15 +275,15 @@ def _at(value: Value, location: Location) -> Value:
 def _with_environment(value: Value, location: Location, document: Document) -> Value:
     """The value with its references to the environment read, where they are allowed."""
     if isinstance(value, dict):
-        return {
-            key: _with_environment(inner, (*location, key), document)
-            for key, inner in value.items()
-        }
+        named = {}
+        for key, inner in value.items():
+            named[key] = _with_environment(inner, (*location, key), document)
+        return named
     if isinstance(value, list):
-        return [
-            _with_environment(inner, (*location, index), document)
-            for index, inner in enumerate(value)
-        ]
+        items = []
+        for index, inner in enumerate(value):
+            items.append(_with_environment(inner, (*location, index), document))
+        return items
     if not isinstance(value, str) or "${env:" not in value:
         return value
     found = _reference_fault(value, location)

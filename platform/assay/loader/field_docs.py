@@ -83,7 +83,9 @@ def about(cls: type[Block], location: Location) -> str:
 def similar_paths(classes: Sequence[type[Block]], said: str) -> list[str]:
     """Paths that were probably meant: those that end in the same key, or else the one that looks
     most alike."""
-    paths = [one.path for cls in classes for one in entries(cls, ())]
+    paths: list[str] = []
+    for cls in classes:
+        paths += [one.path for one in entries(cls, ())]
     last = said.split(".")[-1]
     ends = [path for path in paths if path.split(".")[-1] == SYNONYMS.get(last, last)]
     return ends[:3] or get_close_matches(said, paths, 1, 0.7)
@@ -100,7 +102,11 @@ def _bounds(annotation: Any, field: FieldInfo) -> str:
     for item in field.metadata:
         for name, words in _BOUNDS.items():
             said.append((words, getattr(item, name, None)))
-    return "".join(f", {words} {bound:g}" for words, bound in said if bound is not None)
+    text = ""
+    for words, bound in said:
+        if bound is not None:
+            text += f", {words} {bound:g}"
+    return text
 
 
 def _unit(annotation: Any, key: str) -> str:

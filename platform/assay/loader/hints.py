@@ -122,9 +122,8 @@ def _key_for(cls: type[Block], location: Location, value: str) -> str:
     """The key of the block at a location that a lone text was probably meant for."""
     for block in blocks_at(cls, location):
         for key in block.model_fields:
-            if value.lower() in (
-                choice.lower() for choice in choices(annotation_at(cls, (*location, key)))
-            ):
+            offered = choices(annotation_at(cls, (*location, key)))
+            if value.lower() in map(str.lower, offered):
                 return key
         required = [key for key, field in block.model_fields.items() if field.is_required()]
         if len(required) == 1 and str in leaves(annotation_at(cls, (*location, required[0]))):

@@ -4,6 +4,7 @@ once."""
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from assay.errors import InvalidInput, Problem
 from assay.loader.compose import Override, compose
@@ -95,21 +96,22 @@ def load_suites(paths: Sequence[str], root: Path = Path()) -> SuiteSpec:
                 message = "says something else than another suite of this gate"
                 problems.append(Problem(path, 0, 0, name, "value", message))
             joined[name] = value
-    limits = [(path, task) for path, suite in suites.items() for task in suite.limits]
-    for path, task in limits:
-        if any(other != path and named == task for other, named in limits):
+    limits: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    standing = []
+    for path, suite in suites.items():
+        for task in suite.limits:
+            standing.append((path, task))
+            limits[task] = suite.limits[task]
+            folder = Path(path).with_suffix("")
+            settings[task] = _sourced(suite.settings(task), task, folder, root)
+    for path, task in standing:
+        if any(other != path and named == task for other, named in standing):
             message = "this task stands in two suites of this gate; give one of them another name"
             problems.append(Problem(path, 0, 0, f"limits.{task}", "value", message))
     if problems:
         raise InvalidInput(problems)
-    joined["limits"] = {
-        task: found for suite in suites.values() for task, found in suite.limits.items()
-    }
-    joined["tasks"] = {
-        task: _sourced(suite.settings(task), task, Path(path).with_suffix(""), root)
-        for path, suite in suites.items()
-        for task in suite.limits
-    }
+    joined["limits"], joined["tasks"] = limits, settings
     return SuiteSpec.model_validate(joined)
 
 

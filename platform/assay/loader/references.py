@@ -171,11 +171,10 @@ class _Check:
         return problems
 
     def gate(self, gate: GateSpec, data: DataSpec | None) -> list[Problem]:
-        return [
-            problem
-            for index, path in enumerate(gate.suite)
-            for problem in self._suite(index, path, gate.baseline, data)
-        ]
+        problems: list[Problem] = []
+        for index, path in enumerate(gate.suite):
+            problems += self._suite(index, path, gate.baseline, data)
+        return problems
 
     def _suite(self, index: int, said: str, baseline: str, data: DataSpec | None) -> list[Problem]:
         path = self.root / said
@@ -326,9 +325,10 @@ def _package_fault(name: str) -> tuple[str, str] | None:
         return f"the package {package} is not installed", f"pip install {package}"
     found = next((folder / inside for folder in folders if os.path.exists(folder / inside)), None)
     if found is None or ".." in Path(inside).parts:
-        there = sorted(
-            path.name for folder in folders for path in folder.iterdir() if _is_model(path)
-        )
+        there = []
+        for folder in folders:
+            there += [path.name for path in folder.iterdir() if _is_model(path)]
+        there.sort()
         return (
             f"the package {package} has no file {inside}",
             f"it has {', '.join(there[:5])}" if there else "",

@@ -143,11 +143,11 @@ def _defaults(config: GatewayConfig) -> str:
     # abortonclose: a client that has gone away frees its place in the engine.
     # No redispatch: a slot's failures must count against that slot.
     limits = config.limits
-    errors = "\n".join(
-        f"    http-error status {status} content-type application/json "
-        f"string {_error(status, code, message)}{_retry_after(status)}"
-        for status, (code, message) in _FAILURES.items()
-    )
+    errors = []
+    for status, (code, message) in _FAILURES.items():
+        body = f"{_error(status, code, message)}{_retry_after(status)}"
+        errors.append(f"    http-error status {status} content-type application/json string {body}")
+    joined = "\n".join(errors)
     return f"""defaults
     mode http
     log global
@@ -164,7 +164,7 @@ def _defaults(config: GatewayConfig) -> str:
     timeout connect {limits.connect_timeout_s}s
     timeout queue {limits.connect_timeout_s}s
     timeout server {limits.server_timeout_s}s
-{errors}"""
+{joined}"""
 
 
 def _front(config: GatewayConfig) -> str:
@@ -200,14 +200,11 @@ if healthz {no_traffic}
 
 
 def _backend(config: GatewayConfig) -> str:
-    servers = "\n".join(
-        f"    server {slot} unix@{_quoted(_slot_socket(config, slot))} weight "
-        f"{config.weights[slot]}"
-        for slot in SLOTS
-    )
-    return f"""backend {BACKEND}
-    balance roundrobin
-{servers}"""
+    lines = [f"backend {BACKEND}", "    balance roundrobin"]
+    for slot in SLOTS:
+        socket = _quoted(_slot_socket(config, slot))
+        lines.append(f"    server {slot} unix@{socket} weight {config.weights[slot]}")
+    return "\n".join(lines)
 
 
 def _slot(config: GatewayConfig, slot: str) -> str:

@@ -198,9 +198,8 @@ def _evidence(
 ) -> dict[str, Artifact]:
     """Every artifact that a decision rests on, by what it is."""
     records = {"candidate": candidate, "base": base, "champion": champion, "service": service}
-    return {name: record.evidence for name, record in records.items() if record is not None} | {
-        "inputs": inputs
-    }
+    evidence = {name: record.evidence for name, record in records.items() if record is not None}
+    return evidence | {"inputs": inputs}
 
 
 def _decide(record: GateRecord) -> tuple[LimitResult, ...]:

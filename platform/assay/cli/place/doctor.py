@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import click
 
+from assay.cli.terminal import options
 from assay.cli.terminal.echo import echo
 from assay.errors import ExitCode
 from assay.settings import Settings
@@ -16,7 +17,7 @@ from assay.text import printable
 @click.option(
     "--quick", is_flag=True, help="Read only artifacts whose files were touched, not all of them."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.as_json
 def doctor(quick: bool, as_json: bool) -> None:
     """Look at ledger, audit, policy, artifacts, receipts, gateway and permissions; change
     nothing."""

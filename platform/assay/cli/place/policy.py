@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from assay.cli.terminal import options
 from assay.cli.terminal.echo import echo
 from assay.settings import Settings
 
@@ -15,7 +16,7 @@ def policy() -> None:
 
 
 @policy.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.as_json
 def show(as_json: bool) -> None:
     """Print the policy that holds, defaults included."""
     from assay.flow.place.policy import current_policy

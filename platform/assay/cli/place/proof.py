@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from assay.cli.terminal import options
 from assay.cli.terminal.echo import echo
 from assay.settings import Settings
 
@@ -68,7 +69,7 @@ def show() -> None:
     type=click.Path(path_type=Path),
     help="Also check that these model files are the artifact.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.as_json
 def verify(what: str, key_files: tuple[Path, ...], model: Path | None, as_json: bool) -> None:
     """Check receipts: of a run of this place, of a folder, or one file. A folder or a file needs
     nothing but itself and a public key, on any machine."""
@@ -113,7 +114,7 @@ def verify(what: str, key_files: tuple[Path, ...], model: Path | None, as_json: 
     type=click.Path(path_type=Path),
     help="Check that nothing up to this exported head was rewritten.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.as_json
 def audit(
     verify_it: bool, at: str | None, export: Path | None, since: Path | None, as_json: bool
 ) -> None:

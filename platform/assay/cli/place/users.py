@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import click
 
+from assay.cli.terminal import options
 from assay.cli.terminal.echo import echo
 from assay.records.releases.grant import Grant, Role
 from assay.settings import Settings
@@ -43,7 +44,7 @@ def add(name: str, roles: tuple[Any, ...], days: int) -> None:
 
 
 @users.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@options.as_json
 def list_users(as_json: bool) -> None:
     """List every token that was given, and whether it still opens anything."""
     from assay.flow.place.book import read_place

@@ -98,9 +98,11 @@ def verify(folder: Path) -> CheckpointManifest:
         ) from error
     if not intact:
         raise Damaged(f"{folder.name}: its manifest has changed")
-    there = {
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    } - {MANIFEST}
+    there = set()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            there.add(path.relative_to(folder).as_posix())
+    there.discard(MANIFEST)
     # One is enough to say; all of them would fill the screen.
     for name in sorted(there ^ set(manifest.files)):
         raise Damaged(
@@ -148,7 +150,11 @@ def prune(root: Path, *, keep_last: int, keep_best: int) -> None:
     """Removes all but the newest `keep_last` and the `keep_best` with the lowest selection loss."""
     finished = _finished(root)
     # By what manifests claim, unverified: a wrong one costs a checkpoint that was as good, no more.
-    losses = {folder: loss for folder in finished if (loss := _claimed_loss(folder)) is not None}
+    losses = {}
+    for folder in finished:
+        loss = _claimed_loss(folder)
+        if loss is not None:
+            losses[folder] = loss
     best = sorted(losses, key=lambda folder: losses[folder])[:keep_best]
     for folder in finished:
         if folder not in finished[-keep_last:] and folder not in best:

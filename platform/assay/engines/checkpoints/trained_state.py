@@ -19,16 +19,13 @@ def save(model: Any, folder: Path) -> None:
             tensors[f"weight:{name}"] = weight
     if allocator := _allocator(model):
         for kind in IMPORTANCE:
-            tensors |= {
-                f"{kind}:{name}": values for name, values in getattr(allocator, kind).items()
-            }
-        tensors |= {
-            f"rank:{name}": _mask(kept)
-            for name, kept in (allocator.peft_config.rank_pattern or {}).items()
-        }
-    save_file(
-        {name: tensor.detach().contiguous() for name, tensor in tensors.items()}, folder / FILE
-    )
+            for name, values in getattr(allocator, kind).items():
+                tensors[f"{kind}:{name}"] = values
+        for name, kept in (allocator.peft_config.rank_pattern or {}).items():
+            tensors[f"rank:{name}"] = _mask(kept)
+    # safetensors takes no views.
+    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    save_file(whole, folder / FILE)
 
 
 def load(model: Any, folder: Path) -> None:
@@ -44,22 +41,26 @@ def load(model: Any, folder: Path) -> None:
     if allocator := _allocator(model):
         device = next(model.parameters()).device
         for kind in IMPORTANCE:
-            found = {
-                name.removeprefix(f"{kind}:"): tensors[name]
-                for name in tensors
-                if name.startswith(f"{kind}:")
-            }
-            setattr(allocator, kind, {name: values.to(device) for name, values in found.items()})
+            found = {}
+            for name, values in _of_kind(tensors, kind).items():
+                found[name] = values.to(device)
+            setattr(allocator, kind, found)
         # peft keeps them in the configuration, and reads them there at the next step.
-        ranks = {
-            name.removeprefix("rank:"): tensors[name]
-            for name in tensors
-            if name.startswith("rank:")
-        }
-        if ranks:
-            allocator.peft_config.rank_pattern = {
-                name: kept.bool().tolist() for name, kept in ranks.items()
-            }
+        pattern = {}
+        for name, kept in _of_kind(tensors, "rank").items():
+            pattern[name] = kept.bool().tolist()
+        if pattern:
+            allocator.peft_config.rank_pattern = pattern
+
+
+def _of_kind(tensors: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The tensors of one kind, by their own names."""
+    prefix = f"{kind}:"
+    found = {}
+    for name, values in tensors.items():
+        if name.startswith(prefix):
+            found[name.removeprefix(prefix)] = values
+    return found
 
 
 def _allocator(model: Any) -> Any:

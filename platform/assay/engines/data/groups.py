@@ -154,10 +154,7 @@ def _groups(digests: "Array", rows: "Array", links: "Array") -> "Array":
     asked = _equal(_column(rows, QUESTION), digests)
     found = [_near(rows, band, digests) for band in range(FIRST_BAND, FIRST_BAND + BANDS)]
     found.append((asked, np.full(len(asked), round(SAME_QUESTION * NUM_MINIMA), dtype=np.uint8)))
-    pairs, alike = (
-        np.concatenate([one for one, _ in found]),
-        np.concatenate([one for _, one in found]),
-    )
+    pairs, alike = map(np.concatenate, zip(*found, strict=True))
     groups = _components(num_texts, np.concatenate([equal, pairs]))
     for _, stricter in pairwise(SIMILARITIES):
         is_large = _num_distinct(groups, certain) > most

@@ -153,10 +153,11 @@ def _bins(lengths: list[int]) -> tuple[LengthBin, ...]:
     """Lengths, sorted, in equal steps of a round width."""
     width = _round_up(max(1, math.ceil((lengths[-1] + 1) / NUM_BINS)))
     counts = Counter(length // width for length in lengths)
-    return tuple(
-        LengthBin(first=number * width, last=(number + 1) * width - 1, num_examples=counts[number])
-        for number in range(lengths[-1] // width + 1)
-    )
+    bins = []
+    for number in range(lengths[-1] // width + 1):
+        first = number * width
+        bins.append(LengthBin(first=first, last=first + width - 1, num_examples=counts[number]))
+    return tuple(bins)
 
 
 def _round_up(width: int) -> int:

@@ -37,11 +37,11 @@ def mark(pattern: str) -> list[list[str]]:
 
 def fetch_all(patterns: Sequence[str], folder: Path) -> dict[str, list[Path]]:
     """Copies of all of `patterns` that lie elsewhere, by their entry, in folders under `folder`."""
-    remote = [pattern for pattern in dict.fromkeys(patterns) if is_remote(pattern)]
-    return {
-        pattern: fetch(pattern, folder / f"fetched-{number}")
-        for number, pattern in enumerate(remote)
-    }
+    fetched: dict[str, list[Path]] = {}
+    for pattern in patterns:
+        if is_remote(pattern) and pattern not in fetched:
+            fetched[pattern] = fetch(pattern, folder / f"fetched-{len(fetched)}")
+    return fetched
 
 
 @secrets_file.lent(secrets_file.DATA)
@@ -89,6 +89,7 @@ def _listed(pattern: str) -> tuple[Any, list[str]]:
 
 def _tag(system: Any, file: str) -> str:
     about = system.info(file)
+    # File systems call what changes with a file by different names; some have none.
     tag = next((about[key] for key in TAGS if about.get(key)), "")
     return f"{about.get('size')} {tag}"
 

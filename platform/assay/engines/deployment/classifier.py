@@ -155,7 +155,7 @@ def _texts(given: Any) -> list[list[dict[str, str]]]:
 
 
 def _is_text(chat: Any) -> bool:
-    """Whether there are turns, and all of them are text: there is nothing to be done with images."""
+    """Whether there are turns, and all of them are text: nothing is to be done with images."""
     return bool(chat) and all(isinstance(turn["content"], str) for turn in chat)
 
 

@@ -132,15 +132,14 @@ def _ask_blocks(asked: Asking, left: Mapping[str, _UnderWay], *, as_chat: bool) 
     """Asks the next documents of each task."""
     from lm_eval.evaluator import evaluate
 
-    asked.blocks = {name: sorted(it.next_block()) for name, it in left.items()}
-    whole = all(len(asked.blocks[name]) == len(it.loaded.eval_docs) for name, it in left.items())
+    asked.blocks, loaded, whole = {}, {}, True
+    for name, it in left.items():
+        asked.blocks[name] = sorted(it.next_block())
+        loaded[name] = it.loaded
+        whole = whole and len(asked.blocks[name]) == len(it.loaded.eval_docs)
     outcome = evaluate(
         lm=language_model(asked),
-        task_dict={
-            "tasks": {name: it.loaded for name, it in left.items()},
-            "groups": {},
-            "group_map": {},
-        },
+        task_dict={"tasks": loaded, "groups": {}, "group_map": {}},
         samples=None if whole else asked.blocks,
         apply_chat_template=as_chat,
         fewshot_as_multiturn=as_chat,

@@ -158,8 +158,8 @@ def _token_f1(response: str, reference: str) -> float:
 
 def _squad_words(text: str) -> list[str]:
     """Words without case, punctuation and articles, as SQuAD counts them."""
-    kept = (character for character in _plain(text) if not _is_mark(character))
-    without_articles = re.sub(r"\b(a|an|the)\b", " ", "".join(kept))
+    kept = "".join(character for character in _plain(text) if not _is_mark(character))
+    without_articles = re.sub(r"\b(a|an|the)\b", " ", kept)
     spaced = re.sub(f"([{_KANA_AND_THAI}{_HAN}])", r" \1 ", without_articles)
     return spaced.split()
 
@@ -259,9 +259,8 @@ def _additional_properties(
         return
     patterns = schema.get("patternProperties", {})
     for name, inner in value.items():
-        if name in schema.get("properties", {}) or any(
-            _found(pattern, name) for pattern in patterns
-        ):
+        is_named = name in schema.get("properties", {})
+        if is_named or any(_found(pattern, name) for pattern in patterns):
             continue
         if extra is False:
             yield ValidationError(f"has the property {name!r} besides")

@@ -231,14 +231,21 @@ def _compared(
     before: dict[str, str] = {}
     for result in source.candidate.tasks:
         before |= {item.id: item.response for item in result.items}
-    after = [item for result in evaluation.tasks for item in result.items]
-    missed = [result for result in results if result.outcome != "PASS"]
+    num_after = num_changed = 0
+    for result in evaluation.tasks:
+        for item in result.items:
+            num_after += 1
+            num_changed += before.get(item.id) != item.response
+    missed = []
+    for limit in results:
+        if limit.outcome != "PASS":
+            missed.append(f"{limit.task} {limit.metric}")
     return NoisedModel(
         noise=noise,
         artifact_digest=evaluation.artifact_digest,
         outcome=overall(results),
-        changed_answers=sum(before.get(item.id) != item.response for item in after) / len(after),
-        missed=tuple(f"{result.task} {result.metric}" for result in missed),
+        changed_answers=num_changed / num_after,
+        missed=tuple(missed),
     )
 
 

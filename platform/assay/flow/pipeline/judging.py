@@ -80,9 +80,8 @@ def measure_judge(
             raise StageFailed(
                 f"{len(failed)} of {len(labels)} labels got no answer: {failed[0]}; measure again"
             )
-        record = _measured(
-            judge, labels, [one.score for one in judged], labels_digest, suite.confidence
-        )
+        scores = [one.score for one in judged]
+        record = _measured(judge, labels, scores, labels_digest, suite.confidence)
     except BaseException as error:
         ledger.fail_stage(attempt, str(error) or type(error).__name__)
         raise

@@ -29,9 +29,10 @@ def data_plans(
 ) -> list[DataPlan | None]:
     """The training split of each training run; None where nothing can be said, and then `notes`
     says why. What is estimated is so for a vocabulary of this size."""
-    return [
-        _data(context, index, vocab_size, notes) for index in range(len(context.spec.train_steps))
-    ]
+    plans = []
+    for index in range(len(context.spec.train_steps)):
+        plans.append(_data(context, index, vocab_size, notes))
+    return plans
 
 
 def _data(
@@ -55,8 +56,10 @@ def _data(
 def _estimated(
     data: DataSpec, train: TrainSpec, vocab_size: int | None, root: Path, notes: list[str]
 ) -> DataPlan | None:
-    files = [file for pattern in data.train for file in matching_files(pattern, root)]
-    if sum(file.stat().st_size for file in files) > MOST_BYTES_READ:
+    num_bytes = 0
+    for pattern in data.train:
+        num_bytes += sum(file.stat().st_size for file in matching_files(pattern, root))
+    if num_bytes > MOST_BYTES_READ:
         notes.append(
             f"data of more than {MOST_BYTES_READ >> 20} MiB are not counted before they are "
             "prepared"
@@ -76,8 +79,9 @@ def _estimated(
     if data.steps:
         notes.append("the data are counted as they are before data.steps")
     labels = sorted({one.label for one in examples if isinstance(one.label, str)})
-    learned = (worded(one, train.objective, labels) for one in examples)
-    passages = [_passages(one, vocab_size) for one in learned]
+    passages = []
+    for one in examples:
+        passages.append(_passages(worded(one, train.objective, labels), vocab_size))
     num_gate = None if held is None else len(held)
     found = estimated_data(passages, data, num_gate, max_length=train.max_length)
     asked = examples if held is None else held
@@ -114,7 +118,8 @@ def _passages(example: Example, vocab_size: int | None) -> list[Passage]:
             passages.append(Passage(SYSTEM_TOKENS, bears_loss=False))
     for turn in (*example.messages, *example.rejected):
         texts.append((turn.content, turn.role == "assistant"))
-    texts += [(example.label, True)] if isinstance(example.label, str) else []
-    return passages + [
-        Passage(estimated_tokens(text, vocab_size), bears_loss) for text, bears_loss in texts
-    ]
+    if isinstance(example.label, str):
+        texts.append((example.label, True))
+    for text, bears_loss in texts:
+        passages.append(Passage(estimated_tokens(text, vocab_size), bears_loss))
+    return passages

@@ -227,13 +227,11 @@ def _name_problems(
             location: Location = (*at, "method", method.name, "target_modules", index)
             yield places.problem(location, "no_module", message, near(target, modules))
     patterns = method.freeze.trainable if method.freeze is not None else ()
-    named: list[tuple[Location, str]] = [
-        ((*at, "method", "freeze", "trainable", index), pattern)
-        for index, pattern in enumerate(patterns)
-    ]
-    named += [
-        ((*at, "group_learning_rates", pattern), pattern) for pattern in train.group_learning_rates
-    ]
+    named: list[tuple[Location, str]] = []
+    for index, pattern in enumerate(patterns):
+        named.append(((*at, "method", "freeze", "trainable", index), pattern))
+    for pattern in train.group_learning_rates:
+        named.append(((*at, "group_learning_rates", pattern), pattern))
     for location, pattern in named:
         if not any(re.search(pattern, name) for name in weights):
             message = f"{pattern!r} matches no weight of the model"

@@ -70,7 +70,8 @@ def check_tasks(file: SuiteFile, root: Path, max_model_len: int | None) -> Itera
             elif task != HELD_OUT:
                 continue
         except InvalidInput as error:
-            yield from (_placed(one, places, task) for one in error.problems)
+            for one in error.problems:
+                yield _placed(one, places, task)
             continue
         except MissingExtra:  # lm-eval's own tasks are then told where they are needed
             continue
@@ -188,9 +189,8 @@ def _data_problems(
         yield from _template_problems(path, config, fields)
     at: Location = ("tasks", task, "cluster_by")
     named = [(at, settings.cluster_by)] if settings.cluster_by else []
-    named += [
-        (("tasks", task, "slice_by", index), name) for index, name in enumerate(settings.slice_by)
-    ]
+    for index, name in enumerate(settings.slice_by):
+        named.append((("tasks", task, "slice_by", index), name))
     for location, name in named:
         if name not in fields and config.get("process_docs") is None:
             message = f"the task's documents have no field {name}"

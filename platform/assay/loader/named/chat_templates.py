@@ -22,9 +22,10 @@ TRAINING = "_training"
 def families() -> dict[str, Path]:
     """Name of each family of models whose template TRL keeps, such as `qwen3`, with the template's
     file."""
-    folders = [folder / "chat_templates" for folder in package_folders("trl")]
-    files = sorted(file for folder in folders for file in folder.glob("*.jinja"))
-    return {file.stem: file for file in files if not file.stem.endswith(TRAINING)}
+    files: list[Path] = []
+    for folder in package_folders("trl"):
+        files += (folder / "chat_templates").glob("*.jinja")
+    return {file.stem: file for file in sorted(files) if not file.stem.endswith(TRAINING)}
 
 
 def training_twin(family: str) -> Path | None:

@@ -99,8 +99,9 @@ class _Work:
         unknown = {str(location[-1]) for location in self.gone} | self.meant
         # A block that is empty only because its contents were wrong says nothing either.
         for location in self.gone:
-            emptied = (location[:length] for length in range(1, len(location)))
-            unknown |= {str(outer[-1]) for outer in emptied if not _at(self.value, outer)}
+            for length in range(1, len(location)):
+                if not _at(self.value, location[:length]):
+                    unknown.add(str(location[length - 1]))
         return bool(unknown & set(re.findall(r"\w+", problem.message)))
 
     def take_out(self, errors: list[Any]) -> bool:

@@ -29,14 +29,10 @@ def written(value: Any, annotation: Any = None) -> str:
             said = {key: getattr(value, key) for key in value.model_fields_set}
             return written(said, annotation)
         case dict():
-            return (
-                "{"
-                + ", ".join(
-                    f"{_text(str(key))}: {written(inner, annotation)}"
-                    for key, inner in value.items()
-                )
-                + "}"
-            )
+            entries = []
+            for key, inner in value.items():
+                entries.append(f"{_text(str(key))}: {written(inner, annotation)}")
+            return f"{{{', '.join(entries)}}}"
         case list() | tuple():
             return f"[{', '.join(written(item, annotation) for item in value)}]"
     raise TypeError(f"{type(value).__name__} is no value of a spec")

@@ -1,5 +1,6 @@
 """How far what was seen can be trusted: bounds of a share, a score, or a difference of two."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -133,9 +134,8 @@ def slices(claim: Claim, scored: Scored) -> tuple[SliceResult, ...]:
 
 def _difference_of_shares(pair: Pair, confidence: float) -> Bounds:
     n, name = len(pair.ours.values), pair.name
-    differences = pair.differences.values()
-    more = sum(difference == 1 for difference in differences)
-    fewer = sum(difference == -1 for difference in differences)
+    differences = Counter(pair.differences.values())
+    more, fewer = differences[1], differences[-1]
     better, worse = pair.better_and_worse
     seen = (
         f"{pair.ours.total:g} of {n} items, {name} {pair.theirs.total:g} "
@@ -151,8 +151,11 @@ def _difference_of_shares(pair: Pair, confidence: float) -> Bounds:
 def _ece_bounds(claim: Claim, scored: Scored) -> Bounds:
     """Of the expected calibration error, from each item's confidence and whether it was right."""
     items = claim.case.samples(claim.task)
-    verdicts = [is_right(item) for item in items]
-    rights = [right for right in verdicts if right is not None]
+    rights = []
+    for item in items:
+        right = is_right(item)
+        if right is not None:
+            rights.append(right)
     if len(rights) < len(items):
         raise NoEvidence(
             f"nothing says which items are right: there is no score {' or '.join(RIGHT)}"
@@ -175,9 +178,10 @@ def _macro_f1_bounds(claim: Claim, scored: Scored) -> Bounds:
         raise NoEvidence(
             "macro_f1 has bounds where every sample stands for itself; take cluster_by out"
         )
-    targets = [_class(item.target) for item in items]
-    answers = []
-    for item, target in zip(items, targets, strict=True):
+    targets, answers = [], []
+    for item in items:
+        target = _class(item.target)
+        targets.append(target)
         is_target = scored.values[item.id] == 1
         answers.append(target if is_target else _class(item.response))
     found = macro_f1_bounds(targets, answers, claim.confidence)

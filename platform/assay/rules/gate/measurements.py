@@ -94,13 +94,22 @@ def joined_contamination(found: Sequence[ContaminationRecord]) -> ContaminationR
             else:
                 # No digest at all, so that it matches none and the limits stay open.
                 digests[task] = "compared in several versions"
+    num_items = num_examples = 0
+    exact: list[ContaminationHit] = []
+    near: list[ContaminationHit] = []
+    for record in found:
+        # The same samples were looked for in the data of each training run.
+        num_items = max(num_items, record.num_items)
+        num_examples += record.num_examples
+        exact += record.exact
+        near += record.near
     return ContaminationRecord(
         train_digest=digest_of([record.train_digest for record in found]),
         task_digests=digests,
-        num_items=max(record.num_items for record in found),
-        num_examples=sum(record.num_examples for record in found),
-        exact=tuple(hit for record in found for hit in record.exact),
-        near=tuple(hit for record in found for hit in record.near),
+        num_items=num_items,
+        num_examples=num_examples,
+        exact=tuple(exact),
+        near=tuple(near),
         ngram=found[0].ngram,
         similarity=found[0].similarity,
     )

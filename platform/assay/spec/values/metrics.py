@@ -5,7 +5,7 @@ does (its `metric_list`, or the function that processes its results).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,23 +91,27 @@ METRICS: tuple[Metric, ...] = (
 
 BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
 
-CORPUS_WIDE = tuple(metric.name for metric in METRICS if metric.is_corpus_wide)
+
+def _named(fits: Callable[[Metric], bool]) -> tuple[str, ...]:
+    return tuple(metric.name for metric in METRICS if fits(metric))
+
+
+CORPUS_WIDE = _named(lambda metric: metric.is_corpus_wide)
 """Metrics that belong to all samples together, so that no difference of samples can be bounded."""
 
-TEXT_METRICS = tuple(
-    metric.name for metric in METRICS if metric.needs == "text" and not metric.is_corpus_wide
-)
+TEXT_METRICS = _named(lambda metric: metric.needs == "text" and not metric.is_corpus_wide)
 """Metrics of single samples that compare a generated answer with the reference, or look at it
 alone."""
 
-GRADED = tuple(
-    metric.name
-    for metric in METRICS
-    if metric.needs in ("text", "judge")
-    and not metric.is_zero_or_one
-    and not metric.is_corpus_wide
-    and metric.name != "auto"
-)
+
+def _is_graded(metric: Metric) -> bool:
+    # `auto` is another metric in each suite, and may be one of 0 or 1.
+    if metric.is_zero_or_one or metric.is_corpus_wide or metric.name == "auto":
+        return False
+    return metric.needs in ("text", "judge")
+
+
+GRADED = _named(_is_graded)
 """Metrics with scores between 0 and 1."""
 
 RIGHT = ("correct", "exact_match", "acc")

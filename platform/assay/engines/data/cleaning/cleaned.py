@@ -26,11 +26,12 @@ def cleaned_files(record: CleaningRecord, train: Sequence[str]) -> dict[str, lis
 
 def files_of(folder: Path, train: Sequence[str]) -> dict[str, list[Path]]:
     """The same for a folder that `write_cleaned` wrote."""
-    found = {
-        source: sorted((folder / DATA).glob(f"{index:03d}-*.jsonl"))
-        for index, source in reversed(list(enumerate(train)))
-    }
-    return {source: found[source] for source in train}
+    found: dict[str, list[Path]] = {}
+    for index, source in enumerate(train):
+        # An entry that stands twice has its rows under its first number.
+        if source not in found:
+            found[source] = sorted((folder / DATA).glob(f"{index:03d}-*.jsonl"))
+    return found
 
 
 def families_of(folder: Path) -> Families:
@@ -211,11 +212,11 @@ def _step_counts(name: str, counts: Counter[str], note: str) -> StepCounts:
 
 def _of_action(counts: Counter[str], action: str) -> dict[str, int]:
     prefix = f"{action}."
-    return {
-        name.removeprefix(prefix): number
-        for name, number in sorted(counts.items())
-        if name.startswith(prefix)
-    }
+    found = {}
+    for name, number in sorted(counts.items()):
+        if name.startswith(prefix):
+            found[name.removeprefix(prefix)] = number
+    return found
 
 
 def _row_profile(profile: Profile, train: Sequence[str]) -> RowProfile:

@@ -101,10 +101,7 @@ def whole_text(example: Example) -> str:
 
 def write_rows(rows: Iterable[Row], file: Path) -> None:
     """A JSON line for each; the file is whole, or not there."""
-    write_lines(
-        (_line(row) for row in rows),
-        file,
-    )
+    write_lines(map(_line, rows), file)
 
 
 def _line(row: Row) -> list[Any]:

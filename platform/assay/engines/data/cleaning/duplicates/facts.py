@@ -82,12 +82,12 @@ def tokens_of(text: str) -> Tokens:
     folded = [word.casefold() for word in _TOKEN.findall(normal)]
     if _is_in_capitals(normal):
         return Tokens(folded, frozenset())  # a capital says nothing there
-    names = frozenset(
-        match[0].casefold()
-        for match in _CAPITAL.finditer(normal)
-        if not _begins_sentence(normal, match.start())
-    )
-    return Tokens(folded, names)
+    names = set()
+    for match in _CAPITAL.finditer(normal):
+        # Every word has a capital there.
+        if not _begins_sentence(normal, match.start()):
+            names.add(match[0].casefold())
+    return Tokens(folded, frozenset(names))
 
 
 def _is_in_capitals(text: str) -> bool:
