@@ -66,6 +66,11 @@ class TaskResult(Record):
     """Metric to what else is known of it, in words: BLEU of all answers together, what `auto`
     stands for."""
 
+    @property
+    def answered(self) -> list[Sample]:
+        """The samples that have an answer."""
+        return [item for item in self.items if not item.error]
+
 
 class Evaluation(Record):
     """All tasks of a suite, evaluated on one model through its endpoint."""
@@ -75,6 +80,10 @@ class Evaluation(Record):
     model_name: str
     tasks: tuple[TaskResult, ...]
     seconds: float
+
+    def results_of(self, task: str) -> list[TaskResult]:
+        """What came of a task: one result, unless something went wrong."""
+        return [result for result in self.tasks if result.task == task]
 
 
 class EvaluationRecord(Record):

@@ -30,18 +30,21 @@ class StageInputs:
 
     def as_data(self) -> dict[str, JsonValue]:
         """JSON data of all that bears on the outcome, by field."""
-        there = (
-            one
-            for one in fields(self)
-            if LATER not in one.metadata or getattr(self, one.name) is not None
-        )
-        return {one.name: _effective(getattr(self, one.name), one.metadata) for one in there}
+        data = {}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            # A field that came later and says nothing leaves the keys of before as they were.
+            if LATER not in one.metadata or value is not None:
+                data[one.name] = _effective(value, one.metadata)
+        return data
 
     @property
     def pending(self) -> tuple[str, ...]:
         """The stages that these inputs still wait for, each once."""
-        found = (stage for one in fields(self) for stage in _pending(getattr(self, one.name)))
-        return tuple(dict.fromkeys(found))
+        found: dict[str, None] = {}
+        for one in fields(self):
+            found |= dict.fromkeys(_pending(getattr(self, one.name)))
+        return tuple(found)
 
 
 @dataclass(frozen=True)

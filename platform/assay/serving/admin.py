@@ -21,9 +21,8 @@ def live_weights(settings: Settings) -> dict[str, int]:
     """The weights in effect. Raises OSError when HAProxy does not answer."""
     answers = {slot: ask(settings, f"get weight {BACKEND}/{slot}") for slot in SLOTS}
     try:
-        return {
-            slot: int(answer.split()[0]) for slot, answer in answers.items()
-        }  # "192 (initial 64)"
+        # HAProxy answers such as "192 (initial 64)".
+        return {slot: int(answer.split()[0]) for slot, answer in answers.items()}
     except (IndexError, ValueError) as error:
         raise ConnectionError(f"HAProxy answered {answers}") from error
 
@@ -42,10 +41,13 @@ def apply_weights(settings: Settings, weights: dict[str, int]) -> bool:
 def live_approved(settings: Settings) -> set[str]:
     """The digests whose answers are let through. Raises OSError when HAProxy does not answer."""
     answer = ask(settings, f"show map {APPROVED_MAP}")  # "0x55d0c8 DIGEST 1", a line each
-    lines = [line.split() for line in answer.splitlines() if line.strip()]
-    if any(len(line) != 3 for line in lines):
-        raise ConnectionError(f"HAProxy answered {answer!r}")
-    return {line[1] for line in lines}
+    digests = set()
+    for line in filter(str.strip, answer.splitlines()):
+        words = line.split()
+        if len(words) != 3:
+            raise ConnectionError(f"HAProxy answered {answer!r}")
+        digests.add(words[1])
+    return digests
 
 
 def approve(settings: Settings, digests: Collection[str], *, only: bool = False) -> bool:

@@ -50,7 +50,7 @@ class Stopping:
         """Whether a task's answers so far are enough."""
         if not can_stop(self.suite, result.task):
             return False
-        verdicts = [abstained(item.response) for item in _answered(result)]
+        verdicts = [abstained(item.response) for item in result.answered]
         # Any threshold will do: `can_stop` lets no limit on a penalized score through.
         marked = _with_abstentions(result, verdicts, 0.5)
         return is_settled(self.suite, marked, self.base, self.champion, confidence=self.confidence)
@@ -295,7 +295,7 @@ class _Cache:
 def _with_abstention(result: TaskResult, task: TaskFile, judged: Path) -> TaskResult:
     """The items with the score `abstained`, by the matcher or by the judge, and with those that
     follow from it."""
-    answered = _answered(result)
+    answered = result.answered
     verdicts: Sequence[bool | None] = [abstained(item.response) for item in answered]
     if task.scoring.abstention_judge is not None:
         verdicts = judges.abstentions(task.scoring.abstention_judge, answered, judged)
@@ -307,7 +307,7 @@ def _with_abstentions(
 ) -> TaskResult:
     """`verdicts` are of the items with an answer, in their order. One without an answer has no
     scores, and one that the judge does not read has an error."""
-    answered = _answered(result)
+    answered = result.answered
     marked = {}
     for item, verdict in zip(answered, verdicts, strict=True):
         marked[item.id] = _marked(item, verdict, penalty_threshold)
@@ -334,16 +334,12 @@ def _with_judge_scores(result: TaskResult, task: TaskFile, folder: Path) -> Task
     judge = task.scoring.judge
     if judge is None:
         return result
-    answered = _answered(result)
+    answered = result.answered
     asked = [judges.Answer(item.prompt, item.response, item.target) for item in answered]
     scored = {}
     for item, judged in zip(answered, judges.scores(judge, asked, folder), strict=True):
         scored[item.id] = _judged(item, judged, judge.scale)
     return _with_items(result, scored)
-
-
-def _answered(result: TaskResult) -> list[Sample]:
-    return [item for item in result.items if not item.error]
 
 
 def _with_items(result: TaskResult, changed: Mapping[str, Sample]) -> TaskResult:

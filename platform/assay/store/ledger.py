@@ -69,7 +69,7 @@ class Ledger:
                 values: dict[str, Any] = {"id": run, "name": name, "spec": spec}
                 values["created_at"] = time.time()
                 connection.execute(tables.runs.insert().values(values))
-            # As data, not as text: another version may write the same JSON with other spaces.
+            # As data, not as text: the same spec may be written otherwise.
             elif json.loads(there) != json.loads(spec):
                 raise UsageError(
                     f"run {run} was made from another spec; change the spec's name to have another "
@@ -149,7 +149,6 @@ class Ledger:
             row = connection.execute(query).mappings().one()
             run, stage, key = row["run"], row["stage"], row["key"]
             text = record.model_dump_json()
-            # Delete and insert, not an upsert: SQLite and PostgreSQL spell that differently.
             connection.execute(tables.records.delete().where(tables.records.c.key == key))
             values = {"key": key, "stage": stage, "run": run, "record": text, "at": now}
             values["seconds"] = now - row["started_at"]

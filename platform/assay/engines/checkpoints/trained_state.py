@@ -23,7 +23,7 @@ def save(model: Any, folder: Path) -> None:
                 tensors[f"{kind}:{name}"] = values
         for name, kept in (allocator.peft_config.rank_pattern or {}).items():
             tensors[f"rank:{name}"] = _mask(kept)
-    # safetensors takes no views.
+    # safetensors refuses tensors that are not contiguous.
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     save_file(whole, folder / FILE)
 

@@ -39,12 +39,10 @@ def running_cluster(dashboard_url: str, token: str) -> Cluster | None:
     if not nodes:
         return None
     counted = Counter(nodes)
-    return Cluster(
-        source=f"the cluster at {dashboard_url}",
-        nodes=tuple(
-            Node(**{**node.model_dump(), "count": count}) for node, count in counted.items()
-        ),
-    )
+    kinds = []
+    for node, count in counted.items():
+        kinds.append(Node(**{**node.model_dump(), "count": count}))
+    return Cluster(source=f"the cluster at {dashboard_url}", nodes=tuple(kinds))
 
 
 def _node(summary: dict[str, Any]) -> Node:

@@ -98,9 +98,11 @@ def size() -> ClusterSize:
     alive = [node for node in ray.nodes() if node["Alive"]]
     # Nodes that an autoscaler has started are in what is there now already; the head alone is not
     # its own.
-    head: dict[str, float] = next(
-        (node["Resources"] for node in alive if HEAD in node["Resources"]), {}
-    )
+    head: dict[str, float] = {}
+    for node in alive:
+        if HEAD in node["Resources"]:
+            head = node["Resources"]
+            break
     added = may_add(Settings().autoscaler_config)
     cpus, gpus = (max(now.get(kind, 0.0), head.get(kind, 0.0) + added[kind]) for kind in KINDS)
     return ClusterSize(cpus, gpus, len(alive))

@@ -41,11 +41,15 @@ def _claim(slot: Slot, details: dict[str, Any]) -> Claim:
     bundles = config.get("placement_group_config", {}).get("bundles", [{"CPU": 1}])
     folder = Path(config["model_loading_config"]["model_source"])
     size = sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
+    cpus = gpus = 0.0
+    for bundle in bundles:
+        cpus += float(bundle.get("CPU", 0))
+        gpus += float(bundle.get("GPU", 0))
     return Claim(
         slot=slot,
         deployed_at=ray_serve.deployed_at(details),
         model_path=str(folder),
-        cpus=replicas * sum(float(bundle.get("CPU", 0)) for bundle in bundles),
-        gpus=replicas * sum(float(bundle.get("GPU", 0)) for bundle in bundles),
+        cpus=replicas * cpus,
+        gpus=replicas * gpus,
         weights=replicas * size,
     )

@@ -81,9 +81,19 @@ def applications(api: ServeApi) -> dict[str, dict[str, Any]]:
 
 def num_replicas(details: dict[str, Any]) -> int:
     """Engine replicas that run; not Serve's routers, which hold no model."""
-    deployments = details.get("deployments", {}).items()
-    engines = [one for name, one in deployments if name.startswith(ENGINES)]
-    return sum(replica.get("state") == "RUNNING" for one in engines for replica in one["replicas"])
+    return len(_running(details))
+
+
+def _running(details: dict[str, Any]) -> list[dict[str, Any]]:
+    """What Serve says of each engine replica that runs."""
+    found = []
+    for name, deployment in details.get("deployments", {}).items():
+        if not name.startswith(ENGINES):
+            continue
+        for replica in deployment.get("replicas", []):
+            if replica.get("state") == "RUNNING":
+                found.append(replica)
+    return found
 
 
 def artifacts_said(url: str) -> list[str]:
@@ -130,14 +140,11 @@ def standing(api: ServeApi, wanted: dict[str, Any]) -> float | None:
 
 def engine_pids(api: ServeApi, slot: Slot) -> list[tuple[str, int]]:
     """(IP address of the node, process) of each engine replica in the slot that runs."""
-    deployments = applications(api).get(slot, {}).get("deployments", {})
-    return [
-        (str(replica["node_ip"]), int(replica["pid"]))
-        for name, deployment in deployments.items()
-        if name.startswith(ENGINES)
-        for replica in deployment.get("replicas", [])
-        if replica.get("state") == "RUNNING" and replica.get("pid")
-    ]
+    pids = []
+    for replica in _running(applications(api).get(slot, {})):
+        if replica.get("pid"):
+            pids.append((str(replica["node_ip"]), int(replica["pid"])))
+    return pids
 
 
 def deploy(api: ServeApi, wanted: dict[str, Any]) -> float:
@@ -182,11 +189,12 @@ def wait_until_running(
 
 
 def _deployed(api: ServeApi) -> dict[str, dict[str, Any]]:
-    return {
-        name: details["deployed_app_config"]
-        for name, details in applications(api).items()
-        if details.get("deployed_app_config") and details.get("status") != "DELETING"
-    }
+    # A PUT says all that is to be there: what is left out is removed.
+    deployed = {}
+    for name, details in applications(api).items():
+        if details.get("deployed_app_config") and details.get("status") != "DELETING":
+            deployed[name] = details["deployed_app_config"]
+    return deployed
 
 
 def _put(api: ServeApi, wanted: dict[str, dict[str, Any]]) -> None:
@@ -221,13 +229,7 @@ def _request(api: ServeApi, method: str, body: dict[str, Any] | None = None) -> 
 
 def _slot_state(api: ServeApi, slot: Slot, details: dict[str, Any]) -> SlotState:
     loading = details["deployed_app_config"]["args"]["llm_configs"][0]["model_loading_config"]
-    replicas = [
-        replica["replica_id"]
-        for name, deployment in details.get("deployments", {}).items()
-        if name.startswith(ENGINES)
-        for replica in deployment.get("replicas", [])
-        if replica.get("state") == "RUNNING"
-    ]
+    replicas = [replica["replica_id"] for replica in _running(details)]
     return SlotState(
         slot=slot,
         status=details["status"],

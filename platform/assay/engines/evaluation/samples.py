@@ -30,7 +30,9 @@ def result_of(
     higher = loaded.higher_is_better()
     # None is "not said", and no word for the opposite.
     lower_is_better = [name for name, is_higher in higher.items() if is_higher is False]
-    items = tuple(_sample(task, loaded, group, asked) for _, group in sorted(by_doc.items()))
+    items = []
+    for _, group in sorted(by_doc.items()):
+        items.append(_sample(task, loaded, group, asked))
     ids = {item.id for item in items}
     # A document may stand twice in a task, and be asked once.
     left = sorted({_unasked_id(loaded, index) for index in unasked} - ids)
@@ -38,7 +40,7 @@ def result_of(
     return TaskResult(
         task=task.name,
         digest=digest_of([task.digest, sorted([*ids, *left])]),
-        items=items,
+        items=tuple(items),
         lower_is_better=tuple(sorted(lower_is_better)),
         notes=_notes(task, loaded, by_doc, items),
         files=source.files,
@@ -53,13 +55,12 @@ def _notes(
     items: Sequence[Sample],
 ) -> dict[str, str]:
     """What is to be said of a metric besides the mean of its scores."""
-    docs = [group[0]["doc"] for _, group in sorted(by_doc.items())]
     metrics = task.scoring.text_metrics
     responses, rights = [], []
-    for item, doc in zip(items, docs, strict=True):
+    for item, (_, group) in zip(items, sorted(by_doc.items()), strict=True):
         if not item.error:
             responses.append(item.response)
-            rights.append(references(loaded, doc))
+            rights.append(references(loaded, group[0]["doc"]))
     notes = {}
     for name in metrics:
         notes[name] = text_metrics.corpus_score(name, responses, rights)

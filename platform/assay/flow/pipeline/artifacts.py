@@ -38,7 +38,8 @@ def champion_model(champion: Champion, ledger: "Ledger") -> ModelRecord | None:
 
 def artifacts_of(record: Record) -> Iterator[Artifact]:
     """Every artifact that a record tells of."""
-    for value in (getattr(record, name) for name in type(record).model_fields):
+    for name in type(record).model_fields:
+        value = getattr(record, name)
         if isinstance(value, Artifact):
             yield value
         elif isinstance(value, Record):

@@ -15,9 +15,9 @@ def stages_again(old: Spec, new: Spec, root: Path, settings: Settings) -> list[s
     """The stages of `new` whose key would be another than after a run of `old`, in their order. The
     files that the two name are read as they are now. Raises InvalidInput when a suite cannot be
     read."""
-    before = {
-        stage.name: stage.stored_inputs() for stage in stages_of(_context(old, root, settings))
-    }
+    before = {}
+    for stage in stages_of(_context(old, root, settings)):
+        before[stage.name] = stage.stored_inputs()
     context = _context(new, root, settings)
     again: list[str] = []
     for stage in stages_of(context):

@@ -44,10 +44,11 @@ def folder_fingerprint(model: ModelSpec, root: Path) -> dict[str, list[int]]:
     if model.kind != "folder":
         return {}
     folder = (root / model.source).expanduser()
-    return {
-        file.name: [file.stat().st_size, file.stat().st_mtime_ns]
-        for file in sorted(folder.iterdir())
-    }
+    found = {}
+    for file in sorted(folder.iterdir()):
+        # Not its bytes: a plan would read gigabytes each time.
+        found[file.name] = [file.stat().st_size, file.stat().st_mtime_ns]
+    return found
 
 
 def template_digest(model: ModelSpec, root: Path) -> str | None:
@@ -80,5 +81,5 @@ def _digests_of_files(patterns: Sequence[str], root: Path) -> dict[str, str]:
         for file in matching_files(pattern, root):
             found[os.path.relpath(file, root)] = file_digest(file)
         if is_remote(pattern):
-            found.update((name, mark) for name, mark in remote.mark(pattern))
+            found |= dict(remote.mark(pattern))
     return found

@@ -100,13 +100,11 @@ def as_yaml(value: Any) -> str:
     elif value is None:
         text = "nothing"
     elif isinstance(value, dict):
-        text = (
-            "{"
-            + ", ".join(
-                f"{key}: {as_yaml(inner)}" for key, inner in value.items() if inner is not None
-            )
-            + "}"
-        )
+        entries = []
+        for key, inner in value.items():
+            if inner is not None:
+                entries.append(f"{key}: {as_yaml(inner)}")
+        text = f"{{{', '.join(entries)}}}"
     elif isinstance(value, list):
         text = f"[{', '.join(as_yaml(inner) for inner in value)}]"
     elif isinstance(value, float):

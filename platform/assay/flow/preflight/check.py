@@ -103,9 +103,9 @@ def _suite_conflicts(spec: Spec, seen: Examined, root: Path) -> Iterator[Problem
 
 def _missing_here(spec: Spec, seen: Examined, places: Places) -> Iterator[Problem]:
     """Libraries, keys and addresses that the run would ask for on its way."""
-    asks_hub = spec.model.kind == "hf" or any(
-        one.startswith("hf:") for data in spec.all_data for one in data.patterns
-    )
+    asks_hub = spec.model.kind == "hf"
+    for data in spec.all_data:
+        asks_hub = asks_hub or any(one.startswith("hf:") for one in data.patterns)
     if asks_hub and (fault := endpoint_fault()):
         yield Problem(ENDPOINT, 0, 0, "", "environment", fault)
     for data in spec.all_data:

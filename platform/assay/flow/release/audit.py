@@ -59,9 +59,13 @@ def served_at(ledger: Ledger, moment: float) -> dict[str, Any] | None:
     """Who had the traffic then, by whom, and on whose word; None for nobody. Events and changes of
     traffic have the same order, so the n-th of the one is the n-th of the other."""
     events, changes = ledger.verify(), ledger.traffic()
-    adopted = sum(len(event.content["traffic"]) for event in events if event.kind == "adopted")
-    moved = [event for event in events if event.kind == "traffic"]
-    until = adopted + sum(event.at <= moment for event in moved)
+    until = 0
+    for event in events:
+        if event.kind == "adopted":
+            # What an older version has moved has no times here: all of it was before.
+            until += len(event.content["traffic"])
+        elif event.kind == "traffic" and event.at <= moment:
+            until += 1
     champion = changes[until - 1].champion if until else None
     if champion is None:
         return None

@@ -26,6 +26,10 @@ from assay.spec.spec import Spec
 from assay.stages import gate
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
+from assay.store.rows import RecordRow
+
+KNOWN_BY = ("gate", "compress", "deploy")
+"""The stages whose records tell of an evaluated run."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +88,12 @@ def evaluated(run: str, ledger: Ledger) -> Evaluated:
     when the name is empty. Raises `NotApproved` when the gate has not spoken yet."""
     rows = [ledger.find_run(run)] if run else [ledger.find_run(run), *ledger.runs()]
     for row in rows:
-        keys = {
-            stage.stage: stage.key
-            for stage in ledger.stages(row.id)
-            if stage.state in ("done", "cached")
-        }
-        verdict, model, deployment = (
-            ledger.record(keys[stage]) if stage in keys else None
-            for stage in ("gate", "compress", "deploy")
-        )
+        found: dict[str, RecordRow | None] = {}
+        for stage in ledger.stages(row.id):
+            if stage.stage in KNOWN_BY and stage.state in ("done", "cached"):
+                found[stage.stage] = ledger.record(stage.key)
+        verdict, model = found.get("gate"), found.get("compress")
+        deployment = found.get("deploy")
         if verdict and model:
             return Evaluated(
                 row.id,
@@ -213,11 +214,11 @@ def _check_deployed(
     assert running is not None
     said = ray_serve.artifacts_said(running.url)
     if said != [model.artifact.digest]:
+        names = ", ".join(one[:12] for one in said) or "none"
         raise IntegrityError(
-            f"what answers in slot {running.slot} says that it is of artifact "
-            f"{', '.join(one[:12] for one in said) or 'none'}, and the gateway lets "
-            f"{model.artifact.digest[:12]} through: it was deployed by an older version, or by "
-            "something else; run `assay run SPEC` again"
+            f"what answers in slot {running.slot} says that it is of artifact {names}, and the "
+            f"gateway lets {model.artifact.digest[:12]} through: it was deployed by an older "
+            "version, or by something else; run `assay run SPEC` again"
         )
     return running
 

@@ -82,7 +82,8 @@ def examine(settings: Settings, *, reads_all: bool = True) -> Iterator[Checked]:
 def _checked(name: str, said: str, check: Callable[[], Found]) -> Checked:
     faults = []
     try:
-        faults += [Fault(name, what, remedy) for what, remedy in check()]
+        for what, remedy in check():
+            faults.append(Fault(name, what, remedy))
     except (AssayError, ValueError, OSError) as error:  # a row that was mangled cannot be read
         faults.append(Fault(name, str(error).splitlines()[0], RESTORE))
     return Checked(name, said, tuple(faults))

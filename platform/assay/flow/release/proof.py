@@ -70,7 +70,10 @@ def _read(champion: Champion, settings: Settings, ledger: Ledger) -> Proof:
     receipts = receipt_store(settings)
     keys = place_keys(settings).public_files()
     files = sorted((receipts.folder / champion.run).glob("*.json"))
-    statements = {one.digest: one for one in (open_receipt(file, keys) for file in files)}
+    statements = {}
+    for file in files:
+        statement = open_receipt(file, keys)
+        statements[statement.digest] = statement
     release = check_release(list(statements.values()))
     intent = ReleaseIntent.model_validate(release.predicate["intent"])
     if intent.candidate != champion:

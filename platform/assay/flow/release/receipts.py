@@ -42,13 +42,12 @@ def write_receipts(
             "started_by": sorted(ledger.starters(run)),
         },
     )
-    words = [
-        Statement(
-            kind="approval", run=run, artifact=artifact, predicate=word.model_dump(mode="json")
-        )
-        for word in ledger.approvals(run)
-        if word.artifact_digest == artifact and word.scorecard_digest == it.scorecard_digest
-    ]
+    words = []
+    for word in ledger.approvals(run):
+        # Words on an earlier scorecard are history, and prove nothing of this one.
+        if word.artifact_digest == artifact and word.scorecard_digest == it.scorecard_digest:
+            said = word.model_dump(mode="json")
+            words.append(Statement(kind="approval", run=run, artifact=artifact, predicate=said))
     candidate = release.intent.candidate
     restored = ledger.restorations.newest(run, candidate.since)
     deployment = deployment_statement(
@@ -131,10 +130,9 @@ def verify_folder(
     release = check_release([open_receipt(file, public_keys) for file in files])
     if model is not None:
         digests = digest_files(model, list(plain_files(model)))
-        manifest = {
-            name: {"sha256": sha256, "size": identity[2]}
-            for name, (sha256, identity) in digests.items()
-        }
+        manifest = {}
+        for name, (sha256, identity) in digests.items():
+            manifest[name] = {"sha256": sha256, "size": identity[2]}
         found = digest_of({"kind": "model", "files": manifest})
         if found != release.artifact:
             raise IntegrityError(

@@ -48,7 +48,7 @@ class Case:
 
     def results(self, task: str) -> list[TaskResult]:
         """What the candidate did on a task: one result, unless something went wrong."""
-        return [result for result in self.candidate.tasks if result.task == task]
+        return self.candidate.results_of(task)
 
     def samples(self, task: str) -> list[Sample]:
         """What the candidate was asked of a task, each sample once."""
@@ -230,10 +230,9 @@ def distinct(result: TaskResult) -> list[Sample]:
 
 def _cut(evaluation: Evaluation, task: str, ids: set[str]) -> Evaluation:
     tasks = []
-    for result in evaluation.tasks:
-        if result.task == task:
-            items = tuple(item for item in result.items if item.id in ids)
-            tasks.append(result.model_copy(update={"items": items, "unasked": ()}))
+    for result in evaluation.results_of(task):
+        items = tuple(item for item in result.items if item.id in ids)
+        tasks.append(result.model_copy(update={"items": items, "unasked": ()}))
     return evaluation.model_copy(update={"tasks": tuple(tasks)})
 
 
@@ -254,7 +253,7 @@ def _paired(claim: Claim, ours: Scored, reference: Reference) -> Pair:
 
 
 def _result(evaluation: Evaluation, task: str, whose: str) -> TaskResult:
-    results = [result for result in evaluation.tasks if result.task == task]
+    results = evaluation.results_of(task)
     if not results:
         raise NoEvidence(f"task {task} was not evaluated on {whose}")
     if len(results) > 1:

@@ -62,16 +62,16 @@ def selftest_suite(
         stored.append(_Stored.of(suite, name, limits[0], candidate, base))
 
     def decide(corrupted: float, rng: "Generator") -> Outcome:
-        sides: list[tuple[TaskResult, TaskResult]] = []
+        firsts, seconds = [], []
         for task in stored:
             worst: Scores = {}
             for limit in suite.limits[task.name]:
                 worst |= task.extreme(limit, worst=True)
-            sides.append(task.draw(rng, shift=corrupted, towards=worst))
-        ours = _evaluation(candidate, [first for first, _ in sides])
-        other = None
-        if base:
-            other = _evaluation(base, [second for _, second in sides])
+            first, second = task.draw(rng, shift=corrupted, towards=worst)
+            firsts.append(first)
+            seconds.append(second)
+        ours = _evaluation(candidate, firsts)
+        other = _evaluation(base, seconds) if base else None
         confidence = corrected_confidence(suite)
         return overall(evaluate_limits(suite, ours, other, other, confidence=confidence))
 
@@ -130,8 +130,8 @@ class _Stored:
         candidate: Evaluation,
         base: Evaluation | None,
     ) -> "_Stored":
-        result = next(result for result in candidate.tasks if result.task == task)
-        ours = {item.id: item for item in result.items if item.error is None}
+        result = candidate.results_of(task)[0]
+        ours = {item.id: item for item in result.answered}
         theirs = ours
         if base:
             theirs = _answered(base, task)
@@ -277,9 +277,8 @@ def _selftest_limit(stored: _Stored, draws: int, seed: tuple[int, int]) -> Limit
 def _answered(evaluation: Evaluation, task: str) -> dict[str, Sample]:
     """The samples of a task that have an answer, by their ids."""
     answered: dict[str, Sample] = {}
-    for result in evaluation.tasks:
-        if result.task == task:
-            answered |= {item.id: item for item in result.items if item.error is None}
+    for result in evaluation.results_of(task):
+        answered |= {item.id: item for item in result.answered}
     return answered
 
 

@@ -47,10 +47,16 @@ def check_approval(
         raise NotApproved(
             f"run {run} cannot be promoted: the gate's verdict is {scorecard.outcome}, not PASS"
         )
-    dated_ahead = [word for word in approvals if word.run == run and _is_dated_ahead(word)]
-    words = [word for word in approvals if word.run == run and word not in dated_ahead]
-    faults = {word.reviewer: "it was dated ahead of the ledger's clock" for word in dated_ahead}
-    reviewers = {folded_name(name) for name in approval_spec.reviewers}
+    words = []
+    faults = {}
+    for word in approvals:
+        if word.run != run:
+            continue
+        if _is_dated_ahead(word):
+            faults[word.reviewer] = "it was dated ahead of the ledger's clock"
+        else:
+            words.append(word)
+    reviewers = set(map(folded_name, approval_spec.reviewers))
     valid: dict[str, str] = {}
     for word in _last_words(words, scorecard.artifact_digest, verdict.scorecard_digest):
         if word.decision == "reject" and folded_name(word.reviewer) in reviewers:
@@ -225,13 +231,10 @@ def _reviewer_fault(
     decision: Literal["approve", "reject"],
 ) -> str:
     person = folded_name(reviewer)
-    if person not in {folded_name(name) for name in approval_spec.reviewers}:
+    if person not in map(folded_name, approval_spec.reviewers):
         return f"the spec's reviewers are {_listed(approval_spec.reviewers)}"
-    if (
-        decision == "approve"
-        and person in {folded_name(name) for name in starters}
-        and not approval_spec.allow_self_approval
-    ):
+    has_started = person in map(folded_name, starters)
+    if decision == "approve" and has_started and not approval_spec.allow_self_approval:
         return "they started this run, and the spec does not allow self-approval"
     return ""
 

@@ -15,9 +15,11 @@ def accepted_deployment(
     epoch; None where that is not known, or none may."""
     if restoration is not None:
         return restoration.deployed_at if restoration.state == "done" else None
-    intents = [one.intent for one in releases if one.state == "done"]
-    times = [intent.deployed_at for intent in intents if intent.candidate == champion]
-    return times[-1] if times else None
+    deployed_at = None
+    for release in releases:
+        if release.state == "done" and release.intent.candidate == champion:
+            deployed_at = release.intent.deployed_at
+    return deployed_at
 
 
 def check_engine(receipt: EngineIdentity, settings: EngineSpec, build: Sequence[str]) -> None:

@@ -55,7 +55,6 @@ def exploit(losses: Sequence[float | None], *, factor: int, draws: random.Random
     order = [trial for _, trial in sorted(ranked)]
     num = max(1, len(losses) // factor)
     best, worst = order[:num], failed + order[num:][-num:]
-    # In the order of the trials, so that each draws the same whatever the losses are.
     if best:
         return {trial: draws.choice(best) for trial in sorted(worst)}
     return {}

@@ -23,10 +23,14 @@ def calibration_bounds(
     655-667), which makes the upper bound the safer one; for the lower bound that bias is taken off,
     bin by bin. Raises ValueError when the lengths differ.
     """
-    gaps = [sure - right for sure, right in zip(confidences, rights, strict=True)]
+    gaps: list[float] = []
+    where: list[int] = []
     bins: dict[int, list[float]] = {}
-    where = [min(int(sure * NUM_BINS), NUM_BINS - 1) for sure in confidences]
-    for place, gap in zip(where, gaps, strict=True):
+    for sure, right in zip(confidences, rights, strict=True):
+        # A confidence of 1 belongs to the last bin, not to one behind it.
+        place, gap = min(int(sure * NUM_BINS), NUM_BINS - 1), sure - right
+        gaps.append(gap)
+        where.append(place)
         bins.setdefault(place, []).append(gap)
     signs = {place: 1.0 if sum(found) >= 0 else -1.0 for place, found in bins.items()}
     signed = [signs[place] * gap for place, gap in zip(where, gaps, strict=True)]

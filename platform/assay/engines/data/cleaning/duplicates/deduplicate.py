@@ -133,7 +133,7 @@ def _verified(
     targets = [folder / f"verified-{number:06d}.jsonl" for number in range(len(starts))]
 
     def missing() -> Iterator[tuple[Any, ...]]:
-        # One by one: all pairs at once are as much memory as the file of pairs.
+        # One by one: each call carries its pairs.
         for start, target in zip(starts, targets, strict=True):
             if not target.exists():
                 yield job, pairs[start : start + PAIRS_AT_ONCE], target
