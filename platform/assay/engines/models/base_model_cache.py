@@ -50,9 +50,9 @@ def _without_adapters(trained: Any) -> Any:
     if not isinstance(trained, PeftModel):
         return None
     configs = trained.peft_config.values()
-    plain = all(
-        isinstance(config, LoraConfig) and config.init_lora_weights is True for config in configs
-    )
+    plain = True
+    for config in configs:
+        plain = plain and isinstance(config, LoraConfig) and config.init_lora_weights is True
     sharded = any(hasattr(parameter, "ds_id") for parameter in trained.parameters())
     if plain and not sharded:
         return trained.unload()

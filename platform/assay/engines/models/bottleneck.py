@@ -112,9 +112,10 @@ def merge(model: Any) -> Any:
     import torch
 
     hosts = [sublayer_of(layer, "mlp") for layer in layers_of(model)]
-    parallel = _types()[True]
-    added = [module for module in model.modules() if isinstance(module, _types())]
-    if not added or not all(isinstance(module, parallel) for module in added):
+    after, parallel = _types()
+    modules = list(model.modules())
+    added = [module for module in modules if isinstance(module, parallel)]
+    if not added or any(isinstance(module, after) for module in modules):
         raise UsageError(
             "bottleneck adapters after a part of a layer cannot be added to its weights"
         )

@@ -164,8 +164,11 @@ def name_labels(folder: Path, labels: Sequence[str]) -> None:
     outputs."""
     file = folder / "config.json"
     config = json.loads(file.read_text())
-    config["id2label"] = {str(number): label for number, label in enumerate(labels)}
-    config["label2id"] = {label: number for number, label in enumerate(labels)}
+    config["id2label"], config["label2id"] = {}, {}
+    for number, label in enumerate(labels):
+        # JSON's keys are text; transformers makes them numbers again.
+        config["id2label"][str(number)] = label
+        config["label2id"][label] = number
     file.write_text(json.dumps(config, indent=2) + "\n")
 
 

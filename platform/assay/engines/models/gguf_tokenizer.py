@@ -27,11 +27,11 @@ def correct(folder: Path, file: Path) -> None:
     import gguf
 
     fields = gguf.GGUFReader(file).fields
-    facts = {
-        name.removeprefix("tokenizer.ggml."): field.contents()
-        for name, field in fields.items()
-        if name.startswith("tokenizer.ggml.") and len(field.data) == 1  # lists are long, and right
-    }
+    facts = {}
+    for name, field in fields.items():
+        # Lists are long, and right.
+        if name.startswith("tokenizer.ggml.") and len(field.data) == 1:
+            facts[name.removeprefix("tokenizer.ggml.")] = field.contents()
     if facts.get("model") != BYTE_LEVEL:
         return
     _edit(folder / "tokenizer.json", _as_byte_level)

@@ -285,9 +285,9 @@ def _without_other_senses(model: Any) -> Any:
     part, head = _text_part(model), model.get_output_embeddings()
     if part is not None:
         # By identity: a tied head is the embedding table itself.
-        trained = {id(weight) for weight in part[1].parameters()}
+        trained = set(map(id, part[1].parameters()))
         if head is not None:
-            trained |= {id(weight) for weight in head.parameters()}
+            trained |= set(map(id, head.parameters()))
         for weight in model.parameters():
             weight.requires_grad_(id(weight) in trained)
     return model

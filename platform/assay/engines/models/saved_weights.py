@@ -30,8 +30,12 @@ def check_saved(folder: Path, model: Any, *, doubled_ranks: bool = False) -> Non
     for name in wanted:
         if not any(one in found for one in alike.get(name, [name])):
             missing.append(name)
-    wrong = [name for name in found if name in wanted and found[name] != wanted[name]]
-    unknown = [name for name in found if name not in wanted]
+    wrong, unknown = [], []
+    for name, shape in found.items():
+        if name not in wanted:
+            unknown.append(name)
+        elif shape != wanted[name]:
+            wrong.append(name)
     for what, those in (
         ("are missing", missing),
         ("have another shape", wrong),

@@ -22,7 +22,7 @@ def add_noise(source: Path, target: Path, noise: float, seed: int) -> None:
         raise UsageError(f"{source} holds no weights in safetensors form")
     generator = torch.Generator().manual_seed(seed)
     target.mkdir(parents=True, exist_ok=True)
-    for file in sorted(path for path in source.iterdir() if path.is_file()):
+    for file in sorted(filter(Path.is_file, source.iterdir())):
         if file.suffix != ".safetensors":
             shutil.copy2(file, target / file.name)
             continue

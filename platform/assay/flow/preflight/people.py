@@ -13,9 +13,12 @@ def check_people(
 ) -> Iterator[Problem]:
     """Runs that would pass their gate, and that nobody could approve. `user` would start the run;
     None when that is not known."""
-    reviewers = {folded_name(name) for name in approval.reviewers}
+    reviewers = set(map(folded_name, approval.reviewers))
     at = ("approval", "reviewers")
-    soft = sorted({name for file in suites for name in soft_limits(file)})
+    names: set[str] = set()
+    for file in suites:
+        names.update(soft_limits(file))
+    soft = sorted(names)
     needed = max(approval.required, approval.required_on_soft_miss)
     if soft and len(reviewers) < needed:
         message = (
@@ -53,7 +56,9 @@ def soft_limits(file: SuiteFile) -> Iterator[str]:
     """The suite's soft limits by their names."""
     suite = file.suite
     for task, limits in suite.limits.items():
-        yield from (f"{task} {limit.metric}" for limit in limits if limit.level == "soft")
+        for limit in limits:
+            if limit.level == "soft":
+                yield f"{task} {limit.metric}"
     if suite.service is not None and suite.service.level == "soft":
         yield "service"
     parity = suite.parity

@@ -17,10 +17,12 @@ def check_policy(
 ) -> Iterator[Problem]:
     """What the place does not allow, each where the spec says it."""
     limits: dict[str, tuple[Limit, ...]] = {}
-    judges = [file.suite.judge for file in suites if file.suite.judge is not None]
+    variables = list(variables_named(spec))
     for file in suites:
         limits |= file.suite.limits
-    variables = [*variables_named(spec), *(one.api_key_env for one in judges if one.api_key_env)]
+        judge = file.suite.judge
+        if judge is not None and judge.api_key_env:
+            variables.append(judge.api_key_env)
     faults = [*spec_faults(policy, spec, variables)]
     if len(suites) == len(spec.gate.suite):  # or a suite that cannot be read is told instead
         faults += limit_faults(policy, limits)

@@ -131,10 +131,9 @@ def _placed(problem: Problem, places: Places, task: str) -> Problem:
         return problem
     names = [Path(word.strip("`'\",:;")).name for word in problem.message.split()]
     text = path.read_text(encoding="utf-8", errors="replace")
-    about = next((name for name in names if len(name) > 3 and name in text), "")
-    about = about or next(
-        (stem for name in names if len(stem := Path(name).stem) > 3 and stem in text), ""
-    )
+    stems = [Path(name).stem for name in names]
+    # Whole names first. A short word of the message may stand anywhere in the file by chance.
+    about = next((name for name in [*names, *stems] if len(name) > 3 and name in text), "")
     if about:
         return in_task(path, about, problem.code, problem.message, problem.hint)
     message = f"{problem.file}: {problem.message}"

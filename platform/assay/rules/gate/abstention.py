@@ -46,9 +46,8 @@ _APOSTROPHES = re.compile(
     "[\u2018\u2019\u02bc\u0060\u00b4](?=\\w)|(?<=\\w)[\u2018\u2019\u02bc\u0060\u00b4]"
 )
 _EMPHASIS = re.compile("[*_#~]+")
-_LABEL = re.compile(
-    rf"\s*(?:{'|'.join(label for table in LANGUAGES for label in table.labels)}) ?:"
-)
+_LABELS = "|".join("|".join(table.labels) for table in LANGUAGES if table.labels)
+_LABEL = re.compile(rf"\s*(?:{_LABELS}) ?:")
 _PAIRS = (
     "\u201c\u201d",
     '""',

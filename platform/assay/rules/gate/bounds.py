@@ -117,8 +117,11 @@ def slices(claim: Claim, scored: Scored) -> tuple[SliceResult, ...]:
     """The same bounds for each part of the samples."""
     items = claim.case.samples(claim.task)
     found = []
-    for field, value in sorted({part for item in items for part in item.slices.items()}):
-        ids = [item.id for item in items if item.slices.get(field) == value]
+    members: dict[tuple[str, str], list[str]] = {}
+    for item in items:
+        for field, value in item.slices.items():
+            members.setdefault((field, value), []).append(item.id)
+    for (field, value), ids in sorted(members.items()):
         bounds = bounds_of(scored.part(ids), claim.confidence)
         part = SliceResult(
             field=field,

@@ -25,10 +25,10 @@ def compare(
     for task, limits in suite.limits.items():
         for limit in limits:
             metrics[(task, limit.metric)] = limit
-    return tuple(
-        _compare(suite, task, limit, first, second, confidence)
-        for (task, _), limit in metrics.items()
-    )
+    compared = []
+    for (task, _), limit in metrics.items():
+        compared.append(_compare(suite, task, limit, first, second, confidence))
+    return tuple(compared)
 
 
 def _compare(

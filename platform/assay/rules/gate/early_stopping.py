@@ -33,22 +33,23 @@ def can_stop(suite: SuiteSpec, task: str) -> bool:
     settled before the last item. A judge is asked at the end, Python of the task's own may give any
     score, and limits that stand for each other are decided together."""
     settings = suite.settings(task)
-    return (
-        suite.stop_early
-        and settings.cluster_by is None
-        and settings.abstention == "matcher"
-        and all(_is_zero_or_one(suite, task, limit) for limit in suite.limits[task])
-    )
+    # What is not asked can be counted with its worst and its best score where a sample stands
+    # alone and both are known.
+    if not suite.stop_early or settings.cluster_by is not None:
+        return False
+    if settings.abstention != "matcher":
+        return False
+    return all(_is_zero_or_one(suite, task, limit) for limit in suite.limits[task])
 
 
 def completed(result: TaskResult, metric: str, value: float) -> TaskResult:
     """The task as it would be if every item that was not asked had this score."""
     score = "abstained" if metric in ABSTENTION_METRICS else metric
-    rest = tuple(
-        Sample(id=name, prompt="", target="", response="", scores={score: value})
-        for name in result.unasked
-    )
-    return result.model_copy(update={"items": (*result.items, *rest), "unasked": ()})
+    items = list(result.items)
+    for name in result.unasked:
+        scores = {score: value}
+        items.append(Sample(id=name, prompt="", target="", response="", scores=scores))
+    return result.model_copy(update={"items": tuple(items), "unasked": ()})
 
 
 def _is_zero_or_one(suite: SuiteSpec, task: str, limit: Limit) -> bool:
