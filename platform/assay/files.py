@@ -104,9 +104,11 @@ def require_unchanged(folder: Path, files: dict[str, Identity]) -> None:
 def report(reports: Path, *, replica: str, artifact: str, seconds: float) -> None:
     """Writes down what a replica has loaded, where the platform looks for it. Verifying took it so
     many `seconds`."""
-    packages = sorted(
-        f"{found.name}-{found.version}" for found in distributions() if found.name.startswith(TOLD)
-    )
+    packages = []
+    for found in distributions():
+        if found.name.startswith(TOLD):
+            packages.append(f"{found.name}-{found.version}")
+    packages.sort()
     content = {
         "replica": replica,
         "artifact": artifact,

@@ -151,10 +151,8 @@ def _open(schema: Any) -> Any:
 def exit_codes() -> str:
     """Every exit code and its meaning."""
     rows = [(str(code.value), meaning) for code, meaning in EXIT_CODE_MEANINGS.items()]
-    return _table(
-        ("code", "meaning"),
-        [*rows, (str(INTERRUPTED), "interrupted by Ctrl-C; finished stages are kept")],
-    )
+    rows.append((str(INTERRUPTED), "interrupted by Ctrl-C; finished stages are kept"))
+    return _table(("code", "meaning"), rows)
 
 
 def settings_table() -> str:
@@ -240,7 +238,10 @@ def _kind(row: dict[str, Any]) -> tuple[str, str]:
 
 def _demo_row(rows: Sequence[dict[str, Any]]) -> Sequence[str]:
     spec, precision = _kind(rows[0])
-    of = {key: [row[key] for row in rows] for key in rows[0]}
+    of: dict[str, list[Any]] = {}
+    for row in rows:
+        for key, value in row.items():
+            of.setdefault(key, []).append(value)
     verdicts = sorted(Counter(of["verdict"]).items())
     instructions = sorted({", ".join(row["instructions"]) or "none for bf16" for row in rows})
     return (

@@ -77,9 +77,12 @@ def summary(selftest: SelftestRecord | None) -> SelfTest | None:
     were stopped."""
     if selftest is None:
         return None
-    limits = selftest.limits
-    rates = [limit.on_limit.passes for limit in limits if limit.on_limit]
-    rates += [limit.equal.fails for limit in limits if limit.equal]
+    rates = []
+    for limit in selftest.limits:
+        if limit.on_limit:
+            rates.append(limit.on_limit.passes)
+        if limit.equal:
+            rates.append(limit.equal.fails)
     stopped = [point for point in selftest.planted if point.corrupted == STOPPED_AT]
     worst = max(rates, key=lambda rate: rate.share, default=None)
     return SelfTest(
@@ -325,13 +328,14 @@ def _sweep(stages: Mapping[str, JsonValue]) -> SweepLines | None:
     record = read_as(SweepRecord, stages["sweep"]) if "sweep" in stages else None
     if record is None:
         return None
-    trials = []
+    trials, num_steps = [], 0
     for index, trial in enumerate(record.trials):
         trials.append(_trial(trial, index == record.chosen))
+        num_steps += trial.num_steps
     return SweepLines(
         trials=tuple(trials),
         seconds=record.seconds,
-        num_steps=sum(trial.num_steps for trial in trials),
+        num_steps=num_steps,
         num_tokens=record.num_tokens,
     )
 

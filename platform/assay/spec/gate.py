@@ -314,5 +314,9 @@ class SuiteSpec(Block):
     @property
     def references(self) -> frozenset[Reference]:
         """What the suite's limits compare with."""
-        every = (limit.reference for limits in self.limits.values() for limit in limits)
-        return frozenset(reference for reference in every if reference is not None)
+        found: set[Reference] = set()
+        for limits in self.limits.values():
+            for limit in limits:
+                if limit.reference is not None:
+                    found.add(limit.reference)
+        return frozenset(found)

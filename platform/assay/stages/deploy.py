@@ -114,9 +114,9 @@ def wait(
         )
     chats = chat_settings(Path(model.artifact.path), serve.engine)
     loaded = ray_serve.loaded(work.settings.loaded_folder, state.replicas)
-    if not state.replicas or any(
-        loaded.get(replica) != model.artifact.digest for replica in state.replicas
-    ):
+    # Each replica must have said itself what it has loaded; one that says nothing counts as wrong.
+    are_right = [loaded.get(replica) == model.artifact.digest for replica in state.replicas]
+    if not are_right or not all(are_right):
         raise StageFailed(
             f"slot {name} answers, but not every replica says that it has loaded "
             f"{model.artifact.path}"

@@ -127,13 +127,16 @@ def run(
     seconds = time.monotonic() - started
     records = []
     for request in requests:
+        own, num_known = [], 0
+        for task in request.tasks:
+            own.append(results[task.digest])
+            num_known += num_reused[task.digest]
         evaluation = Evaluation(
             artifact_digest=deployment.artifact_digest,
             model_name=deployment.model_name,
-            tasks=tuple(results[task.digest] for task in request.tasks),
+            tasks=tuple(own),
             seconds=seconds,
         )
-        num_known = sum(num_reused[task.digest] for task in request.tasks)
         records.append(_keep(evaluation, num_known, work))
     return tuple(records)
 

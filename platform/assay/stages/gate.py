@@ -77,7 +77,7 @@ def run(
     base, champion = inputs.base, inputs.champion
     contamination, parity, service = inputs.contamination, inputs.parity, inputs.service
     candidate = evaluate(deployment)
-    task_digests = {task.name: task.digest for task in tasks}
+    task_digests = _digest_by_task(tasks)
     kept = _keep_inputs(inputs, task_digests, attempt, work)
     evidence = _evidence(candidate, base, champion, service, kept)
     record = GateRecord(
@@ -96,7 +96,7 @@ def run(
             deployed_at=deployment.deployed_at,
             replicas=deployment.replicas,
             attempt=attempt,
-            evidence={name: artifact.digest for name, artifact in evidence.items()},
+            evidence=_digests(evidence),
             contamination=contamination,
             parity=parity,
             service=service,
@@ -124,7 +124,7 @@ def verify(record: GateRecord, store: ArtifactStore) -> None:
     evidence = _evidence(
         record.candidate, record.base, record.champion, scorecard.service, record.inputs
     )
-    if scorecard.evidence != {name: artifact.digest for name, artifact in evidence.items()}:
+    if scorecard.evidence != _digests(evidence):
         raise IntegrityError(
             "the scorecard names other evidence than its record; run its spec again to evaluate it "
             "anew"
@@ -161,7 +161,15 @@ def read_service(record: ServiceRecord) -> ServiceMeasurement:
 def suite_digest(suite: SuiteSpec, tasks: Sequence[TaskFile]) -> str:
     """Over the limits, the task files and the data that they read; not over where those files
     are."""
-    return _suite_digest(suite, {task.name: task.digest for task in tasks})
+    return _suite_digest(suite, _digest_by_task(tasks))
+
+
+def _digest_by_task(tasks: Sequence[TaskFile]) -> dict[str, str]:
+    return {task.name: task.digest for task in tasks}
+
+
+def _digests(evidence: Mapping[str, Artifact]) -> dict[str, str]:
+    return {name: artifact.digest for name, artifact in evidence.items()}
 
 
 def _suite_digest(suite: SuiteSpec, task_digests: Mapping[str, str]) -> str:

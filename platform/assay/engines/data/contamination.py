@@ -115,10 +115,15 @@ class Index:
     def __post_init__(self) -> None:
         from datasketch import MinHashLSH
 
-        self.questions = [words(item.question) for item in self.items]
-        self.has_chats = any("\n" in item.question for item in self.items)
-        self.answers = [words(item.answer) for item in self.items]
-        self.shingles = [shingles_of(question) for question in self.questions]
+        self.questions, self.answers, self.shingles = [], [], []
+        self.has_chats = False
+        for item in self.items:
+            question = words(item.question)
+            self.questions.append(question)
+            self.answers.append(words(item.answer))
+            self.shingles.append(shingles_of(question))
+            # A chat's turns are put together with a line's end between them.
+            self.has_chats = self.has_chats or "\n" in item.question
         # Candidates are found a little below the wanted similarity, which is then counted exactly.
         self.near = MinHashLSH(
             threshold=max(0.1, self.wanted.similarity - 0.1), num_perm=NUM_PERMUTATIONS

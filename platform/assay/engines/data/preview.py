@@ -37,12 +37,16 @@ def preview(tokenizer_folder: Path, splits: Splits, train: TrainSpec, num: int) 
     if not look.lengths:
         raise UsageError("nothing is left to train on: every example is held out or left out")
     lengths = sorted(look.lengths)
+    sources, num_train = [], 0
+    for source, counts in look.fates.items():
+        sources.append(look.fates_of(source))
+        num_train += counts["train"]
     return Preview(
-        sources=tuple(look.fates_of(source) for source in look.fates),
+        sources=tuple(sources),
         max_length=train.max_length,
         too_long=splits.data.too_long,
         num_measured=look.num_measured,
-        num_train=sum(counts["train"] for counts in look.fates.values()),
+        num_train=num_train,
         lengths=_bins(lengths),
         median=lengths[(len(lengths) - 1) // 2],
         p95=lengths[math.ceil(0.95 * len(lengths)) - 1],
@@ -125,8 +129,11 @@ def _fitted(tokenizer: Any, row: Row, max_length: int, too_long: TooLong) -> tup
     """Tokens of the row's longest text as it is, and what of it is trained on."""
     if not row.chats:
         parts = list(pieces(tokenizer, row.text, max_length))
-        length = sum(len(part.tokens) for part in parts)
-        return length, Fitted([[part] for part in parts], [], is_cut=len(parts) > 1)
+        length, units = 0, []
+        for part in parts:
+            length += len(part.tokens)
+            units.append([part])
+        return length, Fitted(units, [], is_cut=len(parts) > 1)
     return longest_chat(tokenizer, row), fit(tokenizer, row, max_length, too_long)
 
 

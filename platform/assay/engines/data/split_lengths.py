@@ -38,12 +38,13 @@ def split_lengths(file: Path) -> DataPlan:
     if not lengths:
         raise ValueError(f"{file} holds no examples")
     mean = sum(lengths) / len(lengths)
+    squares = sum((length - mean) ** 2 for length in lengths)
     return DataPlan(
         num_examples=len(lengths),
         num_tokens=sum(lengths),
         num_loss_tokens=num_loss_tokens,
         longest=max(lengths),
-        deviation=sqrt(sum((length - mean) ** 2 for length in lengths) / len(lengths)),
+        deviation=sqrt(squares / len(lengths)),
         num_gate=None,
         exact=True,
     )

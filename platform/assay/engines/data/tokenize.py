@@ -64,8 +64,9 @@ def tokenize_rows(
         num_cut += found.is_cut
     tokens: list[int] = []
     loss_mask: list[int] = []
-    lengths = []
-    for unit, _ in units:
+    lengths, labels = [], []
+    for unit, label in units:
+        labels.append(label)
         for text in unit:
             tokens += text.tokens
             loss_mask += text.loss_mask
@@ -74,7 +75,7 @@ def tokenize_rows(
         tokens=np.array(tokens, dtype=np.int32),
         loss_mask=np.array(loss_mask, dtype=np.uint8),
         lengths=np.array(lengths, dtype=np.int64),
-        labels=np.array([label for _, label in units], dtype=np.int64),
+        labels=np.array(labels, dtype=np.int64),
         texts_per_unit=len(units[0][0]) if units else 1,
         num_too_long=num_too_long,
         num_cut=num_cut,

@@ -172,11 +172,11 @@ def _error(status: int, message: str) -> Any:
 
 def _classified(name: str, found: Sequence[Classified]) -> dict[str, Any]:
     """In the form of vLLM's `/classify`, with the probabilities by label beside."""
-    data = []
+    data, num_tokens = [], 0
     for index, one in enumerate(found):
         probabilities = {label: math.exp(value) for label, value in one.logprobs.items()}
         data.append({"index": index, "label": one.label, "probs": probabilities})
-    num_tokens = sum(one.num_tokens for one in found)
+        num_tokens += one.num_tokens
     return {
         "id": f"classify-{uuid.uuid4().hex}",
         "object": "list",

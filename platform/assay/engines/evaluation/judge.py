@@ -143,6 +143,7 @@ def _verdict(reply: Reply) -> bool | None:
     if reply.error:
         return None
     text = content_of(reply).upper()
+    # The last of the words counts: a model that thinks aloud names both before it decides.
     found = sorted((text.rfind(word), verdict) for word, verdict in WORDS.items() if word in text)
     if found:
         return found[-1][1]

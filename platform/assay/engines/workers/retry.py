@@ -198,7 +198,7 @@ def _answer(
 
 def _last_line(text: str, pattern: re.Pattern[str]) -> str:
     """The last line that matches: the end of a worker's traceback says what happened."""
-    lines = [line.strip() for line in text.splitlines() if pattern.search(line)]
+    lines = [line.strip() for line in filter(pattern.search, text.splitlines())]
     if lines:
         # It is shown on one line of a terminal.
         return lines[-1][:300]

@@ -101,6 +101,7 @@ def is_needed_no_more(run: str, settings: Settings, ledger: Ledger) -> bool:
     if verdict is None or (folder / KEEP).exists() or is_held(folder / LOCK):
         return False
     scorecard, at = verdict
+    # Of each reviewer the last word.
     words = {word.reviewer: word.decision for word in ledger.approvals(run)}
     if scorecard.outcome != "PASS" or "reject" in words.values():
         return True

@@ -228,9 +228,8 @@ class _Reader:
         if isinstance(event, yaml.ScalarEvent):
             node = _Scalar(place, self._scalar(event))
         elif isinstance(event, yaml.SequenceStartEvent):
-            node = _Sequence(
-                place, [self._node(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)]
-            )
+            items = [self._node(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)]
+            node = _Sequence(place, items)
         else:
             node = _Mapping(place, self._pairs(depth + 1))
         if event.anchor:
@@ -316,10 +315,10 @@ class _Reader:
                     built[key] = self._build(child, inner, positions)
                 return built
             case _Sequence():
-                return [
-                    self._build(child, (*location, index), positions)
-                    for index, child in enumerate(node.items)
-                ]
+                items: list[Value] = []
+                for index, child in enumerate(node.items):
+                    items.append(self._build(child, (*location, index), positions))
+                return items
             case _Scalar():
                 return node.value
         raise AssertionError(node)

@@ -33,7 +33,7 @@ def spec_faults(policy: PolicySpec, spec: Spec, variables: Sequence[str]) -> Ite
     yield from _model_faults(policy, spec)
     yield from _variable_faults(policy, variables)
     yield from _approval_faults(policy, spec.approval)
-    given = {_path(file) for file in spec.gate.suite}
+    given = set(map(_path, spec.gate.suite))
     for wanted in policy.suites:
         if _path(wanted) not in given:
             message = f"the place's policy asks for the suite {wanted}"
@@ -196,4 +196,4 @@ def _path(file: str) -> str:
 
 
 def _folded(names: Collection[str]) -> set[str]:
-    return {folded_name(name) for name in names}
+    return set(map(folded_name, names))

@@ -167,7 +167,10 @@ def _of_form(rows: Iterator[Row], forms: Sequence[str], train: Sequence[str]) ->
 
 def _read(cleaning: Cleaning) -> Iterator[Row]:
     data = cleaning.data
-    indices = {source: index for index, source in reversed(list(enumerate(data.train)))}
+    indices: dict[str, int] = {}
+    for index, source in enumerate(data.train):
+        # An entry that stands twice has its rows under its first number.
+        indices.setdefault(source, index)
     # The system's prompt is put before them when they are split.
     for row in stream_rows(data.train, data.format, None, cleaning.root, cleaning.fetched):
         at = f"{_place(row.source, row.file, cleaning)}:{row.number}"

@@ -221,6 +221,10 @@ def _of_action(counts: Counter[str], action: str) -> dict[str, int]:
 
 def _row_profile(profile: Profile, train: Sequence[str]) -> RowProfile:
     data = profile.as_data()
-    sources = {train[int(index)]: number for index, number in data["sources"].items()}
-    lengths = sorted((int(most), number) for most, number in data["lengths"].items())
-    return RowProfile(sources=sources, languages=data["languages"], lengths=dict(lengths))
+    sources, lengths = {}, {}
+    for index, number in data["sources"].items():
+        sources[train[int(index)]] = number
+    # As numbers: as text 1000 comes before 200.
+    for most in sorted(data["lengths"], key=int):
+        lengths[int(most)] = data["lengths"][most]
+    return RowProfile(sources=sources, languages=data["languages"], lengths=lengths)

@@ -34,10 +34,11 @@ def find_rows(folder: Path, wanted: str) -> list[FoundRow]:
             if _is_it(row, at, wanted):
                 examples[row, at] = json.dumps(line, ensure_ascii=False)
     both = sorted(reasons.keys() | examples.keys())
-    return [
-        FoundRow(row, at, tuple(reasons.get((row, at), ())), examples.get((row, at)))
-        for row, at in both
-    ]
+    found = []
+    for row, at in both:
+        told = tuple(reasons.get((row, at), ()))
+        found.append(FoundRow(row, at, told, examples.get((row, at))))
+    return found
 
 
 def _is_it(row: str, at: str, wanted: str) -> bool:

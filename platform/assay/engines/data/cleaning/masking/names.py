@@ -12,4 +12,5 @@ def name_spans(text: str) -> Iterator[tuple[int, int]]:
     names = english_names(text) | chinese_names(text)
     for name in sorted(names, key=lambda one: (-len(one), one)):
         whole = rf"(?<![A-Za-z]){re.escape(name)}(?![A-Za-z])"
-        yield from (match.span() for match in re.finditer(whole, text))
+        for match in re.finditer(whole, text):
+            yield match.span()

@@ -20,9 +20,10 @@ def _digits(text: str, drawn: random.Random) -> str:
     number it is, stays."""
     first = re.search(r"\d", text)
     keeps = first.start() if first else -1
-    return "".join(
-        char if place == keeps else _other(char, drawn) for place, char in enumerate(text)
-    )
+    other = ""
+    for place, char in enumerate(text):
+        other += char if place == keeps else _other(char, drawn)
+    return other
 
 
 def _other(char: str, drawn: random.Random) -> str:

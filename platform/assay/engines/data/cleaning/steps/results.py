@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from assay.engines.data.reading.examples import Example
+from assay.engines.data.reading.examples import Example, Message
 
 
 class Result(NamedTuple):
@@ -32,8 +32,10 @@ def left_out(rule: str, why: str) -> Result:
 
 def map_texts(example: Example, change: Callable[[str], str]) -> Example:
     """The example with every text changed, the system's too; labels stay."""
-    return example._replace(
-        messages=tuple(turn._replace(content=change(turn.content)) for turn in example.messages),
-        rejected=tuple(turn._replace(content=change(turn.content)) for turn in example.rejected),
-        text=change(example.text) if example.text else "",
-    )
+
+    def changed(chat: tuple[Message, ...]) -> tuple[Message, ...]:
+        return tuple(turn._replace(content=change(turn.content)) for turn in chat)
+
+    text = change(example.text) if example.text else ""
+    messages, rejected = changed(example.messages), changed(example.rejected)
+    return example._replace(messages=messages, rejected=rejected, text=text)
