@@ -125,6 +125,7 @@ class _Check:
             template = None
         else:
             template = _known_template(spec.model, self.root)
+        # What Gemma's template raises, and those made after it.
         if template is None or "system role not supported" not in template.lower():
             return []
         message = "the model's chat template takes no system prompt"
@@ -215,9 +216,9 @@ class _Check:
                 break
             if is_remote(pattern) or matching_files(pattern, self.root):
                 continue
-            if ".".join(map(str, location)) != "data.train" and re.match(
-                r"\d[\d.]*\s*\D{0,8}$", pattern
-            ):
+            # `5 percent` under a split is a share that was written otherwise, and no file.
+            is_like_a_share = re.match(r"\d[\d.]*\s*\D{0,8}$", pattern)
+            if location != ("data", "train") and is_like_a_share:
                 message, hint = f"no file matches {pattern!r}", "a share is written 5% or 0.05"
             else:
                 message, hint = f"no file matches {pattern!r}", self._from_root()
@@ -324,6 +325,7 @@ def _package_fault(name: str) -> tuple[str, str] | None:
     if not folders:
         return f"the package {package} is not installed", f"pip install {package}"
     found = next((folder / inside for folder in folders if os.path.exists(folder / inside)), None)
+    # A package is what was installed and locked; what lies above it is anything.
     if found is None or ".." in Path(inside).parts:
         there = []
         for folder in folders:

@@ -140,7 +140,8 @@ def _without_echoes(cls: type[Block], findings: list[_Finding]) -> list[_Finding
 def _misplaced_truths(cls: type[Block], value: Value, location: Location) -> Iterator[Location]:
     """Where `true` or `false` stands for something else; pydantic would read them as 1 and 0."""
     if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in pairs:
             yield from _misplaced_truths(cls, inner, (*location, key))
     elif isinstance(value, bool):
         annotation = annotation_at(cls, location)

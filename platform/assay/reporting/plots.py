@@ -224,8 +224,11 @@ def _short(name: str) -> str:
 def _apart(heights: dict[str, float], bottom: float) -> dict[str, float]:
     """The same, moved so that no two names lie on each other."""
     names, step = sorted(heights, key=lambda name: heights[name]), 10.0
+    # So many names that they would not fit one above the other lie closer.
     step = min(step, bottom / max(1, len(names)))
     found: dict[str, float] = {}
+    # From below upwards first, so that none lies under the axis; then what went above the top
+    # comes down again.
     y = bottom + step
     for name in reversed(names):
         y = min(heights[name], y - step)

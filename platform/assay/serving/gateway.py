@@ -32,8 +32,10 @@ from assay.settings import KEYS, Settings
 
 START_WAIT_S = 10.0
 STOP_WAIT_S = 10.0
-LOCK_WAIT_S = 25.0  # longer than one change takes
-CHANGE_WAIT_S = 10.0  # longer than the supervisor's longest pause between two HAProxies
+# Longer than one change takes.
+LOCK_WAIT_S = 25.0
+# Longer than the supervisor's longest pause between two HAProxies.
+CHANGE_WAIT_S = 10.0
 
 _POLL_S = 0.05
 _LABEL = re.compile(r"[A-Za-z0-9._@-]{1,64}")
@@ -74,10 +76,9 @@ def start(settings: Settings) -> None:
         lambda: _answers(settings) or (_has_ended(pid) and not is_running(settings)), START_WAIT_S
     )
     if not _answers(settings):
+        # One that is slow to come up holds no lock yet, so `stop` would not see it.
         with suppress(ProcessLookupError):
-            os.kill(
-                pid, signal.SIGTERM
-            )  # one that is slow to come up holds no lock yet, so `stop` would not see it
+            os.kill(pid, signal.SIGTERM)
         stop(settings)
         raise PlaceError(f"the gateway did not start on {address}; {_last_words(settings)}")
 
@@ -214,6 +215,7 @@ def create_key(settings: Settings, label: str) -> str:
     key = "assay-" + secrets.token_urlsafe(32)
     digest = hashlib.sha256(key.encode()).hexdigest()
     with _changing(settings):
+        # Kept before it is told: a HAProxy that dies in between comes up with the key.
         with supervisor.keys_map(settings).open("a") as file:
             file.write(f"{digest} {label}\n")
             file.flush()
@@ -308,6 +310,7 @@ def _spawn(settings: Settings) -> int:
 
 def _answers(settings: Settings) -> bool:
     """Whether this place's HAProxy runs and the port is its own."""
+    # Another program may have the port, and answer there: only the gateway tells of its traffic.
     try:
         admin.live_weights(settings)
         connection = http.client.HTTPConnection(
@@ -352,6 +355,7 @@ def _slot_counters(front: Mapping[str, str], hop: Mapping[str, str]) -> SlotCoun
 @contextmanager
 def _changing(settings: Settings) -> Iterator[None]:
     """One change at a time, so that what is kept and what is in effect stay the same."""
+    # The file stays: if it were removed, two processes could hold locks on two files of one name.
     with (supervisor.folder(settings) / "change.lock").open("a") as lock:
         if not _eventually(lambda: _locked(lock.fileno()), LOCK_WAIT_S):
             raise PlaceError(

@@ -39,9 +39,8 @@ LONGEST_DELAY_S = 5.0
 STEADY_S = 10.0  # a HAProxy that lived this long was well; the next delay is the first again
 END_WAIT_S = 5.0
 
-_LONGEST_SOCKET_DIR = (
-    80  # bytes; HAProxy binds under a longer, temporary name, and the kernel takes 107
-)
+# Bytes; HAProxy binds under a longer, temporary name, and the kernel takes 107.
+_LONGEST_SOCKET_DIR = 80
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
@@ -92,6 +91,8 @@ def prepare(settings: Settings) -> None:
         raise PlaceError(
             f"{error.filename}: {error.strerror}; the gateway keeps its files there"
         ) from error
+    # Temporary folders are everybody's: another user could have put a folder or a link there, and
+    # would then own the sockets that traffic goes through.
     if status.st_uid != os.getuid() or status.st_mode & 0o170077 != 0o040000:
         raise PlaceError(f"{sockets}: not a folder that is yours alone; remove it or set TMPDIR")
 
@@ -111,9 +112,8 @@ def running_pid(settings: Settings) -> int | None:
                 text = file.read().strip()
         if text and _is_supervisor(int(text)):
             return int(text)
-        time.sleep(
-            0.05
-        )  # the owner is just writing its number, or has ended and the lock goes with it
+        # The owner is just writing its number, or has ended and the lock goes with it.
+        time.sleep(0.05)
     raise PlaceError(f"{pid_file(settings)}: locked, but names no process")
 
 
@@ -173,10 +173,12 @@ def keep_writer(settings: Settings, writer: int) -> None:
 
 def keep_text(path: Path, text: str) -> None:
     """Write a file wholly or not at all."""
+    # A draft of its own: two processes must not write into one.
     draft = path.with_suffix(f".{os.getpid()}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
         file.flush()
+        # Before it takes the other's place: after a power cut its name could stand for no bytes.
         os.fsync(file.fileno())
     draft.replace(path)
 

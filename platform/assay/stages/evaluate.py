@@ -117,6 +117,7 @@ def run(
             else:
                 results[task.digest] = known
                 num_reused[task.digest] = len(known.items)
+    # By their digest: a task that stands in several suites is asked once.
     for together in _unlike(list(left.values())):
         answered = _ask(asked, requests, together, cache, work)
         for task, result in zip(together, answered.tasks, strict=True):

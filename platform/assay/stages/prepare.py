@@ -99,6 +99,7 @@ def run(inputs: Inputs, work: Work) -> DatasetRecord:
     writers = {name: SplitWriter(folder / f"{name}.safetensors") for name in names}
     gate, as_prompts = GateTask(folder / "heldout"), train.objective.grpo is not None
     prompts = {name: folder / f"{name}.jsonl" for name in names if as_prompts}
+    # Also where no row is left: training reads the file.
     for file in prompts.values():
         file.touch()
     tokenizer = Path(model.artifact.path)
@@ -187,6 +188,7 @@ def _blocks(
     """Rows to tokenize, with their split's name. What is sealed goes to the gate's task, by way of
     the tokenizer where it was drawn from the data and may be too long."""
     for split, example in examples:
+        # A file of the user's own is asked as it is; what was drawn must fit like the rest.
         if split == "gate" and seals_what_fits:
             for rows in gate.waiting_rows(example):
                 yield split, rows
@@ -308,6 +310,7 @@ class GateTask:
             "doc_to_text": "{{question}}",
             "doc_to_target": "{{answer}}",
             "generation_kwargs": {
+                # Nothing but the end of its turn stops the model: an answer may have any text.
                 "until": [],
                 "max_gen_toks": _room_for(self._longest_bytes),
                 "do_sample": False,

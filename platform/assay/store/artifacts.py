@@ -37,12 +37,16 @@ class ArtifactStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             manifest = _manifest(folder, kind)
             digest = digest_of(manifest.model_dump())
+            # On the disk before it has its name: after a power cut a name could stand for no bytes.
             _flush(folder)
             target = self.folder / digest
+            # What is there and whole stays, for somebody may be reading it; what is damaged makes
+            # room for the same bytes.
             if target.exists():
                 shutil.rmtree(folder if _matches(target, manifest) else target)
             if not target.exists():
                 os.replace(folder, target)
+            # Last: a folder without a manifest is no artifact.
             _write_atomically(self._manifest_path(digest), canonical_json(manifest.model_dump()))
             self._remember_stats(digest)
             if self.remote is not None:

@@ -74,6 +74,7 @@ class Audit:
             .order_by(_audit.c.sequence.desc())
             .limit(1)
         ).first()
+        # The digest of the event before is in each: none can be changed or left out unnoticed.
         facts: dict[str, Any] = {
             "sequence": last.sequence + 1 if last else 1,
             "at": self._database.now(connection),
@@ -83,6 +84,7 @@ class Audit:
             "actor": actor.model_dump(),
             "previous": last.digest if last else "",
         }
+        # The seal is a part of what the digest is made of, and signs all but itself.
         if self.keys is not None and kind in SEALED_KINDS:
             seal = self.keys.signature(canonical_json(facts).encode())
             facts["content"] = {**content, SEAL: seal.model_dump()}
@@ -177,6 +179,7 @@ def check_seals(events: Sequence[AuditEvent], keys: PlaceKeys) -> None:
     is_sealed = False
     for event in events:
         seal = event.content.get(SEAL)
+        # After the first seal there must be one each time: leaving it out would be the attack.
         if event.kind not in SEALED_KINDS or not (seal or is_sealed):
             continue
         is_sealed = True

@@ -47,6 +47,7 @@ class Database:
         """Makes the tables that are not there yet."""
         with self.reading() as connection:
             there = set(sql.inspect(connection).get_table_names())
+        # Looked for first: to make what is there already would take the writers' lock each time.
         if set(tables.tables) - there:
             with self.writing() as connection:
                 tables.create_all(connection)
@@ -125,10 +126,8 @@ class Database:
     def _advisory(self, name: str, taken: AssayError, *, shared: bool = False) -> Iterator[None]:
         number = _lock_number(name)
         suffix = "_shared" if shared else ""  # two that only look do not see each other
-        take, let_go = (
-            getattr(sql.func, f"{verb}{suffix}")
-            for verb in ("pg_try_advisory_lock", "pg_advisory_unlock")
-        )
+        take = getattr(sql.func, f"pg_try_advisory_lock{suffix}")
+        let_go = getattr(sql.func, f"pg_advisory_unlock{suffix}")
         with self._told():
             connection = self._engine.connect()
         try:
@@ -158,9 +157,8 @@ class Database:
 
     def _file(self) -> Path | None:
         name = self._url.database if self._is_sqlite else None
-        if (
-            not name or name == ":memory:" or name.startswith("file:")
-        ):  # SQLite's own URIs say what may be made
+        # SQLite's own URIs say what may be made.
+        if not name or name == ":memory:" or name.startswith("file:"):
             return None
         return Path(name)
 

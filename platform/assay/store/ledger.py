@@ -225,6 +225,7 @@ class Ledger:
         says."""
         actor = self.actor or this_process(approval.reviewer)
         with self._database.writing() as connection:
+            # The ledger's clock: this machine's may be set to whatever its user likes.
             now = self._database.now(connection)
             if approval.given_at > now + CLOCK_SKEW_S:
                 raise NotApproved(
@@ -260,6 +261,7 @@ class Ledger:
         is: the highest of its numbers, each counted from 1; None, and counts nothing, when that
         would be more than the budget."""
         numbers = [0]
+        # In one transaction: of two candidates at once only one can be the last of the budget.
         with self._database.writing() as connection:
             for split in splits:
                 own = sql.select(tables.attempts.c.id).where(
@@ -273,6 +275,7 @@ class Ledger:
                 )
                 numbers.append(int(connection.execute(before).scalar_one()))
             if budget is not None and max(numbers) > budget:
+                # The splits that had room must not count one that was not evaluated.
                 connection.rollback()
                 return None
         return max(numbers)

@@ -57,6 +57,7 @@ class PlaceKeys:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(secret)
             self.public_file(key).write_bytes(_public_pem(private.public_key()))
+            # Named last, when both of its files are whole.
             draft = self.folder / f"current.{os.getpid()}"
             draft.write_text(key)
             draft.replace(self.folder / "current")
@@ -107,6 +108,7 @@ class PlaceKeys:
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
         file = self.public_file(signature.keyid)
+        # The id is whatever the signature says: a path in it must not lead to another key.
         if file not in self.public_files():
             return False
         public = load_pem_public_key(file.read_bytes())
@@ -157,9 +159,9 @@ def open_envelope(text: str, public_keys: Iterable[Path], file: str) -> Statemen
     try:
         envelope = Envelope.model_validate_json(text)
         signed, payload = envelope.signed_bytes(), base64.b64decode(envelope.payload, validate=True)
-        signatures = {
-            one.keyid: base64.b64decode(one.sig, validate=True) for one in envelope.signatures
-        }
+        signatures = {}
+        for one in envelope.signatures:
+            signatures[one.keyid] = base64.b64decode(one.sig, validate=True)
     except ValueError as error:
         raise IntegrityError(f"{file} is no receipt: {str(error).splitlines()[0]}") from error
     if envelope.payloadType != PAYLOAD_TYPE:
@@ -167,6 +169,7 @@ def open_envelope(text: str, public_keys: Iterable[Path], file: str) -> Statemen
     for key_file in public_keys:
         public = load_pem_public_key(key_file.read_bytes())
         assert isinstance(public, Ed25519PublicKey)
+        # By what it is made of, not by the name of its file.
         key = hashlib.sha256(public.public_bytes_raw()).hexdigest()
         if key not in signatures:
             continue

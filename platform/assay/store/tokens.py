@@ -104,12 +104,14 @@ def read_token(file: Path) -> str:
     """The token in a file; empty where there is none. Raises `PlaceError` for a file that others
     could have read or written."""
     try:
+        # A link could lead to a file that somebody else may write.
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return ""
     except OSError as error:
         raise PlaceError(f"the token in {file} cannot be read: {error.strerror}") from error
     with os.fdopen(descriptor) as opened:
+        # Of what was opened: the name may stand for another file by now.
         status = os.fstat(descriptor)
         if status.st_uid != os.getuid() or status.st_mode & 0o077:
             raise PlaceError(
@@ -123,6 +125,7 @@ def keep_token(file: Path, token: str) -> None:
     """Writes a token where its owner alone may read it."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = file.with_name(f"{file.name}.{os.getpid()}")
+    # O_EXCL: what somebody has put there before, a link too, is not written into.
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as opened:
         opened.write(token + "\n")

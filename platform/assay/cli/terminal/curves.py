@@ -61,6 +61,7 @@ def picture(histories: Sequence[Sequence[LossPoint]], styles: Sequence[str]) -> 
     cells: dict[tuple[int, int], tuple[int, str]] = {}
     for history, style in zip(shown, styles, strict=True):
         for x, y in _dots(history, last=last, top=top, bottom=bottom):
+            # A braille character has two by four dots.
             cell = (y // 4, x // 2)
             bits, _ = cells.get(cell, (0, style))
             cells[cell] = (bits | DOTS[y % 4][x % 2], style)

@@ -95,10 +95,10 @@ class _Display:
                         f"  [yellow]{stage}: {progress.warning}; {LESS}[/yellow]", highlight=False
                     )
             if self._live is not None:
-                seen = {
-                    name: _first_seen(seen.get(name), progress, now)
-                    for name, progress in lines.items()
-                }
+                first: dict[str, _Seen] = {}
+                for name, progress in lines.items():
+                    first[name] = _first_seen(seen.get(name), progress, now)
+                seen = first
                 self._live.update(_live_table(stage, lines, seen, now - started))
                 continue
             words = "; ".join(progress_words(name, progress) for name, progress in lines.items())

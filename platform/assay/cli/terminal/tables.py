@@ -87,6 +87,7 @@ def print_status(run: str, ledger: Ledger, settings: Settings) -> None:
     console.print(f"run [bold]{run}[/bold]  {settings.run_folder(run)}")
     records = {stage: record for stage, record, _ in _records(run, ledger)}
     for stage in stages_now(run, ledger, settings):
+        # One that was killed has no end, and did not go on until now either.
         ended_at = stage.ended_at or (time.time() if stage.state == "running" else None)
         took = f"{ended_at - stage.started_at:6.0f} s" if ended_at else f"{'':8}"
         style, record = STATE_STYLES[stage.state], records.get(stage.stage)
@@ -140,8 +141,7 @@ def print_scorecard(run: str, scorecard: Scorecard, selftest: SelftestRecord | N
         attempt = scorecard.attempt
         console.print(
             f"  attempt {attempt.number} of {attempt.budget} with these items, so each bound is "
-            "made at "
-            f"{100 * attempt.confidence:.4g}% confidence",
+            f"made at {100 * attempt.confidence:.4g}% confidence",
             highlight=False,
         )
     for limit in scorecard.limits:
@@ -254,8 +254,8 @@ def print_judge(judge: JudgeAgreement) -> None:
     within = f" (within {judge.within})" if judge.within else ""
     console.print(
         f"judge {escape(judge.model)}: agrees{within} with {judge.num_agreed} of "
-        f"{judge.num_labels} labels, "
-        f"{judge.agreement:.1%}; with {level} confidence at least {judge.agreement_lower:.1%}",
+        f"{judge.num_labels} labels, {judge.agreement:.1%}; with {level} confidence at least "
+        f"{judge.agreement_lower:.1%}",
         highlight=False,
     )
     if judge.kappa is not None and judge.kappa_lower is not None:
@@ -295,6 +295,7 @@ def _records(run: str, ledger: Ledger) -> list[tuple[str, Any, float]]:
     found = []
     for stage in ledger.stages(run):
         row = ledger.record(stage.key)
+        # A record of another version may not be one that this one can read.
         kind = output_of(stage.stage)
         record = read_as(kind, row.record) if row and kind else None
         if row is not None and record is not None:
@@ -309,10 +310,8 @@ def _verdict(run: str, stages: Sequence[StageRow], ledger: Ledger) -> str:
     if gate is None:
         return "evaluated by another version"
     outcome = gate.scorecard.outcome
-    approved = outcome == "PASS" and any(
-        word.decision == "approve" for word in ledger.approvals(run)
-    )
-    if approved:
+    words = [word.decision for word in ledger.approvals(run)]
+    if outcome == "PASS" and "approve" in words:
         return f"{outcome}, approved"
     return outcome
 

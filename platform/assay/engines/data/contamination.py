@@ -66,6 +66,7 @@ def search(
     cluster."""
     num_texts = _num_texts(split)
     index = Index(items, wanted)
+    # To start Ray Data takes longer than to compare so few right here.
     if in_parallel and num_texts > FEW_EXAMPLES:
         hits = _search_with_ray_data(tokenizer_folder, split, index, num_texts)
     else:
@@ -223,6 +224,7 @@ def _holds(text: Words, part: Words) -> bool:
 def _near(index: Index, spoken: Sequence[Words], excerpt: str) -> Iterator[Hit]:
     whole = set(_grams(_joined(spoken), index.wanted.ngram))
     shared: dict[int, list[Words]] = {}
+    # Sorted: the order of a set changes from process to process, and the first one is told.
     for gram in sorted(whole & index.ngrams.keys()):
         for item in index.ngrams[gram]:
             shared.setdefault(item, []).append(gram)

@@ -69,11 +69,9 @@ def sketches(texts: Sequence[TextToGroup]) -> bytes:
         minima = ((shingles[:, None] * factors + summands) >> np.uint64(32)).min(axis=0)
         bands = (minima.reshape(BANDS, BAND_ROWS) * band_factors).sum(axis=1, dtype=np.uint64)
         hashes = np.array([_normal_hash(text.question), _normal_hash(text.whole)], dtype=np.uint64)
-        found.append(
-            hashes.tobytes()
-            + bands.tobytes()
-            + (minima & np.uint64(0xFF)).astype(np.uint8).tobytes()
-        )
+        # A byte is enough to tell minima apart: two that differ are taken for equal once in 256.
+        lowest = (minima & np.uint64(0xFF)).astype(np.uint8)
+        found.append(hashes.tobytes() + bands.tobytes() + lowest.tobytes())
     return b"".join(found)
 
 
@@ -112,6 +110,7 @@ class Groups:
         num_texts = self._digests.tell() // DIGEST_BYTES
         if num_texts < 2:
             return {}
+        # Big-endian, so that numbers and bytes have one order.
         digests = np.memmap(self._digests, dtype=">u8", mode="r").astype(np.uint64)
         rows = np.memmap(self._rows, dtype=np.uint8, mode="r").reshape(num_texts, SKETCH_BYTES)
         groups = _groups(digests, rows, _places(digests, self._links))
@@ -156,6 +155,7 @@ def _groups(digests: "Array", rows: "Array", links: "Array") -> "Array":
     found.append((asked, np.full(len(asked), round(SAME_QUESTION * NUM_MINIMA), dtype=np.uint8)))
     pairs, alike = map(np.concatenate, zip(*found, strict=True))
     groups = _components(num_texts, np.concatenate([equal, pairs]))
+    # Only large groups are taken apart; what is equal stays together however large it is.
     for _, stricter in pairwise(SIMILARITIES):
         is_large = _num_distinct(groups, certain) > most
         stays = ~is_large[groups[pairs[:, 0]]] | (alike >= round(stricter * NUM_MINIMA))
@@ -251,6 +251,7 @@ def _permutations() -> "tuple[Array, Array, Array]":
     make one number of a band's minima."""
     import numpy as np
 
+    # Named, and not numpy's default generator, which may be another one some day.
     generator = np.random.Generator(np.random.PCG64(1))
     factors, summands = generator.integers(0, 2**64, size=(2, NUM_MINIMA), dtype=np.uint64)
     bands = generator.integers(0, 2**64, size=BAND_ROWS, dtype=np.uint64)

@@ -100,6 +100,7 @@ class SplitWriter:
             }
             start += size
         said = json.dumps(header).encode()
+        # The tensors after it begin at a multiple of the widest type.
         said += b" " * (-len(said) % 8)
         with self.file.open("wb") as whole:
             whole.write(len(said).to_bytes(8, "little") + said)

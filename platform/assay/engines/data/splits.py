@@ -209,6 +209,7 @@ class Splits:
         return random.Random(f"sample:{self.data.split_seed}:{digest}").getrandbits(64)
 
     def _drawn(self, digest: str) -> Split:
+        # Those that are alike are drawn by one digest, so that they fall into one split.
         group = self._group_of.get(bytes.fromhex(digest)[:DIGEST_BYTES])
         drawn_by = group.hex() if group else digest
         draw = random.Random(f"{self.data.split_seed}:{drawn_by}").random()

@@ -74,6 +74,7 @@ def application(
         **chat_settings(Path(model.path), serve.engine).engine_kwargs(),
     }
     environment = {
+        # What serves is what was evaluated: nothing is fetched in its stead.
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",

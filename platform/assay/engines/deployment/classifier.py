@@ -98,6 +98,7 @@ def build_app(args: dict[str, Any]) -> Any:
             seconds = time.monotonic() - began
             self.model = Model(folder, int(config["engine_kwargs"]["max_model_len"]))
             self.name = str(loading["model_id"])
+            # What was verified could have been replaced before it was loaded.
             require_unchanged(folder, files)
             replica = serve.get_replica_context().replica_id.unique_id
             report(
@@ -144,6 +145,7 @@ def build_app(args: dict[str, Any]) -> Any:
         async def _batched(self, chats: list[Any]) -> list[Classified]:
             import asyncio
 
+            # In a thread: torch would hold up the loop that takes the next requests.
             return await asyncio.to_thread(self.model.classify, chats)
 
     return Classifier.bind()  # type: ignore[attr-defined]

@@ -66,6 +66,7 @@ def loaded(reports: Path, replicas: Iterable[str]) -> dict[str, str]:
     for replica in replicas:
         try:
             report = json.loads((reports / f"{replica}.json").read_text())
+        # Not there yet, or just being written.
         except (OSError, ValueError):
             continue
         if report.get("replica") == replica:
@@ -199,6 +200,7 @@ def _deployed(api: ServeApi) -> dict[str, dict[str, Any]]:
 
 def _put(api: ServeApi, wanted: dict[str, dict[str, Any]]) -> None:
     body = {
+        # The gateway asks on this machine; a proxy on each node would listen for nobody.
         "proxy_location": "HeadOnly",
         "http_options": {"host": "127.0.0.1", "port": api.serve_port},
         "applications": list(wanted.values()),
@@ -217,6 +219,7 @@ def _request(api: ServeApi, method: str, body: dict[str, Any] | None = None) -> 
         with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as answer:
             text = answer.read()
     except urllib.error.HTTPError as error:
+        # Serve answers with a traceback, whose end says what happened.
         said = error.read().decode(errors="replace")[-400:]
         raise PlaceError(f"Ray Serve at {api.dashboard_url} said {error.code}: {said}") from error
     except OSError as error:

@@ -94,6 +94,7 @@ async def _run(endpoint: Endpoint, load: LoadSpec) -> tuple[list[_Sample], float
     """(the samples, seconds from the first request to the last answer, when the first was sent)."""
     async with client_for(endpoint, load.num_concurrent) as client:
         make, extra = await _warm_up(client, endpoint, load)
+        # One iterator for all places: each takes the next number as soon as it is answered.
         numbers = iter(range(load.num_requests))
         samples: list[_Sample] = []
 
@@ -179,6 +180,7 @@ async def _ask(
                 return sample
             async for line in answer.aiter_lines():
                 _read(sample, line)
+    # Whatever a server sends that is no streamed chat is a failure of it, not of the measurement.
     except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError):
         sample.finished = False
     return sample

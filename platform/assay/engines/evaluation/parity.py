@@ -80,6 +80,7 @@ def read_local(
     from transformers import AutoModelForCausalLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    # In float32, whatever it was saved in: the forms are to differ, not the arithmetic.
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if adapter is not None:
         model = folders.with_adapter(model, adapter)
@@ -89,6 +90,7 @@ def read_local(
         places = torch.tensor(probe.places, device=device)
         tokens = torch.tensor(probe.tokens, device=device)
         with torch.inference_mode():
+            # What stands at a place is foretold by the logits of the place before it.
             logits = model(input_ids=tokens[None]).logits[0, places - 1].float()
         logprobs = torch.log_softmax(logits, dim=-1)
         own = logprobs.gather(1, tokens[places][:, None])[:, 0].tolist()

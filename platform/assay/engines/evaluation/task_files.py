@@ -173,6 +173,7 @@ def _pieces(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, Config]]
         raise _problem(
             path, "its values stand in each other more deeply than any task needs"
         ) from error
+    # A few lines of aliases of aliases can stand for billions of values.
     if size > MOST_VALUES:
         raise _problem(path, f"its aliases make {size} values of it, more than {MOST_VALUES}")
     if not isinstance(config, dict):
@@ -230,6 +231,7 @@ def _check_functions(digests: Mapping[str, str], functions: Mapping[str, str], p
 
 def _run(file: Path, digest: str) -> Any:
     """A module made of exactly the bytes that have the digest."""
+    # Read once, for both: between two readings the file could be exchanged.
     content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != digest:
         raise _problem(file, "has changed since it was compared with the suite's digest")

@@ -131,6 +131,7 @@ def merge(model: Any) -> Any:
             shape = list(own.weight.shape)
             shape[side] = size
             if adapter is None:
+                # Every layer must be as wide as the configuration says, with an adapter or without.
                 beside = torch.zeros(shape)
             else:
                 beside = getattr(adapter, name).weight

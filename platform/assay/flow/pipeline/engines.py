@@ -29,11 +29,10 @@ BASE, CANDIDATE = "baseline", "deploy"
 
 def start_base_early(context: RunContext, work: Work) -> None:
     """Tells the base model's engine to start, when it will be asked and there is room for two."""
-    asked = (
-        context.wants_base
-        and _known_answers(context, context.model, context.spec.served_name, work) is None
-    )
-    if asked and _has_room(context, work):
+    if not context.wants_base:
+        return
+    known = _known_answers(context, context.model, context.spec.served_name, work)
+    if known is None and _has_room(context, work):
         context.started[BASE] = _start(context, _reference_slot(context), context.model, work)
 
 
@@ -66,6 +65,7 @@ def wait_for_workers(train: TrainSpec, work: Work, driver_cpus: float = 0.0) -> 
 def _make_room(context: RunContext, slot: AbstractContextManager[Slot], work: Work) -> None:
     """Frees the slot that is about to be deployed to, and waits until its engine finds room."""
     api = deploy.serve_api(context.settings)
+    # First: what stands there holds the room that is waited for.
     with slot as name:
         ray_serve.remove(api, name)
     serve = context.spec.serve

@@ -100,6 +100,7 @@ class StageExecutor:
             record = run(
                 Work(self.settings, folder, progress_file, self.root, on_gpu=bool(self._on_gpu))
             )
+        # Ctrl-C, too: the ledger must not say for ever that the stage is running.
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
             self.ledger.fail_stage(
@@ -108,6 +109,7 @@ class StageExecutor:
             logger.error("%s: stopped", stage, exc_info=not interrupted)
             if isinstance(error, PlaceError | OSError):
                 raise StageFailed(f"{stage}: {error}") from error
+            # An error with problems says for each of them where it is.
             if isinstance(error, AssayError) and not hasattr(error, "problems"):
                 raise type(error)(f"{stage}: {error}") from error
             raise

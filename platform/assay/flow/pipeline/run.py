@@ -96,6 +96,7 @@ def run(
             tell(News("failed", name, str(error)), settings)
             raise
         finally:
+            # Also after an error: an engine that nobody asks would hold the memory.
             stop_unasked(context)
         verdict = context.record("gate", GateRecord)
         if request.keep:

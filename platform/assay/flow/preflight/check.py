@@ -118,6 +118,7 @@ def _missing_here(spec: Spec, seen: Examined, places: Places) -> Iterator[Proble
     for index, train in enumerate(spec.train_steps):
         at = ("train", index) if isinstance(spec.train, tuple) else ("train",)
         for name in train.report_to:
+            # Looked for, and not imported: that takes long, and nothing of it is needed here.
             if importlib.util.find_spec(name) is None:
                 message, hint = f"{name} is not installed", f"pip install 'assay[{name}]'"
                 yield places.problem((*at, "report_to"), "no_library", message, hint)
@@ -155,9 +156,8 @@ def _needs_a_head(file: SuiteFile) -> Iterator[Problem]:
                     "the base model has no head that classifies, so that there is nothing to "
                     "compare with"
                 )
-                at = limit_location(
-                    file, task, index, "no_worse_than" if limit.no_worse_than else "better_than"
-                )
+                key = "no_worse_than" if limit.no_worse_than else "better_than"
+                at = limit_location(file, task, index, key)
                 yield Places(file.positions).problem(
                     at, "value", message, "compare with champion, or with a number"
                 )

@@ -107,6 +107,7 @@ def _policy(patient: _Patient) -> Found:
 def _artifacts(patient: _Patient) -> Found:
     store = open_store(patient.settings)
     digests = set(store.digests())
+    # Whatever is there, and what must be: the champion's may be gone altogether.
     champion = patient.ledger.champion()
     if champion is not None:
         digests.add(champion.artifact_digest)
@@ -154,6 +155,7 @@ def _gateway(patient: _Patient) -> Found:
         yield what, "`assay status` says why; `assay up` brings it back"
         return
     kept, live = supervisor.read_weights(settings), gateway.get_weights(settings)
+    # What is in effect, and what a HAProxy that is started again would come up with.
     if not kept == live == weights_of(champion):
         said = f"{live} now and {kept} at the next start"
         yield f"the gateway's weights are not the ledger's: {said}", "`assay up` sets them right"
@@ -182,10 +184,11 @@ def _permissions(settings: Settings) -> Found:
         settings.home / "console",
         settings.home / "console" / "key",
     )
-    folders = ("artifacts", "receipts", "loaded")
     shared = (
         settings.home,
-        *(settings.home / name for name in folders),
+        settings.home / "artifacts",
+        settings.home / "receipts",
+        settings.home / "loaded",
         *_files(settings.home / "keys", "*.pub"),
         *_files(supervisor.folder(settings), "*"),  # in a folder that is closed
     )
@@ -215,6 +218,7 @@ def _secrets(settings: Settings) -> Found:
 
 def _may(path: Path, bits: int, verb: str, mode: str) -> Found:
     try:
+        # Of a link itself: whoever owns it says what it leads to.
         status = os.lstat(path)
     except FileNotFoundError:
         return

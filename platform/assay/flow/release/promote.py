@@ -34,10 +34,10 @@ from assay.settings import Settings
 from assay.store.artifacts import open_store
 from assay.store.ledger import Ledger
 
-LOOK_S = 1.0  # how often a step that is watched asks whether somebody has ended the release
-MAX_HOLDS = (
-    3  # a step whose errors prove nothing yet is watched this many times at most, then taken back
-)
+# How often a step that is watched asks whether somebody has ended the release.
+LOOK_S = 1.0
+# A step whose errors prove nothing yet is watched this many times at most, then taken back.
+MAX_HOLDS = 3
 
 
 @dataclass
@@ -78,6 +78,7 @@ def run(
         promotion = _Promotion(it, ledger, settings, api, say, asked)
         with promotion.writing() as writer:
             reconcile(writer, say=say, in_control=True)
+        # Before the bytes are read: what is refused anyhow is refused at once.
         check_may_serve_now(promotion)
         check_bytes(it, store)  # not in the writer's turn: it may take minutes
         if asked.is_set():

@@ -85,6 +85,7 @@ def writing(settings: Settings, ledger: Ledger) -> Iterator[Writer]:
     """One turn of the writer. Raises `PlaceError` when another's takes too long."""
     actor = ledger.actor or whoever(settings, ledger)
     with ledger.lock(_WRITER, wait_s=WAIT_S, taken=_busy(ledger)):
+        # Above both: a claim that broke off between the two has left one of them behind.
         number = max(ledger.releases.newest_writer(), gateway.newest_writer(settings)) + 1
         ledger.releases.claim(number, actor)
         gateway.claim(settings, number)
@@ -138,11 +139,12 @@ def settle(writer: Writer, *, say: Callable[[str], None]) -> None:
     """Makes the gateway's weights those of the champion, while no release is under way."""
     ledger, settings = writer.ledger, writer.settings
     champion = ledger.champion()
+    # An empty ledger beside a gateway with traffic is more likely the wrong one than a new one.
     if champion is None and not ledger.traffic() and any(gateway.get_weights(settings).values()):
         raise IntegrityError(
             "the gateway sends traffic, but this ledger has never given any: is ASSAY_LEDGER_URL "
-            "the right one? "
-            f"To start anew, stop the gateway and remove {supervisor.weights_file(settings)}"
+            "the right one? To start anew, stop the gateway and remove "
+            f"{supervisor.weights_file(settings)}"
         )
     weights = writer.weights_of(champion)
     # Who had the traffic before may still be answering what was asked then.
@@ -164,6 +166,7 @@ def weights_of(champion: Champion | None) -> dict[str, int]:
 def shared_weights(candidate: Champion, former: Champion | None, share: float) -> dict[str, int]:
     """A candidate's share of the traffic, and the former champion's rest; where there is none, all
     is the candidate's."""
+    # HAProxy takes whole weights, and 0 would be no traffic at all.
     weight = max(1, round(share * MAX_WEIGHT))
     weights = weights_of(candidate)
     if share < 1.0 and former is not None and former.slot != candidate.slot:
@@ -173,11 +176,9 @@ def shared_weights(candidate: Champion, former: Champion | None, share: float) -
 
 def _busy(ledger: Ledger) -> PlaceError:
     holder = ledger.releases.last_holder()
-    who = (
-        f"; process {holder.process} of {holder.os_user} on {holder.host} was the last"
-        if holder
-        else ""
-    )
+    who = ""
+    if holder:
+        who = f"; process {holder.process} of {holder.os_user} on {holder.host} was the last"
     return PlaceError(
         f"another process has been changing releases for {WAIT_S:.0f} s{who}; end it, or try again"
     )

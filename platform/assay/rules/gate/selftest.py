@@ -237,6 +237,7 @@ class _Stored:
 
     def _result(self, items: Sequence["Sample | _Drawn"]) -> TaskResult:
         drawn = cast("tuple[Sample, ...]", tuple(items))
+        # Without validation: thousands are made.
         return TaskResult.model_construct(
             task=self.name, digest=self.digest, items=drawn, lower_is_better=self.lower_is_better
         )

@@ -49,6 +49,7 @@ def evaluate_limits(
     confidences = _holm(claims, level, passes)
     results = []
     for task, limit in case.limits:
+        # By identity: two limits of a suite may be equal.
         if id(limit) in confidences:
             result = _decide(Claim(case, task, limit, confidences[id(limit)]), IMPROVEMENTS)
         else:

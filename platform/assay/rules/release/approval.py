@@ -190,6 +190,7 @@ def _is_dated_ahead(word: Approval) -> bool:
     not later either. A rejection counts whenever it is dated."""
     if word.decision == "reject" or word.recorded_at is None:
         return False
+    # `not <=`: a time that is no number (NaN) is ahead, too.
     return not word.given_at <= word.recorded_at + CLOCK_SKEW_S
 
 

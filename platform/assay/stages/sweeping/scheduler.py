@@ -128,6 +128,7 @@ class TrialScheduler:
         # Of the seed and the look alone: a sweep that was broken off draws the same again.
         draws = random.Random(f"{self.sweep.seed}:{share}")
         losses = [self.results[segment].loss for segment in here]
+        # As they were: a giver keeps its own, whoever is taken over first.
         before = list(self.parameters)
         found = population.exploit(losses, factor=self.sweep.reduction_factor, draws=draws)
         for taker, giver in found.items():

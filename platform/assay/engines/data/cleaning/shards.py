@@ -97,6 +97,7 @@ def clean_shard(
         "after": after.as_data(),
         "steps": _counted(reasons),
     }
+    # Last: by this file a shard is known to be finished.
     write_lines([counts], shard.counts)
     return shard.counts.name
 

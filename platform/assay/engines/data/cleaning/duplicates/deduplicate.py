@@ -198,6 +198,7 @@ def _chosen(verified: Iterable[tuple[int, int, float, str]], gone: "Array") -> I
         proofs = [pair for pair in pairs if not is_gone[pair[0]]]
         if proofs:
             is_gone[later] = True
+            # Of two that are as similar the earlier one.
             earlier, _, similarity, difference = max(proofs, key=lambda pair: (pair[2], -pair[0]))
             yield later, earlier, similarity, NEAR, difference
 
