@@ -1,6 +1,11 @@
 """Measures the code by the limits that it is held to, and prints each with its limit: `make house`.
 
 A line of code is one that is neither blank nor a comment alone, nor part of a docstring.
+
+Two bars are held by tests: no import runs upwards or in a circle (`make check`), and from `promote`
+on the command line to the weights in HAProxy a parameter passes at most 8 files. It passes 6:
+cli/releases, flow/release/operations, promote and writer, serving/gateway and admin
+(tests/test_release_gateway.py follows one).
 """
 
 import ast
@@ -25,6 +30,8 @@ NODES_A_LINE = 8.0
 COMPREHENSIONS_IN_1000, CONDITIONALS_IN_1000 = 25, 20
 COMMENTS_IN_1000 = 25
 WIDTH = 100
+# A setting that is known in few places: its name, in any of the files.
+SETTING, MOST_NAMING = "learning_rate", 4
 MOST_NAMED = 8  # of what is worst in each measure
 
 
@@ -52,6 +59,8 @@ class Measured:
     parameters: dict[str, int] = field(default_factory=dict)
     wide: list[str] = field(default_factory=list)
     files: dict[str, Density] = field(default_factory=dict)
+    naming: list[str] = field(default_factory=list)
+    """Files that name the setting."""
 
     @property
     def whole(self) -> Density:
@@ -86,6 +95,8 @@ def measure(files: list[Path]) -> Measured:
         tree = ast.parse(text)
         lines = text.splitlines()
         measured.file_lines[name] = len(lines)
+        if SETTING in text:
+            measured.naming.append(name)
         density = measured.files[name] = Density()
         density.code_lines = sum(_is_code(line) for line in lines) - _docstring_lines(tree)
         wide = (number for number, line in enumerate(lines, start=1) if len(line) > WIDTH)
@@ -106,6 +117,8 @@ def rows_of_files(measured: Measured) -> Iterator[tuple[str, str, str, bool]]:
     median = statistics.median(lines)
     yield "lines of a file, median", f"{median:g}", f"{MEDIAN_LINES}", median <= MEDIAN_LINES
     yield "lines of a file, at most", f"{max(lines)}", f"{MOST_LINES}", max(lines) <= MOST_LINES
+    naming = len(measured.naming)
+    yield f"files that name {SETTING}", f"{naming}", f"{MOST_NAMING}", naming <= MOST_NAMING
 
 
 def rows_of_functions(measured: Measured) -> Iterator[tuple[str, str, str, bool]]:

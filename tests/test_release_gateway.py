@@ -1,12 +1,16 @@
 """What the gateway lets through follows from the ledger, whatever is put into a slot past it."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from assay.cli.main import assay
 from assay.errors import IntegrityError
 from assay.flow.release.operations import reconcile_releases, record_decision, rollback_run
-from assay.serving import gateway
+from assay.serving import admin, gateway
 from office import TO_BLUE, TO_GREEN, Office, beside, office, refused, running  # noqa: F401
 
 
@@ -98,3 +102,38 @@ def test_a_slot_that_does_not_say_what_it_is_gets_no_traffic(
         refused(office, run, IntegrityError, "says that it is of artifact none")
     office.promote(run)
     assert office.ask().status_code == 200
+
+
+PACKAGE = Path(gateway.__file__).parents[1]
+MOST_FILES = 8
+"""From the command to HAProxy: whoever follows a parameter there opens no more of them."""
+
+
+def test_the_way_from_the_command_to_the_weights_is_short(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = office.evaluated("bot", "blue")
+    office.approve(run)
+    ways: list[list[str]] = []
+    apply_weights = admin.apply_weights
+
+    def noted(settings: Any, weights: dict[str, int]) -> bool:
+        frame, files = sys._getframe(), [admin.__file__]
+        while frame.f_back is not None:
+            frame = frame.f_back
+            files.append(frame.f_code.co_filename)
+        ways.append(
+            list(dict.fromkeys(file for file in files if Path(file).is_relative_to(PACKAGE)))
+        )
+        return apply_weights(settings, weights)
+
+    monkeypatch.setattr(admin, "apply_weights", noted)
+    for name, value in office.environment().items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(assay, ["promote", run], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert office.weights() == TO_BLUE
+    for way in ways:
+        names = [Path(file).relative_to(PACKAGE).as_posix() for file in reversed(way)]
+        assert "cli/releases.py" in names
+        assert len(names) <= MOST_FILES, names

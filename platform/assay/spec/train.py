@@ -1,6 +1,5 @@
 """The `train:` block: one training run. A sweep's trial is one of these, too."""
 
-import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -13,7 +12,7 @@ from assay.spec.objective import ObjectiveSpec, SftSpec
 from assay.spec.training.checkpoint import CheckpointSpec
 from assay.spec.training.deepspeed import DeepSpeedSpec
 from assay.spec.training.early_stopping import EarlyStoppingSpec
-from assay.spec.training.rates import LearningRate, RateChange
+from assay.spec.training.rates import LearningRate, RateChange, Rates, schedule_faults
 from assay.spec.training.regularizers import ContrastiveSpec, EwcSpec
 from assay.spec.training.worker import WorkerResources
 
@@ -218,8 +217,22 @@ class TrainSpec(Block):
 
     @model_validator(mode="after")
     def _goes_together(self) -> "TrainSpec":
-        refuse([*_batch_faults(self), *_schedule_faults(self), *_contradictions(self)])
+        course = schedule_faults(
+            self.schedule, warmup=self.warmup_ratio, decay=self.decay_ratio, steps=self.max_steps
+        )
+        faults = [*_batch_faults(self), *course, *_method_faults(self), *_loss_faults(self)]
+        refuse([*faults, *_speed_faults(self), *_grpo_faults(self)])
         return self
+
+    @property
+    def rates(self) -> Rates:
+        """Everything that is said of learning rates."""
+        return Rates(
+            self.learning_rate,
+            self.learning_rate_changes,
+            self.group_learning_rates,
+            self.layerwise_lr_decay,
+        )
 
     @property
     def examples_per_worker(self) -> int:
@@ -253,29 +266,8 @@ def _batch_faults(train: TrainSpec) -> Iterator[tuple[bool, str]]:
     )
 
 
-def _schedule_faults(train: TrainSpec) -> Iterator[tuple[bool, str]]:
-    """Courses of the learning rate that never come to it. The first step of a warm-up has the rate
-    0."""
-    yield (
-        train.warmup_ratio >= 1,
-        "warmup_ratio takes all of the steps, so that learning_rate is never reached",
-    )
-    steps = train.max_steps or 0
-    warmup = math.ceil(train.warmup_ratio * steps)
-    yield (
-        train.warmup_ratio < 1 and steps > 0 and warmup >= steps,
-        f"max_steps {steps} is all warm-up: warmup_ratio {train.warmup_ratio:.0%} of it, rounded "
-        f"up, is {warmup}, and "
-        "the learning rate never rises above 0; raise max_steps, or write warmup_ratio: 0",
-    )
-    yield (
-        train.schedule == "wsd" and train.warmup_ratio + train.decay_ratio > 1,
-        "warmup_ratio and decay_ratio together are more than all of the steps",
-    )
-
-
-def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
-    """What cannot work together, and why."""
+def _method_faults(train: TrainSpec) -> Iterator[tuple[bool, str]]:
+    """What the method cannot be with, and why."""
     method, objective, zero = train.method, train.objective, train.deepspeed.zero_stage
     yield (
         bool(method.qlora) and zero == 3,
@@ -296,19 +288,23 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
     yield (
         starts_apart and not objective.generates,
         "method: lora with init pissa or olora is saved as a difference, in which the new layer of "
-        "objective: "
-        f"{objective.name} would be lost; use init: default",
+        f"objective: {objective.name} would be lost; use init: default",
     )
     yield (
         method.is_prompt and not objective.generates,
         f"method: {method.name} learns what stands before a prompt, and objective: "
-        f"{objective.name} trains a new layer "
-        "that would be left as it is; use lora, freeze or full",
+        f"{objective.name} trains a new layer that would be left as it is; use lora, freeze or "
+        "full",
     )
     yield (
         method.is_prompt and objective.name in ("dpo", "kto", "orpo", "grpo"),
         f"method: {method.name} and objective: {objective.name} do not go together; use lora",
     )
+
+
+def _loss_faults(train: TrainSpec) -> Iterator[tuple[bool, str]]:
+    """What is added to the loss, or done to the weights beside it, and cannot be."""
+    method, objective, zero = train.method, train.objective, train.deepspeed.zero_stage
     yield (
         train.label_smoothing > 0 and objective.name not in CROSS_ENTROPY,
         f"label_smoothing smooths cross entropy, and objective: {objective.name} has another loss",
@@ -318,8 +314,7 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
         train.contrastive is not None
         and (not objective.generates or objective.name not in CROSS_ENTROPY),
         "contrastive stands beside the cross entropy of a text's tokens, and objective: "
-        f"{objective.name} has another "
-        "loss",
+        f"{objective.name} has another loss",
     )
     yield (
         train.layerwise_lr_from == "bottom" and train.layerwise_lr_decay is None,
@@ -345,6 +340,11 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
         "ewc needs the weights themselves: use full, freeze, lora or adalora, and zero_stage 0, 1 "
         "or 2",
     )
+
+
+def _speed_faults(train: TrainSpec) -> Iterator[tuple[bool, str]]:
+    """Kernels, offloading and optimizers that do not go with the rest."""
+    objective, zero = train.objective, train.deepspeed.zero_stage
     compiles = "compile" in train.kernels
     yield (
         compiles and zero == 3,
@@ -371,24 +371,27 @@ def _contradictions(train: TrainSpec) -> Iterator[tuple[bool, str]]:
         f"optimizer: {train.optimizer} steps on whole matrices, which ZeRO splits; use zero_stage: "
         "0",
     )
-    if objective.grpo is not None:
-        own = [name for name in ("neftune_alpha", "ewc", "dropout", "l1") if getattr(train, name)]
-        if method.adalora:
-            own.insert(0, "method: adalora")
-        yield (
-            bool(own),
-            f"{' and '.join(own)} and objective: grpo do not go together: its training loop is "
-            "TRL's; leave that out, "
-            "or do it in a step before",
-        )
-        yield (
-            train.examples_per_worker % objective.grpo.num_generations > 0,
-            f"grpo compares num_generations {objective.grpo.num_generations} answers to one "
-            "prompt, and a worker takes "
-            f"{train.examples_per_worker} at a time; make micro_batch_size (or its share of "
-            "global_batch_size) a "
-            "multiple of it",
-        )
+
+
+def _grpo_faults(train: TrainSpec) -> Iterator[tuple[bool, str]]:
+    """What TRL's training loop does not do."""
+    grpo = train.objective.grpo
+    if grpo is None:
+        return
+    own = [name for name in ("neftune_alpha", "ewc", "dropout", "l1") if getattr(train, name)]
+    if train.method.adalora:
+        own.insert(0, "method: adalora")
+    yield (
+        bool(own),
+        f"{' and '.join(own)} and objective: grpo do not go together: its training loop is "
+        "TRL's; leave that out, or do it in a step before",
+    )
+    yield (
+        train.examples_per_worker % grpo.num_generations > 0,
+        f"grpo compares num_generations {grpo.num_generations} answers to one prompt, and a "
+        f"worker takes {train.examples_per_worker} at a time; make micro_batch_size (or its share "
+        "of global_batch_size) a multiple of it",
+    )
 
 
 def _trains_without_deepspeed(train: TrainSpec) -> bool:

@@ -302,12 +302,12 @@ def attach(checkpointing: CheckpointCallback, trainer: Any) -> None:
         )
     if checkpointing.train.min_workers is not None and trainer.is_deepspeed_enabled:
         elastic.let_others_read()
-    if checkpointing.train.learning_rate_changes:
+    rates = checkpointing.train.rates
+    if rates.changes:
         trainer.create_scheduler = partial(schedules.changing, trainer, checkpointing.train)
     if checkpointing.rising_from is not None:
-        trainer.create_scheduler = partial(
-            schedules.rising, trainer, checkpointing.rising_from / checkpointing.train.learning_rate
-        )
+        below = checkpointing.rising_from / rates.peak
+        trainer.create_scheduler = partial(schedules.rising, trainer, below)
 
 
 def divergence(history: Sequence[LossPoint]) -> str | None:

@@ -27,9 +27,8 @@ def changing(trainer: Any, train: TrainSpec, num_training_steps: int, optimizer:
     apart.lr_scheduler = None
     scheduler = type(trainer).create_scheduler(apart, num_training_steps, optimizer)
     changes = []
-    for change in train.learning_rate_changes:
-        first = steps_until(change.at, num_training_steps)
-        changes.append((first, change.learning_rate / train.learning_rate))
+    for at, factor in train.rates.factors:
+        changes.append((steps_until(at, num_training_steps), factor))
 
     def share(own: Callable[[int], float], step: int) -> float:
         factor = 1.0

@@ -60,7 +60,7 @@ def deepspeed_config(train: TrainSpec, *, precision: Precision, on_gpu: bool) ->
         config["optimizer"] = {
             "type": "AdamW",
             "params": {
-                "lr": train.learning_rate,
+                "lr": train.rates.peak,
                 "weight_decay": train.weight_decay,
                 "betas": list(train.betas),
                 "eps": 1e-8,
@@ -82,11 +82,7 @@ def is_used(train: TrainSpec) -> bool:
 
 def deepspeed_makes_it(train: TrainSpec) -> bool:
     """Whether the optimizer is DeepSpeed's own AdamW, over all weights alike."""
-    return (
-        train.optimizer == "adamw"
-        and not train.group_learning_rates
-        and train.layerwise_lr_decay is None
-    )
+    return train.optimizer == "adamw" and train.rates.are_alike
 
 
 def _offload(to: bool | str, nvme_path: str | None, on_gpu: bool) -> dict[str, Any]:
