@@ -27,7 +27,7 @@ from assay.flow.pipeline.context import RunContext
 from assay.flow.pipeline.graph import stages_of
 from assay.flow.place.head import head_file
 from assay.flow.release import controller
-from assay.flow.release.operations import promote_run, record_decision
+from assay.flow.release.operations import ReviewerWord, promote_run, record_decision
 from assay.records.gate import Evaluation, EvaluationRecord, GateRecord, Sample, TaskResult
 from assay.records.releases.release import Champion
 from assay.records.stages import DeploymentRecord, ModelRecord, Slot
@@ -399,9 +399,7 @@ class Office:
         self.serve.report(replica, Path(model_path).name)
 
     def approve(self, run: str, reviewer: str = "anna") -> None:
-        record_decision(
-            run, decision="approve", reviewer=reviewer, reason="", settings=self.settings
-        )
+        record_decision(run, ReviewerWord("approve", reviewer, ""), settings=self.settings)
 
     def promote(self, run: str) -> Any:
         return promote_run(run, settings=self.settings, say=lambda _: None)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from assay.errors import ExitCode, IntegrityError, NotApproved
-from assay.flow.release.operations import record_decision, rollback_run
+from assay.flow.release.operations import ReviewerWord, record_decision, rollback_run
 from assay.records.gate import GateRecord
 from office import TO_BLUE, TO_GREEN, TO_NOBODY, Office, beside, office, refused, running  # noqa: F401
 
@@ -53,9 +53,7 @@ def test_nothing_is_promoted_without_a_valid_approval(office: Office) -> None:
             office.approve(run, reviewer)
     refused(office, run, NotApproved, "is not approved")
     office.approve(run)
-    record_decision(
-        run, decision="reject", reviewer="anna", reason="wrong tone", settings=office.settings
-    )
+    record_decision(run, ReviewerWord("reject", "anna", "wrong tone"), settings=office.settings)
     refused(office, run, NotApproved, "was rejected by anna: wrong tone")
 
 

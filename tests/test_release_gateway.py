@@ -9,7 +9,12 @@ from click.testing import CliRunner
 
 from assay.cli.main import assay
 from assay.errors import IntegrityError
-from assay.flow.release.operations import reconcile_releases, record_decision, rollback_run
+from assay.flow.release.operations import (
+    ReviewerWord,
+    reconcile_releases,
+    record_decision,
+    rollback_run,
+)
 from assay.serving import admin, gateway
 from office import TO_BLUE, TO_GREEN, Office, beside, office, refused, running  # noqa: F401
 
@@ -73,9 +78,7 @@ def test_what_is_rejected_in_a_canary_answers_nobody_any_more(office: Office) ->
         while office.weights() == TO_BLUE and not stop.is_set():
             stop.wait(0.02)
         assert digest(office, run) in gateway.get_approved(office.settings)
-        record_decision(
-            run, decision="reject", reviewer="anna", reason="it lies", settings=office.settings
-        )
+        record_decision(run, ReviewerWord("reject", "anna", "it lies"), settings=office.settings)
 
     with beside(reject), pytest.raises(IntegrityError, match="was ended by somebody else"):
         office.promote(run)

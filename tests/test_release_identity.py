@@ -19,7 +19,12 @@ from assay.flow.place.head import head_file
 from assay.flow.place.identity import act
 from assay.flow.place.people import add_user, login, revoke
 from assay.flow.place.policy import set_policy
-from assay.flow.release.operations import reconcile_releases, record_decision, rollback_run
+from assay.flow.release.operations import (
+    ReviewerWord,
+    reconcile_releases,
+    record_decision,
+    rollback_run,
+)
 from assay.records.record import canonical_json, digest_of
 from assay.records.releases.grant import Grant, PolicyChange, Role, grant_statement
 from assay.records.releases.release import Approval, Champion, Traffic
@@ -59,9 +64,7 @@ class Guarded:
         return with_token(self.office, self.tokens[name])
 
     def approve(self, run: str, name: str, *, claimed: str = "") -> None:
-        record_decision(
-            run, decision="approve", reviewer=claimed, reason="", settings=self.of(name)
-        )
+        record_decision(run, ReviewerWord("approve", claimed, ""), settings=self.of(name))
 
 
 @pytest.fixture
@@ -199,7 +202,7 @@ def test_tokens_that_open_nothing(guarded: Guarded) -> None:
     for token, said in tries.items():
         settings = with_token(office, token)
         with pytest.raises(NotApproved, match=said):
-            record_decision(run, decision="approve", reviewer="", reason="", settings=settings)
+            record_decision(run, ReviewerWord("approve", "", ""), settings=settings)
         if token:
             with pytest.raises(NotApproved, match=said):
                 login(settings, token)
@@ -290,7 +293,7 @@ def refused_everywhere(guarded: Guarded, run: str, said: str) -> None:
     acts = [
         lambda name: guarded.approve(run, name),
         lambda name: record_decision(
-            run, decision="reject", reviewer="", reason="no", settings=guarded.of(name)
+            run, ReviewerWord("reject", "", "no"), settings=guarded.of(name)
         ),
         lambda name: rollback_run(settings=guarded.of(name), reason=""),
         lambda name: add_user(guarded.of(name), "mallory", EVERYTHING),

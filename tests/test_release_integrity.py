@@ -24,7 +24,12 @@ from assay.errors import (
     Superseded,
     UsageError,
 )
-from assay.flow.release.operations import reconcile_releases, record_decision, rollback_run
+from assay.flow.release.operations import (
+    ReviewerWord,
+    reconcile_releases,
+    record_decision,
+    rollback_run,
+)
 from assay.records.record import digest_of
 from assay.records.releases.run_id import run_id_of, short_run
 from assay.serving import gateway
@@ -241,9 +246,7 @@ def test_a_rejection_ends_a_promotion_that_is_under_way(office: Office) -> None:
     run = office.evaluated("slow", "green")
     office.approve(run)
     with promoting(office, run):
-        record_decision(
-            run, decision="reject", reviewer="anna", reason="it lies", settings=office.settings
-        )
+        record_decision(run, ReviewerWord("reject", "anna", "it lies"), settings=office.settings)
         assert (office.weights(), champion_of(office)) == (TO_BLUE, first)
 
 
@@ -266,9 +269,7 @@ def test_s2_a_second_rollback_does_not_bring_back_what_was_rolled_back(office: O
     office.approve(second)
     office.promote(second)
     rollback_run(settings=office.settings, reason="it lies")
-    record_decision(
-        second, decision="reject", reviewer="anna", reason="it lies", settings=office.settings
-    )
+    record_decision(second, ReviewerWord("reject", "anna", "it lies"), settings=office.settings)
     with pytest.raises(IntegrityError, match="no former champion"):
         rollback_run(settings=office.settings, reason="once more")
     assert (office.weights(), champion_of(office)) == (TO_BLUE, first)
@@ -285,9 +286,7 @@ def test_s2_there_is_no_way_back_to_what_was_rejected_or_changed(office: Office)
     with pytest.raises(IntegrityError, match="is not what was evaluated"):
         rollback_run(settings=office.settings, reason="")
     file.write_text(whole)
-    record_decision(
-        first, decision="reject", reviewer="anna", reason="it lies", settings=office.settings
-    )
+    record_decision(first, ReviewerWord("reject", "anna", "it lies"), settings=office.settings)
     with pytest.raises(NotApproved, match=r"no way back to first-1a2b3c: .* was rejected by anna"):
         rollback_run(settings=office.settings, reason="")
     assert (office.weights(), champion_of(office)) == (TO_GREEN, second)
@@ -319,9 +318,7 @@ def database(office: Office) -> Iterator[sqlite3.Connection]:
 def test_s10_a_rejection_that_is_removed_with_its_event_is_noticed(office: Office) -> None:
     run = office.evaluated("bot", "blue")
     office.approve(run)
-    record_decision(
-        run, decision="reject", reviewer="anna", reason="it lies", settings=office.settings
-    )
+    record_decision(run, ReviewerWord("reject", "anna", "it lies"), settings=office.settings)
     with database(office) as connection:
         connection.execute("DELETE FROM approvals WHERE id = (SELECT max(id) FROM approvals)")
         connection.execute("DELETE FROM audit WHERE sequence = (SELECT max(sequence) FROM audit)")

@@ -14,7 +14,7 @@ from assay.flow.place.book import place_keys
 from assay.flow.place.known import KnownPlace
 from assay.flow.place.policy import current_policy, set_policy
 from assay.flow.preflight.check import check
-from assay.flow.release.operations import record_decision, rollback_run
+from assay.flow.release.operations import ReviewerWord, record_decision, rollback_run
 from assay.flow.release.receipts import receipt_store, verify_folder
 from assay.records.gate import LimitResult, Scorecard
 from assay.rules.release.policy import scorecard_faults, spec_faults, strict_approval
@@ -172,9 +172,7 @@ def test_a_rejection_by_whom_the_spec_names_counts_whatever_the_policy_says(
     run = office.evaluated("bot", "blue")
     office.approve(run)
     demand("reviewers: [anna]")
-    record_decision(
-        run, decision="reject", reviewer="ben", reason="it lies", settings=office.settings
-    )
+    record_decision(run, ReviewerWord("reject", "ben", "it lies"), settings=office.settings)
     refused(office, run, NotApproved, "was rejected by ben: it lies")
 
 

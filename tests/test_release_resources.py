@@ -11,7 +11,7 @@ import pytest
 from assay.engines.cluster.tasks import ClusterSize
 from assay.engines.deployment import ray_serve
 from assay.errors import StageFailed, UsageError
-from assay.flow.release.operations import record_decision
+from assay.flow.release.operations import ReviewerWord, record_decision
 from assay.flow.release.slots import idle_slot
 from assay.flow.resources.giving_back import free_needless, free_run
 from assay.flow.resources.holdings import KEEP, holdings
@@ -92,7 +92,7 @@ def test_a_candidate_that_is_to_be_kept_or_is_worked_on_is_not_given_back(office
 
 def test_a_rejected_candidate_is_given_back_at_once(office: Office) -> None:
     run = office.evaluated("rude", "green")
-    record_decision(run, decision="reject", reviewer="anna", reason="no", settings=office.settings)
+    record_decision(run, ReviewerWord("reject", "anna", "no"), settings=office.settings)
     assert roles(office) == {}
 
 

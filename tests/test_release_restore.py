@@ -18,7 +18,7 @@ from assay.errors import IntegrityError, NotApproved, StageFailed, UsageError
 from assay.flow.place import daemon
 from assay.flow.release import controller
 from assay.flow.release.audit import check_audit
-from assay.flow.release.operations import record_decision, rollback_run
+from assay.flow.release.operations import ReviewerWord, record_decision, rollback_run
 from assay.flow.release.receipts import receipt_store, verify_folder
 from assay.flow.release.restore import is_lost, restore
 from office import TO_BLUE, TO_GREEN, TO_NOBODY, Office, office, running  # noqa: F401
@@ -134,9 +134,7 @@ def test_a_byte_that_is_flipped_while_the_engine_starts_gets_no_traffic(
 
 def test_a_model_that_was_rejected_since_is_not_restored(office: Office) -> None:
     run = champion_in_blue(office)
-    record_decision(
-        run, decision="reject", reviewer="anna", reason="it lies", settings=office.settings
-    )
+    record_decision(run, ReviewerWord("reject", "anna", "it lies"), settings=office.settings)
     is_refused(office, NotApproved, "rejected by anna: it lies")
 
 

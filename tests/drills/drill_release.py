@@ -39,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from assay.errors import AssayError
 from assay.flow.place.head import head_file
 from assay.flow.release.operations import (
+    ReviewerWord,
     promote_run,
     reconcile_releases,
     record_decision,
@@ -345,17 +346,11 @@ class Drill:
 
     def _reject(self) -> None:
         record_decision(
-            "second",
-            decision="reject",
-            reviewer="anna",
-            reason="drill",
-            settings=self.scene.settings,
+            "second", ReviewerWord("reject", "anna", "drill"), settings=self.scene.settings
         )
 
     def _approve(self) -> None:
-        record_decision(
-            "other", decision="approve", reviewer="anna", reason="", settings=self.scene.settings
-        )
+        record_decision("other", ReviewerWord("approve", "anna", ""), settings=self.scene.settings)
 
     def num_lines(self, name: str) -> int:
         """How many lines of the traced code an act runs when nothing disturbs it."""

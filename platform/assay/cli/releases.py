@@ -162,14 +162,14 @@ def demo(approve_it: bool, spec: Path) -> None:
 
 
 def _word(decision: Any, run: str, reviewer: str | None, reason: str, address: str | None) -> None:
-    from assay.flow.release.operations import record_decision
+    from assay.flow.release.operations import ReviewerWord, record_decision
     from assay.records.releases.run_id import short_run
 
     settings = Settings()
     named = ["--as", reviewer] if reviewer else []
     _elsewhere(address, [decision, run, *named, "--reason", reason])
     word = record_decision(
-        run, decision=decision, reviewer=reviewer or "", reason=reason, settings=settings, say=echo
+        run, ReviewerWord(decision, reviewer or "", reason), settings=settings, say=echo
     )
     verb = "approved" if decision == "approve" else "rejected"
     echo(f"{word.run} was {verb} by {word.reviewer}; bound to model {word.artifact_digest[:12]}")

@@ -14,7 +14,7 @@ from assay.console.sessions import SESSION_S, TooManyTries, Visitor
 from assay.errors import NotApproved, UsageError
 from assay.flow.place.people import add_user, revoke
 from assay.flow.release.checks import Seen, check_seen, evaluated
-from assay.flow.release.operations import record_decision, rollback_run
+from assay.flow.release.operations import ReviewerWord, record_decision, rollback_run
 from assay.records.releases.grant import ROLES
 from assay.rules.release.slots import former_champion
 from assay.settings import Settings
@@ -65,9 +65,7 @@ def decide(request: Request, run: str, place: Place, who: Who, form: OwnForm) ->
         raise UsageError("say why: whoever reads the audit will want to know")
     record_decision(
         run,
-        decision="approve" if decision == "approve" else "reject",
-        reviewer="",
-        reason=form["reason"].strip(),
+        ReviewerWord("approve" if decision == "approve" else "reject", "", form["reason"].strip()),
         settings=_acting(request, place, who, form),
         seen=_seen(form),
     )

@@ -13,7 +13,7 @@ from assay.console.place import ConsolePlace, Place, Who
 from assay.console.sessions import Visitor
 from assay.errors import NotApproved
 from assay.flow.release.checks import Seen
-from assay.flow.release.operations import record_decision
+from assay.flow.release.operations import ReviewerWord, record_decision
 from assay.records.releases.release import Approval, Champion, Release, Traffic
 from assay.records.report import Report
 from assay.reporting import document
@@ -116,9 +116,7 @@ def decide(
     """The word of whose token it is. A session's cookie is not enough."""
     return record_decision(
         run,
-        decision=said.decision,
-        reviewer="",
-        reason=said.reason,
+        ReviewerWord(said.decision, "", said.reason),
         settings=_acting(place, who, request, authorization),
         seen=Seen(said.artifact, said.scorecard, said.champion),
     )

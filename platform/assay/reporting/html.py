@@ -32,6 +32,7 @@ def render(report: Report) -> str:
         .get_template("scorecard.html.j2")
         .render(**_content(report), level=1, style=Markup(style_sheet()))
     )
+    # A model may write half of a character, which no file can hold.
     return page.encode("utf-8", "replace").decode()
 
 
@@ -49,7 +50,8 @@ def style_sheet() -> str:
 
 
 def make_environment(room: str, folder: str = "") -> Environment:
-    """Templates in a folder of a room, where every value is escaped and every character can be seen."""
+    """Templates in a folder of a room, where every value is escaped and every character can be
+    seen."""
     environment = Environment(
         loader=PackageLoader(room, folder),
         autoescape=True,

@@ -55,12 +55,11 @@ def warning(record: Record) -> str:
 
 def trial_words(trial: TrialRecord) -> str:
     """A trial by what was varied; a population's with the rates that it went on with."""
-    rates = [trial.learning_rate, *(change.learning_rate for change in trial.learning_rate_changes)]
     others = []
     for name, value in trial.parameters.items():
         shown = format(value, ".4g") if isinstance(value, float) else value
         others.append(f"{name.rpartition('.')[2]} {shown}")
-    return ", ".join([" then ".join(f"{rate:.3g}" for rate in rates), *others])
+    return ", ".join([" then ".join(f"{rate:.3g}" for rate in trial.rates), *others])
 
 
 def _model(record: ModelRecord) -> str:

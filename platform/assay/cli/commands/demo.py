@@ -15,7 +15,7 @@ from assay.cli.terminal.tables import next_steps
 from assay.errors import ExitCode
 from assay.flow.pipeline.keys import run_id
 from assay.flow.release.checks import Evaluated, evaluated
-from assay.flow.release.operations import promote_run, record_decision
+from assay.flow.release.operations import ReviewerWord, promote_run, record_decision
 from assay.loader.load import load_spec, load_suites
 from assay.settings import Settings
 from assay.store.ledger import Ledger
@@ -82,9 +82,7 @@ def _is_agreed(it: Evaluated, settings: Settings, *, approve: bool) -> bool:
             reason = click.prompt("Why, although a soft limit was missed")
         else:
             reason = "approved in the terminal"
-    word = record_decision(
-        it.run, decision="approve", reviewer=reviewer, reason=reason, settings=settings
-    )
+    word = record_decision(it.run, ReviewerWord("approve", reviewer, reason), settings=settings)
     echo(f"approved by {word.reviewer}, bound to model {word.artifact_digest[:12]}")
     return True
 

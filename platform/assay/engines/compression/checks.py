@@ -101,8 +101,9 @@ def _config_faults(folder: Path, source: Path) -> Iterator[str]:
         yield f"config.json cannot be read: {error}"
         return
     for key in sorted((set(found) | set(wanted)) - OWN_KEYS):
-        if found.get(key) != wanted.get(key):
-            yield f"config.json says {key}: {found.get(key)}, and the merged model {wanted.get(key)}"
+        here, there = found.get(key), wanted.get(key)
+        if here != there:
+            yield f"config.json says {key}: {here}, and the merged model {there}"
 
 
 def _headers(folder: Path) -> Headers:

@@ -126,8 +126,9 @@ class Daemon:
         return self.folder / "pid"
 
 
-# Nothing that outlives its command has a person's token. Commands name the local head in RAY_ADDRESS
-# for Ray's own libraries; here it would make of it a cluster of somebody else, which nobody starts.
+# Nothing that outlives its command has a person's token. Commands name the local head in
+# RAY_ADDRESS for Ray's own libraries; here it would make of it a cluster of somebody else, which
+# nobody starts.
 _NOT_INHERITED = ("ASSAY_TOKEN", "RAY_ADDRESS")
 
 

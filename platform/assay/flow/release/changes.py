@@ -10,7 +10,7 @@ from assay.loader.diff import Change, differences
 from assay.records.evaluations.comparison import ComparedLimit
 from assay.records.gate import Evaluation, EvaluationRecord, Sample, TaskResult
 from assay.records.releases.release import Champion
-from assay.reporting.document import counts_against
+from assay.reporting.wrong_answers import counts_against
 from assay.rules.gate.compare import compare
 from assay.settings import Settings
 from assay.stages.gate import read_evaluation

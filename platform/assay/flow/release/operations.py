@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from assay.engines.deployment.ray_serve import ServeApi
 from assay.errors import PlaceError
@@ -21,46 +21,52 @@ from assay.store.artifacts import open_store
 from assay.store.ledger import Ledger
 
 
+class ReviewerWord(NamedTuple):
+    """A reviewer's word, as it is given."""
+
+    kind: Literal["approve", "reject"]
+    reviewer: str
+    """The name that they give; empty for who works here."""
+    reason: str
+
+
 def record_decision(
     run: str,
+    decision: ReviewerWord,
     *,
-    decision: Literal["approve", "reject"],
-    reviewer: str,
-    reason: str,
     settings: Settings,
     seen: Seen | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Approval:
     """Writes down a reviewer's word on a run's newest verdict. A rejection ends a promotion that is
-    under way. `reviewer` is the name that they give; empty for who works here. With `seen`, what
-    they had before them, the word is refused when that has changed since."""
+    under way. With `seen`, what they had before them, the word is refused when that has changed
+    since."""
     ledger = Ledger(settings.ledger_url)
     store = open_store(settings)
-    actor = act(settings, ledger, "review", claimed=reviewer)
+    actor = act(settings, ledger, "review", claimed=decision.reviewer)
     reconcile_releases(settings, say=say)
     it = evaluated(run, ledger)
     if seen is not None:
         check_seen(seen, it, ledger.champion())
-    if decision == "approve" and it.gate.scorecard.outcome == "PASS":
+    if decision.kind == "approve" and it.gate.scorecard.outcome == "PASS":
         policy = read_place(settings, ledger).policy
         check_policy(it, policy)
         check_reviewer_of_place(policy, actor.name, ledger.starters(it.run))
         gate.verify(it.gate, store)
     word = approve.run(
         it,
-        decision=decision,
+        decision=decision.kind,
         reviewer=actor.name,
-        reason=reason,
+        reason=decision.reason,
         ledger=ledger,
         store=store,
     )
-    if decision == "reject":
+    if decision.kind == "reject":
         _withdraw(word, ledger, settings)
         with suppress(PlaceError):  # the word counts, whether a cluster answers or not
             free_needless(settings, say=say)
-    keep_head(
-        settings, ledger.audit.events()
-    )  # a word that is removed again, event and all, is noticed
+    # A word that is removed again, event and all, is noticed.
+    keep_head(settings, ledger.audit.events())
     return word
 
 
