@@ -7,7 +7,7 @@ import pytest
 
 from assay.engines.models.shape import from_config, from_folder, known, known_names
 from assay.records.plan import Cluster, DataPlan, MemoryEstimate, ModelShape, Node
-from assay.rules.planning.fit import serving_need, training_need
+from assay.rules.planning.fit import TrainedModel, serving_need, training_need
 from assay.rules.planning.memory import GIB, kv_bytes_per_token, serving_memory, worker_memory
 from assay.rules.planning.weights import trained_parameters
 from assay.rules.planning.workload import training_plan
@@ -195,11 +195,10 @@ def need(spec: TrainSpec, cluster: Cluster | None):  # type: ignore[no-untyped-d
     return training_need(
         "train",
         spec,
-        shape=LLAMA,
+        TrainedModel(LLAMA, lambda _: "bf16"),
         data=DATA,
         cluster=cluster,
         driver_cpus=0,
-        precision=lambda _: "bf16",
     )
 
 

@@ -57,7 +57,11 @@ def compare(
         say=lambda text: echo(text, err=True),
     ) as there:
         prompt = system if system is not None else named.system
-        where = lambda: (there().url, "none")  # noqa: E731 (the slot is looked at anew for each turn)
+
+        def where() -> tuple[str, str]:
+            # The slot is looked at anew for each turn.
+            return there().url, "none"
+
         speakers.append(Speaker(named.title, there().model_name, where, _beginning(prompt)))
         _talk(speakers, message)
 

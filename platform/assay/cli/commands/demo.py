@@ -98,9 +98,8 @@ def _farewell(settings: Settings, model: str, system: str | None, seconds: float
     _headline(f"done in {seconds // 60:.0f} min {seconds % 60:.0f} s")
     echo(f"{model} is served at {settings.gateway_url}. Try\n")
     echo(f"  curl -s {settings.gateway_url}/chat/completions \\")
-    echo(
-        f'    -H "Authorization: Bearer $(cat {key_file(settings)})" -H "Content-Type: application/json" \\'
-    )
+    key = f'-H "Authorization: Bearer $(cat {key_file(settings)})"'
+    echo(f'    {key} -H "Content-Type: application/json" \\')
     if system:
         system_turn = f'{{"role": "system", "content": "{system}"}}, '
     else:

@@ -233,7 +233,9 @@ def _need_lines(need: Need) -> Iterator[str]:
     if need.at_longest is not None:
         short = need.available is not None and need.at_longest > need.available
         words = f"{_gib(need.at_longest)} if every example of a batch were as long as may be"
-        yield f"{'':<12}{click.style(f'{words}, which would not fit', fg='yellow') if short else words}"
+        if short:
+            words = click.style(f"{words}, which would not fit", fg="yellow")
+        yield f"{'':<12}{words}"
     if need.memory is not None:
         yield from _wrapped(_parts(need.memory), indent=12)
 

@@ -42,6 +42,7 @@ from assay.records.plan import (
 from assay.records.stages import ModelRecord
 from assay.rules.planning.compression import WEIGHT_BYTES, engine_notes, group_fault
 from assay.rules.planning.fit import (
+    TrainedModel,
     gpus_of,
     loading_need,
     serving_need,
@@ -232,11 +233,10 @@ def _needs(
         return training_need(
             stage,
             train,
-            shape=shape,
+            TrainedModel(shape, lambda device: _precision(train, device)),
             data=its_data,
             cluster=cluster,
             driver_cpus=driver_cpus,
-            precision=lambda device: _precision(train, device),
         )
 
     def serving(stage: str, scheme: Scheme) -> Need:

@@ -18,19 +18,26 @@ from assay.spec.train import TrainSpec
 Estimate = Callable[[TrainSpec], MemoryEstimate | None]
 
 
+class TrainedModel(NamedTuple):
+    """What is known of the model that is trained."""
+
+    shape: ModelShape | None
+    precision: Callable[[Device], Precision]
+    """In which it is trained on a device of this kind."""
+
+
 def training_need(
     stage: str,
     train: TrainSpec,
+    model: TrainedModel,
     *,
-    shape: ModelShape | None,
     data: DataPlan | None,
     cluster: Cluster | None,
     driver_cpus: float,
-    precision: Callable[[Device], Precision],
 ) -> Need:
     """What a training run wants; `driver_cpus` is for the process that a sweep's trial runs beside
     its workers."""
-    gpus = gpus_of(train, cluster)
+    gpus, shape = gpus_of(train, cluster), model.shape
     device: Device = "GPU" if gpus else "CPU"
 
     def with_tokens(wanted: TrainSpec, tokens: int, loss_tokens: int) -> MemoryEstimate | None:
@@ -42,7 +49,7 @@ def training_need(
             tokens=tokens,
             loss_tokens=loss_tokens,
             device=device,
-            precision=precision(device),
+            precision=model.precision(device),
         )
 
     def estimate(wanted: TrainSpec) -> MemoryEstimate | None:

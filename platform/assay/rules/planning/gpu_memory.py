@@ -159,7 +159,8 @@ def _gradients(worker: Worker, *, lasting: bool = False) -> list[MemoryPart]:
         MemoryPart(
             name="gradients",
             size=math.ceil(worker.trained / shards) * worker.width,
-            formula=f"{worker.trained:,} trained weights x {worker.width} bytes{over(shards)} [ZeRO]",
+            formula=f"{worker.trained:,} trained weights x {worker.width} bytes{over(shards)} "
+            "[ZeRO]",
         )
     ]
 
@@ -178,7 +179,8 @@ def _stepping(worker: Worker) -> MemoryPart:
     return MemoryPart(
         name="optimizer's scratch",
         size=own * each,
-        formula=f"{own:,} own weights x {each} bytes: DeepSpeed's fp32 gradients and flat copies, measured on an H100",
+        formula=f"{own:,} own weights x {each} bytes: DeepSpeed's fp32 gradients and flat copies, "
+        "measured on an H100",
     )
 
 
@@ -220,7 +222,8 @@ def _gathered(worker: Worker) -> list[MemoryPart]:
         MemoryPart(
             name="gathered weights",
             size=live * worker.width,
-            formula=f"{live:,} weights whole at a time (stage3_max_live_parameters) x {worker.width} bytes [deepspeed]",
+            formula=f"{live:,} weights whole at a time (stage3_max_live_parameters) x "
+            f"{worker.width} bytes [deepspeed]",
         )
     ]
 
@@ -303,7 +306,8 @@ def _on_host(worker: Worker, weights: MemoryPart) -> list[MemoryPart]:
             MemoryPart(
                 name="optimizer states",
                 size=pinned(own * 4) + moments,
-                formula=f"{own:,} own weights x 4 bytes pinned, and moments of {moments:,} bytes [offload]",
+                formula=f"{own:,} own weights x 4 bytes pinned, and moments of {moments:,} bytes "
+                "[offload]",
             )
         )
         parts.append(

@@ -146,19 +146,22 @@ def serving_memory(
         asked = f"{engine.max_model_len:,} tokens x {per_token:,} bytes"
     else:
         asked = "serve.engine.kv_cache_gb_on_cpu"
+    if device == "GPU":
+        asked += over(shards)
     return MemoryEstimate(
         device=device,
         parts=(
             MemoryPart(
                 name="weights",
                 size=weights,
-                formula=f"{linear:,} x {WEIGHT_BYTES[scheme]:g} + {embedding:,} in embeddings x 2 bytes{over(shards)}",
+                formula=f"{linear:,} x {WEIGHT_BYTES[scheme]:g} + {embedding:,} in embeddings x 2 "
+                f"bytes{over(shards)}",
             ),
             MemoryPart(
                 name="KV cache",
                 size=cache,
-                formula=f"{asked}{over(shards) if device == 'GPU' else ''}; a token's is 2 x layers x KV heads x head "
-                "dimension x 2 bytes (Kwon et al., PagedAttention, 2023)",
+                formula=f"{asked}; a token's is 2 x layers x KV heads x head dimension x 2 bytes "
+                "(Kwon et al., PagedAttention, 2023)",
             ),
             MemoryPart(
                 name="runtime",
@@ -300,6 +303,6 @@ def _logits(shape: ModelShape, loss_tokens: int, width: int) -> MemoryPart:
     return MemoryPart(
         name="logits",
         size=loss_tokens * shape.vocab_size * per_entry,
-        formula=f"{loss_tokens:,} positions that bear loss x {shape.vocab_size:,} words x {per_entry} bytes: logits, "
-        "their log-probabilities and gradients in fp32",
+        formula=f"{loss_tokens:,} positions that bear loss x {shape.vocab_size:,} words x "
+        f"{per_entry} bytes: logits, their log-probabilities and gradients in fp32",
     )
