@@ -50,6 +50,7 @@ def _with_bases(path: Path, chain: tuple[Path, ...]) -> Document:
     document = read_file(path)
     if not isinstance(document.value, dict) or EXTENDS not in document.value:
         return document
+    # Taken out before the blocks are read: none of them knows the key.
     place = document.positions.of_value((EXTENDS,))
     document.positions.keys.pop((EXTENDS,))
     document.positions.values.pop((EXTENDS,))
@@ -77,6 +78,7 @@ def _base(
     files = [*chain, path]
     if not os.path.isfile(target):
         refuse(f"there is no file {target}", f"the path starts at {path.parent.absolute()}")
+    # By what they are, not by their names: a link leads to a file that has another one.
     seen = [file for file in files if os.path.samefile(file, target)]
     if seen:
         shown = " → ".join(str(file) for file in [*files[files.index(seen[0]) :], target])
@@ -117,6 +119,7 @@ class _Merger:
         """The merged value at a location."""
         if isinstance(value, dict) and not isinstance(old, dict):
             old = self._spelled_out(old, location)
+        # Something else, a list too, takes the whole place, and the places in it are gone.
         if not isinstance(value, dict) or not isinstance(old, dict):
             _forget(self.positions, old, location)
             self._adopt(value, location)
@@ -232,10 +235,8 @@ def _settled(document: Document, parts: list[str], place: SourceLocation, path: 
                 raise InvalidInput([Problem(*place, path, "set", message, hint)])
             location, value = (*location, int(part)), value[int(part)]
         else:
-            location, value = (
-                (*location, part),
-                value.get(part) if isinstance(value, dict) else None,
-            )
+            location = (*location, part)
+            value = value.get(part) if isinstance(value, dict) else None
     return location
 
 
@@ -292,6 +293,7 @@ def _with_environment(value: Value, location: Location, document: Document) -> V
         place = document.positions.of_value(location)
         document.problems.append(Problem(*place, path, "environment", *found))
         return value
+    # A secret is read where it is used: the spec is kept in the ledger, and shown.
     if reference_kind(annotation_at(Spec, location)) is Reference.SECRET:
         return value
     return FromEnvironment(REFERENCE.sub(lambda found: os.environ[found[1]], value), value)
@@ -309,6 +311,7 @@ def _reference_fault(value: str, location: Location) -> tuple[str, str] | None:
             "no reference to the environment may stand here",
             f"it may in {', '.join(reference_paths(Spec))}",
         )
+    # What is left after all that are well formed, such as `${env:}`.
     if "${env:" in REFERENCE.sub("", value):
         return "this is no reference to the environment", "write ${env:NAME}"
     if kind is Reference.PLACE:

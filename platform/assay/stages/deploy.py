@@ -89,6 +89,7 @@ def start(
     entered when it is about to be changed, and left when Serve has been told; it must be one
     without traffic."""
     api = serve_api(work.settings)
+    # Before the slot is taken: what stands there goes on answering while the bytes are read.
     work.store.verify(model.artifact)
     with slot as name:
         work.say(f"starting the engine in slot {name}")
@@ -128,6 +129,7 @@ def wait(
         url=state.url,
         deployed_at=state.deployed_at,
         replicas=state.replicas,
+        # Half of the context, so that room is left for what comes after it.
         max_reasoning_tokens=serve.engine.max_model_len // 2 if chats.reasons else 0,
         engine_build=engine_build(model, work.settings),
         on_gpu=work.on_gpu,

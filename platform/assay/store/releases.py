@@ -78,6 +78,7 @@ class Releases:
                 raise Superseded(
                     f"writer {number} comes too late: {newest} has the releases of this place"
                 )
+            # One row at most: only the newest writer counts.
             connection.execute(_writers.delete())
             connection.execute(
                 _writers.insert().values(id=1, number=number, holder=actor.model_dump_json())
@@ -136,6 +137,7 @@ class Releases:
             raise Superseded(
                 f"release {release.id} is at step {release.step} of {len(release.intent.steps)}"
             )
+        # One transaction: who has the traffic, and that the release is over, are never apart.
         with self._database.writing() as connection:
             self._add_traffic(connection, traffic, actor)
             becomes = _changed(release, fence, state="done")
@@ -159,6 +161,7 @@ class Releases:
     ) -> Release:
         """One transition from `release` as it was read; refused when it has changed since."""
         require_newest(connection, becomes.fence)
+        # The state that was read is a part of the condition: of two at once one changes no row.
         result = connection.execute(
             _releases.update()
             .where(_releases.c.id == release.id)

@@ -107,11 +107,9 @@ class _Look:
             if self._shown[source] < self.num_of_each:
                 self._shown[source] += 1
                 texts = tuple(_text(self.tokenizer, text) for text in unit)
-                label = (
-                    str(example.label)
-                    if len(row.chats) == 1 and isinstance(example.label, str)
-                    else None
-                )
+                label = None
+                if len(row.chats) == 1 and isinstance(example.label, str):
+                    label = example.label
                 self.examples.append(
                     PreviewExample(source=source, texts=texts, label=label, is_cut=fitted.is_cut)
                 )
@@ -145,6 +143,7 @@ def _text(tokenizer: Any, text: TokenizedExample) -> PreviewText:
     for end in range(1, len(text.tokens) + 1):
         if end < len(text.tokens) and text.loss_mask[end] == text.loss_mask[start]:
             continue
+        # As they are: what a person looks for here are the very tokens, marks and spaces too.
         so_far = tokenizer.decode(
             text.tokens[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False
         )

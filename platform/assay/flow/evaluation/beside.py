@@ -98,6 +98,7 @@ def answering(
         try:
             yield _watched(api, there)
         finally:
+            # An evaluation may have taken the slot, which is then not ours to free.
             if ray_serve.holds(api, there):
                 with reference_slot(settings) as name:
                     ray_serve.remove(api, name)
@@ -122,6 +123,7 @@ def _leading_run(ledger: Ledger) -> RunRow:
     champion = ledger.champion()
     if champion is not None:
         return ledger.find_run(champion.run)
+    # Evaluations without a run are in the ledger, too, and have no spec.
     run = next((run for run in ledger.runs() if read_as(Spec, run.spec)), None)
     if run is None:
         raise UsageError(

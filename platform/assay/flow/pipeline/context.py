@@ -105,6 +105,7 @@ class RunContext:
         if index or self.spec.sweep is None:
             return train
         sweep = self.record("sweep", SweepRecord)
+        # What waits for the sweep waits for what it is made of.
         if isinstance(sweep, Pending):
             return cast(TrainSpec, sweep)
         return with_parameters(train, sweep.parameters)

@@ -28,6 +28,7 @@ def act(
     Raises `NotApproved` for who may not, and `IntegrityError` when the ledger says what was not
     done: then nobody may do anything.
     """
+    # First of all: nothing is added to a chain that somebody has changed.
     verified(settings, ledger)
     ledger.audit.keys = place_keys(settings)
     ledger.actor = _actor(settings, ledger, role, claimed, about)
@@ -70,6 +71,7 @@ def _actor(settings: Settings, ledger: Ledger, role: Role, claimed: str, about: 
         return this_process(claimed or settings.user)
     if known.act is not None:
         check_act(SignedAct.model_validate_json(settings.act), about, ledger)
+    # A token says who it is, and `--as` must not say otherwise.
     if claimed and folded_name(claimed) != folded_name(grant.name):
         raise NotApproved(
             f"the token is {grant.name}'s, so nothing is done here as {claimed}: `--as` is for "
@@ -104,6 +106,7 @@ def _known(settings: Settings, ledger: Ledger, place: Place) -> tuple[Actor | No
 def check_act(act: SignedAct, about: str, ledger: Ledger) -> None:
     """Raises `NotApproved` unless what this process is about to do is what was signed, a short
     while ago, and nobody has done it yet."""
+    # What this process was really called with: a job that was signed cannot be made another one.
     if act.arguments != tuple(sys.argv[1:]) or act.about != about:
         raise NotApproved(
             f"what was signed is `assay {' '.join(act.arguments)}`"
@@ -114,6 +117,7 @@ def check_act(act: SignedAct, about: str, ledger: Ledger) -> None:
         raise NotApproved(
             f"the command was signed {age:.0f} s ago, and holds for {ACT_LIFE_S:.0f} s"
         )
+    # One command may write several events, all from one process; from another it is a repetition.
     here = this_process("")
     for event in ledger.audit.events():
         if event.actor.act == act.signature:

@@ -102,6 +102,7 @@ def evaluated(run: str, ledger: Ledger) -> Evaluated:
                 ModelRecord.model_validate_json(model.record),
                 read_as(DeploymentRecord, deployment.record) if deployment else None,
             )
+        # It has no candidate: what was evaluated was somebody's model or URL.
         if run and verdict:
             raise NotApproved(
                 f"{row.id} was evaluated by `assay gate run`; only what `assay run` has made can "
@@ -196,11 +197,13 @@ def _check_deployed(
     one that was `restored_at` in its stead (see `restore`); returns what it holds."""
     scorecard, model = it.scorecard, it.model
     state = ray_serve.state(api, traffic_slot(scorecard.deployment_slot))
+    # One that does not answer counts as none: nobody could be served by it.
     running = state if state and state.answers else None
     slot_digest = (
         model.artifact.digest if running and running.model_path == model.artifact.path else None
     )
     deployed_at = running.deployed_at if running else None
+    # What stands in a lost deployment's stead was proved to be of the same bytes, by `restore`.
     if deployed_at is not None and deployed_at == restored_at:
         deployed_at = scorecard.deployed_at
     check_same_deployment(

@@ -104,6 +104,7 @@ class _Restoring:
         champion = self.champion
         newest = self.ledger.restorations.newest(champion.run, champion.since)
         with writing(self.settings, self.ledger) as writer:
+            # Somebody has promoted another one meanwhile, whose traffic is none of this.
             if self.ledger.champion() != champion:
                 return
             if newest is None or (newest.state, newest.note) != ("failed", reason):
@@ -134,6 +135,7 @@ class _Restoring:
             statement = deployment_statement(
                 self.champion, state, self.settings, engine=proof.engine, restores=proof.release
             )
+            # Before the traffic: what serves can be proved at any moment.
             receipt_store(self.settings).write([statement])
             self._write(writer, "done", deployment=deployment)
             if self.ledger.releases.under_way() is None:
@@ -144,9 +146,8 @@ class _Restoring:
         if state is None or state.deployed_at != deployment.deployed_at or not state.answers:
             raise Superseded("its slot was changed while it came up")
         loaded = ray_serve.loaded(self.settings.loaded_folder, state.replicas)
-        if not state.replicas or set(map(loaded.get, state.replicas)) != {
-            self.champion.artifact_digest
-        }:
+        said = set(map(loaded.get, state.replicas))
+        if not state.replicas or said != {self.champion.artifact_digest}:
             raise IntegrityError("a replica has not loaded what was approved")
         if ray_serve.artifacts_said(state.url) != [self.champion.artifact_digest]:
             raise IntegrityError("its answers do not say that they are of what was approved")

@@ -27,9 +27,8 @@ def run(
     act(settings, ledger, "release")
     target = former_champion(ledger.traffic())
     if target is not None and ledger.releases.under_way() is None:
-        check_bytes(
-            evaluated(target.run, ledger), store
-        )  # before the writer's turn: it may take minutes
+        # Before the writer's turn: it may take minutes.
+        check_bytes(evaluated(target.run, ledger), store)
     with writing(settings, ledger) as writer:
         release = ledger.releases.under_way()
         if release is not None:
@@ -39,6 +38,7 @@ def run(
         champion, target_now = ledger.champion(), former_champion(ledger.traffic())
         if target_now is None:
             raise IntegrityError("there is no former champion to go back to")
+        # The bytes of that one were not read.
         if target_now != target:
             raise IntegrityError(
                 "another champion has got the traffic meanwhile; look at `assay status`, and try "
@@ -82,8 +82,7 @@ def _check_target(
     ):
         raise IntegrityError(
             f"slot {target.slot} no longer holds what it was promoted with: it was evaluated anew "
-            "since; "
-            f"`assay promote {target.run}` is the way"
+            f"since; `assay promote {target.run}` is the way"
         )
     return check_may_serve(
         it,

@@ -78,6 +78,7 @@ def check_schema(schema: dict[str, Any] | None) -> None:
         ) from error
     keywords = list(_keywords(schema))
     for name, value in keywords:
+        # A file or a URL that is read when an answer is scored may say something else by then.
         if name in ("$ref", "$dynamicRef") and isinstance(value, str) and not value.startswith("#"):
             raise ValueError(
                 f"the JSON schema refers to {value}; put it under `$defs` and refer to `#/$defs/…`"

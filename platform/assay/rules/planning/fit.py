@@ -62,6 +62,7 @@ def training_need(
     longest = train.examples_per_worker * (
         min(data.longest, train.max_length) if data else train.max_length
     )
+    # Of a pair both texts are in one pass.
     longest *= 2 if train.objective.name in PAIRED else 1
     at_longest = with_tokens(train, longest, longest)
     need = Need(
@@ -159,10 +160,8 @@ def waiting(need: Need, cluster: Cluster | None, held: Sequence[Holding]) -> Nee
     staying = [one for one in held if not one.returns and one.role not in yields]
     cpus = cluster.cpus - sum(one.cpus for one in staying)
     gpus = cluster.gpus - sum(one.gpus for one in staying)
-    lacks_cpus, lacks_gpus = (
-        need.num_workers * need.cpus > cpus,
-        need.num_workers * need.gpus > gpus,
-    )
+    lacks_cpus = need.num_workers * need.cpus > cpus
+    lacks_gpus = need.num_workers * need.gpus > gpus
     if not staying or not (lacks_cpus or lacks_gpus):
         return need
     words = "; ".join(str(one) for one in staying)
@@ -208,8 +207,10 @@ def _room(cluster: Cluster, cpus: float, gpus: float, num_workers: int) -> _Room
             on_device = None
         else:
             on_device = int(node.gpu_memory * min(1.0, gpus))
-        device += [on_device] if on_device is not None else []
-        host += [share] if gpus and share is not None else []
+        if on_device is not None:
+            device.append(on_device)
+        if gpus and share is not None:
+            host.append(share)
     return _Room(max(device, default=None), max(host, default=None))
 
 
@@ -290,9 +291,10 @@ def _savings(train: TrainSpec) -> Iterator[dict[str, Any]]:
     single: list[dict[str, Any]] = []
     size = train.examples_per_worker
     while size > 1:
-        size = next(
-            count for count in range(size // 2, 0, -1) if train.examples_per_worker % count == 0
-        )
+        # The next that divides a worker's share: another one the spec would refuse.
+        size //= 2
+        while train.examples_per_worker % size:
+            size -= 1
         single.append({"micro_batch_size": size})
     single.append({"gradient_checkpointing": True})
     if train.num_workers > 1:

@@ -28,6 +28,7 @@ class Sketches:
     def __init__(self, files: Sequence[Path]) -> None:
         import numpy as np
 
+        # On the disk: those of millions of rows would not fit beside the texts.
         self.tables = [np.load(file, mmap_mode="r") for file in files]
         self.starts = np.cumsum([0, *(len(table) for table in self.tables)])
         self.num_rows = int(self.starts[-1])
@@ -80,6 +81,7 @@ def near_pairs(sketches: Sketches, gone: "Array", is_held: "Array", folder: Path
     left = np.flatnonzero(~gone).astype(np.uint32)
     bands = [_sorted_band(sketches, band, left, folder) for band in range(BANDS)]
     num_skipped = 0
+    # Whole or not there: an attempt that was broken off is taken up from its files.
     draft = folder / f".{PAIRS}"
     with draft.open("wb") as file:
         for start in range(0, sketches.num_rows, ROWS_AT_ONCE):
@@ -88,6 +90,7 @@ def near_pairs(sketches: Sketches, gone: "Array", is_held: "Array", folder: Path
                 pairs, skipped = _pairs_of_band(band, start, is_held)
                 num_skipped += skipped
                 found.append(_alike(sketches, pairs))
+            # Turned round, since `unique` sorts by the first column; a pair may share many bands.
             every = np.unique(np.concatenate(found)[:, ::-1], axis=0)[:, ::-1]
             file.write(np.ascontiguousarray(every).tobytes())
     draft.replace(folder / PAIRS)
@@ -108,6 +111,7 @@ def _sorted_band(sketches: Sketches, band: int, left: "Array", folder: Path) -> 
     import numpy as np
 
     values = sketches.column("bands", band)[left]
+    # Stable: rows with one value stay in their own order, the earlier before the later.
     order = np.argsort(values, kind="stable")
     values = values[order]
     places = np.arange(len(values), dtype=np.uint32)

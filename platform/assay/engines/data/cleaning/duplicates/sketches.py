@@ -128,6 +128,7 @@ def _bands(minima: "Array", marks: "Array") -> "Array":
     generator = np.random.Generator(np.random.PCG64(SEED))
     factors = generator.integers(0, 2**64, size=BAND_ROWS, dtype=np.uint64) | np.uint64(1)
     bands = (minima.reshape(-1, BANDS, BAND_ROWS) * factors).sum(axis=2, dtype=np.uint64)
+    # Rows with other marks then have other bands, and are never compared.
     return np.asarray(bands ^ marks[:, None])
 
 
@@ -139,5 +140,6 @@ def _save(values: "Array", file: Path) -> None:
     with draft.open("wb") as opened:
         np.save(opened, values)
         opened.flush()
+        # Before it has its name: after a power cut the name could stand for no bytes.
         os.fsync(opened.fileno())
     draft.replace(file)
