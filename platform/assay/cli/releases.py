@@ -182,6 +182,7 @@ def _elsewhere(address: str | None, arguments: list[str]) -> None:
     is none."""
     if address is None:
         return
+    # A job of the cluster: ledger and gateway are there, and its code is this command's.
     from assay.cli.remote import submit_command
 
     sys.exit(submit_command(arguments, settings=Settings(), address=address))

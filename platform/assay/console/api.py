@@ -75,10 +75,11 @@ class Decision(BaseModel):
 def runs(place: Place, who: Who, page: int = 1, find: str = "") -> list[RunSummary]:
     """Fifty a page; `find` is a part of their ids."""
     found = listed(place.settings, place.ledger, page=max(1, page), name=find)
-    return [
-        RunSummary(**vars(one.run), standing=one.standing.words, verdict=one.verdict)
-        for one in found
-    ]
+    summaries = []
+    for one in found:
+        summary = RunSummary(**vars(one.run), standing=one.standing.words, verdict=one.verdict)
+        summaries.append(summary)
+    return summaries
 
 
 @router.get("/api/runs/{run}", summary="How far a run is")

@@ -234,7 +234,7 @@ def _lines_of(name: str, data: JsonValue) -> tuple[list[Line], str]:
         Line(name="selection", points=_selection_losses(history)),
     ]
     notes = (_computed_with(training), parted(history))
-    return lines, "; ".join(note for note in notes if note)
+    return lines, "; ".join(filter(None, notes))
 
 
 def _trial_lines(sweep: SweepRecord) -> list[Line]:

@@ -21,9 +21,10 @@ def explain(path: str) -> str:
     """What is to be said about a path; about all blocks when it is empty. Raises UsageError on an
     unknown one."""
     if not path:
-        return "\n\n".join(
-            f"{click.style(name, bold=True)}: {_block(cls, '')}" for name, cls in ROOTS
-        )
+        roots = []
+        for name, cls in ROOTS:
+            roots.append(f"{click.style(name, bold=True)}: {_block(cls, '')}")
+        return "\n\n".join(roots)
     for _, cls in ROOTS:
         found = next((one for one in _every(cls) if _matches(one.path, path)), None)
         if found is not None:
@@ -82,7 +83,8 @@ def _depth(path: str) -> int:
 
 def _rows(keys: Sequence[Entry]) -> list[str]:
     width = max((len(one.path) for one in keys), default=0)
-    return [
-        f"  {one.path:<{width}}  {textwrap.shorten(one.meaning, WIDTH - width, placeholder='...')}"
-        for one in keys
-    ]
+    rows = []
+    for one in keys:
+        meaning = textwrap.shorten(one.meaning, WIDTH - width, placeholder="...")
+        rows.append(f"  {one.path:<{width}}  {meaning}")
+    return rows

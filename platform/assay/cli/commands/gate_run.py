@@ -60,10 +60,13 @@ class GateRun:
         candidate = subject(self.artifact or self.url or "", self.model, self.revision)
         base = subject(self.base, self.model, self.revision) if self.base else None
         engine = engine_settings(self.engine)
-        return [
-            EvaluationRequest(candidate=candidate, base=base, suite=(suite,), engine=engine)
-            for suite in dict.fromkeys(self.suites)
-        ]
+        requests = []
+        for suite in dict.fromkeys(self.suites):
+            request = EvaluationRequest(
+                candidate=candidate, base=base, suite=(suite,), engine=engine
+            )
+            requests.append(request)
+        return requests
 
 
 def subject(text: str, model: str = "", revision: str = "") -> ModelRef:
@@ -186,10 +189,12 @@ def check_source(subject: ModelRef | None) -> None:
 def engine_settings(said: Sequence[str]) -> dict[str, str | int | float | bool]:
     """`KEY=VALUE` pairs as the settings of `serve.engine`. Raises `UsageError` for one that it does
     not take."""
-    pairs = [pair.partition("=") for pair in said]
-    if wrong := [pair[0] for pair in pairs if not pair[1]]:
-        raise UsageError(f"--engine takes KEY=VALUE, not {wrong[0]}")
-    wanted = {key.strip(): yaml.safe_load(value) for key, _, value in pairs}
+    wanted = {}
+    for pair in said:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--engine takes KEY=VALUE, not {key}")
+        wanted[key.strip()] = yaml.safe_load(value)
     try:
         return EngineSpec.model_validate(wanted).model_dump(include=set(wanted))
     except ValidationError as error:

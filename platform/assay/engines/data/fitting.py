@@ -36,7 +36,8 @@ def fit(tokenizer: Any, row: Row, max_length: int, too_long: TooLong) -> Fitted:
         if all(any(text.loss_mask) or not wants_loss for text in cut):
             return Fitted([cut], [tuple(chats)], is_cut=True)
     elif too_long == "split" and len(row.chats) == 1:
-        units = [(part,) for part in _parts(write, row.chats[0], max_length)]
+        for part in _parts(write, row.chats[0], max_length):
+            units.append((part,))
     written = []
     for unit in units:
         written.append([write(chat) for chat in unit])

@@ -83,8 +83,8 @@ def abstentions(
 ) -> list[bool | None]:
     """Whether each item's response is an abstention; None where the judge gave neither word, or
     failed. Raises `PlaceError` when its API key is not there."""
-    replies = request_all(_endpoint(judge), [_ask(item) for item in items], answers=answers)
-    return [_verdict(reply) for reply in replies]
+    requests = map(_ask, items)
+    return list(map(_verdict, request_all(_endpoint(judge), list(requests), answers=answers)))
 
 
 def scores(judge: JudgeSpec, answers: Sequence[Answer], folder: Path | None) -> list[Judged]:

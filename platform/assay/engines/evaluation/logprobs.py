@@ -106,17 +106,17 @@ def score(
     """The score of each pair, in order. Raises nothing for a server that fails: the score has the
     error."""
     server = _Server(endpoint, answers, progress)
-    scores: list[Score | None] = [None] * len(pairs)
+    scores: dict[int, Score] = {}
     by_place = _worth_asking_by_place(pairs)
     told = _ask_places(server, [pairs[index] for index in by_place])
     for index, result in zip(by_place, told, strict=True):
-        scores[index] = result
+        if result is not None:
+            scores[index] = result
     # What the server did not tell in the one way is asked for in the other.
-    left = [index for index, result in enumerate(scores) if result is None]
+    left = [index for index in range(len(pairs)) if index not in scores]
     echoed = _ask_echo(server, [pairs[index] for index in left])
-    for index, result in zip(left, echoed, strict=True):
-        scores[index] = result
-    return [result for result in scores if result is not None]
+    scores.update(zip(left, echoed, strict=True))
+    return [scores[index] for index in range(len(pairs))]
 
 
 def _worth_asking_by_place(pairs: Sequence[Pair]) -> list[int]:
@@ -222,9 +222,11 @@ def _token_id(name: str) -> int:
 
 
 def _from_places(pair: Pair, places: Sequence[_Position | None]) -> Score | None:
-    there = [place for place in places if place is not None]
-    if len(there) < len(places):
-        return None
+    there = []
+    for place in places:
+        if place is None:
+            return None
+        there.append(place)
     latency_s, num_tries = 0.0, 0
     for place in there:
         latency_s += place.reply.latency_s

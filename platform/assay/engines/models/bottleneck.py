@@ -111,6 +111,7 @@ def merge(model: Any) -> Any:
     placement."""
     import torch
 
+    # All of them before the first is changed: a layer without such a part is refused.
     hosts = [sublayer_of(layer, "mlp") for layer in layers_of(model)]
     after, parallel = _types()
     modules = list(model.modules())

@@ -253,6 +253,7 @@ def _gate(context: RunContext, inputs: gate.Inputs, work: Work) -> GateRecord:
     from assay.store.ledger import Ledger  # a plan without a ledger has no need of its library
 
     ledger = Ledger(context.settings.ledger_url)
+    # Before the first question: one that is broken off has seen some of the samples, too.
     attempt = begin_attempt(
         context.suite,
         context.tasks,
@@ -307,6 +308,7 @@ def _is_deployed(context: RunContext, record: DeploymentRecord) -> bool:
         state = ray_serve.state(api, record.slot)
     except Unreachable:  # no cluster runs here; a refused token is an error
         return False
+    # By the time that is written into it, and a replica that is left: Serve may restart others.
     return (
         state is not None
         and state.answers

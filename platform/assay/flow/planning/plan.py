@@ -179,6 +179,7 @@ def existing_ledger(settings: Settings, notes: list[str]) -> "Ledger | None":
 def _cluster(settings: Settings, notes: list[str]) -> Cluster | None:
     """What is there now: the running cluster, or this machine, on which `assay run` would start
     one."""
+    # A cluster that refuses is not one that is not there: what fits is then unknown.
     try:
         running = ray_nodes.running_cluster(settings.dashboard_url, settings.ray_token())
     except PlaceError as error:
@@ -300,16 +301,15 @@ def _blocks(
             yield need.stage, need.advice
     if not context.settings.engine_python and not is_described:
         engine = "the engine's environment is missing: run `make setup`, or set ASSAY_ENGINE_PYTHON"
-        yield from ((stage, engine) for stage in ("baseline", "champion", "deploy"))
+        for stage in ("baseline", "champion", "deploy"):
+            yield stage, engine
     if reason := _spent(context, ledger) or _untrusted(context, ledger):
         yield MAKE_CANDIDATES[0] if spec.sweep else MAKE_CANDIDATES[1], reason
     if shape is None:
         return
     for index, train in enumerate(spec.train_steps):
-        stage, layers = (
-            numbered("train", index),
-            train.method.low_rank and train.method.low_rank.layer_indices(),
-        )
+        stage, low_rank = numbered("train", index), train.method.low_rank
+        layers = low_rank.layer_indices() if low_rank else None
         if layers and layers[-1] >= shape.num_layers:
             yield (
                 stage,

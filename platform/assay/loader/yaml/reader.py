@@ -101,6 +101,7 @@ def read_around_errors(data: bytes, file: str) -> Document:
                 raise InvalidInput(problems or error.problems) from None
             key, start, end = found
             unread.add(key)
+            # As many empty lines, so that places behind it stay true.
             lines[start:end] = [""] * (end - start)
         else:
             if problems and document.value is None:
@@ -116,9 +117,14 @@ def _block_around(lines: list[str], number: int) -> tuple[str, int, int] | None:
     the next one begins. None for a line that is empty, so that nothing is left out twice."""
     if not 1 <= number <= len(lines) or not lines[number - 1].strip():
         return None
-    start = next((at for at in range(number - 1, -1, -1) if _TOP_KEY.match(lines[at])), number - 1)
-    after = range(max(start + 1, number), len(lines))
-    end = next((at for at in after if _TOP_KEY.match(lines[at])), len(lines))
+    start = number - 1
+    while start > 0 and not _TOP_KEY.match(lines[start]):
+        start -= 1
+    if not _TOP_KEY.match(lines[start]):
+        start = number - 1  # nothing above it is a block
+    end = max(start + 1, number)
+    while end < len(lines) and not _TOP_KEY.match(lines[end]):
+        end += 1
     key = _TOP_KEY.match(lines[start])
     return key[1] if key else "", start, end
 
@@ -130,6 +136,7 @@ def _decoded(data: bytes, file: str) -> str:
     if len(data) > MAX_BYTES:
         raise InvalidInput([Problem(file, 0, 0, "", "too_large", "the file is larger than 1 MiB")])
     try:
+        # Windows' editors put a byte order mark in front.
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
@@ -137,10 +144,8 @@ def _decoded(data: bytes, file: str) -> str:
         message, hint = "this is not UTF-8", "save the file as UTF-8"
         raise InvalidInput([Problem(file, line, column, "", "encoding", message, hint)]) from None
     if found := _NOT_IN_A_FILE.search(text):
-        line, column = (
-            text.count("\n", 0, found.start()) + 1,
-            found.start() - text.rfind("\n", 0, found.start()),
-        )
+        line = text.count("\n", 0, found.start()) + 1
+        column = found.start() - text.rfind("\n", 0, found.start())
         message = f"the control character U+{ord(found[0]):04X}"
         raise InvalidInput(
             [Problem(file, line, column, "", "control_character", message, "remove it")]
@@ -197,6 +202,7 @@ class _Reader:
         return Document(value, positions, self.problems)
 
     def _events(self) -> Iterator[yaml.Event]:
+        # libyaml where PyYAML was built with it: many times as quick.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
             yield from yaml.parse(self.text, Loader=loader)
@@ -223,6 +229,7 @@ class _Reader:
                 "remove it, or put the text in quotes",
             )
         if event.anchor:
+            # Until the value is whole its name leads nowhere: it could stand inside itself.
             self.anchors[event.anchor] = None
         node: _Node
         if isinstance(event, yaml.ScalarEvent):

@@ -90,8 +90,9 @@ def texts_of(example: Example) -> list[str]:
     """What was said, without the system's prompt; of a pair with the worse answer at the end."""
     if example.text:
         return [example.text]
-    said = [turn.content for turn in example.messages if turn.role != "system"]
-    return said + [turn.content for turn in example.rejected[-1:]]
+    # Of the worse answer the last turn alone: the others are those of the better one.
+    turns = (*example.messages, *example.rejected[-1:])
+    return [turn.content for turn in turns if turn.role != "system"]
 
 
 def whole_text(example: Example) -> str:
