@@ -52,7 +52,7 @@ def champion_of(office: Office) -> str | None:
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end, f"{what} was waited for in vain"
         time.sleep(0.01)
