@@ -16,7 +16,7 @@ from assay.console.app import make_app
 from assay.console.server import _listening
 from assay.flow.place.people import add_user
 from assay.flow.place.policy import set_policy
-from assay.flow.release.operations import promote_run, record_decision
+from assay.flow.release.operations import ReviewerWord, promote_run, record_decision
 from assay.records.releases.grant import Role
 from office import Office, with_token
 
@@ -90,9 +90,7 @@ class Console:
         """Gives a run the traffic, with the tokens of two people."""
         record_decision(
             run,
-            decision="approve",
-            reviewer="",
-            reason="",
+            ReviewerWord("approve", "", ""),
             settings=with_token(self.office, self.tokens["anna"]),
         )
         settings = with_token(self.office, self.tokens["ben"])
