@@ -54,6 +54,27 @@ RECIPES: dict[str, Any] = {
 NOT_ON_CPU = ("W8A16", "FP8", "NVFP4", "NVFP4A16", "MXFP4", "MXFP4A16")
 """Loaded again by transformers, and refused by vLLM's CPU build."""
 
+
+def prune(**said: Any) -> dict[str, Any]:
+    return {"prune": said}
+
+
+PRUNED: dict[str, tuple[Any, float, bool]] = {
+    "magnitude": ([prune(method="magnitude", sparsity=0.3)], 0.3, False),
+    "magnitude 2:4": ([prune(method="magnitude", pattern="2:4")], 0.5, True),
+    "wanda": ([prune(method="wanda", sparsity=0.4)], 0.4, False),
+    "wanda 2:4": ([prune(method="wanda", pattern="2:4")], 0.5, True),
+    "sparsegpt": ([prune(sparsity=0.4)], 0.4, False),
+    "sparsegpt 2:4": ([prune(pattern="2:4")], 0.5, True),
+    "sparsegpt 2:4 recover W8A8": ([prune(pattern="2:4"), "recover", "W8A8"], 0.5, True),
+    "magnitude recover gptq": (
+        [prune(method="magnitude"), "recover", *quantize(method="gptq")],
+        0.5,
+        False,
+    ),
+}
+"""Recipe, the share that becomes 0, and whether it is two of each four."""
+
 MAX_KL = 0.001
 """Nats that a recipe may take a model of random weights away from what it said; 4-bit floats with
 quantized activations, the coarsest, gave 0.0003."""
@@ -98,7 +119,7 @@ def _in_bf16(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-QUICK = ("smooth gptq", "mixed", "NVFP4")
+QUICK = ("smooth gptq", "mixed", "NVFP4", "wanda 2:4", "sparsegpt 2:4 recover W8A8")
 """Those that take another way through the code; the others are run by `make test-long`."""
 
 
@@ -123,17 +144,61 @@ def test_a_recipe_makes_a_model_that_is_loaded_again(place: Place, name: str) ->
     assert {weights["num_bits"] for weights in groups} == wanted
 
 
+@pytest.mark.parametrize("name", each(list(PRUNED)))
+def test_pruned_weights_are_0_when_they_are_loaded_again(place: Place, name: str) -> None:
+    recipe, share, is_structured = PRUNED[name]
+    made = place.compress(name, recipe)
+    assert made.sparsity == pytest.approx(share, abs=0.01)
+    assert 0 < made.divergence.kl < 0.1
+    from transformers import AutoModelForCausalLM
+
+    again = AutoModelForCausalLM.from_pretrained(place.made(name))
+    zeros = again.get_submodule("model.layers.1.mlp.down_proj").weight == 0
+    # Rounding makes small weights 0, too.
+    assert float(zeros.float().mean()) >= share - 0.01
+    if is_structured:
+        assert bool((zeros.reshape(-1, 4).sum(dim=1) >= 2).all())
+
+
+def test_weights_below_a_threshold_become_0(place: Place) -> None:
+    place.compress("threshold", [prune(method="magnitude", threshold=0.01)])
+    from transformers import AutoModelForCausalLM
+
+    folders = (place.merged, place.made("threshold"))
+    before, after = (AutoModelForCausalLM.from_pretrained(folder) for folder in folders)
+    name = "model.layers.0.self_attn.q_proj"
+    first, second = (model.get_submodule(name).weight for model in (before, after))
+    assert bool((second == first.where(first.abs() >= 0.01, 0.0)).all())
+    assert not bool((before.lm_head.weight == 0).any())
+    assert bool((after.lm_head.weight == before.lm_head.weight).all())
+
+
+def test_training_makes_up_for_what_was_pruned(place: Place) -> None:
+    bare = place.compress("bare", [prune(method="magnitude", pattern="2:4")])
+    healed = place.compress(
+        "healed",
+        [
+            prune(method="magnitude", pattern="2:4"),
+            {"recover": {"num_epochs": 4, "learning_rate": 1e-3}},
+        ],
+    )
+    assert healed.divergence.kl < 0.5 * bare.divergence.kl
+    assert healed.sparsity == bare.sparsity == pytest.approx(0.5, abs=0.001)
+
+
 @pytest.mark.engine
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "names", [("mixed",), pytest.param(tuple(RECIPES), marks=pytest.mark.long)], ids=["one", "all"]
+    "names",
+    [("mixed",), pytest.param((*RECIPES, *PRUNED), marks=pytest.mark.long)],
+    ids=["one", "all"],
 )
 def test_the_engine_serves_a_recipe(place: Place, names: tuple[str, ...]) -> None:
     """vLLM's log-probabilities of the texts are those that transformers computes of the export."""
     texts = calibration.chosen_texts(place.split, CalibrationSpec())[:4]
     for name in names:
         if not place.made(name).is_dir():
-            place.compress(name, RECIPES[name])
+            place.compress(name, RECIPES.get(name) or PRUNED[name][0])
     folders = [place.made(name) for name in names]
     asked = json.dumps({"folders": [str(folder) for folder in folders], "texts": texts})
     served = _ask_engine(place.folder, asked)
@@ -340,7 +405,9 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "no configuration": without("config.json"),
     "a configuration that is cut short": cut("config.json", 0.7),
     "another number of layers": told("config.json", lambda it: it.update(num_hidden_layers=1)),
-    "another rotation": told("config.json", lambda it: it.update(rope_parameters={})),
+    "another rotation": told(
+        "config.json", lambda it: it["rope_parameters"].update(rope_theta=5e5)
+    ),
     "another end in the configuration": told("config.json", lambda it: it.update(eos_token_id=7)),
     "no quantization": told("config.json", lambda it: it.pop("quantization_config")),
     "groups of another size": scheme_of("Linear", group_size=32),

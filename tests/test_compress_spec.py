@@ -1,11 +1,11 @@
 """`compress:` as it is written: names, lists, what goes together, and what is known beforehand."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
-from assay.records.plan import ModelShape
+from assay.records.plan import Device, ModelShape
 from assay.records.record import digest_of
 from assay.rules.planning.compression import engine_notes, group_fault
 from assay.rules.planning.memory import compressing_memory
@@ -71,6 +71,16 @@ def test_a_list_of_steps_is_read_again_from_its_own_dump() -> None:
         ([{"quantize": {"scheme": "none"}}], "quantizes nothing"),
         ([{"quantize": {"modules": {"(": "W4A16"}}}], "not a regular expression"),
         ([{"quantize": {}, "smoothquant": {}}], "choose one step"),
+        ([{"gguf": "q8_0"}, "W8A8"], "is a step alone"),
+        ([{"gguf": "q9"}], "q8_0"),
+        (["W8A8", "prune"], "quantize comes last"),
+        (["recover", "prune"], "recover comes after prune"),
+        ([{"prune": {"pattern": "2:4", "sparsity": 0.6}}], "is a sparsity of 50%"),
+        ([{"prune": {"method": "wanda", "threshold": 0.1}}], "is for method: magnitude"),
+        (
+            [{"prune": {"method": "magnitude", "threshold": 0.1, "sparsity": 0.2}}],
+            "threshold alone",
+        ),
         ({"calibration": {"num_samples": 2000}}, "less than or equal to 1000"),
     ],
 )
@@ -100,6 +110,15 @@ def test_formats_that_a_processor_does_not_serve_are_known() -> None:
     assert not is_refused
     assert "no gain here" in note
     assert list(engine_notes(spec("FP8_DYNAMIC"), "GPU")) == []
+
+
+def test_pruning_is_said_to_gain_nothing() -> None:
+    said = spec([{"prune": {"method": "wanda", "pattern": "2:4"}}, "recover", "W8A8"])
+    assert said.label == "wanda 2:4 recover W8A8"
+    for device in get_args(Device):
+        ((is_refused, note),) = engine_notes(said, device)
+        assert not is_refused
+        assert "no gain here" in note
 
 
 def test_calibration_takes_memory() -> None:

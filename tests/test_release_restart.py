@@ -64,6 +64,7 @@ class RealOffice(Office):
             num_parameters=1,
             num_layers=1,
             context_length=128,
+            format="gguf" if (model / "model.gguf").is_file() else "safetensors",
         )
         serve = self.spec("first").serve
         where = nullcontext(cast(Slot, "blue"))

@@ -18,9 +18,10 @@ class Divergence(Record):
     """Kullback-Leibler divergence from the merged model, in nats: the mean over positions."""
     top1_agreement: float
     """Share of the positions at which both find the same token likeliest."""
-    loss: float
-    """Cross-entropy of the texts, in nats a token."""
-    merged_loss: float
+    loss: float | None
+    """Cross-entropy of the texts, in nats a token; None of a GGUF file, whose engine tells the
+    likeliest tokens alone."""
+    merged_loss: float | None
     """The same of the merged model."""
     num_tokens: int
     """Positions that were compared."""
@@ -38,10 +39,14 @@ class ModelRecord(Record):
     """Longest sequence the model was made for, in tokens."""
     scheme: str = "none"
     """Quantization scheme, or the steps of compression in a few words."""
+    format: Literal["safetensors", "gguf"] = later("safetensors")
+    """vLLM serves the one, llama.cpp the other."""
     divergence: Divergence | None = later(None)
     """Of a compressed model; None in records of older versions."""
     num_calibrated: int = later(0)
     """Training examples that compression looked at."""
+    sparsity: float = later(0.0)
+    """Share of the linear modules' weights that pruning made 0."""
 
 
 class SplitRecord(Record):

@@ -191,8 +191,9 @@ def _compression(stages: Mapping[str, JsonValue]) -> Iterator[Figure]:
     found = record.divergence
     yield Figure(name=f"{record.scheme}: divergence", value=found.kl, unit="nats")
     yield Figure(name="same likeliest token", value=100 * found.top1_agreement, unit="%")
-    yield Figure(name="loss of the merged model", value=found.merged_loss, unit="nats a token")
-    yield Figure(name="loss", value=found.loss, unit="nats a token")
+    if found.loss is not None and found.merged_loss is not None:
+        yield Figure(name="loss of the merged model", value=found.merged_loss, unit="nats a token")
+        yield Figure(name="loss", value=found.loss, unit="nats a token")
     yield Figure(name="compared tokens", value=found.num_tokens, unit="")
     yield Figure(name="size", value=record.artifact.size / 1e6, unit="MB")
 

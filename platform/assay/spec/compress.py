@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from assay.spec.block import Block, later, refuse
+from assay.spec.block import Block, Fraction, later, refuse
 
 Scheme = Literal[
     "none",
@@ -20,6 +20,8 @@ Scheme = Literal[
     "MXFP4A16",
     "MXFP4",
 ]
+
+GgufType = Literal["f16", "q8_0", "q4_0", "q4_k_m"]
 
 Method = Literal["round", "gptq", "awq", "autoround"]
 
@@ -161,14 +163,81 @@ class QuantizeSpec(Block):
         return self.method in CALIBRATED_METHODS or bool(needs_scales)
 
 
+class PruneSpec(Block):
+    """Weights of linear modules become 0. Engines without a kernel for such weights serve them no
+    faster, and no smaller."""
+
+    method: Literal["magnitude", "wanda", "sparsegpt"] = "sparsegpt"
+    """Which ones: the smallest (`magnitude`), the smallest times what comes in (`wanda`, Sun et al.,
+    2024), or those whose loss the others can make up for (`sparsegpt`, Frantar and Alistarh,
+    2023)."""
+
+    sparsity: Fraction = Field(0.5, gt=0, lt=1)
+    """Share of each matrix that becomes 0."""
+
+    pattern: Literal["unstructured", "2:4"] = "unstructured"
+    """`2:4` takes two of each four neighbours in a row."""
+
+    threshold: float | None = Field(None, gt=0)
+    """Of `magnitude`, in place of `sparsity`: weights nearer to 0 than this become 0."""
+
+    ignore: tuple[str, ...] = ("lm_head",)
+    """Modules left as they are, by name, or by a regular expression that starts with `re:`."""
+
+    @model_validator(mode="after")
+    def _one_share(self) -> "PruneSpec":
+        refuse(
+            [
+                (
+                    self.pattern == "2:4" and self.sparsity != 0.5,
+                    "pattern: 2:4 is a sparsity of 50%",
+                ),
+                (
+                    self.threshold is not None and self.method != "magnitude",
+                    f"threshold is for method: magnitude; {self.method} takes sparsity",
+                ),
+                (
+                    self.threshold is not None
+                    and (self.pattern == "2:4" or "sparsity" in self.model_fields_set),
+                    "threshold alone says how much becomes 0; take sparsity and pattern out",
+                ),
+            ]
+        )
+        return self
+
+
+class RecoverSpec(Block):
+    """Training after `prune`: the weights that are left learn the merged model's distributions of
+    the next token on the calibration data. What is 0 stays 0."""
+
+    num_epochs: int = Field(2, ge=1)
+    """How often each calibration example is seen."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    """AdamW's, falling linearly to 0."""
+
+    batch_size: int = Field(8, ge=1)
+    """Examples a step."""
+
+
 class CompressStepSpec(Block):
     """One step: exactly one of its keys."""
 
     smoothquant: SmoothQuantSpec | None = None
     """Moves outliers of the activations into the weights, before `quantize` with `W8A8`."""
 
+    prune: PruneSpec | None = None
+    """Makes weights 0."""
+
+    recover: RecoverSpec | None = None
+    """Trains what `prune` has left."""
+
     quantize: QuantizeSpec | None = None
     """Gives weights and activations fewer bits."""
+
+    gguf: GgufType | None = None
+    """Writes the model in llama.cpp's format: 16 bits, 8, or 4 bits a weight. llama.cpp serves
+    it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -194,9 +263,11 @@ class CompressStepSpec(Block):
     @property
     def is_calibrated(self) -> bool:
         """Whether the step looks at training data."""
+        if self.gguf is not None:
+            return False
         if self.quantize is not None:
             return self.quantize.is_calibrated
-        return True
+        return self.prune is None or self.prune.method != "magnitude"
 
 
 class CalibrationSpec(Block):
@@ -255,6 +326,19 @@ class CompressSpec(Block):
                 ),
                 (kinds.count("quantize") > 1, "quantize once; `modules` gives others a scheme"),
                 (
+                    "quantize" in kinds[:-1],
+                    "quantize comes last: pruning and training need the weights as they were",
+                ),
+                (
+                    "gguf" in kinds and len(kinds) > 1,
+                    "gguf is a step alone: llama.cpp quantizes by itself, and gains nothing from "
+                    "other steps",
+                ),
+                (
+                    "recover" in kinds and "prune" not in kinds[: kinds.index("recover")],
+                    "recover comes after prune",
+                ),
+                (
                     "smoothquant" in kinds and not self._smooths_activations(),
                     "smoothquant comes before a `quantize` step with W8A8 or FP8",
                 ),
@@ -282,13 +366,25 @@ class CompressSpec(Block):
         return next((step.quantize for step in self.recipe if step.quantize), None)
 
     @property
+    def gguf(self) -> GgufType | None:
+        """The type of the GGUF file that is made; None where none is."""
+        return next((step.gguf for step in self.recipe if step.gguf), None)
+
+    @property
+    def prunes(self) -> bool:
+        """Whether weights become 0."""
+        return any(step.prune is not None for step in self.recipe)
+
+    @property
     def is_calibrated(self) -> bool:
         """Whether a step looks at training data."""
         return any(step.is_calibrated for step in self.recipe)
 
     @property
-    def served(self) -> Scheme:
+    def served(self) -> Scheme | GgufType:
         """The scheme of most of the weights that are served."""
+        if self.gguf:
+            return self.gguf
         if self.quantize:
             return self.quantize.scheme
         return "none"
@@ -298,10 +394,15 @@ class CompressSpec(Block):
         """The recipe in a few words."""
         words = []
         for step in self.recipe:
-            if step.quantize is None:
+            if step.prune is not None:
+                pattern = "2:4" if step.prune.pattern == "2:4" else f"{step.prune.sparsity:.0%}"
+                words.append(f"{step.prune.method} {step.prune.threshold or pattern}")
+            elif step.gguf is not None:
+                words.append(f"gguf {step.gguf}")
+            elif step.quantize is None:
                 words.append(step.kind)
-                continue
-            if step.quantize.method != "round":
-                words.append(step.quantize.method)
-            words.append("/".join(step.quantize.schemes))
+            else:
+                method = step.quantize.method
+                words += [] if method == "round" else [method]
+                words.append("/".join(step.quantize.schemes))
         return " ".join(words) or "none"

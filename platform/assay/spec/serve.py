@@ -112,6 +112,10 @@ class ReplicasSpec(Block):
 class EngineSpec(Block):
     """vLLM's own settings, under their own names."""
 
+    kind: Literal["vllm", "llama_cpp"] = later("vllm")
+    """What serves the candidate. `llama_cpp` serves what `compress: [{gguf: q8_0}]` makes, on CPU;
+    the base model that it is compared with is served by vLLM."""
+
     max_model_len: int = Field(2048, ge=16)
     """Longest prompt and answer together, in tokens."""
 
@@ -147,6 +151,12 @@ class EngineSpec(Block):
     def gpus_per_replica(self) -> int:
         """GPUs (or CPU shares) of one replica."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @model_validator(mode="after")
+    def _is_vllm_s(self) -> "EngineSpec":
+        if self.kind == "llama_cpp" and self.gpus_per_replica > 1:
+            raise ValueError("kind: llama_cpp serves a replica on one machine's CPU, not in parts")
+        return self
 
     @field_validator("raw")
     @classmethod

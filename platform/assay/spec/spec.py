@@ -165,6 +165,19 @@ def _contradictions(spec: Spec) -> Iterator[tuple[bool, str]]:
         "compress.scheme: a classifier with a linear head is served as it was trained; write "
         "compress: {scheme: none}",
     )
+    serves_gguf = spec.serve.engine.kind == "llama_cpp"
+    yield (
+        bool(spec.compress.gguf) and not serves_gguf,
+        "compress writes GGUF, which vLLM does not serve; write serve: {engine: {kind: llama_cpp}}",
+    )
+    yield (
+        serves_gguf and not spec.compress.gguf,
+        "serve.engine.kind: llama_cpp serves GGUF alone; write compress: [{gguf: q8_0}]",
+    )
+    yield (
+        serves_gguf and bool(spec.model.chat_template_kwargs),
+        "model.chat_template_kwargs are not handed to llama.cpp; take them out, or serve with vLLM",
+    )
     yield (
         bool(last.method.prefix_tuning),
         "train ends with method: prefix_tuning, whose keys and values cannot be added to the "

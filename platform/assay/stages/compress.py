@@ -40,7 +40,9 @@ def run(inputs: Inputs, work: Work, *, data: DatasetRecord) -> ModelRecord:
     said = {
         "artifact": artifact,
         "scheme": compress.label,
+        "format": "gguf" if compress.gguf else "safetensors",
         "divergence": made.divergence,
         "num_calibrated": made.num_calibrated,
+        "sparsity": made.sparsity,
     }
     return merged.model_validate({**merged.model_dump(), **said})

@@ -14,6 +14,7 @@ from assay.engines.deployment.application import (
     application,
     classifier_application,
     engine_packages,
+    llama_cpp_application,
 )
 from assay.engines.deployment.chat_settings import chat_settings
 from assay.errors import PlaceError, StageFailed
@@ -148,9 +149,11 @@ def standing(
 
 def engine_build(model: ModelRecord, settings: Settings) -> tuple[str, ...]:
     """Name and version of the engine that serves a model, and of what it stands on, as they are
-    installed now. The platform's own environment serves classifiers."""
+    installed now. The platform's own environment serves classifiers and GGUF files."""
     if model.architecture.endswith(CLASSIFIER):
         return tuple(engine_packages(sys.executable))
+    if model.format == "gguf":
+        return tuple(engine_packages(sys.executable, "xllamacpp"))
     return tuple(engine_packages(settings.engine_python))
 
 
@@ -177,6 +180,8 @@ def _application(
     verification = Verification(model.artifact.digest, work.settings.loaded_folder)
     if model.architecture.endswith(CLASSIFIER):
         return classifier_application(served, serve, verification)
+    if model.format == "gguf":
+        return llama_cpp_application(served, serve, verification)
     python = work.settings.engine_python
     return application(served, serve, python, on_gpu=work.on_gpu, verification=verification)
 

@@ -22,13 +22,17 @@ class Reading(NamedTuple):
     """(positions, vocabulary), float32."""
     targets: Any
     """(positions,): the tokens that do come next."""
+    device: str
+    """Where it was computed: `cpu` or `cuda`."""
 
 
 def read(model: Any, texts: Sequence[Sequence[int]]) -> Reading:
     """A model in memory on the first texts, in bfloat16 as it will serve."""
     import torch
+    from compressed_tensors.offload import get_execution_device
 
-    device = next(model.parameters()).device
+    # llm-compressor keeps weights elsewhere than where they are computed with.
+    device = torch.device(get_execution_device(model.get_input_embeddings()))
     logits, targets, left = [], [], MAX_LOGITS
     # The weights of the 4-bit floats are kept in float32 while the model is in memory.
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
@@ -40,15 +44,18 @@ def read(model: Any, texts: Sequence[Sequence[int]]) -> Reading:
             left -= read_here.numel()
             if left <= 0:
                 break
-    return Reading(torch.cat(logits), torch.cat(targets))
+    return Reading(torch.cat(logits), torch.cat(targets), device.type)
 
 
-def read_folder(folder: Path, texts: Sequence[Sequence[int]]) -> Reading:
+def read_folder(folder: Path, texts: Sequence[Sequence[int]], device: str = "cpu") -> Reading:
     """The same of a model folder, loaded as transformers loads it."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    said: dict[str, Any] = {"dtype": torch.bfloat16}
+    if device != "cpu":
+        said["device_map"] = "auto"  # over as many GPUs as it takes
+    model = AutoModelForCausalLM.from_pretrained(folder, **said)
     return read(model.eval(), texts)
 
 

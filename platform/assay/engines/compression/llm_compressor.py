@@ -1,11 +1,11 @@
 """llm-compressor: quantization into the compressed-tensors format that vLLM loads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from assay.engines.compression import calibration, checks, divergence, recipes
+from assay.engines.compression import calibration, checks, divergence, gguf_model, pruning, recipes
 from assay.engines.models.folders import ModelFacts, copy_tokenizer, describe
 from assay.errors import StageFailed
 from assay.records.stages import Divergence
@@ -22,6 +22,8 @@ class Compressed(NamedTuple):
     divergence: Divergence
     num_calibrated: int
     """Training examples that the steps looked at."""
+    sparsity: float
+    """Share of the linear modules' weights that are 0; 0 where nothing was pruned."""
 
 
 def compress(source: Path, target: Path, spec: CompressSpec, split: Path) -> Compressed:
@@ -32,11 +34,19 @@ def compress(source: Path, target: Path, spec: CompressSpec, split: Path) -> Com
     from transformers import AutoModelForCausalLM
 
     texts = calibration.chosen_texts(split, spec.calibration)
+    if spec.gguf is not None:
+        found = gguf_model.write(source, target, spec.gguf, texts)
+        return Compressed(describe(source), found, 0, 0.0)
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16).eval()
     merged = divergence.read(model, texts)
     group_size = _group_size(model, spec)
+    sparsity = 0.0
     for step in spec.recipe:
-        _apply(model, step, group_size, texts if step.is_calibrated else None)
+        if step.quantize is not None and spec.prunes:
+            sparsity = pruning.sparsity(model)
+        _apply(model, source, step, group_size, texts)
+    if spec.prunes and spec.quantize is None:
+        sparsity = pruning.sparsity(model)
     _check_fused(model)
     memory = divergence.read(model, texts)
     _save(model, source, target)
@@ -46,6 +56,7 @@ def compress(source: Path, target: Path, spec: CompressSpec, split: Path) -> Com
         describe(target),
         divergence.compare(merged, again),
         len(texts) if spec.is_calibrated else 0,
+        sparsity,
     )
 
 
@@ -63,7 +74,22 @@ def _group_size(model: Any, spec: CompressSpec) -> int:
 
 
 def _apply(
-    model: Any, step: CompressStepSpec, group_size: int, texts: Sequence[Sequence[int]] | None
+    model: Any, source: Path, step: CompressStepSpec, group_size: int, texts: calibration.Texts
+) -> None:
+    """One step, in place."""
+    from transformers import AutoModelForCausalLM
+
+    if step.prune is not None and step.prune.method == "magnitude":
+        pruning.by_magnitude(model, step.prune)
+    elif step.recover is not None:
+        merged = AutoModelForCausalLM.from_pretrained(source, dtype=model.dtype).eval()
+        pruning.recover(model, merged.to(model.device), texts, step.recover)
+    else:
+        _by_library(model, step, group_size, texts if step.is_calibrated else None)
+
+
+def _by_library(
+    model: Any, step: CompressStepSpec, group_size: int, texts: calibration.Texts | None
 ) -> None:
     from llmcompressor import oneshot
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from assay.engines.compression import pruning
 from assay.spec.compress import (
     FIXED_GROUPS,
     GROUPED,
@@ -21,6 +22,8 @@ def modifiers(step: CompressStepSpec, group_size: int) -> list[Any]:
     to."""
     if step.quantize is not None:
         return _quantizing(step.quantize, group_size)
+    if step.prune is not None:
+        return [pruning.modifier(step.prune)]
     assert step.smoothquant is not None
     return [_smoothing(step.smoothquant)]
 

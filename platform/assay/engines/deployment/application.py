@@ -7,6 +7,7 @@ from typing import Any
 
 from assay.engines.cluster.cpu_features import computes_in_bf16
 from assay.engines.deployment.chat_settings import chat_settings
+from assay.engines.deployment.llama_cpp import MOST_SEQUENCES
 from assay.errors import PlaceError
 from assay.records.stages import Slot
 from assay.settings import KEYS
@@ -130,6 +131,28 @@ def classifier_application(
     }
 
 
+def llama_cpp_application(
+    model: ServedModel, serve: ServeSpec, verification: Verification
+) -> dict[str, Any]:
+    """The same for a GGUF file, which llama.cpp serves in the platform's own environment."""
+    num_sequences = min(MOST_SEQUENCES, serve.replicas.target_ongoing_requests)
+    config = {
+        "model_loading_config": {"model_id": model.name, "model_source": model.path},
+        "engine_kwargs": {
+            "max_model_len": serve.engine.max_model_len,
+            "max_num_seqs": num_sequences,
+        },
+        "callback_config": {"callback_kwargs": _to_verify(verification)},
+        "deployment_config": _deployment_config(serve.replicas),
+    }
+    return {
+        "name": model.slot,
+        "route_prefix": f"/{model.slot}",
+        "import_path": "assay.engines.deployment.llama_cpp:build_app",
+        "args": {"llm_configs": [config]},
+    }
+
+
 def _deployment_config(replicas: ReplicasSpec) -> dict[str, Any]:
     """How many replicas there are when. What the spec leaves open is left to Ray Serve."""
     said = replicas.model_dump(exclude={"min", "max"}, exclude_none=True)
@@ -161,10 +184,10 @@ def _to_verify(verification: Verification) -> dict[str, str]:
     return {"artifact": verification.artifact, "reports": str(verification.reports)}
 
 
-def engine_packages(engine_python: str) -> list[str]:
+def engine_packages(engine_python: str, *also: str) -> list[str]:
     """Name and version of the engine and of what it stands on, from its environment's metadata."""
     found = _packages(engine_python, "*.dist-info")
-    wanted = ("vllm", "torch", "transformers", "ray", "compressed_tensors")
+    wanted = ("vllm", "torch", "transformers", "ray", "compressed_tensors", *also)
     return sorted(folder.stem for folder in found if folder.stem.split("-")[0].startswith(wanted))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from assay.engines.deployment.api_errors import error_answer, models_answer
 from assay.files import report, require_unchanged, verify_artifact
 
 BATCH = 32
@@ -120,10 +121,10 @@ def build_app(args: dict[str, Any]) -> Any:
         async def _answer_to(self, request: Any) -> Any:
             path = request.url.path
             if request.method == "GET" and path.endswith("/v1/models"):
-                return _models(self.name)
+                return models_answer(self.name)
             if request.method == "POST" and path.endswith(("/v1/chat/completions", "/v1/classify")):
                 return await self._answer(request, is_chat=path.endswith("/chat/completions"))
-            return _error(404, f"a classifier answers chats and /v1/classify, not {path}")
+            return error_answer(404, f"a classifier answers chats and /v1/classify, not {path}")
 
         async def _answer(self, request: Any, *, is_chat: bool) -> Any:
             try:
@@ -132,7 +133,7 @@ def build_app(args: dict[str, Any]) -> Any:
                 assert all(map(_is_text, chats))
             except (ValueError, KeyError, TypeError, AssertionError):
                 wanted = "`messages` with text" if is_chat else "`input`, a text or a list of texts"
-                return _error(400, f"the request needs {wanted}")
+                return error_answer(400, f"the request needs {wanted}")
             found = [await self._batched(chat) for chat in chats]
             if not is_chat:
                 return _classified(self.name, found)
@@ -159,17 +160,6 @@ def _texts(given: Any) -> list[list[dict[str, str]]]:
 def _is_text(chat: Any) -> bool:
     """Whether there are turns, and all of them are text: nothing is to be done with images."""
     return bool(chat) and all(isinstance(turn["content"], str) for turn in chat)
-
-
-def _models(name: str) -> dict[str, Any]:
-    return {"object": "list", "data": [{"id": name, "object": "model", "owned_by": "assay"}]}
-
-
-def _error(status: int, message: str) -> Any:
-    from starlette.responses import JSONResponse
-
-    kind = "invalid_request_error"
-    return JSONResponse({"error": {"message": message, "type": kind, "code": status}}, status)
 
 
 def _classified(name: str, found: Sequence[Classified]) -> dict[str, Any]:

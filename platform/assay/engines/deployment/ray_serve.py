@@ -22,7 +22,7 @@ POLL_S = 0.5
 DEPLOYED_AT = "ASSAY_DEPLOYED_AT"
 HTTP_TIMEOUT_S = 30
 # Deployments whose replicas hold a model; routers have other names.
-ENGINES = ("LLMServer", "Classifier")
+ENGINES = ("LLMServer", "Classifier", "LlamaCpp")
 
 
 @dataclass(frozen=True)

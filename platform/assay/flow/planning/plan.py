@@ -59,7 +59,7 @@ from assay.rules.planning.power import POWER
 from assay.rules.planning.weights import Precision
 from assay.rules.planning.workload import training_plan
 from assay.settings import Settings
-from assay.spec.compress import Scheme
+from assay.spec.compress import GgufType, Scheme
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
 from assay.spec.train import TrainSpec
@@ -240,7 +240,7 @@ def _needs(
             driver_cpus=driver_cpus,
         )
 
-    def serving(stage: str, scheme: Scheme) -> Need:
+    def serving(stage: str, scheme: Scheme | GgufType) -> Need:
         count = spec.serve.replicas.min
         return serving_need(
             stage, spec.serve, shape=shape, scheme=scheme, num_replicas=count, cluster=cluster

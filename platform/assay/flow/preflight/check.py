@@ -70,7 +70,12 @@ def _all(
     yield from _suite_conflicts(spec, seen, root)
     max_model_len = spec.serve.engine.max_model_len
     for file in seen.suites:
-        yield from check_tasks(file, root, max_model_len)
+        is_gguf = spec.serve.engine.kind == "llama_cpp"
+        yield from check_tasks(file, root, max_model_len, generates_alone=is_gguf)
+        if is_gguf and file.suite.parity is not None:
+            message = "parity reads log-probabilities of a prompt, and llama.cpp tells none"
+            hint = "take parity out: compress compares the file with the model token by token"
+            yield Places(file.positions).problem(("parity",), "engine", message, hint)
         yield from check_service_length(file, max_model_len)
         if spec.train_steps[-1].objective.classifies:
             yield from _needs_a_head(file)
@@ -122,6 +127,9 @@ def _missing_here(spec: Spec, seen: Examined, places: Places) -> Iterator[Proble
             if importlib.util.find_spec(name) is None:
                 message, hint = f"{name} is not installed", f"pip install 'assay[{name}]'"
                 yield places.problem((*at, "report_to"), "no_library", message, hint)
+    if spec.compress.gguf and importlib.util.find_spec("xllamacpp") is None:
+        message, hint = "xllamacpp is not installed", "pip install 'assay[llama-cpp]'"
+        yield places.problem(("compress",), "no_library", message, hint)
     for file in seen.suites:
         judge = file.suite.judge
         if judge is not None and judge.api_key_env and not secrets_file.value(judge.api_key_env):

@@ -55,9 +55,12 @@ class TaskFacts:
     """Different documents; None where they are not here."""
 
 
-def check_tasks(file: SuiteFile, root: Path, max_model_len: int | None) -> Iterator[Problem]:
+def check_tasks(
+    file: SuiteFile, root: Path, max_model_len: int | None, *, generates_alone: bool = False
+) -> Iterator[Problem]:
     """Every mistake of a suite's tasks and of the limits on them. `max_model_len` is the served
-    model's, where it is known. A task whose file is not there was told when the suite was read."""
+    model's, where it is known; `generates_alone` says that its engine tells no log-probabilities of
+    a prompt. A task whose file is not there was told when the suite was read."""
     places = Places(file.positions)
     for task, limits in file.suite.limits.items():
         settings = file.suite.settings(task)
@@ -79,6 +82,11 @@ def check_tasks(file: SuiteFile, root: Path, max_model_len: int | None) -> Itera
             yield from _limit_problems(file, task, index, limit, config, places)
         if max_model_len is not None:
             yield from _length_problems(task, settings, config, max_model_len, places)
+        kind = config.get("output_type", "generate_until")
+        if generates_alone and kind != "generate_until":
+            message = f"llama.cpp tells no log-probabilities of a prompt, which {kind} needs"
+            hint = "take a task that generates, or serve with vLLM"
+            yield places.problem(("limits", task), "engine", message, hint)
 
 
 def num_items(task: str, settings: TaskSettings, root: Path) -> int | None:

@@ -8,11 +8,12 @@ from assay.spec.compress import (
     GROUP_SIZES,
     GROUPED,
     CompressSpec,
+    GgufType,
     QuantizeSpec,
     Scheme,
 )
 
-WEIGHT_BYTES: dict[Scheme, float] = {
+WEIGHT_BYTES: dict[Scheme | GgufType, float] = {
     "none": 2,
     "W8A8": 1,
     "W8A16": 1,
@@ -23,9 +24,14 @@ WEIGHT_BYTES: dict[Scheme, float] = {
     "NVFP4A16": 0.5 + 1 / 16,
     "MXFP4": 0.5 + 1 / 32,
     "MXFP4A16": 0.5 + 1 / 32,
+    "f16": 2,
+    "q8_0": 1 + 2 / 32,
+    "q4_0": 0.5 + 2 / 32,
+    "q4_k_m": 0.5 + 1 / 8,
 }
 """Bytes of a linear layer's weight after quantizing; W4A16 has a 2-byte scale for each group of
-128, and the 4-bit floats a 1-byte one for each of 16 or 32."""
+128, and the 4-bit floats a 1-byte one for each of 16 or 32. Of GGUF, q8_0 and q4_0 have a 2-byte scale for
+each 32, and q4_k_m keeps some layers in 6 bits."""
 
 
 def columns_of(shape: ModelShape) -> dict[str, int]:
@@ -73,11 +79,15 @@ def _group_hint(quantize: QuantizeSpec, columns: Collection[int]) -> str:
 UNSERVED_ON_CPU: tuple[Scheme, ...] = ("W8A16", "FP8", "NVFP4", "NVFP4A16", "MXFP4", "MXFP4A16")
 """What vLLM 0.32's CPU build refused to load of a small Llama: it has no kernel for them."""
 
+NO_SPARSE_KERNEL = "vLLM 0.32 has no kernel for weights that are 0, and serves them like others"
+
 EMULATED_ON_CPU: tuple[Scheme, ...] = ("FP8_DYNAMIC",)
 
 
 def engine_notes(compress: CompressSpec, device: Device) -> Iterator[tuple[bool, str]]:
     """(whether the engine refuses it, what to know) for each scheme on a kind of device."""
+    if compress.prunes:
+        yield False, f"{NO_SPARSE_KERNEL}; no gain here from `prune`"
     quantize = compress.quantize
     if quantize is None or device != "CPU":
         return

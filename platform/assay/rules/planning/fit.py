@@ -11,7 +11,7 @@ from assay.records.plan import Cluster, DataPlan, Device, MemoryEstimate, ModelS
 from assay.rules.planning.memory import GIB, PAIRED, serving_memory, worker_memory
 from assay.rules.planning.weights import Precision
 from assay.rules.planning.workload import training_plan
-from assay.spec.compress import Scheme
+from assay.spec.compress import GgufType, Scheme
 from assay.spec.serve import ServeSpec
 from assay.spec.train import TrainSpec
 
@@ -90,7 +90,7 @@ def serving_need(
     serve: ServeSpec,
     *,
     shape: ModelShape | None,
-    scheme: Scheme,
+    scheme: Scheme | GgufType,
     num_replicas: int,
     cluster: Cluster | None,
 ) -> Need:

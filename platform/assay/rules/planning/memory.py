@@ -25,7 +25,7 @@ from assay.rules.planning.weights import (
     trained_parameters,
     weights_part,
 )
-from assay.spec.compress import CompressSpec, Scheme
+from assay.spec.compress import CompressSpec, GgufType, Scheme
 from assay.spec.serve import EngineSpec
 from assay.spec.train import TrainSpec
 
@@ -129,7 +129,7 @@ def activations(train: TrainSpec, shape: ModelShape, *, tokens: int, width: int)
 
 
 def serving_memory(
-    engine: EngineSpec, shape: ModelShape, *, scheme: Scheme, device: Device
+    engine: EngineSpec, shape: ModelShape, *, scheme: Scheme | GgufType, device: Device
 ) -> MemoryEstimate:
     """One process of an engine replica, with a KV cache for one sequence of `max_model_len` on a
     GPU (the engine takes what is left for more), and of the size that the spec gives on CPU."""
