@@ -105,6 +105,9 @@ class _WithShortForms(GenerateJsonSchema):
             full["properties"][name]["description"] = meaning
         inner = schema["schema"]
         has_short = inner["type"] == "function-before"
-        if has_short:
-            return {"anyOf": [full, {"type": "string"}]}
-        return full
+        if not has_short:
+            return full
+        forms = [full, {"type": "string"}]
+        if block.LIST_FORM:
+            forms.append(full["properties"][block.LIST_FORM])
+        return {"anyOf": forms}

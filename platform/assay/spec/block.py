@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
@@ -27,6 +27,9 @@ class Block(BaseModel):
     # A default is validated like what is written: a `1` for a float is 1.0 in both, and so are the
     # digests of both.
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    LIST_FORM: ClassVar[str] = ""
+    """The field that a list in place of the block stands for; none where no list may."""
 
 
 def later(default: Any, **more: Any) -> Any:

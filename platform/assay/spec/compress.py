@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -286,6 +286,8 @@ class CompressSpec(Block):
     `steps`, or a list of steps alone. By llm-compressor, in the compressed-tensors format that vLLM
     loads."""
 
+    LIST_FORM: ClassVar[str] = "steps"
+
     scheme: Scheme = "W8A8"
     """`W8A8` (int8 weights and activations), `W8A16` and `W4A16` (weights only), `FP8_DYNAMIC`
     (Hopper and newer), and others of `quantize`, rounded to nearest; or `none`."""
@@ -306,7 +308,7 @@ class CompressSpec(Block):
         if isinstance(value, str):
             return {"scheme": value}
         if isinstance(value, list | tuple):
-            return {"scheme": "none", "steps": value}
+            return {"scheme": "none", cls.LIST_FORM: value}
         if isinstance(value, dict) and value.get("steps"):
             return {"scheme": "none", **value}
         return value
