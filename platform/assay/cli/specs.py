@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from assay.cli.commands.datasets import register, versions
 from assay.cli.commands.gate import verdict_code
 from assay.cli.commands.rows import card, models, why
 from assay.cli.terminal import options
@@ -136,7 +137,7 @@ def data() -> None:
     """Look at data as the model will see them, and at what became of every row."""
 
 
-for command in (why, models, card):
+for command in (why, models, card, register, versions):
     data.add_command(command)
 
 

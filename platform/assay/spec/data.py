@@ -35,9 +35,18 @@ HUB_DATA = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+?)(:(?
 """A data set of the Hugging Face hub; the split is `train` when not said."""
 
 
+REGISTERED = re.compile(r"registry:(?P<name>[a-z][a-z0-9_-]{0,62})@(?P<version>[0-9a-f]{16})")
+"""A version of a data set that `assay data register` keeps in this place."""
+FEEDBACK = re.compile(r"feedback:(?P<name>[a-z][a-z0-9_-]{0,62})")
+"""What users have said of a model's answers, collected in this place."""
+
+
 def is_remote(pattern: str) -> bool:
-    """Whether an entry of the data lies on the hub or behind a URL, and not on this machine."""
-    return pattern.startswith("hf:") or re.match(r"[a-z][a-z0-9+]*://", pattern) is not None
+    """Whether an entry of the data lies on the hub, behind a URL, or in the place's own store, and
+    not in a file that it names."""
+    if pattern.startswith(("hf:", "registry:", "feedback:")):
+        return True
+    return re.match(r"[a-z][a-z0-9+]*://", pattern) is not None
 
 
 def _split(value: Any) -> Any:
@@ -55,8 +64,8 @@ class DataSpec(Block):
 
     train: Paths
     """Files or globs (`.jsonl`, `.json`, `.csv`, `.parquet`, `.arrow`), relative to the folder
-    where `assay` runs; URLs such as `s3://bucket/*.jsonl`; or `hf:ORG/NAME@REVISION`, with `:SPLIT`
-    after it."""
+    where `assay` runs; URLs such as `s3://bucket/*.jsonl`; `hf:ORG/NAME@REVISION`, with `:SPLIT`
+    after it; `registry:NAME@VERSION`, which `assay data register` made; or `feedback:NAME`."""
 
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field({})
     """How often each example of one of `train`'s entries is shown, by that entry: 2 doubles, 0.5
@@ -103,6 +112,13 @@ class DataSpec(Block):
                     f"{pattern}: write a data set of the hub as hf:ORG/NAME@REVISION or "
                     "hf:ORG/NAME@REVISION:SPLIT"
                 )
+            if pattern.startswith("registry:") and not REGISTERED.fullmatch(pattern):
+                raise ValueError(
+                    f"{pattern}: write a registered data set as registry:NAME@VERSION, as "
+                    "`assay data register` says it"
+                )
+            if pattern.startswith("feedback:") and not FEEDBACK.fullmatch(pattern):
+                raise ValueError(f"{pattern}: write feedback as feedback:NAME, in small letters")
         return self
 
     @model_validator(mode="after")

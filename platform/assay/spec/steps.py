@@ -1,6 +1,7 @@
 """The `data.steps:` list: what is done to the training data before they are split."""
 
 import re
+import warnings
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
@@ -11,8 +12,11 @@ from assay.spec.block import Block, Fraction, Paths, Where, later
 
 def _compilable(value: str) -> str:
     try:
-        re.compile(value)
-    except re.error as error:
+        with warnings.catch_warnings():
+            # `[a--b]` and the like mean another thing in a later Python.
+            warnings.simplefilter("error", FutureWarning)
+            re.compile(value)
+    except (re.error, FutureWarning) as error:
         raise ValueError(f"not a regular expression: {error}") from None
     return value
 

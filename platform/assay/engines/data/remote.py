@@ -1,4 +1,5 @@
-"""Data that lie elsewhere: URLs by fsspec, data sets of the Hugging Face hub by datasets."""
+"""Data that lie elsewhere: URLs by fsspec, data sets of the Hugging Face hub by datasets, versions
+and feedback that the place keeps."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,8 +7,10 @@ from typing import Any
 
 from assay import secrets_file
 from assay.engines.cluster.passed_on import hub_named
+from assay.engines.data import feedback, registry
 from assay.errors import MissingExtra, PlaceError, UsageError
-from assay.spec.data import HUB_DATA, is_remote
+from assay.settings import Settings
+from assay.spec.data import FEEDBACK, HUB_DATA, REGISTERED, is_remote
 
 TAGS = (
     "ETag",
@@ -31,6 +34,12 @@ def mark(pattern: str) -> list[list[str]]:
     content. Nothing is downloaded."""
     if HUB_DATA.fullmatch(pattern):
         return [[pattern, ""]]
+    if found := REGISTERED.fullmatch(pattern):
+        return [
+            [pattern, registry.manifest(Settings().home, found["name"], found["version"]).digest]
+        ]
+    if found := FEEDBACK.fullmatch(pattern):
+        return [[pattern, feedback.digest(Settings().home, found["name"])]]
     system, files = _listed(pattern)
     return [[file, _tag(system, file)] for file in files]
 
@@ -58,6 +67,10 @@ def fetch(pattern: str, folder: Path) -> list[Path]:
                 folder / "split.parquet",
             )
         ]
+    if found := REGISTERED.fullmatch(pattern):
+        return registry.shards(Settings().home, found["name"], found["version"])
+    if found := FEEDBACK.fullmatch(pattern):
+        return [feedback.write_examples(Settings().home, found["name"], folder / "feedback.jsonl")]
     system, files = _listed(pattern)
     copies = [folder / f"{number:05d}-{Path(file).name}" for number, file in enumerate(files)]
     try:
