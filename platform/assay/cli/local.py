@@ -27,7 +27,7 @@ def start_place(
     foreground: bool = False,
 ) -> None:
     """Starts what is not running yet, makes the first API key, and brings the champion back. In the
-    `foreground` it stays until it is asked to stop."""
+    `foreground` the key is kept and not printed."""
     from assay.flow.release import controller
 
     if not gateway_only:
@@ -48,8 +48,6 @@ def start_place(
         echo(f"dashboard {settings.dashboard_url}  (token in {settings.token_path})")
     start_console(settings)
     bring_back(settings)
-    if foreground:
-        _stay(settings)
 
 
 def start_console(settings: Settings) -> None:
@@ -98,16 +96,18 @@ def bring_back(settings: Settings) -> None:
         restore(settings, say=lambda text: echo(text, err=True), wait_s=START_TIMEOUT_S)
 
 
-def _stay(settings: Settings) -> None:
-    """Waits for SIGTERM or Ctrl-C, and stops the place then. Raises `PlaceError` when the gateway
-    is gone before that: whoever runs the container starts it again."""
+def stay_in_place(settings: Settings, *, new_key: bool, gateway_only: bool) -> None:
+    """Starts the place, waits for SIGTERM or Ctrl-C, and stops it then. Raises `PlaceError` when
+    the gateway is gone before that: whoever runs the container starts it again."""
     from assay.engines.cluster.signals import asked_to_stop
 
     with asked_to_stop() as asked:
         try:
+            start_place(settings, new_key=new_key, gateway_only=gateway_only, foreground=True)
             while not asked.wait(LOOK_S):
                 if not gateway.is_running(settings):
-                    raise PlaceError(f"the gateway has ended; see {supervisor.log_file(settings)}")
+                    log = supervisor.log_file(settings)
+                    raise PlaceError(f"the gateway has ended; see {log}")
         finally:
             stop_place(settings)
 

@@ -129,15 +129,13 @@ def chat(
 def up(new_key: bool, save_key: bool, gateway_only: bool, foreground: bool) -> None:
     """Start a local Ray head, the gateway and the console, bring the champion back, print an API
     key once."""
-    from assay.cli.local import start_place
+    from assay.cli.local import start_place, stay_in_place
 
-    start_place(
-        Settings(),
-        new_key=new_key,
-        save_key=save_key,
-        gateway_only=gateway_only,
-        foreground=foreground,
-    )
+    settings = Settings()
+    if foreground:
+        stay_in_place(settings, new_key=new_key, gateway_only=gateway_only)
+        return
+    start_place(settings, new_key=new_key, save_key=save_key, gateway_only=gateway_only)
 
 
 @click.command()

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from assay.engines.cluster import tasks
 from assay.engines.compression import llm_compressor
+from assay.engines.models import shape as model_shape
 from assay.records.inputs import StageInputs, added_later
 from assay.records.stages import DatasetRecord, ModelRecord
+from assay.rules.planning.memory import COMPRESSING_BYTES, compressing_memory, loaded_bytes
 from assay.spec.compress import CompressSpec
 from assay.stages.context import Work
 
@@ -35,7 +37,9 @@ def run(inputs: Inputs, work: Work, *, data: DatasetRecord) -> ModelRecord:
     work.say(f"compressing: {compress.label}")
     folder = work.fresh_folder("compressed")
     split = Path(data.artifact.path) / data.train.file
-    made = tasks.call(llm_compressor.compress, Path(merged.artifact.path), folder, compress, split)
+    source = Path(merged.artifact.path)
+    room = tasks.Room(_memory_bytes(merged, compress))
+    made = tasks.call_in(room, llm_compressor.compress, source, folder, compress, split)
     artifact = work.store.put(folder, "model")
     said = {
         "artifact": artifact,
@@ -46,3 +50,11 @@ def run(inputs: Inputs, work: Work, *, data: DatasetRecord) -> ModelRecord:
         "sparsity": made.sparsity,
     }
     return merged.model_validate({**merged.model_dump(), **said})
+
+
+def _memory_bytes(merged: ModelRecord, compress: CompressSpec) -> int:
+    """What the plan foresees; of a model whose dimensions are not known, its weights."""
+    shape = model_shape.from_folder(Path(merged.artifact.path))
+    if shape is None:
+        return loaded_bytes(merged.num_parameters, COMPRESSING_BYTES)
+    return compressing_memory(compress, shape).total

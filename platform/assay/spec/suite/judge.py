@@ -24,7 +24,7 @@ class JudgeSpec(Block):
     """Its name there."""
 
     api_key_env: str | None = None
-    """Environment variable that holds its API key."""
+    """Name of its API key, among the place's secrets or in the environment."""
 
     rubric: str | None = later(None, min_length=1, max_length=MAX_PROMPT_CHARACTERS)
     """What earns which score, in words; the metric `judge` needs it."""
