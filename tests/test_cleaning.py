@@ -219,6 +219,8 @@ STEPS: list[object] = [
     "deduplicate",
     {"select": {"not_matching": "row 3"}},
     {"deduplicate": {"near": None}},
+    {"augment": {"noise": 0.3, "share": 0.5}},
+    {"select": {"max_words": 30}},
 ]
 
 
@@ -246,6 +248,7 @@ def test_shards_kills_and_order_of_work_do_not_bear_on_the_bytes(
     messy(tmp_path, 60)
     whole = cleaned(tmp_path, STEPS, scratch="whole")
     assert whole.steps["deduplicate"].num_dropped == 0  # every row has a pseudonym of its own
+    assert whole.steps["augment"].made["noise"] > 5
     monkeypatch.setattr(learned_rows, "BLOCK_ROWS", 7)
     assert cleaned(tmp_path, STEPS, scratch="shards").content == whole.content
     num_stops = 0
