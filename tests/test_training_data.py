@@ -11,7 +11,14 @@ import pytest
 from assay.engines.data.chats.tokens import Row, TokenizedExample, load_tokenizer, tokenize
 from assay.engines.data.fitting import fit
 from assay.engines.data.tokenize import write_rows, write_split
-from assay.engines.training.batches import PackedSplit, Unit, collate, collate_padded
+from assay.engines.training.batches import (
+    PackedSplit,
+    Unit,
+    collate,
+    collate_padded,
+    rounded,
+    rounded_up,
+)
 from assay.engines.training.objectives import Frozen, completion_loss
 from assay.engines.training.split_losses import mean_and_error
 from assay.errors import UsageError
@@ -146,6 +153,40 @@ def test_the_loss_is_that_of_a_padded_batch(model: Any, split: PackedSplit, gath
         padded = model(input_ids=tokens, attention_mask=attention, labels=wanted).loss
     torch.testing.assert_close(losses.totals.sum() / losses.counts.sum(), padded)
     assert losses.counts.tolist() == [int(mask.sum()) for _, mask in texts]
+
+
+def test_a_batch_that_is_rounded_up_has_the_same_loss_and_gradients(
+    model: Any, split: PackedSplit
+) -> None:
+    import torch
+
+    units = [split[i] for i in range(len(split))]
+    weight = model.get_input_embeddings().weight
+    found = []
+    for batch in (collate(units), rounded_up(collate(units))):
+        found.append((batch["input_ids"].shape[1], len(batch["logits_to_keep"])))
+        losses = completion_loss(model, batch, TrainSpec(), Frozen())
+        (gradient,) = torch.autograd.grad(losses.totals.sum(), [weight])
+        found.append((losses.totals, gradient))
+    sizes, (totals, gradient), more, (same_totals, same_gradient) = found
+    assert more == tuple(map(rounded, sizes)) != sizes
+    torch.testing.assert_close(same_totals, totals)
+    torch.testing.assert_close(same_gradient, gradient)
+
+
+def test_sizes_that_are_rounded_up_are_few_and_little_larger() -> None:
+    sizes = {rounded(size) for size in range(1, 4097)}
+    assert sizes == {rounded(size) for size in sizes}
+    assert len(sizes) < 60
+    assert all(rounded(size) - size < max(16, size / 8) for size in range(1, 4097))
+    padded = collate_padded([Unit(0, ((torch_tokens(3), torch_tokens(3).bool()),), 0)])
+    assert rounded_up(padded) is padded
+
+
+def torch_tokens(count: int) -> Any:
+    import torch
+
+    return torch.arange(1, count + 1)
 
 
 def test_each_example_has_its_own_loss(model: Any, split: PackedSplit) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from assay.engines.training.batches import Batch
+from assay.engines.training.batches import Batch, rounded_up
 from assay.engines.training.job import TrainingJob
 from assay.engines.training.objectives import Frozen, Objective, objective_of
 from assay.engines.training.optimizers import make_optimizer
@@ -52,6 +52,9 @@ def trainer_type() -> Any:
             self.contrast: TokenContrast | None = None
             if contrastive is not None:
                 self.contrast = TokenContrast(self.model, contrastive)
+            on_cpu_in_bf16 = self.args.bf16 and self.args.device.type == "cpu"
+            # The contrastive term takes every text of a row for one to learn from.
+            self.rounds_up = on_cpu_in_bf16 and contrastive is None
             self.add_callback(TrainerCallbacks(self))
 
         def before_first_step(self) -> None:
@@ -70,6 +73,8 @@ def trainer_type() -> Any:
         ) -> Any:
             """The batch's share of the mean loss over the global batch. DeepSpeed and DDP average
             over workers, so that it is multiplied by their number."""
+            if self.rounds_up:
+                inputs = rounded_up(inputs)
             if self.noise is not None:
                 self.noise.reads(inputs)
             if self.contrast is not None:

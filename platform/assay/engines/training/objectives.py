@@ -189,7 +189,7 @@ def completion_logits(model: Any, batch: Batch, extras: Batch) -> "torch.Tensor"
     logits = model(**batch).logits.float()
     if "target_mask" not in extras:
         kept: torch.Tensor = logits.squeeze(0)
-        return kept
+        return kept[: len(extras["targets"])]  # without what `rounded_up` has put behind
     length = extras["target_mask"].shape[1]
     foretelling: torch.Tensor = logits[:, -length:][:, :-1][
         extras["target_mask"][:, 1:]
