@@ -9,7 +9,7 @@ import sys
 import time
 
 from assay.engines.cluster import tasks
-from assay.engines.evaluation import engine_memory
+from assay.engines.evaluation.service import engine_memory
 from assay.errors import StageFailed
 
 GIB = 2**30

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from assay.engines.cluster.autoscaler import largest_memory
-from assay.engines.evaluation.engine_memory import fuller
+from assay.engines.evaluation.service.engine_memory import fuller
 from assay.records.gate import ServiceMeasurement
 from assay.stages.evidence.service import _with_memory
 

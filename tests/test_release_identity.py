@@ -32,7 +32,7 @@ from assay.settings import Settings
 from assay.store.audit import this_process
 from assay.store.ledger import Ledger
 from assay.store.receipts import PlaceKeys
-from assay.store.tables import digest_of_text
+from assay.store.schema.tables import digest_of_text
 from office import TO_BLUE, TO_NOBODY, Office, office, running, with_token  # noqa: F401
 
 EVERYTHING: tuple[Role, ...] = ("run", "review", "release", "admin")

@@ -211,7 +211,7 @@ def test_ten_runs_on_two_gpus_go_through_one_after_the_other(office: Office) -> 
             office.approve(run)
             office.promote(run)
         elif end == "reject":
-            record_decision(run, decision="reject", reviewer="anna", reason="", settings=settings)
+            record_decision(run, ReviewerWord("reject", "anna", ""), settings=settings)
         elif end == "free":
             free_run(run, settings=settings, say=lambda _: None)
         free_needless(settings, say=lambda _: None)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from assay.engines.evaluation.client import Endpoint
-from assay.engines.evaluation.engine_memory import EngineProcess
-from assay.engines.evaluation.load_test import measure
+from assay.engines.evaluation.service.engine_memory import EngineProcess
+from assay.engines.evaluation.service.load_test import measure
 from assay.errors import PlaceError, StageFailed
 from assay.spec.suite.measured import LoadSpec
 from assay.stages.evidence import service

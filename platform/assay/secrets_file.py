@@ -55,9 +55,9 @@ def lent(wanted: tuple[str, ...]) -> Iterator[None]:
 
 
 def value(name: str) -> str:
-    """One secret by the name that a suite or an option says: the place's, or else the environment's;
-    empty where there is none. The place's keys to hub and stores are not given out like that: a
-    suite may come from somebody else, and says itself where the key is sent to."""
+    """One secret by the name that a suite or an option says: the place's, or else the
+    environment's; empty where there is none. The place's keys to hub and stores are not given out
+    like that: a suite may come from somebody else, and says itself where the key is sent to."""
     secrets = read(Settings().secrets)
     for reserved in matching(secrets, (*DATA, *TRACKERS)):
         del secrets[reserved]

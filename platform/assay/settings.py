@@ -58,12 +58,13 @@ class Settings:
 
     artifact_url: str = field(default_factory=lambda: _env("ARTIFACT_URL", ""))
     """`ASSAY_ARTIFACT_URL`: the object store that keeps every artifact, such as
-    `s3://bucket/assay`, `gs://bucket/assay` or `abfss://container@account.dfs.core.windows.net/assay`;
-    the folder in `ASSAY_HOME` is then its cache. When not said, that folder alone."""
+    `s3://bucket/assay`, `gs://bucket/assay` or
+    `abfss://container@account.dfs.core.windows.net/assay`; the folder in `ASSAY_HOME` is then its
+    cache. When not said, that folder alone."""
 
     cache_limit_gb: float = field(default_factory=lambda: float(_env("CACHE_LIMIT_GB", "0")))
-    """`ASSAY_CACHE_LIMIT_GB`: what the folder of artifacts may hold where an object store keeps them
-    all: those used longest ago leave it at the start of a run. No limit when 0."""
+    """`ASSAY_CACHE_LIMIT_GB`: what the folder of artifacts may hold where an object store keeps
+    them all: those used longest ago leave it at the start of a run. No limit when 0."""
 
     ray_address: str = field(
         default_factory=lambda: _env("RAY_ADDRESS", os.environ.get("RAY_ADDRESS", ""))

@@ -24,9 +24,9 @@ from assay.records.stages import ModelRecord
 from assay.settings import Settings
 from assay.spec.gate import SuiteSpec
 from assay.spec.spec import Spec
-from assay.store import tables
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
+from assay.store.schema import tables
 from evaluations import decide, evaluation, items
 from servers import free_ports
 

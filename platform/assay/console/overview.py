@@ -11,7 +11,7 @@ from assay.records.releases.release import Approval, Champion
 from assay.settings import Settings
 from assay.store.ledger import Ledger
 from assay.store.overview import RunLine
-from assay.store.rows import StageRow
+from assay.store.schema.rows import StageRow
 
 PAGE = 50
 

@@ -21,7 +21,7 @@ from assay.reporting.progress import current, losses_so_far, progress_words
 from assay.reporting.summary import came_to, warning
 from assay.settings import Settings
 from assay.store.ledger import Ledger
-from assay.store.rows import RunRow, StageRow
+from assay.store.schema.rows import RunRow, StageRow
 
 NUM_EVENTS = 200
 

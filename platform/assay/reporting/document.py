@@ -31,7 +31,7 @@ from assay.store.artifacts import ArtifactStore, open_store
 
 if TYPE_CHECKING:
     from assay.store.ledger import Ledger
-    from assay.store.rows import RunRow
+    from assay.store.schema.rows import RunRow
 
 NUM_EXAMPLES = 10
 # Share of the answers spoilt: the regression by which a scorecard tells a suite's power.

@@ -82,7 +82,8 @@ class ArtifactStore:
             path.unlink(missing_ok=True)
 
     def sizes(self) -> dict[str, int]:
-        """Every artifact of the folder with its bytes, as its manifest says; 0 for a damaged one."""
+        """Every artifact of the folder with its bytes, as its manifest says; 0 for a damaged
+        one."""
         found = {}
         for digest in self.digests():
             try:

@@ -17,9 +17,9 @@ from assay.records.record import canonical_json, digest_of, read_as
 from assay.records.releases.audit import Actor, AuditEvent
 from assay.records.releases.grant import GRANT_KINDS
 from assay.records.releases.receipt import Signature
-from assay.store import columns
 from assay.store.database import Database
 from assay.store.receipts import PlaceKeys
+from assay.store.schema import columns
 
 SEAL = "seal"
 SEALED_KINDS = ("approve", "reject", "release", "traffic", "restore")

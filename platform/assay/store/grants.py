@@ -15,10 +15,10 @@ from assay.records.releases.grant import (
     grant_statement,
 )
 from assay.records.releases.receipt import Kind, Statement
-from assay.store import tables
 from assay.store.audit import Audit
 from assay.store.database import Database
 from assay.store.receipts import PlaceKeys, open_envelope
+from assay.store.schema import tables
 
 Said = Grant | Revocation | PolicyChange
 

@@ -14,14 +14,14 @@ from assay.errors import AssayError, NotApproved, UsageError
 from assay.records.record import Record, digest_of
 from assay.records.releases.audit import Actor, AuditEvent
 from assay.records.releases.release import Approval, Champion, Traffic
-from assay.store import tables
 from assay.store.audit import Audit, check_rows, check_vouched, this_process
 from assay.store.database import Database
 from assay.store.grants import Grants
 from assay.store.overview import Overview
 from assay.store.releases import Releases
 from assay.store.restorations import Restorations
-from assay.store.rows import RecordRow, RunRow, StageRow
+from assay.store.schema import tables
+from assay.store.schema.rows import RecordRow, RunRow, StageRow
 
 CLOCK_SKEW_S = 60.0
 """How far ahead of the ledger's clock a reviewer's may be."""

@@ -24,15 +24,16 @@ logger = logging.getLogger("assay")
 
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss")
 PATIENCE_S = 180.0
-"""How long a store that does not answer is asked again; a minute's outage is nothing to fail for."""
+"""How long a store that does not answer is asked again; a minute's outage is nothing to fail
+for."""
 LONGEST_PAUSE_S = 15.0
 PIECE_BYTES = 16 << 20
 
 
 class ObjectStore:
     """Artifacts under one URL, such as `s3://bucket/assay` or
-    `s3://bucket/assay?endpoint_override=minio:9000&scheme=http`. Keys come from the place's secrets.
-    Raises `UsageError` for a URL of another kind."""
+    `s3://bucket/assay?endpoint_override=minio:9000&scheme=http`. Keys come from the place's
+    secrets. Raises `UsageError` for a URL of another kind."""
 
     def __init__(self, url: str, *, patience_s: float = PATIENCE_S) -> None:
         scheme, sign, _ = url.partition("://")

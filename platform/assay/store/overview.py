@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import sqlalchemy as sql
 
 from assay.records.releases.release import Approval
-from assay.store import tables
 from assay.store.database import Database
-from assay.store.rows import StageRow
+from assay.store.schema import tables
+from assay.store.schema.rows import StageRow
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from assay.records.releases.release import (
     ReleaseState,
     Traffic,
 )
-from assay.store import columns
 from assay.store.audit import Audit
 from assay.store.database import Database
+from assay.store.schema import columns
 
 tables = sql.MetaData()
 

@@ -28,7 +28,7 @@ from assay.rules.release.approval import num_required
 from assay.settings import Settings
 from assay.spec.spec import Spec
 from assay.store.ledger import NO_RUNS, Ledger
-from assay.store.rows import RunRow, StageRow
+from assay.store.schema.rows import RunRow, StageRow
 
 PLAIN_WIDTH = 120
 OUTCOME_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}

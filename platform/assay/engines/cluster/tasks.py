@@ -181,9 +181,10 @@ def _no_room(name: str, wanted: dict[str, float], wait_s: float) -> str:
         said += f" and {wanted['GPU']:g} GPU"
     free = ray.available_resources()
     return (
-        f"{said} on one node, and none gave that back in {wait_s:.0f} s (ASSAY_WAIT_LIMIT). Free on "
-        f"all nodes together: {free.get('CPU', 0):g} CPUs, {free.get('memory', 0) / 2**30:.1f} GiB "
-        f"and {free.get('GPU', 0):g} GPUs. `assay status` says what is served, `assay free RUN` "
+        f"{said} on one node, and none gave that back in {wait_s:.0f} s (ASSAY_WAIT_LIMIT). "
+        f"Free on all nodes together: {free.get('CPU', 0):g} CPUs, "
+        f"{free.get('memory', 0) / 2**30:.1f} GiB and {free.get('GPU', 0):g} GPUs. "
+        "`assay status` says what is served, `assay free RUN` "
         "gives back a candidate"
     )
 

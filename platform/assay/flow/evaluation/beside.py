@@ -34,7 +34,7 @@ from assay.spec.spec import Spec
 from assay.stages import deploy, fetch, merge
 from assay.stages.context import Work
 from assay.store.ledger import Ledger
-from assay.store.rows import RunRow
+from assay.store.schema.rows import RunRow
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -35,7 +35,7 @@ from assay.spec.spec import Spec
 from assay.stages import evaluate, gate
 from assay.stages.context import Work
 from assay.store.ledger import Ledger
-from assay.store.rows import RunRow
+from assay.store.schema.rows import RunRow
 
 STAGE = "selftest"
 

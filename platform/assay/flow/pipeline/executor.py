@@ -18,7 +18,7 @@ from assay.records.record import Record, canonical_json, read_as
 from assay.settings import Settings
 from assay.stages.context import Work
 from assay.store.ledger import Ledger
-from assay.store.rows import StageRow
+from assay.store.schema.rows import StageRow
 
 R = TypeVar("R", bound=Record)
 

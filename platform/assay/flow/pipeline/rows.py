@@ -14,7 +14,7 @@ from assay.records.stages import ModelRecord, TrainingRecord
 from assay.reporting.data_card import data_card
 from assay.spec.spec import Spec
 from assay.store.ledger import Ledger
-from assay.store.rows import RunRow
+from assay.store.schema.rows import RunRow
 
 # Of an id.
 FEWEST_DIGITS = 6

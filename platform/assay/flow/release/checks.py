@@ -26,7 +26,7 @@ from assay.spec.spec import Spec
 from assay.stages import gate
 from assay.store.artifacts import ArtifactStore
 from assay.store.ledger import Ledger
-from assay.store.rows import RecordRow
+from assay.store.schema.rows import RecordRow
 
 KNOWN_BY = ("gate", "compress", "deploy")
 """The stages whose records tell of an evaluated run."""

@@ -12,7 +12,7 @@ from assay.records.stages import DatasetRecord, ModelRecord
 from assay.rules.release.slots import former_champion
 from assay.spec.spec import Spec
 from assay.store.ledger import Ledger
-from assay.store.rows import RunRow
+from assay.store.schema.rows import RunRow
 
 Stage = Literal[
     "champion",

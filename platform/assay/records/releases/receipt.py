@@ -23,8 +23,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Form = Literal["rfc8785", "escaped"]
 """How a statement is written: by RFC 8785, the JSON Canonicalization Scheme, or as versions before
-wrote it, sorted by code points and with everything beyond ASCII escaped. A receipt of before is read
-as it was written, so that what names it by its digest still does."""
+wrote it, sorted by code points and with everything beyond ASCII escaped. A receipt of before is
+read as it was written, so that what names it by its digest still does."""
 
 
 class Subject(Record):

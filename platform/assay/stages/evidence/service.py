@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from assay.engines.cluster import tasks
 from assay.engines.deployment import ray_serve
-from assay.engines.evaluation import engine_memory, load_test
 from assay.engines.evaluation.client import Endpoint
+from assay.engines.evaluation.service import engine_memory, load_test
 from assay.errors import PlaceError
 from assay.records.gate import ServiceMeasurement, ServiceRecord
 from assay.records.inputs import StageInputs

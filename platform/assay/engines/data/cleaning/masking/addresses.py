@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterator
 
 _SUFFIX = (
-    r"(?:Street|St|Avenue|Ave|Av|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Circle|Cir|Place|Pl"
-    r"|Terrace|Ter|Trail|Trl|Parkway|Pkwy|Highway|Hwy|Square|Sq|Way|Crescent|Close|Mews|Row|Alley"
-    r"|Walk|Wharf|Quay|Gardens|Grove|Hill|Rise|Green|View|Loop|Pike|Turnpike|Plaza|Causeway|Path"
-    r"|Expressway|Freeway|Broadway|Embankment|Parade)\b\.?"
+    r"(?:Street|St|Avenue|Ave|Av|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Circle|Cir"
+    r"|Place|Pl|Terrace|Ter|Trail|Trl|Parkway|Pkwy|Highway|Hwy|Square|Sq|Way|Crescent|Close|Mews"
+    r"|Row|Alley|Walk|Wharf|Quay|Gardens|Grove|Hill|Rise|Green|View|Loop|Pike|Turnpike|Plaza|Causeway"
+    r"|Path|Expressway|Freeway|Broadway|Embankment|Parade)\b\.?"
 )
 _NUMBER = r"(?<![\w.,$€£#/-])\d{1,6}(?:-\d{1,5})?[A-Za-z]?(?:\ 1/2)?(?![\w.,]*\d)"
 _TOWARDS = (
@@ -42,7 +42,8 @@ _ENGLISH = tuple(
         # Before the suffix stands a name: `2 Street` and `3 Court` are no addresses.
         rf"{_HEAD}{_NUMBER},?\ (?:{_TOWARDS}\ )?{_NAME}(?:\ {_NAME}){{0,3}}?\ {_SUFFIX}"
         rf"(?:\ {_TOWARDS}(?!\w))?{_TAIL}",
-        rf"{_HEAD}{_NUMBER},?\ (?:{_TOWARDS}\ )?(?:Broadway|(?:County|State|Rural|Farm)\ (?:Road|Rd|Route)"
+        rf"{_HEAD}{_NUMBER},?\ (?:{_TOWARDS}\ )?"
+        rf"(?:Broadway|(?:County|State|Rural|Farm)\ (?:Road|Rd|Route)"
         rf"|Route|Rte|Highway|Hwy|Avenue\ (?:[A-Z]\b|of\ the\ [A-Z]\w+))(?:\ \d{{1,4}})?{_TAIL}",
         # Without a suffix the town and its code must follow.
         rf"{_HEAD}{_NUMBER},?\ {_NAME}(?:\ {_NAME}){{0,3}}{_INSIDE}"

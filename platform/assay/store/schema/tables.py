@@ -5,7 +5,7 @@ import hashlib
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
-from assay.store import columns
+from assay.store.schema import columns
 
 ledger = sql.MetaData()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from assay.engines.evaluation.client import Endpoint, client_for
-from assay.engines.evaluation.engine_memory import EngineProcess, memory_of, watching
+from assay.engines.evaluation.service.engine_memory import EngineProcess, memory_of, watching
 from assay.errors import StageFailed
 from assay.records.gate import ServiceMeasurement
 from assay.spec.suite.measured import LoadSpec

@@ -1,5 +1,5 @@
-"""What the engine's replicas hold of memory while they are under load: on this machine, and by a Ray
-actor on each other node."""
+"""What the engine's replicas hold of memory while they are under load: on this machine, and by a
+Ray actor on each other node."""
 
 import subprocess
 import threading

@@ -1,0 +1,1 @@
+"""A served model under load: what it answers in which time, and what memory its engine takes."""
