@@ -16,7 +16,7 @@ from assay.cli.commands.gate import verdict_code
 from assay.cli.commands.rows import card, models, why
 from assay.cli.terminal import options
 from assay.cli.terminal.echo import echo
-from assay.errors import ExitCode, InvalidInput
+from assay.errors import ExitCode, InvalidInput, UsageError
 from assay.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,9 +66,22 @@ def _overridable(command: Command) -> Command:
     "--name", default=None, help="Name of what is built; the folder's name when not said."
 )
 @click.option("--reviewer", default=None, help="Who may approve; you when not said.")
-def init(path: Path, **typed: Any) -> None:
+@click.option(
+    "--from",
+    "source",
+    default=None,
+    metavar="FILE[#NAME]",
+    help="Take the data of LLaMA-Factory's dataset_info.json, or of Axolotl's `datasets:`.",
+)
+def init(path: Path, source: str | None, **typed: Any) -> None:
     """Write a first spec, and a suite for its gate. In a terminal, what the options leave open is
     asked."""
+    if source is not None:
+        from assay.cli.commands.datasets import import_data
+
+        if typed["data"] is not None:
+            raise UsageError("--from says where the data are; leave --data out")
+        typed["data"] = str(import_data(source))
     from assay.cli.commands.init import Typed, first_spec
     from assay.engines.cluster.nodes import num_local_gpus
 

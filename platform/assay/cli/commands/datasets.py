@@ -63,3 +63,22 @@ def versions(name: str, as_json: bool) -> None:
         echo(f"registry:{one.name}@{one.version}  {one.num_rows:,} rows ({one.form})")
     if not found:
         echo("nothing is registered")
+
+
+def import_data(source: str) -> Path:
+    """Writes the rows of one data set of another trainer's list, `FILE#NAME`, into this folder; the
+    name may be left out where the list has one. Raises `UsageError` when a file is there already."""
+    from assay.engines.data import foreign_lists
+
+    file, _, name = source.partition("#")
+    found = {one.name: one for one in foreign_lists.listed(Path(file))}
+    if not name and len(found) == 1:
+        name = next(iter(found))
+    if name not in found:
+        raise UsageError(f"--from {file}#NAME: the list has {', '.join(found)}")
+    target = Path(f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)}.jsonl")
+    if target.exists():
+        raise UsageError(f"{target} is there already; remove it, or go elsewhere")
+    num_rows = foreign_lists.write_rows(found[name], target)
+    echo(f"wrote {target}: {num_rows:,} rows of {found[name].file}")
+    return target
