@@ -204,6 +204,9 @@ def test_pages_of_many_runs(console: Console) -> None:
     assert last.count('class="sheet row"') == 20
     assert "page 3 of 3 · 120 runs" in text_of(last)
     assert anybody.get("/?find=07%25").text.count('class="sheet row"') == 0, "no pattern of SQL"
+    assert anybody.get("/?at=4").text.count('class="sheet row"') == 0
+    for odd in ("/?at=0", f"/?at={10**30}", "/?at=x", f"/audit?before={10**30}"):
+        assert anybody.get(odd).status_code == 422
     assert anybody.get("/?find=run-07").text.count('class="sheet row"') == 10
 
 

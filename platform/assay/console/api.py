@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from assay.console.guard import client_of
 from assay.console.overview import PAGE, listed, seen_now
-from assay.console.pages import page
+from assay.console.pages import Number, page
 from assay.console.place import ConsolePlace, Place, Who
 from assay.console.sessions import Visitor
 from assay.errors import NotApproved
@@ -72,9 +72,9 @@ class Decision(BaseModel):
 
 
 @router.get("/api/runs", summary="All runs, the one started last first")
-def runs(place: Place, who: Who, page: int = 1, find: str = "") -> list[RunSummary]:
+def runs(place: Place, who: Who, page: Number = 1, find: str = "") -> list[RunSummary]:
     """Fifty a page; `find` is a part of their ids."""
-    found = listed(place.settings, place.ledger, page=max(1, page), name=find)
+    found = listed(place.settings, place.ledger, page=page, name=find)
     summaries = []
     for one in found:
         summary = RunSummary(**vars(one.run), standing=one.standing.words, verdict=one.verdict)

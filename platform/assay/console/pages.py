@@ -2,10 +2,10 @@
 
 import time
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from jinja2 import Environment
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -24,6 +24,8 @@ from assay.serving import gateway
 router = APIRouter(include_in_schema=False)
 
 NUM_EVENTS = 100
+Number = Annotated[int, Query(ge=1, le=1_000_000_000)]
+"""What no database takes for too large."""
 DONE = {
     "approved": "Your approval is recorded.",
     "rejected": "Your rejection is recorded.",
@@ -48,9 +50,8 @@ def session(request: Request) -> dict[str, bool]:
 
 
 @router.get("/")
-def runs(request: Request, place: Place, who: Who, at: int = 1, find: str = "") -> Response:
+def runs(request: Request, place: Place, who: Who, at: Number = 1, find: str = "") -> Response:
     """All runs."""
-    at = max(1, at)
     found = listed(place.settings, place.ledger, page=at, name=find)
     num_runs = place.ledger.overview.num_runs(find)
     return page(
@@ -97,11 +98,11 @@ def traffic(request: Request, place: Place, who: Who) -> Response:
 
 @router.get("/audit")
 def audit(
-    request: Request, place: Place, who: Who, before: int = 0, verify: bool = False
+    request: Request, place: Place, who: Who, before: Number | None = None, verify: bool = False
 ) -> Response:
     """Every act, the newest first."""
     num_verified = check_audit(place.ledger, place.settings) if verify else None
-    events = place.ledger.audit.newest(limit=NUM_EVENTS, before=before)
+    events = place.ledger.audit.newest(limit=NUM_EVENTS, before=before or 0)
     return page(request, "audit.html.j2", events=events, num_verified=num_verified)
 
 
