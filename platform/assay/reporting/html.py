@@ -299,6 +299,8 @@ def _finalize(value: object) -> object:
     """What is put into the page: text with every character visible; drawings and numbers as they
     are."""
     if isinstance(value, str) and not isinstance(value, Markup):
+        if value.isprintable():  # most are, and it is told a hundred times sooner
+            return value
         return "".join(_visible(char) for char in value)
     return value
 

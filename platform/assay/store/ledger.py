@@ -89,6 +89,12 @@ class Ledger:
     def find_run(self, prefix: str) -> RunRow:
         """The one run whose id starts with `prefix`; the newest for an empty one.
         Raises `UsageError` when there is none, or more than one."""
+        # A whole id counts even where it is the beginning of another one.
+        with self._database.reading() as connection:
+            whole = sql.select(tables.runs).where(tables.runs.c.id == prefix)
+            row = connection.execute(whole).mappings().first()
+        if row is not None:
+            return RunRow(**row)
         runs = [run for run in self.runs() if run.id.startswith(prefix)]
         if not prefix:
             if not runs:
@@ -96,12 +102,10 @@ class Ledger:
             return runs[0]
         if not runs:
             raise UsageError(f"no run starts with '{prefix}'; `assay status` lists them")
-        # A whole id counts even where it is the beginning of another one.
-        exact = [run for run in runs if run.id == prefix]
-        if len(runs) > 1 and not exact:
+        if len(runs) > 1:
             names = ", ".join(run.id for run in runs)
             raise UsageError(f"'{prefix}' could be any of {names}; write more of it")
-        return (exact or runs)[0]
+        return runs[0]
 
     def runs(self) -> list[RunRow]:
         """All runs, the one started last first."""
