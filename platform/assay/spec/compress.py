@@ -168,8 +168,8 @@ class PruneSpec(Block):
     faster, and no smaller."""
 
     method: Literal["magnitude", "wanda", "sparsegpt"] = "sparsegpt"
-    """Which ones: the smallest (`magnitude`), the smallest times what comes in (`wanda`, Sun et al.,
-    2024), or those whose loss the others can make up for (`sparsegpt`, Frantar and Alistarh,
+    """Which ones: the smallest (`magnitude`), the smallest times what comes in (`wanda`, Sun et
+    al., 2024), or those whose loss the others can make up for (`sparsegpt`, Frantar and Alistarh,
     2023)."""
 
     sparsity: Fraction = Field(0.5, gt=0, lt=1)

@@ -19,8 +19,8 @@ MAX_TEXTS, PLACES = 8, 8
 """Texts, and places in each at which the next token is asked for."""
 
 MAX_DISTANCE: dict[GgufType, float] = {"f16": 0.05, "q8_0": 0.1, "q4_0": 0.6, "q4_k_m": 0.5}
-"""How far log-probabilities of told tokens may be from the merged model's, as a root mean square and
-a share of the spread over the whole vocabulary. Two models that have nothing in common are 1.4
+"""How far log-probabilities of told tokens may be from the merged model's, as a root mean square
+and a share of the spread over the whole vocabulary. Two models that have nothing in common are 1.4
 apart."""
 
 CHAT = ({"role": "user", "content": "Is it real?\n1 + 1 = 2, naïve, 是的"},)
@@ -80,7 +80,8 @@ def check(file: Path, source: Path, texts: Sequence[Sequence[int]], kind: GgufTy
     if distance > MAX_DISTANCE[kind]:
         raise StageFailed(
             f"{file.name} does not answer as the model that it was made of: log-probabilities are "
-            f"{distance:.2g} of their spread apart, and {MAX_DISTANCE[kind]:g} is allowed for {kind}"
+            f"{distance:.2g} of their spread apart, and {MAX_DISTANCE[kind]:g} is allowed for "
+            f"{kind}"
         )
     return found
 

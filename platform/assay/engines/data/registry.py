@@ -66,8 +66,8 @@ def names(home: Path) -> list[str]:
 
 
 def shards(home: Path, name: str, version: str) -> list[Path]:
-    """A version's files, in order. Raises `IntegrityError` where the bytes of one are not those that
-    were registered."""
+    """A version's files, in order. Raises `IntegrityError` where the bytes of one are not those
+    that were registered."""
     folder = home / FOLDER / name / version
     found = []
     for shard in manifest(home, name, version).shards:

@@ -30,8 +30,8 @@ WEIGHT_BYTES: dict[Scheme | GgufType, float] = {
     "q4_k_m": 0.5 + 1 / 8,
 }
 """Bytes of a linear layer's weight after quantizing; W4A16 has a 2-byte scale for each group of
-128, and the 4-bit floats a 1-byte one for each of 16 or 32. Of GGUF, q8_0 and q4_0 have a 2-byte scale for
-each 32, and q4_k_m keeps some layers in 6 bits."""
+128, and the 4-bit floats a 1-byte one for each of 16 or 32. Of GGUF, q8_0 and q4_0 have a
+2-byte scale for each 32, and q4_k_m keeps some layers in 6 bits."""
 
 
 def columns_of(shape: ModelShape) -> dict[str, int]:

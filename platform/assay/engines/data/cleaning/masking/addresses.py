@@ -7,8 +7,8 @@ from collections.abc import Iterator
 _SUFFIX = (
     r"(?:Street|St|Avenue|Ave|Av|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Circle|Cir"
     r"|Place|Pl|Terrace|Ter|Trail|Trl|Parkway|Pkwy|Highway|Hwy|Square|Sq|Way|Crescent|Close|Mews"
-    r"|Row|Alley|Walk|Wharf|Quay|Gardens|Grove|Hill|Rise|Green|View|Loop|Pike|Turnpike|Plaza|Causeway"
-    r"|Path|Expressway|Freeway|Broadway|Embankment|Parade)\b\.?"
+    r"|Row|Alley|Walk|Wharf|Quay|Gardens|Grove|Hill|Rise|Green|View|Loop|Pike|Turnpike|Plaza"
+    r"|Causeway|Path|Expressway|Freeway|Broadway|Embankment|Parade)\b\.?"
 )
 _NUMBER = r"(?<![\w.,$€£#/-])\d{1,6}(?:-\d{1,5})?[A-Za-z]?(?:\ 1/2)?(?![\w.,]*\d)"
 _TOWARDS = (
