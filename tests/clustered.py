@@ -1,12 +1,16 @@
 """`python clustered.py FOLDER`: a Ray head and a worker node with more memory, both processes on this
-machine; where a task that asks for memory is placed, what is said when nobody gives it back, and
+machine; where a task that asks for memory is placed, what is said when nobody gives it back and when its node is
+killed, and
 what another node tells of an engine's memory; one line of JSON. In a process of its own, because
 Ray reads its token once in a process."""
 
 import json
 import os
 import sys
+import threading
 import time
+from pathlib import Path
+from typing import Any
 
 from assay.engines.cluster import tasks
 from assay.engines.evaluation.service import engine_memory
@@ -26,7 +30,8 @@ def main() -> None:
     large = cluster.add_node(num_cpus=2, memory=4 * GIB)
     try:
         tasks.connect(cluster.address)
-        print(json.dumps(watched(large.node_id)))
+        told = watched(large.node_id) | lost(cluster, large)
+        print(json.dumps(told))
     finally:
         tasks.disconnect()
         cluster.shutdown()
@@ -51,6 +56,7 @@ def watched(large: str) -> dict[str, object]:
         tasks.call_in(tasks.Room(3 * GIB), node_of_this)
     except StageFailed as error:
         told["refused"] = str(error)
+    ray.kill(holder)
     told["pending"] = len(
         [one for one in ray.util.placement_group_table().values() if one["state"] != "REMOVED"]
     )
@@ -61,6 +67,34 @@ def watched(large: str) -> dict[str, object]:
         pass
     told["unknown"] = seen()
     return told
+
+
+def lost(cluster: Any, large: Any) -> dict[str, object]:
+    """What a task says whose node is killed in the middle, and whether another node takes its place."""
+    begun, told = Path(sys.argv[1]) / "begun", {}
+    os.environ["ASSAY_WAIT_LIMIT"] = "60"
+
+    def kill() -> None:
+        while not begun.exists():
+            time.sleep(0.1)
+        cluster.remove_node(large, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        tasks.call_in(tasks.Room(2 * GIB), work_for_ever, begun)
+    except StageFailed as error:
+        told["lost"] = str(error)
+    killer.join()
+    another = cluster.add_node(num_cpus=2, memory=4 * GIB)
+    told["again"] = tasks.call_in(tasks.Room(2 * GIB), node_of_this) == another.node_id
+    return told
+
+
+def work_for_ever(begun: Path) -> None:
+    begun.touch()
+    while True:
+        time.sleep(1.0)
 
 
 class Holder:

@@ -37,6 +37,8 @@ def test_a_task_goes_where_its_memory_is_and_waits_no_longer_than_it_may(tmp_pat
     held, there = told["memory"]
     assert 10 << 20 < held < there
     assert told["unknown"] is None
+    assert told["lost"].startswith("work_for_ever failed: ")
+    assert told["again"]  # a node that comes in its place is used
 
 
 def test_the_largest_worker_that_may_come_counts(tmp_path: Path) -> None:
