@@ -67,8 +67,9 @@ def versions(name: str, as_json: bool) -> None:
 
 def import_data(source: str) -> Path:
     """Writes the rows of one data set of another trainer's list, `FILE#NAME`, into this folder; the
-    name may be left out where the list has one. Raises `UsageError` when a file is there already."""
-    from assay.engines.data import foreign_lists
+    name may be left out where the list has one. Raises `UsageError` when a file is there
+    already."""
+    from assay.engines.data.reading import foreign_lists
 
     file, _, name = source.partition("#")
     found = {one.name: one for one in foreign_lists.listed(Path(file))}

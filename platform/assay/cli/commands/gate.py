@@ -76,7 +76,7 @@ def run(**typed: Any) -> None:
 
     Of several suites each has a verdict and a record of its own; the exit code is the worst
     one's."""
-    from assay.cli.commands.gate_run import GateRun, evaluate
+    from assay.cli.commands.evaluating.gate_run import GateRun, evaluate
 
     sys.exit(verdict_code(evaluate(GateRun(**typed), Settings())))
 
@@ -135,8 +135,8 @@ def compare(first: str, second: str, confidence: float | None, as_json: bool) ->
 def selftest(artifact: str | None, base: str | None, as_json: bool, **typed: Any) -> None:
     """Test a suite on itself: how often it is wrong, how small a regression it sees, and how far
     its judge agrees with people's labels."""
-    from assay.cli.commands.gate_run import evaluate_quietly
-    from assay.cli.commands.gate_selftest import test_suite
+    from assay.cli.commands.evaluating.gate_run import evaluate_quietly
+    from assay.cli.commands.evaluating.gate_selftest import test_suite
     from assay.flow.evaluation.selftest import SelftestRequest
 
     asked, settings = SelftestRequest(**typed), Settings()

@@ -87,8 +87,9 @@ Grenada Guatemala Guinea Guyana Haiti Honduras Hungary Iceland Indonesia Iran Ir
 Kazakhstan Kiribati Korea Kosovo Kuwait Kyrgyzstan Laos Latvia Lebanon Lesotho Liberia Libya
 Lithuania Luxembourg Madagascar Malawi Malaysia Maldives Mali Malta Mauritania Mauritius Moldova
 Monaco Mongolia Montenegro Morocco Mozambique Myanmar Namibia Nauru Nepal Netherlands Zealand
-Nicaragua Niger Nigeria Macedonia Norway Oman Pakistan Palau Palestine Panama Papua Paraguay Peru Philippines
-Qatar Romania Rwanda Samoa Senegal Serbia Seychelles Singapore Slovakia Slovenia Somalia Sudan
+Nicaragua Niger Nigeria Macedonia Norway Oman Pakistan Palau Palestine Panama Papua Paraguay Peru
+Philippines Qatar Romania Rwanda Samoa Senegal Serbia Seychelles Singapore Slovakia Slovenia
+Somalia Sudan
 Suriname Sweden Switzerland Syria Taiwan Tajikistan Tanzania Thailand Togo Tonga Trinidad Tunisia
 Turkey Turkmenistan Tuvalu Uganda Ukraine Emirates Uruguay Uzbekistan Vanuatu Vatican Venezuela
 Vietnam Yemen Zambia Zimbabwe Antarctica Arctic Atlantic Pacific Caribbean Mediterranean Sahara

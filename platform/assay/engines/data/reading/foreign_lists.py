@@ -66,8 +66,8 @@ def rows_of(found: ForeignSet) -> Iterator[Record]:
             yield _row(found, record)
         except (KeyError, TypeError) as error:
             raise UsageError(
-                f"{found.file}:{number}: {found.name} is said to be {found.form}, and the row lacks "
-                f"{error}; it has {', '.join(record)}"
+                f"{found.file}:{number}: {found.name} is said to be {found.form}, and the row "
+                f"lacks {error}; it has {', '.join(record)}"
             ) from None
 
 

@@ -1,0 +1,1 @@
+"""What `assay gate run` and `assay gate selftest` do."""
