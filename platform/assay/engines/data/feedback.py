@@ -6,9 +6,10 @@ line:
 
 `question` and `answer` are text, `vote` is 1, 0 or -1, `voter` says who, by a pseudonym;
 `correction`, the `model`'s digest and `id` may be left out. Votes can be poisoned: each voter has
-one for an answer, the last, and of one voter no more than `VOTES_OF_ONE` lines count. A correction is a
-vote for what it says and, where `vote` is not 1, one against the answer. What a question is answered
-with is what has most votes, if more are for it than against it, and nothing else has as many.
+one for an answer, the last, and of one voter no more than `VOTES_OF_ONE` lines count. A correction
+is a vote for what it says and, where `vote` is not 1, one against the answer. What a question is
+answered with is what has most votes, if more are for it than against it, and nothing else has as
+many.
 """
 
 import hashlib
