@@ -71,7 +71,8 @@ class RealOffice(Office):
         self.record = deploy.into(where, serve, model_name="bot", model=compress, work=work)
         self._finish(run, "compress", compress)
         self._finish(run, "deploy", self.record)
-        self._finish(run, "gate", self._gate(run, "blue", compress.artifact.digest, 60, None))
+        digest = compress.artifact.digest
+        self._finish(run, "gate", self._gate(run, "blue", digest, {digest: 60}))
         return run
 
     def chat(self) -> httpx.Response:
