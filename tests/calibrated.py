@@ -7,7 +7,13 @@ FIRST_TOKEN, LAST_TOKEN = 5, 200
 """Of the tokens that are drawn: no special ones."""
 
 
-def write_split(file: Path, *, num_texts: int = 24, seed: int = 0) -> Path:
+def write_split(
+    file: Path,
+    *,
+    num_texts: int = 24,
+    seed: int = 0,
+    tokens: tuple[int, int] = (FIRST_TOKEN, LAST_TOKEN),
+) -> Path:
     """Texts of 20 to 60 tokens drawn at random, as `prepare` writes a split."""
     import numpy as np
     from safetensors.numpy import save_file
@@ -16,7 +22,7 @@ def write_split(file: Path, *, num_texts: int = 24, seed: int = 0) -> Path:
     texts = []
     for _ in range(num_texts):
         length = draw.randint(20, 60)
-        texts.append([draw.randint(FIRST_TOKEN, LAST_TOKEN) for _ in range(length)])
+        texts.append([draw.randint(*tokens) for _ in range(length)])
     ends = np.cumsum([len(text) for text in texts])
     tensors = {
         "tokens": np.concatenate([np.array(text, dtype=np.int32) for text in texts]),
