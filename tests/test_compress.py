@@ -119,7 +119,7 @@ def _in_bf16(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-QUICK = ("smooth gptq", "mixed", "NVFP4", "wanda 2:4", "sparsegpt 2:4 recover W8A8")
+QUICK = ("smooth gptq", "mixed", "NVFP4", "wanda 2:4")
 """Those that take another way through the code; the others are run by `make test-long`."""
 
 
@@ -173,6 +173,7 @@ def test_weights_below_a_threshold_become_0(place: Place) -> None:
     assert bool((after.lm_head.weight == before.lm_head.weight).all())
 
 
+@pytest.mark.long
 def test_training_makes_up_for_what_was_pruned(place: Place) -> None:
     bare = place.compress("bare", [prune(method="magnitude", pattern="2:4")])
     healed = place.compress(

@@ -108,7 +108,7 @@ def test_the_link_in_the_terminal_opens_the_console(chromium: "Browser", console
     assert person.faults == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 def test_pages_are_accessible_and_fit_a_phone(
     chromium: "Browser", guarded_console: Console, scheme: str
 ) -> None:

@@ -50,7 +50,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.mark.parametrize(
     "kind",
-    ["q8_0", "q4_k_m", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("f16", "q4_0"))],
+    ["q8_0", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("f16", "q4_0", "q4_k_m"))],
 )
 def test_a_type_is_written_and_answers_as_the_model_does(place: Place, kind: str) -> None:
     target = place.folder / kind
@@ -67,6 +67,7 @@ def test_a_type_is_written_and_answers_as_the_model_does(place: Place, kind: str
     ).read_bytes()
 
 
+@pytest.mark.long
 def test_rows_without_whole_blocks_get_another_type(place: Place) -> None:
     """As llama.cpp's own quantizer has it."""
     import gguf

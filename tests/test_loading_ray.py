@@ -13,7 +13,7 @@ from assay.stages import compress, merge
 from assay.stages.context import Work
 from tiny import KNOWN, THINGS, YES, make_model
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(400)]
 
 
 @pytest.fixture

@@ -30,7 +30,9 @@ def age(office: Office, seconds: float = OLD_S) -> None:
 @pytest.fixture
 def released(office: Office) -> dict[str, str]:
     """The former champion, the champion, one that was approved, and two that were not."""
-    runs = {}
+    store, runs = open_store(office.settings), {}
+    for digest in store.digests():  # of the tests before, which share the place
+        store.delete(digest)
     for name, slot in (("first", "blue"), ("second", "green")):
         champion = office.ledger.champion()
         digest = champion.artifact_digest if champion else None

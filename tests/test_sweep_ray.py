@@ -201,6 +201,7 @@ def test_a_range_test_finds_the_rates(on_ray: Settings, given: dict[str, Any]) -
     assert record.trials[0].learning_rate > 1e-5
 
 
+@pytest.mark.long
 def test_optuna_draws_and_a_diverged_trial_is_cut(on_ray: Settings, given: dict[str, Any]) -> None:
     rates = {"loguniform": (1e-3, 1e-2)}
     spec = SweepSpec.model_validate(
