@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from assay.spec.block import Block, later, refuse
-from assay.spec.prune import PruneSpec, RecoverSpec
+from assay.spec.training.pruning import PruneSpec, RecoverSpec
 
 Scheme = Literal[
     "none",

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from assay.spec.prune import PruneSpec, RecoverSpec
+from assay.spec.training.pruning import PruneSpec, RecoverSpec
 
 
 def modifier(prune: PruneSpec) -> Any:
