@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from assay.records.stages import Divergence
 
-MAX_TEXTS, MAX_TOKENS = 32, 128
+MAX_TEXTS, MAX_TOKENS = 16, 128
 """Texts that are read, and tokens of each."""
 
 MAX_LOGITS = 64 * 2**20
