@@ -13,6 +13,7 @@ import stat
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -99,6 +100,19 @@ def require_unchanged(folder: Path, files: dict[str, Identity]) -> None:
     for name in sorted(there.keys() | files.keys()):
         if there.get(name) != files.get(name):
             raise ValueError(f"{folder / name} was changed while the engine loaded it")
+
+
+@contextmanager
+def verified(folder: Path, wanted: dict[str, str], replica: str) -> Iterator[None]:
+    """Within it a replica loads its model: the folder is verified before, looked at again after,
+    for what was verified could have been replaced meanwhile, and then reported. `wanted` names the
+    `artifact`, and `reports`, the folder to report to. Raises `ValueError` for other bytes."""
+    began = time.monotonic()
+    files = verify_artifact(folder, wanted["artifact"])
+    seconds = time.monotonic() - began
+    yield
+    require_unchanged(folder, files)
+    report(Path(wanted["reports"]), replica=replica, artifact=wanted["artifact"], seconds=seconds)
 
 
 def report(reports: Path, *, replica: str, artifact: str, seconds: float) -> None:

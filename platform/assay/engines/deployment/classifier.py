@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from assay.engines.deployment.api_errors import error_answer, models_answer
-from assay.files import report, require_unchanged, verify_artifact
+from assay.files import verified
 
 BATCH = 32
 BATCH_WAIT_S = 0.004
@@ -94,20 +94,10 @@ def build_app(args: dict[str, Any]) -> Any:
     class Classifier:
         def __init__(self) -> None:
             folder = Path(loading["model_source"])
-            began = time.monotonic()
-            files = verify_artifact(folder, wanted["artifact"])
-            seconds = time.monotonic() - began
-            self.model = Model(folder, int(config["engine_kwargs"]["max_model_len"]))
             self.name = str(loading["model_id"])
-            # What was verified could have been replaced before it was loaded.
-            require_unchanged(folder, files)
             replica = serve.get_replica_context().replica_id.unique_id
-            report(
-                Path(wanted["reports"]),
-                replica=replica,
-                artifact=wanted["artifact"],
-                seconds=seconds,
-            )
+            with verified(folder, wanted, replica):
+                self.model = Model(folder, int(config["engine_kwargs"]["max_model_len"]))
 
         async def __call__(self, request: Any) -> Any:
             """Every answer says which artifact was loaded: the gateway lets no others through."""

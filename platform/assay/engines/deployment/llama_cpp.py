@@ -7,12 +7,11 @@ loaded.
 
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 from assay.engines.deployment.api_errors import error_answer, models_answer
-from assay.files import report, require_unchanged, verify_artifact
+from assay.files import verified
 
 FILE = "model.gguf"
 ANSWERED = ("/v1/chat/completions", "/v1/completions")
@@ -88,23 +87,14 @@ def build_app(args: dict[str, Any]) -> Any:
     class LlamaCpp:
         def __init__(self) -> None:
             folder = Path(loading["model_source"])
-            began = time.monotonic()
-            files = verify_artifact(folder, wanted["artifact"])
-            seconds = time.monotonic() - began
-            self.api = LlamaCppApi(
-                folder / FILE,
-                str(loading["model_id"]),
-                max_model_len=int(engine["max_model_len"]),
-                num_sequences=int(engine["max_num_seqs"]),
-            )
-            require_unchanged(folder, files)
             replica = serve.get_replica_context().replica_id.unique_id
-            report(
-                Path(wanted["reports"]),
-                replica=replica,
-                artifact=wanted["artifact"],
-                seconds=seconds,
-            )
+            with verified(folder, wanted, replica):
+                self.api = LlamaCppApi(
+                    folder / FILE,
+                    str(loading["model_id"]),
+                    max_model_len=int(engine["max_model_len"]),
+                    num_sequences=int(engine["max_num_seqs"]),
+                )
 
         async def __call__(self, request: Any) -> Any:
             """Every answer says which artifact was loaded: the gateway lets no others through."""
